@@ -1,0 +1,16 @@
+//! TOML files to typed structs. One way to read a configuration, for every file of the project.
+
+mod augment;
+mod load;
+mod model;
+mod recipe;
+mod run;
+
+pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
+pub use load::{ConfigError, Library, apply_set, parse, parse_table, read};
+pub use model::{Decoder, ModelConfig, Pool};
+pub use recipe::{
+    Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
+    Transfer, Tune,
+};
+pub use run::{RunConfig, Stage};

@@ -1,0 +1,110 @@
+//! `configs/models/<name>.toml`: the sizes of a backbone.
+
+use super::Normalize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which tokens a pooled classifier reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// Mean of the patch tokens, then `fc_norm`.
+    #[default]
+    Mean,
+    /// The class token after the final norm.
+    Cls,
+}
+
+/// A plain vision transformer (ViT, arXiv:2010.11929) with fixed or free input size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Input height and width in pixels; multiples of the patch.
+    pub image: [usize; 2],
+    #[serde(default = "three")]
+    pub channels: usize,
+    /// Side of a square patch in pixels.
+    pub patch: usize,
+    pub width: usize,
+    pub depth: usize,
+    pub heads: usize,
+    #[serde(default = "four")]
+    pub mlp_ratio: f64,
+    #[serde(default = "norm_eps")]
+    pub norm_eps: f64,
+    /// Input statistics; ImageNet's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// Decoder of MAE pre-training for this model; 512 wide, 8 deep, 16 heads when absent.
+    #[serde(default)]
+    pub decoder: Decoder,
+}
+
+/// The MAE decoder (arXiv:2111.06377 §3, Table 1a, 1b).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decoder {
+    pub width: usize,
+    pub depth: usize,
+    pub heads: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { width: 512, depth: 8, heads: 16 }
+    }
+}
+
+impl ModelConfig {
+    /// Patches per column and row.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.image[0] / self.patch, self.image[1] / self.patch)
+    }
+    pub fn normalize(&self) -> Normalize {
+        self.normalize.clone().unwrap_or_else(|| Normalize::imagenet(self.channels))
+    }
+    /// What cannot work, by key.
+    pub fn check(&self) -> Result<(), String> {
+        if self.patch == 0 || self.image.iter().any(|side| *side == 0 || side % self.patch != 0) {
+            return Err(format!("image {:?} is not a multiple of patch {}", self.image, self.patch));
+        }
+        for (what, width, heads) in
+            [("width", self.width, self.heads), ("decoder.width", self.decoder.width, self.decoder.heads)]
+        {
+            if heads == 0 || width == 0 || width % heads != 0 {
+                return Err(format!("{what} {width} is not a multiple of heads {heads}"));
+            }
+            if width % 4 != 0 {
+                return Err(format!("{what} {width} is not a multiple of 4 (sin-cos positions)"));
+            }
+        }
+        if self.depth == 0 {
+            return Err("depth must be at least 1".into());
+        }
+        if self.channels == 0 {
+            return Err("channels must be at least 1".into());
+        }
+        if let Some(n) = &self.normalize {
+            for (what, values) in [("mean", &n.mean), ("std", &n.std)] {
+                if values.len() != 1 && values.len() != self.channels {
+                    return Err(format!(
+                        "normalize.{what} has {} values for {} channels",
+                        values.len(),
+                        self.channels
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn three() -> usize {
+    3
+}
+fn four() -> f64 {
+    4.
+}
+fn norm_eps() -> f64 {
+    1e-6
+}

@@ -1,0 +1,220 @@
+//! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
+
+use super::{AugmentOp, Decoder, Erase};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A recipe: the training loop's numbers, and exactly one of `[pretrain]` and `[transfer]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model used when `--model` is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+    /// Passes over the training split.
+    pub epochs: usize,
+    /// Effective batch in images: what one optimiser step sees.
+    pub batch: usize,
+    /// Images per forward pass; the effective batch is accumulated from these. All at once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Stochastic depth of the last block, rising linearly from 0.
+    #[serde(default)]
+    pub drop_path: f64,
+    /// Largest global gradient norm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+    /// Decay of the exponential moving average of the weights, a step; its weights are evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Evaluate every so many epochs (and at the end). Only at the end when 0.
+    #[serde(default)]
+    pub eval_epochs: usize,
+    /// Keep a numbered checkpoint every so many epochs; only `last` (and `best`) when 0.
+    #[serde(default)]
+    pub keep_epochs: usize,
+    /// Save the resumable state every so many steps, besides the end of each epoch.
+    #[serde(default)]
+    pub save_steps: usize,
+    /// Unreadable images that may be skipped before the run stops.
+    #[serde(default)]
+    pub allowed_skips: usize,
+    pub optim: Optim,
+    pub schedule: Schedule,
+    /// Applied in order to every training image.
+    #[serde(default)]
+    pub augment: Vec<AugmentOp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erase: Option<Erase>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<Pretrain>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimName {
+    Adamw,
+    Sgd,
+    Lars,
+}
+
+/// The optimiser. lr = base_lr · batch / 256.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Optim {
+    pub name: OptimName,
+    /// Learning rate at an effective batch of 256.
+    pub base_lr: f64,
+    /// AdamW's β1, β2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub betas: Option<[f64; 2]>,
+    /// AdamW's ε.
+    #[serde(default = "adam_eps")]
+    pub eps: f64,
+    /// SGD and LARS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// LARS's trust coefficient.
+    #[serde(default = "trust")]
+    pub trust: f64,
+    pub weight_decay: f64,
+    /// Layer-wise lr decay: lr scale = layer_decay^(depth + 1 − layer). 1 = off.
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+    /// Parameters without weight decay besides 1-D tensors and biases, by exact name.
+    #[serde(default)]
+    pub no_decay: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleName {
+    Cosine,
+    Step,
+    Polynomial,
+    Constant,
+}
+
+/// Learning rate over time, per step: linear warm-up, then decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub name: ScheduleName,
+    #[serde(default)]
+    pub warmup_epochs: f64,
+    /// Learning rate at the first step of warm-up.
+    #[serde(default)]
+    pub warmup_from: f64,
+    /// Learning rate at the end (not scaled by the batch).
+    #[serde(default)]
+    pub min_lr: f64,
+    /// `step`: fractions of the run after which lr is multiplied by `gamma`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub milestones: Vec<f64>,
+    /// `step`: the factor at each milestone.
+    #[serde(default = "tenth")]
+    pub gamma: f64,
+    /// `polynomial`: the exponent.
+    #[serde(default = "one")]
+    pub power: f64,
+}
+
+/// `[pretrain]`: which objective, and its own numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "objective", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Pretrain {
+    Mae(Mae),
+}
+
+/// Masked autoencoding (arXiv:2111.06377 §3), with the switches of Table 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mae {
+    /// Share of patches removed.
+    pub mask_ratio: f64,
+    #[serde(default)]
+    pub mask: MaskSampler,
+    #[serde(default)]
+    pub target: Target,
+    /// Which patches the loss reads.
+    #[serde(default)]
+    pub loss_on: Reconstruct,
+    /// Table 1c: the encoder sees mask tokens instead of skipping masked patches.
+    #[serde(default)]
+    pub mask_tokens_in_encoder: bool,
+    /// Replaces the model's own decoder sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
+}
+
+/// Table 1f.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskSampler {
+    #[default]
+    Random,
+    /// BEiT's block-wise generator.
+    Block,
+    /// Keeps one fixed patch of each cell.
+    Grid,
+}
+
+/// Table 1d.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Target {
+    Pixel,
+    /// Pixels normalised by the mean and unbiased variance of their patch.
+    #[default]
+    NormPixel,
+    /// The largest PCA coefficients of the patch.
+    Pca,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reconstruct {
+    #[default]
+    Masked,
+    All,
+}
+
+/// `[transfer]`: what is trained, and the kind's own training options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    pub tune: Tune,
+    /// Read strictly by the kind (`classification`: label_smoothing, mixup, cutmix, …).
+    #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub head: toml::Table,
+}
+
+/// Which part of the backbone learns; the head always does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tune {
+    /// Everything.
+    All,
+    /// The head alone, on frozen features.
+    Head,
+    /// The last blocks and the final norm; 0.5 is the MLP half of the last block (§4.3).
+    Blocks(f64),
+}
+
+fn adam_eps() -> f64 {
+    1e-8
+}
+fn trust() -> f64 {
+    1e-3
+}
+fn one() -> f64 {
+    1.
+}
+fn tenth() -> f64 {
+    0.1
+}

@@ -1,0 +1,54 @@
+//! `bench`: downstream transfer-learning benchmark for masked autoencoders (MAE), on candle.
+//!
+//! Code is *kinds*, data is *tasks*: what a programmer writes is a module here, what an
+//! experimenter chooses is a TOML file under `tasks/`, `configs/` or `datasets/`.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | TOML files to typed structs: models, recipes, `--set` |
+//! | [`data`] | dataset manifests, formats, images, geometry, augmentation, loader, the `shapes` set |
+//! | [`ops`] | differentiable operators, tensor in, tensor out |
+//! | [`nn`] | parameters and the layers, each once |
+//! | [`optim`] | AdamW, SGD, LARS, parameter groups, schedules, EMA |
+//! | [`models`] | the backbone contract, ViT |
+//! | [`weights`] | reading and writing checkpoints |
+//! | [`pretrain`] | objectives: MAE, its masks and targets |
+//! | [`task`] | the plugin interface: `Task`, `Head`, manifests |
+//! | [`kinds`] | the built-in kinds of task |
+//! | [`metrics`] | accuracy and friends: plain data in, scores out |
+//! | [`engine`] | the one training loop, evaluation, checkpoints |
+//! | [`record`] | what a run leaves behind, and tables made from it |
+//! | [`registry`] | word in a manifest -> kind in Rust |
+//! | [`suite`] | a file of runs as a resumable plan |
+//! | [`cli`] | the command-line program |
+
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod engine;
+pub mod kinds;
+pub mod metrics;
+pub mod models;
+pub mod nn;
+pub mod ops;
+pub mod optim;
+pub mod pretrain;
+pub mod record;
+pub mod registry;
+pub mod rng;
+pub mod suite;
+pub mod task;
+pub mod weights;
+
+/// What the author of a plugin needs.
+pub mod prelude {
+    pub use crate::data::{
+        Annotation, Batch, DatasetInfo, Entry, Frame, Geometric, Geometry, Sample, SampleId,
+    };
+    pub use crate::metrics::Metric;
+    pub use crate::models::{Backbone, BackboneSpec, Features};
+    pub use crate::nn::{Losses, Pass};
+    pub use crate::record::{Better, ScoreSpec, Scores, Unit};
+    pub use crate::rng::Rng;
+    pub use crate::task::{Head, Task};
+}

@@ -1,0 +1,36 @@
+//! The backbone contract, and the backbones.
+
+pub mod vit;
+
+use crate::nn::Pass;
+use candle_core::{Result, Tensor};
+
+/// What a head is built from: never from the backbone itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackboneSpec {
+    /// Channels of every tap.
+    pub width: usize,
+    pub depth: usize,
+    /// Side of a patch in pixels: the stride of the taps.
+    pub patch: usize,
+}
+
+/// What a backbone gives a head.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// Patch tokens after the asked blocks, in the asked order, before the final norm. [B, N, C]
+    pub taps: Vec<Tensor>,
+    /// Class token after the last block and the final norm, where the backbone has both. [B, C]
+    pub cls: Option<Tensor>,
+    /// Patches per column and row; N = product.
+    pub grid: (usize, usize),
+}
+
+/// An image encoder with token features.
+pub trait Backbone: Send + Sync {
+    fn spec(&self) -> &BackboneSpec;
+    /// `images` [B, C, H, W], normalised; `taps` are block indices from 0.
+    fn forward(&self, images: &Tensor, taps: &[usize], pass: &mut Pass) -> Result<Features>;
+    /// Layer of a parameter for layer-wise lr decay: 0 for embeddings, i + 1 for block i, depth + 1 for the rest.
+    fn layer_of(&self, parameter: &str) -> usize;
+}

@@ -1,0 +1,10 @@
+//! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
+
+pub mod render;
+mod run;
+mod store;
+pub mod table;
+
+pub use run::{
+    Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
+};

@@ -1,0 +1,94 @@
+//! The plugin interface: a *kind* of task is a type that implements [`Task`]; a *task* is one value
+//! of it, made from a manifest `tasks/<name>/task.toml`.
+
+use crate::config::AugmentOp;
+use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric};
+use crate::metrics::Metric;
+use crate::models::{BackboneSpec, Features};
+use crate::nn::{Losses, Pass};
+use crate::record::ScoreSpec;
+use crate::rng::Rng;
+use candle_nn::VarBuilder;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
+
+/// A kind of task: what is predicted, how it is learnt and how it is scored.
+pub trait Task: Sized + Send + Sync + 'static {
+    /// The word in a manifest.
+    const KIND: &'static str;
+    /// `[options]` of the manifest: the protocol. Derive `Deserialize` with `deny_unknown_fields`.
+    type Options: DeserializeOwned + Serialize;
+    /// `[transfer.head]` of the recipe: how the head is trained. Derive `Deserialize` with `deny_unknown_fields`.
+    type Training: DeserializeOwned + Serialize;
+    type Target: Geometric + Clone + Send + Sync + 'static;
+    type Prediction: Send + 'static;
+    type Head: Head<Target = Self::Target, Prediction = Self::Prediction> + 'static;
+
+    fn new(options: Self::Options, training: Self::Training, dataset: &DatasetInfo) -> anyhow::Result<Self>;
+    /// Every score that evaluation returns, exactly.
+    fn scores(&self) -> &[ScoreSpec];
+    /// Makes the target of one entry; the error names what is wrong with its annotation.
+    fn target(&self, entry: &Entry) -> anyhow::Result<Self::Target>;
+    /// Builds the head from the specification of a backbone. Names are relative to the root of the checkpoint.
+    fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<Self::Head>;
+    fn metric(&self) -> Box<dyn Metric<Target = Self::Target, Prediction = Self::Prediction>>;
+    /// Mixes samples of a training batch (mixup, cutmix). Does nothing by default.
+    fn mix(&self, _batch: &mut Batch<Self::Target>, _rng: &mut Rng) -> candle_core::Result<()> {
+        Ok(())
+    }
+    /// The prediction that would score best for `target`: lets `task check` prove that evaluation can reach its maximum.
+    fn perfect(&self, target: &Self::Target) -> Self::Prediction;
+}
+
+/// The trainable part that a task puts on a backbone.
+pub trait Head: Send + Sync {
+    type Target;
+    type Prediction;
+    /// Blocks it reads, from 0.
+    fn taps(&self) -> &[usize];
+    /// Whether it reads the class token ([`Features::cls`]).
+    fn reads_cls(&self) -> bool {
+        false
+    }
+    fn loss(
+        &self,
+        features: &Features,
+        batch: &Batch<Self::Target>,
+        pass: &mut Pass,
+    ) -> candle_core::Result<Losses>;
+    /// One prediction a sample, in source-image coordinates.
+    fn predict(&self, features: &Features, frames: &[Frame]) -> candle_core::Result<Vec<Self::Prediction>>;
+}
+
+/// A parsed `task.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub name: String,
+    /// Raised when a score could change; a table never mixes versions.
+    pub version: u32,
+    pub kind: String,
+    pub dataset: String,
+    /// The score that ranks runs.
+    pub primary: String,
+    /// Recipe used when `--recipe` is not given.
+    pub recipe: String,
+    pub splits: Splits,
+    /// The kind's own options, strictly parsed by it.
+    #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub options: toml::Table,
+    /// The evaluation protocol: no recipe can touch it.
+    pub eval: Vec<AugmentOp>,
+    /// The folder the manifest was read from.
+    #[serde(skip)]
+    pub home: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Splits {
+    pub train: String,
+    pub eval: String,
+}
