@@ -66,8 +66,113 @@ pub fn apply_set(tree: &mut toml::Table, assignment: &str) -> Result<(), ConfigE
     Ok(())
 }
 
-/// Placeholder of the library.
+/// The text files of `configs/`, `tasks/` and `datasets/` as built in.
+static BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
+
+/// Named files: those of `--include` folders first, then those that the program carries.
+///
+/// Paths are relative with `/`: `datasets/shapes/dataset.toml`. An included folder has the same tree.
 #[derive(Clone, Debug, Default)]
 pub struct Library {
-    pub roots: Vec<PathBuf>,
+    includes: Vec<PathBuf>,
+}
+
+impl Library {
+    /// # Errors
+    /// When an included folder does not exist.
+    pub fn new(includes: &[PathBuf]) -> Result<Self, ConfigError> {
+        for folder in includes {
+            if !folder.is_dir() {
+                return Err(ConfigError::new(format!("--include {}", folder.display()), "no such folder"));
+            }
+        }
+        Ok(Self { includes: includes.to_vec() })
+    }
+
+    /// The text at `path`, and where it came from (for messages).
+    pub fn text(&self, path: &str) -> Result<(String, String), ConfigError> {
+        for folder in &self.includes {
+            let file = folder.join(path);
+            if file.is_file() {
+                let text = std::fs::read_to_string(&file).map_err(|e| ConfigError::new(file.display(), e))?;
+                return Ok((text, file.display().to_string()));
+            }
+        }
+        match BUILT_IN.iter().find(|(name, _)| *name == path) {
+            Some((_, text)) => Ok((text.to_string(), path.to_string())),
+            None => Err(ConfigError::new(path, "no such file")),
+        }
+    }
+
+    /// The file or folder at `path` on disk, when it lies in an included folder.
+    pub fn on_disk(&self, path: &str) -> Option<PathBuf> {
+        self.includes.iter().map(|folder| folder.join(path)).find(|file| file.exists())
+    }
+
+    /// Names directly below `folder`: folders, and `.toml` files without their extension. Sorted, each once.
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let mut names = std::collections::BTreeSet::new();
+        for (path, _) in BUILT_IN {
+            if let Some(rest) = path.strip_prefix(folder).and_then(|r| r.strip_prefix('/')) {
+                match rest.split_once('/') {
+                    Some((name, _)) => names.insert(name.to_string()),
+                    None => rest.strip_suffix(".toml").is_some_and(|name| names.insert(name.to_string())),
+                };
+            }
+        }
+        for root in &self.includes {
+            for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                if path.is_dir() {
+                    names.insert(name);
+                } else if let Some(name) = name.strip_suffix(".toml") {
+                    names.insert(name.to_string());
+                }
+            }
+        }
+        names.into_iter().collect()
+    }
+
+    /// An error for a name that is not in `folder`: suggests the near miss and lists what exists.
+    pub fn unknown(&self, what: &str, name: &str, folder: &str) -> ConfigError {
+        let known = self.list(folder);
+        ConfigError::new(format!("{what} `{name}`"), unknown(name, &known))
+    }
+}
+
+/// "unknown; did you mean `x`? known: …"
+pub fn unknown(name: &str, known: &[String]) -> String {
+    let near = known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .filter(|(distance, k)| *distance <= 1 + k.len() / 4)
+        .min();
+    let hint = near.map(|(_, k)| format!("; did you mean `{k}`?")).unwrap_or_default();
+    format!("unknown{hint} known: {}", known.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_edits_the_tree_and_words_are_strings() {
+        let mut tree: toml::Table = toml::from_str("[optim]\nbase_lr = 1.0").unwrap();
+        for assignment in ["optim.base_lr=1e-3", "optim.name=adamw", "transfer.tune={blocks = 0.5}"] {
+            apply_set(&mut tree, assignment).unwrap();
+        }
+        assert_eq!(tree["optim"]["base_lr"].as_float(), Some(1e-3));
+        assert_eq!(tree["optim"]["name"].as_str(), Some("adamw"));
+        assert_eq!(tree["transfer"]["tune"]["blocks"].as_float(), Some(0.5));
+        let error = apply_set(&mut tree, "optim.name.deep=1").unwrap_err().to_string();
+        assert!(error.contains("`name` is a value"), "{error}");
+        assert!(apply_set(&mut tree, "no-equals").is_err());
+    }
+
+    #[test]
+    fn near_misses_are_suggested() {
+        let known = ["imagenet".to_string(), "shapes".to_string()];
+        assert!(unknown("imagnet", &known).contains("did you mean `imagenet`"));
+        assert!(!unknown("zzz", &known).contains("did you mean"));
+    }
 }

@@ -7,7 +7,7 @@ mod recipe;
 mod run;
 
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
-pub use load::{ConfigError, Library, apply_set, parse, parse_table, read};
+pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};
 pub use recipe::{
     Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,

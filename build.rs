@@ -1,0 +1,52 @@
+//! Embeds the text files of `configs/`, `tasks/` and `datasets/`, so that one binary carries them,
+//! and the commit it is built from.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
+    let mut files = Vec::new();
+    for folder in ["configs", "tasks", "datasets"] {
+        println!("cargo:rerun-if-changed={folder}");
+        collect(&root.join(folder), &mut files);
+    }
+    files.sort();
+    let mut table = String::from("&[\n");
+    for file in &files {
+        let name = file.strip_prefix(&root).expect("collected below root");
+        let name = name.to_str().expect("file names are UTF-8").replace('\\', "/");
+        writeln!(table, "    ({name:?}, include_str!({:?})),", file.display().to_string())
+            .expect("to a string");
+    }
+    table.push_str("]\n");
+    std::fs::write(out.join("library.rs"), table).expect("OUT_DIR is writable");
+
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).current_dir(&root).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo:rustc-env=BENCH_COMMIT={commit}");
+    }
+    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|s| !s.is_empty());
+    println!("cargo:rustc-env=BENCH_DIRTY={dirty}");
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if !path.ends_with("fixture") && !path.ends_with("results") {
+                collect(&path, files);
+            }
+        } else if path.extension().is_some_and(|e| e == "toml" || e == "txt") {
+            files.push(path);
+        }
+    }
+}
