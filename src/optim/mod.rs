@@ -70,3 +70,6 @@ pub fn build(optim: &Optim, slots: Vec<Slot>) -> std::result::Result<Box<dyn Opt
         OptimName::Lars => Ok(Box::new(Lars::new(slots, momentum?, optim.trust)?)),
     }
 }
+
+#[cfg(test)]
+mod golden;
