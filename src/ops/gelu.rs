@@ -114,9 +114,7 @@ mod tests {
         let error = |(&x, erf): (&f64, &f64)| (f64::from(normal(x as f32).0) - 0.5 * (1. + erf)).abs();
         let worst = grid.iter().zip(&erf).map(error).fold(0., f64::max);
         assert!(worst < 2.1e-7, "{worst:e}");
-        for (x, expected) in
-            [(-2., 0.022750131948179207), (-5., 2.8665157187919333e-7), (-10., 7.619853024160527e-24)]
-        {
+        for (x, expected) in [(-2., 0.022_750_132), (-5., 2.866_515_7e-7), (-10., 7.619_853e-24)] {
             let relative = (f64::from(normal(x).0) / expected - 1.).abs();
             assert!(relative < 5e-6, "{x}: {relative:e}");
         }

@@ -8,7 +8,7 @@ use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// (x − mean) / sqrt(var + eps) · weight + bias over the last dimension (arXiv:1607.06450), with the
-/// biased variance; `x` [.., C], `weight`, `bias` [C].
+/// biased variance; `x` `[.., C]`, `weight`, `bias` `[C]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     if fused(&[x, weight, bias]) {
         let op = LayerNorm { eps: eps as f32 };

@@ -8,7 +8,7 @@ use super::gemm::{Matrix, MatrixMut, PARALLEL, product};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-/// `x` [.., in], `weight` [out, in], `bias` [out] -> [.., out].
+/// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]` -> `[.., out]`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if !fused(&[x, weight]) || bias.is_some_and(|bias| !fused(&[bias])) {
         return composed(x, weight, bias);
