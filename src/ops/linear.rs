@@ -1,17 +1,195 @@
 //! y = x·Wᵀ + b.
+//!
+//! candle's own composition copies transposes in the backward pass and gives constants gradients;
+//! here every product reads its operands where they lie, and an input that no variable leads to
+//! (the patches of an image) gets none.
 
-use candle_core::{Result, Tensor};
+use super::gemm::{Matrix, MatrixMut, PARALLEL, product};
+use super::storage::{argument, for_rows, fused, sum_rows, values};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-/// `x` [.., in], `weight` [out, in], `bias` [out] -> [.., out].
+/// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]` -> `[.., out]`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let dims = x.dims();
-    let (rows, out) = (dims[..dims.len() - 1].iter().product::<usize>(), weight.dim(0)?);
-    let mut shape = dims[..dims.len() - 1].to_vec();
-    shape.push(out);
-    let y = x.reshape((rows, ()))?.matmul(&weight.t()?)?;
+    if !fused(&[x, weight]) || bias.is_some_and(|bias| !fused(&[bias])) {
+        return composed(x, weight, bias);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Linear),
+        None => x.apply_op2(&weight, Linear),
+    }
+}
+
+/// The same of candle's operators, for other devices and types.
+fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    let width = shape.pop().unwrap_or(1);
+    shape.push(weight.dim(0)?);
+    let y = x.reshape(((), width))?.matmul(&weight.t()?)?;
     let y = match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
     y.reshape(shape)
+}
+
+struct Linear;
+
+impl Linear {
+    fn forward(
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut shape = x.1.dims().to_vec();
+        let (out, width) = weight.1.shape().dims2()?;
+        if shape.pop() != Some(width) || bias.is_some_and(|(_, layout)| layout.dims() != [out]) {
+            let bias = bias.map(|(_, layout)| layout.shape());
+            bail!("linear: x {:?}, weight {:?}, bias {bias:?}", x.1.shape(), weight.1.shape());
+        }
+        let rows = shape.iter().product();
+        shape.push(out);
+        let (x, weight) = (argument(x.0, x.1)?, argument(weight.0, weight.1)?);
+        let mut y = vec![0f32; rows * out]; // [rows, out]
+        if let Some((storage, layout)) = bias {
+            let bias = argument(storage, layout)?;
+            for_rows(&mut y, out, |_, y| y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)));
+        }
+        let (left, right) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width).t());
+        product(&mut MatrixMut::new(&mut y, rows, out, out), bias.is_some(), 1., left, right, PARALLEL);
+        Ok((CpuStorage::F32(y), shape.into()))
+    }
+
+    /// Gradients of x and weight, where a variable leads to them.
+    fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (out, width) = weight.dims2()?;
+        let rows = x.elem_count() / width.max(1);
+        let (x_guard, x_layout) = x.storage_and_layout();
+        let (weight_guard, weight_layout) = weight.storage_and_layout();
+        let (grad_guard, grad_layout) = grad.storage_and_layout();
+        let x_matrix = Matrix::new(values(&x_guard, x_layout)?, rows, width, width);
+        let weight_matrix = Matrix::new(values(&weight_guard, weight_layout)?, out, width, width);
+        let grad_matrix = Matrix::new(values(&grad_guard, grad_layout)?, rows, out, out);
+        let made = |like: &Tensor, rows: usize, left: Matrix, right: Matrix| {
+            if !like.track_op() {
+                return Ok(None);
+            }
+            let mut gradient = vec![0f32; rows * width];
+            let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
+            product(&mut destination, false, 1., left, right, PARALLEL);
+            Tensor::from_vec(gradient, like.shape(), like.device()).map(Some)
+        };
+        Ok((made(x, rows, grad_matrix, weight_matrix)?, made(weight, out, grad_matrix.t(), x_matrix)?))
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Self::forward((x, x_layout), (weight, weight_layout), None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Self::backward(x, weight, &grad.contiguous()?)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Self::forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (x_grad, weight_grad) = Self::backward(x, weight, &grad)?;
+        Ok((x_grad, weight_grad, bias.track_op().then(|| column_sums(&grad, bias)).transpose()?))
+    }
+}
+
+/// Sums of `grad` [.., out] over all but the last dimension, shaped like `bias`.
+fn column_sums(grad: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let out = bias.elem_count();
+    let (guard, layout) = grad.storage_and_layout();
+    let grad = values(&guard, layout)?;
+    let sums = sum_rows(grad.len() / out.max(1), out, |rows, sums| {
+        for row in grad[rows.start * out..rows.end * out].chunks_exact(out) {
+            sums.iter_mut().zip(row).for_each(|(sum, &g)| *sum += g);
+        }
+    });
+    Tensor::from_vec(sums, bias.shape(), bias.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check;
+
+    #[test]
+    fn values_and_gradients() {
+        for (lead, width, out) in [(&[3][..], 5, 4), (&[2, 7], 9, 3), (&[1], 1, 1), (&[2, 2, 3], 16, 17)] {
+            let shape = [lead, &[width]].concat();
+            let inputs =
+                [check::random(&shape, 0), check::random(&[out, width], 1), check::random(&[out], 2)];
+            check::operator(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])), 2e-6);
+            check::operator(&inputs[..2], |t| linear(&t[0], &t[1], None), 2e-6);
+        }
+        let inputs = [check::random(&[6, 4], 0), check::random(&[6, 5], 1), check::random(&[2, 5], 2)];
+        let strided = |t: &[Tensor]| linear(&t[0].t()?, &t[1].t()?, Some(&t[2].narrow(0, 1, 1)?.squeeze(0)?));
+        check::operator(&inputs, strided, 2e-6);
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        let inputs =
+            [check::random(&[2, 197, 96], 0), check::random(&[384, 96], 1), check::random(&[384], 2)];
+        check::threads(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])));
+    }
+
+    #[test]
+    fn a_constant_input_gets_no_gradient() {
+        let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 4], 1)].map(|t| check::single(&t));
+        let w = candle_core::Var::from_tensor(&w).unwrap();
+        let store = linear(&x, &w, None).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(store.get(&x).is_none() && store.get(&w).is_some());
+    }
+
+    #[test]
+    fn wrong_shapes_are_refused() {
+        let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 5], 1)].map(|t| check::single(&t));
+        assert!(linear(&x, &w, None).unwrap_err().to_string().contains("linear: x [3, 4]"));
+    }
 }

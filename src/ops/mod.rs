@@ -1,14 +1,21 @@
 //! Differentiable operators, tensor in, tensor out. Each has values and gradients tested.
 //!
 //! candle's fused `layer_norm`, `softmax_last_dim` and others cut the gradient graph in silence;
-//! models use these operators instead.
+//! models use these operators instead. Those on f32 on the CPU are fused kernels with a backward
+//! pass of their own; others are compositions of candle's operators. Results have the same bits for
+//! any number of threads.
 
 mod attention;
+#[cfg(test)]
+mod check;
 mod gelu;
+mod gemm;
 mod layer_norm;
 mod linear;
 mod mse;
+mod simd;
 mod softmax_ce;
+mod storage;
 
 pub use attention::attention;
 pub use gelu::gelu;

@@ -1,0 +1,69 @@
+//! The values of CPU tensors as slices, and loops over them that give the same bits for any number
+//! of threads: pieces are cut by shape alone, and their sums are added in order.
+
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values a task works on.
+const CHUNK: usize = 1 << 14;
+
+/// Whether the kernels here can work on these tensors. Others go through candle's own operators.
+pub(super) fn fused(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32)
+}
+
+/// The values of an operator's argument, which must be contiguous.
+pub(super) fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("expected a contiguous f32 tensor, got shape {:?}", layout.shape()),
+    }
+}
+
+/// The values of a contiguous f32 CPU tensor, from its locked storage.
+pub(super) fn values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(storage) => argument(storage, layout),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
+/// Runs `task` on (rows, their values) for pieces of an [R, width] matrix, in parallel.
+pub(super) fn for_rows(matrix: &mut [f32], width: usize, task: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let (width, step) = (width.max(1), rows_per_task(width));
+    let run = |(i, piece): (usize, &mut [f32])| task(i * step..i * step + piece.len() / width, piece);
+    if matrix.len() <= step * width {
+        run((0, matrix));
+    } else {
+        matrix.par_chunks_mut(step * width).enumerate().for_each(run);
+    }
+}
+
+/// Sums of `width` values over `rows`: `task` adds those of a piece of the rows to zeros; the
+/// pieces are added in order.
+pub(super) fn sum_rows(
+    rows: usize,
+    width: usize,
+    task: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let step = rows_per_task(width);
+    let mut pieces = vec![0f32; rows.div_ceil(step).max(1) * width];
+    let run = |(i, sums): (usize, &mut [f32])| task(i * step..rows.min((i + 1) * step), sums);
+    if rows <= step {
+        run((0, &mut pieces));
+        return pieces;
+    }
+    pieces.par_chunks_mut(width.max(1)).enumerate().for_each(run);
+    let (total, rest) = pieces.split_at_mut(width);
+    for sums in rest.chunks(width.max(1)) {
+        total.iter_mut().zip(sums).for_each(|(total, &sum)| *total += sum);
+    }
+    pieces.truncate(width);
+    pieces
+}
+
+/// Rows that make one task. A function of the shape alone.
+fn rows_per_task(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1)
+}

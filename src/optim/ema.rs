@@ -1,0 +1,85 @@
+//! Exponential moving average of all values of a model, running statistics included.
+
+use super::storage::{restore, write, zip};
+use crate::nn::Parameter;
+use candle_core::{Result, Tensor};
+
+/// Averages e of parameters p: e = d·e + (1 − d)·p at every update.
+pub struct Ema {
+    decay: f64,
+    pairs: Vec<(Parameter, Tensor)>,
+}
+
+impl Ema {
+    /// Starts at the present values of `params`, which should be all of the model's, buffers included.
+    pub fn new(params: &[Parameter], decay: f64) -> Result<Self> {
+        let pair = |p: &Parameter| Ok((p.clone(), p.var.as_detached_tensor().force_contiguous()?));
+        Ok(Self { decay, pairs: params.iter().map(pair).collect::<Result<_>>()? })
+    }
+
+    /// Takes the present values into the average. Call it once after every optimiser step.
+    pub fn update(&mut self) -> Result<()> {
+        let (keep, take) = (self.decay as f32, (1. - self.decay) as f32);
+        self.each(|live, average| zip(average, live, |e, p| *e = keep * *e + take * p))
+    }
+
+    /// Exchanges averages and live values; a second call undoes the first.
+    pub fn swap(&mut self) -> Result<()> {
+        self.each(|live, average| {
+            live.swap_with_slice(average);
+            Ok(())
+        })
+    }
+
+    /// Overwrites the live values with the averages.
+    pub fn apply(&mut self) -> Result<()> {
+        self.each(|live, average| zip(live, average, |p, e| *p = e))
+    }
+
+    /// (parameter name, average): views of live state.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        self.pairs.iter().map(|(p, average)| (p.name.clone(), average.clone())).collect()
+    }
+
+    /// Takes over saved averages, by parameter name. Errors on a missing tensor or another shape.
+    pub fn load_state(&mut self, saved: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
+        self.pairs.iter().try_for_each(|(p, average)| restore(average, &p.name, saved, "ema"))
+    }
+
+    /// Runs `kernel` on (live values, averages) of every parameter.
+    fn each(&mut self, kernel: impl Fn(&mut [f32], &mut [f32]) -> Result<()>) -> Result<()> {
+        self.pairs.iter().try_for_each(|(p, average)| {
+            write(p.var.as_tensor(), |live| write(average, |average| kernel(live, average)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn averages_swap_and_survive_a_restart() {
+        let var = Var::new(&[1f32, 2.], &Device::Cpu).unwrap();
+        let params = [Parameter { name: "norm.running_mean".into(), var: var.clone(), trainable: false }];
+        let mut ema = Ema::new(&params, 0.75).unwrap();
+        var.set(&Tensor::new(&[5f32, -2.], &Device::Cpu).unwrap()).unwrap();
+        ema.update().unwrap();
+        let live = || var.to_vec1::<f32>().unwrap();
+        assert_eq!(ema.state()[0].1.to_vec1::<f32>().unwrap(), [2., 1.]);
+        assert_eq!(live(), [5., -2.]);
+        ema.swap().unwrap();
+        assert_eq!(live(), [2., 1.]);
+        ema.swap().unwrap();
+        assert_eq!(live(), [5., -2.]);
+
+        let saved = ema.state();
+        let mut other = Ema::new(&params, 0.75).unwrap();
+        other.load_state(&|name| saved.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone())).unwrap();
+        other.apply().unwrap();
+        assert_eq!(live(), [2., 1.]);
+        let error = other.load_state(&|_| None).unwrap_err().to_string();
+        assert!(error.contains("ema: no tensor `norm.running_mean`"), "{error}");
+    }
+}

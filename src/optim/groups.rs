@@ -1,0 +1,98 @@
+//! What an optimiser knows about each parameter: learning-rate scale and weight decay.
+//!
+//! Layer-wise learning-rate decay is that of BEiT (arXiv:2106.08254) as used for fine-tuning by
+//! MAE (arXiv:2111.06377 Table 9): scale = decay^(layers − layer), 1 for the head.
+
+use super::Gradients;
+use crate::{config::Optim, nn::Parameter};
+use candle_core::{Result, Tensor, bail};
+
+/// One parameter and its own hyperparameters.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    pub parameter: Parameter,
+    /// Multiplies the scheduled learning rate.
+    pub lr_scale: f64,
+    pub weight_decay: f64,
+}
+
+/// The slots of `params`, in their order. `layer_of` gives the layer of a parameter (0 for
+/// embeddings), `layers` that of the head (depth + 1). Tensors of one dimension, names that end in
+/// `.bias` and the names in `optim.no_decay` are not decayed.
+pub fn slots(
+    params: &[Parameter],
+    optim: &Optim,
+    layer_of: &dyn Fn(&str) -> usize,
+    layers: usize,
+) -> Vec<Slot> {
+    let slot = |p: &Parameter| {
+        let depth = layers.saturating_sub(layer_of(&p.name));
+        let exempt = p.var.rank() <= 1 || p.name.ends_with(".bias") || optim.no_decay.contains(&p.name);
+        Slot {
+            parameter: p.clone(),
+            lr_scale: (0..depth).fold(1., |scale, _| scale * optim.layer_decay),
+            weight_decay: if exempt { 0. } else { optim.weight_decay },
+        }
+    };
+    params.iter().map(slot).collect()
+}
+
+/// Each slot with its gradient. Errors when the gradients are not those of the slots, in order.
+pub(super) fn matched<'a>(
+    slots: &'a [Slot],
+    gradients: &'a Gradients,
+) -> Result<impl Iterator<Item = (&'a Slot, Option<&'a Tensor>)>> {
+    if slots.len() != gradients.len() {
+        bail!("an optimiser of {} parameters got {} gradients", slots.len(), gradients.len());
+    }
+    for (slot, (name, _)) in slots.iter().zip(gradients.iter()) {
+        if slot.parameter.name != name {
+            bail!("the optimiser expected the gradient of `{}`, got that of `{name}`", slot.parameter.name);
+        }
+    }
+    Ok(slots.iter().zip(gradients.iter().map(|(_, gradient)| gradient)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OptimName;
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn scales_fall_towards_the_input_and_exemptions_hold() {
+        let optim = Optim {
+            name: OptimName::Adamw,
+            base_lr: 1e-3,
+            betas: Some([0.9, 0.999]),
+            eps: 1e-8,
+            momentum: None,
+            trust: 1e-3,
+            weight_decay: 0.05,
+            layer_decay: 0.5,
+            no_decay: vec!["pos_embed".into()],
+        };
+        let parameter = |name: &str, shape: &[usize]| Parameter {
+            name: name.into(),
+            var: Var::zeros(shape, DType::F32, &Device::Cpu).unwrap(),
+            trainable: true,
+        };
+        let params = [
+            parameter("pos_embed", &[1, 4, 2]),
+            parameter("blocks.0.mlp.fc1.weight", &[2, 2]),
+            parameter("blocks.0.norm1.weight", &[2]),
+            parameter("relative.bias", &[2, 2]),
+            parameter("head.weight", &[2, 2]),
+        ];
+        let layer_of = |name: &str| match name.split('.').next() {
+            Some("pos_embed") => 0,
+            Some("blocks") => 1,
+            _ => 2,
+        };
+        let found: Vec<(f64, f64)> = slots(&params, &optim, &layer_of, 2)
+            .iter()
+            .map(|slot| (slot.lr_scale, slot.weight_decay))
+            .collect();
+        assert_eq!(found, [(0.25, 0.), (0.5, 0.05), (0.5, 0.), (1., 0.), (1., 0.05)]);
+    }
+}

@@ -1,0 +1,93 @@
+//! Learning rate at a step: linear warm-up, then cosine, step, polynomial or no decay.
+//!
+//! Evaluated at every step with fractional epochs, as MAE's `lr_sched.py` does (arXiv:2111.06377
+//! §A.1), not once an epoch.
+
+use crate::config::{Schedule, ScheduleName};
+use std::f64::consts::PI;
+
+/// Learning rate over a run.
+#[derive(Clone, Debug)]
+pub struct LrSchedule {
+    schedule: Schedule,
+    lr: f64,
+    steps_per_epoch: f64,
+    /// Length of the run in epochs.
+    epochs: f64,
+}
+
+impl LrSchedule {
+    /// `lr` is the peak, already scaled by the batch; steps are those of the optimiser.
+    pub fn new(schedule: &Schedule, lr: f64, steps_per_epoch: usize, total_steps: usize) -> Self {
+        let steps_per_epoch = steps_per_epoch.max(1) as f64;
+        Self { schedule: schedule.clone(), lr, steps_per_epoch, epochs: total_steps as f64 / steps_per_epoch }
+    }
+
+    /// Learning rate of the step with this index, from 0.
+    pub fn at(&self, step: usize) -> f64 {
+        let Schedule { warmup_epochs: warmup, warmup_from, min_lr, ref milestones, gamma, power, .. } =
+            self.schedule;
+        let epoch = step as f64 / self.steps_per_epoch;
+        if epoch < warmup {
+            return warmup_from + (self.lr - warmup_from) * epoch / warmup;
+        }
+        let decay = |remaining: f64| min_lr + (self.lr - min_lr) * remaining;
+        match self.schedule.name {
+            ScheduleName::Constant => self.lr,
+            ScheduleName::Cosine => decay(0.5 * (1. + (PI * self.after_warmup(epoch)).cos())),
+            ScheduleName::Polynomial => decay((1. - self.after_warmup(epoch)).powf(power)),
+            ScheduleName::Step => {
+                let passed = milestones.iter().filter(|&&m| epoch >= m * self.epochs).count();
+                (0..passed).fold(self.lr, |lr, _| lr * gamma)
+            }
+        }
+    }
+
+    /// Share of the epochs after warm-up that has passed, 0 to 1.
+    fn after_warmup(&self, epoch: f64) -> f64 {
+        let span = self.epochs - self.schedule.warmup_epochs;
+        if span > 0. { ((epoch - self.schedule.warmup_epochs) / span).min(1.) } else { 1. }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(name: ScheduleName) -> Schedule {
+        Schedule {
+            name,
+            warmup_epochs: 2.,
+            warmup_from: 0.,
+            min_lr: 0.1,
+            milestones: vec![0.5, 0.75],
+            gamma: 0.1,
+            power: 0.9,
+        }
+    }
+
+    #[test]
+    fn each_decay_at_hand_computed_steps() {
+        let at = |name, step| LrSchedule::new(&schedule(name), 1., 4, 40).at(step);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        close(at(ScheduleName::Cosine, 3), 0.375);
+        close(at(ScheduleName::Cosine, 8), 1.);
+        close(at(ScheduleName::Cosine, 24), 0.55);
+        close(at(ScheduleName::Cosine, 40), 0.1);
+        close(at(ScheduleName::Polynomial, 24), 0.1 + 0.9 * 0.5f64.powf(0.9));
+        close(at(ScheduleName::Step, 19), 1.);
+        close(at(ScheduleName::Step, 20), 0.1);
+        close(at(ScheduleName::Step, 30), 0.01);
+        close(at(ScheduleName::Constant, 39), 1.);
+    }
+
+    #[test]
+    fn warm_up_starts_where_it_is_told_and_may_fill_the_run() {
+        let mut cosine = schedule(ScheduleName::Cosine);
+        (cosine.warmup_from, cosine.warmup_epochs) = (0.2, 10.);
+        let lr = LrSchedule::new(&cosine, 1., 4, 40);
+        assert_eq!(lr.at(0), 0.2);
+        assert!((lr.at(20) - 0.6).abs() < 1e-12);
+        assert_eq!(lr.at(40), 0.1);
+    }
+}
