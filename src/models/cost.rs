@@ -43,3 +43,47 @@ fn block_macs(width: usize, mlp_ratio: f64, tokens: usize) -> f64 {
     let (d, t) = (width as f64, tokens as f64);
     (4. + 2. * mlp_ratio) * d * d * t + 2. * t * t * d
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn load(name: &str) -> ModelConfig {
+        let path = format!("{}/configs/models/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        parse(&std::fs::read_to_string(&path).unwrap(), path).unwrap()
+    }
+
+    /// Numbers of the reference checkpoints, which agree with those that mmpretrain prints.
+    #[test]
+    fn sizes_are_those_of_the_paper() -> Result<()> {
+        for (name, count, encoder, mae) in [
+            ("vit_b16", 85_798_656, 17.56, 9.78),
+            ("vit_l16", 303_301_632, 61.55, 20.76),
+            ("vit_h14", 630_764_800, 167.29, 48.56),
+        ] {
+            let config = load(name);
+            assert_eq!(parameter_count(&config)?, count, "{name}");
+            assert!((gmacs(&config) - encoder).abs() < 0.006, "{name}: {}", gmacs(&config));
+            let (visible, decoder) = mae_gmacs(&config, &config.decoder, 0.75);
+            assert!((visible + decoder - mae).abs() < 0.015, "{name}: {visible} + {decoder}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_model_file_can_be_built() -> Result<()> {
+        let folder = format!("{}/configs/models", env!("CARGO_MANIFEST_DIR"));
+        let mut built = 0;
+        for file in std::fs::read_dir(folder)? {
+            let path = file?.path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let config = load(name);
+            config.check().map_err(candle_core::Error::msg)?;
+            assert!(parameter_count(&config)? > 0);
+            built += 1;
+        }
+        assert!(built >= 8, "{built} model files");
+        Ok(())
+    }
+}

@@ -164,3 +164,6 @@ pub(crate) fn block_config(config: &ModelConfig, width: usize, heads: usize, dro
     let hidden = (width as f64 * config.mlp_ratio) as usize;
     BlockConfig { width, heads, hidden, norm_eps: config.norm_eps, drop_path }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,3 +72,59 @@ impl BatchNorm {
         Ok((mean, var))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Params;
+    use crate::rng::Rng;
+    use candle_core::{Device, Var};
+
+    fn error(a: &Tensor, b: &Tensor) -> Result<f32> {
+        (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+    }
+
+    /// Two training steps and an evaluation of `torch.nn.BatchNorm{1,2}d` (`scripts/golden/mae.py`).
+    #[test]
+    fn outputs_gradients_and_running_statistics_equal_pytorch() -> Result<()> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+        for (case, channels, eps) in [("plain", 5, 1e-6), ("affine", 3, 1e-5)] {
+            let golden = |name: &str| &golden[&format!("norm.{case}.{name}")];
+            let params = Params::new(0, &Device::Cpu);
+            let norm = BatchNorm::new(channels, eps, case == "affine", params.builder())?;
+            for name in ["weight", "bias"] {
+                if let Some(p) = params.get(name) {
+                    p.var.set(golden(name))?;
+                }
+            }
+            let mut rng = Rng::new(0, "test", &[]);
+            for step in 0..2 {
+                let x = Var::from_tensor(golden(&format!("{step}.x")))?;
+                let y = norm.forward(&x, &mut Pass::Train { rng: &mut rng })?;
+                assert!(error(&y, golden(&format!("{step}.y")))? < 1e-5);
+                let gradients = (y * golden(&format!("{step}.seed")))?.sum_all()?.backward()?;
+                let gradient = gradients.get(&x).expect("x is a variable");
+                assert!(error(gradient, golden(&format!("{step}.gradient")))? < 1e-5);
+            }
+            for name in ["running_mean", "running_var"] {
+                let p = params.get(name).expect("running statistics are saved");
+                assert!(!p.trainable);
+                assert!(error(p.var.as_tensor(), golden(name))? < 1e-5, "{case}: {name}");
+            }
+            let y = norm.forward(golden("1.x"), &mut Pass::Eval)?;
+            assert!(error(&y, golden("eval"))? < 1e-5, "{case}: evaluation");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn one_value_a_channel_has_no_variance() -> Result<()> {
+        let norm = BatchNorm::new(2, 1e-6, false, Params::new(0, &Device::Cpu).builder())?;
+        let mut rng = Rng::new(0, "test", &[]);
+        let x = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
+        assert!(norm.forward(&x, &mut Pass::Train { rng: &mut rng }).is_err());
+        assert!(norm.forward(&x, &mut Pass::Eval).is_ok());
+        Ok(())
+    }
+}

@@ -94,3 +94,56 @@ fn bicubic_taps(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums and entries computed with plain Python from the formula of MAE.
+    #[test]
+    fn tables_equal_the_reference() -> Result<()> {
+        for (width, side, sum) in
+            [(768, 14, 69594.4939), (1024, 14, 92849.1979), (1280, 16, 149578.4058), (512, 14, 46340.3331)]
+        {
+            let table = sin_cos(width, (side, side), &Device::Cpu)?;
+            let found = table.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            assert!((found - sum).abs() < 1e-3, "{width}: {found}");
+        }
+        let table = sin_cos(768, (14, 14), &Device::Cpu)?.squeeze(0)?.to_vec2::<f32>()?;
+        for (row, from, expected) in [
+            (0, 0, [0., 0., 0.]),
+            (2, 0, [0.841471, 0.815251, 0.788593]),
+            (2, 192, [0.540302, 0.579108, 0.614915]),
+            (15, 384, [0.841471, 0.815251, 0.788593]),
+            (196, 0, [0.420167, -0.174370, -0.685756]),
+        ] {
+            for (found, expected) in table[row][from..].iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "row {row}: {found} {expected}");
+            }
+        }
+        Ok(())
+    }
+
+    /// `torch.nn.functional.interpolate` in f64 (`scripts/golden/mae.py`).
+    #[test]
+    fn resize_equals_pytorch() -> Result<()> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+        for (from, to) in [((7, 7), (12, 12)), ((7, 7), (5, 9)), ((4, 6), (6, 3))] {
+            let key = format!("resize.{}x{}.{}x{}", from.0, from.1, to.0, to.1);
+            let found = resize(&golden[&format!("{key}.from")], from, to)?;
+            let error = (found - &golden[&format!("{key}.to")])?.abs()?.flatten_all()?.max(0)?;
+            assert!(error.to_scalar::<f32>()? < 1e-6, "{key}: {error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_of_a_checkpoint_is_kept() -> Result<()> {
+        let held = Tensor::ones((1, 5, 8), DType::F32, &Device::Cpu)?;
+        let tensors = std::collections::HashMap::from([("pos_embed".to_string(), held)]);
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        assert_eq!(parameter("pos_embed", 8, (2, 2), &vb)?.sum_all()?.to_scalar::<f32>()?, 40.);
+        Ok(())
+    }
+}

@@ -235,3 +235,91 @@ fn attempt(
     let added: Vec<usize> = inside.filter(|id| !removed[*id]).collect();
     (1..=left).contains(&added.len()).then_some(added)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MaskSampler as Kind;
+
+    fn golden(name: &str) -> Vec<Vec<f32>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        candle_core::safetensors::load(path, &Device::Cpu).unwrap()[name].to_vec2().unwrap()
+    }
+
+    /// Noise of NumPy's legacy generator and of PyTorch at seed 2, and the ids that MAE keeps of it.
+    #[test]
+    fn kept_patches_are_those_of_the_reference() {
+        let numpy = "188 126 77 189 81 1 55 151 147 91 172 156 67 138 154 21 155 57 19 51 150 130 23 191 27 124 89 24 \
+                     101 12 141 38 173 63 98 117 14 123 129 159 194 31 6 167 94 132 143 28 106";
+        let torch = "82 108 20 163 128 102 140 184 67 77 41 146 70 30 174 133 9 129 176 122 137 61 155 191 152 7 169 96 \
+                     156 111 125 91 98 130 160 72 31 79 97 88 114 180 149 17 166 185 170 28 27";
+        for (name, ids) in [("noise.numpy", numpy), ("noise.torch", torch)] {
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            assert_eq!(Mask::from_noise(&golden(name), 49).unwrap().keep(), [ids], "{name}");
+        }
+    }
+
+    #[test]
+    fn every_sampler_keeps_exactly_its_number() {
+        for (kind, ratio, grid, kept) in [
+            (Kind::Random, 0.75, (14, 14), 49),
+            (Kind::Random, 0.75, (16, 16), 64),
+            (Kind::Random, 0.9, (14, 14), 19),
+            (Kind::Random, 0.5, (3, 5), 7),
+            (Kind::Block, 0.75, (14, 14), 49),
+            (Kind::Block, 0.5, (14, 14), 98),
+            (Kind::Block, 0.75, (4, 12), 12),
+            (Kind::Block, 0.5, (1, 6), 3),
+            (Kind::Grid, 0.75, (14, 14), 49),
+            (Kind::Grid, 1. - 1. / 9., (6, 9), 6),
+        ] {
+            let sampler = MaskSampler::new(kind, ratio, grid).unwrap();
+            let mask = sampler.sample(20, &mut Rng::new(0, "test", &[])).unwrap();
+            assert_eq!((mask.batch(), mask.kept()), (20, kept), "{kind:?} {ratio} {grid:?}");
+            let removed = mask.removed(&Device::Cpu).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert_eq!(removed as usize, 20 * (grid.0 * grid.1 - kept));
+            let distinct = mask.keep().iter().collect::<std::collections::BTreeSet<_>>().len();
+            assert_eq!(distinct == 1, kind == Kind::Grid, "{kind:?}: {distinct} different masks of 20");
+        }
+    }
+
+    /// Rectangles leave fewer borders between kept and removed patches than single patches do.
+    #[test]
+    fn blocks_are_blocks() {
+        let borders = |kind| {
+            let sampler = MaskSampler::new(kind, 0.5, (14, 14)).unwrap();
+            let mask = sampler.sample(50, &mut Rng::new(1, "test", &[])).unwrap();
+            let removed = mask.removed(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+            let row = |r: &Vec<f32>| (0..195).filter(|i| i % 14 != 13 && r[*i] != r[i + 1]).count();
+            removed.iter().map(row).sum::<usize>() as f64 / 50.
+        };
+        let (block, random) = (borders(Kind::Block), borders(Kind::Random));
+        assert!(block < random / 2., "{block} {random}");
+    }
+
+    #[test]
+    fn restoring_finds_every_kept_patch() {
+        let mask = Mask::new(4, vec![vec![2, 0], vec![1, 3]]).unwrap();
+        assert_eq!(mask.kept_rows(), [2, 0, 5, 7]);
+        assert_eq!(mask.restore_rows(), [1, 4, 0, 4, 4, 2, 4, 3]);
+    }
+
+    #[test]
+    fn what_cannot_be_masked_is_an_error() {
+        let message = |kind, ratio, grid| MaskSampler::new(kind, ratio, grid).unwrap_err().to_string();
+        assert!(message(Kind::Random, 0.99, (4, 4)).contains("keeps 0 of 16"));
+        assert!(message(Kind::Random, 0., (4, 4)).contains("keeps 16 of 16"));
+        let error = message(Kind::Grid, 0.8, (14, 14));
+        assert!(error.contains("0.7500 and 0.8889"), "{error}");
+        assert!(message(Kind::Grid, 0.75, (7, 14)).contains("7×14 patches"));
+        for (patches, keep, expected) in [
+            (4, vec![vec![4]], "patch 4 of 4"),
+            (4, vec![vec![u32::MAX]], "of 4"),
+            (4, vec![vec![1, 1]], "patch 1 twice"),
+            (4, vec![vec![1], vec![1, 2]], "sample 1 keeps 2 patches, sample 0 keeps 1"),
+        ] {
+            let error = Mask::new(patches, keep).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -69,3 +69,56 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
     sums.iter().sum::<f64>() + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use rand_distr::{Distribution, StandardNormal};
+
+    /// Points with deviations 5, 3, 1, 0.2 along known directions.
+    #[test]
+    fn directions_of_largest_variance_are_found() -> Result<()> {
+        let directions =
+            [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5], [0.5, -0.5, -0.5, 0.5]];
+        let mut rng = Rng::new(0, "test", &[]);
+        let mut points = Vec::new();
+        for _ in 0..4000 {
+            let mut point = [7., 0., 0., 0.];
+            for (direction, deviation) in directions.iter().zip([0.2, 5., 1., 3.]) {
+                let draw: f64 = StandardNormal.sample(&mut rng);
+                point.iter_mut().zip(direction).for_each(|(p, d)| *p += d * draw * deviation);
+            }
+            points.extend(point);
+        }
+        let points = Tensor::from_vec(points, (4000, 4), &Device::Cpu)?;
+        let (mean, components) = fit(&points, 3)?;
+        let (mean, components) = (mean.to_vec1::<f32>()?, components.to_vec2::<f32>()?);
+        assert!((mean[0] - 7.).abs() < 0.2, "{mean:?}");
+        for (component, direction) in components.iter().zip([1, 3, 2]) {
+            let cosine: f64 =
+                component.iter().zip(directions[direction]).map(|(c, d)| f64::from(*c) * d).sum();
+            assert!(cosine.abs() > 0.999, "{component:?} against {:?}", directions[direction]);
+            assert!(component.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())) > Some(0.));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_end_orthogonal_also_when_the_rank_is_low() {
+        let factor: Vec<Vec<f64>> =
+            (0..3).map(|i| (0..12).map(|j| ((i * 7 + j * j) % 11) as f64 - 5.).collect()).collect();
+        let mut rows: Vec<Vec<f64>> =
+            (0..12).map(|a| (0..12).map(|b| factor.iter().map(|f| f[a] * f[b]).sum()).collect()).collect();
+        let matrix = rows.clone();
+        orthogonalise(&mut rows);
+        rows.sort_by(|a, b| dot(b, b).total_cmp(&dot(a, a)));
+        assert!(dot(&rows[3], &rows[3]).sqrt() < 1e-9, "rank 3");
+        for row in &rows[..3] {
+            let norm = dot(row, row).sqrt(); // the eigenvalue
+            for (line, value) in matrix.iter().zip(row) {
+                assert!((dot(line, row) - norm * value).abs() < 1e-9 * norm * norm);
+            }
+        }
+    }
+}
