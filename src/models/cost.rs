@@ -48,6 +48,7 @@ fn block_macs(width: usize, mlp_ratio: f64, tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::config::parse;
+    use crate::nn::{LayerNorm, Linear};
 
     fn load(name: &str) -> ModelConfig {
         let path = format!("{}/configs/models/{name}.toml", env!("CARGO_MANIFEST_DIR"));
@@ -57,13 +58,21 @@ mod tests {
     /// Numbers of the reference checkpoints, which agree with those that mmpretrain prints.
     #[test]
     fn sizes_are_those_of_the_paper() -> Result<()> {
-        for (name, count, encoder, mae) in [
-            ("vit_b16", 85_798_656, 17.56, 9.78),
-            ("vit_l16", 303_301_632, 61.55, 20.76),
-            ("vit_h14", 630_764_800, 167.29, 48.56),
+        for (name, count, classifier, encoder, mae) in [
+            ("vit_b16", 85_798_656, 86_567_656, 17.56, 9.78),
+            ("vit_l16", 303_301_632, 304_326_632, 61.55, 20.76),
+            ("vit_h14", 630_764_800, 632_045_800, 167.29, 48.56),
         ] {
             let config = load(name);
             assert_eq!(parameter_count(&config)?, count, "{name}");
+            // Mean pooling: `fc_norm` takes the place of `norm`.
+            let shapes = parameter_shapes(|vb| {
+                Vit::new(&config, VitOptions::default(), vb.clone())?;
+                LayerNorm::new(config.width, config.norm_eps, vb.pp("fc_norm"))?;
+                Linear::new(config.width, 1000, vb.pp("head"))
+            })?;
+            let values: usize = shapes.iter().map(|(_, shape)| shape.elem_count()).sum();
+            assert_eq!(values, classifier, "{name} with 1000 classes");
             assert!((gmacs(&config) - encoder).abs() < 0.006, "{name}: {}", gmacs(&config));
             let (visible, decoder) = mae_gmacs(&config, &config.decoder, 0.75);
             assert!((visible + decoder - mae).abs() < 0.015, "{name}: {visible} + {decoder}");

@@ -71,3 +71,32 @@ pub fn mosaic(
 fn values(t: &Tensor) -> Result<Vec<f32>> {
     t.detach().flatten_all()?.to_vec1()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pretrain::Mask;
+    use candle_core::{Device, Tensor};
+
+    #[test]
+    fn four_panels_side_by_side() -> Result<()> {
+        let normalize = Normalize { mean: vec![0.5], std: vec![0.5] };
+        // Two grey images of 2×4 pixels, two patches of 2: black is kept, white predicted.
+        let images = Tensor::full(-1f32, (2, 1, 2, 4), &Device::Cpu)?;
+        let prediction = Tensor::full(3f32, (2, 1, 2, 4), &Device::Cpu)?; // clipped to white
+        let mask = Mask::new(2, vec![vec![0], vec![1]])?;
+        let reconstruction = Reconstruction { prediction, mask };
+        let picture = mosaic(&images, &reconstruction, 2, &normalize)?;
+        assert_eq!(picture.dimensions(), (4 * 4 + 3 * 2, 2 * 2 + 2));
+        let row = |y: u32| -> Vec<u8> {
+            let at = |panel: u32, x: u32| picture.get_pixel(panel * 6 + x, y).0[0];
+            (0..4).flat_map(|panel| [at(panel, 0), at(panel, 3)]).collect()
+        };
+        assert_eq!(row(1), [0, 0, 0, 128, 255, 255, 0, 255]);
+        assert_eq!(row(4), [0, 0, 128, 0, 255, 255, 255, 0]);
+        assert_eq!(picture.get_pixel(4, 0), &SEPARATOR);
+        assert_eq!(picture.get_pixel(0, 2), &SEPARATOR);
+        assert!(mosaic(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
+        Ok(())
+    }
+}

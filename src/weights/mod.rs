@@ -12,3 +12,6 @@ pub use file::{FileError, WeightEntry, WeightFile};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};
+
+#[cfg(test)]
+mod tests;
