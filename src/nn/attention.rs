@@ -17,7 +17,7 @@ impl Attention {
     /// # Errors
     /// When `width` is not a multiple of `heads`.
     pub fn new(width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
-        if heads == 0 || width % heads != 0 {
+        if heads == 0 || !width.is_multiple_of(heads) {
             candle_core::bail!("attention: width {width} is not a multiple of heads {heads}");
         }
         let qkv = Linear::new(width, 3 * width, vb.pp("qkv"))?;

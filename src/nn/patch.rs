@@ -15,7 +15,7 @@ use candle_nn::{Init, VarBuilder};
 /// When H or W is not a multiple of `patch`.
 pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     let (b, c, height, width) = images.dims4()?;
-    if patch == 0 || height % patch != 0 || width % patch != 0 {
+    if patch == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
         candle_core::bail!("patchify: image {height}×{width} is not a multiple of patch {patch}");
     }
     let (h, w) = (height / patch, width / patch);
@@ -32,7 +32,7 @@ pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
 pub fn unpatchify(patches: &Tensor, patch: usize, grid: (usize, usize)) -> Result<Tensor> {
     let (b, count, values) = patches.dims3()?;
     let (h, w) = grid;
-    if count != h * w || patch == 0 || values % (patch * patch) != 0 {
+    if count != h * w || patch == 0 || !values.is_multiple_of(patch * patch) {
         candle_core::bail!(
             "unpatchify: {count} patches of {values} values do not make a {h}×{w} grid of {patch}×{patch} patches"
         );

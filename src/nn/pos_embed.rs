@@ -18,7 +18,7 @@ pub type Grid = (usize, usize);
 /// # Errors
 /// When `width` is not a multiple of 4.
 pub fn sin_cos(width: usize, grid: Grid, device: &Device) -> Result<Tensor> {
-    if width % 4 != 0 {
+    if !width.is_multiple_of(4) {
         candle_core::bail!("sin-cos positions: width {width} is not a multiple of 4");
     }
     let quarter = width / 4;

@@ -117,7 +117,7 @@ impl MaskedAutoencoder {
 
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
     fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
-        let (batch, count, values) = patches.dims3()?;
+        let (batch, count, _) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
             candle_core::bail!(
                 "mask of {}×{} (samples, patches) for {batch}×{count}",
@@ -125,39 +125,37 @@ impl MaskedAutoencoder {
                 mask.patches()
             );
         }
-        let device = patches.device();
-        let positions = self.encoder.positions().detach(); // [1, 1 + L, C]
-        let rows = |ids: Vec<u32>| Tensor::new(ids, device);
-        match &self.mask_token {
+        let decoder_input = match &self.mask_token {
             MaskToken::Decoder(token) => {
-                let visible =
-                    patches.reshape((batch * count, values))?.index_select(&rows(mask.kept_rows())?, 0)?;
-                let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
-                let kept = rows(mask.keep().iter().flatten().map(|id| id + 1).collect())?;
-                let tokens =
-                    (&tokens + positions.squeeze(0)?.index_select(&kept, 0)?.reshape(tokens.shape())?)?;
-                let x = self.decoder.embed.forward(&self.encode(&tokens, &positions, pass)?)?; // [B, 1 + K, C']
-                let width = x.dim(2)?;
-                let seen = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
-                let rows = rows(mask.restore_rows())?;
-                let all = Tensor::cat(&[seen, token.reshape((1, width))?], 0)?.index_select(&rows, 0)?;
-                let x = Tensor::cat(&[x.narrow(1, 0, 1)?, all.reshape((batch, count, width))?], 1)?;
-                self.decoder.forward(&x, pass)
+                let x = self.encode(&self.visible_tokens(patches, mask)?, pass)?; // [B, 1 + K, C]
+                restore(&self.decoder.embed.forward(&x)?, token, mask)?
             }
             MaskToken::Encoder(token) => {
-                let removed = mask.removed(device)?.unsqueeze(2)?; // [B, L, 1]
+                let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
                 let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
                 let tokens = (tokens + removed.broadcast_mul(token)?)?;
-                let tokens = tokens.broadcast_add(&positions.narrow(1, 1, count)?)?;
-                let x = self.encode(&tokens, &positions, pass)?;
-                self.decoder.forward(&self.decoder.embed.forward(&x)?, pass)
+                let tokens = tokens.broadcast_add(&self.encoder.positions().detach().narrow(1, 1, count)?)?;
+                self.decoder.embed.forward(&self.encode(&tokens, pass)?)?
             }
-        }
+        };
+        self.decoder.forward(&decoder_input, pass)
+    }
+
+    /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
+    fn visible_tokens(&self, patches: &Tensor, mask: &Mask) -> Result<Tensor> {
+        let (batch, count, values) = patches.dims3()?;
+        let rows = Tensor::new(mask.kept_rows(), patches.device())?;
+        let visible = patches.reshape((batch * count, values))?.index_select(&rows, 0)?;
+        let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
+        let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
+        let ids = Tensor::new(ids, patches.device())?;
+        let positions = self.encoder.positions().detach().squeeze(0)?.index_select(&ids, 0)?;
+        tokens + positions.reshape((batch, mask.kept(), ()))?
     }
 
     /// `tokens` [B, n, C] with positions -> [B, 1 + n, C] after the final norm.
-    fn encode(&self, tokens: &Tensor, positions: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.encoder.with_class_token(tokens, positions)?;
+    fn encode(&self, tokens: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let x = self.encoder.with_class_token(tokens, &self.encoder.positions().detach())?;
         match self.encoder.encode(x, &[], pass)?.normed {
             Some(x) => Ok(x),
             None => candle_core::bail!("MAE: the encoder has no final norm"),
@@ -180,6 +178,17 @@ impl Objective for MaskedAutoencoder {
     fn layer_of(&self, parameter: &str) -> usize {
         self.encoder.layer_of(parameter)
     }
+}
+
+/// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere
+/// else -> [B, 1 + L, C'], class token first.
+fn restore(x: &Tensor, token: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let (batch, _, width) = x.dims3()?;
+    let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
+    let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
+    let rows = Tensor::new(mask.restore_rows(), x.device())?;
+    let patches = table.index_select(&rows, 0)?.reshape((batch, mask.patches(), width))?;
+    Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
 }
 
 /// Blocks on all tokens, and a linear map to the target.

@@ -144,7 +144,7 @@ impl MaskSampler {
                 let k = (1. / (1. - ratio)).sqrt() as usize;
                 return Err(MaskError::Ratio { ratio, below: share(k), above: share(k + 1) });
             }
-            if grid.0 % cell != 0 || grid.1 % cell != 0 {
+            if !grid.0.is_multiple_of(cell) || !grid.1.is_multiple_of(cell) {
                 return Err(MaskError::Cells { grid, cell });
             }
             kept = patches / (cell * cell);
@@ -190,7 +190,8 @@ impl MaskSampler {
             }
             config::MaskSampler::Grid => {
                 let cell = ((rows * columns / self.kept) as f64).sqrt().round() as usize;
-                let corner = |id: &usize| (id / columns) % cell == 0 && (id % columns) % cell == 0;
+                let corner =
+                    |id: &usize| (id / columns).is_multiple_of(cell) && (id % columns).is_multiple_of(cell);
                 (0..rows * columns).filter(corner).map(|id| id as u32).collect()
             }
         }
