@@ -37,7 +37,8 @@ pub fn sin_cos(width: usize, grid: Grid, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(table, (1, 1 + rows * columns, width), device)
 }
 
-/// The parameter `name` [1, 1 + h·w, width]: [`sin_cos`] when it is new, what the builder's checkpoint holds otherwise.
+/// The parameter `name` [1, 1 + h·w, width]: [`sin_cos`] when it is new, otherwise what the builder's
+/// checkpoint holds.
 pub fn parameter(name: &str, width: usize, grid: Grid, vb: &VarBuilder) -> Result<Tensor> {
     let table = vb.get_with_hints((1, 1 + grid.0 * grid.1, width), name, Init::Const(0.))?;
     // No initialisation of a builder describes this table: a new one is zeros and is written here.

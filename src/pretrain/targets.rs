@@ -54,7 +54,8 @@ impl PatchTarget {
         }
     }
 
-    /// `predictions` [B, L, `len`] -> patches [B, L, P]; normalised pixels take mean and deviation from the true `patches`.
+    /// `predictions` [B, L, `len`] -> patches [B, L, P]; normalised pixels take mean and deviation from the
+    /// true `patches`.
     pub fn decode(&self, predictions: &Tensor, patches: &Tensor) -> Result<Tensor> {
         match self {
             Self::Pixel => Ok(predictions.clone()),
