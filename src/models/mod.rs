@@ -1,9 +1,15 @@
 //! The backbone contract, and the backbones.
 
+mod cost;
 pub mod vit;
 
+pub use cost::{gmacs, mae_gmacs, parameter_count};
+pub use vit::{Vit, VitOptions};
+
+use crate::config::ModelConfig;
 use crate::nn::Pass;
 use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
 
 /// What a head is built from: never from the backbone itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,4 +39,9 @@ pub trait Backbone: Send + Sync {
     fn forward(&self, images: &Tensor, taps: &[usize], pass: &mut Pass) -> Result<Features>;
     /// Layer of a parameter for layer-wise lr decay: 0 for embeddings, i + 1 for block i, depth + 1 for the rest.
     fn layer_of(&self, parameter: &str) -> usize;
+}
+
+/// Builds the backbone that `config` describes; parameter names are relative to the root of the checkpoint.
+pub fn build(config: &ModelConfig, options: VitOptions, vb: VarBuilder) -> Result<Box<dyn Backbone>> {
+    Ok(Box::new(Vit::new(config, options, vb)?))
 }

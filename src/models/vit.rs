@@ -1,1 +1,169 @@
-//! In work.
+//! Plain vision transformer (ViT, arXiv:2010.11929), as encoder of MAE and as backbone of transfer.
+//!
+//! Parameter names are those of the FAIR checkpoints (facebookresearch/mae `models_vit.py`), which timm
+//! shares. The input size is fixed when the model is built: positions are resized when weights are
+//! loaded ([`crate::weights`]), not in the forward pass.
+
+use super::{Backbone, BackboneSpec, Features};
+use crate::config::ModelConfig;
+use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, patchify, pos_embed};
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// What depends on the use of the model rather than on its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VitOptions {
+    /// Stochastic depth of the last block, rising linearly from 0 in the first.
+    pub drop_path: f64,
+    /// Builds `norm`; without it there is no class feature ([`Features::cls`]).
+    pub final_norm: bool,
+}
+
+/// Patch embedding, class token, positions, blocks and, on demand, the final norm.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    spec: BackboneSpec,
+    /// Input channels, height and width.
+    input: (usize, usize, usize),
+    grid: (usize, usize),
+    patch_embed: PatchEmbed,
+    cls_token: Tensor, // [1, 1, C]
+    pos_embed: Tensor, // [1, 1 + N, C]
+    blocks: Vec<Block>,
+    norm: Option<LayerNorm>,
+}
+
+impl Vit {
+    /// # Errors
+    /// When `config` cannot work ([`ModelConfig::check`]) or the builder lacks a parameter.
+    pub fn new(config: &ModelConfig, options: VitOptions, vb: VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let ModelConfig { patch, width, depth, channels, .. } = *config;
+        let token = Init::Randn { mean: 0., stdev: 0.02 };
+        let block = |i: usize| {
+            let drop_path = options.drop_path * i as f64 / (depth.max(2) - 1) as f64;
+            Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
+        };
+        Ok(Self {
+            spec: BackboneSpec { width, depth, patch },
+            input: (channels, config.image[0], config.image[1]),
+            grid: config.grid(),
+            cls_token: vb.get_with_hints((1, 1, width), "cls_token", token)?,
+            pos_embed: pos_embed::parameter("pos_embed", width, config.grid(), &vb)?,
+            patch_embed: PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?,
+            blocks: (0..depth).map(block).collect::<Result<_>>()?,
+            norm: match options.final_norm {
+                true => Some(LayerNorm::new(width, config.norm_eps, vb.pp("norm"))?),
+                false => None,
+            },
+        })
+    }
+
+    /// `images` [B, C, H, W] -> [B, N, p·p·C].
+    ///
+    /// # Errors
+    /// When the images do not have the size that the model was built for.
+    pub fn patches(&self, images: &Tensor) -> Result<Tensor> {
+        let (_, channels, height, width) = images.dims4()?;
+        let (c, h, w) = self.input;
+        if (channels, height, width) != self.input {
+            candle_core::bail!(
+                "ViT: expected images of {c}×{h}×{w} (channels, height, width), got {channels}×{height}×{width}; \
+                 set `image` and `channels` of the model, positions are resized when weights are loaded"
+            );
+        }
+        patchify(images, self.spec.patch)
+    }
+
+    /// Tokens of patches [B, n, p·p·C], without positions -> [B, n, C].
+    pub fn embed(&self, patches: &Tensor) -> Result<Tensor> {
+        self.patch_embed.forward(patches)
+    }
+
+    /// Patches per column and row.
+    pub fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
+    /// [1, 1 + N, C]; the first row belongs to the class token.
+    pub fn positions(&self) -> &Tensor {
+        &self.pos_embed
+    }
+
+    /// Puts the class token, with its row of `positions`, before `tokens` [B, n, C] -> [B, 1 + n, C].
+    pub fn with_class_token(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let (batch, _, width) = tokens.dims3()?;
+        let class = (&self.cls_token + positions.narrow(1, 0, 1)?)?; // [1, 1, C]
+        Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, tokens], 1)
+    }
+
+    /// Runs the blocks and the final norm on `x` [B, 1 + n, C] (with positions). Without a final norm, blocks
+    /// after the last tap do not run.
+    pub fn encode(&self, mut x: Tensor, taps: &[usize], pass: &mut Pass) -> Result<Encoded> {
+        let depth = self.spec.depth;
+        if let Some(tap) = taps.iter().find(|tap| **tap >= depth) {
+            candle_core::bail!("ViT: tap {tap} does not exist, blocks are 0..{depth}");
+        }
+        let last = if self.norm.is_some() { depth } else { taps.iter().max().map_or(0, |tap| tap + 1) };
+        let mut after = vec![None; depth]; // only what is asked for stays alive
+        for (i, block) in self.blocks[..last].iter().enumerate() {
+            x = block.forward(&x, pass)?;
+            after[i] = taps.contains(&i).then(|| x.clone());
+        }
+        let taps = taps.iter().filter_map(|tap| after[*tap].clone()).collect();
+        let normed = self.norm.as_ref().map(|norm| norm.forward(&x)).transpose()?;
+        Ok(Encoded { taps, normed })
+    }
+}
+
+/// What [`Vit::encode`] gives; class token first.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// After the asked blocks. [B, 1 + n, C]
+    pub taps: Vec<Tensor>,
+    /// After the last block and the final norm, where there is one. [B, 1 + n, C]
+    pub normed: Option<Tensor>,
+}
+
+impl Backbone for Vit {
+    fn spec(&self) -> &BackboneSpec {
+        &self.spec
+    }
+
+    fn forward(&self, images: &Tensor, taps: &[usize], pass: &mut Pass) -> Result<Features> {
+        let tokens = self.embed(&self.patches(images)?)?; // [B, N, C]
+        let n = tokens.dim(1)?;
+        let tokens = tokens.broadcast_add(&self.pos_embed.narrow(1, 1, n)?)?;
+        let x = self.with_class_token(&tokens, &self.pos_embed)?;
+        let Encoded { taps, normed } = self.encode(x, taps, pass)?;
+        Ok(Features {
+            taps: taps.iter().map(|tap| tap.narrow(1, 1, n)).collect::<Result<_>>()?,
+            cls: normed.map(|x| x.narrow(1, 0, 1)?.squeeze(1)).transpose()?,
+            grid: self.grid,
+        })
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        layer_of(parameter, self.spec.depth)
+    }
+}
+
+/// 0 for class token, positions and patch embedding, i + 1 for block i, depth + 1 for the rest
+/// (MAE `util/lr_decay.py`).
+pub(crate) fn layer_of(parameter: &str, depth: usize) -> usize {
+    let mut parts = parameter.split('.');
+    match parts.next() {
+        Some("cls_token" | "pos_embed" | "patch_embed" | "encoder_mask_token") => 0,
+        Some("blocks") => parts.next().and_then(|i| i.parse::<usize>().ok()).map_or(depth + 1, |i| i + 1),
+        _ => depth + 1,
+    }
+}
+
+/// The block of a model at another width (the decoder's) or its own.
+pub(crate) fn block_config(config: &ModelConfig, width: usize, heads: usize, drop_path: f64) -> BlockConfig {
+    let hidden = (width as f64 * config.mlp_ratio) as usize;
+    BlockConfig { width, heads, hidden, norm_eps: config.norm_eps, drop_path }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,17 @@ mod losses;
 mod norm;
 mod params;
 mod pass;
+mod patch;
 pub mod pos_embed;
+mod shapes;
 
+pub use attention::Attention;
+pub use batch_norm::BatchNorm;
+pub use block::{Block, BlockConfig, Mlp};
+pub use linear::Linear;
 pub use losses::Losses;
+pub use norm::LayerNorm;
 pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
+pub use patch::{PatchEmbed, patchify, unpatchify};
+pub use shapes::parameter_shapes;

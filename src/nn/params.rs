@@ -58,7 +58,7 @@ impl Params {
         self.lock().iter().find(|p| p.name == name).cloned()
     }
 
-    /// Decides for every parameter whether it learns. Running statistics never do.
+    /// Decides for every parameter whether it learns. Running statistics and fitted targets never do.
     pub fn set_trainable(&self, decide: impl Fn(&str) -> bool) {
         for p in self.lock().iter_mut() {
             p.trainable = !is_buffer(&p.name) && decide(&p.name);
@@ -71,9 +71,10 @@ impl Params {
     }
 }
 
-/// Running statistics are state, not parameters.
+/// State that is saved with the weights but never learnt: running statistics, and what is fitted once to
+/// make the targets of pre-training (everything under `target.`).
 fn is_buffer(name: &str) -> bool {
-    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var"))
+    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var")) || name.starts_with("target.")
 }
 
 impl SimpleBackend for Params {

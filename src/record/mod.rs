@@ -1,10 +1,12 @@
 //! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
 
+mod atomic;
 pub mod render;
 mod run;
 mod store;
 pub mod table;
 
+pub use atomic::write_atomic;
 pub use run::{
     Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
 };

@@ -1,1 +1,17 @@
-//! In work.
+//! Reading and writing weights: files, what they hold, and how they fit a model.
+//!
+//! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm's MAE files share).
+//! Other dialects are recognised and named, not converted. Loading is strict both ways with named exceptions.
+
+mod file;
+mod inspect;
+mod load;
+mod save;
+
+pub use file::{FileError, WeightEntry, WeightFile};
+pub use inspect::{Dialect, Guess, Inspection, inspect};
+pub use load::{LoadError, LoadReport, load_backbone, load_exact};
+pub use save::{SaveError, save, save_tensors};
+
+#[cfg(test)]
+mod tests;

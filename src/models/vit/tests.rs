@@ -1,0 +1,169 @@
+//! The ViT against PyTorch (`scripts/golden/mae.py`) and against candle-transformers.
+
+use super::*;
+use crate::config::Decoder;
+use crate::nn::Params;
+use crate::rng::Rng;
+use candle_core::{DType, Device};
+use candle_transformers::models::vit as reference;
+use std::collections::HashMap;
+
+fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: usize) -> ModelConfig {
+    ModelConfig {
+        image,
+        channels,
+        patch,
+        width,
+        depth,
+        heads: 2,
+        mlp_ratio: 4.,
+        norm_eps: 1e-6,
+        normalize: None,
+        decoder: Decoder::default(),
+    }
+}
+
+/// Largest difference relative to the largest value.
+fn difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+    let peak = |t: &Tensor| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
+    Ok(peak(&(a - b)?)? / peak(b)?)
+}
+
+#[test]
+fn features_equal_pytorch() -> Result<()> {
+    for (name, config) in [("square", config([24, 24], 3, 4, 16, 2)), ("gray", config([4, 8], 1, 2, 8, 1))] {
+        let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+        let params = Params::new(0, &Device::Cpu);
+        let vit = Vit::new(&config, VitOptions { drop_path: 0.5, final_norm: true }, params.builder())?;
+        for p in params.all() {
+            p.var.set(&golden[&format!("weights.{}", p.name)])?;
+        }
+        let taps: Vec<usize> = (0..config.depth).rev().collect();
+        let features = vit.forward(&golden["images"], &taps, &mut Pass::Eval)?;
+        assert_eq!(features.grid, config.grid());
+        for (tap, found) in taps.iter().zip(&features.taps) {
+            let error = difference(found, &golden[&format!("features.{tap}")])?;
+            assert!(error < 1e-5, "{name}, block {tap}: {error}");
+        }
+        let error = difference(&features.cls.expect("final norm"), &golden["cls"])?;
+        assert!(error < 1e-5, "{name}, class token: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn class_feature_equals_candle_transformers() -> Result<()> {
+    let (width, depth) = (16, 3);
+    let config = ModelConfig { norm_eps: 1e-12, ..config([32, 32], 3, 8, width, depth) };
+    let params = Params::new(3, &Device::Cpu);
+    let vit = Vit::new(&config, VitOptions { drop_path: 0., final_norm: true }, params.builder())?;
+    let mut rng = Rng::new(0, "test", &[]);
+    let mut noise = |dims: &[usize]| {
+        let count: usize = dims.iter().product();
+        let values = (0..count).map(|_| rand::Rng::random_range(&mut rng, -0.4f32..0.4)).collect();
+        Tensor::from_vec(values, dims, &Device::Cpu)
+    };
+    let mut theirs = HashMap::new();
+    for p in params.all() {
+        p.var.set(&(p.var.as_detached_tensor() + noise(p.var.dims())?)?)?;
+        let (name, value) = (p.name.as_str(), p.var.as_detached_tensor());
+        if let Some((block, kind)) = name.split_once(".attn.qkv.") {
+            let layer = block.replace("blocks.", "vit.encoder.layer.");
+            for (i, part) in ["query", "key", "value"].iter().enumerate() {
+                let rows = value.narrow(0, i * width, width)?;
+                theirs.insert(format!("{layer}.attention.attention.{part}.{kind}"), rows);
+            }
+            continue;
+        }
+        let renamed = [
+            ("blocks.", "vit.encoder.layer."),
+            ("attn.proj.", "attention.output.dense."),
+            ("mlp.fc1.", "intermediate.dense."),
+            ("mlp.fc2.", "output.dense."),
+            (".norm1.", ".layernorm_before."),
+            (".norm2.", ".layernorm_after."),
+            ("patch_embed.proj.", "vit.embeddings.patch_embeddings.projection."),
+            ("cls_token", "vit.embeddings.cls_token"),
+            ("pos_embed", "vit.embeddings.position_embeddings"),
+        ];
+        let mut new = if name.starts_with("norm.") { format!("vit.layer{name}") } else { name.to_string() };
+        renamed.iter().for_each(|(from, to)| {
+            if new.starts_with(from) || !matches!(*from, "pos_embed" | "cls_token") {
+                new = new.replace(from, to);
+            }
+        });
+        theirs.insert(new, value);
+    }
+    theirs.insert("classifier.weight".into(), Tensor::eye(width, DType::F32, &Device::Cpu)?);
+    theirs.insert("classifier.bias".into(), Tensor::zeros(width, DType::F32, &Device::Cpu)?);
+    let sizes = reference::Config {
+        hidden_size: width,
+        num_hidden_layers: depth,
+        num_attention_heads: config.heads,
+        intermediate_size: 4 * width,
+        hidden_act: candle_nn::Activation::Gelu,
+        layer_norm_eps: config.norm_eps,
+        image_size: 32,
+        patch_size: 8,
+        num_channels: 3,
+        qkv_bias: true,
+    };
+    let theirs = VarBuilder::from_tensors(theirs, DType::F32, &Device::Cpu);
+    let images = noise(&[2, 3, 32, 32])?;
+    let expected = reference::Model::new(&sizes, width, theirs)?.forward(&images)?;
+    let found = vit.forward(&images, &[], &mut Pass::Eval)?.cls.expect("final norm");
+    let error = difference(&found, &expected)?;
+    assert!(error < 1e-5, "{error}");
+    Ok(())
+}
+
+#[test]
+fn layers_follow_the_order_of_the_forward_pass() {
+    let layers = [
+        ("cls_token", 0),
+        ("pos_embed", 0),
+        ("patch_embed.proj.weight", 0),
+        ("blocks.0.norm1.weight", 1),
+        ("blocks.11.mlp.fc2.bias", 12),
+        ("norm.weight", 13),
+        ("fc_norm.weight", 13),
+        ("head.weight", 13),
+    ];
+    for (name, layer) in layers {
+        assert_eq!(layer_of(name, 12), layer, "{name}");
+    }
+}
+
+#[test]
+fn a_final_norm_is_what_makes_a_class_feature() -> Result<()> {
+    let config = config([16, 16], 3, 8, 8, 2);
+    let params = Params::new(0, &Device::Cpu);
+    let vit = Vit::new(&config, VitOptions::default(), params.builder())?;
+    assert!(params.get("norm.weight").is_none());
+    let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let features = vit.forward(&images, &[1], &mut Pass::Eval)?;
+    assert!(features.cls.is_none());
+    assert_eq!(features.taps[0].dims(), [1, 4, 8]);
+    let error = vit.forward(&images, &[2], &mut Pass::Eval).unwrap_err().to_string();
+    assert!(error.contains("tap 2 does not exist, blocks are 0..2"), "{error}");
+    let larger = Tensor::ones((1, 3, 24, 16), DType::F32, &Device::Cpu)?;
+    let error = vit.forward(&larger, &[1], &mut Pass::Eval).unwrap_err().to_string();
+    assert!(error.contains("expected images of 3×16×16") && error.contains("got 3×24×16"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
+    let config = config([16, 16], 3, 8, 8, 3);
+    let params = Params::new(0, &Device::Cpu);
+    let vit = Vit::new(&config, VitOptions { drop_path: 1., final_norm: false }, params.builder())?;
+    let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let mut rng = Rng::new(0, "test", &[]);
+    let train = vit.forward(&images, &[0, 1, 2], &mut Pass::Train { rng: &mut rng })?.taps;
+    let eval = vit.forward(&images, &[0, 1, 2], &mut Pass::Eval)?.taps;
+    assert_eq!(difference(&train[0], &eval[0])?, 0., "the first block is never dropped");
+    assert_eq!(difference(&train[2], &train[1])?, 0., "the last block is always dropped at rate 1");
+    assert!(difference(&eval[2], &eval[1])? > 0.01);
+    Ok(())
+}

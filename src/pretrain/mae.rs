@@ -1,0 +1,230 @@
+//! Masked autoencoders (He et al., arXiv:2111.06377): encode the visible patches, decode all of them,
+//! and be right about the removed ones. With the switches of Table 1.
+//!
+//! Parameter names are those of facebookresearch/mae `models_mae.py` (`_full` checkpoints). Both position tables
+//! are fixed: no gradient reaches them. Differences from the reference: only visible patches are embedded
+//! (the same numbers for less work), and the mask token of Table 1c, for which no code exists, is
+//! `encoder_mask_token`.
+
+use super::{Mask, MaskSampler, Objective, PatchTarget};
+use crate::config::{Mae, ModelConfig, Reconstruct};
+use crate::data::Batch;
+use crate::models::{Backbone, Vit, VitOptions, vit};
+use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
+use crate::ops;
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// Encoder, decoder and target.
+#[derive(Debug)]
+pub struct MaskedAutoencoder {
+    encoder: Vit,
+    decoder: Decoder,
+    mask_token: MaskToken,
+    sampler: MaskSampler,
+    target: PatchTarget,
+    loss_on: Reconstruct,
+    patch: usize,
+}
+
+/// Where mask tokens enter. [1, 1, C] of the encoder or of the decoder
+#[derive(Debug)]
+enum MaskToken {
+    /// MAE: the encoder skips removed patches.
+    Decoder(Tensor),
+    /// Table 1c: the encoder sees them.
+    Encoder(Tensor),
+}
+
+/// A prediction for whole images.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
+    pub prediction: Tensor,
+    pub mask: Mask,
+}
+
+impl MaskedAutoencoder {
+    /// # Errors
+    /// When a size or the mask ratio cannot work, or the builder lacks a parameter.
+    pub fn new(model: &ModelConfig, mae: &Mae, vb: VarBuilder) -> Result<Self> {
+        let mut model = model.clone();
+        if let Some(decoder) = &mae.decoder {
+            model.decoder = decoder.clone();
+        }
+        let encoder = Vit::new(&model, VitOptions { drop_path: 0., final_norm: true }, vb.clone())?;
+        let sampler =
+            MaskSampler::new(mae.mask, mae.mask_ratio, model.grid()).map_err(candle_core::Error::wrap)?;
+        let values = model.patch * model.patch * model.channels;
+        let target = PatchTarget::new(mae.target, values, vb.pp("target"))?;
+        let token = |name, width: usize| {
+            vb.get_with_hints((1, 1, width), name, Init::Randn { mean: 0., stdev: 0.02 })
+        };
+        let mask_token = match mae.mask_tokens_in_encoder {
+            false => MaskToken::Decoder(token("mask_token", model.decoder.width)?),
+            true => MaskToken::Encoder(token("encoder_mask_token", model.width)?),
+        };
+        let decoder = Decoder::new(&model, target.len(values), vb)?;
+        let (patch, loss_on) = (model.patch, mae.loss_on);
+        Ok(Self { encoder, decoder, mask_token, sampler, target, loss_on, patch })
+    }
+
+    /// Whether pre-training updates `parameter`: everything but the two position tables.
+    pub fn learns(parameter: &str) -> bool {
+        !matches!(parameter, "pos_embed" | "decoder_pos_embed")
+    }
+
+    pub fn sampler(&self) -> &MaskSampler {
+        &self.sampler
+    }
+
+    /// Whether [`Self::fit_target`] must run before the first step.
+    pub fn needs_fit(&self) -> Result<bool> {
+        match &self.target {
+            PatchTarget::Pca(pca) => Ok(!pca.is_fitted()?),
+            _ => Ok(false),
+        }
+    }
+
+    /// Fits the PCA of patch space to all patches of training `images` [n, C, H, W]; does nothing for other targets.
+    pub fn fit_target(&self, images: &Tensor) -> Result<()> {
+        match &self.target {
+            PatchTarget::Pca(pca) => pca.fit(&patchify(images, self.patch)?.flatten_to(1)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// The loss of `images` [B, C, H, W] under `mask`: mean squared error of a patch, averaged over the removed
+    /// patches of the batch (or over all).
+    pub fn loss(&self, images: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+        let patches = self.encoder.patches(images)?; // [B, L, P]
+        let weights = match self.loss_on {
+            Reconstruct::Masked => mask.removed(images.device())?,
+            Reconstruct::All => mask.removed(images.device())?.ones_like()?,
+        };
+        ops::patch_mse(&self.predict(&patches, mask, pass)?, &self.target.encode(&patches)?, &weights)
+    }
+
+    /// Predicts every patch of `images` [B, C, H, W] from the visible ones. Normalised pixels are brought back with
+    /// the true mean and deviation of each patch, PCA coefficients by their components.
+    pub fn reconstruct(&self, images: &Tensor, mask: Mask) -> Result<Reconstruction> {
+        let patches = self.encoder.patches(images)?;
+        let predictions = self.predict(&patches, &mask, &mut Pass::Eval)?.detach();
+        let decoded = self.target.decode(&predictions, &patches)?;
+        let prediction = unpatchify(&decoded, self.patch, self.encoder.grid())?;
+        Ok(Reconstruction { prediction, mask })
+    }
+
+    /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
+    fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+        let (batch, count, _) = patches.dims3()?;
+        if (mask.batch(), mask.patches()) != (batch, count) {
+            candle_core::bail!(
+                "mask of {}×{} (samples, patches) for {batch}×{count}",
+                mask.batch(),
+                mask.patches()
+            );
+        }
+        let decoder_input = match &self.mask_token {
+            MaskToken::Decoder(token) => {
+                let x = self.encode(&self.visible_tokens(patches, mask)?, pass)?; // [B, 1 + K, C]
+                restore(&self.decoder.embed.forward(&x)?, token, mask)?
+            }
+            MaskToken::Encoder(token) => {
+                let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
+                let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
+                let tokens = (tokens + removed.broadcast_mul(token)?)?;
+                let tokens = tokens.broadcast_add(&self.encoder.positions().detach().narrow(1, 1, count)?)?;
+                self.decoder.embed.forward(&self.encode(&tokens, pass)?)?
+            }
+        };
+        self.decoder.forward(&decoder_input, pass)
+    }
+
+    /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
+    fn visible_tokens(&self, patches: &Tensor, mask: &Mask) -> Result<Tensor> {
+        let (batch, count, values) = patches.dims3()?;
+        let rows = Tensor::new(mask.kept_rows(), patches.device())?;
+        let visible = patches.reshape((batch * count, values))?.index_select(&rows, 0)?;
+        let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
+        let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
+        let ids = Tensor::new(ids, patches.device())?;
+        let positions = self.encoder.positions().detach().squeeze(0)?.index_select(&ids, 0)?;
+        tokens + positions.reshape((batch, mask.kept(), ()))?
+    }
+
+    /// `tokens` [B, n, C] with positions -> [B, 1 + n, C] after the final norm.
+    fn encode(&self, tokens: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let x = self.encoder.with_class_token(tokens, &self.encoder.positions().detach())?;
+        match self.encoder.encode(x, &[], pass)?.normed {
+            Some(x) => Ok(x),
+            None => candle_core::bail!("MAE: the encoder has no final norm"),
+        }
+    }
+}
+
+impl Objective for MaskedAutoencoder {
+    type Target = ();
+
+    /// Masks come from the pass in training, and from the sample ids in evaluation.
+    fn losses(&self, batch: &Batch<()>, pass: &mut Pass) -> Result<Losses> {
+        let mask = match pass {
+            Pass::Train { rng } => self.sampler.sample(batch.len(), rng)?,
+            Pass::Eval => self.sampler.fixed(&batch.ids)?,
+        };
+        Ok(Losses::of("reconstruction", self.loss(&batch.images, &mask, pass)?))
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.encoder.layer_of(parameter)
+    }
+}
+
+/// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere
+/// else -> [B, 1 + L, C'], class token first.
+fn restore(x: &Tensor, token: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let (batch, _, width) = x.dims3()?;
+    let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
+    let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
+    let rows = Tensor::new(mask.restore_rows(), x.device())?;
+    let patches = table.index_select(&rows, 0)?.reshape((batch, mask.patches(), width))?;
+    Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
+}
+
+/// Blocks on all tokens, and a linear map to the target.
+#[derive(Debug)]
+struct Decoder {
+    embed: Linear,
+    pos_embed: Tensor, // [1, 1 + L, C']
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    pred: Linear,
+}
+
+impl Decoder {
+    fn new(model: &ModelConfig, values: usize, vb: VarBuilder) -> Result<Self> {
+        let crate::config::Decoder { width, depth, heads } = model.decoder;
+        let config = vit::block_config(model, width, heads, 0.);
+        let block = |i: usize| Block::new(config, vb.pp("decoder_blocks").pp(i));
+        Ok(Self {
+            embed: Linear::new(model.width, width, vb.pp("decoder_embed"))?,
+            pos_embed: pos_embed::parameter("decoder_pos_embed", width, model.grid(), &vb)?,
+            blocks: (0..depth).map(block).collect::<Result<_>>()?,
+            norm: LayerNorm::new(width, model.norm_eps, vb.pp("decoder_norm"))?,
+            pred: Linear::new(width, values, vb.pp("decoder_pred"))?,
+        })
+    }
+
+    /// `x` [B, 1 + L, C'], class token first -> predictions [B, L, P'].
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut x = x.broadcast_add(&self.pos_embed.detach())?;
+        for block in &self.blocks {
+            x = block.forward(&x, pass)?;
+        }
+        let x = self.pred.forward(&self.norm.forward(&x)?)?;
+        x.narrow(1, 1, x.dim(1)? - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Gradients reach everything that learns; values and gradients equal PyTorch (`scripts/golden/mae.py`).
+
+use super::*;
+use crate::config::{self, Target};
+use crate::nn::Params;
+use crate::rng::Rng;
+use candle_core::Device;
+use std::collections::HashMap;
+
+fn model(image: [usize; 2], channels: usize) -> ModelConfig {
+    ModelConfig {
+        image,
+        channels,
+        patch: 4,
+        width: 16,
+        depth: 2,
+        heads: 2,
+        mlp_ratio: 4.,
+        norm_eps: 1e-6,
+        normalize: None,
+        decoder: config::Decoder { width: 8, depth: 1, heads: 2 },
+    }
+}
+
+fn recipe() -> Mae {
+    Mae {
+        mask_ratio: 0.75,
+        mask: config::MaskSampler::Random,
+        target: Target::NormPixel,
+        loss_on: Reconstruct::Masked,
+        mask_tokens_in_encoder: false,
+        decoder: None,
+    }
+}
+
+fn images(shape: (usize, usize, usize, usize)) -> Result<Tensor> {
+    let mut rng = Rng::new(0, "test images", &[]);
+    let count = shape.0 * shape.1 * shape.2 * shape.3;
+    let values: Vec<f32> = (0..count).map(|_| rand::Rng::random_range(&mut rng, -2f32..2.)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+#[test]
+fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
+    let variants = [
+        ([16, 16], 3, recipe()),
+        ([16, 24], 1, recipe()),
+        ([24, 16], 4, Mae { target: Target::Pixel, loss_on: Reconstruct::All, ..recipe() }),
+        ([16, 16], 3, Mae { mask_tokens_in_encoder: true, ..recipe() }),
+        ([32, 32], 3, Mae { target: Target::Pca, mask: config::MaskSampler::Grid, ..recipe() }),
+        ([32, 16], 3, Mae { mask: config::MaskSampler::Block, mask_ratio: 0.5, ..recipe() }),
+    ];
+    for (image, channels, mae) in variants {
+        let params = Params::new(0, &Device::Cpu);
+        let objective = MaskedAutoencoder::new(&model(image, channels), &mae, params.builder())?;
+        params.set_trainable(MaskedAutoencoder::learns);
+        let images = images((4, channels, image[0], image[1]))?;
+        assert_eq!(objective.needs_fit()?, mae.target == Target::Pca);
+        objective.fit_target(&images)?;
+        let mut rng = Rng::new(0, "test mask", &[]);
+        let mask = objective.sampler().sample(4, &mut rng)?;
+        let loss = objective.loss(&images, &mask, &mut Pass::Train { rng: &mut rng })?;
+        assert!(loss.to_scalar::<f32>()?.is_finite());
+        let gradients = loss.backward()?;
+        for p in params.trainable() {
+            let gradient = gradients.get(&p.var).expect(&p.name).sqr()?.sum_all()?.to_scalar::<f32>()?;
+            assert!(gradient > 0. && gradient.is_finite(), "{mae:?}: `{}` has gradient {gradient}", p.name);
+        }
+        let frozen = params.all().into_iter().filter(|p| !p.trainable).collect::<Vec<_>>();
+        assert!(frozen.iter().all(|p| gradients.get(&p.var).is_none()), "{mae:?}");
+        assert_eq!(frozen.len(), if mae.target == Target::Pca { 4 } else { 2 });
+        let picture = objective.reconstruct(&images, mask)?;
+        assert_eq!(picture.prediction.dims(), images.dims());
+    }
+    Ok(())
+}
+
+#[test]
+fn evaluation_masks_depend_on_the_sample_alone() -> Result<()> {
+    let params = Params::new(0, &Device::Cpu);
+    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &recipe(), params.builder())?;
+    let images = images((3, 3, 16, 16))?;
+    let loss = |range: std::ops::Range<usize>| -> Result<f32> {
+        let batch = Batch {
+            ids: range.clone().map(|i| crate::data::SampleId::new(format!("sample {i}"))).collect(),
+            images: images.narrow(0, range.start, range.len())?,
+            frames: vec![],
+            targets: vec![(); range.len()],
+        };
+        objective.losses(&batch, &mut Pass::Eval)?.total()?.to_scalar()
+    };
+    let (whole, parts) = (loss(0..3)?, (loss(0..1)? + loss(1..2)? + loss(2..3)?) / 3.);
+    assert!((whole - parts).abs() < 1e-5, "{whole} {parts}");
+    Ok(())
+}
+
+/// Model, recipe and golden values of a case.
+fn golden(name: &str, target: Target) -> Result<(ModelConfig, Mae, HashMap<String, Tensor>)> {
+    let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+    let (model, mask_ratio) = match name {
+        "square" => (model([24, 24], 3), 0.75),
+        _ => {
+            let decoder = config::Decoder { width: 4, depth: 1, heads: 1 };
+            (ModelConfig { patch: 2, width: 8, depth: 1, decoder, ..model([4, 8], 1) }, 0.5)
+        }
+    };
+    Ok((model, Mae { mask_ratio, target, ..recipe() }, golden))
+}
+
+/// Largest difference relative to the largest value.
+fn difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+    let peak = |t: &Tensor| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
+    Ok(peak(&(a - b)?)? / peak(b)?)
+}
+
+#[test]
+fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
+    for (name, target, word) in [
+        ("square", Target::NormPixel, "norm_pixel"),
+        ("square", Target::Pixel, "pixel"),
+        ("gray", Target::NormPixel, "norm_pixel"),
+        ("gray", Target::Pixel, "pixel"),
+    ] {
+        let (model, mae, golden) = golden(name, target)?;
+        let params = Params::new(0, &Device::Cpu);
+        let objective = MaskedAutoencoder::new(&model, &mae, params.builder())?;
+        params.set_trainable(MaskedAutoencoder::learns);
+        for p in params.all() {
+            p.var.set(&golden[&format!("weights.{}", p.name)])?;
+        }
+        let images = &golden["images"];
+        let mask = Mask::from_noise(&golden["noise"].to_vec2()?, objective.sampler().kept())?;
+        assert_eq!(difference(&mask.removed(&Device::Cpu)?, &golden["mask"])?, 0.);
+        let prediction = objective.predict(&patchify(images, model.patch)?, &mask, &mut Pass::Eval)?;
+        let error = difference(&prediction, &golden["prediction"])?;
+        assert!(error < 1e-5, "{name}: prediction {error}");
+        let loss = objective.loss(images, &mask, &mut Pass::Eval)?;
+        let error = difference(&loss.reshape(1)?, &golden[&format!("loss.{word}")].reshape(1)?)?;
+        assert!(error < 1e-5, "{name}, {word}: loss {error}");
+        let gradients = loss.backward()?;
+        for p in params.trainable() {
+            let expected = &golden[&format!("gradient.{word}.{}", p.name)];
+            let error = difference(gradients.get(&p.var).expect(&p.name), expected)?;
+            assert!(error < 1e-4, "{name}, {word}: gradient of `{}` {error}", p.name);
+        }
+    }
+    Ok(())
+}
+
+/// With the truth as prediction, every target gives the truth back (PCA: when all directions are kept).
+#[test]
+fn targets_are_undone_by_decoding() -> Result<()> {
+    for target in [Target::Pixel, Target::NormPixel, Target::Pca] {
+        let params = Params::new(0, &Device::Cpu);
+        let objective =
+            MaskedAutoencoder::new(&model([32, 32], 3), &Mae { target, ..recipe() }, params.builder())?;
+        let images = images((4, 3, 32, 32))?;
+        objective.fit_target(&images)?;
+        let patches = patchify(&images, 4)?;
+        let targets = objective.target.encode(&patches)?;
+        let error = difference(&objective.target.decode(&targets, &patches)?, &patches)?;
+        assert!(error < 1e-5, "{target:?}: {error}"); // 48 values a patch, fewer than 96 coefficients
+    }
+    Ok(())
+}
+
+#[test]
+fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
+    let size = |patch, width, depth, heads| ModelConfig {
+        patch,
+        width,
+        depth,
+        heads,
+        decoder: config::Decoder::default(),
+        ..model([224, 224], 3)
+    };
+    for (size, total, without_positions) in [
+        (size(16, 768, 12, 12), 111_907_840, 111_655_680),
+        (size(16, 1024, 24, 16), 329_541_888, 329_239_296),
+        (size(14, 1280, 32, 16), 657_074_508, 656_613_964),
+    ] {
+        let shapes = crate::nn::parameter_shapes(|vb| MaskedAutoencoder::new(&size, &recipe(), vb))?;
+        let count = |learning: bool| -> usize {
+            let counted = shapes.iter().filter(|(name, _)| !learning || MaskedAutoencoder::learns(name));
+            counted.map(|(_, shape)| shape.elem_count()).sum()
+        };
+        assert_eq!((count(false), count(true)), (total, without_positions));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unfitted_pca_is_an_error() -> Result<()> {
+    let params = Params::new(0, &Device::Cpu);
+    let mae = Mae { target: Target::Pca, ..recipe() };
+    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &mae, params.builder())?;
+    let images = images((1, 3, 16, 16))?;
+    let mask = objective.sampler().sample(1, &mut Rng::new(0, "test", &[]))?;
+    let error = objective.loss(&images, &mask, &mut Pass::Eval).unwrap_err().to_string();
+    assert!(error.contains("not fitted"), "{error}");
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Which patches the encoder sees: random, block-wise and grid-wise masks (MAE, arXiv:2111.06377, Table 1f).
+//!
+//! Block-wise is BEiT's generator (unilm `masking_generator.py`): at least 16 patches of a 14×14 grid a
+//! block, the same share of other grids, aspect 0.3–1/0.3, 10 attempts a block. It may end short of the
+//! ratio; here the rest is drawn at random, so that every sample of a batch keeps the same number.
+
+use crate::config;
+use crate::data::SampleId;
+use crate::rng::Rng;
+use candle_core::{Device, Result, Tensor};
+use rand::{Rng as _, seq::SliceRandom};
+
+/// The kept patches of every sample, all of the same number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    patches: usize,
+    keep: Vec<Vec<u32>>,
+}
+
+impl Mask {
+    /// `keep[b]` are the ids of the kept ones among `patches` patches, in the order in which the encoder gets them.
+    ///
+    /// # Errors
+    /// When samples keep different numbers, none, or an id twice or out of range.
+    pub fn new(patches: usize, keep: Vec<Vec<u32>>) -> Result<Self> {
+        let kept = keep.first().map_or(0, Vec::len);
+        for (sample, ids) in keep.iter().enumerate() {
+            if ids.is_empty() || ids.len() != kept {
+                candle_core::bail!(
+                    "mask: sample {sample} keeps {} patches, sample 0 keeps {kept}",
+                    ids.len()
+                );
+            }
+            let mut seen = vec![false; patches];
+            for id in ids {
+                match seen.get_mut(*id as usize) {
+                    Some(seen) if !*seen => *seen = true,
+                    Some(_) => candle_core::bail!("mask: sample {sample} keeps patch {id} twice"),
+                    None => candle_core::bail!("mask: sample {sample} keeps patch {id} of {patches}"),
+                }
+            }
+        }
+        Ok(Self { patches, keep })
+    }
+
+    /// MAE's random mask: the `kept` patches with the lowest `noise` of each sample, in ascending order of noise.
+    pub fn from_noise(noise: &[Vec<f32>], kept: usize) -> Result<Self> {
+        let patches = noise.first().map_or(0, Vec::len);
+        if let Some(row) = noise.iter().find(|row| row.len() != patches || row.len() < kept) {
+            candle_core::bail!("mask: {} noise values, expected {patches}, at least {kept}", row.len());
+        }
+        let lowest = |row: &Vec<f32>| {
+            let mut order: Vec<u32> = (0..patches as u32).collect();
+            order.sort_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize]));
+            order.truncate(kept);
+            order
+        };
+        Self::new(patches, noise.iter().map(lowest).collect())
+    }
+
+    pub fn batch(&self) -> usize {
+        self.keep.len()
+    }
+    /// Patches of one sample, kept or not.
+    pub fn patches(&self) -> usize {
+        self.patches
+    }
+    /// Kept patches of one sample.
+    pub fn kept(&self) -> usize {
+        self.keep.first().map_or(0, Vec::len)
+    }
+    /// Kept patch ids by sample.
+    pub fn keep(&self) -> &[Vec<u32>] {
+        &self.keep
+    }
+
+    /// 1 where a patch is removed, 0 where it is kept. [B, L]
+    pub fn removed(&self, device: &Device) -> Result<Tensor> {
+        let mut removed = vec![1f32; self.batch() * self.patches];
+        for row in self.kept_rows() {
+            removed[row as usize] = 0.;
+        }
+        Tensor::from_vec(removed, (self.batch(), self.patches), device)
+    }
+
+    /// Rows of the kept patches in a flattened [B·L] list, in encoder order. [B·K]
+    pub fn kept_rows(&self) -> Vec<u32> {
+        let row = |sample: usize, id: &u32| (sample * self.patches) as u32 + id;
+        self.keep
+            .iter()
+            .enumerate()
+            .flat_map(|(sample, ids)| ids.iter().map(move |id| row(sample, id)))
+            .collect()
+    }
+
+    /// For every patch of a flattened [B·L] list its row among the kept ones [B·K], or B·K when removed.
+    pub fn restore_rows(&self) -> Vec<u32> {
+        let kept = self.kept_rows();
+        let mut restore = vec![kept.len() as u32; self.batch() * self.patches];
+        for (position, row) in kept.iter().enumerate() {
+            restore[*row as usize] = position as u32;
+        }
+        restore
+    }
+}
+
+/// Draws masks of one kind, ratio and grid.
+#[derive(Clone, Debug)]
+pub struct MaskSampler {
+    kind: config::MaskSampler,
+    grid: (usize, usize),
+    kept: usize,
+}
+
+/// A ratio that a sampler cannot give.
+#[derive(Debug, thiserror::Error)]
+pub enum MaskError {
+    #[error(
+        "mask_ratio {ratio} keeps {kept} of {patches} patches; at least one must be kept and one removed"
+    )]
+    Count { ratio: f64, kept: usize, patches: usize },
+    #[error("grid mask: mask_ratio {ratio} is not 1 − 1/k²; the nearest are {below:.4} and {above:.4}")]
+    Ratio { ratio: f64, below: f64, above: f64 },
+    #[error("grid mask: a grid of {}×{} patches has no whole number of {cell}×{cell} cells", grid.0, grid.1)]
+    Cells { grid: (usize, usize), cell: usize },
+}
+
+impl MaskSampler {
+    /// Keeps int(L·(1 − `ratio`)) of the L patches of `grid`.
+    pub fn new(
+        kind: config::MaskSampler,
+        ratio: f64,
+        grid: (usize, usize),
+    ) -> std::result::Result<Self, MaskError> {
+        let patches = grid.0 * grid.1;
+        let mut kept = (patches as f64 * (1. - ratio)) as usize;
+        if !(0. ..1.).contains(&ratio) || kept == 0 || kept >= patches {
+            return Err(MaskError::Count { ratio, kept, patches });
+        }
+        if kind == config::MaskSampler::Grid {
+            let cell = (1. / (1. - ratio)).sqrt().round() as usize;
+            let share = |k: usize| 1. - 1. / (k.max(1) * k.max(1)) as f64;
+            if (share(cell) - ratio).abs() > 1e-6 {
+                let k = (1. / (1. - ratio)).sqrt() as usize;
+                return Err(MaskError::Ratio { ratio, below: share(k), above: share(k + 1) });
+            }
+            if !grid.0.is_multiple_of(cell) || !grid.1.is_multiple_of(cell) {
+                return Err(MaskError::Cells { grid, cell });
+            }
+            kept = patches / (cell * cell);
+        }
+        Ok(Self { kind, grid, kept })
+    }
+
+    /// Kept patches of one sample.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Masks of `batch` training samples.
+    pub fn sample(&self, batch: usize, rng: &mut Rng) -> Result<Mask> {
+        Mask::new(self.grid.0 * self.grid.1, (0..batch).map(|_| self.draw(rng)).collect())
+    }
+
+    /// Masks for evaluation: functions of the sample ids alone.
+    pub fn fixed(&self, ids: &[SampleId]) -> Result<Mask> {
+        let draw = |id: &SampleId| {
+            let hash = blake3::hash(id.as_str().as_bytes());
+            let words =
+                hash.as_bytes().chunks_exact(8).map(|w| w.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
+            self.draw(&mut Rng::new(0, "mask", &words.collect::<Vec<u64>>()))
+        };
+        Mask::new(self.grid.0 * self.grid.1, ids.iter().map(draw).collect())
+    }
+
+    /// Kept ids of one sample.
+    fn draw(&self, rng: &mut Rng) -> Vec<u32> {
+        let (rows, columns) = self.grid;
+        match self.kind {
+            config::MaskSampler::Random => {
+                let mut noise: Vec<(f32, u32)> =
+                    (0..(rows * columns) as u32).map(|id| (rng.random(), id)).collect();
+                noise.sort_by(|a, b| a.0.total_cmp(&b.0));
+                noise.into_iter().take(self.kept).map(|(_, id)| id).collect()
+            }
+            config::MaskSampler::Block => {
+                let removed = blocks(self.grid, rows * columns - self.kept, rng);
+                let kept = removed.iter().enumerate().filter(|(_, removed)| !**removed);
+                kept.map(|(id, _)| id as u32).collect()
+            }
+            config::MaskSampler::Grid => {
+                let cell = ((rows * columns / self.kept) as f64).sqrt().round() as usize;
+                let corner =
+                    |id: &usize| (id / columns).is_multiple_of(cell) && (id % columns).is_multiple_of(cell);
+                (0..rows * columns).filter(corner).map(|id| id as u32).collect()
+            }
+        }
+    }
+}
+
+/// Marks exactly `budget` patches of `grid` in rectangles, then one by one where no rectangle fits.
+fn blocks(grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<bool> {
+    let (rows, columns) = grid;
+    let smallest = 16. * (rows * columns) as f64 / 196.;
+    let mut removed = vec![false; rows * columns];
+    let mut left = budget;
+    while left > 0 {
+        let Some(block) = (0..10).find_map(|_| attempt(grid, &removed, smallest, left, rng)) else { break };
+        left -= block.len();
+        block.into_iter().for_each(|id| removed[id] = true);
+    }
+    let mut free: Vec<usize> = (0..removed.len()).filter(|id| !removed[*id]).collect();
+    free.shuffle(rng);
+    free.into_iter().take(left).for_each(|id| removed[id] = true);
+    removed
+}
+
+/// The patches that one random rectangle adds, if it is smaller than the grid and adds 1 to `left`.
+fn attempt(
+    (rows, columns): (usize, usize),
+    removed: &[bool],
+    smallest: f64,
+    left: usize,
+    rng: &mut Rng,
+) -> Option<Vec<usize>> {
+    let area = smallest + rng.random::<f64>() * (left as f64 - smallest);
+    let aspect = ((2. * rng.random::<f64>() - 1.) * 0.3f64.ln()).exp();
+    // Python's rounding: halves go to the even side.
+    let height = (area * aspect).sqrt().round_ties_even() as usize;
+    let width = (area / aspect).sqrt().round_ties_even() as usize;
+    if height >= rows || width >= columns {
+        return None;
+    }
+    let (top, start) = (rng.random_range(0..=rows - height), rng.random_range(0..=columns - width));
+    let inside = (top..top + height).flat_map(|y| (start..start + width).map(move |x| y * columns + x));
+    let added: Vec<usize> = inside.filter(|id| !removed[*id]).collect();
+    (1..=left).contains(&added.len()).then_some(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MaskSampler as Kind;
+
+    fn golden(name: &str) -> Vec<Vec<f32>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        candle_core::safetensors::load(path, &Device::Cpu).unwrap()[name].to_vec2().unwrap()
+    }
+
+    /// Noise of NumPy's legacy generator and of PyTorch at seed 2, and the ids that MAE keeps of it.
+    #[test]
+    fn kept_patches_are_those_of_the_reference() {
+        let numpy = "188 126 77 189 81 1 55 151 147 91 172 156 67 138 154 21 155 57 19 51 150 130 23 191 27 124 89 24 \
+                     101 12 141 38 173 63 98 117 14 123 129 159 194 31 6 167 94 132 143 28 106";
+        let torch = "82 108 20 163 128 102 140 184 67 77 41 146 70 30 174 133 9 129 176 122 137 61 155 191 152 7 169 96 \
+                     156 111 125 91 98 130 160 72 31 79 97 88 114 180 149 17 166 185 170 28 27";
+        for (name, ids) in [("noise.numpy", numpy), ("noise.torch", torch)] {
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            assert_eq!(Mask::from_noise(&golden(name), 49).unwrap().keep(), [ids], "{name}");
+        }
+    }
+
+    #[test]
+    fn every_sampler_keeps_exactly_its_number() {
+        for (kind, ratio, grid, kept) in [
+            (Kind::Random, 0.75, (14, 14), 49),
+            (Kind::Random, 0.75, (16, 16), 64),
+            (Kind::Random, 0.9, (14, 14), 19),
+            (Kind::Random, 0.5, (3, 5), 7),
+            (Kind::Block, 0.75, (14, 14), 49),
+            (Kind::Block, 0.5, (14, 14), 98),
+            (Kind::Block, 0.75, (4, 12), 12),
+            (Kind::Block, 0.5, (1, 6), 3),
+            (Kind::Grid, 0.75, (14, 14), 49),
+            (Kind::Grid, 1. - 1. / 9., (6, 9), 6),
+        ] {
+            let sampler = MaskSampler::new(kind, ratio, grid).unwrap();
+            let mask = sampler.sample(20, &mut Rng::new(0, "test", &[])).unwrap();
+            assert_eq!((mask.batch(), mask.kept()), (20, kept), "{kind:?} {ratio} {grid:?}");
+            let removed = mask.removed(&Device::Cpu).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert_eq!(removed as usize, 20 * (grid.0 * grid.1 - kept));
+            let distinct = mask.keep().iter().collect::<std::collections::BTreeSet<_>>().len();
+            assert_eq!(distinct == 1, kind == Kind::Grid, "{kind:?}: {distinct} different masks of 20");
+        }
+    }
+
+    /// Rectangles leave fewer borders between kept and removed patches than single patches do.
+    #[test]
+    fn blocks_are_blocks() {
+        let borders = |kind| {
+            let sampler = MaskSampler::new(kind, 0.5, (14, 14)).unwrap();
+            let mask = sampler.sample(50, &mut Rng::new(1, "test", &[])).unwrap();
+            let removed = mask.removed(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+            let row = |r: &Vec<f32>| (0..195).filter(|i| i % 14 != 13 && r[*i] != r[i + 1]).count();
+            removed.iter().map(row).sum::<usize>() as f64 / 50.
+        };
+        let (block, random) = (borders(Kind::Block), borders(Kind::Random));
+        assert!(block < random / 2., "{block} {random}");
+    }
+
+    #[test]
+    fn restoring_finds_every_kept_patch() {
+        let mask = Mask::new(4, vec![vec![2, 0], vec![1, 3]]).unwrap();
+        assert_eq!(mask.kept_rows(), [2, 0, 5, 7]);
+        assert_eq!(mask.restore_rows(), [1, 4, 0, 4, 4, 2, 4, 3]);
+    }
+
+    #[test]
+    fn what_cannot_be_masked_is_an_error() {
+        let message = |kind, ratio, grid| MaskSampler::new(kind, ratio, grid).unwrap_err().to_string();
+        assert!(message(Kind::Random, 0.99, (4, 4)).contains("keeps 0 of 16"));
+        assert!(message(Kind::Random, 0., (4, 4)).contains("keeps 16 of 16"));
+        let error = message(Kind::Grid, 0.8, (14, 14));
+        assert!(error.contains("0.7500 and 0.8889"), "{error}");
+        assert!(message(Kind::Grid, 0.75, (7, 14)).contains("7×14 patches"));
+        for (patches, keep, expected) in [
+            (4, vec![vec![4]], "patch 4 of 4"),
+            (4, vec![vec![u32::MAX]], "of 4"),
+            (4, vec![vec![1, 1]], "patch 1 twice"),
+            (4, vec![vec![1], vec![1, 2]], "sample 1 keeps 2 patches, sample 0 keeps 1"),
+        ] {
+            let error = Mask::new(patches, keep).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

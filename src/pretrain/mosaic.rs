@@ -1,0 +1,102 @@
+//! The picture of a reconstruction: a row an image, with four panels: original, masked, reconstruction,
+//! and reconstruction with the visible patches pasted in (MAE's demo). No captions: that needs a font.
+
+use super::Reconstruction;
+use crate::config::Normalize;
+use candle_core::{Result, Tensor};
+use image::{Rgb, RgbImage};
+
+/// Pixels between panels.
+const GAP: usize = 2;
+/// Colour between panels.
+const SEPARATOR: Rgb<u8> = Rgb([255, 255, 255]);
+/// Colour of removed patches.
+const REMOVED: Rgb<u8> = Rgb([128, 128, 128]);
+
+/// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
+/// One channel is drawn grey; of other numbers of channels the first three are drawn.
+pub fn mosaic(
+    images: &Tensor,
+    reconstruction: &Reconstruction,
+    patch: usize,
+    normalize: &Normalize,
+) -> Result<RgbImage> {
+    let (batch, channels, height, width) = images.dims4()?;
+    let Reconstruction { prediction, mask } = reconstruction;
+    if prediction.dims() != images.dims()
+        || mask.batch() != batch
+        || mask.patches() * patch * patch != height * width
+    {
+        candle_core::bail!(
+            "mosaic: images {:?}, prediction {:?} and a mask of {}×{} patches of {patch} pixels do not belong together",
+            images.dims(),
+            prediction.dims(),
+            mask.batch(),
+            mask.patches()
+        );
+    }
+    let (original, predicted) = (values(images)?, values(prediction)?);
+    let pixel = |values: &[f32], b: usize, y: usize, x: usize| {
+        Rgb(std::array::from_fn(|i| {
+            let c = i.min(channels - 1) * usize::from(channels >= 3);
+            let (mean, std) = normalize.channel(c);
+            let value = values[((b * channels + c) * height + y) * width + x] * std + mean;
+            (value * 255.).round().clamp(0., 255.) as u8
+        }))
+    };
+    let mut canvas = RgbImage::from_pixel(
+        (4 * width + 3 * GAP) as u32,
+        (batch * height + batch.saturating_sub(1) * GAP) as u32,
+        SEPARATOR,
+    );
+    for b in 0..batch {
+        let mut visible = vec![false; mask.patches()];
+        mask.keep()[b].iter().for_each(|id| visible[*id as usize] = true);
+        for y in 0..height {
+            for x in 0..width {
+                let seen = visible[(y / patch) * (width / patch) + x / patch];
+                let (truth, guess) = (pixel(&original, b, y, x), pixel(&predicted, b, y, x));
+                let masked = if seen { truth } else { REMOVED };
+                let pasted = if seen { truth } else { guess };
+                for (panel, colour) in [truth, masked, guess, pasted].into_iter().enumerate() {
+                    let (left, top) = (panel * (width + GAP) + x, b * (height + GAP) + y);
+                    canvas.put_pixel(left as u32, top as u32, colour);
+                }
+            }
+        }
+    }
+    Ok(canvas)
+}
+
+fn values(t: &Tensor) -> Result<Vec<f32>> {
+    t.detach().flatten_all()?.to_vec1()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pretrain::Mask;
+    use candle_core::{Device, Tensor};
+
+    #[test]
+    fn four_panels_side_by_side() -> Result<()> {
+        let normalize = Normalize { mean: vec![0.5], std: vec![0.5] };
+        // Two grey images of 2×4 pixels, two patches of 2: black is kept, white predicted.
+        let images = Tensor::full(-1f32, (2, 1, 2, 4), &Device::Cpu)?;
+        let prediction = Tensor::full(3f32, (2, 1, 2, 4), &Device::Cpu)?; // clipped to white
+        let mask = Mask::new(2, vec![vec![0], vec![1]])?;
+        let reconstruction = Reconstruction { prediction, mask };
+        let picture = mosaic(&images, &reconstruction, 2, &normalize)?;
+        assert_eq!(picture.dimensions(), (4 * 4 + 3 * 2, 2 * 2 + 2));
+        let row = |y: u32| -> Vec<u8> {
+            let at = |panel: u32, x: u32| picture.get_pixel(panel * 6 + x, y).0[0];
+            (0..4).flat_map(|panel| [at(panel, 0), at(panel, 3)]).collect()
+        };
+        assert_eq!(row(1), [0, 0, 0, 128, 255, 255, 0, 255]);
+        assert_eq!(row(4), [0, 0, 128, 0, 255, 255, 255, 0]);
+        assert_eq!(picture.get_pixel(4, 0), &SEPARATOR);
+        assert_eq!(picture.get_pixel(0, 2), &SEPARATOR);
+        assert!(mosaic(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! What the decoder predicts for a patch (MAE, arXiv:2111.06377, Table 1d): its pixels, its pixels
+//! normalised by the patch's own mean and standard deviation, or the largest PCA coefficients of patch space.
+//!
+//! Patches are those of [`crate::nn::patchify`]. No reference code exists for PCA; here it is fitted once, before
+//! the first step, and stored in the checkpoint as buffers.
+
+use super::pca;
+use crate::config::Target;
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+use std::sync::OnceLock;
+
+/// Coefficients that the paper keeps.
+const PCA_COEFFICIENTS: usize = 96;
+
+/// Added to the variance of a patch.
+const EPS: f64 = 1e-6;
+
+/// Maps patches to targets and predictions back to patches.
+#[derive(Debug)]
+pub enum PatchTarget {
+    Pixel,
+    NormPixel,
+    Pca(PatchPca),
+}
+
+impl PatchTarget {
+    /// For patches of `values` values each. PCA keeps buffers `pca.mean` and `pca.components` in `vb`.
+    pub fn new(target: Target, values: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(match target {
+            Target::Pixel => Self::Pixel,
+            Target::NormPixel => Self::NormPixel,
+            Target::Pca => Self::Pca(PatchPca::new(values, vb.pp("pca"))?),
+        })
+    }
+
+    /// Values of a target for patches of `values` values.
+    pub fn len(&self, values: usize) -> usize {
+        match self {
+            Self::Pca(_) => PCA_COEFFICIENTS.min(values),
+            _ => values,
+        }
+    }
+
+    /// `patches` [B, L, P] -> targets [B, L, `len`].
+    pub fn encode(&self, patches: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Pixel => Ok(patches.clone()),
+            Self::NormPixel => {
+                let (mean, std) = statistics(patches)?;
+                patches.broadcast_sub(&mean)?.broadcast_div(&std)
+            }
+            Self::Pca(pca) => pca.project(patches),
+        }
+    }
+
+    /// `predictions` [B, L, `len`] -> patches [B, L, P]; normalised pixels take mean and deviation from the
+    /// true `patches`.
+    pub fn decode(&self, predictions: &Tensor, patches: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Pixel => Ok(predictions.clone()),
+            Self::NormPixel => {
+                let (mean, std) = statistics(patches)?;
+                predictions.broadcast_mul(&std)?.broadcast_add(&mean)
+            }
+            Self::Pca(pca) => pca.expand(predictions),
+        }
+    }
+}
+
+/// Mean and √(unbiased variance + ε) of every patch. [B, L, 1] each
+fn statistics(patches: &Tensor) -> Result<(Tensor, Tensor)> {
+    let count = patches.dim(D::Minus1)? as f64;
+    let mean = patches.mean_keepdim(D::Minus1)?;
+    let var = (patches.broadcast_sub(&mean)?.sqr()?.sum_keepdim(D::Minus1)? / (count - 1.))?;
+    Ok((mean, (var + EPS)?.sqrt()?))
+}
+
+/// The mean patch and the directions of largest variance.
+#[derive(Debug)]
+pub struct PatchPca {
+    mean: Tensor,       // [P]
+    components: Tensor, // [K, P], orthonormal rows
+    /// Set once the components are known to be fitted.
+    fitted: OnceLock<()>,
+}
+
+impl PatchPca {
+    fn new(values: usize, vb: VarBuilder) -> Result<Self> {
+        let zero = Init::Const(0.);
+        Ok(Self {
+            mean: vb.get_with_hints(values, "mean", zero)?,
+            components: vb.get_with_hints((PCA_COEFFICIENTS.min(values), values), "components", zero)?,
+            fitted: OnceLock::new(),
+        })
+    }
+
+    /// Fits to `patches` [n, P] of training images, in place.
+    ///
+    /// # Errors
+    /// When there are fewer patches than coefficients.
+    pub fn fit(&self, patches: &Tensor) -> Result<()> {
+        let coefficients = self.components.dim(0)?;
+        if patches.dim(0)? <= coefficients {
+            candle_core::bail!("PCA target: {} patches for {coefficients} coefficients", patches.dim(0)?);
+        }
+        let (mean, components) = pca::fit(patches, coefficients)?;
+        self.mean.slice_set(&mean.to_device(self.mean.device())?, 0, 0)?;
+        self.components.slice_set(&components.to_device(self.components.device())?, 0, 0)
+    }
+
+    /// Whether there are components, fitted here or loaded from a checkpoint.
+    pub fn is_fitted(&self) -> Result<bool> {
+        if self.fitted.get().is_none() && self.components.sqr()?.sum_all()?.to_scalar::<f32>()? > 0. {
+            self.fitted.get_or_init(|| ());
+        }
+        Ok(self.fitted.get().is_some())
+    }
+
+    /// `patches` [.., P] -> coefficients [.., K].
+    fn project(&self, patches: &Tensor) -> Result<Tensor> {
+        if !self.is_fitted()? {
+            candle_core::bail!("PCA target: not fitted; fit it to training patches before the first step");
+        }
+        let centred = patches.to_dtype(DType::F32)?.broadcast_sub(&self.mean.detach())?;
+        centred.broadcast_matmul(&self.components.detach().t()?)
+    }
+
+    /// Coefficients [.., K] -> patches [.., P], the projection on the components.
+    fn expand(&self, coefficients: &Tensor) -> Result<Tensor> {
+        coefficients.broadcast_matmul(&self.components.detach())?.broadcast_add(&self.mean.detach())
+    }
+}

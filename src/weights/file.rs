@@ -1,0 +1,179 @@
+//! [`WeightFile`]: a file of named tensors, recognised by content.
+//!
+//! Of a PyTorch file, the state dict may sit at the top or below `model`, `state_dict`, `module` or `teacher`.
+//! candle reads the zip format of PyTorch 1.6 and later, and drops int32 and bool tensors (none in a ViT).
+
+use candle_core::pickle::{PthTensors, read_pth_tensor_info};
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Keys below which a PyTorch file may hold its state dict.
+const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "teacher"];
+
+/// A file that cannot be read as weights.
+#[derive(Debug, thiserror::Error)]
+#[error("weights `{}`: {reason}", path.display())]
+pub struct FileError {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+/// Name and shape of a tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightEntry {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub dtype: DType,
+}
+
+/// An opened file of weights; tensors are read when asked for.
+pub struct WeightFile {
+    path: PathBuf,
+    entries: Vec<WeightEntry>,
+    metadata: BTreeMap<String, String>,
+    content: Content,
+}
+
+enum Content {
+    Safetensors(MmapedSafetensors),
+    Pth(PthTensors),
+}
+
+impl WeightFile {
+    /// # Errors
+    /// Names the file and what is wrong: absent, truncated, another format, no tensors.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let fail = |reason: String| FileError { path: path.into(), reason };
+        let mut magic = [0; 9];
+        let length = std::fs::File::open(path)
+            .and_then(|mut file| file.read(&mut magic))
+            .map_err(|e| fail(e.to_string()))?;
+        let magic = &magic[..length];
+        let file = if magic.starts_with(b"PK\x03\x04") {
+            Self::open_pth(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
+        } else if magic.get(8) == Some(&b'{') {
+            Self::open_safetensors(path)
+                .map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?
+        } else if magic.starts_with(&[0x80]) {
+            let hint = "save it again with torch >= 1.6 (zip format), or as .safetensors";
+            return Err(fail(format!("PyTorch file of the legacy format (bare pickle); {hint}")));
+        } else {
+            return Err(fail("neither a .safetensors nor a PyTorch zip file".into()));
+        };
+        if file.entries.is_empty() {
+            let wrappers = WRAPPERS.join("`, `");
+            return Err(fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
+        }
+        Ok(file)
+    }
+
+    fn open_safetensors(path: &Path) -> candle_core::Result<Self> {
+        // SAFETY: the map is read-only and lives as long as `content`. A file that another process truncates
+        // meanwhile would end this one; weights are written atomically and not edited in place.
+        let map = unsafe { MmapedSafetensors::new(path)? };
+        let mut views = map.tensors();
+        // The reader's own order is that of a hash map; a file's order is where the data lies.
+        views.sort_by(|(a, left), (b, right)| (left.data().as_ptr(), a).cmp(&(right.data().as_ptr(), b)));
+        let entries = views
+            .iter()
+            .map(|(name, view)| {
+                let dtype = view.dtype().try_into()?;
+                Ok(WeightEntry { name: name.clone(), shape: view.shape().to_vec(), dtype })
+            })
+            .collect::<candle_core::Result<_>>()?;
+        let metadata = safetensors_metadata(path)?;
+        Ok(Self { path: path.into(), entries, metadata, content: Content::Safetensors(map) })
+    }
+
+    fn open_pth(path: &Path) -> candle_core::Result<Self> {
+        let mut key = None;
+        let mut infos = read_pth_tensor_info(path, false, None)?;
+        for wrapper in WRAPPERS {
+            // A missing key is an error there, and no news here.
+            match read_pth_tensor_info(path, false, Some(wrapper)) {
+                Ok(found) if !found.is_empty() => {
+                    (key, infos) = (Some(wrapper), found);
+                    break;
+                }
+                _ => (),
+            }
+        }
+        let entry = |info: &candle_core::pickle::TensorInfo| WeightEntry {
+            name: info.name.clone(),
+            shape: info.layout.dims().to_vec(),
+            dtype: info.dtype,
+        };
+        let entries = infos.iter().map(entry).collect();
+        let content = Content::Pth(PthTensors::new(path, key)?);
+        Ok(Self { path: path.into(), entries, metadata: BTreeMap::new(), content })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `safetensors` or `pth`.
+    pub fn format(&self) -> &'static str {
+        match self.content {
+            Content::Safetensors(_) => "safetensors",
+            Content::Pth(_) => "pth",
+        }
+    }
+
+    /// Names and shapes in file order.
+    pub fn entries(&self) -> &[WeightEntry] {
+        &self.entries
+    }
+
+    /// What the writer of a safetensors file noted.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// All tensors, in file order and in their own types.
+    pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
+        let load = |entry: &WeightEntry| {
+            let tensor = match &self.content {
+                Content::Safetensors(map) => map.get(&entry.name)?.load(device)?,
+                Content::Pth(file) => match file.get(&entry.name)? {
+                    Some(tensor) => tensor.to_device(device)?,
+                    None => candle_core::bail!("it vanished"),
+                },
+            };
+            Ok((entry.name.clone(), tensor))
+        };
+        let read = |entry: &WeightEntry| {
+            load(entry).map_err(|e: candle_core::Error| FileError {
+                path: self.path.clone(),
+                reason: format!("tensor `{}` cannot be read (truncated or corrupt file): {e}", entry.name),
+            })
+        };
+        self.entries.iter().map(read).collect()
+    }
+
+    /// blake3 of the bytes of the file, in hexadecimal.
+    pub fn hash(&self) -> Result<String, FileError> {
+        let mut hasher = blake3::Hasher::new();
+        std::fs::File::open(&self.path)
+            .and_then(|file| hasher.update_reader(file).map(|_| ()))
+            .map_err(|e| FileError { path: self.path.clone(), reason: e.to_string() })?;
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// The `__metadata__` of the header, which candle's reader does not show.
+fn safetensors_metadata(path: &Path) -> candle_core::Result<BTreeMap<String, String>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = String::new();
+    file.take(u64::from_le_bytes(length)).read_to_string(&mut header)?;
+    let header: serde_json::Value = serde_json::from_str(&header).map_err(candle_core::Error::wrap)?;
+    let Some(entries) = header.get("__metadata__").and_then(|m| m.as_object()) else {
+        return Ok(BTreeMap::new());
+    };
+    Ok(entries.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect())
+}

@@ -1,0 +1,175 @@
+//! What a file of weights is, told by its names and shapes alone.
+
+use super::{FileError, WeightEntry, WeightFile};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Whose names the tensors carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// facebookresearch/mae or timm: an encoder with its final norm.
+    MaeEncoder,
+    /// facebookresearch/mae `_full` and `visualize`: encoder and decoder.
+    MaeFull,
+    /// facebookresearch/mae fine-tuned: an encoder with a classifier.
+    Classifier,
+    /// Recognised and not readable.
+    Foreign(&'static str),
+    Unknown,
+}
+
+/// Names that give away a dialect which cannot be read.
+const FOREIGN: [(&str, &str); 9] = [
+    ("beit.embeddings.cls_token", "Hugging Face BEiT"),
+    ("vit.embeddings.cls_token", "Hugging Face ViT or ViT-MAE"),
+    ("embeddings.cls_token", "Hugging Face ViT or ViT-MAE without its head"),
+    ("blocks.0.attn.q_bias", "unilm BEiT"),
+    ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
+    ("backbone.layers.0.ln1.weight", "OpenMMLab"),
+    ("module.base_encoder.cls_token", "MoCo v3"),
+    ("blocks.0.ls1.gamma", "timm with layer scale (DeiT III, DINOv2)"),
+    ("blocks.input.w", "OpenAI dVAE"),
+];
+
+impl Dialect {
+    /// Decides by probe names.
+    pub fn of(entries: &[WeightEntry]) -> Self {
+        let has = |name: &str| entries.iter().any(|e| e.name == name);
+        if let Some((_, dialect)) = FOREIGN.iter().find(|(probe, _)| has(probe)) {
+            return Self::Foreign(dialect);
+        }
+        if !has("blocks.0.attn.qkv.weight") || !has("patch_embed.proj.weight") || !has("cls_token") {
+            return Self::Unknown;
+        }
+        if has("decoder_embed.weight") {
+            Self::MaeFull
+        } else if has("head.weight") || has("head.1.weight") {
+            Self::Classifier
+        } else {
+            Self::MaeEncoder
+        }
+    }
+}
+
+impl std::fmt::Display for Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MaeEncoder => f.write_str("MAE encoder (FAIR, timm)"),
+            Self::MaeFull => f.write_str("MAE encoder and decoder (FAIR)"),
+            Self::Classifier => f.write_str("fine-tuned classifier (FAIR)"),
+            Self::Foreign(name) => write!(f, "{name} (recognised, not readable)"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The sizes that names and shapes reveal. Numbers of heads are not stored in weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Guess {
+    pub width: usize,
+    pub depth: usize,
+    pub mlp_hidden: usize,
+    pub patch: usize,
+    pub channels: usize,
+    /// Position rows without the class token's.
+    pub positions: usize,
+    /// (width, depth) of the decoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<(usize, usize)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+}
+
+impl Guess {
+    /// `None` when the tensors are not those of a ViT in the names of FAIR.
+    pub fn of(entries: &[WeightEntry]) -> Option<Self> {
+        let dim = |name: &str, i: usize| {
+            entries.iter().find(|e| e.name == name).and_then(|e| e.shape.get(i)).copied()
+        };
+        let blocks = |prefix: &str| {
+            let indices =
+                entries.iter().filter_map(|e| e.name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
+            indices.max().map_or(0, |last: usize| last + 1)
+        };
+        Some(Self {
+            width: dim("cls_token", 2)?,
+            depth: blocks("blocks."),
+            mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
+            patch: dim("patch_embed.proj.weight", 2)?,
+            channels: dim("patch_embed.proj.weight", 1)?,
+            positions: dim("pos_embed", 1)?.saturating_sub(1),
+            decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
+            classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
+        })
+    }
+
+    /// The grid of positions when it is square.
+    pub fn square_grid(&self) -> Option<(usize, usize)> {
+        let side = self.positions.isqrt();
+        (side * side == self.positions).then_some((side, side))
+    }
+}
+
+impl std::fmt::Display for Guess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { width, depth, patch, channels, positions, .. } = self;
+        write!(f, "a ViT with width {width}, depth {depth}, patch {patch}, {channels} channels, ")?;
+        match self.square_grid() {
+            Some((h, w)) => write!(f, "{h}×{w} positions"),
+            None => write!(f, "{positions} positions"),
+        }
+    }
+}
+
+/// Everything about a file that can be told without running it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    pub path: PathBuf,
+    /// `safetensors` or `pth`.
+    pub format: &'static str,
+    pub bytes: u64,
+    /// blake3 of the file.
+    pub hash: String,
+    pub dialect: Dialect,
+    /// The version of this program that wrote it, when one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Guess>,
+    pub tensors: usize,
+    /// Values in all tensors.
+    pub parameters: usize,
+    pub metadata: BTreeMap<String, String>,
+    /// What it can be used for here.
+    pub uses: Vec<&'static str>,
+}
+
+/// Reads names and shapes of the file at `path`, and hashes it.
+pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
+    let file = WeightFile::open(path)?;
+    let entries = file.entries();
+    let bytes =
+        std::fs::metadata(path).map_err(|e| FileError { path: path.into(), reason: e.to_string() })?.len();
+    let dialect = Dialect::of(entries);
+    let uses = match &dialect {
+        Dialect::MaeEncoder => vec!["initialise transfer"],
+        Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
+        Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
+        Dialect::Foreign(_) | Dialect::Unknown => vec![],
+    };
+    Ok(Inspection {
+        path: path.into(),
+        format: file.format(),
+        bytes,
+        hash: file.hash()?,
+        written_by: file.metadata().get("written_by").cloned(),
+        model: Guess::of(entries).filter(|_| !uses.is_empty()),
+        dialect,
+        tensors: entries.len(),
+        parameters: entries.iter().map(|e| e.shape.iter().product::<usize>()).sum(),
+        metadata: file.metadata().clone(),
+        uses,
+    })
+}

@@ -1,0 +1,134 @@
+//! Puts tensors of a file into a model: strict both ways, with named exceptions.
+//!
+//! Positions of another grid are resized as MAE's `main_finetune.py` does ([`crate::nn::pos_embed::resize`]).
+//! Nothing is written unless everything fits.
+
+use super::{Dialect, Guess, WeightEntry};
+use crate::config::ModelConfig;
+use crate::models::{Vit, VitOptions};
+use crate::nn::{Parameter, Params, parameter_shapes, pos_embed};
+use candle_core::Tensor;
+use serde::Serialize;
+
+/// Tensors of a pre-training or fine-tuning file that a backbone has no place for.
+const LEFT_OUT: [&str; 6] = ["decoder_", "mask_token", "encoder_mask_token", "target.", "head.", "fc_norm."];
+
+/// What loading did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LoadReport {
+    /// Tensors taken.
+    pub loaded: usize,
+    /// Tensors of the file that the backbone has no place for.
+    pub left_out: Vec<String>,
+    /// Old and new grid of the positions, when they were resized.
+    pub resized: Option<((usize, usize), (usize, usize))>,
+}
+
+/// Weights that do not fit the model.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the model needs {}, which the weights lack; {file}", list(names))]
+    Missing { names: Vec<String>, file: String },
+    #[error("the weights hold {}, which the model has no place for; {file}", list(names))]
+    Unexpected { names: Vec<String>, file: String },
+    #[error("`{name}` has shape {found:?} in the weights and {expected:?} in the model; {file}")]
+    Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
+    #[error("`{name}`: {found} positions are no square grid, so they cannot be resized to {}×{}", to.0, to.1)]
+    Grid { name: String, found: usize, to: (usize, usize) },
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(5).map(|name| format!("`{name}`")).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
+///
+/// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` when the model has none. Everything
+/// else must match both ways. A table with as many positions as the model has is taken as it is.
+pub fn load_backbone(
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    model: &ModelConfig,
+) -> Result<LoadReport, LoadError> {
+    let options = VitOptions { drop_path: 0., final_norm: true };
+    let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
+    let wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
+    let mut report = LoadReport::default();
+    let mut unexpected = Vec::new();
+    for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
+        let known = LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)) || name.starts_with("norm.");
+        if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
+    }
+    if !unexpected.is_empty() {
+        return Err(LoadError::Unexpected { names: unexpected, file: describe(tensors) });
+    }
+    let mut resized = tensors.to_vec();
+    for (name, tensor) in resized.iter_mut().filter(|(name, _)| name == "pos_embed") {
+        let (found, to) = (tensor.dim(1).unwrap_or(0).saturating_sub(1), model.grid());
+        if tensor.rank() == 3 && tensor.dim(2)? == model.width && found != to.0 * to.1 {
+            let side = found.isqrt();
+            if side * side != found || found == 0 {
+                return Err(LoadError::Grid { name: name.clone(), found, to });
+            }
+            *tensor = pos_embed::resize(tensor, (side, side), to)?;
+            report.resized = Some(((side, side), to));
+        }
+    }
+    report.loaded = assign(&wanted, &resized)?;
+    Ok(report)
+}
+
+/// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming
+/// and for evaluating our own runs.
+pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), LoadError> {
+    let wanted = params.all();
+    let unknown = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
+    let names: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
+    if !names.is_empty() {
+        return Err(LoadError::Unexpected { names, file: describe(tensors) });
+    }
+    assign(&wanted, tensors).map(|_| ())
+}
+
+/// Checks that every one of `wanted` is there in its shape, then writes them all.
+fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, LoadError> {
+    let find = |p: &Parameter| tensors.iter().find(|(name, _)| *name == p.name).map(|(_, tensor)| tensor);
+    let missing: Vec<String> = wanted.iter().filter(|p| find(p).is_none()).map(|p| p.name.clone()).collect();
+    if !missing.is_empty() {
+        return Err(LoadError::Missing { names: missing, file: describe(tensors) });
+    }
+    let pairs: Vec<(&Parameter, &Tensor)> = wanted.iter().filter_map(|p| Some((p, find(p)?))).collect();
+    if let Some((p, tensor)) = pairs.iter().find(|(p, tensor)| p.var.dims() != tensor.dims()) {
+        return Err(LoadError::Shape {
+            name: p.name.clone(),
+            found: tensor.dims().to_vec(),
+            expected: p.var.dims().to_vec(),
+            file: describe(tensors),
+        });
+    }
+    for (p, tensor) in &pairs {
+        p.var.set(&tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?)?;
+    }
+    Ok(pairs.len())
+}
+
+/// What the file seems to be.
+fn describe(tensors: &[(String, Tensor)]) -> String {
+    let entry = |(name, tensor): &(String, Tensor)| WeightEntry {
+        name: name.clone(),
+        shape: tensor.dims().to_vec(),
+        dtype: tensor.dtype(),
+    };
+    let entries: Vec<WeightEntry> = tensors.iter().map(entry).collect();
+    match (Dialect::of(&entries), Guess::of(&entries)) {
+        (Dialect::Foreign(name), _) => format!("this file has the names of {name}, which cannot be read"),
+        (_, Some(guess)) => format!("this file is {guess}"),
+        (_, None) => "this file is no ViT in the names of MAE's checkpoints".into(),
+    }
+}

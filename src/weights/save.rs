@@ -1,0 +1,81 @@
+//! Writes parameters as a safetensors file: in order of creation, the same bytes for the same values
+//! (the `safetensors` crate orders metadata by hash), whole or not at all.
+
+use crate::nn::Params;
+use crate::record::write_atomic;
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Weights that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write weights `{}`: {reason}", path.display())]
+pub struct SaveError {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+/// Writes all of `params`, trainable or not, with notes about their origin.
+pub fn save(path: &Path, params: &Params, metadata: &BTreeMap<String, String>) -> Result<(), SaveError> {
+    let tensors: Vec<_> = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
+    save_tensors(path, &tensors, metadata)
+}
+
+/// Writes named f32, f64, f16, bf16, u8, u32 or i64 tensors in the given order.
+pub fn save_tensors(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), SaveError> {
+    let fail = |reason: String| SaveError { path: path.into(), reason };
+    let bytes = serialize(tensors, metadata).map_err(|e| fail(e.to_string()))?;
+    write_atomic(path, &bytes).map_err(|e| fail(e.to_string()))
+}
+
+/// The format: header length (u64, little endian), JSON header padded with spaces to 8 bytes, data.
+fn serialize(
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> candle_core::Result<Vec<u8>> {
+    let mut header = serde_json::Map::new();
+    // `format: pt` is what PyTorch's libraries ask for.
+    let writer = concat!("bench ", env!("CARGO_PKG_VERSION"));
+    let mut notes = BTreeMap::from(
+        [("format", "pt"), ("written_by", writer)].map(|(k, v)| (k.to_string(), v.to_string())),
+    );
+    notes.extend(metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
+    header.insert("__metadata__".into(), serde_json::json!(notes));
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let start = end;
+        end += tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let dtype = safetensors_dtype(tensor.dtype())?;
+        let entry =
+            serde_json::json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [start, end] });
+        if header.insert(name.clone(), entry).is_some() {
+            candle_core::bail!("two tensors are called `{name}`");
+        }
+    }
+    let mut header = serde_json::to_vec(&header).map_err(candle_core::Error::wrap)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + header.len() + end);
+    bytes.extend((header.len() as u64).to_le_bytes());
+    bytes.extend(header);
+    for (_, tensor) in tensors {
+        tensor.to_device(&Device::Cpu)?.write_bytes(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+fn safetensors_dtype(dtype: DType) -> candle_core::Result<&'static str> {
+    Ok(match dtype {
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        DType::F16 => "F16",
+        DType::BF16 => "BF16",
+        DType::U8 => "U8",
+        DType::U32 => "U32",
+        DType::I64 => "I64",
+        other => candle_core::bail!("tensors of type {other:?} are not written"),
+    })
+}

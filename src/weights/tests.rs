@@ -1,0 +1,249 @@
+//! What is written is read back; what does not fit is refused with the reason.
+
+use super::*;
+use crate::config::{Decoder, ModelConfig};
+use crate::models::{Vit, VitOptions};
+use crate::nn::{Linear, Params};
+use candle_core::{DType, Device, Result, Tensor};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The model of `mae_gray`, and with other arguments that of `mae_square`.
+fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: usize) -> ModelConfig {
+    ModelConfig {
+        image,
+        channels,
+        patch,
+        width,
+        depth,
+        heads: 2,
+        mlp_ratio: 4.,
+        norm_eps: 1e-6,
+        normalize: None,
+        decoder: Decoder::default(),
+    }
+}
+
+fn build(model: &ModelConfig, final_norm: bool) -> Result<Params> {
+    let params = Params::new(0, &Device::Cpu);
+    Vit::new(model, VitOptions { drop_path: 0., final_norm }, params.builder())?;
+    Ok(params)
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn read(path: &Path) -> Vec<(String, Tensor)> {
+    WeightFile::open(path).unwrap().read(&Device::Cpu).unwrap()
+}
+
+/// The weights of `mae_square` under their own names.
+fn square_weights() -> Vec<(String, Tensor)> {
+    let tensors = read(&golden("mae_square.safetensors"));
+    let named = |(name, t): (String, Tensor)| Some((name.strip_prefix("weights.")?.to_string(), t));
+    tensors.into_iter().filter_map(named).collect()
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn what_is_saved_is_read_back_in_order() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.safetensors");
+    let params = build(&model([4, 8], 1, 2, 8, 2), true)?;
+    let notes = BTreeMap::from([("run".to_string(), "a \"quoted\" id".to_string())]);
+    save(&path, &params, &notes).unwrap();
+    let first = std::fs::read(&path)?;
+    save(&path, &params, &notes).unwrap();
+    assert_eq!(first, std::fs::read(&path)?, "the same values give the same bytes");
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 1, "no temporary file stays");
+    let file = WeightFile::open(&path).unwrap();
+    assert_eq!(file.metadata()["run"], "a \"quoted\" id");
+    assert_eq!(file.metadata()["format"], "pt");
+    let tensors = file.read(&Device::Cpu).unwrap();
+    let expected = params.all();
+    assert_eq!(
+        tensors.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        expected.iter().map(|p| &p.name).collect::<Vec<_>>()
+    );
+    let other = Params::new(1, &Device::Cpu);
+    Vit::new(&model([4, 8], 1, 2, 8, 2), VitOptions { drop_path: 0., final_norm: true }, other.builder())?;
+    load_exact(&other, &tensors).unwrap();
+    for (a, b) in expected.iter().zip(other.all()) {
+        assert_eq!(values(&a.var), values(&b.var), "{}", a.name);
+    }
+    let inspection = inspect(&path).unwrap();
+    assert_eq!(inspection.dialect, Dialect::MaeEncoder);
+    assert_eq!(inspection.written_by.unwrap(), concat!("bench ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(inspection.hash, blake3::hash(&first).to_hex().to_string());
+    assert_eq!(inspection.parameters, params.count());
+    Ok(())
+}
+
+#[test]
+fn all_kinds_of_numbers_survive() -> Result<()> {
+    let path = tempfile::tempdir()?.keep().join("state.safetensors");
+    let line = Tensor::new(&[1f32, 2., 3.], &Device::Cpu)?;
+    let types = [DType::F32, DType::F64, DType::F16, DType::BF16, DType::U8, DType::U32, DType::I64];
+    let tensors: Vec<_> =
+        types.iter().map(|t| Ok((format!("{t:?}"), line.to_dtype(*t)?))).collect::<Result<_>>()?;
+    save_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    for ((name, tensor), dtype) in read(&path).iter().zip(types) {
+        assert_eq!((name, tensor.dtype()), (&format!("{dtype:?}"), dtype));
+        assert_eq!(values(&tensor.to_dtype(DType::F32)?), [1., 2., 3.]);
+    }
+    let twice = [("a".to_string(), line.clone()), ("a".to_string(), line)];
+    assert!(save_tensors(&path, &twice, &BTreeMap::new()).unwrap_err().to_string().contains("`a`"));
+    std::fs::remove_dir_all(path.parent().unwrap())?;
+    Ok(())
+}
+
+#[test]
+fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
+    let path = golden("mae_nested.pth");
+    let inspection = inspect(&path).unwrap();
+    assert_eq!((inspection.format, &inspection.dialect), ("pth", &Dialect::MaeFull));
+    let guess = Guess {
+        width: 8,
+        depth: 1,
+        mlp_hidden: 32,
+        patch: 2,
+        channels: 1,
+        positions: 8,
+        decoder: Some((4, 1)),
+        classes: None,
+    };
+    assert_eq!(inspection.model, Some(guess));
+    let model = model([4, 8], 1, 2, 8, 1);
+    let params = build(&model, true)?;
+    let report = load_backbone(&params, &read(&path), &model).unwrap();
+    assert_eq!(report.loaded, params.all().len());
+    assert_eq!(report.resized, None);
+    assert!(report.left_out.contains(&"decoder_pred.bias".to_string()));
+    let expected = candle_core::safetensors::load(golden("mae_gray.safetensors"), &Device::Cpu)?;
+    for p in params.all() {
+        assert_eq!(values(&p.var), values(&expected[&format!("weights.{}", p.name)]), "{}", p.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn positions_are_resized_and_a_head_is_left_alone() -> Result<()> {
+    let model = model([36, 20], 3, 4, 16, 2); // 9×5 patches; the file has 6×6
+    let params = build(&model, false)?;
+    Linear::new(16, 10, params.builder().pp("head"))?;
+    let head = values(&params.get("head.weight").unwrap().var);
+    let report = load_backbone(&params, &square_weights(), &model).unwrap();
+    assert_eq!(report.resized, Some(((6, 6), (9, 5))));
+    assert_eq!(report.loaded, params.all().len() - 2);
+    assert!(report.left_out.contains(&"norm.weight".to_string()));
+    assert_eq!(values(&params.get("head.weight").unwrap().var), head);
+    let table = params.get("pos_embed").unwrap().var;
+    let source = square_weights().into_iter().find(|(name, _)| name == "pos_embed").unwrap().1;
+    let expected = crate::nn::pos_embed::resize(&source, (6, 6), (9, 5))?;
+    assert_eq!(values(&table), values(&expected));
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
+    let good = model([24, 24], 3, 4, 16, 2);
+    let file = "a ViT with width 16, depth 2, patch 4, 3 channels, 6×6 positions";
+    let without =
+        |name: &str| -> Vec<_> { square_weights().into_iter().filter(|(n, _)| n != name).collect() };
+    let mut foreign = square_weights();
+    foreign.push(("blocks.0.ls1.gamma".into(), Tensor::zeros(16, DType::F32, &Device::Cpu)?));
+    let mut ragged = without("pos_embed");
+    ragged.push(("pos_embed".into(), Tensor::zeros((1, 8, 16), DType::F32, &Device::Cpu)?));
+    let cases = [
+        (good.clone(), without("blocks.1.norm2.bias"), vec!["needs `blocks.1.norm2.bias`", file]),
+        (good.clone(), without("norm.weight"), vec!["needs `norm.weight`"]),
+        (
+            model([24, 24], 3, 4, 16, 3),
+            square_weights(),
+            vec!["needs `blocks.2.norm1.weight`", "and 7 more", file],
+        ),
+        (model([24, 24], 3, 4, 16, 1), square_weights(), vec!["hold `blocks.1.", "no place", file]),
+        (
+            model([24, 24], 3, 4, 32, 2),
+            square_weights(),
+            vec!["`cls_token` has shape [1, 1, 16]", "[1, 1, 32]", file],
+        ),
+        (
+            model([24, 24], 1, 4, 16, 2),
+            square_weights(),
+            vec!["`patch_embed.proj.weight` has shape [16, 3, 4, 4]"],
+        ),
+        (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "layer scale", "cannot be read"]),
+        (good, ragged, vec!["`pos_embed`: 7 positions are no square grid", "6×6"]),
+    ];
+    for (model, tensors, expected) in cases {
+        let params = build(&model, true)?;
+        let before: Vec<_> = params.all().iter().map(|p| values(&p.var)).collect();
+        let error = load_backbone(&params, &tensors, &model).unwrap_err().to_string();
+        for part in expected {
+            assert!(error.contains(part), "{error}\nlacks: {part}");
+        }
+        let after: Vec<_> = params.all().iter().map(|p| values(&p.var)).collect();
+        assert_eq!(before, after);
+    }
+    Ok(())
+}
+
+#[test]
+fn exact_loading_has_no_exceptions() -> Result<()> {
+    let model = model([24, 24], 3, 4, 16, 2);
+    let error = load_exact(&build(&model, true)?, &square_weights()).unwrap_err().to_string();
+    assert!(error.contains("hold `decoder_"), "{error}");
+    let encoder: Vec<_> = square_weights()
+        .into_iter()
+        .filter(|(n, _)| !n.starts_with("decoder_") && n != "mask_token")
+        .collect();
+    load_exact(&build(&model, true)?, &encoder).unwrap();
+    assert!(load_exact(&build(&model, false)?, &encoder).unwrap_err().to_string().contains("`norm."));
+    Ok(())
+}
+
+#[test]
+fn broken_files_are_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes)?;
+        Ok(path)
+    };
+    let safetensors = std::fs::read(golden("mae_gray.safetensors"))?;
+    let pth = std::fs::read(golden("mae_nested.pth"))?;
+    let mut empty = 2u64.to_le_bytes().to_vec();
+    empty.extend(b"{}");
+    for (name, bytes, reason) in [
+        ("half.safetensors", &safetensors[..safetensors.len() / 2], "truncated or corrupt"),
+        ("header.safetensors", &safetensors[..100], "truncated or corrupt"),
+        ("half.pth", &pth[..pth.len() / 2], "PyTorch zip file cannot be read"),
+        ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "legacy format"),
+        ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
+        ("nothing", &b""[..], "neither a .safetensors nor"),
+        ("empty.safetensors", &empty[..], "no tensors found"),
+    ] {
+        let error = WeightFile::open(&write(name, bytes)?).err().expect(name).to_string();
+        assert!(error.contains(reason) && error.contains(name), "{error}");
+    }
+    let error = WeightFile::open(&folder.path().join("absent.pth")).err().expect("absent").to_string();
+    assert!(error.contains("absent.pth") && error.contains("No such file"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn names_of_others_are_recognised() {
+    let entry = |name: &str| WeightEntry { name: name.into(), shape: vec![1, 1, 8], dtype: DType::F32 };
+    let hugging_face = [entry("vit.embeddings.cls_token")];
+    assert_eq!(
+        Dialect::of(&hugging_face).to_string(),
+        "Hugging Face ViT or ViT-MAE (recognised, not readable)"
+    );
+    assert_eq!(Dialect::of(&[entry("conv1.weight")]), Dialect::Unknown);
+    assert_eq!(Guess::of(&hugging_face), None);
+}
