@@ -1,0 +1,120 @@
+//! The built-in synthetic data set `shapes`: cluttered scenes of ten shapes, made from a seed.
+//!
+//! One set serves every kind of task without a download: unlabelled images for pre-training, an
+//! image folder, COCO annotations with crowds and holes, and id maps, in the layouts real data
+//! sets have. Colour and texture are drawn independently of the class. It is a set of our own, to
+//! try the program and its protocols on; scores on it compare with nothing published.
+//!
+//! Deviations from COCO: regions are exact to the pixel, image ids are unique over all splits.
+
+mod annotation;
+mod outline;
+mod paint;
+mod scene;
+mod texture;
+mod write;
+
+pub use write::make;
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The classes in label order, which is the order of their names.
+pub const CLASSES: [&str; 10] =
+    ["arrow", "circle", "crescent", "cross", "heart", "pentagon", "ring", "square", "star", "triangle"];
+
+/// COCO category id of each class; with gaps, as in COCO.
+pub const CATEGORY_IDS: [u32; 10] = [1, 2, 3, 5, 7, 11, 13, 17, 19, 23];
+
+/// Raised whenever the same [`ShapesSpec`] would give other bytes.
+pub const GENERATOR: u32 = 1;
+
+/// What to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapesSpec {
+    /// Height and width of every image, in pixels.
+    pub size: usize,
+    /// Number of unlabelled images.
+    pub pretrain: usize,
+    /// Number of images with objects, a multiple of the number of classes; one image in 50 without
+    /// any object is added to them ([`ShapesSpec::train_images`]).
+    pub train: usize,
+    /// As `train`.
+    pub val: usize,
+    pub seed: u64,
+}
+
+impl Default for ShapesSpec {
+    fn default() -> Self {
+        Self { size: 64, pretrain: 4000, train: 300, val: 1000, seed: 0 }
+    }
+}
+
+impl ShapesSpec {
+    /// Files in `train/images`: those with objects and those without.
+    pub fn train_images(&self) -> usize {
+        self.train + empty_images(self.train)
+    }
+
+    /// Files in `val/images`.
+    pub fn val_images(&self) -> usize {
+        self.val + empty_images(self.val)
+    }
+
+    fn check(&self) -> Result<(), ShapesError> {
+        let fail = |message: String| Err(ShapesError::Spec(message));
+        if !(24..=1024).contains(&self.size) {
+            return fail(format!("`size` is {}, expected 24 to 1024 pixels", self.size));
+        }
+        for (name, count) in [("train", self.train), ("val", self.val)] {
+            if count == 0 || !count.is_multiple_of(CLASSES.len()) {
+                let classes = CLASSES.len();
+                return fail(format!(
+                    "`{name}` is {count}, expected a positive multiple of {classes} classes"
+                ));
+            }
+        }
+        let most = write::IDS_PER_SPLIT as usize;
+        if self.pretrain.max(self.train_images()).max(self.val_images()) > most {
+            return fail(format!("a split of more than {most} images has no room for ids"));
+        }
+        Ok(())
+    }
+}
+
+/// Images without objects that go with `count` images with objects.
+fn empty_images(count: usize) -> usize {
+    count.div_ceil(50)
+}
+
+/// What [`make`] leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub root: PathBuf,
+    /// Distinct images in all splits.
+    pub images: usize,
+    /// Hash of the images, id maps and annotation files.
+    pub content: String,
+    /// The set was there before, of the same specification: nothing was written.
+    pub already_there: bool,
+}
+
+/// Why a set is not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ShapesError {
+    #[error("shapes: {0}")]
+    Spec(String),
+    #[error(
+        "`{0}` is not empty and holds no `shapes.json`: it is not a shapes set, or its making was \
+         interrupted. Delete the folder `{0}` to make it anew, or choose another"
+    )]
+    Unfinished(PathBuf),
+    #[error(
+        "`{root}` holds another shapes set ({found}; wanted: {wanted}). Delete the folder `{root}` \
+         to replace it, or choose another"
+    )]
+    Other { root: PathBuf, found: String, wanted: String },
+    #[error("{}: {message}", path.display())]
+    File { path: PathBuf, message: String },
+}

@@ -1,0 +1,270 @@
+//! The set on disk: images, id maps, class folders, COCO files, and last of all `shapes.json`.
+//!
+//! Images are made in parallel, each from its own random stream, and every file is created anew:
+//! the bytes depend on the specification alone, and nothing is ever overwritten. `shapes.json`
+//! appears in one step when everything else is there; without it a folder counts as unfinished.
+
+use super::annotation::{Annotation, annotate, semantic};
+use super::paint::paint;
+use super::scene::{Request, Scene};
+use super::{CATEGORY_IDS, CLASSES, GENERATOR, ShapesError, ShapesSpec, Summary, empty_images};
+use crate::rng::Rng;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use rand::Rng as _;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Room for ids between the first of a split and the first of the next.
+pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
+/// Images between two calls of `progress`.
+const CHUNK: usize = 256;
+/// The last file to appear.
+const SEAL: &str = "shapes.json";
+
+/// Content of `shapes.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seal {
+    generator: u32,
+    spec: ShapesSpec,
+    images: usize,
+    content: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    name: &'static str,
+    /// Id of the image before the first.
+    base: u64,
+    /// Images with objects.
+    scenes: usize,
+    /// Images without.
+    empty: usize,
+    labelled: bool,
+}
+
+/// One image as made, for the files that speak of all images.
+struct Made {
+    id: u64,
+    annotations: Vec<Annotation>,
+    hashes: Vec<blake3::Hash>,
+}
+
+/// Makes the set below `root`, or finds it there.
+///
+/// ```text
+/// pretrain/images/<id>.png                unlabelled
+/// {train,val}/images/<id>.png
+/// annotations/instances_{train,val}.json  COCO
+/// semantic/{train,val}/<id>.png           8-bit ids: 0 background, 1 + label
+/// classification/{train,val}/<class>/<id>.png   by the largest visible object; hard links or copies
+/// classes.txt                             in label order
+/// shapes.json                             specification and hash of the content, written last
+/// ```
+///
+/// `progress(done, total)` counts images. The bytes do not depend on the number of threads.
+///
+/// # Errors
+/// When the specification is out of range; when `root` is neither absent, empty, nor a finished set
+/// of the same specification; when a file cannot be written. An interrupted set is left as it is.
+pub fn make(
+    spec: &ShapesSpec,
+    root: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Summary, ShapesError> {
+    spec.check()?;
+    if let Some(seal) = find(spec, root)? {
+        let Seal { images, content, .. } = seal;
+        return Ok(Summary { root: root.into(), images, content, already_there: true });
+    }
+    let splits = [
+        Split { name: "pretrain", base: 0, scenes: spec.pretrain, empty: 0, labelled: false },
+        Split {
+            name: "train",
+            base: IDS_PER_SPLIT,
+            scenes: spec.train,
+            empty: empty_images(spec.train),
+            labelled: true,
+        },
+        Split {
+            name: "val",
+            base: 2 * IDS_PER_SPLIT,
+            scenes: spec.val,
+            empty: empty_images(spec.val),
+            labelled: true,
+        },
+    ];
+    let total = splits.iter().map(Split::images).sum();
+    let mut done = 0;
+    let mut content = blake3::Hasher::new();
+    for split in &splits {
+        split.create_folders(root)?;
+        let mut made = Vec::with_capacity(split.images());
+        while made.len() < split.images() {
+            let chunk = made.len()..split.images().min(made.len() + CHUNK);
+            done += chunk.len();
+            let images: Result<Vec<Made>, ShapesError> =
+                chunk.into_par_iter().map(|index| split.image(spec, root, index)).collect();
+            made.extend(images?);
+            progress(done, total);
+        }
+        for hash in made.iter().flat_map(|image| &image.hashes) {
+            content.update(hash.as_bytes());
+        }
+        if split.labelled {
+            let text = split.instances(spec, made);
+            content.update(&text);
+            create(&root.join(format!("annotations/instances_{}.json", split.name)), &text)?;
+        }
+    }
+    create(&root.join("classes.txt"), (CLASSES.join("\n") + "\n").as_bytes())?;
+    let content = content.finalize().to_hex().to_string();
+    let seal = Seal { generator: GENERATOR, spec: *spec, images: total, content };
+    let text = serde_json::to_string_pretty(&seal).map_err(|e| failed(&root.join(SEAL), e))? + "\n";
+    let part = root.join("shapes.json.part");
+    create(&part, text.as_bytes())?;
+    std::fs::rename(&part, root.join(SEAL)).map_err(|e| failed(&part, e))?;
+    Ok(Summary { root: root.into(), images: total, content: seal.content, already_there: false })
+}
+
+/// The seal of a finished set of the same specification; `None` when there is nothing at all.
+fn find(spec: &ShapesSpec, root: &Path) -> Result<Option<Seal>, ShapesError> {
+    let path = root.join(SEAL);
+    if path.exists() {
+        let text = std::fs::read_to_string(&path).map_err(|e| failed(&path, e))?;
+        let seal: Seal = serde_json::from_str(&text).map_err(|e| failed(&path, e))?;
+        if (seal.generator, seal.spec) == (GENERATOR, *spec) {
+            return Ok(Some(seal));
+        }
+        let describe = |generator, spec: &ShapesSpec| format!("generator {generator}, {spec:?}");
+        return Err(ShapesError::Other {
+            root: root.into(),
+            found: describe(seal.generator, &seal.spec),
+            wanted: describe(GENERATOR, spec),
+        });
+    }
+    let mut entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(root, e)),
+    };
+    if entries.next().is_some() { Err(ShapesError::Unfinished(root.into())) } else { Ok(None) }
+}
+
+impl Split {
+    fn images(&self) -> usize {
+        self.scenes + self.empty
+    }
+
+    fn create_folders(&self, root: &Path) -> Result<(), ShapesError> {
+        let name = self.name;
+        let mut folders = vec![root.join(name).join("images")];
+        if self.labelled {
+            folders.push(root.join("annotations"));
+            folders.push(root.join("semantic").join(name));
+            folders.extend(CLASSES.map(|class| self.class_folder(root, class)));
+        }
+        folders.iter().try_for_each(|folder| std::fs::create_dir_all(folder).map_err(|e| failed(folder, e)))
+    }
+
+    fn class_folder(&self, root: &Path, class: &str) -> PathBuf {
+        root.join("classification").join(self.name).join(class)
+    }
+
+    /// What image `index` holds: the empty ones are spread evenly, classes and crowds take turns.
+    fn request(&self, index: usize, rng: &mut Rng) -> Request {
+        let empty_before = |index: usize| index * self.empty / self.images();
+        if empty_before(index + 1) > empty_before(index) {
+            return Request { main: None, crowd: false };
+        }
+        let rank = index - empty_before(index);
+        let main = if self.labelled { rank } else { rng.random_range(0..CLASSES.len() as u32) as usize };
+        // One in 50; the factor 7 lets it meet every class.
+        let crowd = rank % 50 == rank / 50 * 7 % 50;
+        Request { main: Some(main % CLASSES.len()), crowd }
+    }
+
+    /// Makes image `index` and writes its files.
+    fn image(&self, spec: &ShapesSpec, root: &Path, index: usize) -> Result<Made, ShapesError> {
+        let mut rng = Rng::new(spec.seed, &format!("shapes/{}", self.name), &[index as u64]);
+        let (mut layout, mut colours) = (rng.fork(), rng.fork());
+        let request = self.request(index, &mut layout);
+        let scene = Scene::compose(spec.size, request, &mut layout);
+
+        let id = self.base + index as u64 + 1;
+        let file = file_name(id);
+        let path = root.join(self.name).join("images").join(&file);
+        let png = encode(&path, &paint(&scene, &mut colours), spec.size, ExtendedColorType::Rgb8)?;
+        create(&path, &png)?;
+        let mut made = Made { id, annotations: Vec::new(), hashes: vec![blake3::hash(&png)] };
+        if self.labelled {
+            if let Some(label) = request.main {
+                let copy = self.class_folder(root, CLASSES[label]).join(&file);
+                // Not every file system links.
+                std::fs::hard_link(&path, &copy).or_else(|_| create(&copy, &png))?;
+            }
+            let path = root.join("semantic").join(self.name).join(&file);
+            let ids = encode(&path, &semantic(&scene), spec.size, ExtendedColorType::L8)?;
+            create(&path, &ids)?;
+            made.hashes.push(blake3::hash(&ids));
+            made.annotations = annotate(&scene, id);
+        }
+        Ok(made)
+    }
+
+    /// The COCO file of the split.
+    fn instances(&self, spec: &ShapesSpec, made: Vec<Made>) -> Vec<u8> {
+        let image = |image: &Made| {
+            json!({ "id": image.id, "file_name": file_name(image.id),
+                    "width": spec.size, "height": spec.size, "license": 1 })
+        };
+        let images: Vec<_> = made.iter().map(image).collect();
+        let mut annotations: Vec<Annotation> = made.into_iter().flat_map(|m| m.annotations).collect();
+        for (k, annotation) in annotations.iter_mut().enumerate() {
+            annotation.id = k as u64 + 1;
+        }
+        let category = |(name, id)| json!({ "id": id, "name": name, "supercategory": "shape" });
+        let categories: Vec<_> = CLASSES.iter().zip(CATEGORY_IDS).map(category).collect();
+        let instances = json!({
+            "info": { "description": format!("shapes {}, seed {}", self.name, spec.seed),
+                      "version": GENERATOR.to_string() },
+            "licenses": [{ "id": 1, "name": "MIT OR Apache-2.0", "url": "" }],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        });
+        (instances.to_string() + "\n").into_bytes()
+    }
+}
+
+/// Eight digits, so that the order of names is the order of ids.
+fn file_name(id: u64) -> String {
+    format!("{id:08}.png")
+}
+
+fn encode(
+    path: &Path,
+    pixels: &[u8],
+    size: usize,
+    colour: ExtendedColorType,
+) -> Result<Vec<u8>, ShapesError> {
+    let mut png = Vec::new();
+    PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
+        .write_image(pixels, size as u32, size as u32, colour)
+        .map_err(|e| failed(path, e))?;
+    Ok(png)
+}
+
+/// Writes a file that must not exist yet.
+fn create(path: &Path, bytes: &[u8]) -> Result<(), ShapesError> {
+    let mut file = std::fs::File::create_new(path).map_err(|e| failed(path, e))?;
+    file.write_all(bytes).map_err(|e| failed(path, e))
+}
+
+fn failed(path: &Path, error: impl std::fmt::Display) -> ShapesError {
+    ShapesError::File { path: path.into(), message: error.to_string() }
+}
