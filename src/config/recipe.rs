@@ -1,6 +1,6 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
-use super::{AugmentOp, Decoder, Erase};
+use super::{AugmentOp, Decoder, Erase, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,66 @@ pub struct Recipe {
     pub pretrain: Option<Pretrain>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
+}
+
+impl Recipe {
+    /// Images of one forward pass.
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch.unwrap_or(self.batch)
+    }
+
+    /// Peak learning rate: base_lr · batch / 256.
+    pub fn lr(&self) -> f64 {
+        self.optim.base_lr * self.batch as f64 / 256.
+    }
+
+    /// What cannot work, by key.
+    pub fn check(&self, stage: Stage) -> Result<(), String> {
+        let wants = match stage {
+            Stage::Pretrain => self.pretrain.is_some() && self.transfer.is_none(),
+            Stage::Transfer => self.transfer.is_some() && self.pretrain.is_none(),
+        };
+        if !wants {
+            return Err(format!(
+                "expected exactly one of `[pretrain]` and `[transfer]`: `[{}]`",
+                stage.as_str()
+            ));
+        }
+        if self.epochs == 0 || self.batch == 0 {
+            return Err("epochs and batch must be at least 1".into());
+        }
+        let micro = self.micro_batch();
+        if micro == 0 || !self.batch.is_multiple_of(micro) {
+            return Err(format!("batch {} is not a multiple of micro_batch {micro}", self.batch));
+        }
+        let shares = [("drop_path", self.drop_path), ("ema", self.ema.unwrap_or(0.))];
+        if let Some((key, value)) = shares.iter().find(|(_, value)| !(0. ..1.).contains(value)) {
+            return Err(format!("{key} is {value}, expected 0 ≤ {key} < 1"));
+        }
+        let positive = [
+            ("optim.base_lr", self.optim.base_lr),
+            ("optim.layer_decay", self.optim.layer_decay),
+            ("clip", self.clip.unwrap_or(1.)),
+        ];
+        if let Some((key, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.)) {
+            return Err(format!("{key} is {value}, expected a positive number"));
+        }
+        if let Some(Pretrain::Mae(mae)) = &self.pretrain
+            && !(0. ..1.).contains(&mae.mask_ratio)
+        {
+            return Err(format!("pretrain.mask_ratio is {}, expected 0 ≤ mask_ratio < 1", mae.mask_ratio));
+        }
+        match self.transfer.as_ref().map(|t| t.tune) {
+            Some(tune) if tune != Tune::Head && self.transfer.as_ref().is_some_and(|t| t.cached_features) => {
+                Err("transfer.cached_features needs transfer.tune = \"head\": only then do features stay"
+                    .into())
+            }
+            Some(Tune::Blocks(k)) if k != 0.5 && (k < 0. || k.fract() != 0.) => {
+                Err(format!("transfer.tune: {k} blocks, expected 0.5 or a whole number"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -188,6 +248,10 @@ pub enum Reconstruct {
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
     pub tune: Tune,
+    /// Computes the features of the training split once, without augmentation, and trains on those. Needs
+    /// `tune = "head"`; another protocol, which the record says.
+    #[serde(default)]
+    pub cached_features: bool,
     /// Read strictly by the kind (`classification`: label_smoothing, mixup, cutmix, …).
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]

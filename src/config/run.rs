@@ -1,10 +1,258 @@
-//! The resolved configuration of one run.
-/// Placeholder.
-#[derive(Clone, Debug)]
-pub struct RunConfig;
-/// Placeholder.
-#[derive(Clone, Copy, Debug)]
+//! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
+
+use super::{ConfigError, Library, ModelConfig, Recipe, apply_set, parse, parse_table};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    pub run: Run,
+    pub model: ModelConfig,
+    pub recipe: Recipe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     Pretrain,
     Transfer,
+}
+
+impl Stage {
+    /// The word in records, and the folder of `configs/` that holds the recipes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pretrain => "pretrain",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// `[run]`: which files the rest came from, and what belongs to this run alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    pub stage: Stage,
+    /// Transfer: the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    pub dataset: String,
+    /// The split that is trained on.
+    pub split: String,
+    pub model: String,
+    pub recipe: String,
+    /// `scratch`, a run id or a weights file.
+    pub init: String,
+    /// blake3 of the weights that `init` named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_hash: Option<String>,
+    /// The initial weights in a few letters: `scratch`, the recipe that pre-trained them, or the file's stem.
+    pub init_label: String,
+    pub seed: u64,
+    /// Stop after so many steps; schedules are those of the whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
+    /// `--set` as typed; already applied to the tables below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// Where the data lay. Has no part in the identity of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+}
+
+/// `init` of a run that starts from random weights.
+pub const SCRATCH: &str = "scratch";
+
+impl RunConfig {
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|e| ConfigError::new("config.toml", e))
+    }
+
+    /// blake3 of the configuration without [`Run::data`], in hexadecimal.
+    pub fn hash(&self) -> Result<String, ConfigError> {
+        let mut identity = self.clone();
+        identity.run.data = None;
+        Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
+    }
+
+    /// A readable name that no other configuration has: `finetune-shapes-vit_micro8-mae_demo-s0-1a2b3c4d`.
+    pub fn id(&self) -> Result<String, ConfigError> {
+        let Run { task, dataset, model, recipe, init_label, seed, .. } = &self.run;
+        let on = task.as_ref().unwrap_or(dataset);
+        let init = match self.run.stage {
+            Stage::Pretrain if init_label == SCRATCH => String::new(),
+            _ => format!("-{init_label}"),
+        };
+        Ok(format!("{recipe}-{on}-{model}{init}-s{seed}-{}", &self.hash()?[..8]))
+    }
+
+    /// What cannot work in model and recipe, before any data is read.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Run { model, recipe, stage, .. } = &self.run;
+        self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
+        self.recipe.check(*stage).map_err(|e| ConfigError::new(format!("recipe `{recipe}`"), e))
+    }
+}
+
+/// Where a model or a recipe is taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    pub library: &'a Library,
+    pub overrides: &'a [String],
+}
+
+impl Choice<'_> {
+    /// The model `configs/models/<name>.toml` (or `base`, when given) with every `--set model.key=value`.
+    pub fn model(&self, name: &str, base: Option<&ModelConfig>) -> Result<ModelConfig, ConfigError> {
+        let (mut tree, origin) = match base {
+            Some(base) => (
+                toml::Table::try_from(base).map_err(|e| ConfigError::new(name, e))?,
+                format!("model `{name}`"),
+            ),
+            None => self.file("model", name, "configs/models")?,
+        };
+        let model: ModelConfig = parse_table(tree.clone(), &origin)?;
+        model.check().map_err(|e| ConfigError::new(&origin, e))?;
+        let edits: Vec<&String> = self.overrides.iter().filter(|s| s.starts_with("model.")).collect();
+        if edits.is_empty() {
+            return Ok(model);
+        }
+        for edit in edits {
+            apply_set(&mut tree, &edit["model.".len()..])?;
+        }
+        self.edited(tree, "model.")
+    }
+
+    /// The recipe `configs/<stage>/<name>.toml`: body < `[model.<model>]` < `--set`.
+    pub fn recipe(&self, stage: Stage, name: &str, model: &str) -> Result<Recipe, ConfigError> {
+        let (mut tree, origin) = self.file("recipe", name, &format!("configs/{}", stage.as_str()))?;
+        let parts = match tree.remove("model") {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(parts)) => parts,
+            Some(_) => return Err(ConfigError::new(origin, "`model` must hold tables `[model.<name>]`")),
+        };
+        // Every part is checked, not only the one in use: a typo must not wait for its model.
+        let known = self.library.list("configs/models");
+        for (part, edits) in &parts {
+            if !known.contains(part) && part != model {
+                let message = format!("`[model.{part}]`: {}", super::unknown(part, &known));
+                return Err(ConfigError::new(origin, message));
+            }
+            let toml::Value::Table(edits) = edits else {
+                return Err(ConfigError::new(origin, format!("`model.{part}` must be a table")));
+            };
+            let mut merged = tree.clone();
+            merge(&mut merged, edits);
+            parse_table::<Recipe>(merged, format!("{origin} with [model.{part}]"))?;
+        }
+        if let Some(toml::Value::Table(edits)) = parts.get(model) {
+            merge(&mut tree, edits);
+        }
+        let recipe: Recipe = parse_table(tree.clone(), &origin)?;
+        recipe.check(stage).map_err(|e| ConfigError::new(&origin, e))?;
+        let edits: Vec<&String> = self.overrides.iter().filter(|s| !s.starts_with("model.")).collect();
+        if edits.is_empty() {
+            return Ok(recipe);
+        }
+        for edit in edits {
+            apply_set(&mut tree, edit)?;
+        }
+        let recipe: Recipe = self.edited(tree, "")?;
+        recipe.check(stage).map_err(|e| ConfigError::new(self.origin(""), e))?;
+        Ok(recipe)
+    }
+
+    /// The tree of `<folder>/<name>.toml`, after a parse that would show the line of a syntax error.
+    fn file(&self, what: &str, name: &str, folder: &str) -> Result<(toml::Table, String), ConfigError> {
+        match self.library.text(&format!("{folder}/{name}.toml")) {
+            Ok((text, origin)) => Ok((parse(&text, &origin)?, origin)),
+            Err(_) => Err(self.library.unknown(what, name, folder)),
+        }
+    }
+
+    /// The strict parse after editing: an error can only come from `--set`.
+    fn edited<T: serde::de::DeserializeOwned>(
+        &self,
+        tree: toml::Table,
+        prefix: &str,
+    ) -> Result<T, ConfigError> {
+        parse_table(tree, self.origin(prefix))
+    }
+
+    fn origin(&self, prefix: &str) -> String {
+        let (model, rest): (Vec<_>, Vec<_>) = self.overrides.iter().partition(|s| s.starts_with("model."));
+        let shown = if prefix.is_empty() { rest } else { model };
+        format!("--set {}", shown.into_iter().map(String::as_str).collect::<Vec<_>>().join(" --set "))
+    }
+}
+
+/// Puts `edits` over `tree`, table by table.
+fn merge(tree: &mut toml::Table, edits: &toml::Table) {
+    for (key, edit) in edits {
+        match (tree.get_mut(key), edit) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) if old.get("op").is_none() => {
+                merge(old, new)
+            }
+            _ => {
+                tree.insert(key.clone(), edit.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn library() -> (tempfile::TempDir, Library) {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("configs/models/small.toml", "image = [8, 8]\npatch = 4\nwidth = 8\ndepth = 2\nheads = 2\n");
+        let recipe = "epochs = 10\nbatch = 8\n[optim]\nname = \"adamw\"\nbase_lr = 1e-3\nweight_decay = 0.1\n\
+                      [schedule]\nname = \"cosine\"\n[transfer]\ntune = \"all\"\n";
+        write("configs/transfer/r.toml", &format!("{recipe}[model.small]\noptim = {{ base_lr = 2e-3 }}\n"));
+        write("configs/transfer/typo.toml", &format!("{recipe}[model.small]\noptim = {{ bas_lr = 2e-3 }}\n"));
+        write("configs/transfer/pre.toml", &recipe.replace("transfer", "pretrain"));
+        let library = Library::new(&[folder.path().to_path_buf()]).unwrap();
+        (folder, library)
+    }
+
+    #[test]
+    fn set_is_above_the_part_of_a_model_is_above_the_body() {
+        let (_folder, library) = library();
+        let lr = |overrides: &[String], model: &str| {
+            Choice { library: &library, overrides }.recipe(Stage::Transfer, "r", model).unwrap().optim.base_lr
+        };
+        assert_eq!(lr(&[], "vit_b16"), 1e-3);
+        assert_eq!(lr(&[], "small"), 2e-3);
+        assert_eq!(lr(&["optim.base_lr=3e-3".into(), "model.depth=3".into()], "small"), 3e-3);
+        let choice = Choice { library: &library, overrides: &["model.depth=3".into()] };
+        assert_eq!(choice.model("small", None).unwrap().depth, 3);
+    }
+
+    #[test]
+    fn typos_are_named_with_file_and_key() {
+        let (_folder, library) = library();
+        let recipe = |name: &str, set: &str| {
+            let overrides: Vec<String> = if set.is_empty() { vec![] } else { vec![set.to_string()] };
+            let choice = Choice { library: &library, overrides: &overrides };
+            choice.recipe(Stage::Transfer, name, "vit_b16").unwrap_err().to_string()
+        };
+        let error = recipe("typo", "");
+        assert!(error.contains("typo.toml") && error.contains("bas_lr"), "{error}");
+        let error = recipe("r", "optim.bas_lr=1");
+        assert!(error.starts_with("--set optim.bas_lr=1") && error.contains("bas_lr"), "{error}");
+        let error = recipe("rr", "");
+        assert!(error.contains("did you mean `r`"), "{error}");
+        let choice = Choice { library: &library, overrides: &["model.deph=3".into()] };
+        let error = choice.model("small", None).unwrap_err().to_string();
+        assert!(error.contains("--set model.deph=3") && error.contains("deph"), "{error}");
+    }
 }
