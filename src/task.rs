@@ -57,6 +57,15 @@ pub trait Head: Send + Sync {
         batch: &Batch<Self::Target>,
         pass: &mut Pass,
     ) -> candle_core::Result<Losses>;
+    /// Whether [`Head::fit`] takes the place of training: one pass over the training split, no gradients.
+    fn fits(&self) -> bool {
+        false
+    }
+    /// Takes in the features of a batch of the training split, unaugmented. Called in order, and only when
+    /// [`Head::fits`]; what it keeps is not saved but fitted anew.
+    fn fit(&mut self, _features: &Features, _batch: &Batch<Self::Target>) -> candle_core::Result<()> {
+        Ok(())
+    }
     /// One prediction a sample, in source-image coordinates.
     fn predict(&self, features: &Features, frames: &[Frame]) -> candle_core::Result<Vec<Self::Prediction>>;
 }
@@ -91,4 +100,7 @@ pub struct Manifest {
 pub struct Splits {
     pub train: String,
     pub eval: String,
+    /// What `bench pretrain --task` reads; the training split when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<String>,
 }

@@ -52,9 +52,6 @@ pub struct Run {
     /// The initial weights in a few letters: `scratch`, the recipe that pre-trained them, or the file's stem.
     pub init_label: String,
     pub seed: u64,
-    /// Stop after so many steps; schedules are those of the whole run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_steps: Option<usize>,
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,

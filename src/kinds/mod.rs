@@ -1,1 +1,5 @@
-//! In work.
+//! The built-in kinds of task. Each uses the public plugin interface and nothing else of the engine.
+
+pub mod classification;
+
+pub use classification::Classification;

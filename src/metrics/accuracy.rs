@@ -1,1 +1,94 @@
-//! In work.
+//! Top-1 and top-k accuracy with standard errors.
+//!
+//! A class outranks the true one when its score is higher, or equal with a lower index. A score that is not a number
+//! never wins. The standard error is that of a proportion, √(p(1 − p) / n).
+
+use super::Metric;
+use crate::data::SampleId;
+use crate::record::{Better, ScoreSpec, Scores, Unit};
+
+/// Position of `label` among `scores`, 0 for the best.
+pub fn rank(scores: &[f32], label: usize) -> usize {
+    let Some(own) = scores.get(label).filter(|s| !s.is_nan()) else { return scores.len() };
+    scores.iter().enumerate().filter(|(i, s)| *s > own || (*s == own && *i < label)).count()
+}
+
+/// Counts how often the true class is among the best 1, …, k.
+#[derive(Clone, Debug)]
+pub struct Accuracy {
+    specs: &'static [ScoreSpec],
+    right: Vec<u64>,
+    total: u64,
+}
+
+const TOP: [ScoreSpec; 2] = [
+    ScoreSpec { name: "top1", unit: Unit::Percent, better: Better::Higher },
+    ScoreSpec { name: "top5", unit: Unit::Percent, better: Better::Higher },
+];
+const K: [usize; 2] = [1, 5];
+
+impl Accuracy {
+    /// `top1`, and `top5` where more than five classes give it a meaning.
+    pub fn specs(classes: usize) -> &'static [ScoreSpec] {
+        if classes > K[1] { &TOP } else { &TOP[..1] }
+    }
+
+    pub fn new(classes: usize) -> Self {
+        let specs = Self::specs(classes);
+        Self { specs, right: vec![0; specs.len()], total: 0 }
+    }
+}
+
+impl Metric for Accuracy {
+    /// Class index.
+    type Target = u32;
+    /// A score a class.
+    type Prediction = Vec<f32>;
+
+    fn update(&mut self, _: &SampleId, prediction: Vec<f32>, target: &u32) {
+        let rank = rank(&prediction, *target as usize);
+        self.total += 1;
+        for (right, k) in self.right.iter_mut().zip(K) {
+            *right += u64::from(rank < k);
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Scores {
+        let mut scores = Scores::default();
+        let n = self.total as f64;
+        for (spec, right) in self.specs.iter().zip(&self.right) {
+            let p = *right as f64 / n;
+            scores.insert(spec.name, 100. * p, Some(100. * (p * (1. - p) / n).sqrt()));
+        }
+        scores
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_break_ties_by_index_and_nan_loses() {
+        assert_eq!(rank(&[0.1, 0.5, 0.5], 1), 0);
+        assert_eq!(rank(&[0.1, 0.5, 0.5], 2), 1);
+        assert_eq!(rank(&[f32::NAN, 0.5, 0.2], 2), 1);
+        assert_eq!(rank(&[f32::NAN, 0.5], 0), 2);
+        assert_eq!(rank(&[0.5], 3), 1);
+    }
+
+    #[test]
+    fn counts_by_hand() {
+        let mut metric = Box::new(Accuracy::new(6));
+        let id = SampleId::new("a");
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &0);
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &4);
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &5);
+        metric.update(&id, vec![1., 0., 0., 0., 0., 0.], &0);
+        let scores = metric.finish();
+        assert_eq!(scores.get("top1").unwrap().value, 50.);
+        assert_eq!(scores.get("top1").unwrap().stderr, Some(25.));
+        assert_eq!(scores.get("top5").unwrap().value, 75.);
+        assert_eq!(Accuracy::specs(5).len(), 1);
+    }
+}

@@ -9,7 +9,7 @@ use candle_core::Result;
 
 /// Parameters of the encoder with class token, positions and final norm.
 pub fn parameter_count(config: &ModelConfig) -> Result<usize> {
-    let options = VitOptions { drop_path: 0., final_norm: true };
+    let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let shapes = parameter_shapes(|vb| Vit::new(config, options, vb))?;
     Ok(shapes.iter().map(|(_, shape)| shape.elem_count()).sum())
 }

@@ -17,6 +17,8 @@ pub struct VitOptions {
     pub drop_path: f64,
     /// Builds `norm`; without it there is no class feature ([`Features::cls`]).
     pub final_norm: bool,
+    /// Leading blocks, and everything before them, that no gradient reaches; with all blocks, the final norm too.
+    pub frozen: usize,
 }
 
 /// Patch embedding, class token, positions, blocks and, on demand, the final norm.
@@ -31,6 +33,7 @@ pub struct Vit {
     pos_embed: Tensor, // [1, 1 + N, C]
     blocks: Vec<Block>,
     norm: Option<LayerNorm>,
+    frozen: usize,
 }
 
 impl Vit {
@@ -56,6 +59,7 @@ impl Vit {
                 true => Some(LayerNorm::new(width, config.norm_eps, vb.pp("norm"))?),
                 false => None,
             },
+            frozen: options.frozen,
         })
     }
 
@@ -108,10 +112,16 @@ impl Vit {
         let mut after = vec![None; depth]; // only what is asked for stays alive
         for (i, block) in self.blocks[..last].iter().enumerate() {
             x = block.forward(&x, pass)?;
+            if i < self.frozen {
+                x = x.detach(); // frees the graph of the block
+            }
             after[i] = taps.contains(&i).then(|| x.clone());
         }
         let taps = taps.iter().filter_map(|tap| after[*tap].clone()).collect();
-        let normed = self.norm.as_ref().map(|norm| norm.forward(&x)).transpose()?;
+        let mut normed = self.norm.as_ref().map(|norm| norm.forward(&x)).transpose()?;
+        if self.frozen >= depth {
+            normed = normed.map(|x| x.detach());
+        }
         Ok(Encoded { taps, normed })
     }
 }

@@ -52,7 +52,7 @@ impl MaskedAutoencoder {
         if let Some(decoder) = &mae.decoder {
             model.decoder = decoder.clone();
         }
-        let encoder = Vit::new(&model, VitOptions { drop_path: 0., final_norm: true }, vb.clone())?;
+        let encoder = Vit::new(&model, VitOptions { final_norm: true, ..VitOptions::default() }, vb.clone())?;
         let sampler =
             MaskSampler::new(mae.mask, mae.mask_ratio, model.grid()).map_err(candle_core::Error::wrap)?;
         let values = model.patch * model.patch * model.channels;

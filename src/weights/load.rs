@@ -56,7 +56,7 @@ pub fn load_backbone(
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
 ) -> Result<LoadReport, LoadError> {
-    let options = VitOptions { drop_path: 0., final_norm: true };
+    let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
     let wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
     let mut report = LoadReport::default();

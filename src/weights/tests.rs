@@ -70,7 +70,7 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
         expected.iter().map(|p| &p.name).collect::<Vec<_>>()
     );
     let other = Params::new(1, &Device::Cpu);
-    Vit::new(&model([4, 8], 1, 2, 8, 2), VitOptions { drop_path: 0., final_norm: true }, other.builder())?;
+    Vit::new(&model([4, 8], 1, 2, 8, 2), VitOptions { final_norm: true, ..VitOptions::default() }, other.builder())?;
     load_exact(&other, &tensors).unwrap();
     for (a, b) in expected.iter().zip(other.all()) {
         assert_eq!(values(&a.var), values(&b.var), "{}", a.name);

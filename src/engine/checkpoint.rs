@@ -1,0 +1,94 @@
+//! `state.safetensors`: everything that continues a run exactly, written in one piece.
+//!
+//! Tensors are `model.<name>`, `optim.<name>` and `ema.<name>`; the metadata key `progress` holds [`Progress`]. There is
+//! no generator state: every random number is a function of seed and step ([`crate::rng`]).
+
+use super::meter::Meter;
+use crate::nn::Params;
+use crate::optim::{Ema, Optimizer};
+use crate::weights::{WeightFile, load_exact, save_tensors};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Hash of the configuration that the state belongs to.
+    pub config: String,
+    /// Optimiser steps done; the position in the data follows from it.
+    pub steps: usize,
+    /// Length of the log at this point.
+    pub log_bytes: u64,
+    /// Unreadable images skipped so far.
+    pub skipped: u64,
+    /// Best primary score so far.
+    pub best: Option<f64>,
+    pub meter: Meter,
+    /// Losses of the last line of the log.
+    pub losses: BTreeMap<String, f64>,
+}
+
+/// What changes from step to step, besides the parameters.
+pub struct State {
+    pub optimizer: Box<dyn Optimizer>,
+    pub ema: Option<Ema>,
+    pub progress: Progress,
+}
+
+const KEY: &str = "progress";
+
+impl State {
+    pub fn save(&self, path: &Path, params: &Params) -> Result<()> {
+        let mut tensors = Vec::new();
+        let mut add = |prefix: &str, list: Vec<(String, Tensor)>| {
+            tensors.extend(list.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)));
+        };
+        let model = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
+        add("model", model);
+        add("optim", self.optimizer.state());
+        if let Some(ema) = &self.ema {
+            add("ema", ema.state());
+        }
+        let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.progress)?)]);
+        Ok(save_tensors(path, &tensors, &metadata)?)
+    }
+
+    /// Takes over the state at `path`, parameters included. It must belong to the configuration of `self.progress`.
+    pub fn load(&mut self, path: &Path, params: &Params) -> Result<()> {
+        let file = WeightFile::open(path)?;
+        let text = file.metadata().get(KEY);
+        let text = text.with_context(|| format!("`{}` is no state of a run", path.display()))?;
+        let progress: Progress =
+            serde_json::from_str(text).with_context(|| format!("`{}`", path.display()))?;
+        let short = |hash: &str| hash.chars().take(8).collect::<String>();
+        ensure!(
+            progress.config == self.progress.config,
+            "`{}` belongs to another configuration ({}…, this one is {}…)",
+            path.display(),
+            short(&progress.config),
+            short(&self.progress.config)
+        );
+        let tensors = file.read(params.device())?;
+        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
+            let strip = |(name, t): &(String, Tensor)| {
+                Some((name.strip_prefix(prefix)?.strip_prefix('.')?.to_string(), t.clone()))
+            };
+            tensors.iter().filter_map(strip).collect()
+        };
+        let context = || format!("cannot continue from `{}`", path.display());
+        let model: Vec<(String, Tensor)> = part("model").into_iter().collect();
+        load_exact(params, &model).with_context(context)?;
+        let optim = part("optim");
+        self.optimizer.load_state(&|name| optim.get(name).cloned()).with_context(context)?;
+        if let Some(ema) = &mut self.ema {
+            let saved = part("ema");
+            ema.load_state(&|name| saved.get(name).cloned()).with_context(context)?;
+        }
+        self.progress = progress;
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! How long a run is: the arithmetic of images, batches, steps and epochs.
+
+use crate::config::Recipe;
+
+/// Steps of a run. An epoch drops the images that do not fill a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Images of the training split.
+    pub images: usize,
+    /// Images of an optimiser step.
+    pub batch: usize,
+    /// Images of a forward pass.
+    pub micro_batch: usize,
+    pub epochs: usize,
+    pub steps_per_epoch: usize,
+    pub steps: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the training split has {images} images, fewer than the batch of {batch}; try --set batch={smaller}{micro}"
+)]
+pub struct PlanError {
+    images: usize,
+    batch: usize,
+    smaller: usize,
+    micro: &'static str,
+}
+
+impl Plan {
+    pub fn new(recipe: &Recipe, images: usize) -> Result<Self, PlanError> {
+        let (batch, epochs) = (recipe.batch, recipe.epochs);
+        let steps_per_epoch = images / batch;
+        if steps_per_epoch == 0 {
+            let micro = if recipe.micro_batch.is_some() { " (and micro_batch)" } else { "" };
+            return Err(PlanError { images, batch, smaller: 1 << images.max(1).ilog2(), micro });
+        }
+        let (micro_batch, steps) = (recipe.micro_batch(), steps_per_epoch * epochs);
+        Ok(Self { images, batch, micro_batch, epochs, steps_per_epoch, steps })
+    }
+
+    /// Forward passes of one step.
+    pub fn micro_steps(&self) -> usize {
+        self.batch / self.micro_batch
+    }
+
+    /// Epoch of a step (from 0), and the micro-batch of that epoch at which it starts.
+    pub fn position(&self, step: usize) -> (usize, usize) {
+        (step / self.steps_per_epoch, step % self.steps_per_epoch * self.micro_steps())
+    }
+
+    /// Whether `step` steps end an epoch that is a multiple of `every`.
+    pub fn ends_epoch(&self, steps_done: usize, every: usize) -> bool {
+        every > 0 && steps_done.is_multiple_of(self.steps_per_epoch * every)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn steps_by_hand() {
+        let recipe: Recipe = parse(
+            "epochs = 3\nbatch = 8\nmicro_batch = 4\n[optim]\nname = \"sgd\"\nbase_lr = 0.1\nweight_decay = 0.0\n\
+             [schedule]\nname = \"constant\"",
+            "test",
+        )
+        .unwrap();
+        let plan = Plan::new(&recipe, 43).unwrap();
+        assert_eq!((plan.steps_per_epoch, plan.steps, plan.micro_steps()), (5, 15, 2));
+        assert_eq!(plan.position(7), (1, 4));
+        assert!(plan.ends_epoch(10, 2) && !plan.ends_epoch(5, 2) && !plan.ends_epoch(10, 0));
+        let error = Plan::new(&recipe, 7).unwrap_err().to_string();
+        assert!(error.contains("--set batch=4"), "{error}");
+    }
+}

@@ -1,0 +1,406 @@
+//! The training loop, the only one: MAE is an [`Objective`], a backbone with a head is another.
+//!
+//! A step is: micro-batches -> losses -> backward, gradients added up; clip; optimiser; EMA. Then, when due: a line of
+//! the log, evaluation, checkpoints. A loss that is not finite ends the run and leaves `failure.json`.
+
+use super::checkpoint::{Progress, State};
+use super::log::RunLog;
+use super::observer::{Control, Event};
+use super::plan::Plan;
+use crate::config::Recipe;
+use crate::data::loader::{LoadError, Loaded, Loader};
+use crate::data::{Batch, Geometric, SampleId};
+use crate::nn::{Parameter, Params, Pass};
+use crate::optim::{Ema, Gradients, LrSchedule, build, slots};
+use crate::pretrain::Objective;
+use crate::record::{Better, RunFolder, ScoreSpec, Scores, Status, write_atomic};
+use crate::rng::Rng;
+use crate::weights;
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Tensor};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Where training batches come from.
+pub trait Source<T> {
+    /// Micro-batches of `epoch` from `start` on, in order.
+    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T>;
+}
+
+/// An epoch under way.
+pub type Batches<'a, T> = Box<dyn Iterator<Item = std::result::Result<Loaded<T>, LoadError>> + 'a>;
+
+impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
+    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {
+        Box::new(Loader::epoch(self, epoch, start))
+    }
+}
+
+/// Evaluation during training.
+pub struct Evaluation<'a> {
+    pub run: &'a dyn Fn() -> Result<Scores>,
+    /// Decides which weights are the best.
+    pub primary: ScoreSpec,
+}
+
+/// Mixes the samples of a training batch.
+pub type Mixer<'a, T> = &'a dyn Fn(&mut Batch<T>, &mut Rng) -> candle_core::Result<()>;
+
+/// A run of the loop.
+pub struct Training<'a, T> {
+    pub recipe: &'a Recipe,
+    pub plan: Plan,
+    pub seed: u64,
+    /// Hash of the configuration, which saved state must match.
+    pub config: &'a str,
+    pub objective: &'a dyn Objective<Target = T>,
+    pub params: &'a Params,
+    /// Layer of the head, for layer-wise lr decay.
+    pub layers: usize,
+    pub source: &'a dyn Source<T>,
+    pub mix: Mixer<'a, T>,
+    pub evaluation: Option<Evaluation<'a>>,
+    pub folder: &'a RunFolder,
+    /// Notes for the files of weights.
+    pub metadata: &'a BTreeMap<String, String>,
+    pub max_steps: Option<usize>,
+    pub control: &'a Control<'a>,
+}
+
+/// How a run ended, and what it measured.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub status: Status,
+    pub steps_planned: usize,
+    pub steps_done: usize,
+    pub skipped: u64,
+    pub scores: Scores,
+    /// Means of the last line of the log.
+    pub losses: BTreeMap<String, f64>,
+    /// Images trained on since the program started, and the time for them (evaluation apart).
+    pub images: usize,
+    pub training: Duration,
+    pub notes: Vec<String>,
+}
+
+impl Outcome {
+    /// Of a head that is fitted in one pass, without steps.
+    pub(super) fn fitted(scores: Scores) -> Self {
+        Self {
+            status: Status::Finished,
+            steps_planned: 0,
+            steps_done: 0,
+            skipped: 0,
+            scores,
+            losses: BTreeMap::new(),
+            images: 0,
+            training: Duration::ZERO,
+            notes: vec![],
+        }
+    }
+}
+
+/// Lines of the log in an epoch.
+const LINES_PER_EPOCH: usize = 10;
+/// Without `save_steps`, the state is saved at ends of epochs, but no more often than this.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One run under way.
+struct Run<'r, 'a, T> {
+    training: &'r Training<'a, T>,
+    parameters: Vec<Parameter>,
+    schedule: LrSchedule,
+    state: State,
+    log: RunLog,
+    saved: Instant,
+    images: usize,
+    time: Duration,
+}
+
+impl<T> Training<'_, T> {
+    /// Steps until the end, `max_steps` or a request to stop. Continues from the state in the folder when `resume`
+    /// is set and there is one; otherwise calls `initialize` before step 0.
+    ///
+    /// # Errors
+    /// Unreadable images beyond what the recipe allows, a loss that is not finite, a trainable parameter that the
+    /// loss does not depend on, files that cannot be written.
+    pub fn run(&self, resume: bool, initialize: &dyn Fn() -> Result<()>) -> Result<Outcome> {
+        let end = self.max_steps.map_or(self.plan.steps, |most| most.min(self.plan.steps));
+        let mut run = self.start(resume, initialize)?;
+        self.control.tell(Event::Started { plan: &self.plan, done: run.done() });
+        while run.done() < end && !self.control.stopped() {
+            let (epoch, start) = self.plan.position(run.done());
+            let left = self.plan.steps_per_epoch - start / self.plan.micro_steps();
+            let mut batches = self.source.epoch(epoch as u64, start);
+            for _ in 0..left.min(end - run.done()) {
+                run.step(&mut batches)?;
+                run.follow_up(end)?;
+                if self.control.stopped() {
+                    break;
+                }
+            }
+        }
+        run.finish(end)
+    }
+
+    fn start(&self, resume: bool, initialize: &dyn Fn() -> Result<()>) -> Result<Run<'_, '_, T>> {
+        let Self { recipe, plan, params, .. } = self;
+        let path = self.folder.state();
+        let resumes = resume && path.exists();
+        if !resumes {
+            initialize()?;
+        }
+        let parameters = params.trainable();
+        let layer_of = |name: &str| self.objective.layer_of(name);
+        let optimizer = build(&recipe.optim, slots(&parameters, &recipe.optim, &layer_of, self.layers))?;
+        let ema = recipe.ema.map(|decay| Ema::new(&params.all(), decay)).transpose()?;
+        let progress = Progress { config: self.config.to_string(), ..Progress::default() };
+        let mut state = State { optimizer, ema, progress };
+        if resumes {
+            state.load(&path, params)?;
+        }
+        Ok(Run {
+            training: self,
+            parameters,
+            schedule: LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps),
+            log: RunLog::open(&self.folder.log(), state.progress.log_bytes)?,
+            state,
+            saved: Instant::now(),
+            images: 0,
+            time: Duration::ZERO,
+        })
+    }
+}
+
+impl<T> Run<'_, '_, T> {
+    fn done(&self) -> usize {
+        self.state.progress.steps
+    }
+
+    /// One optimiser step.
+    fn step(&mut self, batches: &mut Batches<T>) -> Result<()> {
+        let began = Instant::now();
+        let Training { recipe, plan, control, .. } = *self.training;
+        let (step, micro_steps) = (self.done(), plan.micro_steps());
+        let lr = self.schedule.at(step);
+        let mut sum: Option<Gradients> = None;
+        let mut losses: Vec<(&'static str, f64)> = vec![];
+        for micro in 0..micro_steps {
+            let loaded = batches.next().context("the loader ended before the epoch did")??;
+            self.count_skips(&loaded.skipped)?;
+            let (found, gradients) = self.backward(loaded.batch, &[step as u64, micro as u64], lr)?;
+            for (name, value) in found {
+                let value = value / micro_steps as f64;
+                match losses.iter_mut().find(|(n, _)| *n == name) {
+                    Some((_, mean)) => *mean += value,
+                    None => losses.push((name, value)),
+                }
+            }
+            match &mut sum {
+                Some(sum) => sum.add(gradients)?,
+                None => sum = Some(gradients),
+            }
+        }
+        let mut gradients = sum.context("a step has at least one micro-batch")?;
+        if step == 0 && !gradients.missing().is_empty() {
+            bail!("the loss does not depend on the parameters {}", gradients.missing().join(", "));
+        }
+        if micro_steps > 1 {
+            gradients.scale(1. / micro_steps as f64)?;
+        }
+        let norm = match recipe.clip {
+            Some(most) => gradients.clip(most)?,
+            None => gradients.norm()?,
+        };
+        if !norm.is_finite() {
+            losses.push(("grad_norm", norm));
+            self.fail(&losses, &[], lr)?;
+        }
+        self.state.optimizer.step(&gradients, lr)?;
+        if let Some(ema) = &mut self.state.ema {
+            ema.update()?;
+        }
+        self.state.progress.steps += 1;
+        self.images += plan.batch;
+        self.time += began.elapsed();
+        control.tell(Event::Step { done: self.done(), lr, losses: &losses });
+        losses.push(("grad_norm", norm));
+        self.state.progress.meter.add(&losses);
+        Ok(())
+    }
+
+    /// Losses of one micro-batch by name, and their gradients.
+    fn backward(
+        &self,
+        mut batch: Batch<T>,
+        key: &[u64],
+        lr: f64,
+    ) -> Result<(Vec<(&'static str, f64)>, Gradients)> {
+        let Training { seed, objective, mix, .. } = *self.training;
+        mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
+        let mut rng = Rng::new(seed, "pass", key);
+        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?;
+        let value = |(name, loss): (&'static str, &Tensor)| {
+            Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
+        };
+        let values = losses.iter().map(value).collect::<candle_core::Result<Vec<_>>>()?;
+        if values.iter().any(|(_, value)| !value.is_finite()) {
+            self.fail(&values, &batch.ids, lr)?;
+        }
+        let mut store = losses.total()?.backward()?;
+        Ok((values, Gradients::collect(&mut store, &self.parameters)?))
+    }
+
+    fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {
+        let Training { recipe, control, .. } = self.training;
+        for id in skipped {
+            control.tell(Event::Skipped { id: id.as_str() });
+            self.log.line(&json!({ "step": self.done(), "skipped": id.as_str() }))?;
+            self.state.progress.skipped += 1;
+        }
+        let count = self.state.progress.skipped;
+        if count > recipe.allowed_skips as u64 {
+            let last = skipped.last().map(SampleId::as_str).unwrap_or_default();
+            bail!("{count} unreadable images (the last is `{last}`), allowed_skips is {}", recipe.allowed_skips);
+        }
+        Ok(())
+    }
+
+    /// Saves what is known about a loss that is not finite, and fails.
+    fn fail(&self, losses: &[(&'static str, f64)], ids: &[SampleId], lr: f64) -> Result<()> {
+        let shown: Vec<String> = losses.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let ids: Vec<&str> = ids.iter().map(SampleId::as_str).collect();
+        let values: BTreeMap<&str, String> = losses.iter().map(|(n, v)| (*n, v.to_string())).collect();
+        let report = json!({ "step": self.done(), "lr": lr, "losses": values, "samples": ids });
+        let path = self.training.folder.path().join("failure.json");
+        write_atomic(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
+        bail!(
+            "step {}: not finite: {} at lr {lr:.3e}; samples are in `{}`. A lower learning rate or clipping may help \
+             (--set optim.base_lr=…, --set clip=1.0)",
+            self.done(),
+            shown.join(", "),
+            path.display()
+        )
+    }
+
+    /// What is due after a step.
+    fn follow_up(&mut self, end: usize) -> Result<()> {
+        let Training { recipe, plan, .. } = self.training;
+        let done = self.done();
+        let in_epoch = (done - 1) % plan.steps_per_epoch + 1;
+        if in_epoch.is_multiple_of(plan.steps_per_epoch.div_ceil(LINES_PER_EPOCH))
+            || in_epoch == plan.steps_per_epoch
+            || done == end
+        {
+            self.log_losses()?;
+        }
+        if plan.ends_epoch(done, recipe.eval_epochs) && done < end {
+            self.evaluate()?;
+        }
+        if plan.ends_epoch(done, recipe.keep_epochs) {
+            let name = format!("epoch_{}.safetensors", done / plan.steps_per_epoch);
+            self.save_weights(&self.training.folder.path().join(name))?;
+        }
+        let due = match recipe.save_steps {
+            0 => plan.ends_epoch(done, 1) && self.saved.elapsed() >= SAVE_INTERVAL,
+            every => done.is_multiple_of(every),
+        };
+        if due || self.training.control.stopped() {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn log_losses(&mut self) -> Result<()> {
+        let done = self.done();
+        let means = self.state.progress.meter.take();
+        let mut line = serde_json::Map::new();
+        line.insert("step".into(), json!(done));
+        line.insert("epoch".into(), json!(done as f64 / self.training.plan.steps_per_epoch as f64));
+        line.insert("lr".into(), json!(self.schedule.at(done - 1)));
+        line.extend(means.iter().map(|(name, value)| (name.clone(), json!(value))));
+        self.state.progress.losses = means.into_iter().collect();
+        self.log.line(&line.into())
+    }
+
+    /// Scores of the present weights (of their average, where one is kept); keeps the best.
+    fn evaluate(&mut self) -> Result<Scores> {
+        let Training { evaluation: Some(evaluation), control, folder, .. } = self.training else {
+            return Ok(Scores::default());
+        };
+        self.averaged(|_| (evaluation.run)()).and_then(|scores| {
+            let (step, primary) = (self.done(), evaluation.primary);
+            self.log.line(&json!({ "step": step, "scores": scores }))?;
+            control.tell(Event::Evaluated { step, scores: &scores });
+            let value = scores.get(primary.name).map(|score| score.value);
+            let better = |new: f64, old: f64| match primary.better {
+                Better::Higher => new > old,
+                Better::Lower => new < old,
+            };
+            if value.is_some_and(|new| self.state.progress.best.is_none_or(|old| better(new, old))) {
+                self.state.progress.best = value;
+                if self.training.recipe.eval_epochs > 0 {
+                    self.save_weights(&folder.best())?;
+                }
+            }
+            Ok(scores)
+        })
+    }
+
+    /// Calls `with` while the averaged weights, where there are any, are in place.
+    fn averaged<R>(&mut self, with: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        if let Some(ema) = &mut self.state.ema {
+            ema.swap()?;
+        }
+        let result = with(self);
+        if let Some(ema) = &mut self.state.ema {
+            ema.swap()?;
+        }
+        result
+    }
+
+    fn save_weights(&mut self, path: &Path) -> Result<()> {
+        let Training { params, metadata, control, .. } = self.training;
+        self.averaged(|_| Ok(weights::save(path, params, metadata)?))?;
+        control.tell(Event::Saved { path });
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.state.progress.log_bytes = self.log.sync()?;
+        self.state.save(&self.training.folder.state(), self.training.params)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn finish(mut self, end: usize) -> Result<Outcome> {
+        let Training { plan, folder, .. } = self.training;
+        let status = match self.done() {
+            done if done < end => Status::Interrupted,
+            done if done < plan.steps => Status::Truncated,
+            _ => Status::Finished,
+        };
+        if status != Status::Finished || self.training.evaluation.is_some() {
+            self.save()?; // so that it can go on, also from within the last evaluation
+        }
+        let mut scores = Scores::default();
+        if status != Status::Interrupted {
+            scores = self.evaluate()?;
+            self.log.sync()?;
+            self.save_weights(&folder.weights())?;
+        }
+        let progress = self.state.progress;
+        Ok(Outcome {
+            status,
+            steps_planned: plan.steps,
+            steps_done: progress.steps,
+            skipped: progress.skipped,
+            scores,
+            losses: progress.losses,
+            images: self.images,
+            training: self.time,
+            notes: vec![],
+        })
+    }
+}

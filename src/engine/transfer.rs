@@ -1,0 +1,232 @@
+//! A transfer run: a head on a backbone, what of it learns, and evaluation. Generic over the kind of task.
+
+use super::evaluate::evaluate;
+use super::features::{CachedFeatures, OnFeatures};
+use super::observer::Event;
+use super::train::{Evaluation, Outcome, Source, Training};
+use super::{Job, PREFETCH, Plan, pretrain};
+use crate::config::{AugmentOp, Erase, Transfer as TransferRecipe, Tune};
+use crate::data::augment::Pipeline;
+use crate::data::loader::{Loader, LoaderConfig};
+use crate::data::{Batch, Entry};
+use crate::models::{self, Backbone, VitOptions};
+use crate::nn::{Losses, Params, Pass};
+use crate::pretrain::Objective;
+use crate::record::{RunFolder, ScoreSpec, Scores};
+use crate::task::{Head, Task};
+use crate::weights::{self, WeightFile, load_backbone, load_exact};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A head on a backbone.
+pub(super) struct Transfer<H> {
+    pub backbone: Box<dyn Backbone>,
+    pub head: H,
+}
+
+impl<H: Head> Objective for Transfer<H> {
+    type Target = H::Target;
+
+    fn losses(&self, batch: &Batch<H::Target>, pass: &mut Pass) -> candle_core::Result<Losses> {
+        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
+        self.head.loss(&features, batch, pass)
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.backbone.layer_of(parameter)
+    }
+}
+
+/// Trains (or fits) and evaluates, and leaves `model.safetensors` with backbone and head in `folder`.
+pub fn transfer<T: Task>(
+    task: &Arc<T>,
+    primary: ScoreSpec,
+    job: &Job,
+    folder: &RunFolder,
+) -> Result<Outcome> {
+    let (params, mut model) = build(task.as_ref(), job)?;
+    let metadata = pretrain::metadata(job, None)?;
+    let evaluation = eval_loader(task, job, job.eval.clone())?;
+    if model.head.fits() {
+        initialize(&params, job)?;
+        fit(task, &mut model, job)?;
+        let scores = score(task.as_ref(), &model, &evaluation, job)?;
+        weights::save(&folder.weights(), &params, &metadata)?;
+        return Ok(Outcome::fitted(scores));
+    }
+    let recipe = &job.config.recipe;
+    let plan = Plan::new(recipe, job.train.len())?;
+    let hash = job.config.hash()?;
+    let run_evaluation = || score(task.as_ref(), &model, &evaluation, job);
+    let train = |source: &dyn Source<T::Target>,
+                 objective: &dyn Objective<Target = T::Target>,
+                 initialize: &dyn Fn() -> Result<()>| {
+        let training = Training {
+            recipe,
+            plan,
+            seed: job.config.run.seed,
+            config: &hash,
+            objective,
+            params: &params,
+            layers: job.config.model.depth + 1,
+            source,
+            mix: &|batch, rng| task.mix(batch, rng),
+            evaluation: Some(Evaluation { run: &run_evaluation, primary }),
+            folder,
+            metadata: &metadata,
+            max_steps: job.max_steps,
+            control: job.control,
+        };
+        training.run(job.resume, initialize)
+    };
+    if !settings(job)?.cached_features {
+        let loader = train_loader(task, job, plan.micro_batch)?;
+        return train(&loader, &model, &|| initialize(&params, job));
+    }
+    initialize(&params, job)?; // the features need the weights, also when the head is resumed
+    let unaugmented = eval_loader(task, job, job.train.clone())?;
+    let cached = CachedFeatures::compute(&model, &unaugmented, plan.micro_batch, job)?;
+    let on_features = OnFeatures { head: &model.head, layout: cached.layout() };
+    let mut outcome = train(&cached, &on_features, &|| Ok(()))?;
+    outcome.notes.push("cached features: computed once, without augmentation".into());
+    Ok(outcome)
+}
+
+/// Evaluates the weights at `path`, which a run of this configuration has left.
+pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores> {
+    let (params, mut model) = build(task.as_ref(), job)?;
+    let file = WeightFile::open(path)?;
+    load_exact(&params, &file.read(job.device)?)
+        .with_context(|| format!("weights `{}` do not fit run `{}`", path.display(), job.config.run.recipe))?;
+    if model.head.fits() {
+        fit(task, &mut model, job)?;
+    }
+    score(task.as_ref(), &model, &eval_loader(task, job, job.eval.clone())?, job)
+}
+
+fn settings<'a>(job: &'a Job) -> Result<&'a TransferRecipe> {
+    let settings = job.config.recipe.transfer.as_ref();
+    settings.with_context(|| format!("recipe `{}` has no `[transfer]`", job.config.run.recipe))
+}
+
+/// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
+/// the name of a backbone's parameter is an error.
+pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T::Head>)> {
+    let (config, tune) = (&job.config.model, settings(job)?.tune);
+    let depth = config.depth;
+    if let Tune::Blocks(k) = tune {
+        ensure!(k <= depth as f64, "transfer.tune: {k} blocks, but model `{}` has {depth}", job.config.run.model);
+    }
+    let params = Params::new(job.config.run.seed, job.device);
+    // The specification does not depend on parameters: it is known before the backbone is built.
+    let spec = models::BackboneSpec { width: config.width, depth, patch: config.patch };
+    let head = task.head(&spec, params.builder())?;
+    let of_head: Vec<String> = params.all().into_iter().map(|p| p.name).collect();
+    let frozen = match tune {
+        Tune::All => 0,
+        Tune::Head => depth,
+        Tune::Blocks(k) => depth - k.ceil() as usize,
+    };
+    let options = VitOptions { drop_path: job.config.recipe.drop_path, final_norm: head.reads_cls(), frozen };
+    let backbone = models::build(config, options, params.builder())?;
+    params.set_trainable(|name| {
+        of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
+    });
+    Ok((params, Transfer { backbone, head }))
+}
+
+/// Whether `tune` lets a parameter of the backbone learn. Layers are those of [`Backbone::layer_of`]. Half a block is
+/// the MLP of the last one (arXiv:2111.06377 §4.3); that its `norm2` belongs to it is our reading.
+fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
+    match tune {
+        Tune::All => true,
+        Tune::Head => false,
+        Tune::Blocks(k) if k == 0. => false,
+        Tune::Blocks(k) if k < 1. => {
+            layer > depth || (layer == depth && (name.contains(".mlp.") || name.contains(".norm2.")))
+        }
+        Tune::Blocks(k) => layer + k as usize > depth,
+    }
+}
+
+/// Fills the backbone from the initial weights, if there are any.
+fn initialize(params: &Params, job: &Job) -> Result<()> {
+    let Some(path) = job.init else { return Ok(()) };
+    let file = WeightFile::open(path)?;
+    let report = load_backbone(params, &file.read(job.device)?, &job.config.model)
+        .with_context(|| format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model))?;
+    let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
+    if let Some((from, to)) = report.resized {
+        note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
+    }
+    job.control.tell(Event::Note(&note));
+    Ok(())
+}
+
+pub(super) fn train_loader<T: Task>(task: &Arc<T>, job: &Job, batch: usize) -> Result<Loader<T::Target>> {
+    let recipe = &job.config.recipe;
+    let shuffled = Order { batch, shuffle: true, allowed_skips: recipe.allowed_skips };
+    loader(task, job, job.train.clone(), (&recipe.augment, recipe.erase.as_ref()), shuffled)
+        .with_context(|| format!("recipe `{}`", job.config.run.recipe))
+}
+
+fn eval_loader<T: Task>(task: &Arc<T>, job: &Job, entries: Arc<Vec<Entry>>) -> Result<Loader<T::Target>> {
+    let in_order = Order { batch: job.config.recipe.micro_batch(), shuffle: false, allowed_skips: 0 };
+    loader(task, job, entries, (job.eval_ops, None), in_order).context("evaluation protocol of the task")
+}
+
+struct Order {
+    batch: usize,
+    shuffle: bool,
+    allowed_skips: usize,
+}
+
+fn loader<T: Task>(
+    task: &Arc<T>,
+    job: &Job,
+    entries: Arc<Vec<Entry>>,
+    (ops, erase): (&[AugmentOp], Option<&Erase>),
+    order: Order,
+) -> Result<Loader<T::Target>> {
+    let model = &job.config.model;
+    let pipeline = Pipeline::new(ops, erase, &model.normalize(), model.image, model.channels)
+        .map_err(anyhow::Error::msg)?;
+    let config = LoaderConfig {
+        seed: job.config.run.seed,
+        batch: order.batch,
+        workers: job.workers,
+        prefetch: PREFETCH,
+        shuffle: order.shuffle,
+        drop_last: order.shuffle,
+        allowed_skips: order.allowed_skips,
+        channels: model.channels,
+    };
+    let task = task.clone();
+    let target = Arc::new(move |entry: &Entry| task.target(entry).map_err(|e| format!("{e:#}")));
+    Ok(Loader::new(entries, target, Arc::new(pipeline), config, job.device.clone()))
+}
+
+fn score<T: Task>(
+    task: &T,
+    model: &Transfer<T::Head>,
+    loader: &Loader<T::Target>,
+    job: &Job,
+) -> Result<Scores> {
+    evaluate(task, model.backbone.as_ref(), &model.head, loader, job.eval.len(), job.control)
+}
+
+/// One pass over the training split, without augmentation, for a head that is fitted.
+fn fit<T: Task>(task: &Arc<T>, model: &mut Transfer<T::Head>, job: &Job) -> Result<()> {
+    let loader = eval_loader(task, job, job.train.clone())?;
+    let (mut done, total) = (0, job.train.len());
+    for loaded in loader.epoch(0, 0) {
+        let batch = loaded?.batch;
+        let features = model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval)?;
+        model.head.fit(&features, &batch)?;
+        done += batch.len();
+        job.control.tell(Event::Evaluating { done, total });
+        ensure!(!job.control.stopped(), "stopped after {done} of {total} images");
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Kind `classification`: one label an image, scored by top-1 and top-5 accuracy.
+//!
+//! Protocols of arXiv:2111.06377: end-to-end and partial fine-tuning (§4, A.1; mean of the patch tokens, `fc_norm`,
+//! linear), linear probe (A.1; class token, BatchNorm without affine, linear), and k-NN on frozen features. What is
+//! frozen is the recipe's `transfer.tune`, not a matter of this kind.
+
+mod head;
+mod knn;
+mod target;
+
+pub use head::ClassificationHead;
+pub use target::ClassTarget;
+
+use crate::config::Pool;
+use crate::data::augment::{Mix, mix_batch};
+use crate::data::{Annotation, Batch, DatasetInfo, Entry, SampleId};
+use crate::metrics::{Metric, accuracy::Accuracy};
+use crate::models::BackboneSpec;
+use crate::record::{ScoreSpec, Scores};
+use crate::rng::Rng;
+use crate::task::Task;
+use anyhow::{Result, bail, ensure};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+/// `[options]` of the manifest.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Which tokens the classifier reads, unless the recipe says otherwise.
+    #[serde(default)]
+    pub pool: Pool,
+}
+
+/// What stands on the backbone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Classifier {
+    /// A linear layer; after the mean of the tokens, layer norm `fc_norm` comes first.
+    #[default]
+    Linear,
+    /// BatchNorm without affine, then a linear layer: MAE's linear probe.
+    Probe,
+    /// Weighted vote of the nearest training images by cosine similarity; nothing is trained.
+    Knn,
+}
+
+/// `[transfer.head]` of the recipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    #[serde(default)]
+    pub classifier: Classifier,
+    /// Replaces the task's pooling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
+    /// Standard deviation of the initial weights of the linear layer.
+    #[serde(default = "init_std")]
+    pub init_std: f64,
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Mixup and cutmix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
+    /// k-NN: number of neighbours that vote.
+    #[serde(default = "neighbours")]
+    pub neighbours: usize,
+    /// k-NN: a neighbour's vote weighs exp(similarity / temperature).
+    #[serde(default = "temperature")]
+    pub temperature: f64,
+}
+
+fn init_std() -> f64 {
+    2e-5
+}
+fn neighbours() -> usize {
+    20
+}
+fn temperature() -> f64 {
+    0.07
+}
+
+/// One classification task.
+#[derive(Clone, Debug)]
+pub struct Classification {
+    pool: Pool,
+    training: Training,
+    classes: Vec<String>,
+}
+
+impl Task for Classification {
+    const KIND: &'static str = "classification";
+    type Options = Options;
+    type Training = Training;
+    type Target = ClassTarget;
+    type Prediction = Vec<f32>;
+    type Head = ClassificationHead;
+
+    fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
+        let classes = dataset.classes.clone();
+        ensure!(classes.len() > 1, "data set `{}` has {} classes, at least 2 are needed", dataset.name, classes.len());
+        let smoothing = training.label_smoothing;
+        ensure!((0. ..1.).contains(&smoothing), "label_smoothing is {smoothing}, expected 0 ≤ label_smoothing < 1");
+        ensure!(training.neighbours > 0, "neighbours is 0, expected at least 1");
+        ensure!(training.temperature > 0., "temperature is {}, expected > 0", training.temperature);
+        Ok(Self { pool: training.pool.unwrap_or(options.pool), training, classes })
+    }
+
+    fn scores(&self) -> &[ScoreSpec] {
+        Accuracy::specs(self.classes.len())
+    }
+
+    fn target(&self, entry: &Entry) -> Result<ClassTarget> {
+        match &entry.annotation {
+            Annotation::Label(label) if (*label as usize) < self.classes.len() => Ok(ClassTarget::Label(*label)),
+            Annotation::Label(label) => {
+                bail!("label {label} of `{}` is outside the {} classes", entry.id, self.classes.len())
+            }
+            _ => bail!("`{}` has no class label, which classification needs", entry.id),
+        }
+    }
+
+    fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<ClassificationHead> {
+        ClassificationHead::new(backbone, self.pool, &self.training, self.classes.len(), params)
+    }
+
+    fn metric(&self) -> Box<dyn Metric<Target = ClassTarget, Prediction = Vec<f32>>> {
+        Box::new(LabelAccuracy(Accuracy::new(self.classes.len())))
+    }
+
+    fn mix(&self, batch: &mut Batch<ClassTarget>, rng: &mut Rng) -> candle_core::Result<()> {
+        let Some(mix) = &self.training.mix else { return Ok(()) };
+        let labels: Vec<u32> = batch.targets.iter().map(ClassTarget::label).collect();
+        let smoothing = self.training.label_smoothing;
+        let (images, targets) = mix_batch(&batch.images, &labels, self.classes.len(), smoothing, mix, rng)?;
+        batch.images = images;
+        batch.targets = targets.to_vec2()?.into_iter().map(ClassTarget::Soft).collect();
+        Ok(())
+    }
+
+    fn perfect(&self, target: &ClassTarget) -> Vec<f32> {
+        target.distribution(self.classes.len(), 0.)
+    }
+}
+
+/// [`Accuracy`] on the targets of this kind.
+struct LabelAccuracy(Accuracy);
+
+impl Metric for LabelAccuracy {
+    type Target = ClassTarget;
+    type Prediction = Vec<f32>;
+
+    fn update(&mut self, id: &SampleId, prediction: Vec<f32>, target: &ClassTarget) {
+        self.0.update(id, prediction, &target.label());
+    }
+
+    fn finish(self: Box<Self>) -> Scores {
+        Box::new(self.0).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
