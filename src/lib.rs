@@ -19,6 +19,7 @@
 //! | [`engine`] | the one training loop, evaluation, checkpoints |
 //! | [`record`] | what a run leaves behind, and tables made from it |
 //! | [`registry`] | word in a manifest -> kind in Rust |
+//! | [`launch`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
 //! | [`cli`] | the command-line program |
 
@@ -27,6 +28,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod kinds;
+pub mod launch;
 pub mod metrics;
 pub mod models;
 pub mod nn;

@@ -1,1 +1,136 @@
-//! In work.
+//! The command-line program. The only module that prints, exits, or reads arguments and the environment.
+//!
+//! Exit codes: 0 done, 1 the run failed (or was stopped), 2 the request was wrong.
+
+mod config;
+mod data;
+mod demo;
+mod doctor;
+mod eval;
+mod flags;
+mod inspect;
+mod model;
+mod progress;
+mod reconstruct;
+mod run;
+mod shell;
+mod speed;
+mod suite;
+mod table;
+mod task;
+
+use crate::registry::Registry;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Downstream transfer-learning benchmark for masked autoencoders, on candle.
+#[derive(Parser, Debug)]
+#[command(name = "bench", version = version(), about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start with `bench demo`: it needs no data and ends with a table.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Pre-train a backbone on unlabelled images
+    Pretrain(run::PretrainArgs),
+    /// Transfer a backbone to a task: train a head (and the backbone), evaluate, write the record
+    Transfer(run::TransferArgs),
+    /// Evaluate the weights of a transfer run again
+    Eval(eval::EvalArgs),
+    /// Run or show a file of runs
+    Suite(suite::SuiteArgs),
+    /// Make a table from records
+    Table(table::TableArgs),
+    /// Tasks: list, show, check
+    Task(task::TaskArgs),
+    /// Data sets: list, check, make
+    Data(data::DataArgs),
+    /// Models: list, show sizes and cost
+    Model(model::ModelArgs),
+    /// Show a resolved configuration with its arithmetic, or the schema of the files
+    Config(config::ConfigArgs),
+    /// Say what a file of weights is
+    Inspect(inspect::InspectArgs),
+    /// Draw what a masked autoencoder fills in
+    Reconstruct(reconstruct::ReconstructArgs),
+    /// Measure loader, model and both together
+    Speed(speed::SpeedArgs),
+    /// Show what this program finds on this machine
+    Doctor(doctor::DoctorArgs),
+    /// Make a data set, pre-train, transfer, and print the table: minutes, no download
+    Demo(demo::DemoArgs),
+    /// Print completions of a shell
+    #[command(hide = true)]
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+/// Why a command ends early.
+enum Failure {
+    /// Exit code 2.
+    Request(anyhow::Error),
+    /// Exit code 1.
+    Run(anyhow::Error),
+}
+
+/// A request that is wrong, whatever the error.
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Request(error.into())
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// The program with the kinds of `registry`: the whole `main` of a plugin.
+pub fn main(registry: Registry) -> ExitCode {
+    quiet_allocator();
+    let outcome = match Cli::parse().command {
+        Command::Pretrain(args) => run::pretrain(&registry, args),
+        Command::Transfer(args) => run::transfer(&registry, args),
+        Command::Eval(args) => eval::eval(&registry, args),
+        Command::Suite(args) => suite::suite(&registry, args),
+        Command::Table(args) => table::table(args),
+        Command::Task(args) => task::task(&registry, args),
+        Command::Data(args) => data::data(args),
+        Command::Model(args) => model::model(args),
+        Command::Config(args) => config::config(&registry, args),
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Reconstruct(args) => reconstruct::reconstruct(&registry, args),
+        Command::Speed(args) => speed::speed(&registry, args),
+        Command::Doctor(args) => doctor::doctor(&registry, args),
+        Command::Demo(args) => demo::demo(&registry, args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man => shell::man(),
+    };
+    let (error, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Request(error)) => (error, 2),
+        Err(Failure::Run(error)) => (error, 1),
+    };
+    eprintln!("error: {error:#}");
+    ExitCode::from(code)
+}
+
+/// Version and commit.
+fn version() -> String {
+    let commit = option_env!("BENCH_COMMIT").unwrap_or("unknown commit");
+    let dirty = if env!("BENCH_DIRTY") == "true" { ", changed" } else { "" };
+    format!("{} ({commit}{dirty})", env!("CARGO_PKG_VERSION"))
+}
+
+/// Keeps large freed blocks in the process: the tensors of the next step have the same sizes, and fresh pages would
+/// be zeroed by the kernel again (on Linux five times slower in gelu).
+fn quiet_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` is called once, before any other thread exists.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}

@@ -25,6 +25,17 @@ impl Image {
         (self.height, self.width)
     }
 
+    /// The image in `channels` (1 or 3) channels: grey is repeated, colour is weighed as PIL's `convert("L")` does.
+    pub fn with_channels(&self, channels: usize) -> Result<Self, String> {
+        let data = match (self.channels, channels) {
+            (from, to) if from == to => self.data.clone(),
+            (1, 3) => self.data.iter().flat_map(|v| [*v; 3]).collect(),
+            (3, 1) => self.data.chunks_exact(3).map(luma).collect(),
+            (from, to) => return Err(format!("{from} channels cannot become {to}")),
+        };
+        Ok(Self::new(self.height, self.width, channels, data))
+    }
+
     /// Reads the file at `path` and converts it to `channels` (1 or 3) channels.
     ///
     /// The format is recognised by content, not by name. Greyscale, palette, alpha, 16-bit and CMYK
@@ -50,6 +61,12 @@ impl Image {
         };
         Ok(Self::new(height, width, channels, data))
     }
+}
+
+/// ITU-R 601-2 luma in 16-bit fixed point, as PIL's `L24` conversion.
+pub(crate) fn luma(rgb: &[u8]) -> u8 {
+    let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
+    ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
 }
 
 /// An image that cannot be read.

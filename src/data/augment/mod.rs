@@ -1,4 +1,16 @@
-//! In work.
+//! From a decoded image to the model's input: crops, flips, colours, erasing, mixing.
+//!
+//! Every operation has a part that computes from explicit parameters, equal to Pillow, torchvision or timm, and a part
+//! that draws the parameters. Images and targets move together ([`Sample::moved`]).
+
+mod crop;
+mod erase;
+mod mix;
+mod pipeline;
+mod resize;
+
+pub use mix::{Mix, mix_batch};
+pub use pipeline::Pipeline;
 
 use super::{Prepared, Sample};
 use crate::rng::Rng;
@@ -7,4 +19,9 @@ use crate::rng::Rng;
 pub trait Prepare<T>: Send + Sync {
     /// `rng` belongs to this sample in this epoch. The error says what is wrong with the image; the loader adds its id.
     fn prepare(&self, sample: Sample<T>, rng: &mut Rng) -> Result<Prepared<T>, String>;
+}
+
+/// One step of a pipeline.
+pub trait Transform<T>: Send + Sync {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String>;
 }

@@ -1,1 +1,15 @@
-//! In work.
+//! Layouts of files on disk: each module reads one into an [`Index`](super::Index).
+
+mod image_folder;
+
+pub use image_folder::{ImageFolder, images_below};
+
+use super::{Annotations, Format, Split};
+
+/// The reader of a split's layout.
+pub fn of(split: &Split) -> Box<dyn Format> {
+    match &split.annotations {
+        None | Some(Annotations::ImageFolder {}) => Box::new(ImageFolder),
+        Some(other) => Box::new(Unwritten(format!("{other:?}"))),
+    }
+}

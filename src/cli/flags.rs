@@ -1,0 +1,165 @@
+//! Flags that mean the same in every command, and what they make of the environment.
+
+use super::progress::Screen;
+use crate::config::Library;
+use crate::engine::Control;
+use crate::launch::{Request, Site};
+use crate::record::Store;
+use crate::registry::Registry;
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Extra folders of manifests and recipes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Include {
+    /// Folder with `tasks/`, `datasets/`, `configs/` of your own (repeatable; searched before the built-in ones)
+    #[arg(long, value_name = "DIR")]
+    pub include: Vec<PathBuf>,
+}
+
+impl Include {
+    pub fn library(&self) -> Result<Library> {
+        Ok(Library::new(&self.include)?)
+    }
+}
+
+/// Where to compute and where runs and data lie.
+#[derive(Args, Clone, Debug)]
+pub struct SiteFlags {
+    #[command(flatten)]
+    pub include: Include,
+    /// Device to compute on
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads that read and augment images [default: 1 to 4, by cores]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+}
+
+/// What is run.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RequestFlags {
+    /// Model (`bench model list`)
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Recipe (files below configs/pretrain or configs/transfer)
+    #[arg(long)]
+    pub recipe: Option<String>,
+    /// Initial weights: `scratch`, a run id or folder, or a weights file
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<String>,
+    /// Root of the data set [default: $BENCH_DATA/<data set>]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Change a value of the recipe, or of the model with `model.` before it (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Repeat a run: its `config.toml`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "seed", "set"])]
+    pub config: Option<PathBuf>,
+}
+
+impl RequestFlags {
+    pub fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
+        let Self { model, recipe, init, data, seed, set, config } = self.clone();
+        Request { config, task, dataset, model, recipe, init, data, seed, set }
+    }
+}
+
+/// Owns what a [`Site`] borrows.
+pub struct Ground {
+    pub library: Library,
+    pub store: Store,
+    device: Device,
+    device_name: String,
+    workers: usize,
+    screen: Screen,
+}
+
+impl SiteFlags {
+    pub fn ground(&self) -> Result<Ground> {
+        let device = match self.device.as_str() {
+            "cpu" => Device::Cpu,
+            other if other == "cuda" || other.starts_with("cuda:") => {
+                bail!("--device {other}: this program is built for the CPU only")
+            }
+            other => bail!("--device {other}: unknown; known: cpu"),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.workers == Some(0) {
+            bail!("--workers 0: at least 1 is needed");
+        }
+        Ok(Ground {
+            library: self.include.library()?,
+            store: Store::new(&self.runs),
+            device,
+            device_name: self.device.clone(),
+            workers: self.workers.unwrap_or(cores.clamp(1, 4)),
+            screen: Screen::new(),
+        })
+    }
+}
+
+impl Ground {
+    pub fn site<'a>(&'a self, registry: &'a Registry) -> Site<'a> {
+        Site {
+            registry,
+            library: &self.library,
+            store: &self.store,
+            bench_data: bench_data(),
+            device: self.device.clone(),
+            device_name: self.device_name.clone(),
+            workers: self.workers,
+            command: command_line(),
+            control: Control { stop: &STOP, observer: &self.screen },
+        }
+    }
+
+    /// The same ground with the runs elsewhere.
+    pub fn with_store(mut self, store: Store) -> Self {
+        self.store = store;
+        self
+    }
+
+    pub fn screen(&self) -> &Screen {
+        &self.screen
+    }
+}
+
+/// `$BENCH_DATA`.
+pub fn bench_data() -> Option<PathBuf> {
+    std::env::var_os("BENCH_DATA").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The arguments, quoted where a shell would need it.
+fn command_line() -> String {
+    let quote = |arg: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
+        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', "'\\''")) }
+    };
+    let args = std::env::args().skip(1).map(quote);
+    std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")
+}
+
+/// From now on Ctrl-C asks the loop to stop; a second one ends the program at once.
+pub fn catch_ctrl_c() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; Ctrl-C again ends at once");
+    })
+    .context("cannot handle Ctrl-C")
+}

@@ -1,0 +1,46 @@
+//! `bench inspect`: what a file of weights is.
+
+use super::Outcome;
+use crate::record::RunFolder;
+use crate::weights;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// A weights file (.safetensors, .pth), or the folder of a run
+    weights: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn inspect(args: InspectArgs) -> Outcome {
+    let path = if args.weights.is_dir() { RunFolder::at(&args.weights).weights() } else { args.weights };
+    let found = weights::inspect(&path)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(());
+    }
+    println!("file        {} ({}, {:.1} MB)", found.path.display(), found.format, found.bytes as f64 / 1e6);
+    println!("blake3      {}", found.hash);
+    println!("dialect     {}", found.dialect);
+    if let Some(model) = &found.model {
+        println!("model       {model}");
+        if let Some((width, depth)) = model.decoder {
+            println!("decoder     width {width}, depth {depth}");
+        }
+        if let Some(classes) = model.classes {
+            println!("head        {classes} classes");
+        }
+    }
+    println!("tensors     {} ({} values)", found.tensors, found.parameters);
+    let uses = if found.uses.is_empty() { "nothing here".into() } else { found.uses.join(", ") };
+    println!("usable to   {uses}");
+    for key in ["bench.run", "bench.recipe_name", "written_by"] {
+        if let Some(value) = found.metadata.get(key) {
+            println!("{:<11} {value}", key.trim_start_matches("bench."));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! `bench model list|show`.
+
+use super::Outcome;
+use super::flags::Include;
+use crate::config::{Choice, Library, ModelConfig};
+use crate::models::{gmacs, mae_gmacs, parameter_count};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+#[derive(Args, Debug)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ModelCommand {
+    /// All models in a line each
+    List(Include),
+    /// Sizes and cost of a model
+    Show {
+        model: String,
+        /// Change a value, with or without `model.` before it (repeatable)
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        #[command(flatten)]
+        include: Include,
+    },
+}
+
+/// Mask ratio for the cost of MAE: the paper's.
+const MASK_RATIO: f64 = 0.75;
+
+pub fn model(args: ModelArgs) -> Outcome {
+    match args.command {
+        ModelCommand::List(include) => {
+            let library = include.library()?;
+            for name in library.list("configs/models") {
+                let model = Choice { library: &library, overrides: &[] }.model(&name, None)?;
+                println!("{name:<16} {}", line(&model)?);
+            }
+        }
+        ModelCommand::Show { model, set, include } => show(&include.library()?, &model, set)?,
+    }
+    Ok(())
+}
+
+fn line(model: &ModelConfig) -> Result<String> {
+    let ModelConfig { image: [h, w], patch, width, depth, heads, .. } = model;
+    Ok(format!(
+        "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, heads {heads:>2}: {:>7.2} M parameters, \
+         {:>7.2} GMAC",
+        parameter_count(model)? as f64 / 1e6,
+        gmacs(model)
+    ))
+}
+
+fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
+    let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
+    let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
+    let model = Choice { library, overrides: &overrides }.model(name, None)?;
+    println!("{}", toml::to_string(&model)?.trim_end());
+    let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
+    println!("# parameters (encoder)      {}", parameter_count(&model)?);
+    println!("# GMAC, one image           {:.2}", gmacs(&model));
+    println!("# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})", encoder + decoder);
+    Ok(())
+}

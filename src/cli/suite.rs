@@ -1,0 +1,124 @@
+//! `bench suite run|plan`.
+
+use super::flags::{Ground, SiteFlags, catch_ctrl_c};
+use super::progress::{describe, duration};
+use super::{Failure, Outcome};
+use crate::launch::Site;
+use crate::record::{RunRecord, Status};
+use crate::registry::Registry;
+use crate::suite::{Standing, Suite};
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use std::time::{Duration, Instant};
+
+#[derive(Args, Debug)]
+pub struct SuiteArgs {
+    #[command(subcommand)]
+    command: SuiteCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum SuiteCommand {
+    /// Run what is left of a suite, and print its table
+    Run(NameArgs),
+    /// Show the runs of a suite, and what is left
+    Plan(NameArgs),
+}
+
+#[derive(Args, Debug)]
+struct NameArgs {
+    /// File of configs/suites, without .toml
+    suite: String,
+    #[command(flatten)]
+    site: SiteFlags,
+}
+
+pub fn suite(registry: &Registry, args: SuiteArgs) -> Outcome {
+    match args.command {
+        SuiteCommand::Run(args) => {
+            let ground = args.site.ground()?;
+            let suite = Suite::load(&ground.library, &args.suite)?;
+            catch_ctrl_c()?;
+            let records = run(&suite, &ground, &ground.site(registry))?;
+            println!("{}", super::table::show(&ground.library, &suite.table, &records)?);
+            Ok(())
+        }
+        SuiteCommand::Plan(args) => {
+            let ground = args.site.ground()?;
+            let suite = Suite::load(&ground.library, &args.suite)?;
+            plan(&suite, &ground.site(registry))
+        }
+    }
+}
+
+/// Runs a suite to its end and says so, run by run.
+pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>, Failure> {
+    let (began, total) = (Instant::now(), suite.items().len());
+    let begin = |i: usize, item: &crate::suite::Item| {
+        ground.screen().clear();
+        ground.screen().say(&format!(
+            "[{}/{total}, {}] {}",
+            i + 1,
+            duration(began.elapsed()),
+            item.title()
+        ));
+    };
+    let records = suite.run(site, &begin);
+    ground.screen().clear();
+    match records {
+        Ok(records) if records.len() == total && records.iter().all(|r| r.status == Status::Finished) => {
+            let scored: Vec<String> = records
+                .iter()
+                .filter(|record| !record.scores.is_empty())
+                .map(|record| format!("{}: {}", record.id, describe(&record.scores)))
+                .collect();
+            scored.iter().for_each(|line| ground.screen().say(line));
+            Ok(records)
+        }
+        Ok(records) => {
+            let done = records.iter().filter(|r| r.status == Status::Finished).count();
+            Err(Failure::Run(anyhow!("stopped after {done} of {total} runs; the same command goes on")))
+        }
+        Err(_) if site.control.stopped() => {
+            Err(Failure::Run(anyhow!("stopped; the same command goes on")))
+        }
+        Err(error) => Err(Failure::Run(error)),
+    }
+}
+
+fn plan(suite: &Suite, site: &Site) -> Outcome {
+    let planned = suite.plan(site)?;
+    println!("{}: {} runs", suite.title, planned.len());
+    let (mut left, mut unknown) = (0, false);
+    for (item, standing, images) in &planned {
+        let shown = match standing {
+            Standing::Done { .. } => "done",
+            Standing::Interrupted { .. } => "goes on",
+            Standing::Todo => "to do",
+            Standing::Waits => "waits",
+        };
+        if !matches!(standing, Standing::Done { .. }) {
+            left += images.unwrap_or(0);
+            unknown |= images.is_none();
+        }
+        let images = images.map_or("data not there".into(), |n| format!("{n} images"));
+        println!("{shown:>8}  {:<80} {images}", item.title());
+    }
+    // Runs that are done tell the speed.
+    let rates: Vec<f64> = site
+        .store
+        .records()?
+        .iter()
+        .map(|record| record.throughput.images_per_second)
+        .filter(|rate| *rate > 0.)
+        .collect();
+    let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let more = if unknown { ", and runs whose data is not there" } else { "" };
+    print!("left: {left} images of training{more}");
+    if mean > 0. && left > 0 {
+        let eta = Duration::from_secs_f64(left as f64 / mean);
+        print!(", about {} at the mean speed of the runs so far", duration(eta));
+    }
+    println!();
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! `bench task list|show|check`.
+
+use super::Outcome;
+use super::flags::{Include, bench_data};
+use crate::config::{Choice, Library, Stage};
+use crate::data::{Dataset, DatasetInfo};
+use crate::record::{Reference, Score};
+use crate::registry::{Registry, manifest};
+use crate::task::Manifest;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+
+#[derive(Args, Debug)]
+pub struct TaskArgs {
+    #[command(subcommand)]
+    command: TaskCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum TaskCommand {
+    /// All tasks in a line each
+    List(Include),
+    /// Protocol, data and published numbers of a task
+    Show {
+        task: String,
+        #[command(flatten)]
+        include: Include,
+    },
+    /// Check manifests, recipes, published numbers and (where the data is there) annotations
+    Check {
+        /// The task to check
+        #[arg(required_unless_present = "all")]
+        task: Option<String>,
+        /// All tasks, and all recipes, suites, tables and data sets
+        #[arg(long, conflicts_with = "task")]
+        all: bool,
+        #[command(flatten)]
+        include: Include,
+    },
+}
+
+pub fn task(registry: &Registry, args: TaskArgs) -> Outcome {
+    match args.command {
+        TaskCommand::List(include) => list(&include.library()?)?,
+        TaskCommand::Show { task, include } => show(&include.library()?, &task)?,
+        TaskCommand::Check { task, include, .. } => {
+            let library = include.library()?;
+            let names = match task {
+                Some(name) => vec![name],
+                None => {
+                    check_files(&library)?;
+                    library.list("tasks")
+                }
+            };
+            for name in names {
+                println!("{}", check(registry, &library, &name)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(library: &Library) -> Result<()> {
+    for name in library.list("tasks") {
+        let Manifest { kind, dataset, primary, recipe, .. } = manifest(library, &name)?;
+        println!("{name:<24} {kind:<16} data {dataset:<18} primary {primary:<6} recipe {recipe}");
+    }
+    Ok(())
+}
+
+fn show(library: &Library, name: &str) -> Result<()> {
+    let found = manifest(library, name)?;
+    println!("{}", toml::to_string(&found)?.trim_end());
+    let references = Reference::all(library)?;
+    let references: Vec<&Reference> = references.iter().filter(|r| r.task == name).collect();
+    println!("\n# published numbers: {}", references.len());
+    for r in references {
+        let variant = if r.variant.is_empty() { String::new() } else { format!(", {}", r.variant) };
+        println!(
+            "# {:<10} {:<18} {:<22} {} = {}{variant} ({}, {})",
+            r.model, r.init, r.recipe, r.score, r.value, r.source, r.place
+        );
+    }
+    Ok(())
+}
+
+/// Checks one task; returns a line about it.
+fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
+    let task_manifest = manifest(library, name)?;
+    let context = || format!("task `{name}`");
+    let dataset = Dataset::load(library, &task_manifest.dataset).with_context(context)?;
+    for split in [Some(&task_manifest.splits.train), Some(&task_manifest.splits.eval), task_manifest.splits.pretrain.as_ref()] {
+        let Some(split) = split else { continue };
+        let known: Vec<String> = dataset.splits.keys().cloned().collect();
+        ensure!(
+            known.contains(split),
+            "task `{name}`: data set `{}` has no split `{split}`; it has: {}",
+            dataset.name,
+            known.join(", ")
+        );
+    }
+    let choice = Choice { library, overrides: &[] };
+    let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, "").with_context(context)?;
+    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
+    let root = dataset.root(None, bench_data().as_deref());
+    let Ok(root) = root else {
+        // Without the data, two classes stand for all.
+        let classes = vec!["a".to_string(), "b".into()];
+        let info = DatasetInfo { name: dataset.name.clone(), version: dataset.version.clone(), classes };
+        registry.task(&task_manifest, &training, &info)?;
+        return Ok(format!("{name}: manifest, recipe and options in order (data not there, not checked)"));
+    };
+    let index = dataset.index(&root, &task_manifest.splits.eval)?;
+    let task = registry.task(&task_manifest, &training, &dataset.info(&index))?;
+    let scores = task.perfect(&index.entries).with_context(context)?;
+    let best: Option<Score> = scores.get(&task_manifest.primary);
+    let Some(best) = best else { bail!("task `{name}`: no primary score") };
+    Ok(format!(
+        "{name}: in order; a perfect prediction of {} images scores {} = {}",
+        index.entries.len(),
+        task_manifest.primary,
+        best.value
+    ))
+}
+
+/// Parses every file of the library.
+fn check_files(library: &Library) -> Result<()> {
+    let choice = Choice { library, overrides: &[] };
+    let mut count = 0;
+    for model in library.list("configs/models") {
+        choice.model(&model, None)?;
+        count += 1;
+    }
+    for stage in [Stage::Pretrain, Stage::Transfer] {
+        for recipe in library.list(&format!("configs/{}", stage.as_str())) {
+            let recipe = choice.recipe(stage, &recipe, "")?;
+            if let Some(model) = &recipe.default_model {
+                choice.model(model, None)?;
+            }
+            count += 1;
+        }
+    }
+    for suite in library.list("configs/suites") {
+        crate::suite::Suite::load(library, &suite)?;
+        count += 1;
+    }
+    for table in library.list("configs/tables") {
+        crate::record::table::TableSpec::load(library, &table)?;
+        count += 1;
+    }
+    for dataset in library.list("datasets") {
+        Dataset::load(library, &dataset)?;
+        count += 1;
+    }
+    count += Reference::all(library)?.len();
+    println!("models, recipes, suites, tables, data sets, published numbers: {count} in order");
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Mixup (arXiv:1710.09412) and cutmix (arXiv:1905.04899) of a batch with its reverse, as timm's `Mixup` in mode `batch`.
+//!
+//! Deviation: a batch of odd size is allowed; its middle sample mixes with itself.
+
+use crate::rng::Rng;
+use candle_core::{Result, Tensor};
+use rand::Rng as _;
+use rand_distr::{Beta, Distribution};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How samples are mixed. An α of 0 switches its method off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mix {
+    /// α of mixup's Beta(α, α).
+    #[serde(default)]
+    pub mixup: f64,
+    /// α of cutmix's.
+    #[serde(default)]
+    pub cutmix: f64,
+    /// Probability that a batch is mixed.
+    #[serde(default = "one")]
+    pub prob: f64,
+    /// Probability of cutmix where both are on.
+    #[serde(default = "half")]
+    pub switch_prob: f64,
+}
+
+fn one() -> f64 {
+    1.
+}
+fn half() -> f64 {
+    0.5
+}
+
+/// What is done to one batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Draw {
+    Nothing,
+    Mixup { lambda: f64 },
+    /// Rows `y` and columns `x` come from the partner.
+    Cutmix { y: (usize, usize), x: (usize, usize) },
+}
+
+impl Mix {
+    fn draw(&self, (height, width): (usize, usize), rng: &mut Rng) -> Result<Draw> {
+        if rng.random::<f64>() >= self.prob || (self.mixup <= 0. && self.cutmix <= 0.) {
+            return Ok(Draw::Nothing);
+        }
+        let cut = match (self.mixup > 0., self.cutmix > 0.) {
+            (true, true) => rng.random::<f64>() < self.switch_prob,
+            (_, cutmix) => cutmix,
+        };
+        let alpha = if cut { self.cutmix } else { self.mixup };
+        let lambda = Beta::new(alpha, alpha).map_err(candle_core::Error::wrap)?.sample(rng);
+        if !cut {
+            return Ok(Draw::Mixup { lambda });
+        }
+        let ratio = (1. - lambda).sqrt();
+        let mut side = |length: usize| {
+            let half = (length as f64 * ratio) as usize / 2;
+            let centre = rng.random_range(0..length);
+            (centre.saturating_sub(half), (centre + half).min(length))
+        };
+        let y = side(height);
+        Ok(Draw::Cutmix { y, x: side(width) })
+    }
+}
+
+/// Mixes `images` [B, C, H, W] with their reverse order, and makes soft targets [B, `classes`] with smoothing folded in.
+pub fn mix_batch(
+    images: &Tensor,
+    labels: &[u32],
+    classes: usize,
+    smoothing: f64,
+    mix: &Mix,
+    rng: &mut Rng,
+) -> Result<(Tensor, Tensor)> {
+    let (_, _, height, width) = images.dims4()?;
+    let draw = mix.draw((height, width), rng)?;
+    apply(images, labels, classes, smoothing, draw)
+}
+
+pub(super) fn apply(
+    images: &Tensor,
+    labels: &[u32],
+    classes: usize,
+    smoothing: f64,
+    draw: Draw,
+) -> Result<(Tensor, Tensor)> {
+    let (batch, channels, height, width) = images.dims4()?;
+    let own = images.flatten_all()?.to_vec1::<f32>()?;
+    let size = channels * height * width;
+    let partner = |b: usize| &own[(batch - 1 - b) * size..(batch - b) * size];
+    let mut pixels = own.clone();
+    let lambda = match draw {
+        Draw::Nothing => 1.,
+        Draw::Mixup { lambda } => {
+            let (keep, take) = (lambda as f32, (1. - lambda) as f32);
+            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
+                image.iter_mut().zip(partner(b)).for_each(|(p, q)| *p = keep * *p + take * q);
+            }
+            lambda
+        }
+        Draw::Cutmix { y, x } => {
+            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
+                for c in 0..channels {
+                    for row in y.0..y.1 {
+                        let at = (c * height + row) * width;
+                        image[at + x.0..at + x.1].copy_from_slice(&partner(b)[at + x.0..at + x.1]);
+                    }
+                }
+            }
+            1. - ((y.1 - y.0) * (x.1 - x.0)) as f64 / (height * width) as f64
+        }
+    };
+    let (off, on) = (smoothing / classes as f64, 1. - smoothing + smoothing / classes as f64);
+    let mut targets = vec![off as f32; batch * classes];
+    for (b, row) in targets.chunks_exact_mut(classes).enumerate() {
+        let (mine, other) = (labels[b] as usize, labels[batch - 1 - b] as usize);
+        let weight = |k: usize, label: usize| if k == label { on } else { off };
+        for k in [mine, other] {
+            row[k] = (lambda * weight(k, mine) + (1. - lambda) * weight(k, other)) as f32;
+        }
+    }
+    let images = match draw {
+        Draw::Nothing => images.clone(),
+        _ => Tensor::from_vec(pixels, images.shape(), images.device())?,
+    };
+    Ok((images, Tensor::from_vec(targets, (batch, classes), images.device())?))
+}

@@ -1,0 +1,160 @@
+//! From a request to a finished run: resolve it, take its folder, run it, and leave the record.
+//!
+//! Everything that can be wrong with a request is found in [`prepare`], before anything is written; what fails
+//! afterwards is a failed run, and its record says so.
+
+mod prepare;
+mod request;
+
+pub use prepare::{Data, Prepared, Start, index, prepare};
+pub use request::{Request, Resolved, find_weights, resolve};
+
+use crate::config::Library;
+use crate::engine::{Control, Job, Outcome, pretrain};
+use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
+use crate::registry::Registry;
+use anyhow::Result;
+use candle_core::Device;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Where runs take place: what does not depend on the request.
+pub struct Site<'a> {
+    pub registry: &'a Registry,
+    pub library: &'a Library,
+    pub store: &'a Store,
+    /// `$BENCH_DATA`.
+    pub bench_data: Option<PathBuf>,
+    pub device: Device,
+    /// As in records: `cpu`.
+    pub device_name: String,
+    /// Loader threads.
+    pub workers: usize,
+    /// The exact command line.
+    pub command: String,
+    pub control: Control<'a>,
+}
+
+impl Site<'_> {
+    fn environment(&self) -> Environment {
+        Environment {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("BENCH_COMMIT").map(String::from),
+            dirty: env!("BENCH_DIRTY") == "true",
+            device: self.device_name.clone(),
+            dtype: "f32".into(),
+            world_size: 1,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+impl Prepared {
+    /// Runs to the end (or to a request to stop), and writes the record either way.
+    pub fn run(self, site: &Site, max_steps: Option<usize>) -> Result<RunRecord> {
+        let began = Instant::now();
+        let mut record = self.first_record(site)?;
+        self.folder.write_record(&record)?; // a killed run is found as interrupted
+        let job = Job {
+            config: &self.config,
+            train: self.train.clone(),
+            eval: self.eval.clone(),
+            eval_ops: self.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
+            init: self.init.as_deref(),
+            device: &site.device,
+            workers: site.workers,
+            resume: self.resume,
+            max_steps,
+            control: &site.control,
+        };
+        let result = match &self.task {
+            Some(task) => task.transfer(&job, &self.folder),
+            None => pretrain(&job, &self.folder),
+        };
+        let wall = self.earlier_seconds + began.elapsed().as_secs_f64();
+        record.throughput.wall_seconds = wall;
+        record.throughput.peak_memory_mb = peak_memory_mb();
+        match result {
+            Ok(outcome) => {
+                fill(&mut record, outcome);
+                self.folder.write_record(&record)?;
+                if record.status == Status::Finished {
+                    let _ = std::fs::remove_file(self.folder.state()); // there may be none
+                }
+                Ok(record)
+            }
+            Err(error) => {
+                if !site.control.stopped() {
+                    record.status = Status::Failed;
+                    record.error = Some(format!("{error:#}"));
+                }
+                // A disk that is full must not hide the error that came first.
+                let _ = self.folder.write_record(&record);
+                Err(error)
+            }
+        }
+    }
+
+    fn first_record(&self, site: &Site) -> Result<RunRecord> {
+        let run = &self.config.run;
+        let named = |name: &str| self.manifest.as_ref().map(|_| name.to_string());
+        Ok(RunRecord {
+            schema: RunRecord::SCHEMA,
+            id: self.folder.id(),
+            stage: run.stage.as_str().into(),
+            command: site.command.clone(),
+            task: run.task.clone(),
+            task_version: self.manifest.as_ref().map(|manifest| manifest.version),
+            task_hash: self.task_hash.clone(),
+            dataset: run.dataset.clone(),
+            dataset_fingerprint: self.fingerprint.clone(),
+            model: run.model.clone(),
+            recipe: run.recipe.clone(),
+            config_hash: self.config.hash()?,
+            overrides: run.overrides.clone(),
+            seed: run.seed,
+            init: InitRecord {
+                source: run.init.clone(),
+                label: run.init_label.clone(),
+                hash: run.init_hash.clone(),
+                run: self.init_run.clone(),
+            },
+            environment: site.environment(),
+            throughput: Throughput::default(),
+            steps_planned: 0,
+            steps_done: 0,
+            skipped: 0,
+            primary: self.task.as_ref().and_then(|task| named(task.primary().name)),
+            scores: Scores::default(),
+            losses: Default::default(),
+            status: Status::Interrupted,
+            error: None,
+            notes: vec![],
+        })
+    }
+}
+
+fn fill(record: &mut RunRecord, outcome: Outcome) {
+    record.status = outcome.status;
+    record.steps_planned = outcome.steps_planned as u64;
+    record.steps_done = outcome.steps_done as u64;
+    record.skipped = outcome.skipped;
+    record.scores = outcome.scores;
+    record.losses = outcome.losses;
+    record.notes = outcome.notes;
+    let seconds = outcome.training.as_secs_f64();
+    if seconds > 0. {
+        record.throughput.images_per_second = outcome.images as f64 / seconds;
+    }
+}
+
+/// Largest resident set of this process so far, in MiB, where the system tells.
+fn peak_memory_mb() -> Option<f64> {
+    // SAFETY: `getrusage` fills the struct that it is given; a zeroed one is a valid value.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::getrusage(libc::RUSAGE_SELF, &mut usage) == 0).then_some(usage)?
+    };
+    let unit = if cfg!(target_os = "macos") { 1024. * 1024. } else { 1024. };
+    Some(usage.ru_maxrss as f64 / unit)
+}

@@ -1,0 +1,152 @@
+//! The checks before a run: data there and readable as the task wants it, folder free. Nothing is written before
+//! the last of them has passed.
+
+use super::{Request, Resolved, Site, resolve};
+use crate::config::{RunConfig, Stage, read};
+use crate::data::{Dataset, DatasetInfo, Entry};
+use crate::record::{RunFolder, RunRecord, Status, write_atomic};
+use crate::registry::AnyTask;
+use crate::task::Manifest;
+use anyhow::{Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A run that can start, in a folder that it holds.
+pub struct Prepared {
+    pub config: RunConfig,
+    pub manifest: Option<Manifest>,
+    pub task: Option<AnyTask>,
+    pub task_hash: Option<String>,
+    pub train: Arc<Vec<Entry>>,
+    pub eval: Arc<Vec<Entry>>,
+    pub fingerprint: String,
+    pub init: Option<PathBuf>,
+    pub init_run: Option<String>,
+    pub folder: RunFolder,
+    pub resume: bool,
+    /// Time spent on this run before.
+    pub earlier_seconds: f64,
+}
+
+/// What a request comes to.
+pub enum Start {
+    Ready(Box<Prepared>),
+    /// A finished run of the same configuration.
+    Done(Box<RunRecord>),
+}
+
+/// The data of a run.
+pub struct Data {
+    pub task: Option<AnyTask>,
+    pub train: Arc<Vec<Entry>>,
+    pub eval: Arc<Vec<Entry>>,
+}
+
+/// Finds and reads the index of the data, and makes the task that reads it.
+pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
+    let Resolved { config, manifest, dataset, .. } = resolved;
+    let root = dataset.root(config.run.data.as_deref(), site.bench_data.as_deref())?;
+    let train = dataset.index(&root, &config.run.split)?;
+    let Some(manifest) = manifest else {
+        return Ok(Data { task: None, train: Arc::new(train.entries), eval: Arc::default() });
+    };
+    let info = dataset.info(&train);
+    let task = task(site, config, manifest, &info)?;
+    let eval = dataset.index(&root, &manifest.splits.eval)?;
+    let found = dataset.info(&eval);
+    ensure!(
+        info.classes == found.classes,
+        "data set `{}`: the classes of split `{}` are not those of `{}`",
+        dataset.name,
+        manifest.splits.eval,
+        config.run.split
+    );
+    Ok(Data { task: Some(task), train: Arc::new(train.entries), eval: Arc::new(eval.entries) })
+}
+
+fn task(site: &Site, config: &RunConfig, manifest: &Manifest, info: &DatasetInfo) -> Result<AnyTask> {
+    let training = config.recipe.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default();
+    site.registry.task(manifest, &training, info)
+}
+
+/// Resolves and checks a request, and takes the folder of the run. Writes `config.toml`.
+///
+/// # Errors
+/// Everything that is wrong with a request: the exit code of the program is then 2.
+pub fn prepare(
+    site: &Site,
+    stage: Stage,
+    request: &Request,
+    out: Option<&Path>,
+    resume: bool,
+    tell: &dyn Fn(&str),
+) -> Result<Start> {
+    let resolved = resolve(site, stage, request)?;
+    resolved.notes.iter().for_each(|note| tell(note));
+    let hash = resolved.config.hash()?;
+    let path = match out {
+        Some(path) => path.to_path_buf(),
+        None => site.store.path(&resolved.config.id()?),
+    };
+    if let Some(record) = earlier(&path, &hash)?
+        && record.status == Status::Finished
+    {
+        return Ok(Start::Done(Box::new(record)));
+    }
+    let data = index(site, &resolved)?;
+    // The loop would refuse too, but only after the folder is taken.
+    crate::engine::Plan::new(&resolved.config.recipe, data.train.len())?;
+    let exists = path.join("config.toml").is_file();
+    let folder = match (exists, resume) {
+        (true, true) => RunFolder::open(&path)?,
+        (true, false) => bail!(
+            "an unfinished run of this configuration lies in `{}`; continue it with --resume, or choose another \
+             folder with --out",
+            path.display()
+        ),
+        (false, _) => RunFolder::create(&path)?,
+    };
+    let earlier_seconds = match folder.read_record() {
+        Ok(record) if exists => record.throughput.wall_seconds,
+        _ => 0.,
+    };
+    if !exists {
+        write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
+    }
+    let fingerprint = Dataset::fingerprint(&[data.train.as_slice(), data.eval.as_slice()].concat());
+    let task_hash = match &resolved.manifest {
+        Some(manifest) => {
+            let (text, _) = site.library.text(&format!("tasks/{}/task.toml", manifest.name))?;
+            Some(blake3::hash(text.as_bytes()).to_hex().to_string())
+        }
+        None => None,
+    };
+    Ok(Start::Ready(Box::new(Prepared {
+        config: resolved.config,
+        manifest: resolved.manifest,
+        task: data.task,
+        task_hash,
+        train: data.train,
+        eval: data.eval,
+        fingerprint,
+        init: resolved.init,
+        init_run: resolved.init_run,
+        folder,
+        resume,
+        earlier_seconds,
+    })))
+}
+
+/// The record of the run in `path`, where there is one; a run of another configuration is an error.
+fn earlier(path: &Path, hash: &str) -> Result<Option<RunRecord>> {
+    let folder = RunFolder::at(path);
+    if folder.config().is_file() {
+        let config: RunConfig = read(&folder.config())?;
+        ensure!(
+            config.hash()? == hash,
+            "`{}` holds another run; choose another folder with --out",
+            path.display()
+        );
+    }
+    Ok(if folder.record().is_file() { Some(folder.read_record()?) } else { None })
+}

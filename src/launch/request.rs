@@ -1,0 +1,301 @@
+//! What is asked for, and what it resolves to: defaults are chosen here, in one place.
+
+use super::Site;
+use crate::config::{Choice, ConfigError, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
+use crate::data::Dataset;
+use crate::record::{RunFolder, Status};
+use crate::registry::manifest;
+use crate::task::Manifest;
+use crate::weights::{Guess, WeightFile};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+/// Pre-trains on this data set when nothing else is said.
+const DATASET: &str = "imagenet";
+/// Pre-trains by this recipe when nothing else is said.
+const PRETRAIN_RECIPE: &str = "mae_800";
+/// The model when neither the recipe nor the initial weights name one.
+const MODEL: &str = "vit_b16";
+/// `dataset` of a run on a folder of images that has no manifest.
+const FOLDER: &str = "folder";
+
+/// What the flags of the command line, or a line of a suite, ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A resolved configuration to repeat; everything else but `data` is then taken from it.
+    pub config: Option<PathBuf>,
+    pub task: Option<String>,
+    pub dataset: Option<String>,
+    pub model: Option<String>,
+    pub recipe: Option<String>,
+    /// `scratch`, a run id or folder, or a weights file.
+    pub init: Option<String>,
+    /// Root of the data set.
+    pub data: Option<PathBuf>,
+    pub seed: u64,
+    pub set: Vec<String>,
+}
+
+/// A request with every choice made.
+pub struct Resolved {
+    pub config: RunConfig,
+    pub manifest: Option<Manifest>,
+    pub dataset: Dataset,
+    /// The file of initial weights.
+    pub init: Option<PathBuf>,
+    /// The run that made it.
+    pub init_run: Option<String>,
+    /// Choices made for the user, worth a line on the screen.
+    pub notes: Vec<String>,
+}
+
+/// Makes every choice that the request leaves open. Reads no data.
+pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved> {
+    if let Some(path) = &request.config {
+        return repeat(site, stage, request, path);
+    }
+    let mut notes = vec![];
+    let manifest = request.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
+    ensure!(manifest.is_some() || stage == Stage::Pretrain, "which task? Give --task; `bench task list` shows them");
+    let (dataset, split) = dataset(site, stage, request, manifest.as_ref())?;
+    let recipe = match (&request.recipe, &manifest, stage) {
+        (Some(recipe), ..) => recipe.clone(),
+        (None, Some(manifest), Stage::Transfer) => manifest.recipe.clone(),
+        _ => PRETRAIN_RECIPE.into(),
+    };
+    let init = initial(site, stage, request.init.as_deref(), &mut notes)?;
+    let choice = Choice { library: site.library, overrides: &request.set };
+    let (model_name, base) = match (&request.model, init.model()?) {
+        (Some(name), _) => (name.clone(), None),
+        (None, Some((name, model))) => (name, Some(model)),
+        (None, None) => {
+            (choice.recipe(stage, &recipe, "")?.default_model.unwrap_or_else(|| MODEL.into()), None)
+        }
+    };
+    let model = choice.model(&model_name, base.as_ref())?;
+    let config = RunConfig {
+        run: Run {
+            stage,
+            task: manifest.as_ref().filter(|_| stage == Stage::Transfer).map(|m| m.name.clone()),
+            dataset: request_name(request, &dataset),
+            split,
+            init: init.source.clone(),
+            init_hash: init.hash()?,
+            init_label: init.label.clone(),
+            seed: request.seed,
+            overrides: request.set.clone(),
+            data: request.data.clone(),
+            recipe: recipe.clone(),
+            model: model_name.clone(),
+        },
+        recipe: choice.recipe(stage, &recipe, &model_name)?,
+        model,
+    };
+    if request.recipe.is_none() || request.model.is_none() {
+        notes.push(format!("model {model_name}, recipe {recipe}"));
+    }
+    let manifest = manifest.filter(|_| stage == Stage::Transfer);
+    finish(config, manifest, dataset, init, notes)
+}
+
+fn finish(
+    config: RunConfig,
+    manifest: Option<Manifest>,
+    dataset: Dataset,
+    init: Initial,
+    notes: Vec<String>,
+) -> Result<Resolved> {
+    config.check()?;
+    if let Some(path) = &init.path {
+        fits(path, &config.run.model, &config.model)?;
+    }
+    Ok(Resolved { config, manifest, dataset, init: init.path, init_run: init.run, notes })
+}
+
+/// The run of a resolved configuration once more.
+fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
+    let mut config: RunConfig = read(path)?;
+    ensure!(
+        config.run.stage == stage,
+        "`{}` is a configuration of `bench {}`",
+        path.display(),
+        config.run.stage.as_str()
+    );
+    if request.data.is_some() {
+        config.run.data = request.data.clone();
+    }
+    let manifest = config.run.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
+    let dataset = match (config.run.dataset.as_str(), &config.run.data) {
+        (FOLDER, Some(path)) => Dataset::from_folder(path)?,
+        (name, _) => Dataset::load(site.library, name)?,
+    };
+    let mut init = Initial::scratch();
+    if config.run.init != SCRATCH {
+        init = find(site, &config.run.init)?;
+        ensure!(
+            init.hash()? == config.run.init_hash,
+            "`{}` has changed since `{}` was written: other initial weights",
+            config.run.init,
+            path.display()
+        );
+    }
+    finish(config, manifest, dataset, init, vec![])
+}
+
+/// The data set and the split to train on.
+fn dataset(
+    site: &Site,
+    stage: Stage,
+    request: &Request,
+    manifest: Option<&Manifest>,
+) -> Result<(Dataset, String)> {
+    let name = match (&request.dataset, manifest) {
+        (Some(_), Some(_)) => bail!("--task and --dataset both name data: give one of them"),
+        (Some(name), None) => name.clone(),
+        (None, Some(manifest)) => manifest.dataset.clone(),
+        (None, None) => match &request.data {
+            Some(path) => return Ok((Dataset::from_folder(path)?, "train".into())),
+            None => DATASET.into(),
+        },
+    };
+    let dataset = Dataset::load(site.library, &name)?;
+    let split = match (stage, manifest) {
+        (Stage::Transfer, Some(manifest)) => manifest.splits.train.clone(),
+        (_, Some(Manifest { splits, .. })) if splits.pretrain.is_some() => {
+            splits.pretrain.clone().unwrap_or_default()
+        }
+        _ if dataset.splits.contains_key("pretrain") => "pretrain".into(),
+        _ => "train".into(),
+    };
+    Ok((dataset, split))
+}
+
+fn request_name(request: &Request, dataset: &Dataset) -> String {
+    let folder = request.dataset.is_none() && request.task.is_none() && request.data.is_some();
+    if folder { FOLDER.into() } else { dataset.name.clone() }
+}
+
+/// Initial weights.
+struct Initial {
+    source: String,
+    label: String,
+    path: Option<PathBuf>,
+    run: Option<String>,
+    /// Configuration of the run that made them.
+    config: Option<PathBuf>,
+}
+
+impl Initial {
+    fn scratch() -> Self {
+        Self { source: SCRATCH.into(), label: SCRATCH.into(), path: None, run: None, config: None }
+    }
+
+    fn of_run(folder: &RunFolder, source: String) -> Result<Self> {
+        let id = folder.id();
+        let config: RunConfig = read(&folder.config())?;
+        ensure!(
+            folder.weights().is_file(),
+            "run `{id}` has no weights yet (`{}`); finish it first",
+            folder.weights().display()
+        );
+        Ok(Self {
+            source,
+            label: config.run.recipe,
+            path: Some(folder.weights()),
+            run: Some(id),
+            config: Some(folder.config()),
+        })
+    }
+
+    fn hash(&self) -> Result<Option<String>> {
+        Ok(self.path.as_ref().map(|path| WeightFile::open(path)?.hash()).transpose()?)
+    }
+
+    /// Name and sizes of the model that the weights belong to, where they say so.
+    fn model(&self) -> Result<Option<(String, ModelConfig)>> {
+        if let Some(path) = &self.config {
+            let config: RunConfig = read(path)?;
+            return Ok(Some((config.run.model, config.model)));
+        }
+        let Some(path) = &self.path else { return Ok(None) };
+        let file = WeightFile::open(path)?;
+        let notes = file.metadata();
+        match (notes.get("bench.model_name"), notes.get("bench.model")) {
+            (Some(name), Some(text)) => {
+                Ok(Some((name.clone(), crate::config::parse(text, path.display())?)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The weights that `--init` names, or the obvious ones.
+fn initial(site: &Site, stage: Stage, init: Option<&str>, notes: &mut Vec<String>) -> Result<Initial> {
+    match (init, stage) {
+        (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(Initial::scratch()),
+        (Some(name), _) => find(site, name),
+        (None, Stage::Transfer) => {
+            let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
+            let Some(record) = newest else {
+                bail!(
+                    "which weights? There is no finished pre-training run in `{}`. Give --init scratch, a run, or a \
+                     weights file, or run `bench pretrain` first",
+                    site.store.root().display()
+                )
+            };
+            notes.push(format!("--init {}: the newest finished pre-training run", record.id));
+            Initial::of_run(&site.store.find(&record.id)?, record.id)
+        }
+    }
+}
+
+/// The weights file that a run id, a run's folder or a path names.
+pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
+    find(site, name)?.path.with_context(|| format!("`{name}` has no weights"))
+}
+
+fn find(site: &Site, name: &str) -> Result<Initial> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        let folder = RunFolder::at(path);
+        ensure!(folder.config().is_file(), "--init {name}: the folder is not that of a run (no config.toml)");
+        return Initial::of_run(&folder, name.into());
+    }
+    if path.is_file() {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
+        return Ok(Initial {
+            source: name.into(),
+            label: stem,
+            path: Some(path.into()),
+            run: WeightFile::open(path)?.metadata().get("bench.run").cloned(),
+            config: None,
+        });
+    }
+    let folder = site.store.find(name).map_err(|e| {
+        ConfigError::new(format!("--init {name}"), format!("neither `scratch`, nor a file or folder, nor a run: {e}"))
+    })?;
+    if folder.record().is_file() {
+        let record = folder.read_record()?;
+        let usable = matches!(record.status, Status::Finished | Status::Truncated);
+        ensure!(usable, "run `{}` is not finished; continue it with --resume", record.id);
+    }
+    Initial::of_run(&folder, folder.id())
+}
+
+/// Compares the sizes that the names in a file reveal with those of the model.
+fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
+    let file = WeightFile::open(path)?;
+    let Some(guess) = Guess::of(file.entries()) else { return Ok(()) }; // loading says what they are
+    let found = (guess.width, guess.depth, guess.patch, guess.channels);
+    let expected = (model.width, model.depth, model.patch, model.channels);
+    ensure!(
+        found == expected,
+        "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels",
+        path.display(),
+        model.width,
+        model.depth,
+        model.patch,
+        model.channels
+    );
+    Ok(())
+}
