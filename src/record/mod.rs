@@ -2,6 +2,7 @@
 
 mod atomic;
 mod folder;
+mod reference;
 pub mod render;
 mod run;
 mod store;
@@ -9,6 +10,7 @@ pub mod table;
 
 pub use atomic::write_atomic;
 pub use folder::{RunFolder, StoreError, read_record};
+pub use reference::Reference;
 pub use run::{
     Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
 };
