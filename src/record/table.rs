@@ -19,11 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[non_exhaustive]
 pub enum TableError {
     #[error(
-        "column `{column}`: runs `{}` and `{}` would share a cell, but differ in {key} (`{}`, `{}`); \
-         add `{key}` to `rows`, to the filter or to the column's `where`",
-        runs[0], runs[1], values[0], values[1]
+        "column `{column}`: runs {runs} would share a cell, but differ in {key} ({values}); \
+         add `{key}` to `rows`, to the filter or to the column's `where`"
     )]
-    Mixed { column: String, key: &'static str, runs: [String; 2], values: [String; 2] },
+    Mixed { column: String, key: &'static str, runs: String, values: String },
     #[error("two different records have the id `{id}`")]
     Duplicate { id: String },
     #[error("published table `{id}` is unknown; known: {known}")]
@@ -97,7 +96,8 @@ struct RowKey {
     keys: Vec<(usize, u64, String)>,
     variant: String,
     origin: Origin,
-    place: String,
+    /// Position in the specification's `references`, and text.
+    place: (usize, String),
 }
 
 #[derive(Clone, Debug)]
@@ -200,7 +200,7 @@ fn measured_rows(
             keys: spec.rows.iter().map(|key| sortable(spec, *key, &key.of_run(run))).collect(),
             variant: variant.join(" "),
             origin: Origin::Ours,
-            place: String::new(),
+            place: Default::default(),
         };
         let cells = rows.entry(key).or_insert_with(|| vec![vec![]; spec.columns.len()]);
         for (cell, column) in cells.iter_mut().zip(&spec.columns) {
@@ -225,7 +225,8 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
             return Err(TableError::UnknownReference { id: id.clone(), known });
         }
     }
-    for reference in references.iter().filter(|r| spec.references.contains(&r.id)) {
+    for reference in references {
+        let Some(rank) = spec.references.iter().position(|id| *id == reference.id) else { continue };
         for (i, column) in spec.columns.iter().enumerate() {
             let shown = column.score.as_ref() == Some(&reference.score)
                 && spec.filter.allows_reference(reference)
@@ -238,7 +239,7 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
                 keys: spec.rows.iter().map(text).collect(),
                 variant: reference.variant.clone(),
                 origin: Origin::Published,
-                place: format!("{}, {}", reference.source, reference.place),
+                place: (rank, format!("{}, {}", reference.source, reference.place)),
             };
             let cells = rows.entry(key).or_insert_with(|| vec![Draft::default(); spec.columns.len()]);
             if let Some(other) = &cells[i].value {
@@ -313,7 +314,8 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
             Origin::Published => "published",
         };
         keys.extend(published.then(|| origin.to_string()));
-        let marks = if row.key.place.is_empty() { vec![] } else { vec![mark(&row.key.place)] };
+        let (_, place) = &row.key.place;
+        let marks = if place.is_empty() { vec![] } else { vec![mark(place)] };
         let cells = row.cells.iter().map(|cell| Cell {
             value: cell.value.clone(),
             marks: BTreeSet::from_iter(cell.notes.iter().map(&mut mark)).into_iter().collect(),

@@ -115,8 +115,8 @@ fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
                 return Err(TableError::Mixed {
                     column: column.title.clone(),
                     key: key.name(),
-                    runs: [pair[0].id.clone(), pair[1].id.clone()],
-                    values,
+                    runs: format!("`{}` and `{}`", pair[0].id, pair[1].id),
+                    values: format!("`{}`, `{}`", values[0], values[1]),
                 });
             }
         }
