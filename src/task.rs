@@ -104,3 +104,22 @@ pub struct Splits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+    use crate::config::{Library, parse};
+
+    #[test]
+    fn every_built_in_manifest_parses_and_bears_the_name_of_its_folder() {
+        let library = Library::default();
+        let tasks = library.list("tasks");
+        assert!(tasks.len() >= 7, "{tasks:?}");
+        for task in tasks {
+            let (text, origin) = library.text(&format!("tasks/{task}/task.toml")).unwrap();
+            let manifest: Manifest = parse(&text, origin).unwrap();
+            assert_eq!(manifest.name, task);
+            assert!(!manifest.eval.is_empty(), "{task}: a protocol");
+        }
+    }
+}

@@ -1,12 +1,17 @@
 //! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
 
 mod atomic;
+mod folder;
+mod reference;
 pub mod render;
 mod run;
 mod store;
 pub mod table;
 
 pub use atomic::write_atomic;
+pub use folder::{RunFolder, StoreError, read_record};
+pub use reference::Reference;
 pub use run::{
     Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
 };
+pub use store::Store;

@@ -164,3 +164,46 @@ pub struct RunRecord {
 impl RunRecord {
     pub const SCHEMA: u32 = 1;
 }
+
+/// A finished transfer run, for the tests of this module tree.
+#[cfg(test)]
+pub(super) fn sample(id: &str) -> RunRecord {
+    let mut scores = Scores::default();
+    scores.insert("top1", 50., Some(0.5));
+    RunRecord {
+        schema: RunRecord::SCHEMA,
+        id: id.into(),
+        stage: "transfer".into(),
+        command: "bench transfer --task tiny --recipe finetune".into(),
+        task: Some("tiny".into()),
+        task_version: Some(1),
+        task_hash: Some("aa".into()),
+        dataset: "tiny".into(),
+        dataset_fingerprint: "f1f1".into(),
+        model: "vit_b16".into(),
+        recipe: "finetune".into(),
+        config_hash: "cc".into(),
+        overrides: vec![],
+        seed: 0,
+        init: InitRecord { source: "scratch".into(), label: "scratch".into(), hash: None, run: None },
+        environment: Environment {
+            version: "0.1.0".into(),
+            commit: Some("0123456789ab".into()),
+            dirty: false,
+            device: "cpu".into(),
+            dtype: "f32".into(),
+            world_size: 1,
+            threads: 1,
+        },
+        throughput: Throughput::default(),
+        steps_planned: 10,
+        steps_done: 10,
+        skipped: 0,
+        primary: Some("top1".into()),
+        scores,
+        losses: BTreeMap::new(),
+        status: Status::Finished,
+        error: None,
+        notes: vec![],
+    }
+}

@@ -1,1 +1,251 @@
-//! In work.
+//! [`Store`]: the folder `runs/`, read without locks, and the records committed below `tasks/`.
+//!
+//! A record that cannot be read is an error that names its file: no run is skipped in silence.
+
+use super::{RunFolder, RunRecord, Status, StoreError, read_record};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where runs lie.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// A store at `root` (`runs/`), which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the run `id` lies, or would lie.
+    pub fn path(&self, id: &str) -> PathBuf {
+        self.root.join(id)
+    }
+
+    /// Ids of all runs, sorted: the folders with a configuration or a record.
+    pub fn ids(&self) -> Result<Vec<String>, StoreError> {
+        let ids = list(&self.root)?.into_iter().filter_map(|path| {
+            let run = RunFolder::at(&path);
+            (run.config().is_file() || run.record().is_file()).then(|| run.id())
+        });
+        Ok(ids.collect())
+    }
+
+    /// The run with this id, or the only one whose id begins so. Open for reading.
+    ///
+    /// # Errors
+    /// An unknown id names near misses; an ambiguous prefix lists what it could mean.
+    pub fn find(&self, id_or_prefix: &str) -> Result<RunFolder, StoreError> {
+        let ids = self.ids()?;
+        if ids.iter().any(|id| id == id_or_prefix) {
+            return Ok(RunFolder::at(self.path(id_or_prefix)));
+        }
+        let matches: Vec<_> = ids.iter().filter(|id| id.starts_with(id_or_prefix)).cloned().collect();
+        match matches.as_slice() {
+            [id] => Ok(RunFolder::at(self.path(id))),
+            [] => Err(StoreError::Unknown {
+                id: id_or_prefix.into(),
+                root: self.root.clone(),
+                known: near_misses(id_or_prefix, &ids),
+            }),
+            several => Err(StoreError::Ambiguous {
+                prefix: id_or_prefix.into(),
+                root: self.root.clone(),
+                matches: several.join(", "),
+            }),
+        }
+    }
+
+    /// The records of all runs that have one, sorted by id.
+    ///
+    /// # Errors
+    /// A record that cannot be read, or that lies in the folder of another run (a copy would count twice).
+    pub fn records(&self) -> Result<Vec<RunRecord>, StoreError> {
+        let mut records = Vec::new();
+        for id in self.ids()? {
+            let path = RunFolder::at(self.path(&id)).record();
+            if path.is_file() {
+                let record = read_record(&path)?;
+                if record.id != id {
+                    let message = format!("the record of run `{}` lies in the folder `{id}`", record.id);
+                    return Err(StoreError::broken(&path, message));
+                }
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The finished run of `stage` that passes `filter` and whose record was written last.
+    pub fn newest_finished(
+        &self,
+        stage: &str,
+        filter: impl Fn(&RunRecord) -> bool,
+    ) -> Result<Option<RunRecord>, StoreError> {
+        let mut newest = None;
+        for record in self.records()? {
+            if record.stage != stage || record.status != Status::Finished || !filter(&record) {
+                continue;
+            }
+            let path = RunFolder::at(self.path(&record.id)).record();
+            let modified =
+                path.metadata().and_then(|m| m.modified()).map_err(StoreError::io("read", &path))?;
+            // Records come sorted by id: of two written at the same instant, the later id wins.
+            if newest.as_ref().is_none_or(|(time, _)| modified >= *time) {
+                newest = Some((modified, record));
+            }
+        }
+        Ok(newest.map(|(_, record)| record))
+    }
+
+    /// The committed records below a folder of tasks, `<tasks>/<task>/results/*.json`, sorted by id.
+    ///
+    /// # Errors
+    /// A record that cannot be read, that is of another task, or that is there twice.
+    pub fn read_committed(tasks: &Path) -> Result<Vec<RunRecord>, StoreError> {
+        let mut records: BTreeMap<String, (PathBuf, RunRecord)> = BTreeMap::new();
+        for home in list(tasks)? {
+            let task = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            for path in list(&home.join("results"))? {
+                if path.extension().is_none_or(|e| e != "json") {
+                    continue;
+                }
+                let record = read_record(&path)?;
+                if record.task.as_ref().is_some_and(|t| *t != task) {
+                    let other = record.task.unwrap_or_default();
+                    let message = format!("a record of task `{other}` among the results of `{task}`");
+                    return Err(StoreError::broken(&path, message));
+                }
+                if let Some((first, _)) = records.get(&record.id) {
+                    let message = format!("run `{}` is also in {}", record.id, first.display());
+                    return Err(StoreError::broken(&path, message));
+                }
+                records.insert(record.id.clone(), (path, record));
+            }
+        }
+        Ok(records.into_values().map(|(_, record)| record).collect())
+    }
+}
+
+/// Entries of a folder, sorted by bytes; none when it does not exist.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut paths = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
+        .map_err(StoreError::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The ids most like `id`, at most five; a count for the rest.
+fn near_misses(id: &str, ids: &[String]) -> String {
+    if ids.is_empty() {
+        return "it holds no runs".into();
+    }
+    let mut nearest: Vec<_> = ids.iter().map(|k| (strsim::damerau_levenshtein(id, k), k.as_str())).collect();
+    nearest.sort();
+    let shown: Vec<_> = nearest.iter().take(5).map(|(_, k)| *k).collect();
+    let rest = ids.len() - shown.len();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("nearest: {}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::run::sample;
+    use std::time::{Duration, SystemTime};
+
+    fn store(ids: &[&str]) -> (tempfile::TempDir, Store) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path().join("runs"));
+        for id in ids {
+            RunFolder::create(store.path(id)).unwrap().write_record(&sample(id)).unwrap();
+        }
+        (root, store)
+    }
+
+    #[test]
+    fn a_run_is_found_by_id_or_by_a_unique_prefix() {
+        let (_root, store) = store(&["mae-1", "mae-12", "scratch"]);
+        assert_eq!(store.find("mae-1").unwrap().id(), "mae-1", "an exact id is not ambiguous");
+        assert_eq!(store.find("scr").unwrap().id(), "scratch");
+        let error = store.find("mae").unwrap_err().to_string();
+        assert!(error.contains("ambiguous") && error.ends_with("mae-1, mae-12"), "{error}");
+        let error = store.find("mea-12").unwrap_err().to_string();
+        assert!(error.contains("nearest: mae-12, mae-1, scratch"), "{error}");
+    }
+
+    #[test]
+    fn an_absent_store_is_empty() {
+        let (_root, store) = store(&[]);
+        assert!(store.records().unwrap().is_empty());
+        assert!(store.find("x").unwrap_err().to_string().ends_with("it holds no runs"));
+    }
+
+    #[test]
+    fn records_are_sorted_and_a_broken_or_copied_one_is_named() {
+        let (_root, store) = store(&["b", "a"]);
+        let ids = |records: Vec<RunRecord>| records.into_iter().map(|r| r.id).collect::<Vec<_>>();
+        assert_eq!(ids(store.records().unwrap()), ["a", "b"]);
+        let path = store.path("c").join("run.json");
+        std::fs::create_dir(store.path("c")).unwrap();
+        std::fs::copy(store.path("a").join("run.json"), &path).unwrap();
+        let error = store.records().unwrap_err().to_string();
+        assert!(error.contains("the record of run `a` lies in the folder `c`"), "{error}");
+        std::fs::write(&path, "{").unwrap();
+        let error = store.records().unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn the_newest_finished_run_is_the_one_written_last() {
+        let (_root, store) = store(&["a", "b", "c"]);
+        let write = |id: &str, seconds: u64, edit: &dyn Fn(&mut RunRecord)| {
+            let folder = RunFolder::open(store.path(id)).unwrap();
+            let mut record = sample(id);
+            edit(&mut record);
+            folder.write_record(&record).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            std::fs::File::options().append(true).open(folder.record()).unwrap().set_modified(time).unwrap();
+        };
+        write("a", 200, &|_| ());
+        write("b", 100, &|_| ());
+        write("c", 300, &|r| r.status = Status::Interrupted);
+        let newest = |stage: &str, model: &str| {
+            store.newest_finished(stage, |r| r.model == model).unwrap().map(|r| r.id)
+        };
+        assert_eq!(newest("transfer", &sample("a").model).as_deref(), Some("a"));
+        assert_eq!(newest("pretrain", &sample("a").model), None);
+        assert_eq!(newest("transfer", "another"), None);
+    }
+
+    #[test]
+    fn committed_records_lie_with_their_task_and_once() {
+        let root = tempfile::tempdir().unwrap();
+        let task = sample("a").task.unwrap();
+        let write = |task: &str, file: &str, id: &str| {
+            let folder = root.path().join(task).join("results");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(file), serde_json::to_string(&sample(id)).unwrap()).unwrap();
+        };
+        write(&task, "b.json", "b");
+        write(&task, "a.json", "a");
+        write(&task, "read.me", "never read");
+        let ids: Vec<_> = Store::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
+        assert_eq!(ids, ["a", "b"]);
+        write(&task, "c.json", "b");
+        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        assert!(error.contains("run `b` is also in"), "{error}");
+        write("another", "a.json", "a");
+        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        assert!(error.contains("among the results of `another`"), "{error}");
+    }
+}

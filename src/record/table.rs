@@ -1,1 +1,339 @@
-//! In work.
+//! [`table`]: records and published numbers to a [`Table`], a pure function without clock and disk.
+//!
+//! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never
+//! mixed; runs on different data or with different overrides are different rows; whatever weakens a
+//! number (truncated, unfinished, uncommitted changes, notes) is a footnote. Knows no task.
+
+mod cell;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use super::{Reference, RunRecord};
+use cell::{Draft, count, difference, measure};
+pub use spec::{Column, Difference, Key, Selection, TableSpec};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why records do not make a table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    #[error(
+        "column `{column}`: runs {runs} would share a cell, but differ in {key} ({values}); \
+         add `{key}` to `rows`, to the filter or to the column's `where`"
+    )]
+    Mixed { column: String, key: &'static str, runs: String, values: String },
+    #[error("two different records have the id `{id}`")]
+    Duplicate { id: String },
+    #[error("published table `{id}` is unknown; known: {known}")]
+    UnknownReference { id: String, known: String },
+    #[error(
+        "column `{column}`: two numbers of published table `{id}` would share a cell ({}, {}); \
+         add a key to `rows` or to the filter", values[0], values[1]
+    )]
+    Clash { column: String, id: String, values: [f64; 2] },
+}
+
+/// A number with its spread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    pub mean: f64,
+    /// Standard deviation over `n` runs (absent for one); in a difference, the standard error (absent when unknown).
+    pub spread: Option<f64>,
+    pub n: usize,
+}
+
+/// One number, or none, with the numbers of its footnotes (from 1).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cell {
+    pub value: Option<Estimate>,
+    pub marks: Vec<usize>,
+}
+
+/// Where a row comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Our runs.
+    Ours,
+    /// Somebody's paper.
+    Published,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub origin: Origin,
+    /// The difference of two rows above.
+    pub difference: bool,
+    /// One text for each of [`Table::keys`].
+    pub keys: Vec<String>,
+    /// Footnotes of the whole row.
+    pub marks: Vec<usize>,
+    /// One for each of [`Table::columns`].
+    pub cells: Vec<Cell>,
+}
+
+/// What the renderers print.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    pub title: String,
+    /// Headers of the row keys.
+    pub keys: Vec<String>,
+    /// Headers of the scores.
+    pub columns: Vec<String>,
+    pub rows: Vec<Row>,
+    /// Footnote 1 is the first.
+    pub footnotes: Vec<String>,
+    /// Notes on the whole table.
+    pub remarks: Vec<String>,
+    /// Digits after the point.
+    pub decimals: usize,
+}
+
+/// What makes a row, in the order of rows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RowKey {
+    /// Rank in the filter, number or the largest, text.
+    keys: Vec<(usize, u64, String)>,
+    variant: String,
+    origin: Origin,
+    /// Position in the specification's `references`, and text.
+    place: (usize, String),
+}
+
+#[derive(Clone, Debug)]
+struct DraftRow {
+    key: RowKey,
+    difference: bool,
+    cells: Vec<Draft>,
+}
+
+/// Makes the table of `spec`.
+///
+/// `records` may hold a record twice (a run that is also committed); `references` holds all published numbers.
+///
+/// # Errors
+/// [`TableError`]: what would share a cell must not, or the specification names what does not exist.
+pub fn table(records: &[RunRecord], references: &[Reference], spec: &TableSpec) -> Result<Table, TableError> {
+    let mut remarks = Vec::new();
+    let runs = newest_versions(selected(records, spec)?, &mut remarks);
+    let mut rows = measured_rows(&runs, spec, &mut remarks)?;
+    rows.extend(published_rows(references, spec)?);
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    add_differences(&mut rows, spec);
+    Ok(number(rows, spec, remarks))
+}
+
+/// The records that the specification shows, each once, by id.
+fn selected<'a>(records: &'a [RunRecord], spec: &TableSpec) -> Result<Vec<&'a RunRecord>, TableError> {
+    let mut runs: BTreeMap<&str, &RunRecord> = BTreeMap::new();
+    for run in records {
+        let stage = spec.filter.0.contains_key(&Key::Stage) || run.stage == "transfer";
+        let shown = stage
+            && spec.filter.allows_run(run)
+            && spec.columns.iter().any(|column| column.selection.allows_run(run));
+        if shown && runs.insert(&run.id, run).is_some_and(|other| other != run) {
+            return Err(TableError::Duplicate { id: run.id.clone() });
+        }
+    }
+    Ok(runs.into_values().collect())
+}
+
+/// Leaves out runs of old versions of a task, and says so.
+fn newest_versions<'a>(runs: Vec<&'a RunRecord>, remarks: &mut Vec<String>) -> Vec<&'a RunRecord> {
+    let mut newest: BTreeMap<Option<String>, Option<u32>> = BTreeMap::new();
+    for run in &runs {
+        let version = newest.entry(run.task.clone()).or_insert(run.task_version);
+        *version = (*version).max(run.task_version);
+    }
+    let (kept, left): (Vec<&RunRecord>, Vec<&RunRecord>) =
+        runs.into_iter().partition(|run| newest[&run.task] == run.task_version);
+    let mut old: BTreeMap<_, usize> = BTreeMap::new();
+    for run in left {
+        *old.entry((run.task.clone(), run.task_version)).or_default() += 1;
+    }
+    for ((task, version), n) in old {
+        let text = |version: Option<u32>| version.map_or("no version".into(), |v| format!("version {v}"));
+        remarks.push(format!(
+            "task `{}`: {} only; {} of {} left out",
+            task.as_deref().unwrap_or_default(),
+            text(newest[&task]),
+            count(n, "run", "runs"),
+            text(version)
+        ));
+    }
+    kept
+}
+
+fn measured_rows(
+    runs: &[&RunRecord],
+    spec: &TableSpec,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<DraftRow>, TableError> {
+    let mut data: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+    let what = |run: &RunRecord| run.task.clone().unwrap_or_else(|| run.dataset.clone());
+    for run in runs {
+        let (fingerprints, manifests) = data.entry(what(run)).or_default();
+        fingerprints.insert(run.dataset_fingerprint.clone());
+        manifests.extend(run.task_hash.clone());
+    }
+    for (what, (fingerprints, manifests)) in &data {
+        if fingerprints.len() > 1 {
+            let list: Vec<_> = fingerprints.iter().map(|f| short(f)).collect();
+            remarks.push(format!(
+                "`{what}` was measured on different data ({}): those rows do not compare",
+                list.join(", ")
+            ));
+        }
+        if manifests.len() > 1 {
+            let list: Vec<_> = manifests.iter().map(|h| short(h)).collect();
+            remarks
+                .push(format!("the manifest of `{what}` changed within its version ({})", list.join(", ")));
+        }
+    }
+    let mut rows: BTreeMap<RowKey, Vec<Vec<&RunRecord>>> = BTreeMap::new();
+    for run in runs {
+        let mut variant = if spec.group_overrides { vec![] } else { run.overrides.clone() };
+        if data[&what(run)].0.len() > 1 {
+            variant.push(format!("data {}", short(&run.dataset_fingerprint)));
+        }
+        let key = RowKey {
+            keys: spec.rows.iter().map(|key| sortable(spec, *key, &key.of_run(run))).collect(),
+            variant: variant.join(" "),
+            origin: Origin::Ours,
+            place: Default::default(),
+        };
+        let cells = rows.entry(key).or_insert_with(|| vec![vec![]; spec.columns.len()]);
+        for (cell, column) in cells.iter_mut().zip(&spec.columns) {
+            if column.selection.allows_run(run) {
+                cell.push(run);
+            }
+        }
+    }
+    let draft = |(key, cells): (RowKey, Vec<Vec<&RunRecord>>)| {
+        let cells = cells.iter().zip(&spec.columns).map(|(runs, column)| measure(runs, column));
+        Ok(DraftRow { key, difference: false, cells: cells.collect::<Result<_, _>>()? })
+    };
+    rows.into_iter().map(draft).collect()
+}
+
+fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<DraftRow>, TableError> {
+    let mut rows: BTreeMap<RowKey, Vec<Draft>> = BTreeMap::new();
+    for id in &spec.references {
+        if !references.iter().any(|reference| reference.id == *id) {
+            let known: BTreeSet<_> = references.iter().map(|r| r.id.as_str()).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(TableError::UnknownReference { id: id.clone(), known });
+        }
+    }
+    for reference in references {
+        let Some(rank) = spec.references.iter().position(|id| *id == reference.id) else { continue };
+        for (i, column) in spec.columns.iter().enumerate() {
+            let shown = column.score.as_ref() == Some(&reference.score)
+                && spec.filter.allows_reference(reference)
+                && column.selection.allows_reference(reference);
+            if !shown {
+                continue;
+            }
+            let text = |key: &Key| sortable(spec, *key, key.of_reference(reference).unwrap_or_default());
+            let key = RowKey {
+                keys: spec.rows.iter().map(text).collect(),
+                variant: reference.variant.clone(),
+                origin: Origin::Published,
+                place: (rank, format!("{}, {}", reference.source, reference.place)),
+            };
+            let cells = rows.entry(key).or_insert_with(|| vec![Draft::default(); spec.columns.len()]);
+            if let Some(other) = &cells[i].value {
+                let (column, id) = (column.title.clone(), reference.id.clone());
+                return Err(TableError::Clash { column, id, values: [other.mean, reference.value] });
+            }
+            let value = Some(Estimate { mean: reference.value, spread: None, n: 1 });
+            cells[i] = Draft { value, variance: None, notes: reference.note.iter().cloned().collect() };
+        }
+    }
+    Ok(rows.into_iter().map(|(key, cells)| DraftRow { key, difference: false, cells }).collect())
+}
+
+/// Puts each difference below the later of its two rows.
+fn add_differences(rows: &mut Vec<DraftRow>, spec: &TableSpec) {
+    for request in &spec.differences {
+        let Some(i) = spec.rows.iter().position(|key| *key == request.key) else { continue };
+        let mut found = Vec::new();
+        for (a, of) in rows.iter().enumerate() {
+            if of.difference || of.key.keys[i].2 != request.of {
+                continue;
+            }
+            let mut wanted = of.key.clone();
+            wanted.keys[i] = sortable(spec, request.key, &request.minus);
+            let Some(b) = rows.iter().position(|row| !row.difference && row.key == wanted) else { continue };
+            let cells: Vec<_> = of.cells.iter().zip(&rows[b].cells).map(|(a, b)| difference(a, b)).collect();
+            if cells.iter().any(|cell| cell.value.is_some()) {
+                let mut key = of.key.clone();
+                key.keys[i].2 = request.title.clone();
+                found.push((a.max(b) + 1, DraftRow { key, difference: true, cells }));
+            }
+        }
+        found.sort_by_key(|(position, _)| *position);
+        for (position, row) in found.into_iter().rev() {
+            rows.insert(position, row);
+        }
+    }
+}
+
+/// Numbers the notes in reading order and drops the key columns that say nothing.
+fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Table {
+    let mut footnotes: Vec<String> = Vec::new();
+    let mut mark = |note: &String| match footnotes.iter().position(|known| known == note) {
+        Some(i) => i + 1,
+        None => {
+            footnotes.push(note.clone());
+            footnotes.len()
+        }
+    };
+    let variants = rows.iter().any(|row| !row.key.variant.is_empty());
+    let published = rows.iter().any(|row| row.key.origin == Origin::Published);
+    let averaged = rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.value.as_ref());
+    if averaged.clone().any(|value| value.n > 1) {
+        remarks.push("mean ± standard deviation over n runs".into());
+    }
+    let differences = rows.iter().filter(|row| row.difference).flat_map(|row| &row.cells);
+    if differences.filter_map(|cell| cell.value.as_ref()).any(|value| value.spread.is_some()) {
+        remarks.push(
+            "differences: ± standard error, from the spread over runs, or for one run from the size of the \
+             evaluation split"
+                .into(),
+        );
+    }
+    let mut keys: Vec<String> = spec.rows.iter().map(|key| key.name().to_string()).collect();
+    keys.extend(variants.then(|| "variant".to_string()));
+    keys.extend(published.then(|| "origin".to_string()));
+    let finish = |row: DraftRow| {
+        let mut keys: Vec<String> = row.key.keys.into_iter().map(|(_, _, text)| text).collect();
+        keys.extend(variants.then_some(row.key.variant));
+        let origin = match row.key.origin {
+            Origin::Ours => "ours",
+            Origin::Published => "published",
+        };
+        keys.extend(published.then(|| origin.to_string()));
+        let (_, place) = &row.key.place;
+        let marks = if place.is_empty() { vec![] } else { vec![mark(place)] };
+        let cells = row.cells.iter().map(|cell| Cell {
+            value: cell.value.clone(),
+            marks: BTreeSet::from_iter(cell.notes.iter().map(&mut mark)).into_iter().collect(),
+        });
+        let cells = cells.collect();
+        Row { origin: row.key.origin, difference: row.difference, keys, marks, cells }
+    };
+    let rows = rows.into_iter().map(finish).collect();
+    let columns = spec.columns.iter().map(|column| column.title.clone()).collect();
+    remarks.extend(spec.footnotes.iter().cloned());
+    Table { title: spec.title.clone(), keys, columns, rows, footnotes, remarks, decimals: spec.decimals }
+}
+
+fn sortable(spec: &TableSpec, key: Key, text: &str) -> (usize, u64, String) {
+    (spec.filter.rank(key, text), text.parse().unwrap_or(u64::MAX), text.to_string())
+}
+
+/// The start of a hash: enough to tell two apart by eye.
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}

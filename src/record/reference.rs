@@ -1,0 +1,195 @@
+//! [`Reference`]: a published number, read from `tasks/<task>/reference.toml`.
+//!
+//! The file has one `[[published]]` for each published table or figure. A field given there holds
+//! for all its values; a value can replace it.
+
+use crate::config::{ConfigError, Library, parse};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A number that others published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference {
+    /// Id of the published table: several numbers share it.
+    pub id: String,
+    pub task: String,
+    /// Who published it, in full.
+    pub source: String,
+    /// Where in the source: `Table 3`.
+    pub place: String,
+    pub model: String,
+    pub recipe: String,
+    /// Label of the initial weights.
+    pub init: String,
+    /// What else tells it apart, as overrides do for runs; may be empty.
+    pub variant: String,
+    pub score: String,
+    pub value: f64,
+    /// What a reader must know.
+    pub note: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    sources: BTreeMap<String, String>,
+    #[serde(default)]
+    published: Vec<Published>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    id: String,
+    source: String,
+    place: String,
+    score: Option<String>,
+    model: Option<String>,
+    recipe: Option<String>,
+    init: Option<String>,
+    variant: Option<String>,
+    note: Option<String>,
+    values: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Value {
+    score: Option<String>,
+    model: Option<String>,
+    recipe: Option<String>,
+    init: Option<String>,
+    variant: Option<String>,
+    note: Option<String>,
+    value: f64,
+}
+
+impl Reference {
+    /// Parses the `reference.toml` of `task`.
+    ///
+    /// # Errors
+    /// Names a source that is not in `[sources]`, a field that is given neither for a value nor for its
+    /// table, a value that is there twice or is not finite.
+    pub fn parse(text: &str, origin: impl std::fmt::Display, task: &str) -> Result<Vec<Self>, ConfigError> {
+        let origin = origin.to_string();
+        let file: File = parse(text, &origin)?;
+        let mut references: Vec<Self> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for published in file.published {
+            let id = &published.id;
+            let source = file.sources.get(&published.source).ok_or_else(|| {
+                let known: Vec<_> = file.sources.keys().map(String::as_str).collect();
+                let (name, known) = (&published.source, known.join(", "));
+                ConfigError::new(
+                    &origin,
+                    format!("`{id}`: source `{name}` is not in [sources]; known: {known}"),
+                )
+            })?;
+            for (i, value) in published.values.into_iter().enumerate() {
+                let at = |message: String| ConfigError::new(&origin, format!("`{id}`, value {i}: {message}"));
+                let field = |name: &str, own: Option<String>, common: &Option<String>| {
+                    own.or_else(|| common.clone()).ok_or_else(|| at(format!("no `{name}`")))
+                };
+                if !value.value.is_finite() {
+                    return Err(at("not finite".into()));
+                }
+                let reference = Self {
+                    id: id.clone(),
+                    task: task.to_string(),
+                    source: source.clone(),
+                    place: published.place.clone(),
+                    model: field("model", value.model, &published.model)?,
+                    recipe: field("recipe", value.recipe, &published.recipe)?,
+                    init: field("init", value.init, &published.init)?,
+                    variant: value.variant.or_else(|| published.variant.clone()).unwrap_or_default(),
+                    score: field("score", value.score, &published.score)?,
+                    value: value.value,
+                    note: value.note.or_else(|| published.note.clone()),
+                };
+                let r = &reference;
+                if !seen
+                    .insert([&r.id, &r.model, &r.recipe, &r.init, &r.variant, &r.score].map(String::clone))
+                {
+                    return Err(at(format!(
+                        "`{}` of {}, {}, {} {} is there twice",
+                        r.score, r.model, r.recipe, r.init, r.variant
+                    )));
+                }
+                references.push(reference);
+            }
+        }
+        Ok(references)
+    }
+
+    /// The published numbers of all tasks of a library, by task and then as in the files. A task may have none.
+    pub fn all(library: &Library) -> Result<Vec<Self>, ConfigError> {
+        let mut references = Vec::new();
+        for task in library.list("tasks") {
+            let path = format!("tasks/{task}/reference.toml");
+            match library.text(&path) {
+                Ok((text, origin)) => references.extend(Self::parse(&text, origin, &task)?),
+                Err(error) if library.on_disk(&path).is_some() => return Err(error),
+                Err(_) => {} // no such file
+            }
+        }
+        Ok(references)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        [sources]
+        mae = "He et al."
+        [[published]]
+        id = "t3"
+        source = "mae"
+        place = "Table 3"
+        score = "top1"
+        recipe = "finetune"
+        init = "mae"
+        values = [
+            { model = "vit_b16", value = 83.6 },
+            { model = "vit_b16", init = "scratch", value = 82.3, note = "n" },
+        ]
+    "#;
+
+    #[test]
+    fn a_value_replaces_a_field_of_its_table() {
+        let read = Reference::parse(TEXT, "x", "imagenet").unwrap();
+        assert_eq!(read.len(), 2);
+        assert_eq!((read[0].init.as_str(), read[0].value, read[0].note.as_deref()), ("mae", 83.6, None));
+        assert_eq!(
+            (read[1].init.as_str(), read[1].value, read[1].note.as_deref()),
+            ("scratch", 82.3, Some("n"))
+        );
+        assert_eq!((read[1].source.as_str(), read[1].task.as_str()), ("He et al.", "imagenet"));
+    }
+
+    #[test]
+    fn what_is_missing_or_double_is_named() {
+        for (from, to, expected) in [
+            ("mae = \"He", "moco = \"He", "source `mae` is not in [sources]; known: moco"),
+            ("score = \"top1\"", "", "`t3`, value 0: no `score`"),
+            ("init = \"scratch\", ", "", "value 1: `top1` of vit_b16, finetune, mae  is there twice"),
+            ("83.6", "nan", "value 0: not finite"),
+            ("place", "palce", "palce"),
+        ] {
+            let text = TEXT.replacen(from, to, 1);
+            let error = Reference::parse(&text, "reference.toml", "imagenet").unwrap_err().to_string();
+            assert!(error.starts_with("reference.toml: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_built_in_file_parses() {
+        let references = Reference::all(&Library::default()).unwrap();
+        let of = |task: &str| references.iter().filter(|r| r.task == task).count();
+        assert!(of("imagenet") > 100 && of("inat2018") == 5 && of("places365") == 5, "{}", of("imagenet"));
+        let percent = |r: &&Reference| (0. ..=100.).contains(&r.value);
+        assert_eq!(references.iter().filter(percent).count(), references.len());
+    }
+}

@@ -1,0 +1,165 @@
+//! One cell: the runs of a row and column to a number, with the notes a reader must see.
+
+use super::spec::{Column, Key};
+use super::{Estimate, TableError};
+use crate::record::{RunRecord, Score, Status};
+use std::collections::BTreeMap;
+
+/// A cell whose notes are not yet numbered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draft {
+    pub value: Option<Estimate>,
+    /// Squared standard error of the mean, where known.
+    pub variance: Option<f64>,
+    pub notes: Vec<String>,
+}
+
+impl Draft {
+    fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+}
+
+/// The cell of `runs` in `column`: mean and standard deviation over seeds.
+///
+/// Of runs with one seed and the same initial weights only one counts, a finished one and then the last by
+/// id; runs that did not finish count only where none did.
+///
+/// # Errors
+/// When the runs differ in what a cell cannot average over.
+pub(super) fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
+    agree(runs, column)?;
+    let mut draft = Draft::default();
+    let mut scored: Vec<(&RunRecord, Score)> = Vec::new();
+    for run in runs {
+        match column.score.as_ref().or(run.primary.as_ref()).and_then(|name| run.scores.get(name)) {
+            Some(score) => scored.push((run, score)),
+            None => draft.note(missing(run, column)),
+        }
+    }
+    let finished = scored.iter().filter(|(run, _)| run.status == Status::Finished).count();
+    if finished > 0 && finished < scored.len() {
+        draft.note(format!(
+            "left out: {}",
+            count(scored.len() - finished, "run that did not finish", "runs that did not finish")
+        ));
+        scored.retain(|(run, _)| run.status == Status::Finished);
+    }
+    let all = scored.len();
+    let mut by_seed: BTreeMap<_, (&RunRecord, Score)> = BTreeMap::new();
+    let rank = |run: &RunRecord| (!run.environment.dirty, run.steps_done, run.id.clone());
+    for (run, score) in scored {
+        let kept = by_seed.entry((run.seed, run.init.hash.clone())).or_insert((run, score));
+        if rank(run) > rank(kept.0) {
+            *kept = (run, score);
+        }
+    }
+    if by_seed.len() < all {
+        let left = all - by_seed.len();
+        draft.note(format!(
+            "left out: {} of the same seed and weights",
+            count(left, "other run", "other runs")
+        ));
+    }
+    let kept: Vec<_> = by_seed.into_values().collect();
+    for (run, _) in &kept {
+        remark(run, &mut draft);
+    }
+    let mut inits: Vec<_> = kept.iter().map(|(run, _)| &run.init.hash).collect();
+    inits.sort();
+    inits.dedup();
+    if inits.len() > 1 {
+        draft.note(format!("from {} different initial weights", inits.len()));
+    }
+    estimate(&kept.iter().map(|(_, score)| *score).collect::<Vec<_>>(), &mut draft);
+    Ok(draft)
+}
+
+/// `of` − `minus`, with the standard error where both have one. Notes of both.
+pub(super) fn difference(of: &Draft, minus: &Draft) -> Draft {
+    let (Some(a), Some(b)) = (&of.value, &minus.value) else { return Draft::default() };
+    let variance = of.variance.zip(minus.variance).map(|(a, b)| a + b);
+    let mut draft = Draft {
+        value: Some(Estimate { mean: a.mean - b.mean, spread: variance.map(f64::sqrt), n: a.n.min(b.n) }),
+        variance,
+        notes: of.notes.clone(),
+    };
+    minus.notes.iter().for_each(|text| draft.note(text));
+    draft
+}
+
+fn estimate(scores: &[Score], draft: &mut Draft) {
+    let n = scores.len();
+    if n == 0 {
+        return;
+    }
+    let mean = scores.iter().map(|s| s.value).sum::<f64>() / n as f64;
+    let squares = scores.iter().map(|s| (s.value - mean).powi(2)).sum::<f64>();
+    let variance = (n > 1).then(|| squares / (n - 1) as f64);
+    draft.value = Some(Estimate { mean, spread: variance.map(f64::sqrt), n });
+    draft.variance = match variance {
+        Some(variance) => Some(variance / n as f64),
+        None => scores[0].stderr.map(|e| e * e),
+    };
+}
+
+/// Everything but seed, weights file and machine is the same.
+fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
+    for pair in runs.windows(2) {
+        for key in [Key::Stage, Key::Task, Key::Dataset, Key::Model, Key::Recipe, Key::Init] {
+            let values = [key.of_run(pair[0]), key.of_run(pair[1])];
+            if values[0] != values[1] {
+                return Err(TableError::Mixed {
+                    column: column.title.clone(),
+                    key: key.name(),
+                    runs: format!("`{}` and `{}`", pair[0].id, pair[1].id),
+                    values: format!("`{}`, `{}`", values[0], values[1]),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn missing(run: &RunRecord, column: &Column) -> String {
+    match (run.status, &column.score) {
+        (Status::Failed, _) => format!("failed after {}", steps(run)),
+        (Status::Interrupted, _) => format!("unfinished: {}", steps(run)),
+        (_, Some(score)) => {
+            let known: Vec<_> = run.scores.0.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            format!("no score `{score}`; there is: {known}")
+        }
+        (_, None) => "no primary score".into(),
+    }
+}
+
+fn remark(run: &RunRecord, draft: &mut Draft) {
+    match run.status {
+        Status::Finished => {}
+        Status::Truncated => draft.note(format!("truncated: {}", steps(run))),
+        Status::Interrupted => draft.note(format!("unfinished: {}", steps(run))),
+        Status::Failed => draft.note(format!("failed after {}", steps(run))),
+    }
+    if run.environment.dirty {
+        draft.note("built from a tree with uncommitted changes");
+    }
+    if run.skipped > 0 {
+        draft.note(format!(
+            "skipped: {}",
+            count(run.skipped as usize, "unreadable image", "unreadable images")
+        ));
+    }
+    run.notes.iter().for_each(|note| draft.note(note));
+}
+
+fn steps(run: &RunRecord) -> String {
+    format!("{} of {} steps", run.steps_done, run.steps_planned)
+}
+
+pub(super) fn count(n: usize, one: &str, several: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { several })
+}

@@ -1,0 +1,265 @@
+//! Which runs share a cell, which never do, and what a reader is told.
+
+use super::*;
+use crate::config::Library;
+use crate::record::run::sample;
+use crate::record::{InitRecord, Status};
+
+const SPEC: &str = r#"
+    title = "t"
+    rows = ["init"]
+    [[column]]
+    title = "ft"
+    score = "top1"
+    where = { recipe = ["finetune"] }
+"#;
+
+fn spec(text: &str) -> TableSpec {
+    TableSpec::parse(text, "spec").unwrap()
+}
+
+fn run(id: &str, seed: u64, top1: f64) -> RunRecord {
+    let mut run = RunRecord { seed, ..sample(id) };
+    run.scores.insert("top1", top1, Some(0.5));
+    run
+}
+
+fn init(label: &str, hash: &str) -> InitRecord {
+    InitRecord { source: "x".into(), label: label.into(), hash: Some(hash.into()), run: None }
+}
+
+/// Each row as `keys: mean ± spread (n) [notes]` of its first cell.
+fn rows(table: &Table) -> Vec<String> {
+    let cell = |cell: &Cell| {
+        let value = cell.value.as_ref().map_or("–".into(), |v| {
+            let spread = v.spread.map_or(String::new(), |s| format!(" ± {s:.2}"));
+            format!("{:.2}{spread} ({})", v.mean, v.n)
+        });
+        let notes: Vec<_> = cell.marks.iter().map(|i| table.footnotes[i - 1].as_str()).collect();
+        format!("{value} [{}]", notes.join("; "))
+    };
+    table.rows.iter().map(|row| format!("{}: {}", row.keys.join(" "), cell(&row.cells[0]))).collect()
+}
+
+#[test]
+fn seeds_are_averaged_and_counted() {
+    let records = [run("a", 0, 50.), run("b", 1, 52.), run("c", 2, 54.)];
+    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["scratch: 52.00 ± 2.00 (3) []"]);
+    assert_eq!(table.remarks, ["mean ± standard deviation over n runs"]);
+}
+
+#[test]
+fn one_seed_counts_once_and_a_committed_copy_of_a_record_too() {
+    let mut dirty = run("c", 0, 60.);
+    dirty.environment.dirty = true;
+    let records = [run("a", 0, 50.), run("b", 0, 51.), run("b", 0, 51.), dirty];
+    let result = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&result), ["scratch: 51.00 (1) [left out: 2 other runs of the same seed and weights]"]);
+    let error = table(&[run("a", 0, 1.), run("a", 0, 2.)], &[], &spec(SPEC)).unwrap_err();
+    assert!(matches!(error, TableError::Duplicate { id } if id == "a"));
+}
+
+#[test]
+fn one_seed_from_two_weights_is_two_runs_with_a_note() {
+    let mut records = [run("a", 0, 50.), run("b", 0, 52.)];
+    records[0].init = init("mae", "1");
+    records[1].init = init("mae", "2");
+    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) [from 2 different initial weights]"]);
+}
+
+#[test]
+fn a_run_that_did_not_finish_counts_only_where_none_did() {
+    let mut short = run("a", 0, 10.);
+    (short.status, short.steps_done) = (Status::Interrupted, 4);
+    let alone = table(std::slice::from_ref(&short), &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&alone), ["scratch: 10.00 (1) [unfinished: 4 of 10 steps]"]);
+    let beside = table(&[short.clone(), run("b", 1, 50.)], &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&beside), ["scratch: 50.00 (1) [left out: 1 run that did not finish]"]);
+    short.status = Status::Failed;
+    short.scores = Default::default();
+    let failed = table(&[short], &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&failed), ["scratch: – [failed after 4 of 10 steps]"]);
+}
+
+#[test]
+fn what_a_reader_must_know_is_a_footnote() {
+    let mut run = run("a", 0, 50.);
+    run.environment.dirty = true;
+    run.skipped = 2;
+    run.notes = vec!["reduced scale".into()];
+    let result = table(&[run.clone()], &[], &spec(SPEC)).unwrap();
+    let expected = "built from a tree with uncommitted changes; skipped: 2 unreadable images; reduced scale";
+    assert_eq!(rows(&result), [format!("scratch: 50.00 (1) [{expected}]")]);
+    run.notes = vec![];
+    (run.environment.dirty, run.skipped) = (false, 0);
+    let other = spec(&SPEC.replace("\"top1\"", "\"top11\""));
+    assert_eq!(rows(&table(&[run], &[], &other).unwrap()), ["scratch: – [no score `top11`; there is: top1]"]);
+}
+
+#[test]
+fn versions_of_a_task_never_mix() {
+    let mut records = [run("a", 0, 50.), run("b", 1, 60.), run("c", 2, 70.)];
+    records[2].task_version = Some(2);
+    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["scratch: 70.00 (1) []"]);
+    assert_eq!(table.remarks, ["task `tiny`: version 2 only; 2 runs of version 1 left out"]);
+}
+
+#[test]
+fn runs_on_different_data_are_different_rows() {
+    let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
+    records[1].dataset_fingerprint = "f2f2".into();
+    records[1].task_hash = Some("bb".into());
+    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["scratch data f1f1: 50.00 (1) []", "scratch data f2f2: 60.00 (1) []"]);
+    assert_eq!(
+        table.remarks,
+        [
+            "`tiny` was measured on different data (f1f1, f2f2): those rows do not compare",
+            "the manifest of `tiny` changed within its version (aa, bb)"
+        ]
+    );
+}
+
+#[test]
+fn overrides_make_rows_unless_grouped() {
+    let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
+    records[1].overrides = vec!["epochs=3".into()];
+    let apart = table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&apart), ["scratch : 50.00 (1) []", "scratch epochs=3: 60.00 (1) []"]);
+    assert_eq!(apart.keys, ["init", "variant"]);
+    let grouped = spec(&format!("group_overrides = true\n{SPEC}"));
+    assert_eq!(rows(&table(&records, &[], &grouped).unwrap()), ["scratch: 55.00 ± 7.07 (2) []"]);
+}
+
+#[test]
+fn what_would_mix_in_a_cell_is_an_error_that_says_how_to_part_it() {
+    let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
+    records[1].model = "vit_l16".into();
+    let error = table(&records, &[], &spec(SPEC)).unwrap_err().to_string();
+    for part in ["column `ft`", "`a` and `b`", "differ in model (`vit_b16`, `vit_l16`)", "add `model`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let apart = spec(&SPEC.replace("[\"init\"]", "[\"init\", \"model\"]"));
+    assert_eq!(table(&records, &[], &apart).unwrap().rows.len(), 2);
+}
+
+#[test]
+fn the_filter_chooses_and_orders() {
+    let mut records = [run("a", 0, 50.), run("b", 0, 60.), run("c", 0, 70.), run("d", 0, 80.)];
+    for (record, label) in records.iter_mut().zip(["beit", "mae", "scratch", "mae"]) {
+        record.init.label = label.into();
+    }
+    records[3].stage = "pretrain".into();
+    let ordered = spec(&format!("filter = {{ init = [\"scratch\", \"mae\"] }}\n{SPEC}"));
+    assert_eq!(
+        rows(&table(&records, &[], &ordered).unwrap()),
+        ["scratch: 70.00 (1) []", "mae: 60.00 (1) []"]
+    );
+    let seeds = spec(&SPEC.replace("[\"init\"]", "[\"seed\"]"));
+    let records = [run("a", 10, 1.), run("b", 9, 2.)];
+    assert_eq!(rows(&table(&records, &[], &seeds).unwrap()), ["9: 2.00 (1) []", "10: 1.00 (1) []"]);
+}
+
+fn reference(init: &str, recipe: &str, value: f64) -> Reference {
+    Reference {
+        id: "t3".into(),
+        task: "tiny".into(),
+        source: "He".into(),
+        place: "Table 3".into(),
+        model: "vit_b16".into(),
+        recipe: recipe.into(),
+        init: init.into(),
+        variant: String::new(),
+        score: "top1".into(),
+        value,
+        note: None,
+    }
+}
+
+#[test]
+fn published_numbers_stand_in_rows_of_their_own() {
+    let spec = spec(&format!("references = [\"t3\"]\n{SPEC}"));
+    let references = [
+        reference("mae", "finetune", 83.6),
+        reference("mae", "linear", 68.),
+        reference("scratch", "finetune", 82.3),
+    ];
+    let result = table(&[run("a", 0, 80.)], &references, &spec).unwrap();
+    assert_eq!(
+        rows(&result),
+        ["mae published: 83.60 (1) []", "scratch ours: 80.00 (1) []", "scratch published: 82.30 (1) []"]
+    );
+    assert_eq!(
+        (result.rows[0].marks.as_slice(), result.footnotes.as_slice()),
+        (&[1][..], &["He, Table 3".into()][..])
+    );
+    let twice = [references[0].clone(), references[0].clone()];
+    assert!(matches!(table(&[], &twice, &spec), Err(TableError::Clash { .. })));
+    let error = table(&[], &[], &spec).unwrap_err().to_string();
+    assert!(error.starts_with("published table `t3` is unknown"), "{error}");
+}
+
+#[test]
+fn a_difference_stands_below_its_rows_and_only_where_both_exist() {
+    let text = SPEC.replace("[\"init\"]", "[\"model\", \"init\"]");
+    let spec = spec(&format!(
+        "{text}\n[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\""
+    ));
+    let mut records = [run("a", 0, 50.), run("b", 0, 40.), run("c", 0, 70.)];
+    records[0].init = init("mae", "1");
+    records[2].init = init("mae", "1");
+    records[2].model = "vit_l16".into();
+    let result = table(&records, &[], &spec).unwrap();
+    // √(0.5² + 0.5²) = 0.71
+    assert_eq!(
+        rows(&result),
+        [
+            "vit_b16 mae: 50.00 (1) []",
+            "vit_b16 scratch: 40.00 (1) []",
+            "vit_b16 gain: 10.00 ± 0.71 (1) []",
+            "vit_l16 mae: 70.00 (1) []"
+        ]
+    );
+    assert!(result.rows[2].difference && result.remarks[0].starts_with("differences: ± standard error"));
+}
+
+#[test]
+fn a_wrong_specification_is_refused() {
+    for (from, to, expected) in [
+        ("[\"init\"]", "[]", "at least one entry"),
+        ("[\"init\"]", "[\"init\", \"init\"]", "names a key twice"),
+        ("[\"init\"]", "[\"inti\"]", "inti"),
+        ("title = \"t\"", "titel = \"t\"", "titel"),
+        ("where = { recipe", "where = { recipee", "recipee"),
+        ("score = \"top1\"", "", "needs a `score`"),
+    ] {
+        let text = format!("references = [\"t3\"]\n{SPEC}").replacen(from, to, 1);
+        let error = TableSpec::parse(&text, "x.toml").unwrap_err().to_string();
+        assert!(error.starts_with("x.toml: ") && error.contains(expected), "{error}");
+    }
+    let text = format!("{SPEC}\n[[difference]]\nkey = \"model\"\nof = \"a\"\nminus = \"b\"\ntitle = \"d\"");
+    let error = TableSpec::parse(&text, "x.toml").unwrap_err().to_string();
+    assert!(error.contains("key `model` is not in rows; rows: init"), "{error}");
+}
+
+#[test]
+fn every_built_in_table_works_without_runs() {
+    let library = Library::default();
+    let references = Reference::all(&library).unwrap();
+    let names = library.list("configs/tables");
+    assert!(names.len() >= 4, "{names:?}");
+    for name in &names {
+        let spec = TableSpec::load(&library, name).unwrap();
+        let table = table(&[], &references, &spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(table.rows.is_empty(), spec.references.is_empty(), "{name}");
+    }
+    let imagenet = table(&[], &references, &TableSpec::load(&library, "imagenet").unwrap()).unwrap();
+    let row = imagenet.rows.iter().find(|r| r.keys == ["vit_l16", "mae − scratch", "", "published"]).unwrap();
+    let gain = row.cells[0].value.as_ref().unwrap();
+    assert!((gain.mean - 3.3).abs() < 1e-9, "85.9 − 82.6, from one table");
+    let error = TableSpec::load(&library, "imagnet").unwrap_err().to_string();
+    assert!(error.contains("did you mean `imagenet`"), "{error}");
+}
