@@ -30,11 +30,16 @@ fn main() {
         let output = Command::new("git").args(args).current_dir(&root).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    if let Some(commit) = &commit {
         println!("cargo:rustc-env=BENCH_COMMIT={commit}");
     }
     let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|s| !s.is_empty());
     println!("cargo:rustc-env=BENCH_DIRTY={dirty}");
+    let version = std::env::var("CARGO_PKG_VERSION").expect("cargo sets it");
+    let commit = commit.unwrap_or_else(|| "unknown commit".into());
+    let changed = if dirty { ", changed" } else { "" };
+    println!("cargo:rustc-env=BENCH_VERSION={version} ({commit}{changed})");
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -44,7 +44,12 @@ impl Registry {
     ///
     /// # Errors
     /// An unknown kind, an option that the kind does not know, a primary score that it does not have.
-    pub fn task(&self, manifest: &Manifest, training: &toml::Table, dataset: &DatasetInfo) -> Result<AnyTask> {
+    pub fn task(
+        &self,
+        manifest: &Manifest,
+        training: &toml::Table,
+        dataset: &DatasetInfo,
+    ) -> Result<AnyTask> {
         let Some((_, kind)) = self.kinds.iter().find(|(name, _)| *name == manifest.kind) else {
             let known: Vec<String> = self.names().map(String::from).collect();
             bail!(

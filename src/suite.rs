@@ -79,8 +79,12 @@ impl Item {
 /// What is left of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    Done { id: String },
-    Interrupted { id: String },
+    Done {
+        id: String,
+    },
+    Interrupted {
+        id: String,
+    },
     Todo,
     /// Its initial weights are not there yet.
     Waits,
@@ -123,8 +127,8 @@ impl Suite {
             if let Some(before) = item.after {
                 request.init = Some(records[before].id.clone());
             }
-            let start = prepare(site, item.stage, &request, None, true, &|_| ())
-                .with_context(|| item.title())?;
+            let start =
+                prepare(site, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
             let record = match start {
                 Start::Done(record) => *record,
                 Start::Ready(prepared) => prepared.run(site, None).with_context(|| item.title())?,

@@ -32,9 +32,7 @@ enum ConfigCommand {
         site: SiteFlags,
     },
     /// JSON schema of a kind of file
-    Schema {
-        file: SchemaName,
-    },
+    Schema { file: SchemaName },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -93,23 +91,31 @@ fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
     let (base, batch) = (recipe.optim.base_lr, recipe.batch);
     lines.push(format!("# lr = base_lr * batch / 256 = {base:e} * {batch} / 256 = {:e}", recipe.lr()));
     let micro = recipe.micro_batch();
-    lines.push(format!("# forward passes a step = batch / micro_batch = {batch} / {micro} = {}", batch / micro));
+    lines.push(format!(
+        "# forward passes a step = batch / micro_batch = {batch} / {micro} = {}",
+        batch / micro
+    ));
     let (h, w) = model.grid();
     lines.push(format!("# patches = {h} * {w} = {}", h * w));
     let declared = resolved.dataset.splits.get(&run.split).and_then(|split| split.count);
     match images.or(declared) {
         None => lines.push("# steps: unknown, the data is not there and its manifest has no count".into()),
-        Some(images) => match Plan::new(recipe, images) {
-            Err(error) => lines.push(format!("# {error}")),
-            Ok(plan) => {
-                let Plan { steps_per_epoch, epochs, steps, .. } = plan;
-                lines.push(format!("# steps an epoch = floor(images / batch) = floor({images} / {batch}) = {steps_per_epoch}"));
-                lines.push(format!("# steps = {steps_per_epoch} * {epochs} epochs = {steps}"));
-                lines.push(format!("# images seen = {steps} * {batch} = {}", steps * batch));
-                let warmup = recipe.schedule.warmup_epochs * steps_per_epoch as f64;
-                lines.push(format!("# warm-up steps = {} epochs * {steps_per_epoch} = {warmup}", recipe.schedule.warmup_epochs));
+        Some(images) => {
+            match Plan::new(recipe, images) {
+                Err(error) => lines.push(format!("# {error}")),
+                Ok(plan) => {
+                    let Plan { steps_per_epoch, epochs, steps, .. } = plan;
+                    lines.push(format!("# steps an epoch = floor(images / batch) = floor({images} / {batch}) = {steps_per_epoch}"));
+                    lines.push(format!("# steps = {steps_per_epoch} * {epochs} epochs = {steps}"));
+                    lines.push(format!("# images seen = {steps} * {batch} = {}", steps * batch));
+                    let warmup = recipe.schedule.warmup_epochs * steps_per_epoch as f64;
+                    lines.push(format!(
+                        "# warm-up steps = {} epochs * {steps_per_epoch} = {warmup}",
+                        recipe.schedule.warmup_epochs
+                    ));
+                }
             }
-        },
+        }
     }
     if let Ok(id) = resolved.config.id() {
         lines.push(format!("# run id = {id}"));

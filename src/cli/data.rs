@@ -75,7 +75,7 @@ pub fn data(args: DataArgs) -> Outcome {
 /// Makes `shapes` in `root` behind a progress bar, and says what is there.
 pub fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
     let bar = ProgressBar::new((spec.pretrain + spec.train_images() + spec.val_images()) as u64);
-    let made = make(spec, root, &|done| bar.set_position(done as u64));
+    let made = make(spec, root, &mut |done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
     let made = made?;
     let what = if made.already_there { "is there already" } else { "made" };

@@ -147,7 +147,11 @@ pub fn bench_data() -> Option<PathBuf> {
 fn command_line() -> String {
     let quote = |arg: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
-        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', "'\\''")) }
+        if !arg.is_empty() && arg.chars().all(plain) {
+            arg
+        } else {
+            format!("'{}'", arg.replace('\'', "'\\''"))
+        }
     };
     let args = std::env::args().skip(1).map(quote);
     std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 /// Downstream transfer-learning benchmark for masked autoencoders, on candle.
 #[derive(Parser, Debug)]
-#[command(name = "bench", version = version(), about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "bench", version = env!("BENCH_VERSION"), about, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Start with `bench demo`: it needs no data and ends with a table.")]
 struct Cli {
     #[command(subcommand)]
@@ -115,13 +115,6 @@ pub fn main(registry: Registry) -> ExitCode {
     };
     eprintln!("error: {error:#}");
     ExitCode::from(code)
-}
-
-/// Version and commit.
-fn version() -> String {
-    let commit = option_env!("BENCH_COMMIT").unwrap_or("unknown commit");
-    let dirty = if env!("BENCH_DIRTY") == "true" { ", changed" } else { "" };
-    format!("{} ({commit}{dirty})", env!("CARGO_PKG_VERSION"))
 }
 
 /// Keeps large freed blocks in the process: the tensors of the next step have the same sizes, and fresh pages would

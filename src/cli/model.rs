@@ -63,6 +63,9 @@ fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
     println!("# parameters (encoder)      {}", parameter_count(&model)?);
     println!("# GMAC, one image           {:.2}", gmacs(&model));
-    println!("# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})", encoder + decoder);
+    println!(
+        "# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})",
+        encoder + decoder
+    );
     Ok(())
 }

@@ -55,7 +55,8 @@ impl Screen {
             old.finish_and_clear();
         }
         if self.terminal {
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let target = ProgressDrawTarget::stderr_with_hz(8);
             state.bar = Some(ProgressBar::with_draw_target(Some(length as u64), target).with_style(style));
         }

@@ -56,12 +56,7 @@ pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>
     let (began, total) = (Instant::now(), suite.items().len());
     let begin = |i: usize, item: &crate::suite::Item| {
         ground.screen().clear();
-        ground.screen().say(&format!(
-            "[{}/{total}, {}] {}",
-            i + 1,
-            duration(began.elapsed()),
-            item.title()
-        ));
+        ground.screen().say(&format!("[{}/{total}, {}] {}", i + 1, duration(began.elapsed()), item.title()));
     };
     let records = suite.run(site, &begin);
     ground.screen().clear();
@@ -79,9 +74,7 @@ pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>
             let done = records.iter().filter(|r| r.status == Status::Finished).count();
             Err(Failure::Run(anyhow!("stopped after {done} of {total} runs; the same command goes on")))
         }
-        Err(_) if site.control.stopped() => {
-            Err(Failure::Run(anyhow!("stopped; the same command goes on")))
-        }
+        Err(_) if site.control.stopped() => Err(Failure::Run(anyhow!("stopped; the same command goes on"))),
         Err(error) => Err(Failure::Run(error)),
     }
 }

@@ -89,7 +89,11 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task_manifest = manifest(library, name)?;
     let context = || format!("task `{name}`");
     let dataset = Dataset::load(library, &task_manifest.dataset).with_context(context)?;
-    for split in [Some(&task_manifest.splits.train), Some(&task_manifest.splits.eval), task_manifest.splits.pretrain.as_ref()] {
+    for split in [
+        Some(&task_manifest.splits.train),
+        Some(&task_manifest.splits.eval),
+        task_manifest.splits.pretrain.as_ref(),
+    ] {
         let Some(split) = split else { continue };
         let known: Vec<String> = dataset.splits.keys().cloned().collect();
         ensure!(

@@ -53,7 +53,9 @@ pub enum LoadError {
     Sample { id: SampleId, reason: String },
     #[error("{count} unreadable images in an epoch, {allowed} are allowed; the last is `{id}`: {reason}")]
     TooMany { count: usize, allowed: usize, id: SampleId, reason: String },
-    #[error("samples of one batch differ in shape: {first:?} and, of `{id}`, {other:?} (channels, height, width)")]
+    #[error(
+        "samples of one batch differ in shape: {first:?} and, of `{id}`, {other:?} (channels, height, width)"
+    )]
     Shape { id: SampleId, first: (usize, usize, usize), other: (usize, usize, usize) },
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -180,7 +182,8 @@ pub struct Epoch<T> {
 
 impl<T: Clone> Epoch<T> {
     fn load(&mut self) -> Result<Loaded<T>, LoadError> {
-        let places = self.next * self.config.batch..((self.next + 1) * self.config.batch).min(self.order.len());
+        let places =
+            self.next * self.config.batch..((self.next + 1) * self.config.batch).min(self.order.len());
         let last = (places.end + self.config.prefetch * self.config.batch).min(self.order.len());
         for place in self.asked..last {
             // Workers live as long as `self`, so somebody listens.

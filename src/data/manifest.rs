@@ -135,7 +135,8 @@ impl Dataset {
             (Some(root), _) => root.to_path_buf(),
             (None, Some(root)) => root.join(&self.name),
             (None, None) => {
-                let looked = "BENCH_DATA is not set; set it to the folder that holds data sets, or give --data DIR";
+                let looked =
+                    "BENCH_DATA is not set; set it to the folder that holds data sets, or give --data DIR";
                 return Err(missing(looked.into()));
             }
         };
@@ -174,7 +175,10 @@ impl Dataset {
         let Some(names) = &self.class_names else { return Ok(()) };
         if let Some(found) = &index.classes {
             if let Some(extra) = found.iter().find(|name| !names.contains(name)) {
-                return Err(fail(format!("class `{extra}` is not in the manifest's {} classes", names.len())));
+                return Err(fail(format!(
+                    "class `{extra}` is not in the manifest's {} classes",
+                    names.len()
+                )));
             }
             // Labels follow the manifest, whatever the order of folders.
             let order: Vec<u32> =
@@ -190,7 +194,11 @@ impl Dataset {
             if let Annotation::Label(label) = entry.annotation
                 && label as usize >= names.len()
             {
-                return Err(fail(format!("label {label} of `{}`, there are {} classes", entry.id, names.len())));
+                return Err(fail(format!(
+                    "label {label} of `{}`, there are {} classes",
+                    entry.id,
+                    names.len()
+                )));
             }
         }
         Ok(())
@@ -229,7 +237,9 @@ impl Dataset {
         labels.sort_unstable();
         labels.dedup();
         report.classes = labels.len();
-        if let Some(names) = self.class_names.as_ref().filter(|names| !labels.is_empty() && names.len() > labels.len()) {
+        if let Some(names) =
+            self.class_names.as_ref().filter(|names| !labels.is_empty() && names.len() > labels.len())
+        {
             report.problems.push(format!("{} of {} classes have images", labels.len(), names.len()));
         }
         if let Some(count) = split.count.filter(|count| *count != report.images) {

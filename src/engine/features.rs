@@ -36,7 +36,8 @@ impl Layout {
 
     fn unpack(self, packed: &Tensor) -> candle_core::Result<Features> {
         let patches = self.grid.0 * self.grid.1;
-        let taps = (0..self.taps).map(|i| packed.narrow(1, i * patches, patches)).collect::<Result<_, _>>()?;
+        let taps =
+            (0..self.taps).map(|i| packed.narrow(1, i * patches, patches)).collect::<Result<_, _>>()?;
         let cls = match self.cls {
             true => Some(packed.narrow(1, self.taps * patches, 1)?.squeeze(1)?.contiguous()?),
             false => None,

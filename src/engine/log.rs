@@ -37,9 +37,7 @@ impl RunLog {
 
     /// Bytes so far, all of them on the disk.
     pub fn sync(&mut self) -> Result<u64> {
-        self.file
-            .sync_data()
-            .with_context(|| format!("cannot write the log `{}`", self.path.display()))?;
+        self.file.sync_data().with_context(|| format!("cannot write the log `{}`", self.path.display()))?;
         Ok(self.length)
     }
 }

@@ -10,15 +10,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The loop starts or continues after `done` steps.
-    Started { plan: &'a Plan, done: usize },
+    Started {
+        plan: &'a Plan,
+        done: usize,
+    },
     /// `done` steps are done.
-    Step { done: usize, lr: f64, losses: &'a [(&'static str, f64)] },
+    Step {
+        done: usize,
+        lr: f64,
+        losses: &'a [(&'static str, f64)],
+    },
     /// `done` of `total` images are predicted (or, for a fitted head, taken in).
-    Evaluating { done: usize, total: usize },
-    Evaluated { step: usize, scores: &'a Scores },
+    Evaluating {
+        done: usize,
+        total: usize,
+    },
+    Evaluated {
+        step: usize,
+        scores: &'a Scores,
+    },
     /// An unreadable image was replaced, as the recipe allows.
-    Skipped { id: &'a str },
-    Saved { path: &'a Path },
+    Skipped {
+        id: &'a str,
+    },
+    Saved {
+        path: &'a Path,
+    },
     /// A fact about the run worth a line.
     Note(&'a str),
 }

@@ -3,9 +3,9 @@
 use super::train::{Outcome, Training};
 use super::{Job, PREFETCH, Plan};
 use crate::config::{Mae, Pretrain};
+use crate::data::Entry;
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
-use crate::data::Entry;
 use crate::nn::Params;
 use crate::pretrain::MaskedAutoencoder;
 use crate::record::RunFolder;
@@ -68,9 +68,14 @@ pub(super) fn build(job: &Job) -> Result<(Mae, Plan, Params, MaskedAutoencoder)>
 /// The loader of the training split without targets.
 pub(super) fn loader(job: &Job, batch: usize) -> Result<Loader<()>> {
     let (model, recipe) = (&job.config.model, &job.config.recipe);
-    let pipeline =
-        Pipeline::new(&recipe.augment, recipe.erase.as_ref(), &model.normalize(), model.image, model.channels)
-            .map_err(|e| anyhow::anyhow!("recipe `{}`: {e}", job.config.run.recipe))?;
+    let pipeline = Pipeline::new(
+        &recipe.augment,
+        recipe.erase.as_ref(),
+        &model.normalize(),
+        model.image,
+        model.channels,
+    )
+    .map_err(|e| anyhow::anyhow!("recipe `{}`: {e}", job.config.run.recipe))?;
     let config = LoaderConfig {
         seed: job.config.run.seed,
         batch,

@@ -1,9 +1,9 @@
 //! Pictures of what a masked autoencoder fills in.
 
 use crate::config::{AugmentOp, Interpolation, Mae, ModelConfig, parse};
+use crate::data::Entry;
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
-use crate::data::Entry;
 use crate::nn::Params;
 use crate::pretrain::{MaskedAutoencoder, mosaic};
 use crate::weights::{WeightFile, load_exact};
@@ -39,7 +39,9 @@ impl Pretrained {
                 weights.display()
             );
         }
-        let (Some(model), Some(mae)) = (notes.get("bench.model"), notes.get("bench.mae")) else { return Ok(None) };
+        let (Some(model), Some(mae)) = (notes.get("bench.model"), notes.get("bench.mae")) else {
+            return Ok(None);
+        };
         let origin = weights.display();
         Ok(Some(Self { model: parse(model, origin)?, mae: parse(mae, weights.display())? }))
     }

@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Where training batches come from.
@@ -262,7 +263,10 @@ impl<T> Run<'_, '_, T> {
         let count = self.state.progress.skipped;
         if count > recipe.allowed_skips as u64 {
             let last = skipped.last().map(SampleId::as_str).unwrap_or_default();
-            bail!("{count} unreadable images (the last is `{last}`), allowed_skips is {}", recipe.allowed_skips);
+            bail!(
+                "{count} unreadable images (the last is `{last}`), allowed_skips is {}",
+                recipe.allowed_skips
+            );
         }
         Ok(())
     }

@@ -97,8 +97,9 @@ pub fn transfer<T: Task>(
 pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores> {
     let (params, mut model) = build(task.as_ref(), job)?;
     let file = WeightFile::open(path)?;
-    load_exact(&params, &file.read(job.device)?)
-        .with_context(|| format!("weights `{}` do not fit run `{}`", path.display(), job.config.run.recipe))?;
+    load_exact(&params, &file.read(job.device)?).with_context(|| {
+        format!("weights `{}` do not fit run `{}`", path.display(), job.config.run.recipe)
+    })?;
     if model.head.fits() {
         fit(task, &mut model, job)?;
     }
@@ -116,7 +117,11 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
     let (config, tune) = (&job.config.model, settings(job)?.tune);
     let depth = config.depth;
     if let Tune::Blocks(k) = tune {
-        ensure!(k <= depth as f64, "transfer.tune: {k} blocks, but model `{}` has {depth}", job.config.run.model);
+        ensure!(
+            k <= depth as f64,
+            "transfer.tune: {k} blocks, but model `{}` has {depth}",
+            job.config.run.model
+        );
     }
     let params = Params::new(job.config.run.seed, job.device);
     // The specification does not depend on parameters: it is known before the backbone is built.
@@ -154,8 +159,9 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
 fn initialize(params: &Params, job: &Job) -> Result<()> {
     let Some(path) = job.init else { return Ok(()) };
     let file = WeightFile::open(path)?;
-    let report = load_backbone(params, &file.read(job.device)?, &job.config.model)
-        .with_context(|| format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model))?;
+    let report = load_backbone(params, &file.read(job.device)?, &job.config.model).with_context(|| {
+        format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
+    })?;
     let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
     if let Some((from, to)) = report.resized {
         note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);

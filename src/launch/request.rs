@@ -56,7 +56,10 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     }
     let mut notes = vec![];
     let manifest = request.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
-    ensure!(manifest.is_some() || stage == Stage::Pretrain, "which task? Give --task; `bench task list` shows them");
+    ensure!(
+        manifest.is_some() || stage == Stage::Pretrain,
+        "which task? Give --task; `bench task list` shows them"
+    );
     let (dataset, split) = dataset(site, stage, request, manifest.as_ref())?;
     let recipe = match (&request.recipe, &manifest, stage) {
         (Some(recipe), ..) => recipe.clone(),
@@ -221,9 +224,7 @@ impl Initial {
         let file = WeightFile::open(path)?;
         let notes = file.metadata();
         match (notes.get("bench.model_name"), notes.get("bench.model")) {
-            (Some(name), Some(text)) => {
-                Ok(Some((name.clone(), crate::config::parse(text, path.display())?)))
-            }
+            (Some(name), Some(text)) => Ok(Some((name.clone(), crate::config::parse(text, path.display())?))),
             _ => Ok(None),
         }
     }
@@ -272,7 +273,10 @@ fn find(site: &Site, name: &str) -> Result<Initial> {
         });
     }
     let folder = site.store.find(name).map_err(|e| {
-        ConfigError::new(format!("--init {name}"), format!("neither `scratch`, nor a file or folder, nor a run: {e}"))
+        ConfigError::new(
+            format!("--init {name}"),
+            format!("neither `scratch`, nor a file or folder, nor a run: {e}"),
+        )
     })?;
     if folder.record().is_file() {
         let record = folder.read_record()?;

@@ -26,7 +26,7 @@ fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: 
 
 fn build(model: &ModelConfig, final_norm: bool) -> Result<Params> {
     let params = Params::new(0, &Device::Cpu);
-    Vit::new(model, VitOptions { drop_path: 0., final_norm }, params.builder())?;
+    Vit::new(model, VitOptions { final_norm, ..VitOptions::default() }, params.builder())?;
     Ok(params)
 }
 
@@ -70,7 +70,11 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
         expected.iter().map(|p| &p.name).collect::<Vec<_>>()
     );
     let other = Params::new(1, &Device::Cpu);
-    Vit::new(&model([4, 8], 1, 2, 8, 2), VitOptions { final_norm: true, ..VitOptions::default() }, other.builder())?;
+    Vit::new(
+        &model([4, 8], 1, 2, 8, 2),
+        VitOptions { final_norm: true, ..VitOptions::default() },
+        other.builder(),
+    )?;
     load_exact(&other, &tensors).unwrap();
     for (a, b) in expected.iter().zip(other.all()) {
         assert_eq!(values(&a.var), values(&b.var), "{}", a.name);

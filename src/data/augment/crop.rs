@@ -62,8 +62,7 @@ impl<T: Geometric> Transform<T> for RandomResizedCrop {
         let from = sample.image.size();
         let (top, left, height, width) = self.draw(from, rng);
         let [top, left, height, width] = [top, left, height, width].map(|v| v as f64);
-        let image =
-            resize(&sample.image, Rect { top, left, height, width }, self.size, self.interpolation)?;
+        let image = resize(&sample.image, Rect { top, left, height, width }, self.size, self.interpolation)?;
         sample.moved(image, &Geometry::crop_resize(from, top, left, height, width, self.size));
         Ok(())
     }
@@ -83,10 +82,16 @@ impl<T: Geometric> Transform<T> for RandomCrop {
         let (h, w) = self.size;
         let room = |have: usize, want: usize| (have + 2 * self.padding).checked_sub(want);
         let (Some(down), Some(right)) = (room(from.0, h), room(from.1, w)) else {
-            return Err(format!("random_crop of {h}×{w} from {}×{}, padding {}", from.0, from.1, self.padding));
+            return Err(format!(
+                "random_crop of {h}×{w} from {}×{}, padding {}",
+                from.0, from.1, self.padding
+            ));
         };
         if self.reflect && self.padding >= from.0.min(from.1) {
-            return Err(format!("random_crop: padding {} reflects beyond {}×{}", self.padding, from.0, from.1));
+            return Err(format!(
+                "random_crop: padding {} reflects beyond {}×{}",
+                self.padding, from.0, from.1
+            ));
         }
         let top = rng.random_range(0..=down) as isize - self.padding as isize;
         let left = rng.random_range(0..=right) as isize - self.padding as isize;
@@ -104,7 +109,13 @@ impl<T: Geometric> Transform<T> for RandomCrop {
 fn cut_reflected(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
     let mirror = |i: isize, n: usize| {
         let last = n as isize - 1;
-        (if i < 0 { -i } else if i > last { 2 * last - i } else { i }) as usize
+        (if i < 0 {
+            -i
+        } else if i > last {
+            2 * last - i
+        } else {
+            i
+        }) as usize
     };
     let c = image.channels;
     let mut data = Vec::with_capacity(height * width * c);

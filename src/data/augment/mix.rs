@@ -38,9 +38,14 @@ fn half() -> f64 {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Draw {
     Nothing,
-    Mixup { lambda: f64 },
+    Mixup {
+        lambda: f64,
+    },
     /// Rows `y` and columns `x` come from the partner.
-    Cutmix { y: (usize, usize), x: (usize, usize) },
+    Cutmix {
+        y: (usize, usize),
+        x: (usize, usize),
+    },
 }
 
 impl Mix {
@@ -128,5 +133,6 @@ pub(super) fn apply(
         Draw::Nothing => images.clone(),
         _ => Tensor::from_vec(pixels, images.shape(), images.device())?,
     };
-    Ok((images, Tensor::from_vec(targets, (batch, classes), images.device())?))
+    let targets = Tensor::from_vec(targets, (batch, classes), images.device())?;
+    Ok((images, targets))
 }

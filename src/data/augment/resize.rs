@@ -5,7 +5,7 @@ use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
 use crate::config::Interpolation;
 use crate::rng::Rng;
-use fast_image_resize::images::{ImageRef, Image as Canvas};
+use fast_image_resize::images::{Image as Canvas, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 /// A rectangle in pixels; may lie between pixels and reach outside where the caller fills.
@@ -40,8 +40,8 @@ pub(super) fn resize(
     if whole && to == image.size() {
         return Ok(image.clone());
     }
-    let source = ImageRef::new(image.width as u32, image.height as u32, &image.data, pixel)
-        .map_err(|e| fail(&e))?;
+    let source =
+        ImageRef::new(image.width as u32, image.height as u32, &image.data, pixel).map_err(|e| fail(&e))?;
     let mut canvas = Canvas::new(to.1 as u32, to.0 as u32, pixel);
     let algorithm = match interpolation {
         Interpolation::Nearest => ResizeAlg::Nearest,
@@ -133,7 +133,10 @@ impl<T: Geometric> Transform<T> for CenterCrop {
         let (top, left) = self.corner(from);
         let (h, w) = self.size;
         let image = cut(&sample.image, top, left, self.size);
-        sample.moved(image, &Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size));
+        sample.moved(
+            image,
+            &Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size),
+        );
         Ok(())
     }
 }

@@ -43,8 +43,7 @@ impl Neighbours {
         let best = f64::from(similarities[order[0]]);
         let mut votes = vec![0f64; self.classes];
         for &i in order.iter().take(self.k) {
-            votes[self.labels[i] as usize] +=
-                ((f64::from(similarities[i]) - best) / self.temperature).exp();
+            votes[self.labels[i] as usize] += ((f64::from(similarities[i]) - best) / self.temperature).exp();
         }
         votes.into_iter().map(|v| v as f32).collect()
     }

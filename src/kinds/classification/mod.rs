@@ -98,9 +98,17 @@ impl Task for Classification {
 
     fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
         let classes = dataset.classes.clone();
-        ensure!(classes.len() > 1, "data set `{}` has {} classes, at least 2 are needed", dataset.name, classes.len());
+        ensure!(
+            classes.len() > 1,
+            "data set `{}` has {} classes, at least 2 are needed",
+            dataset.name,
+            classes.len()
+        );
         let smoothing = training.label_smoothing;
-        ensure!((0. ..1.).contains(&smoothing), "label_smoothing is {smoothing}, expected 0 ≤ label_smoothing < 1");
+        ensure!(
+            (0. ..1.).contains(&smoothing),
+            "label_smoothing is {smoothing}, expected 0 ≤ label_smoothing < 1"
+        );
         ensure!(training.neighbours > 0, "neighbours is 0, expected at least 1");
         ensure!(training.temperature > 0., "temperature is {}, expected > 0", training.temperature);
         Ok(Self { pool: training.pool.unwrap_or(options.pool), training, classes })
@@ -112,7 +120,9 @@ impl Task for Classification {
 
     fn target(&self, entry: &Entry) -> Result<ClassTarget> {
         match &entry.annotation {
-            Annotation::Label(label) if (*label as usize) < self.classes.len() => Ok(ClassTarget::Label(*label)),
+            Annotation::Label(label) if (*label as usize) < self.classes.len() => {
+                Ok(ClassTarget::Label(*label))
+            }
             Annotation::Label(label) => {
                 bail!("label {label} of `{}` is outside the {} classes", entry.id, self.classes.len())
             }

@@ -6,7 +6,8 @@ use crate::task::Head;
 use candle_core::{Device, Tensor};
 
 fn task(training: &str) -> Result<Classification> {
-    let dataset = DatasetInfo { name: "d".into(), version: "1".into(), classes: vec!["a".into(), "b".into()] };
+    let dataset =
+        DatasetInfo { name: "d".into(), version: "1".into(), classes: vec!["a".into(), "b".into()] };
     Classification::new(Options::default(), toml::from_str(training)?, &dataset)
 }
 
@@ -16,7 +17,10 @@ fn batch(images: Tensor, targets: Vec<ClassTarget>) -> Batch<ClassTarget> {
 }
 
 fn features() -> Result<Features> {
-    let tokens = Tensor::new(&[[[1f32, 2., 3., 4.], [3., 2., 1., 0.]], [[0., 0., 1., 1.], [4., 2., 0., 1.]]], &Device::Cpu)?;
+    let tokens = Tensor::new(
+        &[[[1f32, 2., 3., 4.], [3., 2., 1., 0.]], [[0., 0., 1., 1.], [4., 2., 0., 1.]]],
+        &Device::Cpu,
+    )?;
     let cls = Tensor::new(&[[1f32, 0., 0., 0.], [0., 1., 0., 0.]], &Device::Cpu)?;
     Ok(Features { taps: vec![tokens], cls: Some(cls), grid: (1, 2) })
 }
@@ -57,20 +61,22 @@ fn a_zero_head_loses_log_k_and_mixing_keeps_it() -> Result<()> {
         assert!((weights.iter().sum::<f32>() - 1.).abs() < 1e-6);
     }
     let mut rng = Rng::new(0, "pass", &[]);
-    let loss = head.loss(&features()?, &batch, &mut Pass::Train { rng: &mut rng })?.total()?.to_scalar::<f32>()?;
+    let loss =
+        head.loss(&features()?, &batch, &mut Pass::Train { rng: &mut rng })?.total()?.to_scalar::<f32>()?;
     assert!((loss - 2f32.ln()).abs() < 1e-6, "{loss}");
     Ok(())
 }
 
 #[test]
 fn knn_is_fitted_not_trained() -> Result<()> {
-    let mut head = task("classifier = \"knn\"\npool = \"cls\"")?.head(&SPEC, Params::new(0, &Device::Cpu).builder())?;
+    let mut head =
+        task("classifier = \"knn\"\npool = \"cls\"")?.head(&SPEC, Params::new(0, &Device::Cpu).builder())?;
     assert!(head.fits());
     let features = Features { taps: vec![], ..features()? };
-    let batch = batch(Tensor::zeros((2, 1), candle_core::DType::F32, &Device::Cpu)?, vec![
-        ClassTarget::Label(1),
-        ClassTarget::Label(0),
-    ]);
+    let batch = batch(
+        Tensor::zeros((2, 1), candle_core::DType::F32, &Device::Cpu)?,
+        vec![ClassTarget::Label(1), ClassTarget::Label(0)],
+    );
     head.fit(&features, &batch)?;
     let predictions = head.predict(&features, &batch.frames)?;
     assert!(predictions[0][1] > predictions[0][0] && predictions[1][0] > predictions[1][1]);

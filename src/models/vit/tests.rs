@@ -35,7 +35,11 @@ fn features_equal_pytorch() -> Result<()> {
         let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
         let params = Params::new(0, &Device::Cpu);
-        let vit = Vit::new(&config, VitOptions { drop_path: 0.5, final_norm: true, ..VitOptions::default() }, params.builder())?;
+        let vit = Vit::new(
+            &config,
+            VitOptions { drop_path: 0.5, final_norm: true, ..VitOptions::default() },
+            params.builder(),
+        )?;
         for p in params.all() {
             p.var.set(&golden[&format!("weights.{}", p.name)])?;
         }
@@ -157,7 +161,11 @@ fn a_final_norm_is_what_makes_a_class_feature() -> Result<()> {
 fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     let config = config([16, 16], 3, 8, 8, 3);
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(&config, VitOptions { drop_path: 1., final_norm: false, ..VitOptions::default() }, params.builder())?;
+    let vit = Vit::new(
+        &config,
+        VitOptions { drop_path: 1., final_norm: false, ..VitOptions::default() },
+        params.builder(),
+    )?;
     let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
     let mut rng = Rng::new(0, "test", &[]);
     let train = vit.forward(&images, &[0, 1, 2], &mut Pass::Train { rng: &mut rng })?.taps;

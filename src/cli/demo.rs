@@ -1,0 +1,61 @@
+//! `bench demo`: the suite `demo` on the data set `shapes`, made on the spot; table and picture, all in one folder.
+
+use super::flags::{SiteFlags, catch_ctrl_c};
+use super::progress::duration;
+use super::{Failure, Outcome, data, reconstruct, suite, table};
+use crate::config::Stage;
+use crate::data::shapes::ShapesSpec;
+use crate::engine::Pretrained;
+use crate::record::{Store, write_atomic};
+use crate::registry::Registry;
+use crate::suite::Suite;
+use anyhow::Context;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Folder for data, runs, table and picture
+    #[arg(long, value_name = "DIR", default_value = "bench_demo")]
+    out: PathBuf,
+    #[command(flatten)]
+    site: SiteFlags,
+}
+
+/// Rows of the picture.
+const ROWS: usize = 8;
+
+pub fn demo(registry: &Registry, args: DemoArgs) -> Outcome {
+    let began = Instant::now();
+    let out = args.out;
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
+    let data_root = out.join("data");
+    data::make_shapes(&ShapesSpec::default(), &data_root.join("shapes"))?;
+
+    let ground = args.site.ground()?.with_store(Store::new(out.join("runs")));
+    let mut site = ground.site(registry);
+    site.bench_data = Some(data_root);
+    let demo = Suite::load(&ground.library, "demo")?;
+    catch_ctrl_c()?;
+    let records = suite::run(&demo, &ground, &site)?;
+
+    let shown = table::show(&ground.library, &demo.table, &records)?;
+    let markdown = table::markdown(&ground.library, &demo.table, &records)?;
+    write_atomic(&out.join("table.md"), markdown.as_bytes()).context("cannot write the table")?;
+    let pretrained = records.iter().find(|record| record.stage == Stage::Pretrain.as_str());
+    let pretrained = pretrained.context("the suite `demo` pre-trains")?;
+    let weights = ground.store.find(&pretrained.id)?.weights();
+    let picture = out.join("reconstruction.png");
+    let entries = reconstruct::trained_on(&site, &weights, None, ROWS)?;
+    let model = Pretrained::of(&weights)?.context("weights of our own name their model")?;
+    reconstruct::write(&weights, &model, entries, &site, &picture).map_err(Failure::Run)?;
+
+    println!("\n{shown}");
+    println!("done in {}; everything is in {}:", duration(began.elapsed()), out.display());
+    println!("  table.md             the table above");
+    println!("  reconstruction.png   what the autoencoder fills in");
+    println!("  runs/                configurations, logs, weights, records");
+    println!("  data/shapes/         the images");
+    Ok(())
+}

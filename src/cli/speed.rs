@@ -1,0 +1,64 @@
+//! `bench speed`: images a second, and how long a recipe takes.
+
+use super::flags::{RequestFlags, SiteFlags};
+use super::progress::duration;
+use super::{Failure, Outcome};
+use crate::config::Stage;
+use crate::engine::{Job, Speed, speed_pretrain};
+use crate::launch::{index, resolve};
+use crate::registry::Registry;
+use clap::Args;
+
+#[derive(Args, Debug)]
+pub struct SpeedArgs {
+    /// Measure the transfer to this task; without it, pre-training
+    #[arg(long)]
+    task: Option<String>,
+    /// Measure pre-training on this data set
+    #[arg(long, conflicts_with = "task")]
+    dataset: Option<String>,
+    /// About so many seconds for each of the three numbers
+    #[arg(long, default_value_t = 5.)]
+    seconds: f64,
+    #[command(flatten)]
+    request: RequestFlags,
+    #[command(flatten)]
+    site: SiteFlags,
+}
+
+pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
+    let ground = args.site.ground()?;
+    let site = ground.site(registry);
+    let stage = if args.task.is_some() { Stage::Transfer } else { Stage::Pretrain };
+    let mut request = args.request.request(args.task, args.dataset);
+    if stage == Stage::Transfer && request.init.is_none() {
+        request.init = Some(crate::config::SCRATCH.into()); // the speed does not depend on it
+    }
+    let resolved = resolve(&site, stage, &request)?;
+    let data = index(&site, &resolved)?;
+    let job = Job {
+        config: &resolved.config,
+        train: data.train,
+        eval: data.eval,
+        eval_ops: &[],
+        init: None,
+        device: &site.device,
+        workers: site.workers,
+        resume: false,
+        max_steps: None,
+        control: &site.control,
+    };
+    let measured = match &data.task {
+        Some(task) => task.speed(&job, args.seconds),
+        None => speed_pretrain(&job, args.seconds),
+    };
+    let speed: Speed = measured.map_err(Failure::Run)?;
+    let run = &resolved.config.run;
+    println!("recipe {}, model {}, {} workers", run.recipe, run.model, site.workers);
+    println!("loader alone  {:>9.1} img/s", speed.loader);
+    println!("model alone   {:>9.1} img/s", speed.model);
+    println!("end to end    {:>9.1} img/s", speed.end_to_end);
+    let (plan, eta) = (speed.plan, duration(speed.eta()));
+    println!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch);
+    Ok(())
+}
