@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// What tables call weights that this recipe has pre-trained; the recipe's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The model used when `--model` is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_model: Option<String>,

@@ -49,7 +49,7 @@ pub struct Run {
     /// blake3 of the weights that `init` named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_hash: Option<String>,
-    /// The initial weights in a few letters: `scratch`, the recipe that pre-trained them, or the file's stem.
+    /// The initial weights in a word: `scratch`, the label of the recipe that pre-trained them, or the file's stem.
     pub init_label: String,
     pub seed: u64,
     /// `--set` as typed; already applied to the tables below.

@@ -203,7 +203,7 @@ impl Initial {
         );
         Ok(Self {
             source,
-            label: config.run.recipe,
+            label: config.recipe.label.unwrap_or(config.run.recipe),
             path: Some(folder.weights()),
             run: Some(id),
             config: Some(folder.config()),

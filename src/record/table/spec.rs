@@ -22,6 +22,8 @@ pub enum Key {
     Run,
     /// The name of the task's primary score.
     Primary,
+    /// `--set` as typed, joined by spaces.
+    Overrides,
 }
 
 impl Key {
@@ -36,6 +38,7 @@ impl Key {
             Self::Seed => "seed",
             Self::Run => "run",
             Self::Primary => "primary",
+            Self::Overrides => "overrides",
         }
     }
     /// Its value for a run; empty where a run has none (pre-training has no task).
@@ -50,6 +53,7 @@ impl Key {
             Self::Seed => run.seed.to_string(),
             Self::Run => run.id.clone(),
             Self::Primary => run.primary.clone().unwrap_or_default(),
+            Self::Overrides => run.overrides.join(" "),
         }
     }
     /// Its value for a published number, where it has one.
@@ -59,7 +63,7 @@ impl Key {
             Self::Model => Some(&reference.model),
             Self::Recipe => Some(&reference.recipe),
             Self::Init => Some(&reference.init),
-            Self::Stage | Self::Dataset | Self::Seed | Self::Run | Self::Primary => None,
+            Self::Stage | Self::Dataset | Self::Seed | Self::Run | Self::Primary | Self::Overrides => None,
         }
     }
 }
