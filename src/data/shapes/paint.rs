@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use rand::{Rng as _, RngCore as _};
 
 /// Smallest distance in RGB between the mean colours of an object and of the background.
-const CONTRAST: f32 = 0.25;
+const CONTRAST: f32 = 0.35;
 
 /// Renders a scene to 8-bit RGB. [H, W, 3]
 ///
