@@ -118,3 +118,6 @@ pub enum ShapesError {
     #[error("{}: {message}", path.display())]
     File { path: PathBuf, message: String },
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,7 @@ impl Outline {
             }
             crossings.sort_by(f64::total_cmp);
             for pair in crossings.chunks_exact(2) {
-                // The first centre at or right of the crossing.
+                // The first centre right of each crossing.
                 let (first, end) = (clip(pair[0] + 0.5, size), clip(pair[1] + 0.5, size));
                 if first < end {
                     span(row, first, end);

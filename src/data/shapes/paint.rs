@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use rand::{Rng as _, RngCore as _};
 
 /// Smallest distance in RGB between the mean colours of an object and of the background.
-const CONTRAST: f32 = 0.25;
+const CONTRAST: f32 = 0.35;
 
 /// Renders a scene to 8-bit RGB. [H, W, 3]
 ///
@@ -123,7 +123,7 @@ impl Canvas {
         let slope = rng.random_range(0.0..0.5) as f32 / self.size as f32;
         let (gx, gy) = (c as f32 * slope, s as f32 * slope);
         let level = rng.random_range(0.75..1.1_f32);
-        let noise = rng.random_range(0.0..0.04_f32);
+        let noise = rng.random_range(0.0..0.025_f32);
         let half = self.size as f32 / 2.0;
         let mut bytes = Vec::with_capacity(self.pixels.len() * 3);
         for (k, pixel) in self.pixels.iter().enumerate() {
@@ -150,4 +150,53 @@ fn centre(index: usize) -> f32 {
 
 fn squared_difference(a: Colour, b: Colour) -> f32 {
     (0..3).map(|k| (a[k] - b[k]) * (a[k] - b[k])).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Request;
+    use super::*;
+
+    #[test]
+    fn noise_has_mean_zero_and_variance_one() {
+        let mut rng = Rng::new(0, "paint test", &[]);
+        let values: Vec<f64> = (0..20_000).map(|_| f64::from(bell(rng.next_u64()))).collect();
+        let moment = |power| values.iter().map(|v| v.powi(power)).sum::<f64>() / values.len() as f64;
+        assert!(moment(1).abs() < 0.03 && (moment(2) - 1.0).abs() < 0.03, "{} {}", moment(1), moment(2));
+    }
+
+    #[test]
+    fn objects_differ_from_the_ground() {
+        let mut rng = Rng::new(1, "paint test", &[]);
+        for _ in 0..300 {
+            let ground = Texture::random(64, &mut rng).mean();
+            let skin = Skin::random(64, ground, false, &mut rng);
+            assert!(squared_difference(skin.texture.mean(), ground) >= CONTRAST * CONTRAST);
+        }
+    }
+
+    #[test]
+    fn an_object_covers_its_pixels_and_nothing_far_from_it() {
+        for index in 0..30 {
+            let mut rng = Rng::new(2, "paint test", &[index]);
+            let request = Request { main: Some(index as usize % 10), crowd: false };
+            let scene = Scene::compose(48, request, &mut rng);
+            let figure = &scene.figures[0];
+            let flat = Texture::random(48, &mut rng);
+            let mut canvas = Canvas::new(48, &flat);
+            let before = canvas.pixels.clone();
+            let ink = [2.0; 3]; // brighter than any texture
+            canvas.figure(figure, &Skin { texture: flat, line: Some((100.0, ink)) });
+            for (k, (was, is)) in before.iter().zip(&canvas.pixels).enumerate() {
+                let (x, y) = (f64::from(centre(k % 48)), f64::from(centre(k / 48)));
+                if figure.outline.distance(x, y) > 0.5 {
+                    assert!(
+                        is == was || is.iter().all(|v| (v - 2.0).abs() < 1e-5),
+                        "scene {index}, pixel {k}"
+                    );
+                }
+            }
+            assert!(canvas.pixels.iter().filter(|p| p[0] > 1.9).count() > 20, "scene {index}");
+        }
+    }
 }

@@ -42,11 +42,14 @@ pub(super) struct Scene {
 }
 
 /// Radius of the disc of the same area, in 1/64 of the image's side.
-const MAIN_RADIUS: std::ops::Range<f64> = 9.0..15.0;
-const OTHER_RADIUS: std::ops::Range<f64> = 6.0..11.0;
+const MAIN_RADIUS: std::ops::Range<f64> = 12.0..18.0;
+const OTHER_RADIUS: std::ops::Range<f64> = 5.0..10.0;
 const TINY_RADIUS: std::ops::Range<f64> = 2.2..2.9;
 /// The main object shows at least this many times the area of any other.
-const MARGIN: f64 = 1.3;
+const MARGIN: f64 = 1.5;
+/// Least visible share of the main object, and of any other; what is cut off by the border is not visible.
+const MAIN_SEEN: f64 = 0.7;
+const OTHER_SEEN: f64 = 0.35;
 /// A crowd is more than eight objects.
 const CROWD: usize = 9;
 
@@ -81,7 +84,7 @@ impl Scene {
     }
 
     fn draw(size: usize, main: usize, others: u32, crowd: bool, rng: &mut Rng) -> Self {
-        let mut groups = vec![vec![figure(size, main, MAIN_RADIUS, 0.25..0.75, rng)]];
+        let mut groups = vec![vec![figure(size, main, MAIN_RADIUS, 0.3..0.7, rng)]];
         for _ in 0..others {
             let label = random_label(rng);
             groups.push(vec![figure(size, label, OTHER_RADIUS, 0.05..0.95, rng)]);
@@ -110,8 +113,8 @@ impl Scene {
         let members_seen =
             (0..self.figures.len()).filter(|k| self.figures[*k].crowd && seen(*k) > 0.5).count();
         self.figures[largest].label == main
-            && seen(largest) > 0.55
-            && ordinary().all(|k| seen(k) > 0.35)
+            && seen(largest) > MAIN_SEEN
+            && ordinary().all(|k| seen(k) > OTHER_SEEN)
             && ordinary().all(|k| k == largest || visible[k] as f64 * MARGIN < visible[largest] as f64)
             && (members == 0 || members_seen >= CROWD)
     }

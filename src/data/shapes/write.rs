@@ -8,6 +8,7 @@ use super::annotation::{Annotation, annotate, semantic};
 use super::paint::paint;
 use super::scene::{Request, Scene};
 use super::{CATEGORY_IDS, CLASSES, GENERATOR, ShapesError, ShapesSpec, Summary, empty_images};
+use crate::record::write_atomic;
 use crate::rng::Rng;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
@@ -125,9 +126,7 @@ pub fn make(
     let content = content.finalize().to_hex().to_string();
     let seal = Seal { generator: GENERATOR, spec: *spec, images: total, content };
     let text = serde_json::to_string_pretty(&seal).map_err(|e| failed(&root.join(SEAL), e))? + "\n";
-    let part = root.join("shapes.json.part");
-    create(&part, text.as_bytes())?;
-    std::fs::rename(&part, root.join(SEAL)).map_err(|e| failed(&part, e))?;
+    write_atomic(&root.join(SEAL), text.as_bytes()).map_err(|e| failed(&root.join(SEAL), e))?;
     Ok(Summary { root: root.into(), images: total, content: seal.content, already_there: false })
 }
 

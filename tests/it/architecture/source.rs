@@ -1,0 +1,237 @@
+//! Rust source as tokens: enough of the language to find modules, imports and tests in it.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A file under `src/`.
+pub struct Source {
+    /// Relative to `src/`.
+    path: PathBuf,
+    pub text: String,
+    tokens: Vec<Token>,
+}
+
+impl Source {
+    pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
+        Self { path: path.into(), text: text.to_owned(), tokens: tokens(text) }
+    }
+
+    /// Every Rust file under `src/`, by name.
+    pub fn all() -> Vec<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let entries = walkdir::WalkDir::new(&root).sort_by_file_name().into_iter();
+        let paths = entries.map(|entry| entry.expect("src is readable").into_path());
+        let read = |path: PathBuf| {
+            let text = std::fs::read_to_string(&path).expect("source is UTF-8");
+            Self::new(path.strip_prefix(&root).expect("below src"), &text)
+        };
+        paths.filter(|path| path.extension().is_some_and(|e| e == "rs")).map(read).collect()
+    }
+
+    /// As printed: `src/…` with `/`.
+    pub fn name(&self) -> String {
+        ["src".to_owned()].into_iter().chain(self.parts()).collect::<Vec<_>>().join("/")
+    }
+
+    fn parts(&self) -> Vec<String> {
+        let part = |part: Component| part.as_os_str().to_string_lossy().into_owned();
+        self.path.components().map(part).collect()
+    }
+
+    /// The path of the file's module from the root: empty for `lib.rs` and `main.rs`.
+    fn module_path(&self) -> Vec<String> {
+        let mut parts = self.parts();
+        let file = parts.pop().unwrap_or_default();
+        let stem = file.trim_end_matches(".rs");
+        if stem != "mod" && !(parts.is_empty() && ["lib", "main"].contains(&stem)) {
+            parts.push(stem.to_owned());
+        }
+        parts
+    }
+
+    /// The module of the root that the file belongs to.
+    pub fn module(&self) -> Option<String> {
+        self.module_path().into_iter().next()
+    }
+
+    /// Every module of the root that a path of this file starts at.
+    pub fn imports(&self) -> Vec<Token> {
+        let tokens = &self.tokens;
+        let is = |k: usize, text: &str| tokens.get(k).is_some_and(|token| token.text == text);
+        let (mut depth, mut imports) = (self.module_path().len(), Vec::new());
+        let (mut braces, mut inline) = (0, Vec::new()); // braces around each inline module
+        for (k, token) in tokens.iter().enumerate() {
+            match token.text.as_str() {
+                "mod" if is(k + 2, "{") => {
+                    inline.push(braces);
+                    depth += 1;
+                }
+                "{" => braces += 1,
+                "}" => {
+                    braces -= 1;
+                    if inline.last() == Some(&braces) {
+                        inline.pop();
+                        depth -= 1;
+                    }
+                }
+                "crate" if is(k + 1, "::") => imports.extend(heads(&tokens[k + 2..])),
+                "super" if k == 0 || !is(k - 1, "::") => {
+                    let ups = (0..).take_while(|n| is(k + 2 * n, "super") && is(k + 2 * n + 1, "::")).count();
+                    if ups >= depth {
+                        imports.extend(heads(&tokens[k + 2 * ups..]));
+                    }
+                }
+                _ => {}
+            }
+        }
+        imports
+    }
+
+    /// Lines outside of `#[cfg(test)] mod … { … }`.
+    pub fn lines_without_tests(&self) -> usize {
+        let mut lines = self.text.lines().count();
+        for (k, first) in self.test_modules() {
+            if self.tokens[k + 2].text != "{" {
+                continue;
+            }
+            let mut open = 0;
+            for token in &self.tokens[k + 2..] {
+                open += i32::from(token.text == "{") - i32::from(token.text == "}");
+                if open == 0 {
+                    lines -= token.line - first + 1;
+                    break;
+                }
+            }
+        }
+        lines
+    }
+
+    /// Position of the `mod` of each module under `#[cfg(test)]`, and the line of its attribute.
+    fn test_modules(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        const ATTRIBUTE: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
+        let matches = |window: &[Token]| window.iter().map(|t| t.text.as_str()).eq(ATTRIBUTE);
+        let windows = self.tokens.windows(ATTRIBUTE.len()).enumerate();
+        windows.filter(move |(_, w)| matches(w)).map(|(k, w)| (k + ATTRIBUTE.len() - 1, w[0].line))
+    }
+
+    /// Whether one of `sources` declares this file, or a folder around it, as a module of tests.
+    pub fn is_test(&self, sources: &[Self]) -> bool {
+        let own = self.module_path();
+        sources.iter().any(|source| {
+            source.test_modules().any(|(k, _)| {
+                let mut path = source.module_path();
+                path.push(source.tokens[k + 1].text.clone());
+                own.starts_with(&path)
+            })
+        })
+    }
+
+    /// Names of the file's own module, of those around it (at line 1) and of those declared in it.
+    pub fn modules(&self) -> Vec<Token> {
+        let own = self.module_path().into_iter().map(|text| Token { line: 1, text });
+        let declared =
+            self.tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| pair[1].clone());
+        own.chain(declared).collect()
+    }
+}
+
+/// A word, `::`, or any other character of code.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// From 1.
+    pub line: usize,
+    pub text: String,
+}
+
+/// The first words of a path or of a group `{a::b, c}`, at which `tokens` begin.
+fn heads(tokens: &[Token]) -> Vec<Token> {
+    if tokens.first().is_none_or(|token| token.text != "{") {
+        return tokens.first().cloned().into_iter().collect();
+    }
+    let (mut open, mut heads) = (0, Vec::new());
+    for pair in tokens.windows(2) {
+        match pair[0].text.as_str() {
+            "{" => open += 1,
+            "}" => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            break;
+        }
+        if open == 1 && ["{", ","].contains(&pair[0].text.as_str()) && pair[1].text != "}" {
+            heads.push(pair[1].clone());
+        }
+    }
+    heads
+}
+
+/// Splits Rust code into tokens, without comments and literals.
+fn tokens(text: &str) -> Vec<Token> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut rest, mut line, mut tokens) = (text, 1, Vec::new());
+    while let Some(first) = rest.chars().next() {
+        let length = if let Some(length) = skipped(rest) {
+            length
+        } else {
+            let length = match first {
+                c if word(c) => rest.find(|c| !word(c)).unwrap_or(rest.len()),
+                ':' if rest.starts_with("::") => 2,
+                c => c.len_utf8(),
+            };
+            tokens.push(Token { line, text: rest[..length].to_owned() });
+            length
+        };
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// Bytes of the blank, comment, string, character or lifetime at which `rest` begins.
+fn skipped(rest: &str) -> Option<usize> {
+    let first = rest.chars().next()?;
+    let raw = rest.trim_start_matches('b').strip_prefix('r').map(|r| (r, r.trim_start_matches('#')));
+    if first.is_whitespace() {
+        Some(first.len_utf8())
+    } else if rest.starts_with("//") {
+        Some(rest.find('\n').unwrap_or(rest.len()))
+    } else if rest.starts_with("/*") {
+        let (mut open, mut at) = (0, 0);
+        loop {
+            match rest.as_bytes().get(at..at + 2) {
+                Some(b"/*") => (open, at) = (open + 1, at + 2),
+                Some(b"*/") => (open, at) = (open - 1, at + 2),
+                Some(_) => at += 1,
+                None => return Some(rest.len()),
+            }
+            if open == 0 {
+                return Some(at);
+            }
+        }
+    } else if let Some((hashed, quoted)) = raw.filter(|(_, quoted)| quoted.starts_with('"')) {
+        let end = format!("\"{}", "#".repeat(hashed.len() - quoted.len()));
+        let start = rest.len() - quoted.len() + 1;
+        Some(rest[start..].find(&end).map_or(rest.len(), |at| start + at + end.len()))
+    } else if first == '"' {
+        Some(closing(rest, '"'))
+    } else if first == '\'' {
+        let second = rest[1..].chars().next()?;
+        let is_character = second == '\\' || rest[1 + second.len_utf8()..].starts_with('\'');
+        Some(if is_character { closing(rest, '\'') } else { 1 })
+    } else {
+        None
+    }
+}
+
+/// Bytes up to and with the closing `quote` of a literal that begins with one.
+fn closing(rest: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole: what holds over all files, and what the program does. One binary, to link once.
+
+mod architecture;
