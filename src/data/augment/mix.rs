@@ -73,7 +73,11 @@ impl Mix {
     }
 }
 
-/// Mixes `images` [B, C, H, W] with their reverse order, and makes soft targets [B, `classes`] with smoothing folded in.
+/// Mixes `images` [B, C, H, W] (f32) with their reverse order, and makes soft targets [B, `classes`] (f32) with
+/// smoothing folded in: 1 − s + s/K on, s/K off.
+///
+/// # Errors
+/// Labels that are not one for each image or not below `classes`; α that is no number.
 pub fn mix_batch(
     images: &Tensor,
     labels: &[u32],
@@ -95,6 +99,12 @@ pub(super) fn apply(
     draw: Draw,
 ) -> Result<(Tensor, Tensor)> {
     let (batch, channels, height, width) = images.dims4()?;
+    if labels.len() != batch {
+        candle_core::bail!("{} labels for a batch of {batch} images", labels.len());
+    }
+    if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
+        candle_core::bail!("label {label}, but there are {classes} classes");
+    }
     let own = images.flatten_all()?.to_vec1::<f32>()?;
     let size = channels * height * width;
     let partner = |b: usize| &own[(batch - 1 - b) * size..(batch - b) * size];

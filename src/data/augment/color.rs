@@ -1,0 +1,68 @@
+//! torchvision's `ColorJitter` on PIL images: brightness, contrast, saturation and hue in random order.
+//!
+//! Saturation and hue leave grey images as they are, as torchvision does.
+
+use super::super::{Geometric, Image, Sample};
+use super::{Transform, point};
+use crate::rng::Rng;
+use rand::{Rng as _, seq::SliceRandom};
+
+/// Ranges of the four adjustments; 0 switches one off.
+#[derive(Clone, Debug)]
+pub(super) struct ColorJitter {
+    /// Factors lie in [max(0, 1 − x), 1 + x].
+    pub brightness: f64,
+    pub contrast: f64,
+    pub saturation: f64,
+    /// Turns lie in [−x, x], at most ½.
+    pub hue: f64,
+}
+
+/// One adjustment with its factor (hue: the part of a turn).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Adjustment {
+    Brightness(f64),
+    Contrast(f64),
+    Saturation(f64),
+    Hue(f64),
+}
+
+impl Adjustment {
+    pub fn apply(self, image: &mut Image) {
+        match self {
+            Self::Brightness(factor) => point::brightness(image, factor),
+            Self::Contrast(factor) => point::contrast(image, factor),
+            Self::Saturation(factor) => point::saturation(image, factor),
+            Self::Hue(turn) => point::hue(image, turn),
+        }
+    }
+}
+
+impl ColorJitter {
+    /// The adjustments of one image, in the order in which they are applied.
+    pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
+        let mut adjustments = Vec::with_capacity(4);
+        let factors: [(f64, fn(f64) -> Adjustment); 3] = [
+            (self.brightness, Adjustment::Brightness),
+            (self.contrast, Adjustment::Contrast),
+            (self.saturation, Adjustment::Saturation),
+        ];
+        for (range, adjustment) in factors {
+            if range > 0. {
+                adjustments.push(adjustment(rng.random_range((1. - range).max(0.)..=1. + range)));
+            }
+        }
+        if self.hue > 0. {
+            adjustments.push(Adjustment::Hue(rng.random_range(-self.hue..=self.hue)));
+        }
+        adjustments.shuffle(rng);
+        adjustments
+    }
+}
+
+impl<T: Geometric> Transform<T> for ColorJitter {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
+        Ok(())
+    }
+}

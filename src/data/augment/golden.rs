@@ -1,0 +1,1 @@
+//! The operations against Pillow, torchvision and timm: `scripts/golden/augment.py`.
