@@ -62,14 +62,20 @@ impl Mix {
         if !cut {
             return Ok(Draw::Mixup { lambda });
         }
+        let centre = (rng.random_range(0..height), rng.random_range(0..width));
+        Ok(Draw::cutmix((height, width), lambda, centre))
+    }
+}
+
+impl Draw {
+    /// The rectangle around `centre` (y, x) that covers 1 − `lambda` of the image before it is cut at the border.
+    pub(super) fn cutmix((height, width): (usize, usize), lambda: f64, centre: (usize, usize)) -> Self {
         let ratio = (1. - lambda).sqrt();
-        let mut side = |length: usize| {
+        let side = |length: usize, centre: usize| {
             let half = (length as f64 * ratio) as usize / 2;
-            let centre = rng.random_range(0..length);
             (centre.saturating_sub(half), (centre + half).min(length))
         };
-        let y = side(height);
-        Ok(Draw::Cutmix { y, x: side(width) })
+        Self::Cutmix { y: side(height, centre.0), x: side(width, centre.1) }
     }
 }
 
