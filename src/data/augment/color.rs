@@ -42,15 +42,15 @@ impl ColorJitter {
     /// The adjustments of one image, in the order in which they are applied.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
         let mut adjustments = Vec::with_capacity(4);
-        let factors: [(f64, fn(f64) -> Adjustment); 3] = [
-            (self.brightness, Adjustment::Brightness),
-            (self.contrast, Adjustment::Contrast),
-            (self.saturation, Adjustment::Saturation),
-        ];
-        for (range, adjustment) in factors {
-            if range > 0. {
-                adjustments.push(adjustment(rng.random_range((1. - range).max(0.)..=1. + range)));
-            }
+        let mut factor = |range: f64| rng.random_range((1. - range).max(0.)..=1. + range);
+        if self.brightness > 0. {
+            adjustments.push(Adjustment::Brightness(factor(self.brightness)));
+        }
+        if self.contrast > 0. {
+            adjustments.push(Adjustment::Contrast(factor(self.contrast)));
+        }
+        if self.saturation > 0. {
+            adjustments.push(Adjustment::Saturation(factor(self.saturation)));
         }
         if self.hue > 0. {
             adjustments.push(Adjustment::Hue(rng.random_range(-self.hue..=self.hue)));

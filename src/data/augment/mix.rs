@@ -49,7 +49,7 @@ pub(super) enum Draw {
 }
 
 impl Mix {
-    fn draw(&self, (height, width): (usize, usize), rng: &mut Rng) -> Result<Draw> {
+    pub(super) fn draw(&self, (height, width): (usize, usize), rng: &mut Rng) -> Result<Draw> {
         if rng.random::<f64>() >= self.prob || (self.mixup <= 0. && self.cutmix <= 0.) {
             return Ok(Draw::Nothing);
         }

@@ -17,6 +17,8 @@ mod resize;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod tests;
 
 pub use mix::{Mix, mix_batch};
 pub use pipeline::Pipeline;

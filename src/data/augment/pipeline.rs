@@ -15,8 +15,8 @@ use rand_distr::Normal;
 pub struct Pipeline {
     steps: Vec<Step>,
     erase: Option<Erase>,
-    /// Mean and standard deviation of each channel.
-    statistics: Vec<(f32, f32)>,
+    /// For each channel, the normalised value of every byte.
+    tables: Vec<[f32; 256]>,
     input: Size,
 }
 
@@ -38,7 +38,7 @@ impl Pipeline {
         for (what, values) in [("mean", &normalize.mean), ("std", &normalize.std)] {
             if ![1, channels].contains(&values.len()) {
                 let n = values.len();
-                return Err(format!("normalize: {what} has {n} values, expected 1 or {channels}"));
+                return Err(format!("normalize: {what} has {n} values, the images have {channels} channels"));
             }
         }
         if let Some(std) = normalize.std.iter().find(|std| !(**std > 0. && std.is_finite())) {
@@ -52,16 +52,19 @@ impl Pipeline {
         let statistics: Vec<_> = (0..channels).map(|c| normalize.channel(c)).collect();
         let input = (input[0], input[1]);
         let steps = ops.iter().map(|op| Step::new(op, input, &statistics)).collect::<Result<_, _>>()?;
-        Ok(Self { steps, erase: erase.cloned(), statistics, input })
+        // (byte / 255 − mean) / std, rounded at each operation as PyTorch rounds it.
+        let table = |(mean, std): (f32, f32)| std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std);
+        let tables = statistics.into_iter().map(table).collect();
+        Ok(Self { steps, erase: erase.cloned(), tables, input })
     }
 
-    /// [H, W, C] bytes -> [C, H, W], (byte / 255 − mean) / std, rounded as PyTorch rounds it.
+    /// [H, W, C] bytes -> [C, H, W] normalised. Looking up is exact and as fast as the arithmetic in vectors, whose
+    /// bytes would have to be gathered with the same stride.
     fn normalized(&self, image: &Image) -> Vec<f32> {
         let c = image.channels;
         let mut pixels = Vec::with_capacity(image.data.len());
-        for (channel, (mean, std)) in self.statistics.iter().enumerate() {
-            let bytes = image.data[channel..].iter().step_by(c);
-            pixels.extend(bytes.map(|byte| (f32::from(*byte) / 255. - mean) / std));
+        for (channel, table) in self.tables.iter().enumerate() {
+            pixels.extend(image.data[channel..].iter().step_by(c).map(|byte| table[usize::from(*byte)]));
         }
         pixels
     }
@@ -69,7 +72,7 @@ impl Pipeline {
 
 impl<T: Geometric + Send> Prepare<T> for Pipeline {
     fn prepare(&self, mut sample: Sample<T>, rng: &mut Rng) -> Result<Prepared<T>, String> {
-        let (channels, expected) = (sample.image.channels, self.statistics.len());
+        let (channels, expected) = (sample.image.channels, self.tables.len());
         if channels != expected {
             return Err(format!("the image has {channels} channels, but the model's input has {expected}"));
         }

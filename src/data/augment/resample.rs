@@ -41,14 +41,16 @@ pub(super) fn resize(
         ));
     }
     match image.channels {
-        1 => Ok(resize_lanes::<1, 1>(image, rect, to, interpolation)),
-        3 => Ok(resize_lanes::<3, 4>(image, rect, to, interpolation)),
+        1 => Ok(resize_channels::<1, ROWS>(image, rect, to, interpolation)),
+        3 => Ok(resize_channels::<3, { 4 * ROWS }>(image, rect, to, interpolation)),
         n => Err(format!("cannot resize an image of {n} channels (1 and 3 are possible)")),
     }
 }
 
-/// `C` channels a pixel, worked on in `L` lanes (a power of two, so that a pixel is one vector).
-fn resize_lanes<const C: usize, const L: usize>(
+/// Source rows that the horizontal pass works on at a time, side by side in the lanes of its vectors.
+const ROWS: usize = 4;
+
+fn resize_channels<const C: usize, const L: usize>(
     image: &Image,
     rect: Rect,
     to: Size,
@@ -71,7 +73,8 @@ fn resize_lanes<const C: usize, const L: usize>(
     job.run()
 }
 
-/// One call of [`resize`] with its weights; an axis without weights keeps its length.
+/// One call of [`resize`] with its weights; an axis without weights keeps its length. `C` channels a pixel, which
+/// take `L` / [`ROWS`] lanes of a vector of `L`.
 struct Job<'a, const C: usize, const L: usize> {
     image: &'a Image,
     rect: Rect,
@@ -104,23 +107,30 @@ impl<const C: usize, const L: usize> Job<'_, C, L> {
     /// [height, width, C] -> [height, to width, C]
     #[inline(always)]
     fn horizontal(&self, taps: &Taps) -> Vec<u8> {
-        let mut out = vec![0; self.rect.height * self.to.1 * C];
+        let stride = L / ROWS;
+        let length = self.to.1 * C;
+        let mut out = vec![0; self.rect.height * length];
         let mut pixels = vec![[0i32; L]; self.rect.width];
-        for (y, row) in out.chunks_exact_mut(self.to.1 * C).enumerate() {
-            for (wide, pixel) in pixels.iter_mut().zip(self.source(y).chunks_exact(C)) {
-                for c in 0..C {
-                    wide[c] = i32::from(pixel[c]);
+        for (band, rows) in out.chunks_mut(ROWS * length).enumerate() {
+            let count = rows.len() / length;
+            for r in 0..count {
+                let source = self.source(band * ROWS + r).as_chunks::<C>().0;
+                for (wide, pixel) in pixels.iter_mut().zip(source) {
+                    for c in 0..C {
+                        wide[r * stride + c] = i32::from(pixel[c]);
+                    }
                 }
             }
-            for (pixel, (start, weights)) in row.chunks_exact_mut(C).zip(taps.iter()) {
+            for (x, (start, weights)) in taps.iter().enumerate() {
                 let mut sum = [HALF; L];
                 for (wide, weight) in pixels[start..].iter().zip(weights) {
                     for l in 0..L {
                         sum[l] += wide[l] * weight;
                     }
                 }
-                for c in 0..C {
-                    pixel[c] = to_byte(sum[c]);
+                let bytes = sum.map(to_byte);
+                for r in 0..count {
+                    rows[r * length + x * C..][..C].copy_from_slice(&bytes[r * stride..][..C]);
                 }
             }
         }
@@ -128,19 +138,31 @@ impl<const C: usize, const L: usize> Job<'_, C, L> {
     }
 }
 
+/// Bytes of a row that the vertical pass keeps in registers.
+const BLOCK: usize = 32;
+
 /// Rows of `length` bytes -> as many rows as there are taps.
 #[inline(always)]
 fn vertical(data: &[u8], length: usize, taps: &Taps) -> Vec<u8> {
-    let mut out = Vec::with_capacity(taps.starts.len() * length);
-    let mut sums = vec![HALF; length];
-    for (start, weights) in taps.iter() {
-        sums.fill(HALF);
-        for (row, weight) in data[start * length..].chunks_exact(length).zip(weights) {
-            for (sum, byte) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*byte) * weight;
+    let mut out = vec![0; taps.starts.len() * length];
+    for (row, (start, weights)) in out.chunks_exact_mut(length).zip(taps.iter()) {
+        let data = &data[start * length..];
+        let (blocks, rest) = row.as_chunks_mut::<BLOCK>();
+        let tail = blocks.len() * BLOCK;
+        for (b, block) in blocks.iter_mut().enumerate() {
+            let mut sums = [HALF; BLOCK];
+            for (k, weight) in weights.iter().enumerate() {
+                let bytes = &data[k * length + b * BLOCK..][..BLOCK];
+                for i in 0..BLOCK {
+                    sums[i] += i32::from(bytes[i]) * weight;
+                }
             }
+            *block = sums.map(to_byte);
         }
-        out.extend(sums.iter().map(|sum| to_byte(*sum)));
+        for (i, byte) in rest.iter_mut().enumerate() {
+            let terms = weights.iter().enumerate().map(|(k, w)| i32::from(data[k * length + tail + i]) * w);
+            *byte = to_byte(HALF + terms.sum::<i32>());
+        }
     }
     out
 }
@@ -178,12 +200,13 @@ impl Filter {
         let (support, shrink) = (self.support * stretch, 1. / stretch);
         let most = support.ceil() as usize * 2 + 1;
         let mut taps = Taps { starts: Vec::new(), lengths: Vec::new(), weights: vec![0; most * to], most };
+        let mut raw: Vec<f64> = Vec::with_capacity(most);
         for (i, weights) in taps.weights.chunks_exact_mut(most).enumerate() {
             let centre = (i as f64 + 0.5) * scale;
             let start = (centre - support + 0.5).max(0.) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
-            let raw: Vec<f64> =
-                (start..end).map(|k| (self.weight)((k as f64 - centre + 0.5) * shrink)).collect();
+            raw.clear();
+            raw.extend((start..end).map(|k| (self.weight)((k as f64 - centre + 0.5) * shrink)));
             let total: f64 = raw.iter().sum();
             for (weight, raw) in weights.iter_mut().zip(&raw) {
                 *weight = (raw / total * f64::from(1 << PRECISION)).round() as i32;
