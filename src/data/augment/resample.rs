@@ -1,8 +1,8 @@
 //! Resampling of 8-bit images, bit for bit as Pillow's `Image.resize` (`Resample.c`): a separable, antialiased
 //! filter in 22-bit fixed point, horizontal pass first, rounded to 8 bits between the passes.
 //!
-//! Written out instead of calling `fast_image_resize`, which filters in the other order with 16-bit coefficients and
-//! so differs from Pillow by up to 13 levels. The kernel is compiled twice: at the baseline and for AVX2.
+//! Written out instead of calling `fast_image_resize`, whose order of passes and 16-bit weights give other bytes than
+//! Pillow's. Compiled twice: for every processor and for AVX2.
 
 use super::super::{Image, Size};
 use crate::config::Interpolation;
