@@ -52,10 +52,36 @@ pub struct Split {
 pub enum Annotations {
     /// Class folders below `images`.
     ImageFolder {},
-    /// A table with a header line; `image` and `label` name its columns.
-    Csv { file: PathBuf, image: String, label: String },
+    /// A table of images and labels.
+    Csv(Csv),
     /// MNIST's container format (optionally gzip-compressed); `images` is the idx3 file.
     Idx { labels: PathBuf },
+    /// A COCO-like json with one category an image (iNaturalist).
+    CocoLabels { file: PathBuf },
+}
+
+/// `format = "csv"`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Csv {
+    /// Relative to the data root.
+    pub file: PathBuf,
+    /// Column of the file name, relative to `images`.
+    pub image: String,
+    /// Column of the class name or number.
+    pub label: String,
+    #[serde(default = "comma")]
+    pub delimiter: char,
+    /// Names of the columns of a file without header line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// Labels are names of the folders below this one, in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_folders: Option<PathBuf>,
+}
+
+fn comma() -> char {
+    ','
 }
 
 /// What a task may know of its data set.
@@ -153,7 +179,7 @@ impl Dataset {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
-        let mut index = formats::of(split).index(root, split)?;
+        let mut index = formats::of(split, self.class_names.as_deref()).index(root, split)?;
         if index.entries.is_empty() {
             return Err(DataError::file(&root.join(&split.images), "there are no images"));
         }

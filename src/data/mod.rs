@@ -15,7 +15,7 @@ pub mod shapes;
 pub use geometry::{Frame, Geometric, Geometry, Size};
 pub use image::{DecodeError, Image};
 pub use index::{Annotation, Entry, Format, ImageRef, Index, Object, SampleId, Segmentation};
-pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split, SplitReport};
+pub use manifest::{Annotations, Csv, DataError, Dataset, DatasetInfo, Split, SplitReport};
 
 use candle_core::Tensor;
 

@@ -42,7 +42,7 @@ fn entry(root: &Path, path: PathBuf, annotation: Annotation) -> Entry {
 }
 
 /// Names of the folders directly below `folder`, sorted by bytes.
-fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
+pub(super) fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
     let entries = std::fs::read_dir(folder).map_err(|e| DataError::file(folder, e))?;
     let mut names = vec![];
     for entry in entries {
