@@ -1,48 +1,68 @@
-//! torchvision's `ColorJitter` on PIL images.
+//! torchvision's `ColorJitter` on PIL images: brightness, contrast, saturation and hue in random order.
+//!
+//! Saturation and hue leave grey images as they are, as torchvision does.
 
-use super::super::{Image, Sample};
-use super::{Transform, pil};
+use super::super::{Geometric, Image, Sample};
+use super::{Transform, point};
 use crate::rng::Rng;
-use rand::Rng as _;
-use rand::seq::SliceRandom;
+use rand::{Rng as _, seq::SliceRandom};
 
-/// Factors in [max(0, 1 − x), 1 + x]; hue in [−x, x] turns.
+/// Ranges of the four adjustments; 0 switches one off.
+#[derive(Clone, Debug)]
 pub(super) struct ColorJitter {
+    /// Factors lie in [max(0, 1 − x), 1 + x].
     pub brightness: f64,
     pub contrast: f64,
     pub saturation: f64,
+    /// Turns lie in [−x, x], at most ½.
     pub hue: f64,
 }
 
-/// One adjustment.
-#[derive(Clone, Copy)]
-enum Adjust {
-    Brightness,
-    Contrast,
-    Saturation,
-    Hue,
+/// One adjustment with its factor (hue: the part of a turn).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Adjustment {
+    Brightness(f64),
+    Contrast(f64),
+    Saturation(f64),
+    Hue(f64),
 }
 
-impl ColorJitter {
-    fn adjust(&self, adjust: Adjust, image: &Image, rng: &mut Rng) -> Image {
-        let mut factor = |x: f64| rng.random_range((1. - x).max(0.)..=1. + x);
-        match adjust {
-            Adjust::Brightness if self.brightness > 0. => pil::brightness(image, factor(self.brightness)),
-            Adjust::Contrast if self.contrast > 0. => pil::contrast(image, factor(self.contrast)),
-            Adjust::Saturation if self.saturation > 0. => pil::saturation(image, factor(self.saturation)),
-            Adjust::Hue if self.hue > 0. => pil::hue(image, rng.random_range(-self.hue..=self.hue)),
-            _ => image.clone(),
+impl Adjustment {
+    pub fn apply(self, image: &mut Image) {
+        match self {
+            Self::Brightness(factor) => point::brightness(image, factor),
+            Self::Contrast(factor) => point::contrast(image, factor),
+            Self::Saturation(factor) => point::saturation(image, factor),
+            Self::Hue(turn) => point::hue(image, turn),
         }
     }
 }
 
-impl<T> Transform<T> for ColorJitter {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
-        let mut order = [Adjust::Brightness, Adjust::Contrast, Adjust::Saturation, Adjust::Hue];
-        order.shuffle(rng);
-        for adjust in order {
-            sample.image = self.adjust(adjust, &sample.image, rng);
+impl ColorJitter {
+    /// The adjustments of one image, in the order in which they are applied.
+    pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
+        let mut adjustments = Vec::with_capacity(4);
+        let mut factor = |range: f64| rng.random_range((1. - range).max(0.)..=1. + range);
+        if self.brightness > 0. {
+            adjustments.push(Adjustment::Brightness(factor(self.brightness)));
         }
+        if self.contrast > 0. {
+            adjustments.push(Adjustment::Contrast(factor(self.contrast)));
+        }
+        if self.saturation > 0. {
+            adjustments.push(Adjustment::Saturation(factor(self.saturation)));
+        }
+        if self.hue > 0. {
+            adjustments.push(Adjustment::Hue(rng.random_range(-self.hue..=self.hue)));
+        }
+        adjustments.shuffle(rng);
+        adjustments
+    }
+}
+
+impl<T: Geometric> Transform<T> for ColorJitter {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
         Ok(())
     }
 }

@@ -3,48 +3,56 @@
 
 use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
-use super::resize::{Rect, cut, resize};
+use super::resample::{Rect, resize};
+use super::resize::cut;
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
 
 /// A crop of random area and aspect, scaled to `size`.
+#[derive(Clone, Debug)]
 pub(super) struct RandomResizedCrop {
     pub size: Size,
+    /// Area relative to the image.
     pub scale: [f64; 2],
+    /// Width / height, log-uniform.
     pub ratio: [f64; 2],
     pub interpolation: Interpolation,
+    /// Clamps the first draw to the image instead of drawing again.
     pub single_draw: bool,
 }
 
-/// Tries before the central fallback.
+/// Draws before the central fallback.
 const TRIES: usize = 10;
 
 impl RandomResizedCrop {
-    /// (top, left, height, width) in whole pixels.
-    pub(super) fn draw(&self, (height, width): Size, rng: &mut Rng) -> (usize, usize, usize, usize) {
-        let area = (height * width) as f64;
+    pub(super) fn draw(&self, image: Size, rng: &mut Rng) -> Rect {
         let log_ratio = self.ratio.map(f64::ln);
-        let tries = if self.single_draw { 1 } else { TRIES };
-        for _ in 0..tries {
-            let target = area * rng.random_range(self.scale[0]..=self.scale[1]);
+        for _ in 0..TRIES {
+            let part = rng.random_range(self.scale[0]..=self.scale[1]);
             let aspect = rng.random_range(log_ratio[0]..=log_ratio[1]).exp();
-            let mut w = (target * aspect).sqrt().round_ties_even() as usize;
-            let mut h = (target / aspect).sqrt().round_ties_even() as usize;
-            if self.single_draw {
-                (w, h) = (w.min(width), h.min(height));
-            }
-            if (1..=width).contains(&w) && (1..=height).contains(&h) {
-                let top = rng.random_range(0..=height - h);
-                let left = rng.random_range(0..=width - w);
-                return (top, left, h, w);
+            if let Some((height, width)) = self.shape(image, part, aspect) {
+                let top = rng.random_range(0..=image.0 - height);
+                let left = rng.random_range(0..=image.1 - width);
+                return Rect { top, left, height, width };
             }
         }
-        self.central((height, width))
+        self.central(image)
+    }
+
+    /// The crop that covers `part` of the image's area at `aspect` = width / height; `None` when it does not fit.
+    pub(super) fn shape(&self, (height, width): Size, part: f64, aspect: f64) -> Option<Size> {
+        let area = (height * width) as f64 * part;
+        let w = (area * aspect).sqrt().round_ties_even() as usize;
+        let h = (area / aspect).sqrt().round_ties_even() as usize;
+        if self.single_draw {
+            return Some((h.clamp(1, height), w.clamp(1, width)));
+        }
+        ((1..=height).contains(&h) && (1..=width).contains(&w)).then_some((h, w))
     }
 
     /// The largest central crop whose aspect is allowed.
-    fn central(&self, (height, width): Size) -> (usize, usize, usize, usize) {
+    pub(super) fn central(&self, (height, width): Size) -> Rect {
         let aspect = width as f64 / height as f64;
         let (h, w) = if aspect < self.ratio[0] {
             ((width as f64 / self.ratio[0]).round_ties_even() as usize, width)
@@ -53,22 +61,25 @@ impl RandomResizedCrop {
         } else {
             (height, width)
         };
-        ((height - h) / 2, (width - w) / 2, h, w)
+        // An image of one row or column can round to nothing.
+        let (h, w) = (h.clamp(1, height), w.clamp(1, width));
+        Rect { top: (height - h) / 2, left: (width - w) / 2, height: h, width: w }
     }
 }
 
 impl<T: Geometric> Transform<T> for RandomResizedCrop {
     fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
         let from = sample.image.size();
-        let (top, left, height, width) = self.draw(from, rng);
-        let [top, left, height, width] = [top, left, height, width].map(|v| v as f64);
-        let image = resize(&sample.image, Rect { top, left, height, width }, self.size, self.interpolation)?;
+        let rect = self.draw(from, rng);
+        let image = resize(&sample.image, rect, self.size, self.interpolation)?;
+        let [top, left, height, width] = [rect.top, rect.left, rect.height, rect.width].map(|v| v as f64);
         sample.moved(image, &Geometry::crop_resize(from, top, left, height, width, self.size));
         Ok(())
     }
 }
 
 /// A crop of `size` at a random place, after padding every side.
+#[derive(Clone, Debug)]
 pub(super) struct RandomCrop {
     pub size: Size,
     pub padding: usize,
@@ -83,13 +94,13 @@ impl<T: Geometric> Transform<T> for RandomCrop {
         let room = |have: usize, want: usize| (have + 2 * self.padding).checked_sub(want);
         let (Some(down), Some(right)) = (room(from.0, h), room(from.1, w)) else {
             return Err(format!(
-                "random_crop of {h}×{w} from {}×{}, padding {}",
+                "random_crop takes {h}x{w} pixels, but the image has {}x{} with a padding of {}",
                 from.0, from.1, self.padding
             ));
         };
         if self.reflect && self.padding >= from.0.min(from.1) {
             return Err(format!(
-                "random_crop: padding {} reflects beyond {}×{}",
+                "random_crop reflects {} pixels, but the image has only {}x{}",
                 self.padding, from.0, from.1
             ));
         }
@@ -106,16 +117,10 @@ impl<T: Geometric> Transform<T> for RandomCrop {
 }
 
 /// Mirrors at the border without repeating the border pixel (NumPy `reflect`).
-fn cut_reflected(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
+pub(super) fn cut_reflected(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
     let mirror = |i: isize, n: usize| {
         let last = n as isize - 1;
-        (if i < 0 {
-            -i
-        } else if i > last {
-            2 * last - i
-        } else {
-            i
-        }) as usize
+        (last - (last - i.abs()).abs()) as usize
     };
     let c = image.channels;
     let mut data = Vec::with_capacity(height * width * c);
@@ -130,6 +135,7 @@ fn cut_reflected(image: &Image, top: isize, left: isize, (height, width): Size) 
 }
 
 /// Left-right mirror with probability `p`.
+#[derive(Clone, Debug)]
 pub(super) struct Flip {
     pub p: f64,
 }
@@ -137,18 +143,24 @@ pub(super) struct Flip {
 impl<T: Geometric> Transform<T> for Flip {
     fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
         if rng.random::<f64>() < self.p {
-            let size = sample.image.size();
-            sample.moved(mirrored(&sample.image), &Geometry::flip(size));
+            let image = mirrored(&sample.image);
+            sample.moved(image, &Geometry::flip(sample.image.size()));
         }
         Ok(())
     }
 }
 
 pub(super) fn mirrored(image: &Image) -> Image {
-    let c = image.channels;
-    let mut data = Vec::with_capacity(image.data.len());
-    for row in image.data.chunks_exact(image.width * c) {
-        row.chunks_exact(c).rev().for_each(|pixel| data.extend_from_slice(pixel));
+    let mut mirrored = image.clone();
+    for row in mirrored.data.chunks_exact_mut(image.width * image.channels) {
+        match image.channels {
+            1 => row.reverse(),
+            3 => row.as_chunks_mut::<3>().0.reverse(),
+            c => {
+                row.reverse();
+                row.chunks_exact_mut(c).for_each(<[u8]>::reverse);
+            }
+        }
     }
-    Image::new(image.height, image.width, c, data)
+    mirrored
 }

@@ -49,7 +49,7 @@ pub(super) enum Draw {
 }
 
 impl Mix {
-    fn draw(&self, (height, width): (usize, usize), rng: &mut Rng) -> Result<Draw> {
+    pub(super) fn draw(&self, (height, width): (usize, usize), rng: &mut Rng) -> Result<Draw> {
         if rng.random::<f64>() >= self.prob || (self.mixup <= 0. && self.cutmix <= 0.) {
             return Ok(Draw::Nothing);
         }
@@ -62,18 +62,28 @@ impl Mix {
         if !cut {
             return Ok(Draw::Mixup { lambda });
         }
-        let ratio = (1. - lambda).sqrt();
-        let mut side = |length: usize| {
-            let half = (length as f64 * ratio) as usize / 2;
-            let centre = rng.random_range(0..length);
-            (centre.saturating_sub(half), (centre + half).min(length))
-        };
-        let y = side(height);
-        Ok(Draw::Cutmix { y, x: side(width) })
+        let centre = (rng.random_range(0..height), rng.random_range(0..width));
+        Ok(Draw::cutmix((height, width), lambda, centre))
     }
 }
 
-/// Mixes `images` [B, C, H, W] with their reverse order, and makes soft targets [B, `classes`] with smoothing folded in.
+impl Draw {
+    /// The rectangle around `centre` (y, x) that covers 1 − `lambda` of the image before it is cut at the border.
+    pub(super) fn cutmix((height, width): (usize, usize), lambda: f64, centre: (usize, usize)) -> Self {
+        let ratio = (1. - lambda).sqrt();
+        let side = |length: usize, centre: usize| {
+            let half = (length as f64 * ratio) as usize / 2;
+            (centre.saturating_sub(half), (centre + half).min(length))
+        };
+        Self::Cutmix { y: side(height, centre.0), x: side(width, centre.1) }
+    }
+}
+
+/// Mixes `images` [B, C, H, W] (f32) with their reverse order, and makes soft targets [B, `classes`] (f32) with
+/// smoothing folded in: 1 − s + s/K on, s/K off.
+///
+/// # Errors
+/// Labels that are not one for each image or not below `classes`; α that is no number.
 pub fn mix_batch(
     images: &Tensor,
     labels: &[u32],
@@ -95,6 +105,12 @@ pub(super) fn apply(
     draw: Draw,
 ) -> Result<(Tensor, Tensor)> {
     let (batch, channels, height, width) = images.dims4()?;
+    if labels.len() != batch {
+        candle_core::bail!("{} labels for a batch of {batch} images", labels.len());
+    }
+    if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
+        candle_core::bail!("label {label}, but there are {classes} classes");
+    }
     let own = images.flatten_all()?.to_vec1::<f32>()?;
     let size = channels * height * width;
     let partner = |b: usize| &own[(batch - 1 - b) * size..(batch - b) * size];

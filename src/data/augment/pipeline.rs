@@ -1,30 +1,30 @@
-//! [`Pipeline`]: a list of operations as the recipe or the evaluation protocol has it, then normalisation.
+//! [`Pipeline`]: a list of operations as a recipe or an evaluation protocol has it, then normalisation, then erasing.
 
 use super::super::{Geometric, Image, Prepared, Sample, Size};
 use super::color::ColorJitter;
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
-use super::rand_augment::RandAugment;
+use super::rand_augment::{FULL, RandAugment};
 use super::resize::{CenterCrop, Resize, ResizeShort};
 use super::{Prepare, Transform, erase};
-use crate::config::{AugmentOp, Erase, Normalize};
+use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
 use crate::rng::Rng;
+use rand_distr::Normal;
 
 /// Decoded sample in, normalised pixels out.
+#[derive(Clone, Debug)]
 pub struct Pipeline {
-    ops: Vec<AugmentOp>,
+    steps: Vec<Step>,
     erase: Option<Erase>,
-    /// For each channel, the value of every byte.
-    table: Vec<[f32; 256]>,
-    /// The mean of each channel as a byte: what RandAugment fills with.
-    fill: Vec<u8>,
+    /// For each channel, the normalised value of every byte.
+    tables: Vec<[f32; 256]>,
     input: Size,
 }
 
 impl Pipeline {
-    /// `input` is the model's height and width, which operations without a size take over.
+    /// `input` is the model's [height, width], which operations without a size take over; `channels` is 1 or 3.
     ///
     /// # Errors
-    /// Numbers that cannot work, by operation.
+    /// An operation or a number that cannot work, by name.
     pub fn new(
         ops: &[AugmentOp],
         erase: Option<&Erase>,
@@ -32,118 +32,213 @@ impl Pipeline {
         input: [usize; 2],
         channels: usize,
     ) -> Result<Self, String> {
-        ops.iter().try_for_each(check)?;
-        let table = (0..channels).map(|c| {
-            let (mean, std) = normalize.channel(c);
-            std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std)
-        });
-        let fill = (0..channels).map(|c| (normalize.channel(c).0 * 255.).round() as u8).collect();
+        if ![1, 3].contains(&channels) {
+            return Err(format!("images have 1 or 3 channels, not {channels}"));
+        }
+        for (what, values) in [("mean", &normalize.mean), ("std", &normalize.std)] {
+            if ![1, channels].contains(&values.len()) {
+                let n = values.len();
+                return Err(format!("normalize: {what} has {n} values, the images have {channels} channels"));
+            }
+        }
+        if let Some(std) = normalize.std.iter().find(|std| !(**std > 0. && std.is_finite())) {
+            return Err(format!("normalize: std is {std}, expected more than 0"));
+        }
+        if let Some(Erase { p, area, ratio }) = erase {
+            probability("erase: p", *p)?;
+            range("erase: area", *area)?;
+            range("erase: ratio", *ratio)?;
+        }
+        let statistics: Vec<_> = (0..channels).map(|c| normalize.channel(c)).collect();
         let input = (input[0], input[1]);
-        Ok(Self { ops: ops.to_vec(), erase: erase.cloned(), table: table.collect(), fill, input })
+        let steps = ops.iter().map(|op| Step::new(op, input, &statistics)).collect::<Result<_, _>>()?;
+        // (byte / 255 − mean) / std, rounded at each operation as PyTorch rounds it.
+        let table = |(mean, std): (f32, f32)| std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std);
+        let tables = statistics.into_iter().map(table).collect();
+        Ok(Self { steps, erase: erase.cloned(), tables, input })
     }
 
-    fn transform<T: Geometric>(&self, op: &AugmentOp) -> Box<dyn Transform<T>> {
-        let size = |size: &Option<[usize; 2]>| size.map_or(self.input, |[h, w]| (h, w));
-        match *op {
-            AugmentOp::RandomResizedCrop { size: ref s, scale, ratio, interpolation, single_draw } => {
-                Box::new(RandomResizedCrop { size: size(s), scale, ratio, interpolation, single_draw })
-            }
-            AugmentOp::RandomCrop { size: ref s, padding, reflect } => {
-                Box::new(RandomCrop { size: size(s), padding, reflect })
-            }
-            AugmentOp::Flip { p } => Box::new(Flip { p }),
-            AugmentOp::Resize { size: ref s, interpolation } => {
-                Box::new(Resize { size: size(s), interpolation })
-            }
-            AugmentOp::ResizeShort { size, crop_ratio, margin_up_to, interpolation } => {
-                Box::new(ResizeShort { size: self.short_side(size, crop_ratio, margin_up_to), interpolation })
-            }
-            AugmentOp::CenterCrop { size: ref s } => Box::new(CenterCrop { size: size(s) }),
-            AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
-                Box::new(ColorJitter { brightness, contrast, saturation, hue })
-            }
-            AugmentOp::RandAugment { layers, magnitude, magnitude_std, p, interpolation } => {
-                let fill = self.fill.clone();
-                Box::new(RandAugment { layers, magnitude, magnitude_std, p, interpolation, fill })
-            }
-        }
-    }
-
-    /// The side that `resize_short` scales to.
-    fn short_side(&self, size: Option<usize>, crop_ratio: Option<f64>, margin_up_to: Option<usize>) -> usize {
-        let input = self.input.0.max(self.input.1);
-        match (size, crop_ratio) {
-            (Some(size), _) => size,
-            (None, Some(ratio)) if margin_up_to.is_none_or(|most| input <= most) => {
-                (input as f64 / ratio) as usize
-            }
-            _ => input,
-        }
-    }
-
-    /// [H, W, C] bytes -> [C, H, W] normalised.
+    /// [H, W, C] bytes -> [C, H, W] normalised. Looking up is exact and as fast as the arithmetic in vectors, whose
+    /// bytes would have to be gathered with the same stride.
     fn normalized(&self, image: &Image) -> Vec<f32> {
         let c = image.channels;
         let mut pixels = Vec::with_capacity(image.data.len());
-        for (channel, table) in self.table.iter().enumerate().take(c) {
-            pixels.extend(image.data[channel..].iter().step_by(c).map(|byte| table[*byte as usize]));
+        for (channel, table) in self.tables.iter().enumerate() {
+            pixels.extend(image.data[channel..].iter().step_by(c).map(|byte| table[usize::from(*byte)]));
         }
         pixels
     }
 }
 
-/// What can be said about an operation without an image.
-fn check(op: &AugmentOp) -> Result<(), String> {
-    let range = |what: &str, [lo, hi]: [f64; 2], least: f64| match lo > least && lo <= hi && hi.is_finite() {
-        true => Ok(()),
-        false => Err(format!("{what} [{lo}, {hi}]: expected {least} < low ≤ high")),
-    };
-    match *op {
-        AugmentOp::RandomResizedCrop { scale, ratio, .. } => {
-            range("random_resized_crop: scale", scale, 0.)?;
-            range("random_resized_crop: ratio", ratio, 0.)
-        }
-        AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
-            let factors = [brightness, contrast, saturation];
-            if factors.iter().any(|x| !(*x >= 0. && x.is_finite())) || !(0. ..=0.5).contains(&hue) {
-                return Err("color_jitter: expected factors of at least 0 and 0 ≤ hue ≤ 0.5".into());
-            }
-            Ok(())
-        }
-        AugmentOp::RandAugment { magnitude, magnitude_std, p, .. } => {
-            let fits = (0. ..=10.).contains(&magnitude) && magnitude_std >= 0. && (0. ..=1.).contains(&p);
-            let error = "rand_augment: expected 0 ≤ magnitude ≤ 10, magnitude_std ≥ 0, 0 ≤ p ≤ 1";
-            if fits { Ok(()) } else { Err(error.into()) }
-        }
-        AugmentOp::Flip { p } if !(0. ..=1.).contains(&p) => Err(format!("flip: p is {p}, expected 0 to 1")),
-        AugmentOp::ResizeShort { size: Some(_), crop_ratio: Some(_), .. } => {
-            Err("resize_short: give `size` or `crop_ratio`, not both".into())
-        }
-        AugmentOp::ResizeShort { crop_ratio: Some(ratio), .. } if !(ratio > 0. && ratio <= 1.) => {
-            Err(format!("resize_short: crop_ratio is {ratio}, expected 0 < crop_ratio ≤ 1"))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl<T: Geometric + Send> Prepare<T> for Pipeline {
     fn prepare(&self, mut sample: Sample<T>, rng: &mut Rng) -> Result<Prepared<T>, String> {
-        for op in &self.ops {
-            self.transform(op).apply(&mut sample, rng)?;
+        let (channels, expected) = (sample.image.channels, self.tables.len());
+        if channels != expected {
+            return Err(format!("the image has {channels} channels, but the model's input has {expected}"));
         }
-        let (size, (h, w)) = (sample.image.size(), self.input);
+        self.steps.iter().try_for_each(|step| step.apply(&mut sample, rng))?;
+        let size = sample.image.size();
         if size != self.input {
+            let names: Vec<_> = self.steps.iter().map(Step::name).collect();
             return Err(format!(
-                "the operations end with an image of {}×{}, but the model's input is {h}×{w}; end them with resize, \
-                 center_crop, random_crop or random_resized_crop",
-                size.0, size.1
+                "the pipeline [{}] ends with {}x{} but the model's input is {}x{}: end it with resize, center_crop \
+                 or random_resized_crop",
+                names.join(", "),
+                size.0,
+                size.1,
+                self.input.0,
+                self.input.1
             ));
         }
         let mut pixels = self.normalized(&sample.image);
-        if let Some(rect) = self.erase.as_ref().and_then(|e| erase::draw(e, size, rng)) {
+        if let Some(rect) = self.erase.as_ref().and_then(|erase| erase::draw(erase, size, rng)) {
             erase::fill(&mut pixels, size, rect, rng);
         }
-        let shape = (sample.image.channels, h, w);
+        let shape = (channels, size.0, size.1);
         Ok(Prepared { id: sample.id, pixels, shape, frame: sample.frame, target: sample.target })
     }
+}
+
+/// One operation, checked and with its sizes filled in.
+#[derive(Clone, Debug)]
+enum Step {
+    RandomResizedCrop(RandomResizedCrop),
+    RandomCrop(RandomCrop),
+    Flip(Flip),
+    Resize(Resize),
+    ResizeShort(ResizeShort),
+    CenterCrop(CenterCrop),
+    ColorJitter(ColorJitter),
+    RandAugment(RandAugment),
+}
+
+impl Step {
+    fn new(op: &AugmentOp, input: Size, statistics: &[(f32, f32)]) -> Result<Self, String> {
+        let size = |size: Option<[usize; 2]>| match size {
+            Some([h, w]) if h == 0 || w == 0 => Err(format!("size [{h}, {w}] of an operation is empty")),
+            Some([h, w]) => Ok((h, w)),
+            None => Ok(input),
+        };
+        Ok(match *op {
+            AugmentOp::RandomResizedCrop { size: to, scale, ratio, interpolation, single_draw } => {
+                range("random_resized_crop: scale", scale)?;
+                range("random_resized_crop: ratio", ratio)?;
+                let size = size(to)?;
+                Self::RandomResizedCrop(RandomResizedCrop { size, scale, ratio, interpolation, single_draw })
+            }
+            AugmentOp::RandomCrop { size: to, padding, reflect } => {
+                Self::RandomCrop(RandomCrop { size: size(to)?, padding, reflect })
+            }
+            AugmentOp::Flip { p } => {
+                probability("flip: p", p)?;
+                Self::Flip(Flip { p })
+            }
+            AugmentOp::Resize { size: to, interpolation } => {
+                Self::Resize(Resize { size: size(to)?, interpolation })
+            }
+            AugmentOp::ResizeShort { size, crop_ratio, margin_up_to, interpolation } => {
+                let size = short_side(input, size, crop_ratio, margin_up_to)?;
+                Self::ResizeShort(ResizeShort { size, interpolation })
+            }
+            AugmentOp::CenterCrop { size: to } => Self::CenterCrop(CenterCrop { size: size(to)? }),
+            AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
+                let most = [
+                    ("brightness", brightness, f64::MAX),
+                    ("contrast", contrast, f64::MAX),
+                    ("saturation", saturation, f64::MAX),
+                    ("hue", hue, 0.5),
+                ];
+                if let Some((name, x, most)) = most.iter().find(|(_, x, most)| !(0. ..=*most).contains(x)) {
+                    let limit = if *most < 1. { " to 0.5" } else { " or more" };
+                    return Err(format!("color_jitter: {name} is {x}, expected 0{limit}"));
+                }
+                Self::ColorJitter(ColorJitter { brightness, contrast, saturation, hue })
+            }
+            AugmentOp::RandAugment { layers, magnitude, magnitude_std, p, interpolation } => {
+                probability("rand_augment: p", p)?;
+                if !(0. ..=FULL).contains(&magnitude) {
+                    return Err(format!("rand_augment: magnitude is {magnitude}, expected 0 to {FULL}"));
+                }
+                if interpolation == Interpolation::Lanczos {
+                    return Err(
+                        "rand_augment: interpolation is lanczos, expected nearest, bilinear or bicubic"
+                            .into(),
+                    );
+                }
+                let magnitude = match Normal::new(magnitude, magnitude_std) {
+                    Ok(normal) if magnitude_std >= 0. => normal,
+                    _ => {
+                        return Err(format!(
+                            "rand_augment: magnitude_std is {magnitude_std}, expected 0 or more"
+                        ));
+                    }
+                };
+                // Saturates, as timm's min(255, round(255 · mean)) does.
+                let byte = |(mean, _): &(f32, f32)| (255. * f64::from(*mean)).round_ties_even() as u8;
+                let fill = statistics.iter().map(byte).collect();
+                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill })
+            }
+        })
+    }
+
+    /// As in a recipe.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::RandomResizedCrop(_) => "random_resized_crop",
+            Self::RandomCrop(_) => "random_crop",
+            Self::Flip(_) => "flip",
+            Self::Resize(_) => "resize",
+            Self::ResizeShort(_) => "resize_short",
+            Self::CenterCrop(_) => "center_crop",
+            Self::ColorJitter(_) => "color_jitter",
+            Self::RandAugment(_) => "rand_augment",
+        }
+    }
+}
+
+impl<T: Geometric> Transform<T> for Step {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        match self {
+            Self::RandomResizedCrop(step) => step.apply(sample, rng),
+            Self::RandomCrop(step) => step.apply(sample, rng),
+            Self::Flip(step) => step.apply(sample, rng),
+            Self::Resize(step) => step.apply(sample, rng),
+            Self::ResizeShort(step) => step.apply(sample, rng),
+            Self::CenterCrop(step) => step.apply(sample, rng),
+            Self::ColorJitter(step) => step.apply(sample, rng),
+            Self::RandAugment(step) => step.apply(sample, rng),
+        }
+    }
+}
+
+/// The side that `resize_short` scales to: `size`, or the longer side of the input with a margin around it.
+fn short_side(
+    input: Size,
+    size: Option<usize>,
+    crop_ratio: Option<f64>,
+    margin_up_to: Option<usize>,
+) -> Result<usize, String> {
+    let input = input.0.max(input.1);
+    match (size, crop_ratio) {
+        (Some(_), Some(_)) => Err("resize_short: give `size` or `crop_ratio`, not both".into()),
+        (Some(0), _) => Err("resize_short: size is 0".into()),
+        (Some(size), _) => Ok(size),
+        (_, Some(ratio)) if !(ratio > 0. && ratio <= 1.) => {
+            Err(format!("resize_short: crop_ratio is {ratio}, expected more than 0, at most 1"))
+        }
+        (_, Some(ratio)) if margin_up_to.is_none_or(|most| input <= most) => {
+            Ok((input as f64 / ratio) as usize)
+        }
+        _ => Ok(input),
+    }
+}
+
+fn probability(what: &str, p: f64) -> Result<(), String> {
+    (0. ..=1.).contains(&p).then_some(()).ok_or_else(|| format!("{what} is {p}, expected 0 to 1"))
+}
+
+/// A range of positive numbers.
+fn range(what: &str, [low, high]: [f64; 2]) -> Result<(), String> {
+    let right = low > 0. && low <= high && high.is_finite();
+    right.then_some(()).ok_or_else(|| format!("{what} is [{low}, {high}], expected 0 < low ≤ high"))
 }

@@ -1,120 +1,158 @@
-//! RandAugment (arXiv:1909.13719) as timm's `rand-m9-mstd0.5-inc1`: operations drawn with replacement, each at a
-//! magnitude of its own, on PIL images. What moves pixels moves the target too.
+//! RandAugment (arXiv:1909.13719) as timm's `rand-m…-inc1`: operations drawn uniformly with replacement from fifteen,
+//! whose strength grows with the magnitude.
+//!
+//! Warps move the target with the image. Pixels from outside get the mean colour of the normalisation.
 
-use super::super::{Geometric, Image, Sample};
-use super::affine::Affine;
-use super::{Transform, pil};
+use super::super::{Geometric, Image, Sample, Size};
+use super::affine::{self, Matrix};
+use super::{Transform, point};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
-use rand::seq::IndexedRandom;
 use rand_distr::{Distribution, Normal};
 
-/// The increasing set `inc1`, in timm's order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Magnitudes go from 0 to this.
+pub(super) const FULL: f64 = 10.;
+
+/// One operation with its argument.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Op {
     AutoContrast,
     Equalize,
     Invert,
-    Rotate,
-    Posterize,
-    Solarize,
-    SolarizeAdd,
-    Color,
-    Contrast,
-    Brightness,
-    Sharpness,
-    ShearX,
-    ShearY,
-    TranslateX,
-    TranslateY,
+    /// Degrees, counter-clockwise.
+    Rotate(f64),
+    /// Bits that are kept.
+    Posterize(u32),
+    /// Values from here on are inverted.
+    Solarize(u32),
+    SolarizeAdd(u8),
+    /// Factors of the blend; 1 changes nothing.
+    Color(f64),
+    Contrast(f64),
+    Brightness(f64),
+    Sharpness(f64),
+    /// Columns a row, rows a column.
+    ShearX(f64),
+    ShearY(f64),
+    /// Parts of the width, of the height.
+    TranslateX(f64),
+    TranslateY(f64),
 }
 
-pub(super) const OPS: [Op; 15] = [
-    Op::AutoContrast,
-    Op::Equalize,
-    Op::Invert,
-    Op::Rotate,
-    Op::Posterize,
-    Op::Solarize,
-    Op::SolarizeAdd,
-    Op::Color,
-    Op::Contrast,
-    Op::Brightness,
-    Op::Sharpness,
-    Op::ShearX,
-    Op::ShearY,
-    Op::TranslateX,
-    Op::TranslateY,
-];
+/// Number of operations to choose from.
+pub(super) const OPS: usize = 15;
 
-/// Largest magnitude.
-const MOST: f64 = 10.;
+impl Op {
+    /// Operation `index` (in timm's order) at `magnitude` (0 to [`FULL`]); `negative` chooses the direction where there are two.
+    ///
+    /// # Panics
+    /// When `index` is not below [`OPS`].
+    pub(super) fn new(index: usize, magnitude: f64, negative: bool) -> Self {
+        let level = magnitude / FULL;
+        let signed = |most: f64| if negative { -level * most } else { level * most };
+        let factor = || (1. + signed(0.9)).max(0.1);
+        match index {
+            0 => Self::AutoContrast,
+            1 => Self::Equalize,
+            2 => Self::Invert,
+            3 => Self::Rotate(signed(30.)),
+            4 => Self::Posterize(4 - (level * 4.) as u32),
+            5 => Self::Solarize(256 - (level * 256.) as u32),
+            6 => Self::SolarizeAdd((level * 110.) as u8),
+            7 => Self::Color(factor()),
+            8 => Self::Contrast(factor()),
+            9 => Self::Brightness(factor()),
+            10 => Self::Sharpness(factor()),
+            11 => Self::ShearX(signed(0.3)),
+            12 => Self::ShearY(signed(0.3)),
+            13 => Self::TranslateX(signed(0.45)),
+            14 => Self::TranslateY(signed(0.45)),
+            _ => panic!("operation {index} of {OPS}"),
+        }
+    }
 
+    /// The warp of an operation that moves pixels.
+    pub(super) fn matrix(self, (height, width): Size) -> Option<Matrix> {
+        Some(match self {
+            Self::Rotate(degrees) => affine::rotation((height, width), degrees),
+            Self::ShearX(factor) => [1., factor, 0., 0., 1., 0.],
+            Self::ShearY(factor) => [1., 0., 0., factor, 1., 0.],
+            Self::TranslateX(part) => [1., 0., part * width as f64, 0., 1., 0.],
+            Self::TranslateY(part) => [1., 0., 0., 0., 1., part * height as f64],
+            _ => return None,
+        })
+    }
+
+    /// Changes the pixels where they are. Does nothing for a warp.
+    fn recolour(self, image: &mut Image) {
+        match self {
+            Self::AutoContrast => point::auto_contrast(image),
+            Self::Equalize => point::equalize(image),
+            Self::Invert => point::invert(image),
+            Self::Posterize(bits) => point::posterize(image, bits),
+            Self::Solarize(threshold) => point::solarize(image, threshold),
+            Self::SolarizeAdd(add) => point::solarize_add(image, add),
+            Self::Color(factor) => point::saturation(image, factor),
+            Self::Contrast(factor) => point::contrast(image, factor),
+            Self::Brightness(factor) => point::brightness(image, factor),
+            Self::Sharpness(factor) => point::sharpness(image, factor),
+            Self::Rotate(_)
+            | Self::ShearX(_)
+            | Self::ShearY(_)
+            | Self::TranslateX(_)
+            | Self::TranslateY(_) => {}
+        }
+    }
+
+    /// Applies the operation to image and target.
+    pub(super) fn apply<T: Geometric>(
+        self,
+        sample: &mut Sample<T>,
+        interpolation: Interpolation,
+        fill: &[u8],
+    ) -> Result<(), String> {
+        let size = sample.image.size();
+        let Some(matrix) = self.matrix(size) else {
+            self.recolour(&mut sample.image);
+            return Ok(());
+        };
+        let image = affine::warp(&sample.image, &matrix, interpolation, fill)?;
+        let geometry = affine::geometry(size, &matrix).ok_or_else(|| format!("{self:?} has no inverse"))?;
+        sample.moved(image, &geometry);
+        Ok(())
+    }
+}
+
+/// `layers` operations, each with probability `p`.
+#[derive(Clone, Debug)]
 pub(super) struct RandAugment {
     pub layers: usize,
-    pub magnitude: f64,
-    pub magnitude_std: f64,
     pub p: f64,
+    /// Of the magnitude, which is clipped to [0, [`FULL`]] after the draw.
+    pub magnitude: Normal<f64>,
     pub interpolation: Interpolation,
-    /// Value a channel for what comes from outside: the mean of the data.
+    /// Colour of what comes from outside, one byte a channel.
     pub fill: Vec<u8>,
 }
 
-impl Op {
-    /// The image after this operation at `magnitude` (0 to 10), and how it moved. `negative` turns the sign of
-    /// operations that have one.
-    pub(super) fn apply(
-        self,
-        image: &Image,
-        magnitude: f64,
-        negative: bool,
-        interpolation: Interpolation,
-        fill: &[u8],
-    ) -> (Image, Option<Affine>) {
-        let level = magnitude / MOST;
-        let signed = |value: f64| if negative { -value } else { value };
-        let factor = (1. + signed(level * 0.9)).max(0.1);
-        let (height, width) = (image.height as f64, image.width as f64);
-        let affine = match self {
-            Self::Rotate => Affine::rotate(signed(level * 30.), image.size()),
-            Self::ShearX => Affine::shear_x(signed(level * 0.3)),
-            Self::ShearY => Affine::shear_y(signed(level * 0.3)),
-            Self::TranslateX => Affine::translate(signed(level * 0.45) * width, 0.),
-            Self::TranslateY => Affine::translate(0., signed(level * 0.45) * height),
-            Self::AutoContrast => return (pil::auto_contrast(image), None),
-            Self::Equalize => return (pil::equalize(image), None),
-            Self::Invert => return (pil::invert(image), None),
-            Self::Posterize => return (pil::posterize(image, 4 - (level * 4.) as u32), None),
-            Self::Solarize => return (pil::solarize(image, 256 - ((level * 256.) as usize).min(256)), None),
-            Self::SolarizeAdd => return (pil::solarize_add(image, ((level * 110.) as usize).min(128)), None),
-            Self::Color => return (pil::saturation(image, factor), None),
-            Self::Contrast => return (pil::contrast(image, factor), None),
-            Self::Brightness => return (pil::brightness(image, factor), None),
-            Self::Sharpness => return (pil::sharpness(image, factor), None),
-        };
-        (affine.apply(image, interpolation, fill), Some(affine))
+impl RandAugment {
+    /// What is done to one image.
+    pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(self.layers);
+        for _ in 0..self.layers {
+            let index = rng.random_range(0..OPS);
+            if rng.random::<f64>() < self.p {
+                let magnitude = self.magnitude.sample(rng).clamp(0., FULL);
+                ops.push(Op::new(index, magnitude, rng.random()));
+            }
+        }
+        ops
     }
 }
 
 impl<T: Geometric> Transform<T> for RandAugment {
     fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
-        let spread = Normal::new(self.magnitude, self.magnitude_std).map_err(|e| e.to_string())?;
-        for _ in 0..self.layers {
-            let Some(op) = OPS.choose(rng) else { continue };
-            if rng.random::<f64>() >= self.p {
-                continue;
-            }
-            let magnitude = spread.sample(rng).clamp(0., MOST);
-            let negative = rng.random::<bool>();
-            let size = sample.image.size();
-            let (image, affine) =
-                op.apply(&sample.image, magnitude, negative, self.interpolation, &self.fill);
-            match affine.and_then(|affine| affine.geometry(size)) {
-                Some(geometry) => sample.moved(image, &geometry),
-                None => sample.image = image,
-            }
-        }
-        Ok(())
+        self.draw(rng).into_iter().try_for_each(|op| op.apply(sample, self.interpolation, &self.fill))
     }
 }

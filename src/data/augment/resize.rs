@@ -1,79 +1,13 @@
-//! Resampling as Pillow does it (antialiased when shrinking), and the resize and centre-crop rules of torchvision on
-//! PIL images.
+//! The resize and centre-crop rules of torchvision on PIL images.
 
 use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
+use super::resample::{Rect, resize};
 use crate::config::Interpolation;
 use crate::rng::Rng;
-use fast_image_resize::images::{Image as Canvas, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
-/// A rectangle in pixels; may lie between pixels and reach outside where the caller fills.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Rect {
-    pub top: f64,
-    pub left: f64,
-    pub height: f64,
-    pub width: f64,
-}
-
-impl Rect {
-    pub fn whole((height, width): Size) -> Self {
-        Self { top: 0., left: 0., height: height as f64, width: width as f64 }
-    }
-}
-
-/// Scales the part `rect` of `image` (inside of it) to `to` = (height, width).
-pub(super) fn resize(
-    image: &Image,
-    rect: Rect,
-    to: Size,
-    interpolation: Interpolation,
-) -> Result<Image, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("resize from {:?} to {to:?}: {e}", image.size());
-    let pixel = match image.channels {
-        1 => PixelType::U8,
-        3 => PixelType::U8x3,
-        n => return Err(fail(&format!("{n} channels"))),
-    };
-    let whole = rect == Rect::whole(image.size());
-    if whole && to == image.size() {
-        return Ok(image.clone());
-    }
-    let source =
-        ImageRef::new(image.width as u32, image.height as u32, &image.data, pixel).map_err(|e| fail(&e))?;
-    let mut canvas = Canvas::new(to.1 as u32, to.0 as u32, pixel);
-    let algorithm = match interpolation {
-        Interpolation::Nearest => ResizeAlg::Nearest,
-        Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-        Interpolation::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
-    };
-    let options =
-        ResizeOptions::new().resize_alg(algorithm).crop(rect.left, rect.top, rect.width, rect.height);
-    Resizer::new().resize(&source, &mut canvas, &options).map_err(|e| fail(&e))?;
-    Ok(Image::new(to.0, to.1, image.channels, canvas.into_vec()))
-}
-
-/// Cuts `height` × `width` pixels from (`top`, `left`), which may reach outside: zeros there.
-pub(super) fn cut(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
-    let c = image.channels;
-    let mut data = vec![0; height * width * c];
-    let columns = (-left).max(0)..(image.width as isize - left).min(width as isize);
-    for y in 0..height {
-        let from = y as isize + top;
-        if !(0..image.height as isize).contains(&from) || columns.is_empty() {
-            continue;
-        }
-        let start = (from as usize * image.width + (columns.start + left) as usize) * c;
-        let count = (columns.end - columns.start) as usize * c;
-        let to = (y * width + columns.start as usize) * c;
-        data[to..to + count].copy_from_slice(&image.data[start..start + count]);
-    }
-    Image::new(height, width, c, data)
-}
 
 /// Scales to exactly `size`.
+#[derive(Clone, Debug)]
 pub(super) struct Resize {
     pub size: Size,
     pub interpolation: Interpolation,
@@ -93,6 +27,7 @@ fn scale<T: Geometric>(sample: &mut Sample<T>, to: Size, interpolation: Interpol
 }
 
 /// Scales the shorter side to `size`; the longer one becomes ⌊size · long / short⌋ (torchvision `Resize(int)`).
+#[derive(Clone, Debug)]
 pub(super) struct ResizeShort {
     pub size: usize,
     pub interpolation: Interpolation,
@@ -100,7 +35,7 @@ pub(super) struct ResizeShort {
 
 impl ResizeShort {
     pub(super) fn target(&self, (height, width): Size) -> Size {
-        let long = |long: usize, short: usize| (self.size * long / short).max(1);
+        let long = |long: usize, short: usize| self.size * long / short;
         if width <= height { (long(height, width), self.size) } else { (self.size, long(width, height)) }
     }
 }
@@ -112,6 +47,7 @@ impl<T: Geometric> Transform<T> for ResizeShort {
 }
 
 /// Cuts the middle; pads a smaller image with zeros.
+#[derive(Clone, Debug)]
 pub(super) struct CenterCrop {
     pub size: Size,
 }
@@ -133,10 +69,26 @@ impl<T: Geometric> Transform<T> for CenterCrop {
         let (top, left) = self.corner(from);
         let (h, w) = self.size;
         let image = cut(&sample.image, top, left, self.size);
-        sample.moved(
-            image,
-            &Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size),
-        );
+        let moved = Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size);
+        sample.moved(image, &moved);
         Ok(())
     }
+}
+
+/// Cuts `height` × `width` pixels from (`top`, `left`), which may reach outside: zeros there.
+pub(super) fn cut(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
+    let c = image.channels;
+    let mut data = vec![0; height * width * c];
+    let columns = (-left).max(0)..(image.width as isize - left).min(width as isize);
+    for y in 0..height {
+        let from = y as isize + top;
+        if !(0..image.height as isize).contains(&from) || columns.is_empty() {
+            continue;
+        }
+        let start = (from as usize * image.width + (columns.start + left) as usize) * c;
+        let count = (columns.end - columns.start) as usize * c;
+        let to = (y * width + columns.start as usize) * c;
+        data[to..to + count].copy_from_slice(&image.data[start..start + count]);
+    }
+    Image::new(height, width, c, data)
 }

@@ -1,0 +1,53 @@
+//! Microseconds of one thread from a decoded 500×375 image to the normalised input of a ViT at 224, for the pipelines
+//! of pre-training, fine-tuning and evaluation. `cargo bench --bench augment`.
+
+use bench::config::{AugmentOp, Erase, Interpolation, Normalize};
+use bench::data::augment::{Pipeline, Prepare};
+use bench::data::{Image, Sample, SampleId};
+use bench::rng::Rng;
+use rand::RngCore;
+use std::hint::black_box;
+use std::time::Instant;
+
+const RUNS: u64 = 500;
+
+fn main() -> Result<(), String> {
+    let mut data = vec![0; 375 * 500 * 3];
+    Rng::new(0, "bench", &[]).fill_bytes(&mut data);
+    let image = Image::new(375, 500, 3, data);
+    let interpolation = Interpolation::Bicubic;
+    let crop = |least| AugmentOp::RandomResizedCrop {
+        size: None,
+        scale: [least, 1.],
+        ratio: [3. / 4., 4. / 3.],
+        interpolation,
+        single_draw: false,
+    };
+    let flip = AugmentOp::Flip { p: 0.5 };
+    let rand_augment =
+        AugmentOp::RandAugment { layers: 2, magnitude: 9., magnitude_std: 0.5, p: 0.5, interpolation };
+    let short =
+        AugmentOp::ResizeShort { size: None, crop_ratio: Some(0.875), margin_up_to: None, interpolation };
+    let erase = Erase { p: 0.25, area: [0.02, 1. / 3.], ratio: [0.3, 1. / 0.3] };
+
+    println!("{:>40}{:>10}", "median µs", "mean µs");
+    time("crop, flip (pre-training)", &[crop(0.2), flip.clone()], None, &image)?;
+    time("crop, flip, RandAugment, erase", &[crop(0.08), flip, rand_augment], Some(&erase), &image)?;
+    time("resize, centre crop (evaluation)", &[short, AugmentOp::CenterCrop { size: None }], None, &image)
+}
+
+fn time(name: &str, ops: &[AugmentOp], erase: Option<&Erase>, image: &Image) -> Result<(), String> {
+    let pipeline = Pipeline::new(ops, erase, &Normalize::imagenet(3), [224, 224], 3)?;
+    let mut times = Vec::new();
+    for run in 0..RUNS {
+        let sample = Sample::new(SampleId::new("bench"), image.clone(), 0u32);
+        let mut rng = Rng::new(0, "augment", &[run]);
+        let start = Instant::now();
+        black_box(pipeline.prepare(sample, &mut rng)?);
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    println!("{name:<32}{:>7.0}{mean:>10.0}", times[times.len() / 2]);
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! What random draws give, how targets move, what is refused.
+
+use super::super::{Geometric, Geometry, Image, Sample, SampleId, Size};
+use super::color::{Adjustment, ColorJitter};
+use super::crop::{Flip, RandomCrop, RandomResizedCrop};
+use super::mix::{Draw, Mix};
+use super::rand_augment::{Op, RandAugment};
+use super::resample::{Rect, resize};
+use super::resize::{CenterCrop, Resize};
+use super::{Pipeline, Prepare, Transform, erase};
+use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
+use crate::rng::Rng;
+use proptest::prelude::*;
+use rand_distr::Normal;
+
+const DRAWS: u64 = 4000;
+const BICUBIC: Interpolation = Interpolation::Bicubic;
+
+fn rng(k: u64) -> Rng {
+    Rng::new(7, "augment", &[k])
+}
+
+/// A target that is a place in the image.
+#[derive(Clone, Copy, Debug)]
+struct Point(f64, f64);
+
+impl Geometric for Point {
+    fn apply(&mut self, geometry: &Geometry) {
+        (self.0, self.1) = geometry.point(self.0, self.1);
+    }
+}
+
+/// A bright spot, five pixels wide, on black; the target is its centre of mass.
+fn spot((height, width): Size, (y, x): (usize, usize)) -> Sample<Point> {
+    let mut image = Image::new(height, width, 1, vec![0; height * width]);
+    for (dy, row) in [(0, [20, 60, 80, 60, 20]), (1, [60, 160, 200, 160, 60]), (2, [80, 200, 255, 200, 80])] {
+        for y in [y - 2 + dy, y + 2 - dy] {
+            image.data[y * width + x - 2..y * width + x + 3].copy_from_slice(&row);
+        }
+    }
+    Sample::new(SampleId::new("spot"), image, Point(x as f64 + 0.5, y as f64 + 0.5))
+}
+
+/// Centre of mass of the pixels.
+fn centre(image: &Image) -> Point {
+    let (mut total, mut sx, mut sy) = (0., 0., 0.);
+    for (i, byte) in image.data.iter().enumerate() {
+        let weight = f64::from(*byte);
+        total += weight;
+        sx += weight * ((i % image.width) as f64 + 0.5);
+        sy += weight * ((i / image.width) as f64 + 0.5);
+    }
+    Point(sx / total, sy / total)
+}
+
+fn moves_its_target(step: &dyn Transform<Point>, what: &dyn std::fmt::Debug) {
+    for k in 0..20 {
+        let mut sample = spot((60, 80), (28, 37));
+        let start = sample.target;
+        step.apply(&mut sample, &mut rng(k)).unwrap();
+        let (target, found) = (sample.target, centre(&sample.image));
+        let framed = sample.frame.geometry.point(start.0, start.1);
+        assert_eq!(framed, (target.0, target.1), "{what:?}: the frame knows");
+        let distance = (target.0 - found.0).hypot(target.1 - found.1);
+        assert!(distance < 0.3, "{what:?}: target {target:?}, pixels {found:?}");
+        assert_eq!(sample.frame.geometry.to, sample.image.size());
+    }
+}
+
+#[test]
+fn targets_move_with_the_pixels() {
+    moves_its_target(&Flip { p: 0.5 }, &"flip");
+    moves_its_target(&Resize { size: (90, 70), interpolation: BICUBIC }, &"resize");
+    moves_its_target(&CenterCrop { size: (41, 101) }, &"center_crop");
+    for reflect in [false, true] {
+        moves_its_target(&RandomCrop { size: (58, 79), padding: 3, reflect }, &"random_crop");
+    }
+    let (scale, ratio) = ([0.9, 1.], [1.2, 1.4]);
+    let crop = RandomResizedCrop { size: (50, 50), scale, ratio, interpolation: BICUBIC, single_draw: false };
+    moves_its_target(&crop, &"random_resized_crop");
+    for index in [3, 11, 12, 13, 14] {
+        for (negative, interpolation) in [(false, BICUBIC), (true, Interpolation::Bilinear)] {
+            let op = Op::new(index, 5., negative);
+            let mut sample = spot((60, 80), (28, 37));
+            op.apply(&mut sample, interpolation, &[0]).unwrap();
+            let (target, found) = (sample.target, centre(&sample.image));
+            assert!((target.0 - found.0).hypot(target.1 - found.1) < 0.3, "{op:?}: {target:?}, {found:?}");
+            assert!((target.0 - 37.5).hypot(target.1 - 28.5) > 0.5, "{op:?} does not move");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_random_resized_crop_lies_inside_and_fills_the_result(
+        height in 1usize..90, width in 1usize..90, least in 0.05f64..1., single_draw: bool, seed: u64,
+    ) {
+        let (scale, ratio) = ([least, 1.], [3. / 4., 4. / 3.]);
+        let step = RandomResizedCrop { size: (8, 6), scale, ratio, interpolation: BICUBIC, single_draw };
+        let rect = step.draw((height, width), &mut rng(seed));
+        prop_assert!(rect.height >= 1 && rect.top + rect.height <= height, "{:?}", rect);
+        prop_assert!(rect.width >= 1 && rect.left + rect.width <= width, "{:?}", rect);
+        let image = Image::new(height, width, 3, vec![9; height * width * 3]);
+        let mut sample = Sample::new(SampleId::new("crop"), image, ());
+        step.apply(&mut sample, &mut rng(seed)).unwrap();
+        prop_assert_eq!(&sample.image, &Image::new(8, 6, 3, vec![9; 8 * 6 * 3]));
+        let geometry = sample.frame.geometry;
+        for (corner, expected) in [
+            ((rect.left, rect.top), (0., 0.)),
+            ((rect.left + rect.width, rect.top + rect.height), (6., 8.)),
+        ] {
+            let (x, y) = geometry.point(corner.0 as f64, corner.1 as f64);
+            prop_assert!((x - expected.0).abs() < 1e-9 && (y - expected.1).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn two_flips_are_none(height in 1usize..9, width in 1usize..9, grey: bool, seed: u64) {
+        let channels = if grey { 1 } else { 3 };
+        let mut data = vec![0; height * width * channels];
+        rand::RngCore::fill_bytes(&mut rng(seed), &mut data);
+        let image = Image::new(height, width, channels, data);
+        let mut sample = Sample::new(SampleId::new("flip"), image.clone(), Point(0.25, 0.5));
+        Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
+        prop_assert_eq!(&sample.image.data[..channels], &image.data[(width - 1) * channels..width * channels]);
+        Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
+        prop_assert_eq!(&sample.image, &image);
+        prop_assert_eq!((sample.target.0, sample.target.1), (0.25, 0.5));
+        prop_assert_eq!(sample.frame.geometry, Geometry::identity((height, width)));
+    }
+
+    #[test]
+    fn one_colour_stays_one_colour(
+        from in (1usize..40, 1usize..40), to in (1usize..40, 1usize..40), value: u8, filter in 0usize..4,
+    ) {
+        let filters = [Interpolation::Nearest, Interpolation::Bilinear, BICUBIC, Interpolation::Lanczos];
+        let image = Image::new(from.0, from.1, 1, vec![value; from.0 * from.1]);
+        let scaled = resize(&image, Rect::whole(from), to, filters[filter]).unwrap();
+        prop_assert_eq!(scaled, Image::new(to.0, to.1, 1, vec![value; to.0 * to.1]));
+    }
+}
+
+#[test]
+fn the_single_draw_is_clamped_where_the_other_draws_again() {
+    let step = |single_draw| RandomResizedCrop {
+        size: (8, 8),
+        scale: [0.08, 1.],
+        ratio: [3. / 4., 4. / 3.],
+        interpolation: BICUBIC,
+        single_draw,
+    };
+    // An area of 1000 at 4/3 is 36.5 wide and 27.4 high, in an image of 10×100.
+    assert_eq!(step(true).shape((10, 100), 1., 4. / 3.), Some((10, 37)));
+    assert_eq!(step(false).shape((10, 100), 1., 4. / 3.), None);
+}
+
+/// `found` of `DRAWS` within four standard deviations of a binomial.
+fn frequent(found: u64, p: f64, what: &str) {
+    let (mean, deviation) = (DRAWS as f64 * p, (DRAWS as f64 * p * (1. - p)).sqrt());
+    assert!((found as f64 - mean).abs() <= 4. * deviation, "{what}: {found}, expected {mean} ± {deviation}");
+}
+
+#[test]
+fn rand_augment_draws_every_operation_alike() {
+    let magnitude = Normal::new(9., 0.5).unwrap();
+    let step = RandAugment { layers: 2, p: 0.5, magnitude, interpolation: BICUBIC, fill: vec![0] };
+    let (mut both, mut rotations, mut contrasts, mut left) = (0, Vec::new(), 0, 0);
+    for k in 0..DRAWS {
+        let ops = step.draw(&mut rng(k));
+        both += u64::from(ops.len() == 2);
+        for op in ops {
+            match op {
+                Op::Rotate(degrees) => rotations.push(degrees),
+                Op::AutoContrast => contrasts += 1,
+                Op::TranslateX(part) => left += u64::from(part < 0.),
+                Op::Brightness(factor) => assert!((0.1..=0.4).contains(&factor) || factor >= 1.6, "{factor}"),
+                _ => {}
+            }
+        }
+    }
+    frequent(both, 0.25, "both layers");
+    frequent(contrasts, 1. / 15., "autocontrast");
+    frequent(rotations.len() as u64, 1. / 15., "rotate");
+    frequent(left, 1. / 30., "translate to the left");
+    assert!(rotations.iter().all(|d| (20. ..=30.).contains(&d.abs())), "{rotations:?}");
+    let mean = rotations.iter().map(|d| d.abs()).sum::<f64>() / rotations.len() as f64;
+    // 27° with a deviation of 1.5°, a little less for the clipped tail.
+    assert!((mean - 27.).abs() < 0.4, "{mean}");
+}
+
+#[test]
+fn colour_jitter_draws_from_its_ranges_in_every_order() {
+    let step = ColorJitter { brightness: 0.4, contrast: 1.5, saturation: 0., hue: 0.1 };
+    let mut first = [0; 3];
+    for k in 0..DRAWS {
+        let drawn = step.draw(&mut rng(k));
+        assert_eq!(drawn.len(), 3, "saturation is off");
+        for adjustment in &drawn {
+            assert!(match *adjustment {
+                Adjustment::Brightness(f) => (0.6..=1.4).contains(&f),
+                Adjustment::Contrast(f) => (0. ..=2.5).contains(&f),
+                Adjustment::Saturation(_) => false,
+                Adjustment::Hue(turn) => (-0.1..=0.1).contains(&turn),
+            });
+        }
+        match drawn[0] {
+            Adjustment::Brightness(_) => first[0] += 1,
+            Adjustment::Contrast(_) => first[1] += 1,
+            _ => first[2] += 1,
+        }
+    }
+    first.iter().for_each(|n| frequent(*n, 1. / 3., "first"));
+}
+
+#[test]
+fn erasing_covers_its_share_with_noise() {
+    let config = Erase { p: 0.25, area: [0.02, 1. / 3.], ratio: [0.3, 1. / 0.3] };
+    let (size, mut erased) = ((64, 64), 0);
+    for k in 0..DRAWS {
+        let Some(rect) = erase::draw(&config, size, &mut rng(k)) else { continue };
+        erased += 1;
+        let part = (rect.height * rect.width) as f64 / (64. * 64.);
+        assert!((0.015..0.36).contains(&part), "{rect:?}");
+        assert!(rect.top + rect.height <= 64 && rect.left + rect.width <= 64, "{rect:?}");
+    }
+    frequent(erased, 0.25, "erased");
+    let mut pixels = vec![100f32; 3 * 64 * 64];
+    let rect = Rect { top: 10, left: 20, height: 30, width: 40 };
+    erase::fill(&mut pixels, size, rect, &mut rng(0));
+    let noise: Vec<f32> = pixels.iter().copied().filter(|p| *p != 100.).collect();
+    assert_eq!(noise.len(), 3 * 30 * 40);
+    assert!([10 * 64 + 20, 2 * 4096 + 39 * 64 + 59].iter().all(|i| pixels[*i] != 100.));
+    let mean = noise.iter().sum::<f32>() / noise.len() as f32;
+    let variance = noise.iter().map(|n| (n - mean).powi(2)).sum::<f32>() / noise.len() as f32;
+    assert!(mean.abs() < 0.07 && (variance - 1.).abs() < 0.1, "{mean} {variance}");
+}
+
+#[test]
+fn mixing_draws_its_methods_as_often_as_asked() {
+    let mix = Mix { mixup: 0.8, cutmix: 1., prob: 0.8, switch_prob: 0.25 };
+    let (mut none, mut cut, mut low) = (0, 0, 0);
+    for k in 0..DRAWS {
+        match mix.draw((32, 48), &mut rng(k)).unwrap() {
+            Draw::Nothing => none += 1,
+            Draw::Mixup { lambda } => low += u64::from(lambda < 0.5),
+            Draw::Cutmix { y, x } => {
+                cut += 1;
+                assert!(y.0 <= y.1 && y.1 <= 32 && x.0 <= x.1 && x.1 <= 48, "{y:?} {x:?}");
+            }
+        }
+    }
+    frequent(none, 0.2, "nothing");
+    frequent(cut, 0.8 * 0.25, "cutmix");
+    frequent(low, 0.8 * 0.75 / 2., "λ below one half");
+    let only = Mix { mixup: 0., cutmix: 1., prob: 1., switch_prob: 0. };
+    assert!(matches!(only.draw((8, 8), &mut rng(0)).unwrap(), Draw::Cutmix { .. }));
+}
+
+fn pipeline(ops: &[AugmentOp]) -> Result<Pipeline, String> {
+    Pipeline::new(ops, None, &Normalize::imagenet(3), [64, 64], 3)
+}
+
+#[test]
+fn an_image_of_the_wrong_shape_is_refused() {
+    let sample = |h, w, c| Sample::new(SampleId::new("a"), Image::new(h, w, c, vec![0; h * w * c]), 0u32);
+    let plain = pipeline(&[]).unwrap();
+    let prepared = plain.prepare(sample(64, 64, 3), &mut rng(0)).unwrap();
+    assert_eq!((prepared.shape, prepared.pixels.len()), ((3, 64, 64), 3 * 64 * 64));
+    let error = plain.prepare(sample(64, 64, 1), &mut rng(0)).unwrap_err();
+    assert_eq!(error, "the image has 1 channels, but the model's input has 3");
+    let short = AugmentOp::ResizeShort {
+        size: Some(64),
+        crop_ratio: None,
+        margin_up_to: None,
+        interpolation: BICUBIC,
+    };
+    let error = pipeline(&[short, AugmentOp::Flip { p: 0.5 }])
+        .unwrap()
+        .prepare(sample(80, 100, 3), &mut rng(0))
+        .unwrap_err();
+    assert_eq!(
+        error,
+        "the pipeline [resize_short, flip] ends with 64x80 but the model's input is 64x64: end it with resize, \
+         center_crop or random_resized_crop"
+    );
+    let crop = AugmentOp::RandomCrop { size: Some([64, 64]), padding: 4, reflect: false };
+    let error = pipeline(&[crop]).unwrap().prepare(sample(32, 99, 3), &mut rng(0)).unwrap_err();
+    assert_eq!(error, "random_crop takes 64x64 pixels, but the image has 32x99 with a padding of 4");
+}
+
+#[test]
+fn the_margin_of_the_evaluation_ends_where_it_should() {
+    let prepared_from = |input: usize, margin_up_to| {
+        let short = AugmentOp::ResizeShort {
+            size: None,
+            crop_ratio: Some(0.875),
+            margin_up_to,
+            interpolation: Interpolation::Nearest,
+        };
+        let ops = [short, AugmentOp::CenterCrop { size: None }];
+        let pipeline = Pipeline::new(&ops, None, &Normalize::imagenet(1), [input; 2], 1).unwrap();
+        let image = Image::new(512, 512, 1, vec![0; 512 * 512]);
+        let sample = Sample::new(SampleId::new("a"), image, ());
+        // The width of the part that the model sees.
+        let frame = pipeline.prepare(sample, &mut rng(0)).unwrap().frame;
+        let back = frame.geometry.inverse().unwrap();
+        back.point(input as f64, 0.).0 - back.point(0., 0.).0
+    };
+    assert!((prepared_from(224, Some(224)) - 448.).abs() < 1e-9);
+    assert!((prepared_from(448, Some(224)) - 512.).abs() < 1e-9);
+    assert!((prepared_from(448, None) - 448.).abs() < 1e-9);
+}
+
+#[test]
+fn numbers_that_cannot_work_are_refused() {
+    let crop = |scale, ratio| AugmentOp::RandomResizedCrop {
+        size: None,
+        scale,
+        ratio,
+        interpolation: BICUBIC,
+        single_draw: false,
+    };
+    let rand_augment = |magnitude, magnitude_std, interpolation| AugmentOp::RandAugment {
+        layers: 2,
+        magnitude,
+        magnitude_std,
+        p: 0.5,
+        interpolation,
+    };
+    let jitter = |hue| AugmentOp::ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue };
+    for (op, error) in [
+        (crop([0., 1.], [0.75, 1.3]), "random_resized_crop: scale is [0, 1], expected 0 < low ≤ high"),
+        (crop([0.1, 1.], [1.3, 0.7]), "random_resized_crop: ratio is [1.3, 0.7], expected 0 < low ≤ high"),
+        (AugmentOp::Flip { p: 1.5 }, "flip: p is 1.5, expected 0 to 1"),
+        (
+            AugmentOp::Resize { size: Some([0, 9]), interpolation: BICUBIC },
+            "size [0, 9] of an operation is empty",
+        ),
+        (jitter(0.6), "color_jitter: hue is 0.6, expected 0 to 0.5"),
+        (rand_augment(11., 0.5, BICUBIC), "rand_augment: magnitude is 11, expected 0 to 10"),
+        (rand_augment(9., -1., BICUBIC), "rand_augment: magnitude_std is -1, expected 0 or more"),
+        (
+            rand_augment(9., 0.5, Interpolation::Lanczos),
+            "rand_augment: interpolation is lanczos, expected nearest, bilinear or bicubic",
+        ),
+    ] {
+        assert_eq!(pipeline(&[op]).unwrap_err(), error);
+    }
+    assert_eq!(
+        Pipeline::new(&[], None, &Normalize::imagenet(3), [8, 8], 1).unwrap_err(),
+        "normalize: mean has 3 values, the images have 1 channels"
+    );
+}
