@@ -49,8 +49,9 @@ pub mod prelude {
     };
     pub use crate::metrics::Metric;
     pub use crate::models::{Backbone, BackboneSpec, Features};
-    pub use crate::nn::{Losses, Pass};
+    pub use crate::nn::{LayerNorm, Linear, Losses, Pass};
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};
+    pub use crate::registry::Registry;
     pub use crate::rng::Rng;
     pub use crate::task::{Head, Task};
 }

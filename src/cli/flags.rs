@@ -159,6 +159,10 @@ fn command_line() -> String {
 
 /// From now on Ctrl-C asks the loop to stop; a second one ends the program at once.
 pub fn catch_ctrl_c() -> Result<()> {
+    static CAUGHT: AtomicBool = AtomicBool::new(false);
+    if CAUGHT.swap(true, Ordering::Relaxed) {
+        return Ok(()); // by an earlier command of this process
+    }
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);

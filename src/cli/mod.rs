@@ -21,6 +21,7 @@ mod task;
 
 use crate::registry::Registry;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Downstream transfer-learning benchmark for masked autoencoders, on candle.
@@ -90,31 +91,43 @@ type Outcome = Result<(), Failure>;
 /// The program with the kinds of `registry`: the whole `main` of a plugin.
 pub fn main(registry: Registry) -> ExitCode {
     quiet_allocator();
-    let outcome = match Cli::parse().command {
-        Command::Pretrain(args) => run::pretrain(&registry, args),
-        Command::Transfer(args) => run::transfer(&registry, args),
-        Command::Eval(args) => eval::eval(&registry, args),
-        Command::Suite(args) => suite::suite(&registry, args),
+    ExitCode::from(run(&registry, std::env::args_os()))
+}
+
+/// Runs one command line, program name first, and returns its exit code.
+pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // help goes to standard output; a closed pipe is nobody's error
+            return error.exit_code() as u8;
+        }
+    };
+    let outcome = match cli.command {
+        Command::Pretrain(args) => run::pretrain(registry, args),
+        Command::Transfer(args) => run::transfer(registry, args),
+        Command::Eval(args) => eval::eval(registry, args),
+        Command::Suite(args) => suite::suite(registry, args),
         Command::Table(args) => table::table(args),
-        Command::Task(args) => task::task(&registry, args),
+        Command::Task(args) => task::task(registry, args),
         Command::Data(args) => data::data(args),
         Command::Model(args) => model::model(args),
-        Command::Config(args) => config::config(&registry, args),
+        Command::Config(args) => config::config(registry, args),
         Command::Inspect(args) => inspect::inspect(args),
-        Command::Reconstruct(args) => reconstruct::reconstruct(&registry, args),
-        Command::Speed(args) => speed::speed(&registry, args),
-        Command::Doctor(args) => doctor::doctor(&registry, args),
-        Command::Demo(args) => demo::demo(&registry, args),
+        Command::Reconstruct(args) => reconstruct::reconstruct(registry, args),
+        Command::Speed(args) => speed::speed(registry, args),
+        Command::Doctor(args) => doctor::doctor(registry, args),
+        Command::Demo(args) => demo::demo(registry, args),
         Command::Completions(args) => shell::completions(args),
         Command::Man => shell::man(),
     };
     let (error, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => return 0,
         Err(Failure::Request(error)) => (error, 2),
         Err(Failure::Run(error)) => (error, 1),
     };
     eprintln!("error: {error:#}");
-    ExitCode::from(code)
+    code
 }
 
 /// Keeps large freed blocks in the process: the tensors of the next step have the same sizes, and fresh pages would

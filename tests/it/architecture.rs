@@ -42,8 +42,9 @@ const TABLE: &[Row] = &[
     row("kinds", &["ops"], &["task"]),
     row("engine", &[], &["task", "pretrain", "optim", "weights"]),
     row("registry", &[], &["engine", "kinds", "task", "record"]),
-    row("suite", &["registry", "engine", "record", "config", "data", "task"], &[]),
-    row("cli", &[], &["registry", "suite"]),
+    row("launch", &[], &["registry"]),
+    row("suite", &[], &["launch"]),
+    row("cli", &[], &["suite"]),
 ];
 
 /// Everyone may draw random numbers, but for [`LEAVES`].

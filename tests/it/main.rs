@@ -1,3 +1,9 @@
-//! Tests of the whole: what holds over all files, and what the program does. One binary, to link once.
+//! Tests of the whole: the program, its files, and its public interface.
 
 mod architecture;
+mod bad_input;
+mod commands;
+mod contract;
+mod foreign_task;
+mod program;
+mod resume;

@@ -1,0 +1,241 @@
+//! Wrong requests: a clear error that names the thing, the right exit code, and nothing written over.
+
+use crate::program::{Ground, fixture, small_pretrain, small_transfer, stderr};
+use std::path::Path;
+
+fn contains(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "expected `{word}` in:\n{error}");
+    }
+}
+
+/// A folder for --include with one file, in which `from` became `to`.
+fn with_typo(ground: &Ground, file: &str, from: &str, to: &str) -> String {
+    let text = std::fs::read_to_string(crate::program::repository().join(file)).unwrap();
+    assert!(text.contains(from), "{file}");
+    ground.write(&format!("include/{file}"), &text.replacen(from, to, 1));
+    format!("--include {}", ground.path("include").display())
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_file() {
+    let transfer = format!("{} --init scratch", small_transfer());
+    let pretrain = small_pretrain();
+    for (file, from, to, line) in [
+        ("configs/transfer/finetune_demo.toml", "weight_decay", "weight_decoy", transfer.as_str()),
+        ("configs/transfer/finetune_demo.toml", "label_smoothing", "label_smothing", &transfer),
+        ("configs/pretrain/mae_demo.toml", "mask_ratio", "mask_ration", &pretrain),
+        ("configs/pretrain/mae_demo.toml", "scale = [", "scales = [", &pretrain),
+        ("configs/models/vit_tiny_test.toml", "depth", "dept", &pretrain),
+        ("tasks/shapes_classification/task.toml", "primary", "primery", &transfer),
+        ("tasks/shapes_classification/task.toml", "pool =", "pol =", &transfer),
+        ("datasets/shapes/dataset.toml", "license", "licence", &pretrain),
+        ("configs/suites/demo.toml", "recipes", "recips", "suite plan demo"),
+        ("configs/tables/demo.toml", "rows", "row", "table demo"),
+    ] {
+        let ground = Ground::new();
+        let include = with_typo(&ground, file, from, to);
+        let error = ground.fails(2, &format!("{line} {include}"));
+        let key = to.split(' ').next().unwrap();
+        contains(&error, &[key]);
+        if !to.starts_with("label_sm") && !to.starts_with("pol") {
+            contains(&error, &[file]);
+        }
+        assert!(!ground.path("runs").exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_misspelt_set_is_named() {
+    let ground = Ground::new();
+    for (set, words) in [
+        ("optim.bas_lr=1", &["--set optim.bas_lr=1", "bas_lr", "base_lr"][..]),
+        ("model.depht=3", &["--set model.depht=3", "depht"]),
+        ("epochs", &["--set epochs", "KEY=VALUE"]),
+        ("epochs=many", &["--set epochs=many", "epochs"]),
+        ("model.image=[30,32]", &["30", "patch"]),
+        ("pretrain.mask_ratio=1.5", &["mask_ratio", "1.5"]),
+        ("batch=0", &["batch"]),
+        ("transfer.tune=all", &["transfer"]),
+        ("eval=[]", &["eval"]),
+    ] {
+        contains(&ground.fails(2, &format!("{} --set {set}", small_pretrain())), words);
+    }
+    let error =
+        ground.fails(2, &format!("{} --init scratch --set transfer.head.smoothing=1", small_transfer()));
+    contains(&error, &["smoothing", "label_smoothing"]);
+    assert!(!ground.path("runs").exists());
+}
+
+#[test]
+fn unknown_names_suggest_near_misses() {
+    let ground = Ground::new();
+    for (line, words) in [
+        ("transfer --task imagnet --init scratch", &["imagnet", "did you mean `imagenet`"][..]),
+        ("pretrain --model vit_b61", &["vit_b61", "did you mean `vit_b16`"]),
+        ("pretrain --recipe mae_80", &["mae_80", "did you mean `mae_800`"]),
+        ("pretrain --dataset shaps", &["shaps", "did you mean `shapes`"]),
+        ("suite plan dema", &["did you mean `demo`"]),
+        ("table mian", &["did you mean `main`"]),
+        ("transfer --task imagenet --init finetune-x", &["finetune-x", "scratch"]),
+        ("transfer --task imagenet", &["--init scratch", "bench pretrain"]),
+        ("pretrain --device cuda", &["cuda", "CPU"]),
+        ("pretrain --include nowhere", &["nowhere", "no such folder"]),
+    ] {
+        contains(&ground.fails(2, line), words);
+    }
+}
+
+#[test]
+fn missing_data_says_where_and_how() {
+    let ground = Ground::new();
+    contains(&ground.fails(2, "pretrain"), &["imagenet", "BENCH_DATA is not set", "bench demo"]);
+    let output = ground.command("pretrain").env("BENCH_DATA", "/nowhere").output().unwrap();
+    contains(&stderr(&output), &["/nowhere/imagenet", "how to get it", "bench demo"]);
+    std::fs::create_dir(ground.path("empty")).unwrap();
+    contains(&ground.fails(2, "pretrain --data empty"), &["empty", "no images"]);
+    std::fs::create_dir_all(ground.path("shapes/pretrain/images")).unwrap();
+    contains(&ground.fails(2, "pretrain --dataset shapes --data shapes"), &["pretrain/images", "no images"]);
+    let error = ground.fails(2, &small_pretrain().replace("batch=4", "batch=64"));
+    contains(&error, &["5 images", "batch of 64", "--set batch=4"]);
+    assert!(!ground.path("runs").exists());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn one_corrupt_image_stops_the_run_unless_allowed() {
+    let ground = Ground::new();
+    let data = ground.path("data");
+    copy(Path::new(&fixture("shapes")), &data);
+    let images = data.join("pretrain/images");
+    let mut names: Vec<_> = std::fs::read_dir(&images).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    std::fs::write(&names[2], b"no image").unwrap();
+    let name = names[2].file_name().unwrap().to_str().unwrap();
+    let line = small_pretrain().replace(&fixture("shapes"), data.to_str().unwrap());
+
+    contains(&ground.fails(1, &line), &[name, "decode"]);
+    let record = std::fs::read_to_string(ground.only_run("runs").join("run.json")).unwrap();
+    contains(&record, &["\"failed\"", name]);
+
+    let shown = ground.ok(&format!("{line} --set allowed_skips=3 --runs allowed"));
+    assert!(shown.contains("unreadable images"), "{shown}");
+    let error = ground.fails(1, &format!("{line} --set epochs=30 --set allowed_skips=2 --runs few"));
+    contains(&error, &["unreadable images", name]);
+    let error = ground.fails(2, &format!("data check shapes --decode --data {}", data.display()));
+    contains(&error, &["1 problem"]);
+}
+
+#[test]
+fn weights_of_another_model_or_cut_short_are_refused() {
+    let ground = Ground::new();
+    ground.ok(&small_pretrain());
+    let weights = ground.only_run("runs").join("model.safetensors");
+    let transfer = small_transfer();
+
+    let error = ground.fails(2, &format!("{transfer} --model vit_micro8 --init {}", weights.display()));
+    contains(&error, &["another model", "vit_micro8", "width 32"]);
+    let error = ground.fails(2, &format!("{transfer} --set model.depth=1 --init {}", weights.display()));
+    contains(&error, &["another model", "depth 2"]);
+
+    let bytes = std::fs::read(&weights).unwrap();
+    let cut = ground.path("cut.safetensors");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let error = ground.fails(2, &format!("{transfer} --init {}", cut.display()));
+    contains(&error, &["cut.safetensors", "truncated"]);
+    std::fs::write(ground.path("text.pth"), "hello, this is no checkpoint").unwrap();
+    contains(&ground.fails(2, &format!("{transfer} --init text.pth")), &["text.pth"]);
+    contains(&ground.fails(2, "inspect nothing.pth"), &["nothing.pth"]);
+    assert_eq!(std::fs::read(&weights).unwrap(), bytes);
+}
+
+#[test]
+fn a_truncated_state_is_refused_and_kept() {
+    let ground = Ground::new();
+    let line = small_pretrain();
+    ground.ok(&format!("{line} --max-steps 2"));
+    let run = ground.only_run("runs");
+    let state = run.join("state.safetensors");
+    let bytes = std::fs::read(&state).unwrap();
+    std::fs::write(&state, &bytes[..bytes.len() - 100]).unwrap();
+    contains(&ground.fails(1, &format!("{line} --resume")), &["state.safetensors", "truncated"]);
+    assert_eq!(std::fs::read(&state).unwrap().len(), bytes.len() - 100);
+}
+
+#[test]
+fn a_folder_has_one_run_and_one_owner() {
+    let ground = Ground::new();
+    ground.ok(&format!("{} --out mine", small_pretrain()));
+    let error = ground.fails(2, &format!("{} --out mine --seed 1", small_pretrain()));
+    contains(&error, &["mine", "another run", "--out"]);
+
+    let long = small_pretrain().replace("epochs=3", "epochs=3000");
+    let mut first =
+        ground.command(&format!("{long} --out busy")).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !ground.path("busy/log.jsonl").exists() && began.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let error = ground.fails(2, &format!("{long} --out busy --resume"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    contains(&error, &["busy", "in use by"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_leaves_a_report() {
+    let ground = Ground::new();
+    let error = ground.fails(1, &format!("{} --set optim.base_lr=1e30 --set epochs=20", small_pretrain()));
+    contains(&error, &["not finite", "failure.json"]);
+    let report = std::fs::read_to_string(ground.only_run("runs").join("failure.json")).unwrap();
+    contains(&report, &["\"step\"", "\"samples\"", "pretrain/images"]);
+}
+
+/// A limit on the size of files stands for a full disk: writing fails in the middle.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_keeps_what_was_there() {
+    let ground = Ground::new();
+    let line = small_pretrain();
+    ground.ok(&format!("{line} --max-steps 1"));
+    let state = ground.only_run("runs").join("state.safetensors");
+    let before = std::fs::read(&state).unwrap();
+    let shell = format!("trap '' XFSZ; ulimit -f 40; exec {} {line} --resume", env!("CARGO_BIN_EXE_bench"));
+    let output = std::process::Command::new("bash")
+        .args(["-c", &shell])
+        .current_dir(ground.folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    contains(&stderr(&output), &["model.safetensors"]);
+    assert_eq!(std::fs::read(&state).unwrap(), before);
+    let left: Vec<_> =
+        std::fs::read_dir(state.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".part")), "{left:?}");
+    ground.ok(&format!("{line} --resume"));
+}
+
+#[test]
+fn broken_manifests_are_told_apart() {
+    let ground = Ground::new();
+    let task = |ground: &Ground, from: &str, to: &str| {
+        let include = with_typo(ground, "tasks/shapes_classification/task.toml", from, to);
+        ground.fails(2, &format!("{} --init scratch {include}", small_transfer()))
+    };
+    contains(&task(&ground, "\"classification\"", "\"depth\""), &["depth", "known: classification"]);
+    contains(&task(&ground, "primary = \"top1\"", "primary = \"top3\""), &["top3", "top1, top5"]);
+    contains(&task(&ground, "eval = \"val\"", "eval = \"test\""), &["test", "pretrain, train, val"]);
+    contains(&task(&ground, "version = 1", "version = "), &["task.toml", "version ="]);
+}

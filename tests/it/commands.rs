@@ -1,0 +1,152 @@
+//! The commands in the order in which a newcomer types them.
+
+use crate::program::{Ground, fixture, small_pretrain, small_transfer};
+
+#[test]
+fn pretrain_transfer_eval_table_and_picture() {
+    let ground = Ground::new();
+    let shown = ground.ok(&small_pretrain());
+    assert!(shown.contains("Finished"), "{shown}");
+
+    // Without --init the newest pre-training run is taken, with its model.
+    let output = ground.run(&small_transfer());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("newest finished pre-training run"), "{said}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("top1"), "{shown}");
+
+    // The same again is done already, and nothing changes.
+    let again = ground.run(&small_transfer());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("finished already"));
+
+    let id = shown.split_whitespace().nth(1).unwrap();
+    let record = std::fs::read_to_string(ground.path(&format!("runs/{id}/run.json"))).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let top1 = record["scores"]["top1"]["value"].as_f64().unwrap();
+    assert_eq!(record["init"]["label"], "mae");
+    assert!(record["init"]["run"].as_str().unwrap().starts_with("mae_demo-shapes-vit_tiny_test-s0-"));
+
+    // Evaluation of the saved weights gives the score of the record.
+    let scores = ground.ok(&format!("eval {id} --data {}", fixture("shapes")));
+    assert!(scores.contains(&format!("top1 {top1:.2}")), "{scores} {top1}");
+
+    let table = ground.ok("table main --format markdown");
+    assert!(table.contains("shapes_classification") && table.contains("mae"), "{table}");
+
+    let pretrained = record["init"]["run"].as_str().unwrap();
+    ground.ok(&format!("reconstruct {pretrained} --count 3"));
+    let picture = image::open(ground.path("reconstruction.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (4 * 32 + 3 * 2, 3 * 32 + 2 * 2));
+    let error = ground.fails(2, &format!("reconstruct {pretrained}"));
+    assert!(error.contains("exists"), "{error}");
+    let error = ground.fails(2, &format!("reconstruct {id} --out other.png"));
+    assert!(error.contains("no decoder"), "{error}");
+
+    let inspected = ground.ok(&format!("inspect runs/{pretrained}"));
+    assert!(inspected.contains("encoder and decoder") && inspected.contains(pretrained), "{inspected}");
+}
+
+#[test]
+fn a_configuration_fed_back_gives_the_same_weights() {
+    let ground = Ground::new();
+    ground.ok(&small_pretrain());
+    let first = ground.only_run("runs");
+    let config = first.join("config.toml");
+    ground.ok(&format!("pretrain --config {} --runs again --workers 1", config.display()));
+    let again = ground.only_run("again");
+    for file in ["model.safetensors", "log.jsonl", "config.toml"] {
+        assert_eq!(
+            std::fs::read(first.join(file)).unwrap(),
+            std::fs::read(again.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn every_protocol_of_classification_runs() {
+    let ground = Ground::new();
+    ground.ok(&small_pretrain());
+    for extra in [
+        "--recipe linear_demo",
+        "--recipe linear_demo --set transfer.cached_features=true",
+        "--recipe partial_demo --set transfer.tune.blocks=0",
+        "--recipe partial_demo --set transfer.tune.blocks=0.5",
+        "--recipe partial_demo",
+        "--recipe finetune_demo --set micro_batch=5 --set batch=10 --set ema=0.9 --set clip=1.0 --set eval_epochs=1 \
+         --set transfer.head.mix.mixup=0.8 --set transfer.head.mix.cutmix=1.0",
+        "--recipe finetune_demo --set transfer.head.pool=cls",
+    ] {
+        let line = small_transfer().replace("--recipe finetune_demo", extra);
+        let shown = ground.ok(&line);
+        assert!(shown.contains("scores  top1"), "{line}\n{shown}");
+    }
+    let knn = format!(
+        "transfer --task shapes_classification --data {} --recipe knn --set batch=5",
+        fixture("shapes")
+    );
+    assert!(ground.ok(&knn).contains("scores  top1"));
+}
+
+#[test]
+fn every_objective_of_table_1_runs() {
+    let ground = Ground::new();
+    for extra in [
+        "--set pretrain.target=pixel",
+        "--set pretrain.target=pca --set model.patch=4 --set model.image=[16,16]",
+        "--set pretrain.mask=block --set pretrain.mask_ratio=0.5",
+        "--set pretrain.mask=grid",
+        "--set pretrain.loss_on=all",
+        "--set pretrain.mask_tokens_in_encoder=true",
+        "--set pretrain.decoder={width=32,depth=2,heads=2}",
+        "--set model.image=[16,32] --set model.channels=1",
+        "--set augment=[{op=\"center_crop\"}]",
+        "--set micro_batch=2",
+    ] {
+        let shown = ground.ok(&format!("{} --max-steps 2 {extra}", small_pretrain()));
+        assert!(shown.contains("Truncated, 2 of"), "{extra}\n{shown}");
+    }
+}
+
+#[test]
+fn lists_and_descriptions() {
+    let ground = Ground::new();
+    assert!(ground.ok("task list").contains("imagenet"));
+    assert!(ground.ok("task show imagenet").contains("Table 3"));
+    assert!(ground.ok("task check --all").contains("shapes_classification"));
+    assert!(ground.ok("data list").contains("shapes"));
+    assert!(
+        ground.ok(&format!("data check shapes --decode --data {}", fixture("shapes"))).contains("pretrain")
+    );
+    assert!(ground.ok("model list").contains("vit_h14"));
+    assert!(ground.ok("model show vit_b16").contains("85798656"));
+    assert!(ground.ok("model show vit_b16 --set image=[224,448]").contains("image = [224, 448]"));
+    let config = ground.ok("config show pretrain --dataset imagenet --recipe mae_1600 --model vit_l16");
+    assert!(config.contains("1.5e-4 * 4096 / 256 = 2.4e-3"), "{config}");
+    let config = ground.ok("config show transfer --task imagenet --model vit_l16 --init scratch");
+    assert!(config.contains("epochs = 50") && config.contains("layer_decay = 0.75"), "{config}");
+    for file in ["model", "recipe", "task", "suite", "run"] {
+        let schema: serde_json::Value =
+            serde_json::from_str(&ground.ok(&format!("config schema {file}"))).unwrap();
+        assert!(schema["properties"].is_object(), "{file}");
+    }
+    assert!(ground.ok("suite plan demo").contains("19 runs"));
+    assert!(ground.ok("doctor").contains("cpu"));
+    assert!(ground.ok("completions bash").contains("_bench"));
+    assert!(ground.ok("man").contains(".TH"));
+    let speed = ground.ok(&format!("{} --seconds 0.1", small_pretrain().replace("pretrain ", "speed ")));
+    for line in ["loader alone", "model alone", "end to end", "steps of 4 images take"] {
+        assert!(speed.contains(line), "{speed}");
+    }
+}
+
+#[test]
+fn a_folder_of_images_needs_no_manifest() {
+    let ground = Ground::new();
+    let images = format!("{}/pretrain/images", fixture("shapes"));
+    let line = format!(
+        "pretrain --data {images} --model vit_tiny_test --recipe mae_demo --set epochs=1 --set batch=4 --max-steps 1"
+    );
+    assert!(ground.ok(&line).contains("mae_demo-folder-vit_tiny_test"));
+}

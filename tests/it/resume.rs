@@ -1,0 +1,116 @@
+//! A run that is killed and resumed ends in the bytes of one that was not, whatever the number of loader workers.
+
+use crate::program::{Ground, fixture, small_pretrain};
+use bench::rng::Rng;
+use rand::Rng as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// Kills of one run.
+const KILLS: usize = 20;
+
+fn same(one: &Path, other: &Path) {
+    for file in ["model.safetensors", "log.jsonl", "config.toml"] {
+        let (a, b) = (std::fs::read(one.join(file)).unwrap(), std::fs::read(other.join(file)).unwrap());
+        assert!(a == b, "{file} of `{}` and `{}` differ", one.display(), other.display());
+    }
+}
+
+/// Waits at most so long; kills the program with SIGKILL if it still runs.
+fn killed_after(mut child: Child, time: Duration) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
+/// Kills the run `line` so many times at random moments, resumes it each time, and compares it with an undisturbed one.
+fn kill_test(line: &str, kills: usize) {
+    let ground = Ground::new();
+    ground.ok(&format!("{line} --runs whole --workers 1"));
+    let mut rng = Rng::new(0, "kill test", &[]);
+    let mut done = 0;
+    let mut finished = false;
+    for round in 0.. {
+        let workers = 1 + round % 3;
+        let child = ground
+            .command(&format!("{line} --runs killed --workers {workers} --resume"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // After enough kills, or when the end is near, the run is left alone.
+        if done == kills {
+            finished = !killed_after(child, Duration::from_secs(300));
+            break;
+        }
+        if !killed_after(child, Duration::from_millis(rng.random_range(5..140))) {
+            break;
+        }
+        done += 1;
+    }
+    assert!(finished && done == kills, "the run ended after {done} kills of {kills}: make it longer");
+    same(&ground.only_run("whole"), &ground.only_run("killed"));
+}
+
+#[test]
+fn twenty_kills_change_nothing() {
+    let line = small_pretrain().replace("epochs=3", "epochs=1500").replace(" --workers 2", "");
+    kill_test(&format!("{line} --set save_steps=3 --set keep_epochs=100"), KILLS);
+}
+
+#[test]
+fn a_transfer_with_averages_and_evaluation_survives_kills_too() {
+    let line = format!(
+        "transfer --task shapes_classification --data {} --recipe finetune_demo --model vit_tiny_test --init scratch \
+         --set epochs=150 --set batch=5 --set ema=0.9 --set eval_epochs=40 --set save_steps=4",
+        fixture("shapes")
+    );
+    kill_test(&line, 6);
+}
+
+#[test]
+fn max_steps_and_resume_go_all_the_way() {
+    let ground = Ground::new();
+    let line = small_pretrain();
+    ground.ok(&format!("{line} --runs whole"));
+    let shown = ground.ok(&format!("{line} --runs parts --max-steps 2"));
+    assert!(shown.contains("Truncated, 2 of"), "{shown}");
+    let error = ground.fails(2, &format!("{line} --runs parts"));
+    assert!(error.contains("--resume"), "{error}");
+    ground.ok(&format!("{line} --runs parts --resume"));
+    same(&ground.only_run("whole"), &ground.only_run("parts"));
+    assert!(!ground.only_run("parts").join("state.safetensors").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let ground = Ground::new();
+    let line = small_pretrain().replace("epochs=3", "epochs=300");
+    let child = ground
+        .command(&format!("{line} --runs whole"))
+        .stdout(Stdio::null())
+        .spawn()
+        .and_then(|mut child| child.wait())
+        .unwrap();
+    assert!(child.success());
+    let child = ground.command(&format!("{line} --runs cut")).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    // SAFETY: sends a signal to a process that this test has started and not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let resume = said.lines().find(|line| line.trim_start().starts_with("bench pretrain")).expect(&said);
+    ground.ok(resume.trim_start().trim_start_matches("bench "));
+    same(&ground.only_run("whole"), &ground.only_run("cut"));
+}
