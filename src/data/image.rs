@@ -174,19 +174,18 @@ mod tests {
     #[test]
     fn lossy_files_are_read_closely() {
         for (file, most, mean) in [
-            ("444.jpg", 2, 0.5),
-            ("progressive.jpg", 2, 0.5),
-            ("grey.jpg", 1, 0.2),
-            ("cmyk.jpg", 2, 0.5),
-            ("ycck.jpg", 3, 0.7),
-            ("turned.jpg", 2, 0.5),
-            ("trailing.jpg", 2, 0.5),
-            ("420.jpg", 9, 1.0),
-            ("lossy.webp", 2, 0.5),
+            ("444.jpg", 2, 0.05),
+            ("progressive.jpg", 2, 0.05),
+            ("grey.jpg", 1, 0.05),
+            ("cmyk.jpg", 2, 0.05),
+            ("ycck.jpg", 2, 0.05),
+            ("turned.jpg", 2, 0.05),
+            ("trailing.jpg", 2, 0.05),
+            ("420.jpg", 4, 0.6),
+            ("lossy.webp", 1, 0.05),
         ] {
             for channels in [3, 1] {
                 let (largest, average) = difference(file, channels);
-                println!("{file} {channels} {largest} {average:.3}");
                 assert!(largest <= most && average <= mean, "{file}, {channels}: {largest}, mean {average}");
             }
         }

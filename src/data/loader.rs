@@ -259,7 +259,7 @@ impl<T: Clone> Host<T> {
         Ok(Self { ids, pixels, shape, frames, targets, skipped })
     }
 
-    fn to_device(self, device: &Device) -> Result<Batch<T>, LoadError> {
+    fn into_batch(self, device: &Device) -> Result<Batch<T>, LoadError> {
         let (channels, height, width) = self.shape;
         let shape = (self.ids.len(), channels, height, width);
         let images = Tensor::from_vec(self.pixels, shape, device)?; // [B, C, H, W]
@@ -348,7 +348,7 @@ impl<T: Geometric + Clone> Epoch<T> {
             }
             skipped.push(id);
         }
-        Ok(Loaded { batch: host.to_device(&self.device)?, skipped })
+        Ok(Loaded { batch: host.into_batch(&self.device)?, skipped })
     }
 }
 
