@@ -7,6 +7,7 @@
 mod checkpoint;
 mod evaluate;
 mod features;
+mod follow_up;
 mod log;
 mod meter;
 mod observer;

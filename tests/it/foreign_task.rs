@@ -135,9 +135,9 @@ default_model = "vit_tiny_test"
 epochs = 30
 batch = 5
 [optim]
-name = "sgd"
-base_lr = 0.5
-momentum = 0.9
+name = "adamw"
+base_lr = 0.2
+betas = [0.9, 0.99]
 weight_decay = 0.0
 [schedule]
 name = "constant"

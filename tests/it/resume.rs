@@ -32,7 +32,7 @@ fn killed_after(mut child: Child, time: Duration) -> bool {
     true
 }
 
-/// Steps that the log of a run knows.
+/// Kills the run `line` so many times at random moments, resumes it each time, and compares it with an undisturbed one.
 fn kill_test(line: &str, kills: usize) {
     let ground = Ground::new();
     ground.ok(&format!("{line} --runs whole --workers 1"));
@@ -63,7 +63,7 @@ fn kill_test(line: &str, kills: usize) {
 
 #[test]
 fn twenty_kills_change_nothing() {
-    let line = small_pretrain().replace("epochs=3", "epochs=300").replace(" --workers 2", "");
+    let line = small_pretrain().replace("epochs=3", "epochs=1500").replace(" --workers 2", "");
     kill_test(&format!("{line} --set save_steps=3 --set keep_epochs=100"), KILLS);
 }
 

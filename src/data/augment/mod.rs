@@ -3,10 +3,14 @@
 //! Every operation has a part that computes from explicit parameters, equal to Pillow, torchvision or timm, and a part
 //! that draws the parameters. Images and targets move together ([`Sample::moved`]).
 
+mod affine;
+mod color;
 mod crop;
 mod erase;
 mod mix;
+mod pil;
 mod pipeline;
+mod rand_augment;
 mod resize;
 
 pub use mix::{Mix, mix_batch};

@@ -1,7 +1,9 @@
 //! [`Pipeline`]: a list of operations as the recipe or the evaluation protocol has it, then normalisation.
 
 use super::super::{Geometric, Image, Prepared, Sample, Size};
+use super::color::ColorJitter;
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
+use super::rand_augment::RandAugment;
 use super::resize::{CenterCrop, Resize, ResizeShort};
 use super::{Prepare, Transform, erase};
 use crate::config::{AugmentOp, Erase, Normalize};
@@ -13,6 +15,8 @@ pub struct Pipeline {
     erase: Option<Erase>,
     /// For each channel, the value of every byte.
     table: Vec<[f32; 256]>,
+    /// The mean of each channel as a byte: what RandAugment fills with.
+    fill: Vec<u8>,
     input: Size,
 }
 
@@ -33,13 +37,14 @@ impl Pipeline {
             let (mean, std) = normalize.channel(c);
             std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std)
         });
+        let fill = (0..channels).map(|c| (normalize.channel(c).0 * 255.).round() as u8).collect();
         let input = (input[0], input[1]);
-        Ok(Self { ops: ops.to_vec(), erase: erase.cloned(), table: table.collect(), input })
+        Ok(Self { ops: ops.to_vec(), erase: erase.cloned(), table: table.collect(), fill, input })
     }
 
-    fn transform<T: Geometric>(&self, op: &AugmentOp) -> Result<Box<dyn Transform<T>>, String> {
+    fn transform<T: Geometric>(&self, op: &AugmentOp) -> Box<dyn Transform<T>> {
         let size = |size: &Option<[usize; 2]>| size.map_or(self.input, |[h, w]| (h, w));
-        Ok(match *op {
+        match *op {
             AugmentOp::RandomResizedCrop { size: ref s, scale, ratio, interpolation, single_draw } => {
                 Box::new(RandomResizedCrop { size: size(s), scale, ratio, interpolation, single_draw })
             }
@@ -54,8 +59,14 @@ impl Pipeline {
                 Box::new(ResizeShort { size: self.short_side(size, crop_ratio, margin_up_to), interpolation })
             }
             AugmentOp::CenterCrop { size: ref s } => Box::new(CenterCrop { size: size(s) }),
-            ref other => return Err(format!("{other:?} is not there yet")),
-        })
+            AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
+                Box::new(ColorJitter { brightness, contrast, saturation, hue })
+            }
+            AugmentOp::RandAugment { layers, magnitude, magnitude_std, p, interpolation } => {
+                let fill = self.fill.clone();
+                Box::new(RandAugment { layers, magnitude, magnitude_std, p, interpolation, fill })
+            }
+        }
     }
 
     /// The side that `resize_short` scales to.
@@ -92,6 +103,18 @@ fn check(op: &AugmentOp) -> Result<(), String> {
             range("random_resized_crop: scale", scale, 0.)?;
             range("random_resized_crop: ratio", ratio, 0.)
         }
+        AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
+            let factors = [brightness, contrast, saturation];
+            if factors.iter().any(|x| !(*x >= 0. && x.is_finite())) || !(0. ..=0.5).contains(&hue) {
+                return Err("color_jitter: expected factors of at least 0 and 0 ≤ hue ≤ 0.5".into());
+            }
+            Ok(())
+        }
+        AugmentOp::RandAugment { magnitude, magnitude_std, p, .. } => {
+            let fits = (0. ..=10.).contains(&magnitude) && magnitude_std >= 0. && (0. ..=1.).contains(&p);
+            let error = "rand_augment: expected 0 ≤ magnitude ≤ 10, magnitude_std ≥ 0, 0 ≤ p ≤ 1";
+            if fits { Ok(()) } else { Err(error.into()) }
+        }
         AugmentOp::Flip { p } if !(0. ..=1.).contains(&p) => Err(format!("flip: p is {p}, expected 0 to 1")),
         AugmentOp::ResizeShort { size: Some(_), crop_ratio: Some(_), .. } => {
             Err("resize_short: give `size` or `crop_ratio`, not both".into())
@@ -106,7 +129,7 @@ fn check(op: &AugmentOp) -> Result<(), String> {
 impl<T: Geometric + Send> Prepare<T> for Pipeline {
     fn prepare(&self, mut sample: Sample<T>, rng: &mut Rng) -> Result<Prepared<T>, String> {
         for op in &self.ops {
-            self.transform(op)?.apply(&mut sample, rng)?;
+            self.transform(op).apply(&mut sample, rng)?;
         }
         let (size, (h, w)) = (sample.image.size(), self.input);
         if size != self.input {

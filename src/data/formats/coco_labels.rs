@@ -64,15 +64,18 @@ impl Format for CocoLabels {
         let document = serde_json::from_slice(&text).map_err(|e| DataError::file(&file, e))?;
         let (labels, classes) = labelled(document).map_err(|e| DataError::file(&file, e))?;
         let folder = root.join(&split.images);
-        let entry = |(name, label): (String, u32)| {
+        let entry = |(name, label): Labelled| {
             file_entry(root, listed_image(&folder, &name), Annotation::Label(label))
         };
         Ok(Index { entries: labels.into_iter().map(entry).collect(), classes: Some(classes) })
     }
 }
 
-/// File names with labels, in the order of `images`, and class names.
-fn labelled(document: Document) -> Result<(Vec<(String, u32)>, Vec<String>), String> {
+/// A file name and its label.
+type Labelled = (String, u32);
+
+/// Images in the order of the document, and class names.
+fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), String> {
     let mut categories: BTreeMap<Id, String> = BTreeMap::new();
     for category in document.categories {
         let name = category.name.as_ref().unwrap_or(&category.id).to_string();

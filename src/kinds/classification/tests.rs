@@ -1,3 +1,5 @@
+//! Classification by hand: names of parameters, losses, k-NN, checks of options.
+
 use super::*;
 use crate::data::{Frame, ImageRef};
 use crate::models::Features;
