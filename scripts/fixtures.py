@@ -75,6 +75,8 @@ def places365(root):
             val.append(f"{file} {label}\n")
     (root / "places365_train_standard.txt").write_text("".join(train))
     (root / "places365_val.txt").write_text("".join(val))
+    categories = [f"/{name} {label}\n" for label, name in enumerate(names)]
+    (root / "categories_places365.txt").write_text("".join(categories))
 
 
 def inat2018(root):

@@ -1,6 +1,9 @@
 //! `datasets/<name>/dataset.toml`: where bytes lie and in which format; no word about tasks.
+//!
+//! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
-use super::{Annotation, Entry, Image, ImageRef, Index, formats};
+use super::classes::{keep_per_class, label, labels_of, list, names_in};
+use super::{Annotation, Entry, Index, formats};
 use crate::config::{ConfigError, Library, parse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,7 +41,7 @@ pub struct Split {
     /// Number of images, verified by `bench data check`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// At most this many entries per class, the first by id (few-label splits).
+    /// At most this many entries per class, the first of the index (few-label splits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,36 +55,25 @@ pub struct Split {
 pub enum Annotations {
     /// Class folders below `images`.
     ImageFolder {},
-    /// A table of images and labels.
-    Csv(Csv),
+    /// A table with one image a line, its path below `images`. `image` and `label` name columns of the header line, or
+    /// of `columns` where the file has none.
+    Csv {
+        file: PathBuf,
+        image: String,
+        label: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        columns: Vec<String>,
+        /// A comma when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delimiter: Option<char>,
+        /// A file of the data set with class names in its first column, in label order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<PathBuf>,
+    },
     /// MNIST's container format (optionally gzip-compressed); `images` is the idx3 file.
     Idx { labels: PathBuf },
-    /// A COCO-like json with one category an image (iNaturalist).
+    /// COCO's JSON layout with one category an image (iNaturalist).
     CocoLabels { file: PathBuf },
-}
-
-/// `format = "csv"`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Csv {
-    /// Relative to the data root.
-    pub file: PathBuf,
-    /// Column of the file name, relative to `images`.
-    pub image: String,
-    /// Column of the class name or number.
-    pub label: String,
-    #[serde(default = "comma")]
-    pub delimiter: char,
-    /// Names of the columns of a file without header line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Vec<String>>,
-    /// Labels are names of the folders below this one, in their order.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class_folders: Option<PathBuf>,
-}
-
-fn comma() -> char {
-    ','
 }
 
 /// What a task may know of its data set.
@@ -129,10 +121,13 @@ impl Dataset {
             let message = format!("name is `{}`, the folder `{name}`", dataset.name);
             return Err(ConfigError::new(origin, message).into());
         }
+        if dataset.splits.is_empty() {
+            return Err(ConfigError::new(origin, "has no [split.<name>]").into());
+        }
         if let Some(file) = &dataset.classes {
-            let (text, _) = library.text(&format!("{home}/{}", file.display()))?;
-            let names = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            dataset.class_names = Some(names.map(String::from).collect());
+            let (text, origin) = library.text(&format!("{home}/{}", file.display()))?;
+            let names = names_in(&text, '\t').map_err(|e| ConfigError::new(origin, e))?;
+            dataset.class_names = Some(names);
         }
         Ok(dataset)
     }
@@ -169,25 +164,66 @@ impl Dataset {
         if root.is_dir() { Ok(root) } else { Err(missing(format!("looked in `{}`", root.display()))) }
     }
 
-    /// The entries of a split, checked against the class names of the manifest.
+    /// Class names of the manifest's file, in label order.
+    pub(super) fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    /// The entries of a split, with labels by the class names of the manifest if it has any.
     ///
     /// # Errors
-    /// An unknown split, an empty one, labels or class folders that the manifest does not have. That a class of the
-    /// manifest has no images is no error here; [`Dataset::check`] says so.
+    /// An unknown split, an empty one, one that its format cannot read; class folders that are not those of the
+    /// manifest, labels out of range.
     pub fn index(&self, root: &Path, name: &str) -> Result<Index, DataError> {
         let Some(split) = self.splits.get(name) else {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
-        let mut index = formats::of(split, self.class_names.as_deref()).index(root, split)?;
+        let mut index = formats::of(split).index(root, split)?;
         if index.entries.is_empty() {
             return Err(DataError::file(&root.join(&split.images), "there are no images"));
         }
-        self.match_classes(name, &mut index)?;
+        let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
+        self.match_classes(split, &mut index).map_err(fail)?;
         if let Some(most) = split.per_class {
-            keep_per_class(&mut index.entries, most);
+            keep_per_class(&mut index.entries, most).map_err(fail)?;
         }
         Ok(index)
+    }
+
+    /// Makes labels follow the manifest's class names, whatever the order of the layout, and checks their range.
+    fn match_classes(&self, split: &Split, index: &mut Index) -> Result<(), String> {
+        if let (Some(names), Some(found)) = (&self.class_names, &index.classes) {
+            let labels = labels_of(found.iter().map(String::as_str), names)?;
+            if matches!(split.annotations, Some(Annotations::ImageFolder {})) {
+                let missing: Vec<&str> = (0..)
+                    .zip(names)
+                    .filter(|(label, _)| !labels.contains(label))
+                    .map(|(_, name)| name.as_str())
+                    .collect();
+                if !missing.is_empty() {
+                    let folders = list(missing.into_iter());
+                    return Err(format!("`{}` has no class folders {folders}", split.images.display()));
+                }
+            }
+            for entry in &mut index.entries {
+                if let Annotation::Label(label) = &mut entry.annotation {
+                    *label = labels[*label as usize];
+                }
+            }
+            index.classes = Some(names.clone());
+        }
+        let Some(names) = self.class_names.as_ref().or(index.classes.as_ref()) else { return Ok(()) };
+        let outside = |entry: &&Entry| label(entry).is_some_and(|label| label as usize >= names.len());
+        match index.entries.iter().find(outside) {
+            Some(entry) => Err(format!(
+                "`{}` has label {}, expected less than {}, the number of classes",
+                entry.id,
+                label(entry).unwrap_or_default(),
+                names.len()
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What a task may know, from the index of a split.
@@ -196,127 +232,23 @@ impl Dataset {
         DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes }
     }
 
-    fn match_classes(&self, split: &str, index: &mut Index) -> Result<(), DataError> {
-        let fail = |message| DataError::Classes { dataset: self.name.clone(), split: split.into(), message };
-        let Some(names) = &self.class_names else { return Ok(()) };
-        if let Some(found) = &index.classes {
-            if let Some(extra) = found.iter().find(|name| !names.contains(name)) {
-                return Err(fail(format!(
-                    "class `{extra}` is not in the manifest's {} classes",
-                    names.len()
-                )));
-            }
-            // Labels follow the manifest, whatever the order of folders.
-            let order: Vec<u32> =
-                found.iter().filter_map(|f| names.iter().position(|n| n == f)).map(|i| i as u32).collect();
-            for entry in &mut index.entries {
-                if let Annotation::Label(label) = &mut entry.annotation {
-                    *label = order[*label as usize];
-                }
-            }
-            index.classes = Some(names.clone());
-        }
-        for entry in &index.entries {
-            if let Annotation::Label(label) = entry.annotation
-                && label as usize >= names.len()
-            {
-                return Err(fail(format!(
-                    "label {label} of `{}`, there are {} classes",
-                    entry.id,
-                    names.len()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// blake3 over ids and annotations: tells data apart that bears the same name.
-    pub fn fingerprint(entries: &[Entry]) -> String {
+    /// blake3 over ids and annotations: tells data apart that bears the same name. Pixels do not enter.
+    pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
         for entry in entries {
-            let line = match &entry.annotation {
+            let annotation = match &entry.annotation {
+                Annotation::None => String::new(),
+                Annotation::Label(label) => format!("label {label}"),
+                Annotation::Objects(objects) => format!("objects {objects:?}"),
                 // Where the data lies must not matter.
-                Annotation::Raster(path) => format!("{:?}", path.file_name()),
-                other => format!("{other:?}"),
+                Annotation::Raster(path) => format!("raster {:?}", path.file_name()),
+                Annotation::Json(value) => format!("json {value}"),
             };
-            hasher.update(format!("{}\t{line}\n", entry.id).as_bytes());
+            hasher.update(format!("{}\t{annotation}\n", entry.id).as_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }
-
-    /// Reads every split, and with `decode` every image.
-    pub fn check(&self, root: &Path, decode: bool) -> Vec<SplitReport> {
-        self.splits.iter().map(|(name, split)| self.check_split(root, name, split, decode)).collect()
-    }
-
-    fn check_split(&self, root: &Path, name: &str, split: &Split, decode: bool) -> SplitReport {
-        let mut report = SplitReport { split: name.into(), images: 0, classes: 0, problems: vec![] };
-        let index = match self.index(root, name) {
-            Ok(index) => index,
-            Err(error) => {
-                report.problems.push(error.to_string());
-                return report;
-            }
-        };
-        report.images = index.entries.len();
-        let mut labels: Vec<u32> = index.entries.iter().filter_map(label).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        report.classes = labels.len();
-        if let Some(names) =
-            self.class_names.as_ref().filter(|names| !labels.is_empty() && names.len() > labels.len())
-        {
-            report.problems.push(format!("{} of {} classes have images", labels.len(), names.len()));
-        }
-        if let Some(count) = split.count.filter(|count| *count != report.images) {
-            report.problems.push(format!("{} images, the manifest says {count}", report.images));
-        }
-        for entry in index.entries.iter().filter(|_| decode) {
-            if let ImageRef::File(path) = &entry.image
-                && let Err(error) = Image::open(path, 3)
-            {
-                report.problems.push(error.to_string());
-            }
-        }
-        report
-    }
 }
 
-fn label(entry: &Entry) -> Option<u32> {
-    match entry.annotation {
-        Annotation::Label(label) => Some(label),
-        _ => None,
-    }
-}
-
-/// Keeps the first `most` entries of every class, in order.
-fn keep_per_class(entries: &mut Vec<Entry>, most: usize) {
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    entries.retain(|entry| match entry.annotation {
-        Annotation::Label(label) => {
-            let count = counts.entry(label).or_default();
-            *count += 1;
-            *count <= most
-        }
-        _ => true,
-    });
-}
-
-/// What [`Dataset::check`] found in a split.
-#[derive(Clone, Debug)]
-pub struct SplitReport {
-    pub split: String,
-    pub images: usize,
-    pub classes: usize,
-    pub problems: Vec<String>,
-}
-
-impl std::fmt::Display for SplitReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:<10} {} images", self.split, self.images)?;
-        if self.classes > 0 {
-            write!(f, ", {} classes", self.classes)?;
-        }
-        self.problems.iter().try_for_each(|problem| write!(f, "\n  problem: {problem}"))
-    }
-}
+#[cfg(test)]
+mod tests;

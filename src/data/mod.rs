@@ -4,6 +4,8 @@
 //! [`augment::Transform`]s -> [`Prepared`] -> [`Batch`]. Nothing here knows a task.
 
 pub mod augment;
+mod check;
+mod classes;
 pub mod formats;
 mod geometry;
 mod image;
@@ -12,10 +14,11 @@ pub mod loader;
 mod manifest;
 pub mod shapes;
 
+pub use check::SplitReport;
 pub use geometry::{Frame, Geometric, Geometry, Size};
 pub use image::{DecodeError, Image};
 pub use index::{Annotation, Entry, Format, ImageRef, Index, Object, SampleId, Segmentation};
-pub use manifest::{Annotations, Csv, DataError, Dataset, DatasetInfo, Split, SplitReport};
+pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split};
 
 use candle_core::Tensor;
 

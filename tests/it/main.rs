@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod commands;
 mod contract;
+mod datasets;
 mod foreign_task;
 mod program;
 mod resume;

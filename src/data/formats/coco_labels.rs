@@ -1,68 +1,153 @@
-//! Format `coco_labels`: a COCO-like json with one category an image, as iNaturalist 2018 has it.
+//! Format `coco_labels`: one label an image, in the JSON layout of COCO, as iNaturalist publishes it.
+//!
+//! `images` (id, file_name), `annotations` (image_id, category_id) and `categories` (id, name). Labels follow the
+//! order of category ids; boxes and masks are not read.
 
-use super::super::{Annotation, DataError, Entry, Format, ImageRef, Index, SampleId, Split};
+use super::super::{Annotation, DataError, Format, Index, Split};
+use super::{file_entry, listed_image};
 use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
-/// Reads the json at this path.
-pub struct CocoLabels<'a> {
-    pub file: &'a Path,
+/// Reads `file`; its file names lie below the split's `images`.
+pub struct CocoLabels {
+    /// Below the data root.
+    pub file: PathBuf,
+}
+
+/// Ids are numbers in most files, words in some.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Number(i64),
+    Word(String),
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Word(word) => word.fmt(f),
+        }
+    }
 }
 
 #[derive(Deserialize)]
-struct File {
-    images: Vec<ImageLine>,
-    annotations: Vec<Line>,
+struct Document {
+    images: Vec<Picture>,
+    annotations: Vec<Link>,
     categories: Vec<Category>,
 }
 
 #[derive(Deserialize)]
-struct ImageLine {
-    id: u64,
+struct Picture {
+    id: Id,
     file_name: String,
 }
 
 #[derive(Deserialize)]
-struct Line {
-    image_id: u64,
-    category_id: u64,
+struct Link {
+    image_id: Id,
+    category_id: Id,
 }
 
 #[derive(Deserialize)]
 struct Category {
-    id: u64,
-    name: String,
+    id: Id,
+    name: Option<Id>,
 }
 
-impl Format for CocoLabels<'_> {
+impl Format for CocoLabels {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let path = root.join(self.file);
-        let fail = |message: String| DataError::file(&path, message);
-        let text = std::fs::read(&path).map_err(|e| fail(e.to_string()))?;
-        let mut file: File = serde_json::from_slice(&text).map_err(|e| fail(e.to_string()))?;
-        file.categories.sort_by_key(|category| category.id);
-        let labels: BTreeMap<u64, u32> =
-            file.categories.iter().enumerate().map(|(i, category)| (category.id, i as u32)).collect();
-        let mut of_image = BTreeMap::new();
-        for Line { image_id, category_id } in file.annotations {
-            let Some(label) = labels.get(&category_id) else {
-                return Err(fail(format!("image {image_id}: category {category_id} is not in `categories`")));
-            };
-            if of_image.insert(image_id, *label).is_some_and(|other| other != *label) {
-                return Err(fail(format!("image {image_id} has two categories")));
-            }
-        }
-        let entry = |image: ImageLine| {
-            let Some(label) = of_image.get(&image.id) else {
-                return Err(fail(format!("image `{}` has no annotation", image.file_name)));
-            };
-            let below = split.images.join(&image.file_name);
-            let id = SampleId::new(image.file_name);
-            Ok(Entry { id, image: ImageRef::File(root.join(below)), annotation: Annotation::Label(*label) })
+        let file = root.join(&self.file);
+        let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
+        let document = serde_json::from_slice(&text).map_err(|e| DataError::file(&file, e))?;
+        let (labels, classes) = labelled(document).map_err(|e| DataError::file(&file, e))?;
+        let folder = root.join(&split.images);
+        let entry = |(name, label): Labelled| {
+            file_entry(root, listed_image(&folder, &name), Annotation::Label(label))
         };
-        let mut entries: Vec<Entry> = file.images.into_iter().map(entry).collect::<Result<_, _>>()?;
-        entries.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Index { entries, classes: Some(file.categories.into_iter().map(|c| c.name).collect()) })
+        Ok(Index { entries: labels.into_iter().map(entry).collect(), classes: Some(classes) })
+    }
+}
+
+/// A file name and its label.
+type Labelled = (String, u32);
+
+/// Images in the order of the document, and class names.
+fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), String> {
+    let mut categories: BTreeMap<Id, String> = BTreeMap::new();
+    for category in document.categories {
+        let name = category.name.as_ref().unwrap_or(&category.id).to_string();
+        if categories.insert(category.id.clone(), name).is_some() {
+            return Err(format!("category {} is there twice", category.id));
+        }
+    }
+    let label_of: HashMap<&Id, u32> = categories.keys().zip(0..).collect();
+    let mut labels: HashMap<Id, u32> = HashMap::with_capacity(document.annotations.len());
+    for Link { image_id, category_id } in document.annotations {
+        let Some(label) = label_of.get(&category_id) else {
+            return Err(format!(
+                "image {image_id} is of category {category_id}, which is not in `categories`"
+            ));
+        };
+        if let Some(other) = labels.insert(image_id.clone(), *label)
+            && other != *label
+        {
+            return Err(format!("image {image_id} has two labels"));
+        }
+    }
+    let pictures = document.images.into_iter().map(|picture| match labels.get(&picture.id) {
+        Some(label) => Ok((picture.file_name, *label)),
+        None => Err(format!("image {} (`{}`) has no annotation", picture.id, picture.file_name)),
+    });
+    Ok((pictures.collect::<Result<_, _>>()?, categories.into_values().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Index, String> {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("train.json"), text).unwrap();
+        let split = Split { images: ".".into(), count: None, per_class: None, annotations: None };
+        CocoLabels { file: "train.json".into() }.index(root.path(), &split).map_err(|e| e.to_string())
+    }
+
+    fn document(annotations: &str) -> String {
+        format!(
+            r#"{{"info": {{"year": 2018}},
+                 "images": [{{"id": 7, "file_name": "t/B/2.jpg", "width": 3}}, {{"id": 3, "file_name": "t/A/1.jpg"}}],
+                 "annotations": [{annotations}],
+                 "categories": [{{"id": 10, "name": "wolf"}}, {{"id": 2, "name": "cat"}}, {{"id": 5}}]}}"#
+        )
+    }
+
+    #[test]
+    fn labels_follow_category_ids() {
+        let text = document(
+            r#"{"id": 1, "image_id": 3, "category_id": 2}, {"id": 2, "image_id": 7, "category_id": 10}"#,
+        );
+        let index = read(&text).unwrap();
+        let lines: Vec<_> = index.entries.iter().map(|e| format!("{} {:?}", e.id, e.annotation)).collect();
+        assert_eq!(lines, ["t/B/2.jpg Label(2)", "t/A/1.jpg Label(0)"]);
+        assert_eq!(index.classes.unwrap(), ["cat", "5", "wolf"]);
+    }
+
+    #[test]
+    fn gaps_are_errors() {
+        for (annotations, words) in [
+            (r#"{"image_id": 3, "category_id": 2}"#, "image 7 (`t/B/2.jpg`) has no annotation"),
+            (r#"{"image_id": 3, "category_id": 4}"#, "image 3 is of category 4"),
+            (
+                r#"{"image_id": 3, "category_id": 2}, {"image_id": 3, "category_id": 5}"#,
+                "image 3 has two labels",
+            ),
+            (r#"{"image_id": 3}"#, "missing field `category_id`"),
+        ] {
+            let error = read(&document(annotations)).unwrap_err();
+            assert!(error.contains(words) && error.contains("train.json"), "{error}");
+        }
     }
 }

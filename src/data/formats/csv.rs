@@ -1,69 +1,165 @@
-//! Format `csv`: a table of images and labels, with or without a header line.
+//! Format `csv`: a table with one image a line, separated by commas, tabs or spaces.
 //!
-//! Labels are class names of the manifest, names of class folders, or numbers from 0.
+//! Columns are named by the header line, or by the manifest where the file has none. Labels are class names, or
+//! indices from 0 into the list of classes. That list is a file of the data set (`classes`, its first column), else
+//! the manifest's, else the values that occur, sorted (by number if all are numbers).
 
-use super::super::{Annotation, Csv, DataError, Entry, Format, ImageRef, Index, SampleId, Split};
-use super::image_folder::class_folders;
-use std::path::Path;
+use super::super::classes::{distinct, labels_of, names_in};
+use super::super::{Annotation, DataError, Format, Index, Split};
+use super::{file_entry, listed_image};
+use std::path::{Path, PathBuf};
 
-/// Reads the table that `0` describes; `classes` are the manifest's class names, where it has any.
-pub struct CsvTable<'a> {
-    pub options: &'a Csv,
-    pub classes: Option<&'a [String]>,
+/// Reads `file`; the images it lists lie below the split's `images`.
+pub struct Csv {
+    /// Below the data root, as `classes`.
+    pub file: PathBuf,
+    /// Names of the columns of image and label.
+    pub image: String,
+    pub label: String,
+    /// Names of all columns, for a file without a header line.
+    pub columns: Vec<String>,
+    pub delimiter: char,
+    pub classes: Option<PathBuf>,
 }
 
-impl Format for CsvTable<'_> {
+impl Format for Csv {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let options = self.options;
-        let path = root.join(&options.file);
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(options.delimiter as u8)
-            .has_headers(options.columns.is_none())
-            .from_path(&path)
-            .map_err(|e| DataError::file(&path, e))?;
-        let columns: Vec<String> = match &options.columns {
-            Some(columns) => columns.clone(),
-            None => {
-                reader.headers().map_err(|e| DataError::file(&path, e))?.iter().map(String::from).collect()
+        let file = root.join(&self.file);
+        let rows = self.rows(&file)?;
+        let words = rows.iter().map(|(_, label)| label.as_str());
+        let names = match &self.classes {
+            Some(list) => {
+                let list = root.join(list);
+                let text = std::fs::read_to_string(&list).map_err(|e| DataError::file(&list, e))?;
+                names_in(&text, self.delimiter).map_err(|e| DataError::file(&list, e))?
             }
+            None => distinct(words.clone()),
         };
-        let column = |name: &str| {
-            let known = || format!("no column `{name}`; there are: {}", columns.join(", "));
-            columns.iter().position(|c| c == name).ok_or_else(|| DataError::file(&path, known()))
+        let labels = labels_of(words, &names)
+            .map_err(|e| DataError::file(&file, format!("labels in column `{}` are {e}", self.label)))?;
+        let folder = root.join(&split.images);
+        let entry = |((image, _), label): (&(String, String), u32)| {
+            file_entry(root, listed_image(&folder, image), Annotation::Label(label))
         };
-        let (image, label) = (column(&options.image)?, column(&options.label)?);
-        let folders = options.class_folders.as_ref().map(|f| class_folders(&root.join(f))).transpose()?;
-        let names = folders.as_deref().or(self.classes);
-        let (mut entries, mut most) = (vec![], 0);
-        for (i, row) in reader.records().enumerate() {
-            let row = row.map_err(|e| DataError::file(&path, e))?;
-            let line = i + 1 + usize::from(options.columns.is_none());
-            let fail = |message: String| DataError::file(&path, format!("line {line}: {message}"));
-            let cell = |at: usize| row.get(at).map(str::trim).filter(|cell| !cell.is_empty());
-            let (Some(file), Some(label)) = (cell(image), cell(label)) else {
-                return Err(fail(format!("expected {} values, found {}", columns.len(), row.len())));
-            };
-            let label = match names.and_then(|names| names.iter().position(|name| name == label)) {
-                Some(label) => label as u32,
-                None if folders.is_some() => return Err(fail(format!("class `{label}` has no folder"))),
-                None => label
-                    .parse()
-                    .map_err(|_| fail(format!("label `{label}` is no class name and no number")))?,
-            };
-            most = most.max(label);
-            let below = split.images.join(file.trim_start_matches('/'));
-            let id = below.to_string_lossy().replace('\\', "/");
-            let annotation = Annotation::Label(label);
-            entries.push(Entry {
-                id: SampleId::new(id),
-                image: ImageRef::File(root.join(below)),
-                annotation,
-            });
+        Ok(Index { entries: rows.iter().zip(labels).map(entry).collect(), classes: Some(names) })
+    }
+}
+
+impl Csv {
+    /// Image and label of each line.
+    fn rows(&self, file: &Path) -> Result<Vec<(String, String)>, DataError> {
+        let fail = |message: String| DataError::file(file, message);
+        let delimiter = u8::try_from(self.delimiter)
+            .map_err(|_| fail(format!("delimiter `{}` is not an ASCII character", self.delimiter)))?;
+        let mut reader = ::csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            // Quotes belong to comma-separated files; elsewhere they are part of a name.
+            .quoting(delimiter == b',')
+            .has_headers(self.columns.is_empty())
+            .trim(::csv::Trim::All)
+            .from_path(file)
+            .map_err(|e| fail(e.to_string()))?;
+        let columns = match self.columns.is_empty() {
+            true => reader.headers().map_err(|e| fail(e.to_string()))?.iter().map(String::from).collect(),
+            false => self.columns.clone(),
+        };
+        let column = |name: &String| {
+            let place = columns.iter().position(|column| column == name);
+            place.ok_or_else(|| {
+                fail(format!("there is no column `{name}`; there are: {}", columns.join(", ")))
+            })
+        };
+        let (image, label) = (column(&self.image)?, column(&self.label)?);
+        let mut rows = vec![];
+        for record in reader.records() {
+            let record = record.map_err(|e| fail(e.to_string()))?;
+            match (record.get(image), record.get(label)) {
+                (Some(image), Some(label)) if record.len() == columns.len() => {
+                    if image.is_empty() || label.is_empty() {
+                        return Err(fail(format!("line {}: an empty image or label", line(&record))));
+                    }
+                    rows.push((image.to_string(), label.to_string()));
+                }
+                _ => {
+                    let (line, found, expected) = (line(&record), record.len(), columns.len());
+                    return Err(fail(format!("line {line} has {found} fields, expected {expected}")));
+                }
+            }
         }
-        let classes = match names {
-            Some(names) => names.to_vec(),
-            None => (0..=most).map(|label| label.to_string()).collect(),
-        };
-        Ok(Index { entries, classes: Some(classes) })
+        if rows.is_empty() {
+            return Err(fail("there are no images in it".into()));
+        }
+        Ok(rows)
+    }
+}
+
+fn line(record: &::csv::StringRecord) -> u64 {
+    record.position().map_or(0, ::csv::Position::line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csv(columns: &[&str], delimiter: char, classes: Option<&str>) -> Csv {
+        Csv {
+            file: "list.txt".into(),
+            image: "image".into(),
+            label: "label".into(),
+            columns: columns.iter().map(|c| c.to_string()).collect(),
+            delimiter,
+            classes: classes.map(PathBuf::from),
+        }
+    }
+
+    fn read(csv: &Csv, text: &str, classes: &str) -> Result<Index, String> {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("list.txt"), text).unwrap();
+        std::fs::write(root.path().join("classes.txt"), classes).unwrap();
+        let split = Split { images: "train".into(), count: None, per_class: None, annotations: None };
+        csv.index(root.path(), &split).map_err(|e| e.to_string())
+    }
+
+    fn lines(index: &Index) -> Vec<String> {
+        index.entries.iter().map(|e| format!("{} {:?}", e.id, e.annotation)).collect()
+    }
+
+    #[test]
+    fn a_header_names_the_columns() {
+        let text = "\u{feff}label,image,note\nwolf,\"b, c.jpg\",x\r\ncat,a.jpg,\n";
+        let index = read(&csv(&[], ',', None), text, "").unwrap();
+        assert_eq!(lines(&index), ["train/b, c.jpg Label(1)", "train/a.jpg Label(0)"]);
+        assert_eq!(index.classes.unwrap(), ["cat", "wolf"]);
+    }
+
+    #[test]
+    fn without_header_the_manifest_names_them_and_a_file_the_classes() {
+        let places = csv(&["image", "label"], ' ', Some("classes.txt"));
+        let index =
+            read(&places, "/b/bar/1.jpg 1\n/a/attic/2.jpg 0\n", "/a/attic 0\n/b/bar 1\n/c/cave 2\n").unwrap();
+        assert_eq!(lines(&index), ["train/b/bar/1.jpg Label(1)", "train/a/attic/2.jpg Label(0)"]);
+        assert_eq!(index.classes.unwrap().len(), 3);
+        let tiny = csv(&["image", "label", "x", "y"], '\t', None);
+        let index = read(&tiny, "v \"0.JPEG\tn2\t0\t5\nv1.JPEG\tn1\t0\t5\n", "").unwrap();
+        assert_eq!(lines(&index), ["train/v \"0.JPEG Label(1)", "train/v1.JPEG Label(0)"]);
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let comma = csv(&[], ',', None);
+        let error = read(&comma, "picture,label\na.jpg,1\n", "").unwrap_err();
+        assert!(error.contains("no column `image`; there are: picture, label"), "{error}");
+        let error = read(&comma, "image,label\na.jpg,1\nb.jpg\n", "").unwrap_err();
+        assert!(error.contains("line: 3") && error.contains("1 field"), "{error}");
+        let error = read(&comma, "image,label\na.jpg,\n", "").unwrap_err();
+        assert!(error.contains("line 2: an empty"), "{error}");
+        assert!(read(&comma, "image,label\n", "").unwrap_err().contains("no images"));
+        let error = read(&csv(&["image"], ' ', None), "a.jpg\n", "").unwrap_err();
+        assert!(error.contains("no column `label`"), "{error}");
+        let error = read(&csv(&["image", "label", "x"], ' ', None), "a.jpg 0\n", "").unwrap_err();
+        assert!(error.contains("line 1 has 2 fields, expected 3"), "{error}");
+        let error =
+            read(&csv(&["image", "label"], ' ', Some("classes.txt")), "a 7\n", "x 0\ny 1\n").unwrap_err();
+        assert!(error.contains("not among the 2 classes: `7`"), "{error}");
     }
 }

@@ -1,64 +1,137 @@
-//! Format `idx`: MNIST's container files, plain or gzip-compressed. Grey images of one size, labels in a second file.
+//! Format `idx`: the container of MNIST and its descendants, plain or gzip-compressed.
+//!
+//! A file is two zero bytes, the type of its values (8: unsigned bytes), the number of dimensions, each dimension as
+//! a big-endian u32, and the values. Ids are `<file>#<index>`. Reading one split keeps all of its pixels in memory.
 
 use super::super::{Annotation, DataError, Entry, Format, Image, ImageRef, Index, SampleId, Split};
-use flate2::read::GzDecoder;
-use std::io::Read as _;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Reads `images` of the split (idx3) and the labels at this path (idx1).
-pub struct Idx<'a> {
-    pub labels: &'a Path,
+/// Reads the split's `images`, an idx3 file, and its labels, an idx1 file.
+pub struct Idx {
+    /// Below the data root.
+    pub labels: PathBuf,
 }
 
-/// First four bytes: unsigned bytes in so many dimensions.
-const MAGIC: [u8; 3] = [0, 0, 8];
-
-impl Format for Idx<'_> {
+impl Format for Idx {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let images_path = root.join(&split.images);
-        let (shape, pixels) = read(&images_path, 3)?;
-        let (count, labels) = read(&root.join(self.labels), 1)?;
-        if count[0] != shape[0] {
-            let message =
-                format!("{} images, but {} labels in {}", shape[0], count[0], self.labels.display());
-            return Err(DataError::file(&images_path, message));
-        }
-        let (height, width) = (shape[1], shape[2]);
-        let name = split.images.to_string_lossy();
-        let entry = |(i, (pixels, label)): (usize, (&[u8], &u8))| Entry {
-            id: SampleId::new(format!("{name}#{i:06}")),
-            image: ImageRef::Memory(Arc::new(Image::new(height, width, 1, pixels.to_vec()))),
-            annotation: Annotation::Label(u32::from(*label)),
+        let (file, dims, pixels) = read(root, &split.images)?;
+        let [count, height, width] = dims[..] else {
+            return Err(DataError::file(&file, format!("has {} dimensions, expected 3", dims.len())));
         };
-        let images = pixels.chunks_exact((height * width).max(1));
-        let entries = images.zip(&labels).enumerate().map(entry).collect();
-        Ok(Index { entries, classes: None }) // the labels are numbers without names
+        let (labels_file, dims, labels) = read(root, &self.labels)?;
+        if dims != [count] {
+            let message = format!("has dimensions {dims:?}, expected [{count}]: one label for each image");
+            return Err(DataError::file(&labels_file, message));
+        }
+        let name = split.images.to_string_lossy().replace('\\', "/");
+        let entry = |(index, label): (usize, &u8)| {
+            let size = height * width;
+            let data = pixels[index * size..(index + 1) * size].to_vec();
+            Entry {
+                id: SampleId::new(format!("{name}#{index}")),
+                image: ImageRef::Memory(Arc::new(Image::new(height, width, 1, data))),
+                annotation: Annotation::Label(u32::from(*label)),
+            }
+        };
+        Ok(Index { entries: labels.iter().enumerate().map(entry).collect(), classes: None })
     }
 }
 
-/// Dimensions and bytes of the file at `path`, which must have `rank` dimensions.
-fn read(path: &Path, rank: usize) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-    let fail = |message: String| DataError::file(path, message);
-    let raw = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
-    let mut bytes = vec![];
-    match raw.starts_with(&[0x1f, 0x8b]) {
-        true => {
-            GzDecoder::new(&raw[..]).read_to_end(&mut bytes).map(|_| ()).map_err(|e| fail(e.to_string()))?
+/// The file that was read, its dimensions and values.
+fn read(root: &Path, file: &Path) -> Result<(PathBuf, Vec<usize>, Vec<u8>), DataError> {
+    let mut path = root.join(file);
+    if !path.exists() && path.extension().is_some_and(|e| e == "gz") && path.with_extension("").exists() {
+        path.set_extension(""); // unpacked by its user
+    }
+    let fail = |message: String| DataError::file(&path, message);
+    let mut bytes = std::fs::read(&path).map_err(|e| fail(e.to_string()))?;
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = vec![];
+        flate2::read::MultiGzDecoder::new(bytes.as_slice())
+            .read_to_end(&mut unpacked)
+            .map_err(|e| fail(format!("cannot unpack: {e}")))?;
+        bytes = unpacked;
+    }
+    let (dims, values) = parse(&bytes).map_err(fail)?;
+    let values = values.to_vec();
+    Ok((path, dims, values))
+}
+
+fn parse(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), String> {
+    let (head, rest) = bytes.split_at_checked(4).ok_or("is too short for an idx file")?;
+    let &[0, 0, 8, count] = head else {
+        return Err(format!(
+            "is no idx file of bytes: begins with {head:02x?}, expected 00 00 08 and a number"
+        ));
+    };
+    let too_short = || format!("ends within its {count} dimensions");
+    let (dims, values) = rest.split_at_checked(4 * usize::from(count)).ok_or_else(too_short)?;
+    let (dims, _) = dims.as_chunks::<4>();
+    let dims: Vec<usize> = dims.iter().map(|d| u32::from_be_bytes(*d) as usize).collect();
+    let expected = dims.iter().try_fold(1usize, |product, d| product.checked_mul(*d));
+    if expected != Some(values.len()) {
+        return Err(format!("has {} values, expected {dims:?} of them", values.len()));
+    }
+    Ok((dims, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn idx(dims: &[u32], values: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, dims.len() as u8];
+        bytes.extend(dims.iter().flat_map(|d| d.to_be_bytes()));
+        bytes.extend(values);
+        bytes
+    }
+
+    fn read_split(images: &[u8], labels: &[u8], unpacked: bool) -> Result<Index, String> {
+        let root = tempfile::tempdir().unwrap();
+        let name = if unpacked { "images" } else { "images.gz" };
+        std::fs::write(root.path().join(name), images).unwrap();
+        std::fs::write(root.path().join("labels"), labels).unwrap();
+        let split = Split { images: "images.gz".into(), count: None, per_class: None, annotations: None };
+        Idx { labels: "labels".into() }.index(root.path(), &split).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn packed_and_plain_files_give_the_same() {
+        let (images, labels) = (idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]), idx(&[2], &[7, 0]));
+        let mut packer = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+        packer.write_all(&images).unwrap();
+        let packed = packer.finish().unwrap();
+        for index in
+            [read_split(&images, &labels, true).unwrap(), read_split(&packed, &labels, false).unwrap()]
+        {
+            let entry = &index.entries[1];
+            assert_eq!(entry.id.as_str(), "images.gz#1");
+            assert_eq!(format!("{:?}", entry.annotation), "Label(0)");
+            let ImageRef::Memory(image) = &entry.image else { panic!("a file") };
+            assert_eq!(**image, Image::new(1, 3, 1, vec![4, 5, 6]));
+            assert_eq!((index.entries.len(), index.classes), (2, None));
         }
-        false => bytes = raw,
+        let error = read_split(&packed[..packed.len() - 9], &labels, false).unwrap_err();
+        assert!(error.contains("cannot unpack"), "{error}");
     }
-    let start = 4 + 4 * rank;
-    if bytes.len() < start || bytes[..3] != MAGIC || usize::from(bytes[3]) != rank {
-        return Err(fail(format!("no idx file of unsigned bytes in {rank} dimensions")));
+
+    #[test]
+    fn wrong_files_are_told() {
+        let images = idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
+        for (images, labels, words) in [
+            (&images[..], idx(&[3], &[0; 3]), "dimensions [3], expected [2]"),
+            (&images[..], idx(&[2], &[0; 3]), "has 3 values"),
+            (&images[..20], idx(&[2], &[0; 2]), "has 4 values, expected [2, 1, 3]"),
+            (&images[..9], idx(&[2], &[0; 2]), "ends within its 3 dimensions"),
+            (&idx(&[2], &[0; 2]), idx(&[2], &[0; 2]), "has 1 dimensions, expected 3"),
+            (b"abcdefg", idx(&[2], &[0; 2]), "is no idx file of bytes"),
+            (b"", idx(&[2], &[0; 2]), "too short"),
+        ] {
+            let error = read_split(images, &labels, true).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
-    let shape: Vec<usize> = bytes[4..start]
-        .chunks_exact(4)
-        .map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize)
-        .collect();
-    let (found, expected) = (bytes.len() - start, shape.iter().product::<usize>());
-    if found != expected {
-        return Err(fail(format!("{found} values, expected {expected} for {shape:?}: truncated")));
-    }
-    Ok((shape, bytes.split_off(start)))
 }

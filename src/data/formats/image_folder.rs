@@ -1,56 +1,55 @@
 //! Format `image_folder`: one folder a class, as torchvision's `ImageFolder` reads it; or, without annotations, any
 //! folder of images.
 //!
-//! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Hidden files are ignored,
-//! symbolic links are followed.
+//! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Symbolic links are followed.
+//! Deviation from torchvision: hidden files and folders are ignored.
 
-use super::super::{Annotation, DataError, Entry, Format, ImageRef, Index, SampleId, Split};
+use super::super::{Annotation, DataError, Format, Index, Split};
+use super::file_entry;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// Ends of file names that are taken for images (torchvision's list), in any case.
 const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
-/// Reads class folders, or with no annotations everything below the folder.
-pub struct ImageFolder;
+/// Everything below the folder; when `labelled`, each folder in it is a class.
+pub struct ImageFolder {
+    pub labelled: bool,
+}
 
 impl Format for ImageFolder {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
         let folder = root.join(&split.images);
-        if split.annotations.is_none() {
-            let entry = |path| entry(root, path, Annotation::None);
+        if !self.labelled {
+            let entry = |path| file_entry(root, path, Annotation::None);
             let entries = images_below(&folder)?.into_iter().map(entry).collect();
             return Ok(Index { entries, classes: None });
         }
-        let (mut entries, mut classes) = (vec![], vec![]);
-        for (label, class) in class_folders(&folder)?.into_iter().enumerate() {
-            let images = images_below(&folder.join(&class))?;
-            entries.extend(images.into_iter().map(|path| entry(root, path, Annotation::Label(label as u32))));
-            classes.push(class);
+        let (mut entries, classes) = (vec![], class_folders(&folder)?);
+        for (label, class) in (0..).zip(&classes) {
+            let images = images_below(&folder.join(class))?;
+            entries.extend(images.into_iter().map(|path| file_entry(root, path, Annotation::Label(label))));
         }
-        if classes.is_empty() {
-            return Err(DataError::file(&folder, "there are no class folders"));
-        }
+        entries.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Index { entries, classes: Some(classes) })
     }
 }
 
-fn entry(root: &Path, path: PathBuf, annotation: Annotation) -> Entry {
-    let below = path.strip_prefix(root).unwrap_or(&path);
-    let id = below.to_string_lossy().replace('\\', "/");
-    Entry { id: SampleId::new(id), image: ImageRef::File(path), annotation }
-}
-
-/// Names of the folders directly below `folder`, sorted by bytes.
-pub(super) fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
-    let entries = std::fs::read_dir(folder).map_err(|e| DataError::file(folder, e))?;
+/// Names of the folders directly in `folder`, sorted by bytes.
+fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
+    let fail = |e: std::io::Error| DataError::file(folder, e);
     let mut names = vec![];
-    for entry in entries {
-        let entry = entry.map_err(|e| DataError::file(folder, e))?;
-        let name = entry.file_name().to_string_lossy().to_string();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().into_string().map_err(|name| {
+            DataError::file(folder, format!("the name of class folder {name:?} is not UTF-8"))
+        })?;
         if entry.path().is_dir() && !name.starts_with('.') {
             names.push(name);
         }
+    }
+    if names.is_empty() {
+        return Err(DataError::file(folder, "there are no class folders, hence no images"));
     }
     names.sort_unstable();
     Ok(names)
@@ -65,8 +64,7 @@ pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(visible) {
         let entry = entry.map_err(|e| DataError::file(folder, e))?;
-        let extension = entry.path().extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-        if entry.file_type().is_file() && extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
+        if entry.file_type().is_file() && has_image_extension(entry.path()) {
             paths.push(entry.into_path());
         }
     }
@@ -76,4 +74,71 @@ pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(paths)
+}
+
+fn has_image_extension(path: &Path) -> bool {
+    path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+
+    fn touch(root: &Path, files: &[&str]) {
+        for file in files {
+            let path = root.join(file);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(path, b"").unwrap();
+        }
+    }
+
+    fn read(root: &Path, labelled: bool) -> Result<Index, DataError> {
+        let split = Split { images: "train".into(), count: None, per_class: None, annotations: None };
+        ImageFolder { labelled }.index(root, &split)
+    }
+
+    fn ids(index: &Index) -> Vec<&str> {
+        index.entries.iter().map(|e| e.id.as_str()).collect()
+    }
+
+    #[test]
+    fn classes_are_folders_and_images_may_lie_deeper() {
+        let root = tempfile::tempdir().unwrap();
+        let files =
+            ["b/2.PNG", "b/1.txt", "b/.3.png", ".git/4.png", "B/images/5.JPEG", "a-b/6.tif", "a/7.WebP"];
+        touch(&root.path().join("train"), &files);
+        let index = read(root.path(), true).unwrap();
+        assert_eq!(index.classes.as_deref().unwrap(), ["B", "a", "a-b", "b"]);
+        assert_eq!(
+            ids(&index),
+            ["train/B/images/5.JPEG", "train/a-b/6.tif", "train/a/7.WebP", "train/b/2.PNG"]
+        );
+        let labels: Vec<_> = index.entries.iter().map(|e| format!("{:?}", e.annotation)).collect();
+        assert_eq!(labels, ["Label(0)", "Label(2)", "Label(1)", "Label(3)"]);
+        assert_eq!(ids(&read(root.path(), false).unwrap()), ids(&index));
+    }
+
+    #[test]
+    fn empty_folders_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        touch(&root.path().join("train"), &["full/1.png", "notes.txt"]);
+        create_dir_all(root.path().join("train/empty")).unwrap();
+        let error = read(root.path(), true).unwrap_err().to_string();
+        assert!(error.contains("train/empty: there are no images"), "{error}");
+        std::fs::remove_dir_all(root.path().join("train/full")).unwrap();
+        std::fs::remove_dir_all(root.path().join("train/empty")).unwrap();
+        assert!(read(root.path(), true).unwrap_err().to_string().contains("no class folders"));
+        assert!(read(root.path(), false).unwrap_err().to_string().contains("no images"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["elsewhere/1.png"]);
+        create_dir_all(root.path().join("train")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", root.path().join("train/a")).unwrap();
+        assert_eq!(ids(&read(root.path(), true).unwrap()), ["train/a/1.png"]);
+    }
 }

@@ -1,4 +1,6 @@
 //! Layouts of files on disk: each module reads one into an [`Index`](super::Index).
+//!
+//! A format knows files and labels, no tasks. To add one: a module here, a variant of [`Annotations`], a line in [`of`].
 
 mod coco_labels;
 mod csv;
@@ -6,18 +8,34 @@ mod idx;
 mod image_folder;
 
 pub use coco_labels::CocoLabels;
-pub use csv::CsvTable;
+pub use csv::Csv;
 pub use idx::Idx;
 pub use image_folder::{ImageFolder, images_below};
 
-use super::{Annotations, Format, Split};
+use super::{Annotation, Annotations, Entry, Format, ImageRef, SampleId, Split};
+use std::path::{Path, PathBuf};
 
-/// The reader of a split's layout. `classes` are the manifest's class names, where it has any.
-pub fn of<'a>(split: &'a Split, classes: Option<&'a [String]>) -> Box<dyn Format + 'a> {
-    match &split.annotations {
-        None | Some(Annotations::ImageFolder {}) => Box::new(ImageFolder),
-        Some(Annotations::Csv(options)) => Box::new(CsvTable { options, classes }),
+/// The reader of a split's layout.
+pub fn of(split: &Split) -> Box<dyn Format> {
+    match split.annotations.clone() {
+        None => Box::new(ImageFolder { labelled: false }),
+        Some(Annotations::ImageFolder {}) => Box::new(ImageFolder { labelled: true }),
+        Some(Annotations::Csv { file, image, label, columns, delimiter, classes }) => {
+            Box::new(Csv { file, image, label, columns, delimiter: delimiter.unwrap_or(','), classes })
+        }
         Some(Annotations::Idx { labels }) => Box::new(Idx { labels }),
         Some(Annotations::CocoLabels { file }) => Box::new(CocoLabels { file }),
     }
+}
+
+/// An entry whose id is the path of its image below `root`.
+fn file_entry(root: &Path, path: PathBuf, annotation: Annotation) -> Entry {
+    let below = path.strip_prefix(root).unwrap_or(&path);
+    let id = below.to_string_lossy().replace('\\', "/");
+    Entry { id: SampleId::new(id), image: ImageRef::File(path), annotation }
+}
+
+/// The path of an image that a file lists as `listed`: below `folder`, also when it begins with a slash.
+fn listed_image(folder: &Path, listed: &str) -> PathBuf {
+    folder.join(listed.trim_start_matches('/'))
 }

@@ -1,0 +1,85 @@
+//! `bench data check`: compares a data set on disk with its manifest, split by split.
+//!
+//! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
+
+use super::classes::{label, list};
+use super::{Annotations, Dataset, Entry, Image, ImageRef, Split};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Problems that a report prints.
+const SHOWN: usize = 10;
+
+/// What [`Dataset::check`] found in a split.
+#[derive(Clone, Debug)]
+pub struct SplitReport {
+    pub split: String,
+    pub images: usize,
+    /// Classes that have images.
+    pub classes: usize,
+    pub problems: Vec<String>,
+}
+
+impl std::fmt::Display for SplitReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:<10} {} images", self.split, self.images)?;
+        if self.classes > 0 {
+            write!(f, ", {} classes", self.classes)?;
+        }
+        self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
+        match self.problems.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more problems"),
+        }
+    }
+}
+
+impl Dataset {
+    /// Reads the index of every split; looks for every image, and with `decode` decodes it.
+    pub fn check(&self, root: &Path, decode: bool) -> Vec<SplitReport> {
+        self.splits.iter().map(|(name, split)| self.check_split(root, name, split, decode)).collect()
+    }
+
+    fn check_split(&self, root: &Path, name: &str, split: &Split, decode: bool) -> SplitReport {
+        let mut report = SplitReport { split: name.into(), images: 0, classes: 0, problems: vec![] };
+        let index = match self.index(root, name) {
+            Ok(index) => index,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                return report;
+            }
+        };
+        report.images = index.entries.len();
+        let labels: BTreeSet<u32> = index.entries.iter().filter_map(label).collect();
+        report.classes = labels.len();
+        let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
+        let empty: Vec<&str> = (0..)
+            .zip(names)
+            .filter(|(label, _)| !labels.is_empty() && !labels.contains(label))
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if !empty.is_empty() {
+            report.problems.push(format!(
+                "{} of {} classes have images; without: {}",
+                labels.len(),
+                names.len(),
+                list(empty.into_iter())
+            ));
+        }
+        if let Some(count) = split.count.filter(|count| *count != report.images) {
+            report.problems.push(format!("{} images, the manifest says {count}", report.images));
+        }
+        // Folders list what exists; other formats may name files that do not.
+        let listed = !matches!(split.annotations, None | Some(Annotations::ImageFolder {}));
+        let problem = |entry: &Entry| match &entry.image {
+            ImageRef::File(path) if decode => Image::open(path, 3).err().map(|e| e.to_string()),
+            ImageRef::File(path) if listed && !path.is_file() => {
+                Some(format!("`{}` is not there", path.display()))
+            }
+            _ => None,
+        };
+        report.problems.par_extend(index.entries.par_iter().filter_map(problem));
+        report
+    }
+}

@@ -1,0 +1,132 @@
+//! Class names and labels: lists of names, and which label a word of an annotation file means.
+
+use super::{Annotation, Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Names named in an error message.
+const SHOWN: usize = 5;
+
+/// The names in a file of one class a line, in label order: what stands before the first `delimiter`, or all of the
+/// line. Where a number follows it must be the label.
+pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, String> {
+    let mut names = vec![];
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (name, rest) = line.split_once(delimiter).unwrap_or((line, ""));
+        if let Ok(label) = rest.trim().parse::<usize>()
+            && label != names.len()
+        {
+            return Err(format!("class `{name}` has number {label}, expected {} in this line", names.len()));
+        }
+        names.push(name.to_string());
+    }
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(format!("class `{twice}` is there twice")),
+        None => Ok(names),
+    }
+}
+
+/// The words that occur, sorted: by number if all are numbers, else by bytes.
+pub(super) fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut words: Vec<&str> = words.collect::<BTreeSet<_>>().into_iter().collect();
+    if let Some(mut numbers) =
+        words.iter().map(|w| w.parse::<u64>().ok().map(|n| (n, *w))).collect::<Option<Vec<_>>>()
+    {
+        numbers.sort_unstable();
+        words = numbers.into_iter().map(|(_, word)| word).collect();
+    }
+    words.into_iter().map(String::from).collect()
+}
+
+/// The label of each word: its place in `names`, or the word itself if all are indices into `names`.
+///
+/// # Errors
+/// Names words that are neither.
+pub(super) fn labels_of<'a>(
+    words: impl Iterator<Item = &'a str> + Clone,
+    names: &[String],
+) -> Result<Vec<u32>, String> {
+    let by_name: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+    if let Some(labels) = words.clone().map(|word| by_name.get(word).copied()).collect() {
+        return Ok(labels);
+    }
+    let index = |word: &str| word.parse::<u32>().ok().filter(|label| (*label as usize) < names.len());
+    if let Some(labels) = words.clone().map(index).collect() {
+        return Ok(labels);
+    }
+    let unknown = words.filter(|word| !by_name.contains_key(word)).collect::<BTreeSet<_>>();
+    Err(format!("not among the {} classes: {}", names.len(), list(unknown.iter().copied())))
+}
+
+/// A few names in back quotes, and how many more there are.
+pub(super) fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let shown: Vec<String> = names.take(SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(", ") + &more
+}
+
+/// Keeps the first `most` entries of every class, in order.
+///
+/// # Errors
+/// Names an entry without a label.
+pub(super) fn keep_per_class(entries: &mut Vec<Entry>, most: usize) -> Result<(), String> {
+    if let Some(entry) = entries.iter().find(|entry| label(entry).is_none()) {
+        return Err(format!("per_class needs labels, and `{}` has none", entry.id));
+    }
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    entries.retain(|entry| {
+        let count = label(entry).map_or(0, |label| {
+            let count = counts.entry(label).or_default();
+            *count += 1;
+            *count
+        });
+        count <= most
+    });
+    Ok(())
+}
+
+pub(super) fn label(entry: &Entry) -> Option<u32> {
+    match entry.annotation {
+        Annotation::Label(label) => Some(label),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|w| w.to_string()).collect()
+    }
+
+    #[test]
+    fn lists_of_classes() {
+        assert_eq!(names_in("cat\n\nblack dog\n", '\t').unwrap(), ["cat", "black dog"]);
+        assert_eq!(names_in("n1\ttench, fish\nn0\tgoldfish", '\t').unwrap(), ["n1", "n0"]);
+        assert_eq!(names_in("/a/attic 0\n/b/bar 1\n", ' ').unwrap(), ["/a/attic", "/b/bar"]);
+        assert!(names_in("/a/attic 1\n", ' ').unwrap_err().contains("number 1, expected 0"));
+        assert!(names_in("cat\ncat", '\t').unwrap_err().contains("`cat` is there twice"));
+    }
+
+    #[test]
+    fn words_sort_by_number_or_bytes() {
+        assert_eq!(distinct(["10", "9", "10", "0"].into_iter()), ["0", "9", "10"]);
+        assert_eq!(distinct(["b", "10", "B", "9"].into_iter()), ["10", "9", "B", "b"]);
+    }
+
+    #[test]
+    fn labels_are_names_or_indices_but_not_both() {
+        let labels = |words: &[&str], names: &[&str]| labels_of(words.iter().copied(), &strings(names));
+        assert_eq!(labels(&["b", "a", "b"], &["a", "b"]).unwrap(), [1, 0, 1]);
+        assert_eq!(labels(&["1", "0"], &["a", "b"]).unwrap(), [1, 0]);
+        // Names first: these count from 1.
+        assert_eq!(labels(&["1", "2"], &["1", "2"]).unwrap(), [0, 1]);
+        assert!(labels(&["1", "2"], &["a", "b"]).unwrap_err().contains("2 classes: `1`, `2`"));
+        assert!(labels(&["a", "0"], &["a", "b"]).unwrap_err().contains("classes: `0`"));
+        let many: Vec<String> = (0..9).map(|k| format!("x{k}")).collect();
+        let error = labels_of(many.iter().map(String::as_str), &[]).unwrap_err();
+        assert!(error.ends_with("`x4` and 4 more"), "{error}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What every folder of `datasets/` keeps to, by its fixture: each split has its images and classes, all images decode,
+//! and tasks name splits that exist.
+
+use crate::program::{fixture, repository};
+use bench::config::Library;
+use bench::data::{Annotation, Dataset, Image, ImageRef};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Data set, split, images, classes that have images, first and last id, first and last label.
+type Row = (&'static str, &'static str, usize, usize, [&'static str; 2], [Option<u32>; 2]);
+
+#[rustfmt::skip] // a table
+const FIXTURES: [Row; 16] = [
+    ("fashion_mnist", "test", 20, 10, ["t10k-images-idx3-ubyte.gz#0", "t10k-images-idx3-ubyte.gz#19"], [Some(0), Some(9)]),
+    ("fashion_mnist", "train", 20, 10, ["train-images-idx3-ubyte.gz#0", "train-images-idx3-ubyte.gz#19"], [Some(0), Some(9)]),
+    ("imagenet", "train", 12, 3, ["train/n01440764/n01440764_0.JPEG", "train/n01484850/n01484850_3.JPEG"], [Some(0), Some(2)]),
+    ("imagenet", "val", 12, 3, ["val/n01440764/ILSVRC2012_val_00000000.JPEG", "val/n01484850/ILSVRC2012_val_00000003.JPEG"], [Some(0), Some(2)]),
+    ("inat2018", "train", 12, 3, ["train_val2018/Plantae/0/train00.jpg", "train_val2018/Plantae/2/train03.jpg"], [Some(0), Some(2)]),
+    ("inat2018", "val", 12, 3, ["train_val2018/Plantae/0/val00.jpg", "train_val2018/Plantae/2/val03.jpg"], [Some(0), Some(2)]),
+    ("places365", "train", 12, 3, ["data_256/a/airfield/00000001.jpg", "data_256/a/airport_terminal/00000004.jpg"], [Some(0), Some(2)]),
+    ("places365", "val", 12, 3, ["val_256/Places365_val_00000001.jpg", "val_256/Places365_val_00000012.jpg"], [Some(0), Some(2)]),
+    ("shapes", "pretrain", 5, 0, ["pretrain/images/00000001.png", "pretrain/images/00000005.png"], [None, None]),
+    ("shapes", "train", 10, 10, ["classification/train/arrow/10000001.png", "classification/train/triangle/10000010.png"], [Some(0), Some(9)]),
+    ("shapes", "val", 10, 10, ["classification/val/arrow/20000001.png", "classification/val/triangle/20000010.png"], [Some(0), Some(9)]),
+    ("tiny_imagenet", "train", 12, 3, ["train/n01443537/images/n01443537_0.JPEG", "train/n01641577/images/n01641577_3.JPEG"], [Some(0), Some(2)]),
+    ("tiny_imagenet", "val", 12, 3, ["val/images/val_0.JPEG", "val/images/val_11.JPEG"], [Some(0), Some(2)]),
+    ("tiny_imagenet_20", "train", 12, 3, ["train/n01443537/n01443537_0.JPEG", "train/n02085620/n02085620_3.JPEG"], [Some(0), Some(2)]),
+    ("tiny_imagenet_20", "train_50", 12, 3, ["train/n01443537/n01443537_0.JPEG", "train/n02085620/n02085620_3.JPEG"], [Some(0), Some(2)]),
+    ("tiny_imagenet_20", "val", 12, 3, ["val/n01443537/val_0.JPEG", "val/n02085620/val_3.JPEG"], [Some(0), Some(2)]),
+];
+
+fn library() -> Library {
+    Library::new(&[]).unwrap()
+}
+
+fn label(annotation: &Annotation) -> Option<u32> {
+    match annotation {
+        Annotation::Label(label) => Some(*label),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_split_of_a_fixture_is_indexed_and_decodes() {
+    let mut listed = FIXTURES.iter();
+    for name in library().list("datasets") {
+        let dataset = Dataset::load(&library(), &name).unwrap();
+        let root = fixture(&name);
+        let root = Path::new(&root);
+        for split in dataset.splits.keys() {
+            let place = format!("{name}, {split}");
+            let (a, b, images, classes, ids, labels) = *listed.next().expect(&place);
+            assert_eq!((name.as_str(), split.as_str()), (a, b), "the table of this test");
+            let index = dataset.index(root, split).unwrap();
+            let entries = &index.entries;
+            assert_eq!(entries.len(), images, "{place}");
+            let (first, last) = (entries.first().unwrap(), entries.last().unwrap());
+            assert_eq!([first.id.as_str(), last.id.as_str()], ids, "{place}");
+            assert_eq!([label(&first.annotation), label(&last.annotation)], labels, "{place}");
+            let unique: BTreeSet<_> = entries.iter().map(|entry| &entry.id).collect();
+            assert_eq!(unique.len(), images, "{place}: ids are there twice");
+            let found: BTreeSet<u32> = entries.iter().filter_map(|entry| label(&entry.annotation)).collect();
+            assert_eq!(found.len(), classes, "{place}");
+            assert_eq!(dataset.info(&index).classes.len(), classes, "{place}");
+            for entry in entries {
+                let image = match &entry.image {
+                    ImageRef::File(path) => {
+                        assert_eq!(*path, root.join(entry.id.as_str()));
+                        Image::open(path, 3).unwrap()
+                    }
+                    ImageRef::Memory(image) => image.with_channels(3).unwrap(),
+                };
+                assert!(image.height >= 24 && image.width >= 24, "{place}: {:?}", image.size());
+                assert_ne!(image.data.iter().min(), image.data.iter().max(), "{}: one colour", entry.id);
+            }
+        }
+    }
+    assert!(listed.next().is_none(), "the table of this test has more rows than there are splits");
+}
+
+#[test]
+fn manifests_say_where_data_comes_from_and_counts() {
+    for name in library().list("datasets") {
+        let dataset = Dataset::load(&library(), &name).unwrap();
+        let missing = dataset.root(None, Some(Path::new("/nowhere"))).unwrap_err().to_string();
+        let get = dataset.get.as_deref().unwrap_or_else(|| panic!("{name} has no `get`"));
+        assert!(missing.contains(&format!("/nowhere/{name}")) && missing.contains(get), "{missing}");
+        // The fixture is the layout without its size: nothing but counts is wrong with it.
+        for report in dataset.check(Path::new(&fixture(&name)), true) {
+            let count = dataset.splits[&report.split].count;
+            let size_varies = name == "shapes"; // its size is that of the request to make it
+            assert_eq!(count.is_none(), size_varies, "{name}, {}", report.split);
+            let expected: Vec<String> = count
+                .map(|count| format!("{} images, the manifest says {count}", report.images))
+                .into_iter()
+                .collect();
+            assert_eq!(report.problems, expected, "{name}, {}", report.split);
+        }
+    }
+}
+
+#[test]
+fn splits_of_tasks_exist() {
+    let mut tasks = 0;
+    for name in library().list("tasks") {
+        let path = repository().join("tasks").join(&name).join("task.toml");
+        let task: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let dataset = Dataset::load(&library(), task["dataset"].as_str().unwrap()).unwrap();
+        for (role, split) in task["splits"].as_table().unwrap() {
+            let split = split.as_str().unwrap();
+            assert!(dataset.splits.contains_key(split), "{name}: {role} = {split}");
+        }
+        tasks += 1;
+    }
+    assert!(tasks >= 7, "{tasks} tasks");
+}
