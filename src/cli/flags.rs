@@ -54,7 +54,7 @@ pub struct RequestFlags {
     /// Recipe (files below configs/pretrain or configs/transfer)
     #[arg(long)]
     pub recipe: Option<String>,
-    /// Initial weights: `scratch`, a run id or folder, or a weights file
+    /// Initial weights: `scratch`, a run id or folder, a weights file, or hub:owner/name[@revision][/file]
     #[arg(long, value_name = "WEIGHTS")]
     pub init: Option<String>,
     /// Root of the data set [default: $BENCH_DATA/<data set>]

@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
 use crate::task::Manifest;
-use crate::weights::{Guess, WeightFile};
+use crate::weights::{Guess, HubFile, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct Request {
     pub dataset: Option<String>,
     pub model: Option<String>,
     pub recipe: Option<String>,
-    /// `scratch`, a run id or folder, or a weights file.
+    /// `scratch`, a run id or folder, a weights file, or `hub:owner/name` of the Hugging Face Hub.
     pub init: Option<String>,
     /// Root of the data set.
     pub data: Option<PathBuf>,
@@ -256,6 +256,17 @@ pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
 }
 
 fn find(site: &Site, name: &str) -> Result<Initial> {
+    if name.starts_with("hub:") {
+        let file = HubFile::parse(name)?;
+        let path = file.fetch()?;
+        return Ok(Initial {
+            source: file.to_string(),
+            label: file.name,
+            path: Some(path),
+            run: None,
+            config: None,
+        });
+    }
     let path = Path::new(name);
     if path.is_dir() {
         let folder = RunFolder::at(path);

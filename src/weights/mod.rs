@@ -4,11 +4,13 @@
 //! Other dialects are recognised and named, not converted. Loading is strict both ways with named exceptions.
 
 mod file;
+mod hub;
 mod inspect;
 mod load;
 mod save;
 
 pub use file::{FileError, WeightEntry, WeightFile};
+pub use hub::{HubError, HubFile};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};
