@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Suite {
     pub title: String,
-    /// Every transfer is run with each of these.
+    /// Every transfer is run with each of these, unless it has its own.
     pub seeds: Vec<u64>,
     /// The table of `configs/tables/` that shows the results.
     pub table: String,
@@ -48,6 +48,8 @@ pub struct Transfers {
     pub init: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<Vec<u64>>,
     #[serde(default)]
     pub set: Vec<String>,
 }
@@ -107,7 +109,7 @@ impl Suite {
             for init in &transfer.init {
                 let after = self.pretrain.iter().position(|p| p.recipe == *init);
                 for recipe in &transfer.recipes {
-                    for seed in &self.seeds {
+                    for seed in transfer.seeds.as_ref().unwrap_or(&self.seeds) {
                         items.push(transfer.item(recipe, init, *seed, after));
                     }
                 }

@@ -47,7 +47,7 @@ pub struct ShapesSpec {
 
 impl Default for ShapesSpec {
     fn default() -> Self {
-        Self { size: 64, pretrain: 4000, train: 300, val: 1000, seed: 0 }
+        Self { size: 64, pretrain: 4000, train: 1000, val: 1000, seed: 0 }
     }
 }
 

@@ -7,7 +7,9 @@ use crate::rng::Rng;
 use rand::{Rng as _, RngCore as _};
 
 /// Smallest distance in RGB between the mean colours of an object and of the background.
-const CONTRAST: f32 = 0.35;
+const CONTRAST: f32 = 0.55;
+/// How far the colours of clutter lie from that of the ground, towards random ones.
+const VARIETY: f32 = 0.3;
 
 /// Renders a scene to 8-bit RGB. [H, W, 3]
 ///
@@ -16,7 +18,7 @@ pub(super) fn paint(scene: &Scene, rng: &mut Rng) -> Vec<u8> {
     let size = scene.size;
     let ground = Texture::random(size, rng);
     let mut canvas = Canvas::new(size, &ground);
-    canvas.clutter(rng);
+    canvas.clutter(ground.mean(), rng);
     for figure in &scene.figures {
         let skin = Skin::random(size, ground.mean(), figure.crowd, rng);
         canvas.figure(figure, &skin);
@@ -57,11 +59,11 @@ impl Canvas {
     }
 
     /// Open regions of other textures and long strokes: edges that belong to no object.
-    fn clutter(&mut self, rng: &mut Rng) {
+    fn clutter(&mut self, ground: Colour, rng: &mut Rng) {
         let size = self.size;
         let side = size as f64;
         for _ in 0..rng.random_range(1..4u32) {
-            let texture = Texture::random(size, rng);
+            let texture = Texture::near(ground, VARIETY, size, rng);
             let cell = rng.random_range(14.0..32.0) * size as f32 / 64.0;
             let (seed, level) = (rng.random::<u32>(), rng.random_range(0.5..0.68));
             self.blend(&texture, |x, y| {
@@ -69,8 +71,8 @@ impl Canvas {
                 (0.5 + (fractal(x / cell, y / cell, seed) - level) * cell).clamp(0.0, 1.0)
             });
         }
-        for _ in 0..rng.random_range(0..6u32) {
-            let texture = Texture::random(size, rng);
+        for _ in 0..rng.random_range(0..4u32) {
+            let texture = Texture::near(ground, VARIETY, size, rng);
             let at: Point = [rng.random_range(0.0..side), rng.random_range(0.0..side)];
             let (c, s) = unit(rng.random_range(0.0..1.0));
             let reach = rng.random_range(0.2..0.6) * side;

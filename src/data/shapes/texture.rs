@@ -23,6 +23,9 @@ enum Pattern {
 const PATTERNS: [Pattern; 6] =
     [Pattern::Flat, Pattern::Gradient, Pattern::Stripes, Pattern::Checkers, Pattern::Dots, Pattern::Noise];
 
+/// How far the second colour of a texture lies from the first, towards a random one.
+const STRENGTH: f32 = 0.4;
+
 /// A colour at every point of the plane.
 #[derive(Clone, Debug)]
 pub(super) struct Texture {
@@ -37,14 +40,24 @@ pub(super) struct Texture {
 }
 
 impl Texture {
-    /// A random texture for an image of `size` pixels: periods scale with it.
+    /// A random texture for an image of `size` pixels: periods scale with it. Its first colour is `from` on average by
+    /// 1 − `variety`, its second one is near the first.
+    pub fn near(from: Colour, variety: f32, size: usize, rng: &mut Rng) -> Self {
+        let first = mix(from, colour(rng), variety);
+        let second = mix(first, colour(rng), STRENGTH);
+        Self { colours: [first, second], ..Self::random(size, rng) }
+    }
+
+    /// A texture of any colour.
     pub fn random(size: usize, rng: &mut Rng) -> Self {
+        let first = colour(rng);
+        let second = mix(first, colour(rng), STRENGTH);
         let pattern = PATTERNS[rng.random_range(0..PATTERNS.len() as u32) as usize];
         let period = rng.random_range(4.0..14.0) * size as f32 / 64.0;
         let (c, s) = unit(rng.random_range(0.0..1.0));
         Self {
             pattern,
-            colours: [colour(rng), colour(rng)],
+            colours: [first, second],
             axis: (c as f32 / period, s as f32 / period),
             phase: [rng.random_range(0.0..64.0), rng.random_range(0.0..64.0)],
             edge: 1.0 / period,
