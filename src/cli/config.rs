@@ -19,20 +19,23 @@ pub struct ConfigArgs {
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
     /// The configuration that a command line resolves to, with its arithmetic
-    Show {
-        /// The stage
-        stage: StageName,
-        #[arg(long)]
-        task: Option<String>,
-        #[arg(long, conflicts_with = "task")]
-        dataset: Option<String>,
-        #[command(flatten)]
-        request: RequestFlags,
-        #[command(flatten)]
-        site: SiteFlags,
-    },
+    Show(Box<ShowArgs>),
     /// JSON schema of a kind of file
     Schema { file: SchemaName },
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// The stage
+    stage: StageName,
+    #[arg(long)]
+    task: Option<String>,
+    #[arg(long, conflicts_with = "task")]
+    dataset: Option<String>,
+    #[command(flatten)]
+    request: RequestFlags,
+    #[command(flatten)]
+    site: SiteFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -52,7 +55,8 @@ enum SchemaName {
 
 pub fn config(registry: &Registry, args: ConfigArgs) -> Outcome {
     match args.command {
-        ConfigCommand::Show { stage, task, dataset, request, site } => {
+        ConfigCommand::Show(args) => {
+            let ShowArgs { stage, task, dataset, request, site } = *args;
             let ground = site.ground()?;
             let site = ground.site(registry);
             let stage = match stage {

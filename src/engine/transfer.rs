@@ -147,7 +147,7 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
     match tune {
         Tune::All => true,
         Tune::Head => false,
-        Tune::Blocks(k) if k == 0. => false,
+        Tune::Blocks(0.) => false,
         Tune::Blocks(k) if k < 1. => {
             layer > depth || (layer == depth && (name.contains(".mlp.") || name.contains(".norm2.")))
         }

@@ -1,5 +1,7 @@
 //! Tests of the whole: the program, its files, and its public interface.
 
+#![allow(clippy::unwrap_used)]
+
 mod architecture;
 mod bad_input;
 mod commands;
