@@ -4,7 +4,7 @@ use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// A linear layer with bias: parameters `weight` [out, in] and `bias` [out].
+/// A linear layer with bias: parameters `weight` [out, in] and `bias` `[out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Tensor,

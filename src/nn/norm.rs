@@ -4,7 +4,7 @@ use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// Normalises the last dimension; parameters `weight` [C] (1) and `bias` [C] (0).
+/// Normalises the last dimension; parameters `weight` (1) and `bias` (0), both `[C]`.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     weight: Tensor,

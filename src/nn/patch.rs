@@ -44,7 +44,7 @@ pub fn unpatchify(patches: &Tensor, patch: usize, grid: (usize, usize)) -> Resul
         .reshape((b, c, h * patch, w * patch))
 }
 
-/// Patches to tokens; parameters `proj.weight` [D, C, p, p] and `proj.bias` [D].
+/// Patches to tokens; parameters `proj.weight` [D, C, p, p] and `proj.bias` `[D]`.
 #[derive(Clone, Debug)]
 pub struct PatchEmbed {
     weight: Tensor,
