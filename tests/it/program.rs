@@ -52,6 +52,13 @@ impl Ground {
         path
     }
 
+    /// Whether a run in `runs` has saved a state to resume from.
+    #[cfg(unix)]
+    pub fn saved(&self, runs: &str) -> bool {
+        let runs = std::fs::read_dir(self.path(runs)).into_iter().flatten();
+        runs.flatten().any(|run| run.path().join("state.safetensors").exists())
+    }
+
     /// The only run in `runs`.
     pub fn only_run(&self, runs: &str) -> PathBuf {
         let mut found: Vec<PathBuf> =
