@@ -10,7 +10,7 @@ pub mod table;
 
 pub use atomic::write_atomic;
 pub use folder::{RunFolder, StoreError, read_record};
-pub use reference::Reference;
+pub use reference::{Origin, Reference};
 pub use run::{
     Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
 };

@@ -1,18 +1,45 @@
 //! [`Reference`]: a published number, read from `tasks/<task>/reference.toml`.
 //!
 //! The file has one `[[published]]` for each published table or figure. A field given there holds
-//! for all its values; a value can replace it.
+//! for all its values; a value can replace it. `origin = "unpublished"` marks what another program gave and no
+//! paper holds.
 
 use crate::config::{ConfigError, Library, parse};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A number that others published.
+/// Where a number comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Our runs, with a record each.
+    #[serde(skip)]
+    Ours,
+    /// Somebody's paper.
+    #[default]
+    Published,
+    /// Another program on the same data with the same recipe; no paper holds it.
+    Unpublished,
+}
+
+impl Origin {
+    /// As tables and files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Published => "published",
+            Self::Unpublished => "unpublished",
+        }
+    }
+}
+
+/// A number that is not from our runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
     /// Id of the published table: several numbers share it.
     pub id: String,
     pub task: String,
+    pub origin: Origin,
     /// Who published it, in full.
     pub source: String,
     /// Where in the source: `Table 3`.
@@ -42,6 +69,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Published {
     id: String,
+    #[serde(default)]
+    origin: Origin,
     source: String,
     place: String,
     score: Option<String>,
@@ -97,6 +126,7 @@ impl Reference {
                 let reference = Self {
                     id: id.clone(),
                     task: task.to_string(),
+                    origin: published.origin,
                     source: source.clone(),
                     place: published.place.clone(),
                     model: field("model", value.model, &published.model)?,
@@ -167,6 +197,16 @@ mod tests {
             ("scratch", 82.3, Some("n"))
         );
         assert_eq!((read[1].source.as_str(), read[1].task.as_str()), ("He et al.", "imagenet"));
+    }
+
+    #[test]
+    fn a_number_is_published_unless_it_says_otherwise() {
+        assert!(Reference::parse(TEXT, "x", "t").unwrap().iter().all(|r| r.origin == Origin::Published));
+        let text = TEXT.replace("place =", "origin = \"unpublished\"\nplace =");
+        let read = Reference::parse(&text, "x", "t").unwrap();
+        assert!(read.iter().all(|r| r.origin == Origin::Unpublished && r.origin.name() == "unpublished"));
+        let error = Reference::parse(&text.replace("unpublished", "ours"), "x", "t").unwrap_err().to_string();
+        assert!(error.contains("`ours`"), "{error}");
     }
 
     #[test]

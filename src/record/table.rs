@@ -9,7 +9,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use super::{Reference, RunRecord};
+use super::{Origin, Reference, RunRecord};
 use cell::{Draft, count, difference, measure};
 pub use spec::{Column, Difference, Key, Selection, TableSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,15 +48,6 @@ pub struct Estimate {
 pub struct Cell {
     pub value: Option<Estimate>,
     pub marks: Vec<usize>,
-}
-
-/// Where a row comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Our runs.
-    Ours,
-    /// Somebody's paper.
-    Published,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -238,7 +229,7 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
             let key = RowKey {
                 keys: spec.rows.iter().map(text).collect(),
                 variant: reference.variant.clone(),
-                origin: Origin::Published,
+                origin: reference.origin,
                 place: (rank, format!("{}, {}", reference.source, reference.place)),
             };
             let cells = rows.entry(key).or_insert_with(|| vec![Draft::default(); spec.columns.len()]);
@@ -290,7 +281,7 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
         }
     };
     let variants = rows.iter().any(|row| !row.key.variant.is_empty());
-    let published = rows.iter().any(|row| row.key.origin == Origin::Published);
+    let references = rows.iter().any(|row| row.key.origin != Origin::Ours);
     let averaged = rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.value.as_ref());
     if averaged.clone().any(|value| value.n > 1) {
         remarks.push("mean ± standard deviation over n runs".into());
@@ -305,15 +296,11 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
     }
     let mut keys: Vec<String> = spec.rows.iter().map(|key| key.name().to_string()).collect();
     keys.extend(variants.then(|| "variant".to_string()));
-    keys.extend(published.then(|| "origin".to_string()));
+    keys.extend(references.then(|| "origin".to_string()));
     let finish = |row: DraftRow| {
         let mut keys: Vec<String> = row.key.keys.into_iter().map(|(_, _, text)| text).collect();
         keys.extend(variants.then_some(row.key.variant));
-        let origin = match row.key.origin {
-            Origin::Ours => "ours",
-            Origin::Published => "published",
-        };
-        keys.extend(published.then(|| origin.to_string()));
+        keys.extend(references.then(|| row.key.origin.name().to_string()));
         let (_, place) = &row.key.place;
         let marks = if place.is_empty() { vec![] } else { vec![mark(place)] };
         let cells = row.cells.iter().map(|cell| Cell {

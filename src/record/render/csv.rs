@@ -1,6 +1,6 @@
 //! One line a cell, with numbers in full: for programs that read tables.
 
-use crate::record::table::{Origin, Table};
+use crate::record::table::Table;
 use ::csv::{Terminator, Writer, WriterBuilder};
 
 pub(super) fn render(table: &Table) -> String {
@@ -10,11 +10,7 @@ pub(super) fn render(table: &Table) -> String {
     header.extend(["kind", "column", "value", "spread", "n", "notes"].map(String::from));
     write(header);
     for row in &table.rows {
-        let kind = match (row.difference, row.origin) {
-            (true, _) => "difference",
-            (false, Origin::Ours) => "ours",
-            (false, Origin::Published) => "published",
-        };
+        let kind = if row.difference { "difference" } else { row.origin.name() };
         for (cell, column) in row.cells.iter().zip(&table.columns) {
             let notes: Vec<_> =
                 row.marks.iter().chain(&cell.marks).map(|i| table.footnotes[i - 1].as_str()).collect();

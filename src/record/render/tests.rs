@@ -3,7 +3,7 @@
 use super::{Format, render};
 use crate::record::run::sample;
 use crate::record::table::{TableSpec, table};
-use crate::record::{Reference, RunRecord, Status};
+use crate::record::{Origin, Reference, RunRecord, Status};
 
 const SPEC: &str = r#"
     title = "Top-1 (%) on tiny_set"
@@ -49,6 +49,7 @@ fn text(format: Format) -> String {
     let reference = Reference {
         id: "t3".into(),
         task: "tiny".into(),
+        origin: Origin::Published,
         source: "He & others".into(),
         place: "Table 3".into(),
         model: "vit_b16".into(),

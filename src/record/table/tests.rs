@@ -167,6 +167,7 @@ fn reference(init: &str, recipe: &str, value: f64) -> Reference {
     Reference {
         id: "t3".into(),
         task: "tiny".into(),
+        origin: Origin::Published,
         source: "He".into(),
         place: "Table 3".into(),
         model: "vit_b16".into(),
