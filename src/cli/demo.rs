@@ -29,14 +29,14 @@ const ROWS: usize = 8;
 pub fn demo(registry: &Registry, args: DemoArgs) -> Outcome {
     let began = Instant::now();
     let out = args.out;
+    let ground = args.site.ground()?.with_store(Store::new(out.join("runs")));
+    let demo = Suite::load(&ground.library, "demo")?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
     let data_root = out.join("data");
     data::make_shapes(&ShapesSpec::default(), &data_root.join("shapes"))?;
 
-    let ground = args.site.ground()?.with_store(Store::new(out.join("runs")));
     let mut site = ground.site(registry);
     site.bench_data = Some(data_root);
-    let demo = Suite::load(&ground.library, "demo")?;
     catch_ctrl_c()?;
     let records = suite::run(&demo, &ground, &site)?;
 

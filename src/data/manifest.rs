@@ -48,6 +48,13 @@ pub struct Split {
     pub annotations: Option<Annotations>,
 }
 
+impl Split {
+    /// [`Split::images`] below the data root, without `.` in it.
+    pub fn images_at(&self, root: &Path) -> PathBuf {
+        root.join(&self.images).components().collect()
+    }
+}
+
 /// How a split is annotated, by format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
@@ -181,7 +188,7 @@ impl Dataset {
         };
         let mut index = formats::of(split).index(root, split)?;
         if index.entries.is_empty() {
-            return Err(DataError::file(&root.join(&split.images), "there are no images"));
+            return Err(DataError::file(&split.images_at(root), "there are no images"));
         }
         let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
         self.match_classes(split, &mut index).map_err(fail)?;

@@ -99,11 +99,14 @@ pub fn prepare(
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,
-        (true, false) => bail!(
-            "an unfinished run of this configuration lies in `{}`; continue it with --resume, or choose another \
-             folder with --out",
-            path.display()
-        ),
+        (true, false) => {
+            RunFolder::open(&path)?; // in use by another process: says so
+            bail!(
+                "an unfinished run of this configuration lies in `{}`; continue it with --resume, or choose another \
+                 folder with --out",
+                path.display()
+            )
+        }
         (false, _) => RunFolder::create(&path)?,
     };
     let earlier_seconds = match folder.read_record() {

@@ -63,7 +63,7 @@ impl Format for CocoLabels {
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
         let document = serde_json::from_slice(&text).map_err(|e| DataError::file(&file, e))?;
         let (labels, classes) = labelled(document).map_err(|e| DataError::file(&file, e))?;
-        let folder = root.join(&split.images);
+        let folder = split.images_at(root);
         let entry = |(name, label): Labelled| {
             file_entry(root, listed_image(&folder, &name), Annotation::Label(label))
         };

@@ -37,7 +37,7 @@ impl Format for Csv {
         };
         let labels = labels_of(words, &names)
             .map_err(|e| DataError::file(&file, format!("labels in column `{}` are {e}", self.label)))?;
-        let folder = root.join(&split.images);
+        let folder = split.images_at(root);
         let entry = |((image, _), label): (&(String, String), u32)| {
             file_entry(root, listed_image(&folder, image), Annotation::Label(label))
         };

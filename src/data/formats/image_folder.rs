@@ -19,7 +19,7 @@ pub struct ImageFolder {
 
 impl Format for ImageFolder {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let folder = root.join(&split.images);
+        let folder = split.images_at(root);
         if !self.labelled {
             let entry = |path| file_entry(root, path, Annotation::None);
             let entries = images_below(&folder)?.into_iter().map(entry).collect();
