@@ -5,13 +5,13 @@ use super::progress::duration;
 use super::{Failure, Outcome};
 use crate::config::Stage;
 use crate::engine::{Job, Speed, speed_pretrain};
-use crate::launch::{index, resolve};
+use crate::launch::{index, resolve, stage_of};
 use crate::registry::Registry;
 use clap::Args;
 
 #[derive(Args, Debug)]
 pub struct SpeedArgs {
-    /// Measure the transfer to this task; without it, pre-training
+    /// Measure the transfer to this task, or pre-training on its data set if --recipe says so; without it, pre-training
     #[arg(long)]
     task: Option<String>,
     /// Measure pre-training on this data set
@@ -29,8 +29,8 @@ pub struct SpeedArgs {
 pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
     let ground = args.site.ground()?;
     let site = ground.site(registry);
-    let stage = if args.task.is_some() { Stage::Transfer } else { Stage::Pretrain };
     let mut request = args.request.request(args.task, args.dataset);
+    let stage = stage_of(&ground.library, &request)?;
     if stage == Stage::Transfer && request.init.is_none() {
         request.init = Some(crate::config::SCRATCH.into()); // the speed does not depend on it
     }

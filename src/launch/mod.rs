@@ -7,7 +7,7 @@ mod prepare;
 mod request;
 
 pub use prepare::{Data, Prepared, Start, index, prepare};
-pub use request::{Request, Resolved, find_weights, resolve};
+pub use request::{Request, Resolved, find_weights, resolve, stage_of};
 
 use crate::config::Library;
 use crate::engine::{Control, Job, Outcome, pretrain};

@@ -1,7 +1,7 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
 use super::Site;
-use crate::config::{Choice, ConfigError, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
+use crate::config::{Choice, ConfigError, Library, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
 use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
@@ -47,6 +47,23 @@ pub struct Resolved {
     pub init_run: Option<String>,
     /// Choices made for the user, worth a line on the screen.
     pub notes: Vec<String>,
+}
+
+/// The stage that a request speaks of where the command does not say: that of its configuration; transfer for a task,
+/// unless the recipe is one of pre-training; pre-training.
+///
+/// # Errors
+/// A configuration that cannot be read.
+pub fn stage_of(library: &Library, request: &Request) -> Result<Stage> {
+    if let Some(path) = &request.config {
+        return Ok(read::<RunConfig>(path)?.run.stage);
+    }
+    let folder = format!("configs/{}", Stage::Pretrain.as_str());
+    let pretrains = |recipe: &String| library.list(&folder).contains(recipe);
+    Ok(match &request.task {
+        Some(_) if !request.recipe.as_ref().is_some_and(pretrains) => Stage::Transfer,
+        _ => Stage::Pretrain,
+    })
 }
 
 /// Makes every choice that the request leaves open. Reads no data.

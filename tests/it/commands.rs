@@ -135,10 +135,24 @@ fn lists_and_descriptions() {
     assert!(ground.ok("doctor").contains("cpu"));
     assert!(ground.ok("completions bash").contains("_bench"));
     assert!(ground.ok("man").contains(".TH"));
-    let speed = ground.ok(&format!("{} --seconds 0.1", small_pretrain().replace("pretrain ", "speed ")));
-    for line in ["loader alone", "model alone", "end to end", "steps of 4 images take"] {
-        assert!(speed.contains(line), "{speed}");
-    }
+}
+
+#[test]
+fn speed_of_either_stage() {
+    let ground = Ground::new();
+    let speed = |flags: &str, first: &str| {
+        let shown = ground.ok(&format!("speed --seconds 0.1 {flags}"));
+        for line in [first, "loader alone", "model alone", "end to end", "images take"] {
+            assert!(shown.contains(line), "{flags}\n{shown}");
+        }
+    };
+    let transfer = format!("{} --model vit_tiny_test", small_transfer().replace("transfer ", ""));
+    speed(&small_pretrain().replace("pretrain ", ""), "recipe mae_demo");
+    speed(&transfer, "recipe finetune_demo");
+    // A recipe of pre-training with a task, a repeated configuration: either says which stage.
+    speed(&transfer.replace("finetune_demo", "mae_demo"), "recipe mae_demo");
+    ground.ok(&format!("{} --init scratch --model vit_tiny_test --max-steps 1 --out ft", small_transfer()));
+    speed("--config ft/config.toml", "recipe finetune_demo");
 }
 
 #[test]
