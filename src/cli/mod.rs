@@ -91,6 +91,7 @@ type Outcome = Result<(), Failure>;
 /// The program with the kinds of `registry`: the whole `main` of a plugin.
 pub fn main(registry: Registry) -> ExitCode {
     quiet_allocator();
+    end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }
 
@@ -99,7 +100,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // help goes to standard output; a closed pipe is nobody's error
+            let _ = error.print();
             return error.exit_code() as u8;
         }
     };
@@ -138,5 +139,14 @@ fn quiet_allocator() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
+/// `bench table | head` ends in silence, as other programs do; Rust would make the closed pipe a panic of `println!`.
+fn end_with_the_pipe() {
+    #[cfg(unix)]
+    // SAFETY: the default action runs no code of ours, and no other thread exists yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }

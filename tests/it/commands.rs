@@ -164,3 +164,15 @@ fn a_folder_of_images_needs_no_manifest() {
     );
     assert!(ground.ok(&line).contains("mae_demo-folder-vit_tiny_test"));
 }
+
+#[test]
+#[cfg(unix)]
+fn a_closed_pipe_is_no_error() {
+    let ground = Ground::new();
+    for line in ["task show imagenet", "completions bash", "man", "table imagenet"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = ground.command(line).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+    }
+}
