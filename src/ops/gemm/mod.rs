@@ -3,7 +3,11 @@
 //! The `gemm` crate adds up each element in an order that depends on the shapes and the processor,
 //! not on the number of threads (tested here).
 
+mod kernel;
+mod packed;
+
 use gemm::Parallelism;
+pub(super) use packed::{Operand, Panels, Side, product_of};
 use std::marker::PhantomData;
 
 /// Runs on all threads of the current pool, where the product is large enough to gain.
@@ -56,11 +60,22 @@ pub(super) struct MatrixMut<'a> {
     values: PhantomData<&'a mut [f32]>,
 }
 
+// SAFETY: it borrows its values mutably, as `&mut [f32]` does.
+unsafe impl Send for MatrixMut<'_> {}
+
 impl<'a> MatrixMut<'a> {
     /// As [`Matrix::new`].
     pub(super) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
         Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
+    }
+
+    fn fill(&mut self, value: f32) {
+        for i in 0..self.rows {
+            // SAFETY: the row lies within the values, which are borrowed mutably.
+            unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.row_stride), self.columns) }
+                .fill(value);
+        }
     }
 }
 
@@ -77,6 +92,15 @@ unsafe impl Sync for Shared<'_> {}
 impl<'a> Shared<'a> {
     pub(super) fn new(values: &'a mut [f32]) -> Self {
         Self { first: values.as_mut_ptr(), length: values.len(), values: PhantomData }
+    }
+
+    /// The values of a matrix, and those between its rows, which are not to be touched.
+    fn of(matrix: &'a mut MatrixMut) -> Self {
+        let length = match matrix.rows {
+            0 => 0,
+            rows => (rows - 1) * matrix.row_stride + matrix.columns,
+        };
+        Self { first: matrix.first, length, values: PhantomData }
     }
 
     /// The matrix whose first value is at `start`.
