@@ -19,6 +19,7 @@ mod storage;
 
 pub use attention::attention;
 pub use gelu::gelu;
+pub use gemm::Precision;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mse::patch_mse;

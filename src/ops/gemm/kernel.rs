@@ -1,12 +1,16 @@
 //! The inner loop of a matrix product: one tile of the destination in registers.
 
+use super::{Elements, Precision};
+
 /// A tile of the destination that stays in registers while the depth runs.
 pub(super) struct MicroKernel {
     /// Rows of a tile: lanes of a panel of the left operand.
     pub rows: usize,
     /// Columns of a tile: lanes of a panel of the right operand.
     pub columns: usize,
-    run: unsafe fn(usize, *const f32, *const f32, *mut f32, usize, Store),
+    /// What its panels hold.
+    pub elements: Elements,
+    run: unsafe fn(&Tile),
 }
 
 /// What becomes of the products: destination = scale·products, or added to it.
@@ -16,34 +20,73 @@ pub(super) struct Store {
     pub scale: f32,
 }
 
-/// Values of the largest tile.
-const LARGEST: usize = 8 * 48;
+/// One call of a kernel.
+struct Tile {
+    /// Words of a lane: one value each, or two of half the width.
+    depth: usize,
+    /// [depth, rows]
+    left: *const u32,
+    /// [depth, columns]
+    right: *const u32,
+    destination: *mut f32,
+    /// Values from one row of the destination to the next.
+    stride: usize,
+    /// Rows and columns of the destination that exist, at least one each.
+    valid: (usize, usize),
+    store: Store,
+}
 
-static PORTABLE: MicroKernel = MicroKernel { rows: 4, columns: 16, run: portable };
+static PORTABLE: [MicroKernel; 2] = [
+    MicroKernel { rows: 4, columns: 16, elements: Elements::Single, run: portable },
+    MicroKernel { rows: 4, columns: 16, elements: Elements::Rounded, run: portable },
+];
 #[cfg(target_arch = "x86_64")]
-static AVX2: MicroKernel = MicroKernel { rows: 4, columns: 24, run: avx2 };
+static AVX2: [MicroKernel; 2] = [
+    MicroKernel { rows: 4, columns: 24, elements: Elements::Single, run: avx2 },
+    MicroKernel { rows: 4, columns: 24, elements: Elements::Rounded, run: avx2 },
+];
 #[cfg(target_arch = "x86_64")]
-static AVX512: MicroKernel = MicroKernel { rows: 8, columns: 48, run: avx512 };
+static AVX512: [MicroKernel; 2] = [
+    MicroKernel { rows: 8, columns: 48, elements: Elements::Single, run: avx512 },
+    MicroKernel { rows: 8, columns: 48, elements: Elements::Rounded, run: avx512 },
+];
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: MicroKernel =
+    MicroKernel { rows: 8, columns: 48, elements: Elements::Pairs, run: avx512_bf16 };
 
 impl MicroKernel {
-    /// The one with the widest vectors that this processor has.
-    pub(super) fn best() -> &'static Self {
-        Self::supported()[0]
-    }
-
-    /// All that run on this processor, the best first.
-    pub(super) fn supported() -> Vec<&'static Self> {
-        let mut found = vec![];
+    /// The fastest one on this processor.
+    pub(super) fn best(precision: Precision) -> &'static Self {
+        let rounds = usize::from(precision == Precision::Bf16);
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                found.push(&AVX512);
+                let pairs = rounds == 1 && is_x86_feature_detected!("avx512bf16");
+                return if pairs { &AVX512_BF16 } else { &AVX512[rounds] };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(&AVX2);
+                return &AVX2[rounds];
             }
         }
-        found.push(&PORTABLE);
+        &PORTABLE[rounds]
+    }
+
+    /// All that run on this processor.
+    #[cfg(test)]
+    pub(super) fn supported() -> Vec<&'static Self> {
+        let mut found: Vec<&'static Self> = PORTABLE.iter().collect();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.extend(&AVX2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                found.extend(&AVX512);
+            }
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+                found.push(&AVX512_BF16);
+            }
+        }
         found
     }
 
@@ -54,109 +97,147 @@ impl MicroKernel {
     /// `destination` is valid for reads and writes of those rows and columns, and nothing else reads or writes them.
     pub(super) unsafe fn tile(
         &self,
-        left: &[f32],
-        right: &[f32],
+        left: &[u32],
+        right: &[u32],
         destination: *mut f32,
         stride: usize,
         valid: (usize, usize),
         store: Store,
     ) {
         let depth = left.len() / self.rows;
-        debug_assert!(left.len() == depth * self.rows && right.len() == depth * self.columns);
         assert!(right.len() >= depth * self.columns, "panels of one depth");
         let (left, right) = (left.as_ptr(), right.as_ptr());
-        if valid == (self.rows, self.columns) {
-            // SAFETY: the panels hold `depth` steps, the caller vouches for the destination, and `supported` has
-            // seen that the processor has the instructions.
-            unsafe { (self.run)(depth, left, right, destination, stride, store) };
-            return;
-        }
-        let mut whole = [0f32; LARGEST];
-        let alone = Store { accumulate: false, ..store };
-        // SAFETY: as above; `whole` holds the largest tile.
-        unsafe { (self.run)(depth, left, right, whole.as_mut_ptr(), self.columns, alone) };
-        for (i, row) in whole.chunks_exact(self.columns).take(valid.0).enumerate() {
-            for (j, &product) in row[..valid.1].iter().enumerate() {
-                // SAFETY: the caller vouches for these rows and columns.
-                unsafe {
-                    let place = destination.add(i * stride + j);
-                    *place = if store.accumulate { *place + product } else { product };
-                }
+        // SAFETY: the panels hold `depth` words a lane, the caller vouches for the destination, and `best` and
+        // `supported` have seen that the processor has the instructions.
+        unsafe { (self.run)(&Tile { depth, left, right, destination, stride, valid, store }) };
+    }
+}
+
+impl Tile {
+    /// Stores `sums`, of which only the valid part exists in the destination.
+    ///
+    /// # Safety
+    /// As [`MicroKernel::tile`].
+    #[inline(always)]
+    unsafe fn keep<const COLUMNS: usize>(&self, sums: &[[f32; COLUMNS]]) {
+        for (i, sums) in sums.iter().take(self.valid.0).enumerate() {
+            // SAFETY: the caller vouches for the valid rows and columns.
+            let row = unsafe {
+                std::slice::from_raw_parts_mut(self.destination.add(i * self.stride), self.valid.1)
+            };
+            for (place, &sum) in row.iter_mut().zip(sums) {
+                *place = self.store.scale * sum + if self.store.accumulate { *place } else { 0. };
             }
         }
     }
 }
 
 /// # Safety
-/// `left` is valid for `depth`·4 values, `right` for `depth`·16, `destination` for 4 rows of 16, `stride` apart.
-unsafe fn portable(
-    depth: usize,
-    left: *const f32,
-    right: *const f32,
-    destination: *mut f32,
-    stride: usize,
-    store: Store,
-) {
-    // SAFETY: the caller vouches for the lengths.
-    let (left, right) =
-        unsafe { (std::slice::from_raw_parts(left, depth * 4), std::slice::from_raw_parts(right, depth * 16)) };
+/// The panels are valid for `depth` words a lane, the destination for its valid part.
+unsafe fn portable(tile: &Tile) {
+    // SAFETY: the caller vouches for the lengths; every bit pattern is a number.
+    let (left, right) = unsafe {
+        (
+            std::slice::from_raw_parts(tile.left.cast::<[f32; 4]>(), tile.depth),
+            std::slice::from_raw_parts(tile.right.cast::<[f32; 16]>(), tile.depth),
+        )
+    };
     let mut sums = [[0f32; 16]; 4];
-    for (a, b) in left.as_chunks::<4>().0.iter().zip(right.as_chunks::<16>().0) {
+    for (a, b) in left.iter().zip(right) {
         for (sums, &a) in sums.iter_mut().zip(a) {
             for (sum, &b) in sums.iter_mut().zip(b) {
                 *sum += a * b;
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        // SAFETY: the caller vouches for the rows.
-        let row = unsafe { std::slice::from_raw_parts_mut(destination.add(i * stride), 16) };
-        for (place, &sum) in row.iter_mut().zip(sums) {
-            *place = store.scale * sum + if store.accumulate { *place } else { 0. };
-        }
-    }
+    // SAFETY: passed on to the caller.
+    unsafe { tile.keep(&sums) };
 }
 
-/// A kernel of `$rows` rows and `$vectors` vectors of `$lanes` columns. Same safety as [`portable`].
+/// Same safety as [`portable`].
 #[cfg(target_arch = "x86_64")]
-macro_rules! kernel {
-    ($name:ident, $feature:literal, $rows:literal, $vectors:literal, $lanes:literal,
-     $zero:ident, $load:ident, $set:ident, $fma:ident, $mul:ident, $add:ident, $store:ident) => {
-        #[target_feature(enable = $feature)]
-        unsafe fn $name(
-            depth: usize,
-            mut left: *const f32,
-            mut right: *const f32,
-            destination: *mut f32,
-            stride: usize,
-            store: Store,
-        ) {
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(tile: &Tile) {
+    use std::arch::x86_64::*;
+    let (mut left, mut right) = (tile.left.cast::<f32>(), tile.right.cast::<f32>());
+    let mut sums = [[_mm256_setzero_ps(); 3]; 4];
+    for _ in 0..tile.depth {
+        // SAFETY: the caller vouches for `depth` words a lane.
+        unsafe {
+            let mut columns = [_mm256_setzero_ps(); 3];
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = _mm256_loadu_ps(right.add(j * 8));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let row = _mm256_set1_ps(*left.add(i));
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = _mm256_fmadd_ps(row, column, *sum);
+                }
+            }
+            left = left.add(4);
+            right = right.add(24);
+        }
+    }
+    // SAFETY: 3 vectors of 8 values are 24 values; the rest is passed on to the caller.
+    unsafe { tile.keep(&std::mem::transmute::<[[__m256; 3]; 4], [[f32; 24]; 4]>(sums)) };
+}
+
+/// A kernel of 8 rows and up to 3 vectors of 16 columns; vectors without a valid column are left out. Same safety as
+/// [`portable`].
+#[cfg(target_arch = "x86_64")]
+macro_rules! avx512_kernel {
+    ($name:ident, $features:literal, $multiply:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(tile: &Tile) {
             use std::arch::x86_64::*;
-            // SAFETY: the caller vouches for the lengths; the loops stay within `depth` and the tile.
-            unsafe {
-                let mut sums = [[$zero(); $vectors]; $rows];
-                for _ in 0..depth {
-                    let mut columns = [$zero(); $vectors];
-                    for (j, column) in columns.iter_mut().enumerate() {
-                        *column = $load(right.add(j * $lanes));
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn vectors<const V: usize>(tile: &Tile) {
+                let (mut left, mut right) = (tile.left.cast::<f32>(), tile.right.cast::<f32>());
+                let mut sums = [[_mm512_setzero_ps(); V]; 8];
+                for _ in 0..tile.depth {
+                    // SAFETY: the caller vouches for `depth` words a lane.
+                    unsafe {
+                        let mut columns = [_mm512_setzero_ps(); V];
+                        for (j, column) in columns.iter_mut().enumerate() {
+                            *column = _mm512_loadu_ps(right.add(j * 16));
+                        }
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let row = _mm512_set1_ps(*left.add(i));
+                            for (sum, &column) in sums.iter_mut().zip(&columns) {
+                                *sum = ($multiply)(row, column, *sum);
+                            }
+                        }
+                        left = left.add(8);
+                        right = right.add(48);
                     }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let row = $set(*left.add(i));
-                        for (sum, &column) in sums.iter_mut().zip(&columns) {
-                            *sum = $fma(row, column, *sum);
+                }
+                let scale = _mm512_set1_ps(tile.store.scale);
+                let last = u16::MAX >> (16 * V - tile.valid.1);
+                for (i, sums) in sums.iter().take(tile.valid.0).enumerate() {
+                    for (j, &sum) in sums.iter().enumerate() {
+                        let mask = if j + 1 < V { u16::MAX } else { last };
+                        // SAFETY: the caller vouches for the valid rows, and the mask leaves out other columns.
+                        unsafe {
+                            let place = tile.destination.add(i * tile.stride + j * 16);
+                            let product = _mm512_mul_ps(scale, sum);
+                            let value = match tile.store.accumulate {
+                                true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
+                                false => product,
+                            };
+                            _mm512_mask_storeu_ps(place, mask, value);
                         }
                     }
-                    left = left.add($rows);
-                    right = right.add($vectors * $lanes);
                 }
-                let scale = $set(store.scale);
-                for (i, sums) in sums.iter().enumerate() {
-                    for (j, &sum) in sums.iter().enumerate() {
-                        let place = destination.add(i * stride + j * $lanes);
-                        let product = $mul(scale, sum);
-                        let value = if store.accumulate { $add($load(place), product) } else { product };
-                        $store(place, value);
-                    }
+            }
+
+            // SAFETY: passed on to the caller.
+            unsafe {
+                match tile.valid.1.div_ceil(16) {
+                    1 => vectors::<1>(tile),
+                    2 => vectors::<2>(tile),
+                    _ => vectors::<3>(tile),
                 }
             }
         }
@@ -164,12 +245,11 @@ macro_rules! kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-kernel!(
-    avx512, "avx512f", 8, 3, 16,
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps
-);
+avx512_kernel!(avx512, "avx512f", |row, column, sum| _mm512_fmadd_ps(row, column, sum));
+// Two products a lane and step: vdpbf16ps.
 #[cfg(target_arch = "x86_64")]
-kernel!(
-    avx2, "avx2,fma", 4, 3, 8,
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_add_ps, _mm256_storeu_ps
-);
+avx512_kernel!(avx512_bf16, "avx512f,avx512bf16", |row, column, sum| _mm512_dpbf16_ps(
+    sum,
+    std::mem::transmute::<__m512, __m512bh>(row),
+    std::mem::transmute::<__m512, __m512bh>(column)
+));

@@ -3,131 +3,20 @@
 //! The `gemm` crate adds up each element in an order that depends on the shapes and the processor,
 //! not on the number of threads (tested here).
 
+mod elements;
 mod kernel;
-mod packed;
+mod matrix;
+mod panels;
 
+use elements::Elements;
+pub use elements::Precision;
+pub(super) use elements::{ToBf16, rounded};
 use gemm::Parallelism;
-pub(super) use packed::{Operand, Panels, Side, product_of};
-use std::marker::PhantomData;
+pub(super) use matrix::{Matrix, MatrixMut, Shared};
+pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};
 
 /// Runs on all threads of the current pool, where the product is large enough to gain.
 pub(super) const PARALLEL: Parallelism = Parallelism::Rayon(0);
-
-/// A matrix to read.
-#[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// Rows of `columns` adjacent values, `row_stride` apart, the first at the start of `values`.
-    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
-        Self { values, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    pub(super) fn row_count(&self) -> usize {
-        self.rows
-    }
-
-    /// `count` rows from `start`.
-    pub(super) fn rows(self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.rows, "rows of a matrix");
-        Self { values: &self.values[start * self.row_stride..], rows: count, ..self }
-    }
-
-    pub(super) fn t(self) -> Self {
-        Self {
-            values: self.values,
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-}
-
-/// A row-major matrix to write.
-pub(super) struct MatrixMut<'a> {
-    first: *mut f32,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    values: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it borrows its values mutably, as `&mut [f32]` does.
-unsafe impl Send for MatrixMut<'_> {}
-
-impl<'a> MatrixMut<'a> {
-    /// As [`Matrix::new`].
-    pub(super) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
-        Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
-    }
-
-    fn fill(&mut self, value: f32) {
-        for i in 0..self.rows {
-            // SAFETY: the row lies within the values, which are borrowed mutably.
-            unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.row_stride), self.columns) }
-                .fill(value);
-        }
-    }
-}
-
-/// Values of which several threads write disjoint matrices.
-pub(super) struct Shared<'a> {
-    first: *mut f32,
-    length: usize,
-    values: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: the pointer is only reached through `matrix`, whose callers keep threads apart.
-unsafe impl Sync for Shared<'_> {}
-
-impl<'a> Shared<'a> {
-    pub(super) fn new(values: &'a mut [f32]) -> Self {
-        Self { first: values.as_mut_ptr(), length: values.len(), values: PhantomData }
-    }
-
-    /// The values of a matrix, and those between its rows, which are not to be touched.
-    fn of(matrix: &'a mut MatrixMut) -> Self {
-        let length = match matrix.rows {
-            0 => 0,
-            rows => (rows - 1) * matrix.row_stride + matrix.columns,
-        };
-        Self { first: matrix.first, length, values: PhantomData }
-    }
-
-    /// The matrix whose first value is at `start`.
-    ///
-    /// # Safety
-    /// No two matrices that share a value may be alive at once.
-    pub(super) unsafe fn matrix(
-        &self,
-        start: usize,
-        rows: usize,
-        columns: usize,
-        row_stride: usize,
-    ) -> MatrixMut<'_> {
-        let rest = self.length.checked_sub(start);
-        assert!(
-            rest.is_some_and(|rest| fits(rest, rows, columns, row_stride)),
-            "the matrix exceeds its values"
-        );
-        // SAFETY: `start` is not beyond the end.
-        let first = unsafe { self.first.add(start) };
-        MatrixMut { first, rows, columns, row_stride, values: PhantomData }
-    }
-}
-
-fn fits(length: usize, rows: usize, columns: usize, row_stride: usize) -> bool {
-    columns <= row_stride.max(1) && (rows == 0 || (rows - 1) * row_stride + columns <= length)
-}
 
 /// destination = scale·(left · right), or added to it.
 pub(super) fn product(

@@ -1,0 +1,178 @@
+//! What the panels of a matrix product hold, and how f32 values become it.
+
+use crate::ops::simd::{Kernel, vectorized};
+use half::bf16;
+
+/// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands are rounded to bf16, to nearest, ties to even.
+    Bf16,
+}
+
+impl Precision {
+    /// The precision for parameters whose builder has this dtype.
+    ///
+    /// # Errors
+    /// A dtype other than f32, bf16 and f64 (which the reference compositions compute in).
+    pub fn of(dtype: candle_core::DType) -> candle_core::Result<Self> {
+        use candle_core::DType;
+        match dtype {
+            DType::F32 | DType::F64 => Ok(Self::F32),
+            DType::BF16 => Ok(Self::Bf16),
+            other => candle_core::bail!("cannot compute in {other:?}; f32 and bf16 are possible"),
+        }
+    }
+}
+
+/// The words of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elements {
+    /// An f32.
+    Single,
+    /// An f32 that bf16 holds exactly.
+    Rounded,
+    /// The bf16 of two adjacent depths, the first in the low half.
+    Pairs,
+}
+
+impl Elements {
+    /// Depths in a word.
+    pub(super) fn per_word(self) -> usize {
+        match self {
+            Self::Single | Self::Rounded => 1,
+            Self::Pairs => 2,
+        }
+    }
+
+    /// Words of a lane of `depth` values.
+    pub(super) fn words(self, depth: usize) -> usize {
+        depth.div_ceil(self.per_word())
+    }
+
+    /// Lets `pack` write a panel [depth, width] of f32 and makes it `words`.
+    pub(super) fn fill(
+        self,
+        words: &mut [u32],
+        width: usize,
+        depth: usize,
+        scratch: &mut Vec<f32>,
+        pack: impl FnOnce(&mut [f32]),
+    ) {
+        if self == Self::Pairs {
+            scratch.resize(depth * width, 0.);
+            pack(scratch);
+            vectorized(Pair { values: scratch, width, words });
+            return;
+        }
+        let values = as_f32(words);
+        pack(values);
+        if self == Self::Rounded {
+            vectorized(Round { values });
+        }
+    }
+}
+
+/// Words as the f32 whose bits they are.
+pub(super) fn as_f32(words: &mut [u32]) -> &mut [f32] {
+    // SAFETY: both types have the same size and alignment, and every bit pattern is a value of both.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}
+
+/// The bits of `x` rounded to bf16, to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(in crate::ops) fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { 0x7fc0 } else { nearest }
+}
+
+/// `values` rounded to bf16.
+pub(in crate::ops) struct ToBf16<'a> {
+    pub values: &'a [f32],
+    pub rounded: &'a mut [bf16],
+}
+
+impl Kernel for ToBf16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, &x) in self.rounded.iter_mut().zip(self.values) {
+            *to = bf16::from_bits(rounded(x) as u16);
+        }
+    }
+}
+
+struct Round<'a> {
+    values: &'a mut [f32],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for x in self.values {
+            *x = f32::from_bits(rounded(*x) << 16);
+        }
+    }
+}
+
+/// Pairs up the lines of `values` [depth, width]; the last one of an odd depth with zeros.
+struct Pair<'a> {
+    values: &'a [f32],
+    width: usize,
+    words: &'a mut [u32],
+}
+
+impl Kernel for Pair<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let width = self.width;
+        let mut lines = self.values.chunks_exact(2 * width);
+        let mut words = self.words.chunks_exact_mut(width);
+        for (pair, words) in lines.by_ref().zip(words.by_ref()) {
+            let (low, high) = pair.split_at(width);
+            for (word, (&low, &high)) in words.iter_mut().zip(low.iter().zip(high)) {
+                *word = rounded(low) | (rounded(high) << 16);
+            }
+        }
+        if let Some(words) = words.next() {
+            for (word, &low) in words.iter_mut().zip(lines.remainder()) {
+                *word = rounded(low);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_the_half_crate() {
+        let odd = [0., -0., f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40];
+        let steps = (0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)));
+        for x in steps.chain(odd) {
+            let found = bf16::from_bits(rounded(x) as u16);
+            match x.is_nan() {
+                true => assert!(found.is_nan()),
+                false => assert_eq!(found.to_bits(), bf16::from_f32(x).to_bits(), "{x:e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_odd_depth_ends_with_a_pair_of_zeros() {
+        let mut words = [0; 4];
+        let pack = |panel: &mut [f32]| panel.copy_from_slice(&[1., 2., 3., 4., 5., 6.]);
+        Elements::Pairs.fill(&mut words, 2, 3, &mut vec![], pack);
+        let pair = |low: f32, high: f32| (low.to_bits() >> 16) | (high.to_bits() & 0xffff_0000);
+        assert_eq!(words, [pair(1., 3.), pair(2., 4.), pair(5., 0.), pair(6., 0.)]);
+    }
+}

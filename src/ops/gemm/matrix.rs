@@ -1,0 +1,316 @@
+//! Strided matrices over slices, to read and to write.
+
+use super::{Operand, rounded};
+use crate::ops::simd::{Kernel, vectorized};
+use half::bf16;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A value of a matrix to read.
+pub(in crate::ops) trait Element: Copy + Send + Sync {
+    fn wide(self) -> f32;
+    /// The bits as bf16; `None` when that would round.
+    fn narrow(self) -> Option<u32>;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Option<u32> {
+        None
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Option<u32> {
+        Some(self.to_bits().into())
+    }
+}
+
+/// A matrix to read.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Matrix<'a, T = f32> {
+    pub(super) values: &'a [T],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+}
+
+impl<'a, T: Element> Matrix<'a, T> {
+    /// Rows of `columns` adjacent values, `row_stride` apart, the first at the start of `values`.
+    pub(in crate::ops) fn new(values: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
+        Self { values, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    pub(in crate::ops) fn row_count(&self) -> usize {
+        self.rows
+    }
+
+    /// `count` rows from `start`.
+    pub(in crate::ops) fn rows(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.rows, "rows of a matrix");
+        Self { values: &self.values[start * self.row_stride..], rows: count, ..self }
+    }
+
+    pub(in crate::ops) fn t(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(&self, row: usize, column: usize) -> T {
+        self.values[row * self.row_stride + column * self.column_stride]
+    }
+
+    /// Values from the first of `lanes` at the first of `depth` on.
+    fn from(&self, lanes: &Range<usize>, depth: &Range<usize>) -> &'a [T] {
+        &self.values[lanes.start * self.row_stride + depth.start * self.column_stride..]
+    }
+}
+
+/// The rows of a matrix.
+impl<T: Element> Operand for Matrix<'_, T> {
+    fn lanes(&self) -> usize {
+        self.rows
+    }
+
+    fn depth(&self) -> usize {
+        self.columns
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
+        if self.row_stride == 1 {
+            vectorized(SideBySide { values, lanes, step: self.column_stride, width, panel });
+        } else {
+            assert!(self.column_stride == 1, "one stride of a matrix is 1");
+            let word = |lane: &[T], k: usize| lane[k].wide();
+            vectorized(Transpose {
+                values,
+                lanes,
+                step: self.row_stride,
+                each: 1,
+                depth,
+                width,
+                panel,
+                word,
+            });
+        }
+    }
+
+    fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
+        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len() / 2);
+        if depth == 0 || values[0].narrow().is_none() {
+            return false;
+        }
+        if self.row_stride == 1 {
+            vectorized(Interleave { values, lanes, step: self.column_stride, width, panel });
+        } else {
+            let word = |lane: &[T], k: usize| pair(lane[2 * k], lane[2 * k + 1]);
+            vectorized(Transpose {
+                values,
+                lanes,
+                step: self.row_stride,
+                each: 2,
+                depth,
+                width,
+                panel,
+                word,
+            });
+        }
+        true
+    }
+}
+
+/// Two values in a word, the first in the low half.
+#[inline(always)]
+fn pair<T: Element>(low: T, high: T) -> u32 {
+    low.narrow().unwrap_or_default() | (high.narrow().unwrap_or_default() << 16)
+}
+
+/// Lanes that lie side by side, `step` from one depth to the next.
+struct SideBySide<'a, T> {
+    values: &'a [T],
+    lanes: usize,
+    step: usize,
+    width: usize,
+    panel: &'a mut [f32],
+}
+
+impl<T: Element> Kernel for SideBySide<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
+            let lanes = &self.values[k * self.step..][..self.lanes];
+            line.iter_mut().zip(lanes).for_each(|(to, x)| *to = x.wide());
+        }
+    }
+}
+
+/// As [`SideBySide`], two depths at a time.
+struct Interleave<'a, T> {
+    values: &'a [T],
+    lanes: usize,
+    step: usize,
+    width: usize,
+    panel: &'a mut [u32],
+}
+
+impl<T: Element> Kernel for Interleave<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
+            let low = &self.values[2 * k * self.step..][..self.lanes];
+            let high = &self.values[(2 * k + 1) * self.step..][..self.lanes];
+            line.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (&low, &high))| *to = pair(low, high));
+        }
+    }
+}
+
+/// Lanes `step` apart whose depths lie side by side, `each` to a word that `word` makes.
+struct Transpose<'a, T, W, F> {
+    values: &'a [T],
+    lanes: usize,
+    step: usize,
+    each: usize,
+    depth: usize,
+    width: usize,
+    panel: &'a mut [W],
+    word: F,
+}
+
+impl<T: Element, W: Copy + Default, F: Fn(&[T], usize) -> W> Kernel for Transpose<'_, T, W, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        const SIDE: usize = 8;
+        let Self { values, lanes, step, each, depth, width, panel, word } = self;
+        let lane = |i: usize| &values[i * step..][..each * depth];
+        let mut first = 0;
+        while first + SIDE <= lanes {
+            let group: [&[T]; SIDE] = std::array::from_fn(|i| lane(first + i));
+            for start in (0..depth - depth % SIDE).step_by(SIDE) {
+                // A square at a time, which the compiler turns into shuffles.
+                let mut square = [[W::default(); SIDE]; SIDE];
+                for (i, lane) in group.iter().enumerate() {
+                    let lane = &lane[each * start..each * (start + SIDE)];
+                    for (k, line) in square.iter_mut().enumerate() {
+                        line[i] = word(lane, k);
+                    }
+                }
+                for (k, line) in square.iter().enumerate() {
+                    panel[(start + k) * width + first..][..SIDE].copy_from_slice(line);
+                }
+            }
+            for k in depth - depth % SIDE..depth {
+                panel[k * width + first..][..SIDE].copy_from_slice(&group.map(|lane| word(lane, k)));
+            }
+            first += SIDE;
+        }
+        for i in first..lanes {
+            for (k, line) in panel.chunks_exact_mut(width).take(depth).enumerate() {
+                line[i] = word(lane(i), k);
+            }
+        }
+    }
+}
+
+/// A row-major matrix to write.
+pub(in crate::ops) struct MatrixMut<'a> {
+    pub(super) first: *mut f32,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    values: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it borrows its values mutably, as `&mut [f32]` does.
+unsafe impl Send for MatrixMut<'_> {}
+
+impl<'a> MatrixMut<'a> {
+    /// As [`Matrix::new`].
+    pub(in crate::ops) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
+        Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
+    }
+
+    pub(super) fn fill(&mut self, value: f32) {
+        for i in 0..self.rows {
+            // SAFETY: the row lies within the values, which are borrowed mutably.
+            unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.row_stride), self.columns) }
+                .fill(value);
+        }
+    }
+}
+
+/// Values of which several threads write disjoint matrices.
+pub(in crate::ops) struct Shared<'a> {
+    first: *mut f32,
+    length: usize,
+    values: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the pointer is only reached through `matrix`, whose callers keep threads apart.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(in crate::ops) fn new(values: &'a mut [f32]) -> Self {
+        Self { first: values.as_mut_ptr(), length: values.len(), values: PhantomData }
+    }
+
+    /// The values of a matrix, and those between its rows, which are not to be touched.
+    pub(super) fn of(matrix: &'a mut MatrixMut) -> Self {
+        let length = match matrix.rows {
+            0 => 0,
+            rows => (rows - 1) * matrix.row_stride + matrix.columns,
+        };
+        Self { first: matrix.first, length, values: PhantomData }
+    }
+
+    /// The matrix whose first value is at `start`.
+    ///
+    /// # Safety
+    /// No two matrices that share a value may be alive at once.
+    pub(in crate::ops) unsafe fn matrix(
+        &self,
+        start: usize,
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+    ) -> MatrixMut<'_> {
+        let rest = self.length.checked_sub(start);
+        assert!(
+            rest.is_some_and(|rest| fits(rest, rows, columns, row_stride)),
+            "the matrix exceeds its values"
+        );
+        // SAFETY: `start` is not beyond the end.
+        let first = unsafe { self.first.add(start) };
+        MatrixMut { first, rows, columns, row_stride, values: PhantomData }
+    }
+}
+
+fn fits(length: usize, rows: usize, columns: usize, row_stride: usize) -> bool {
+    columns <= row_stride.max(1) && (rows == 0 || (rows - 1) * row_stride + columns <= length)
+}
