@@ -24,14 +24,16 @@ fn main() -> Result<()> {
         let affine = [var(&[WIDTH])?, var(&[WIDTH])?];
         let inputs = [x.clone(), w, b];
         compare("linear", &inputs, &|v| stock::linear(&v[0], &v[1], &v[2]), &|v| {
-            ops::linear(&v[0], &v[1], Some(v[2].as_tensor()))
+            ops::linear(&v[0], &v[1], Some(v[2].as_tensor()), F32)
         })?;
         let inputs = [x.clone(), affine[0].clone(), affine[1].clone()];
         compare("layer_norm", &inputs, &|v| stock::layer_norm(&v[0], &v[1], &v[2]), &|v| {
             ops::layer_norm(&v[0], &v[1], &v[2], 1e-6)
         })?;
         compare("gelu", &[hidden], &|v| v[0].gelu_erf(), &|v| ops::gelu(&v[0]))?;
-        compare("attention", &[qkv], &|v| stock::attention(&v[0]), &|v| ops::attention(&v[0], HEADS))?;
+        compare("attention", &[qkv], &|v| stock::attention(&v[0]), &|v| {
+            ops::attention(&v[0], HEADS, None, F32)
+        })?;
         let mut inputs = vec![x];
         for shape in BLOCK {
             inputs.push(var(shape)?);

@@ -5,6 +5,7 @@ use crate::data::Entry;
 use crate::data::loader::Loader;
 use crate::models::Backbone;
 use crate::nn::Pass;
+use crate::ops::no_grad;
 use crate::record::Scores;
 use crate::task::{Head, Task};
 use anyhow::{Result, bail, ensure};
@@ -27,8 +28,10 @@ pub fn evaluate<T: Task>(
     control.tell(Event::Evaluating { done, total });
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-        let predictions = head.predict(&features, &batch.frames)?;
+        let predictions = no_grad(|| {
+            let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
+            head.predict(&features, &batch.frames)
+        })?;
         ensure!(
             predictions.len() == batch.len(),
             "kind `{}`: {} predictions for {} images",

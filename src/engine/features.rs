@@ -9,6 +9,7 @@ use crate::data::loader::{Loaded, Loader};
 use crate::data::{Batch, Frame, Geometric, SampleId};
 use crate::models::Features;
 use crate::nn::{Losses, Pass};
+use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::rng::Rng;
 use crate::task::Head;
@@ -70,7 +71,8 @@ impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
         let total = job.train.len();
         for loaded in loader.epoch(0, 0) {
             let batch = loaded?.batch;
-            let features = model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval)?;
+            let forward = || model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval);
+            let features = no_grad(forward)?;
             let layout = layout.insert(Layout {
                 taps: features.taps.len(),
                 cls: model.head.reads_cls(),

@@ -5,6 +5,7 @@ use crate::data::Entry;
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::nn::Params;
+use crate::ops::no_grad;
 use crate::pretrain::{MaskedAutoencoder, mosaic};
 use crate::weights::{WeightFile, load_exact};
 use anyhow::{Context, Result, bail};
@@ -86,6 +87,6 @@ pub fn reconstruct(
         Loader::new(Arc::new(entries), target, Arc::new(pipeline), config, device.clone());
     let batch = loader.epoch(0, 0).next().context("there are no images")??.batch;
     let mask = autoencoder.sampler().fixed(&batch.ids)?;
-    let reconstruction = autoencoder.reconstruct(&batch.images, mask)?;
+    let reconstruction = no_grad(|| autoencoder.reconstruct(&batch.images, mask))?;
     Ok(mosaic(&batch.images, &reconstruction, model.patch, &model.normalize())?)
 }

@@ -6,6 +6,7 @@ use super::{Job, Plan};
 use crate::data::loader::Loader;
 use crate::data::{Batch, Geometric};
 use crate::nn::{Params, Pass};
+use crate::ops;
 use crate::optim::{Gradients, LrSchedule, slots};
 use crate::pretrain::Objective;
 use crate::rng::Rng;
@@ -67,7 +68,7 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         mix(&mut batch, &mut Rng::new(job.config.run.seed, "mix", &key))?;
         let mut rng = Rng::new(job.config.run.seed, "pass", &key);
         let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
-        let gradients = Gradients::collect(&mut loss.backward()?, &parameters)?;
+        let gradients = Gradients::collect(&mut ops::backward(&loss)?, &parameters)?;
         step += 1;
         if step % plan.micro_steps() == 0 {
             optimizer.step(&gradients, lr.at(step))?;

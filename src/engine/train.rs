@@ -11,6 +11,7 @@ use crate::config::Recipe;
 use crate::data::loader::{LoadError, Loaded, Loader};
 use crate::data::{Batch, Geometric, SampleId};
 use crate::nn::{Parameter, Params, Pass};
+use crate::ops;
 use crate::optim::{Ema, Gradients, LrSchedule, build, slots};
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
@@ -243,7 +244,7 @@ impl<T> Run<'_, '_, T> {
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }
-        let mut store = losses.total()?.backward()?;
+        let mut store = ops::backward(&losses.total()?)?;
         Ok((values, Gradients::collect(&mut store, &self.parameters)?))
     }
 

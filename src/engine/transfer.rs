@@ -11,6 +11,7 @@ use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, Entry};
 use crate::models::{self, Backbone, VitOptions};
 use crate::nn::{Losses, Params, Pass};
+use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores};
 use crate::task::{Head, Task};
@@ -228,7 +229,8 @@ fn fit<T: Task>(task: &Arc<T>, model: &mut Transfer<T::Head>, job: &Job) -> Resu
     let (mut done, total) = (0, job.train.len());
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        let features = model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval)?;
+        let forward = || model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval);
+        let features = no_grad(forward)?;
         model.head.fit(&features, &batch)?;
         done += batch.len();
         job.control.tell(Event::Evaluating { done, total });

@@ -7,6 +7,7 @@
 use super::{Backbone, BackboneSpec, Features};
 use crate::config::ModelConfig;
 use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, patchify, pos_embed};
+use crate::ops::no_grad;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -111,10 +112,10 @@ impl Vit {
         let last = if self.norm.is_some() { depth } else { taps.iter().max().map_or(0, |tap| tap + 1) };
         let mut after = vec![None; depth]; // only what is asked for stays alive
         for (i, block) in self.blocks[..last].iter().enumerate() {
-            x = block.forward(&x, pass)?;
-            if i < self.frozen {
-                x = x.detach(); // frees the graph of the block
-            }
+            x = match i < self.frozen {
+                true => no_grad(|| block.forward(&x, pass))?.detach(),
+                false => block.forward(&x, pass)?,
+            };
             after[i] = taps.contains(&i).then(|| x.clone());
         }
         let taps = taps.iter().filter_map(|tap| after[*tap].clone()).collect();

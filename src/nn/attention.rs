@@ -1,7 +1,7 @@
 //! Multi-head self-attention with its two projections.
 
-use super::Linear;
-use crate::ops;
+use super::{LayerNorm, Linear};
+use crate::ops::{self, AttentionWeights, Branch};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -24,9 +24,10 @@ impl Attention {
         Ok(Self { qkv, proj: Linear::new(width, width, vb.pp("proj"))?, heads })
     }
 
-    /// `x` [B, N, C] -> [B, N, C].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let qkv = self.qkv.forward(x)?; // [B, N, 3·C]
-        self.proj.forward(&ops::attention(&qkv, self.heads)?)
+    /// `x` + scale·`proj`(attention(`qkv`(`norm`(x)))). [B, N, C] -> [B, N, C]
+    pub(super) fn branch(&self, x: &Tensor, norm: &LayerNorm, branch: &Branch) -> Result<Tensor> {
+        let (qkv, proj) = (self.qkv.affine(), self.proj.affine());
+        let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
+        ops::attention_branch(x, &weights, self.heads, branch)
     }
 }

@@ -1,7 +1,7 @@
 //! The transformer block of ViT (arXiv:2010.11929): pre-norm attention and MLP, with stochastic depth.
 
 use super::{Attention, LayerNorm, Linear, Pass, drop_path};
-use crate::ops;
+use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -18,9 +18,10 @@ impl Mlp {
         Ok(Self { fc1, fc2: Linear::new(hidden, width, vb.pp("fc2"))? })
     }
 
-    /// `x` [.., C] -> [.., C].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&ops::gelu(&self.fc1.forward(x)?)?)
+    /// `x` + scale·`fc2`(gelu(`fc1`(`norm`(x)))). [B, N, C] -> [B, N, C]
+    fn branch(&self, x: &Tensor, norm: &LayerNorm, branch: &Branch) -> Result<Tensor> {
+        let (fc1, fc2) = (self.fc1.affine(), self.fc2.affine());
+        ops::mlp_branch(x, &MlpWeights { norm: norm.affine(), fc1, fc2 }, branch)
     }
 }
 
@@ -44,6 +45,8 @@ pub struct Block {
     norm2: LayerNorm,
     mlp: Mlp,
     drop_path: f64,
+    eps: f64,
+    precision: Precision,
 }
 
 impl Block {
@@ -55,14 +58,17 @@ impl Block {
             norm2: LayerNorm::new(width, norm_eps, vb.pp("norm2"))?,
             mlp: Mlp::new(width, hidden, vb.pp("mlp"))?,
             drop_path,
+            eps: norm_eps,
+            precision: Precision::of(vb.dtype())?,
         })
     }
 
     /// `x` [B, N, C] -> [B, N, C].
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.norm1.forward(x)?)?;
-        let x = (x + drop_path(&attended, self.drop_path, pass)?)?;
-        let mixed = self.mlp.forward(&self.norm2.forward(&x)?)?;
-        x + drop_path(&mixed, self.drop_path, pass)?
+        let batch = x.dim(0)?;
+        let mut scale = || drop_path(batch, self.drop_path, pass);
+        let branch = Branch { eps: self.eps, precision: self.precision, scale: None };
+        let x = self.attn.branch(x, &self.norm1, &Branch { scale: scale().as_deref(), ..branch })?;
+        self.mlp.branch(&x, &self.norm2, &Branch { scale: scale().as_deref(), ..branch })
     }
 }

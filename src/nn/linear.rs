@@ -1,6 +1,6 @@
 //! y = x·Wᵀ + b with the initialisation of MAE, or with a given one for heads.
 
-use crate::ops;
+use crate::ops::{self, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -9,6 +9,7 @@ use candle_nn::{Init, VarBuilder};
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    precision: Precision,
 }
 
 impl Linear {
@@ -27,12 +28,18 @@ impl Linear {
         Ok(Self {
             weight: vb.get_with_hints((output, input), "weight", init)?,
             bias: vb.get_with_hints(output, "bias", Init::Const(0.))?,
+            precision: Precision::of(vb.dtype())?,
         })
     }
 
     /// `x` [.., in] -> [.., out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, Some(&self.bias))
+        ops::linear(x, &self.weight, Some(&self.bias), self.precision)
+    }
+
+    /// Weight and bias.
+    pub(super) fn affine(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
     }
 }
 

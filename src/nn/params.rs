@@ -1,5 +1,6 @@
 //! [`Params`]: ordered, named, seeded trainable variables behind candle's `VarBuilder`.
 
+use crate::ops::Precision;
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
@@ -23,17 +24,23 @@ pub struct Parameter {
 pub struct Params {
     seed: u64,
     device: Device,
+    precision: Precision,
     list: Arc<Mutex<Vec<Parameter>>>,
 }
 
 impl Params {
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { seed, device: device.clone(), list: Arc::default() }
+        Self { seed, device: device.clone(), precision: Precision::F32, list: Arc::default() }
     }
 
-    /// The builder that creates parameters here, in f32.
+    /// The same parameters for layers that compute in `precision`.
+    pub fn computing_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The builder that creates parameters here, in f32. Its dtype is the one that layers compute in.
     pub fn builder(&self) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, self.device.clone())
+        VarBuilder::from_backend(Box::new(self.clone()), self.precision.dtype(), self.device.clone())
     }
 
     pub fn device(&self) -> &Device {
@@ -78,14 +85,14 @@ fn is_buffer(name: &str) -> bool {
 }
 
 impl SimpleBackend for Params {
-    fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+    fn get(&self, shape: Shape, name: &str, init: Init, _: DType, device: &Device) -> Result<Tensor> {
         if self.get(name).is_some() {
             candle_core::bail!("parameter `{name}` is created twice");
         }
         let values = draw(&init, &shape, &mut Rng::new(self.seed, name, &[]))?;
         let tensor = match values {
-            Some(values) => Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?,
-            None => Tensor::zeros(shape, dtype, device)?,
+            Some(values) => Tensor::from_vec(values, shape, device)?,
+            None => Tensor::zeros(shape, DType::F32, device)?,
         };
         let var = Var::from_tensor(&tensor)?;
         let tensor = var.as_tensor().clone();

@@ -1,7 +1,6 @@
 //! Mode and randomness of one forward pass travel together.
 
 use crate::rng::Rng;
-use candle_core::{Result, Tensor};
 use rand::Rng as _;
 
 /// One forward pass: training draws from a generator, evaluation draws nothing.
@@ -17,18 +16,11 @@ impl Pass<'_> {
     }
 }
 
-/// Stochastic depth (arXiv:1603.09382), per sample: in training, drops the residual branch `x`
-/// ([B, …]) with probability `rate` and scales survivors by 1/(1 − rate).
-pub fn drop_path(x: &Tensor, rate: f64, pass: &mut Pass) -> Result<Tensor> {
-    let Pass::Train { rng } = pass else { return Ok(x.clone()) };
-    if rate == 0. {
-        return Ok(x.clone());
-    }
+/// Stochastic depth (arXiv:1603.09382), per sample: in training, what multiplies a residual branch of each of `batch`
+/// samples: 0 with probability `rate`, 1/(1 − rate) otherwise. `None` where nothing is dropped.
+pub fn drop_path(batch: usize, rate: f64, pass: &mut Pass) -> Option<Vec<f32>> {
+    let Pass::Train { rng } = pass else { return None };
     let keep = 1. - rate;
-    let batch = x.dim(0)?;
-    let scale: Vec<f32> =
-        (0..batch).map(|_| if rng.random::<f64>() < keep { (1. / keep) as f32 } else { 0. }).collect();
-    let mut shape = vec![1; x.rank()];
-    shape[0] = batch;
-    x.broadcast_mul(&Tensor::from_vec(scale, shape, x.device())?.to_dtype(x.dtype())?)
+    let mut scale = || if rng.random::<f64>() < keep { (1. / keep) as f32 } else { 0. };
+    (rate > 0.).then(|| (0..batch).map(|_| scale()).collect())
 }

@@ -5,7 +5,7 @@
 //! [D, C, p, p]; unlike a convolution, it asks for no gradient of the image.
 
 use super::linear::xavier_uniform;
-use crate::ops;
+use crate::ops::{self, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -49,6 +49,7 @@ pub fn unpatchify(patches: &Tensor, patch: usize, grid: (usize, usize)) -> Resul
 pub struct PatchEmbed {
     weight: Tensor,
     bias: Tensor,
+    precision: Precision,
 }
 
 impl PatchEmbed {
@@ -61,13 +62,14 @@ impl PatchEmbed {
         Ok(Self {
             weight: vb.get_with_hints((width, channels, patch, patch), "weight", init)?,
             bias: vb.get_with_hints(width, "bias", Init::Uniform { lo: -bound, up: bound })?,
+            precision: Precision::of(vb.dtype())?,
         })
     }
 
     /// `patches` [B, N, p·p·C] of [`patchify`] -> tokens [B, N, D].
     pub fn forward(&self, patches: &Tensor) -> Result<Tensor> {
         let weight = self.weight.permute((0, 2, 3, 1))?.flatten_from(1)?; // [D, p·p·C]
-        ops::linear(patches, &weight, Some(&self.bias))
+        ops::linear(patches, &weight, Some(&self.bias), self.precision)
     }
 }
 

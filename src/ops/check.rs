@@ -1,6 +1,7 @@
 //! Checks that every operator passes. Each operator works in f64 through candle's own operators,
 //! which serve as the reference for its f32 kernels.
 
+use super::{Precision, tape::backward};
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
@@ -37,7 +38,7 @@ fn run(inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> (Vec<f64>,
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = f(&tensors).unwrap();
     let probe = random(out.dims(), 99).to_dtype(out.dtype()).unwrap();
-    let store = (&out * probe).unwrap().sum_all().unwrap().backward().unwrap();
+    let store = backward(&(&out * probe).unwrap().sum_all().unwrap()).unwrap();
     let gradient = |(i, v): (usize, &Var)| {
         let gradient = store.get(v).unwrap_or_else(|| panic!("input {i} gets no gradient"));
         assert_eq!(gradient.dims(), v.dims());
@@ -57,6 +58,12 @@ pub(super) fn composition(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Ten
         let worst = error(found, expected);
         assert!(worst < tolerance, "gradient of input {i} against the composition: {worst:e}");
     }
+}
+
+/// Output and gradients with operands in bf16 against f64. A rounding is 2⁻⁹ of its value; `products` follow one
+/// another on the longest way from an input to an output and back.
+pub(super) fn bf16(inputs: &[Tensor], products: usize, f: impl Fn(&[Tensor], Precision) -> Result<Tensor>) {
+    composition(inputs, |t| f(t, Precision::Bf16), 6e-3 * products as f64);
 }
 
 /// [`composition`], and the f32 gradients against finite differences of the f64 composition.

@@ -76,7 +76,7 @@ impl Kernel for Backward<'_> {
 /// P is a minimax fit of degree 8 to a relative 2.5e-8 over |x| ≤ 14. In f32 the absolute
 /// error is 2e-7; the relative one in the lower tail grows with x² from 4e-7 to 5e-6 at −10.
 #[inline(always)]
-fn normal(x: f32) -> (f32, f32) {
+pub(super) fn normal(x: f32) -> (f32, f32) {
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
     let bell = exp(-0.5 * x * x);
     let t = 1. / (1. + 0.26 * x.abs());

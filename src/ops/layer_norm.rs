@@ -99,12 +99,12 @@ fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1. / (variance + eps).sqrt())
 }
 
-struct Forward<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
-    eps: f32,
-    y: &'a mut [f32],
+pub(super) struct Forward<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+    pub eps: f32,
+    pub y: &'a mut [f32],
 }
 
 impl Kernel for Forward<'_> {
@@ -123,12 +123,12 @@ impl Kernel for Forward<'_> {
 }
 
 /// dx = scale·(g·w − mean(g·w) − x̂·mean(g·w·x̂)), x̂ = (x − mean)·scale.
-struct InputGradient<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    grad: &'a [f32],
-    eps: f32,
-    dx: &'a mut [f32],
+pub(super) struct InputGradient<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub grad: &'a [f32],
+    pub eps: f32,
+    pub dx: &'a mut [f32],
 }
 
 impl Kernel for InputGradient<'_> {
@@ -153,12 +153,12 @@ impl Kernel for InputGradient<'_> {
 }
 
 /// dw = Σ g·x̂, db = Σ g over rows.
-struct AffineGradient<'a> {
-    x: &'a [f32],
-    grad: &'a [f32],
-    eps: f32,
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
+pub(super) struct AffineGradient<'a> {
+    pub x: &'a [f32],
+    pub grad: &'a [f32],
+    pub eps: f32,
+    pub weight: &'a mut [f32],
+    pub bias: &'a mut [f32],
 }
 
 impl Kernel for AffineGradient<'_> {

@@ -1,52 +1,58 @@
 //! y = x·Wᵀ + b.
 //!
 //! candle's own composition copies transposes in the backward pass and gives constants gradients;
-//! here every product reads its operands where they lie, and an input that no variable leads to
+//! here every product packs its operands from where they lie, and an input that no variable leads to
 //! (the patches of an image) gets none.
 
-use super::gemm::{Matrix, MatrixMut, PARALLEL, product};
+use super::gemm::{Matrix, MatrixMut, Precision, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-/// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]` -> `[.., out]`.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if !fused(&[x, weight]) || bias.is_some_and(|bias| !fused(&[bias])) {
-        return composed(x, weight, bias);
+/// `x` [.., in], `weight` [out, in], `bias` `[out]` -> [.., out]. The product is computed in `precision`, whose results
+/// are f32 all the same.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
+    let (out, width) = weight.dims2()?;
+    if x.dims().last() != Some(&width) || bias.is_some_and(|bias| bias.dims() != [out]) {
+        let bias = bias.map(|bias| bias.shape());
+        bail!("linear: x {:?}, weight {:?}, bias {bias:?}", x.shape(), weight.shape());
     }
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Linear),
-        None => x.apply_op2(&weight, Linear),
+    let (all, op) = (bias.into_iter().chain([x, weight]), Linear { precision });
+    if fused(&all.collect::<Vec<_>>()) {
+        let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+        return match bias {
+            Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
+            None => x.apply_op2(&weight, op),
+        };
     }
-}
-
-/// The same of candle's operators, for other devices and types.
-fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
-    let width = shape.pop().unwrap_or(1);
-    shape.push(weight.dim(0)?);
-    let y = x.reshape(((), width))?.matmul(&weight.t()?)?;
-    let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    };
-    y.reshape(shape)
+    shape.pop();
+    let rows = shape.iter().product::<usize>();
+    shape.push(out);
+    let y = x.reshape((rows, width))?.matmul(&weight.t()?)?.reshape(shape)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
 }
 
-struct Linear;
+struct Linear {
+    precision: Precision,
+}
 
 impl Linear {
     fn forward(
+        &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
         let mut shape = x.1.dims().to_vec();
         let (out, width) = weight.1.shape().dims2()?;
-        if shape.pop() != Some(width) || bias.is_some_and(|(_, layout)| layout.dims() != [out]) {
-            let bias = bias.map(|(_, layout)| layout.shape());
-            bail!("linear: x {:?}, weight {:?}, bias {bias:?}", x.1.shape(), weight.1.shape());
-        }
+        shape.pop();
         let rows = shape.iter().product();
         shape.push(out);
         let (x, weight) = (argument(x.0, x.1)?, argument(weight.0, weight.1)?);
@@ -55,13 +61,19 @@ impl Linear {
             let bias = argument(storage, layout)?;
             for_rows(&mut y, out, |_, y| y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)));
         }
-        let (left, right) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width).t());
-        product(&mut MatrixMut::new(&mut y, rows, out, out), bias.is_some(), 1., left, right, PARALLEL);
+        let (left, right) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width));
+        let mut destination = MatrixMut::new(&mut y, rows, out, out);
+        product_of(self.precision, &mut destination, (bias.is_some(), 1.), &left, &right);
         Ok((CpuStorage::F32(y), shape.into()))
     }
 
     /// Gradients of x and weight, where a variable leads to them.
-    fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (out, width) = weight.dims2()?;
         let rows = x.elem_count() / width.max(1);
         let (x_guard, x_layout) = x.storage_and_layout();
@@ -76,10 +88,11 @@ impl Linear {
             }
             let mut gradient = vec![0f32; rows * width];
             let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
-            product(&mut destination, false, 1., left, right, PARALLEL);
-            Tensor::from_vec(gradient, like.shape(), like.device()).map(Some)
+            product_of(self.precision, &mut destination, (false, 1.), &left, &right);
+            Tensor::from_vec(gradient, like.shape(), like.device()).map(|gradient| deliver(like, gradient))
         };
-        Ok((made(x, rows, grad_matrix, weight_matrix)?, made(weight, out, grad_matrix.t(), x_matrix)?))
+        let x_gradient = made(x, rows, grad_matrix, weight_matrix.t())?;
+        Ok((x_gradient, made(weight, out, grad_matrix.t(), x_matrix.t())?))
     }
 }
 
@@ -95,7 +108,7 @@ impl CustomOp2 for Linear {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Self::forward((x, x_layout), (weight, weight_layout), None)
+        self.forward((x, x_layout), (weight, weight_layout), None)
     }
 
     fn bwd(
@@ -105,7 +118,7 @@ impl CustomOp2 for Linear {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Self::backward(x, weight, &grad.contiguous()?)
+        self.backward(x, weight, &grad.contiguous()?)
     }
 }
 
@@ -123,7 +136,7 @@ impl CustomOp3 for Linear {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Self::forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+        self.forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
     }
 
     fn bwd(
@@ -135,8 +148,9 @@ impl CustomOp3 for Linear {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let (x_grad, weight_grad) = Self::backward(x, weight, &grad)?;
-        Ok((x_grad, weight_grad, bias.track_op().then(|| column_sums(&grad, bias)).transpose()?))
+        let (x_grad, weight_grad) = self.backward(x, weight, &grad)?;
+        let bias_grad = bias.track_op().then(|| column_sums(&grad, bias)).transpose()?;
+        Ok((x_grad, weight_grad, bias_grad.and_then(|gradient| deliver(bias, gradient))))
     }
 }
 
@@ -156,7 +170,10 @@ fn column_sums(grad: &Tensor, bias: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::{backward, check};
+    use candle_core::{DType, Device, Var};
+
+    const F32: Precision = Precision::F32;
 
     #[test]
     fn values_and_gradients() {
@@ -164,11 +181,13 @@ mod tests {
             let shape = [lead, &[width]].concat();
             let inputs =
                 [check::random(&shape, 0), check::random(&[out, width], 1), check::random(&[out], 2)];
-            check::operator(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])), 2e-6);
-            check::operator(&inputs[..2], |t| linear(&t[0], &t[1], None), 2e-6);
+            check::operator(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), F32), 2e-6);
+            check::operator(&inputs[..2], |t| linear(&t[0], &t[1], None, F32), 2e-6);
+            check::bf16(&inputs, 2, |t, precision| linear(&t[0], &t[1], Some(&t[2]), precision));
         }
         let inputs = [check::random(&[6, 4], 0), check::random(&[6, 5], 1), check::random(&[2, 5], 2)];
-        let strided = |t: &[Tensor]| linear(&t[0].t()?, &t[1].t()?, Some(&t[2].narrow(0, 1, 1)?.squeeze(0)?));
+        let strided =
+            |t: &[Tensor]| linear(&t[0].t()?, &t[1].t()?, Some(&t[2].narrow(0, 1, 1)?.squeeze(0)?), F32);
         check::operator(&inputs, strided, 2e-6);
     }
 
@@ -176,20 +195,37 @@ mod tests {
     fn the_bits_do_not_depend_on_the_number_of_threads() {
         let inputs =
             [check::random(&[2, 197, 96], 0), check::random(&[384, 96], 1), check::random(&[384], 2)];
-        check::threads(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])));
+        for precision in [F32, Precision::Bf16] {
+            check::threads(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), precision));
+        }
+    }
+
+    #[test]
+    fn no_rows_give_no_values_and_zero_gradients() {
+        let [x, w, b] =
+            [(0, 3), (2, 3), (1, 2)].map(|shape| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap());
+        let (w, b) = (Var::from_tensor(&w).unwrap(), Var::from_tensor(&b.squeeze(0).unwrap()).unwrap());
+        let y = linear(&x, &w, Some(&b), F32).unwrap();
+        assert_eq!(y.dims(), [0, 2]);
+        let store = backward(&y.sum_all().unwrap()).unwrap();
+        for v in [&w, &b] {
+            let gradient = store.get(v).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(gradient.len() == v.elem_count() && gradient.iter().all(|&g| g == 0.));
+        }
     }
 
     #[test]
     fn a_constant_input_gets_no_gradient() {
         let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 4], 1)].map(|t| check::single(&t));
-        let w = candle_core::Var::from_tensor(&w).unwrap();
-        let store = linear(&x, &w, None).unwrap().sum_all().unwrap().backward().unwrap();
+        let w = Var::from_tensor(&w).unwrap();
+        let store = backward(&linear(&x, &w, None, F32).unwrap().sum_all().unwrap()).unwrap();
         assert!(store.get(&x).is_none() && store.get(&w).is_some());
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
         let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 5], 1)].map(|t| check::single(&t));
-        assert!(linear(&x, &w, None).unwrap_err().to_string().contains("linear: x [3, 4]"));
+        let error = linear(&x, &w, None, F32).unwrap_err().to_string();
+        assert!(error.contains("linear: x [3, 4]"), "{error}");
     }
 }

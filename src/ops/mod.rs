@@ -6,6 +6,7 @@
 //! any number of threads.
 
 mod attention;
+mod branch;
 #[cfg(test)]
 mod check;
 mod gelu;
@@ -16,11 +17,14 @@ mod mse;
 mod simd;
 mod softmax_ce;
 mod storage;
+mod tape;
 
-pub use attention::attention;
+pub use attention::{AttentionBias, attention};
+pub use branch::{AttentionWeights, Branch, MlpWeights, attention_branch, mlp_branch};
 pub use gelu::gelu;
 pub use gemm::Precision;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use mse::patch_mse;
 pub use softmax_ce::softmax_cross_entropy;
+pub use tape::{backward, no_grad};

@@ -1,7 +1,6 @@
 //! What the panels of a matrix product hold, and how f32 values become it.
 
 use crate::ops::simd::{Kernel, vectorized};
-use half::bf16;
 
 /// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +12,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The precision for parameters whose builder has this dtype.
+    /// The precision of layers whose builder has this dtype; their parameters are f32 in any case.
     ///
     /// # Errors
     /// A dtype other than f32, bf16 and f64 (which the reference compositions compute in).
@@ -23,6 +22,14 @@ impl Precision {
             DType::F32 | DType::F64 => Ok(Self::F32),
             DType::BF16 => Ok(Self::Bf16),
             other => candle_core::bail!("cannot compute in {other:?}; f32 and bf16 are possible"),
+        }
+    }
+
+    /// The dtype of a builder of layers that compute in this precision.
+    pub fn dtype(self) -> candle_core::DType {
+        match self {
+            Self::F32 => candle_core::DType::F32,
+            Self::Bf16 => candle_core::DType::BF16,
         }
     }
 }
@@ -89,23 +96,6 @@ pub(in crate::ops) fn rounded(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { nearest }
 }
 
-/// `values` rounded to bf16.
-pub(in crate::ops) struct ToBf16<'a> {
-    pub values: &'a [f32],
-    pub rounded: &'a mut [bf16],
-}
-
-impl Kernel for ToBf16<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (to, &x) in self.rounded.iter_mut().zip(self.values) {
-            *to = bf16::from_bits(rounded(x) as u16);
-        }
-    }
-}
-
 struct Round<'a> {
     values: &'a mut [f32],
 }
@@ -153,6 +143,7 @@ impl Kernel for Pair<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
 
     #[test]
     fn rounding_is_that_of_the_half_crate() {

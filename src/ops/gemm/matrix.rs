@@ -1,22 +1,33 @@
 //! Strided matrices over slices, to read and to write.
 
-use super::{Operand, rounded};
+use super::{Operand, Precision, rounded};
 use crate::ops::simd::{Kernel, vectorized};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 /// A value of a matrix to read.
-pub(in crate::ops) trait Element: Copy + Send + Sync {
+pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
+    /// In which products of such values are computed.
+    const PRECISION: Precision;
     fn wide(self) -> f32;
+    /// The nearest value.
+    fn of(x: f32) -> Self;
     /// The bits as bf16; `None` when that would round.
     fn narrow(self) -> Option<u32>;
 }
 
 impl Element for f32 {
+    const PRECISION: Precision = Precision::F32;
+
     #[inline(always)]
     fn wide(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
     }
 
     #[inline(always)]
@@ -26,9 +37,16 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    const PRECISION: Precision = Precision::Bf16;
+
     #[inline(always)]
     fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        Self::from_bits(rounded(x) as u16)
     }
 
     #[inline(always)]
@@ -52,10 +70,6 @@ impl<'a, T: Element> Matrix<'a, T> {
     pub(in crate::ops) fn new(values: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
         Self { values, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    pub(in crate::ops) fn row_count(&self) -> usize {
-        self.rows
     }
 
     /// `count` rows from `start`.
@@ -265,21 +279,34 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Values of which several threads write disjoint matrices.
-pub(in crate::ops) struct Shared<'a> {
-    first: *mut f32,
+/// Values of which several threads write disjoint parts.
+pub(in crate::ops) struct Shared<'a, T = f32> {
+    first: *mut T,
     length: usize,
-    values: PhantomData<&'a mut [f32]>,
+    values: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer is only reached through `matrix`, whose callers keep threads apart.
-unsafe impl Sync for Shared<'_> {}
+// SAFETY: the pointer is only reached through functions whose callers keep threads apart.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(in crate::ops) fn new(values: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(in crate::ops) fn new(values: &'a mut [T]) -> Self {
         Self { first: values.as_mut_ptr(), length: values.len(), values: PhantomData }
     }
 
+    /// `count` values from `start`.
+    ///
+    /// # Safety
+    /// No two parts that share a value may be alive at once.
+    #[allow(clippy::mut_from_ref)]
+    pub(in crate::ops) unsafe fn part(&self, start: usize, count: usize) -> &mut [T] {
+        assert!(start <= self.length && count <= self.length - start, "a part exceeds its values");
+        // SAFETY: it lies within the values, and the caller vouches that nothing else uses it.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(start), count) }
+    }
+}
+
+impl<'a> Shared<'a> {
     /// The values of a matrix, and those between its rows, which are not to be touched.
     pub(super) fn of(matrix: &'a mut MatrixMut) -> Self {
         let length = match matrix.rows {
@@ -293,7 +320,7 @@ impl<'a> Shared<'a> {
     ///
     /// # Safety
     /// No two matrices that share a value may be alive at once.
-    pub(in crate::ops) unsafe fn matrix(
+    pub(super) unsafe fn matrix(
         &self,
         start: usize,
         rows: usize,

@@ -113,6 +113,11 @@ impl Panels {
         }
     }
 
+    /// Lanes of the operand.
+    pub(in crate::ops) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     fn reset(&mut self, operand: &impl Operand) {
         (self.lanes, self.depth) = (operand.lanes(), operand.depth());
         let padded = self.lanes.next_multiple_of(self.side.width(self.kernel));

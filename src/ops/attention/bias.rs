@@ -1,0 +1,128 @@
+//! What is added to the scores of attention: relative positions.
+
+use candle_core::{Result, Tensor, bail};
+
+/// Added to q·kᵀ/√d before the softmax.
+#[derive(Clone, Debug)]
+pub enum AttentionBias {
+    /// One value for each head and pair of tokens, the same for all samples. [heads, N, N]; BEiT (arXiv:2106.08254)
+    /// gathers it from its table of relative positions.
+    Table(Tensor),
+    /// A value for each query and row of keys plus one for each query and column of keys, where the N = h·w keys
+    /// are a grid: the decomposed relative positions of ViTDet (arXiv:2203.16527, after arXiv:2112.01526).
+    Decomposed {
+        /// [B, heads, N, h]
+        rows: Tensor,
+        /// [B, heads, N, w]
+        columns: Tensor,
+    },
+}
+
+impl AttentionBias {
+    pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
+        match self {
+            Self::Table(table) => (table, None),
+            Self::Decomposed { rows, columns } => (rows, Some(columns)),
+        }
+    }
+
+    pub(super) fn check(&self, b: usize, heads: usize, n: usize) -> Result<()> {
+        match self {
+            Self::Table(table) if table.dims() != [heads, n, n] => {
+                bail!(
+                    "attention: bias {:?}, expected {:?} (heads, tokens, tokens)",
+                    table.dims(),
+                    [heads, n, n]
+                )
+            }
+            Self::Decomposed { rows, columns } => {
+                let ((.., h), (.., w)) = (rows.dims4()?, columns.dims4()?);
+                let fits = |tensor: &Tensor, last| tensor.dims() == [b, heads, n, last];
+                if !fits(rows, h) || !fits(columns, w) || h * w != n {
+                    bail!(
+                        "attention: bias of rows {:?} and of columns {:?} for {b} samples, {heads} heads, {n} tokens",
+                        rows.dims(),
+                        columns.dims()
+                    );
+                }
+                Ok(())
+            }
+            Self::Table(_) => Ok(()),
+        }
+    }
+
+    /// One value for each pair of tokens. [heads, N, N] or [B, heads, N, N]
+    pub(super) fn whole(&self) -> Result<Tensor> {
+        match self {
+            Self::Table(table) => Ok(table.clone()),
+            Self::Decomposed { rows, columns } => {
+                let sum = rows.unsqueeze(4)?.broadcast_add(&columns.unsqueeze(3)?)?; // [B, heads, N, h, w]
+                sum.flatten_from(3)
+            }
+        }
+    }
+}
+
+/// The values of a bias.
+#[derive(Clone, Copy)]
+pub(in crate::ops) enum Offsets<'a> {
+    None,
+    Table(&'a [f32]),
+    Decomposed { rows: &'a [f32], columns: &'a [f32], grid: (usize, usize) },
+}
+
+impl Offsets<'_> {
+    /// Adds the bias of `head` (counted over all samples where those differ) to scores of queries from `start` on,
+    /// whose rows are `stride` apart.
+    pub(super) fn add(&self, scores: &mut [f32], stride: usize, n: usize, head: usize, start: usize) {
+        match *self {
+            Self::None => {}
+            Self::Table(table) => {
+                for (i, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                    let bias = &table[(head * n + start + i) * n..][..n];
+                    scores.iter_mut().zip(bias).for_each(|(score, &bias)| *score += bias);
+                }
+            }
+            Self::Decomposed { rows, columns, grid: (h, w) } => {
+                for (i, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                    let query = head * n + start + i;
+                    let columns = &columns[query * w..][..w];
+                    for (scores, &row) in scores.chunks_exact_mut(w).zip(&rows[query * h..][..h]) {
+                        scores.iter_mut().zip(columns).for_each(|(score, &column)| *score += row + column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what the gradient `ds` of the scores means for the bias of one head: `first` [N, N] of a table, or
+    /// `first` [N, h] and `second` [N, w].
+    pub(super) fn collect(
+        &self,
+        ds: &[f32],
+        stride: usize,
+        n: usize,
+        start: usize,
+        first: &mut [f32],
+        second: &mut [f32],
+    ) {
+        match *self {
+            Self::None => {}
+            Self::Table(_) => {
+                for (ds, sums) in ds.chunks_exact(stride).zip(first[start * n..].chunks_exact_mut(n)) {
+                    sums.iter_mut().zip(ds).for_each(|(sum, &ds)| *sum += ds);
+                }
+            }
+            Self::Decomposed { grid: (h, w), .. } => {
+                let rows = first[start * h..].chunks_exact_mut(h);
+                let columns = second[start * w..].chunks_exact_mut(w);
+                for (ds, (rows, columns)) in ds.chunks_exact(stride).zip(rows.zip(columns)) {
+                    for (ds, row) in ds.chunks_exact(w).zip(rows) {
+                        *row += ds.iter().sum::<f32>();
+                        columns.iter_mut().zip(ds).for_each(|(sum, &ds)| *sum += ds);
+                    }
+                }
+            }
+        }
+    }
+}

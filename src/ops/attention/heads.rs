@@ -1,0 +1,293 @@
+//! The heads of self-attention: one task each, forward and backward.
+
+use super::Offsets;
+use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side};
+use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
+use rayon::prelude::*;
+
+/// Scores a tile holds at most: half of a usual level-2 cache.
+const TILE: usize = 1 << 17;
+
+/// Where the heads lie in `qkv` [B, N, 3·C] and in the output [B, N, C].
+pub(in crate::ops) struct Heads<'a, T> {
+    qkv: &'a [T],
+    n: usize,
+    c: usize,
+    d: usize,
+    count: usize,
+    scale: f32,
+    precision: Precision,
+    offsets: Offsets<'a>,
+}
+
+/// One head of one sample.
+#[derive(Clone, Copy)]
+struct Head {
+    sample: usize,
+    head: usize,
+}
+
+impl<'a, T: Element> Heads<'a, T> {
+    pub(in crate::ops) fn new(
+        qkv: &'a [T],
+        n: usize,
+        c: usize,
+        count: usize,
+        precision: Precision,
+        offsets: Offsets<'a>,
+    ) -> Self {
+        let d = c / count;
+        Self { qkv, n, c, d, count, scale: (d as f64).powf(-0.5) as f32, precision, offsets }
+    }
+
+    /// Writes the output of `b` samples to `out` [B, N, C].
+    pub(in crate::ops) fn forward(&self, b: usize, out: &Shared<T>) {
+        self.each(b, |head, task| {
+            let [q, k, v] = self.qkv(head);
+            task.keys.refill(&k, &mut task.scratch);
+            task.values.refill(&v.t(), &mut task.scratch);
+            for (start, rows) in self.tiles() {
+                self.probabilities(task, head, q, start, rows);
+                let p = Matrix::new(&task.p, rows, self.n, self.stride());
+                task.o.resize(rows * self.d, 0.);
+                let mut o = MatrixMut::new(&mut task.o, rows, self.d, self.d);
+                task.values.multiply(&p, 0..rows, &mut o, (false, 1.), &mut task.scratch);
+                // SAFETY: every head writes its own columns.
+                unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
+            }
+        });
+    }
+
+    /// Writes the gradient of `qkv` of `b` samples to `gradient` [B, N, 3·C], from that of the output, `grads`
+    /// [B, N, C]. Returns the gradients of the parts of a bias when they are wanted.
+    pub(in crate::ops) fn backward(
+        &self,
+        b: usize,
+        grads: &[T],
+        gradient: &Shared<T>,
+        of_bias: bool,
+    ) -> [Vec<f32>; 2] {
+        let (n, count) = (self.n, self.count);
+        let [first, second] = match self.offsets {
+            _ if !of_bias => [0, 0],
+            Offsets::None => [0, 0],
+            Offsets::Table(_) => [n * n, 0],
+            Offsets::Decomposed { grid: (h, w), .. } => [n * h, n * w],
+        };
+        let shared = matches!(self.offsets, Offsets::Table(_)) && of_bias;
+        let parts = if shared { count } else { b * count };
+        let mut sums = [vec![0f32; parts * first], vec![0f32; parts * second]];
+        let [firsts, seconds] = &mut sums;
+        let (firsts, seconds) = (Shared::new(firsts), Shared::new(seconds));
+        let run = |head: Head, task: &mut Task| {
+            let part = if shared { head.head } else { head.sample * count + head.head };
+            // SAFETY: a part belongs to one head, or to the heads of one task, which come one after another.
+            let (first, second) =
+                unsafe { (firsts.part(part * first, first), seconds.part(part * second, second)) };
+            self.head_gradient(task, head, grads, gradient, of_bias.then_some((first, second)));
+        };
+        if shared {
+            // The samples add to one table: a head takes them in order.
+            (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each_init(
+                || Task::new(self.precision),
+                |task, head| (0..b).for_each(|sample| run(Head { sample, head }, task)),
+            );
+        } else {
+            self.each(b, run);
+        }
+        sums
+    }
+
+    fn head_gradient(
+        &self,
+        task: &mut Task,
+        head: Head,
+        grads: &[T],
+        gradient: &Shared<T>,
+        mut of_bias: Option<(&mut [f32], &mut [f32])>,
+    ) {
+        let (n, d, stride) = (self.n, self.d, self.stride());
+        let [q, k, v] = self.qkv(head);
+        task.keys.refill(&k, &mut task.scratch);
+        task.values.refill(&v, &mut task.scratch);
+        task.keys_across.refill(&k.t(), &mut task.scratch);
+        task.dk.resize(n * d, 0.);
+        task.dv.resize(n * d, 0.);
+        for (start, rows) in self.tiles() {
+            let q_tile = q.rows(start, rows);
+            let do_ = Matrix::new(&grads[self.output_start(head, start)..], rows, d, self.c);
+            self.probabilities(task, head, q, start, rows);
+            task.ds.resize(rows * stride, 0.);
+            let mut dp = MatrixMut::new(&mut task.ds, rows, n, stride);
+            task.values.multiply(&do_, 0..rows, &mut dp, (false, 1.), &mut task.scratch);
+            vectorized(SoftmaxGradient { p: &task.p, ds: &mut task.ds, n, stride });
+            if let Some((first, second)) = &mut of_bias {
+                self.offsets.collect(&task.ds, stride, n, start, first, second);
+            }
+            let (p, ds) = (Matrix::new(&task.p, rows, n, stride), Matrix::new(&task.ds, rows, n, stride));
+            task.o.resize(rows * d, 0.);
+            let mut dq = MatrixMut::new(&mut task.o, rows, d, d);
+            task.keys_across.multiply(&ds, 0..rows, &mut dq, (false, self.scale), &mut task.scratch);
+            // SAFETY: every head writes its own columns.
+            unsafe { self.store(&task.o, gradient, self.input_start(head, 0, start), 3 * self.c) };
+            let more = start > 0;
+            task.rows_across.refill(&q_tile.t(), &mut task.scratch);
+            let mut dk = MatrixMut::new(&mut task.dk, n, d, d);
+            task.rows_across.multiply(&ds.t(), 0..n, &mut dk, (more, self.scale), &mut task.scratch);
+            task.rows_across.refill(&do_.t(), &mut task.scratch);
+            let mut dv = MatrixMut::new(&mut task.dv, n, d, d);
+            task.rows_across.multiply(&p.t(), 0..n, &mut dv, (more, 1.), &mut task.scratch);
+        }
+        // SAFETY: every head writes its own columns of each part.
+        unsafe {
+            self.store(&task.dk, gradient, self.input_start(head, 1, 0), 3 * self.c);
+            self.store(&task.dv, gradient, self.input_start(head, 2, 0), 3 * self.c);
+        }
+    }
+
+    /// Fills `task.p` with softmax(q·kᵀ/√d + bias) [rows, N] of queries from `start` on; `task.keys` holds the keys.
+    fn probabilities(&self, task: &mut Task, head: Head, q: Matrix<T>, start: usize, rows: usize) {
+        let (n, stride) = (self.n, self.stride());
+        task.p.resize(rows * stride, 0.);
+        let mut scores = MatrixMut::new(&mut task.p, rows, n, stride);
+        task.keys.multiply(&q, start..start + rows, &mut scores, (false, self.scale), &mut task.scratch);
+        let bias_of = match self.offsets {
+            Offsets::Table(_) => head.head,
+            _ => head.sample * self.count + head.head,
+        };
+        self.offsets.add(&mut task.p, stride, n, bias_of, start);
+        vectorized(Softmax { scores: &mut task.p, n, stride });
+    }
+
+    /// Runs `run` on every head of `b` samples, in parallel.
+    fn each(&self, b: usize, run: impl Fn(Head, &mut Task) + Sync) {
+        if self.n * self.d == 0 {
+            return;
+        }
+        (0..b * self.count).into_par_iter().for_each_init(
+            || Task::new(self.precision),
+            |task, i| run(Head { sample: i / self.count, head: i % self.count }, task),
+        );
+    }
+
+    /// Start of `part` (0: q, 1: k, 2: v) of a head at a token.
+    fn input_start(&self, head: Head, part: usize, token: usize) -> usize {
+        (head.sample * self.n + token) * 3 * self.c + part * self.c + head.head * self.d
+    }
+
+    fn output_start(&self, head: Head, token: usize) -> usize {
+        (head.sample * self.n + token) * self.c + head.head * self.d
+    }
+
+    /// Queries, keys and values of a head, each [N, d].
+    fn qkv(&self, head: Head) -> [Matrix<'a, T>; 3] {
+        let part =
+            |part| Matrix::new(&self.qkv[self.input_start(head, part, 0)..], self.n, self.d, 3 * self.c);
+        [part(0), part(1), part(2)]
+    }
+
+    /// Writes `rows` [.., d] to rows `step` apart, the first at `start`.
+    ///
+    /// # Safety
+    /// No one else reads or writes these places.
+    unsafe fn store(&self, rows: &[f32], to: &Shared<T>, start: usize, step: usize) {
+        for (i, row) in rows.chunks_exact(self.d).enumerate() {
+            // SAFETY: passed on to the caller.
+            let places = unsafe { to.part(start + i * step, self.d) };
+            places.iter_mut().zip(row).for_each(|(to, &x)| *to = T::of(x));
+        }
+    }
+
+    /// (first query, queries) of each tile.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
+        let (n, rows) = (self.n, (TILE / self.stride()).max(LANES));
+        (0..n).step_by(rows).map(move |start| (start, rows.min(n - start)))
+    }
+
+    /// Values from one row of scores to the next: whole vectors.
+    fn stride(&self) -> usize {
+        self.n.next_multiple_of(LANES)
+    }
+}
+
+/// Memory of a thread.
+struct Task {
+    scratch: Scratch,
+    keys: Panels,
+    values: Panels,
+    keys_across: Panels,
+    rows_across: Panels,
+    p: Vec<f32>,
+    ds: Vec<f32>,
+    o: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+impl Task {
+    fn new(precision: Precision) -> Self {
+        let panels = || Panels::empty(Side::Right, precision);
+        Self {
+            scratch: Scratch::default(),
+            keys: panels(),
+            values: panels(),
+            keys_across: panels(),
+            rows_across: panels(),
+            p: vec![],
+            ds: vec![],
+            o: vec![],
+            dk: vec![],
+            dv: vec![],
+        }
+    }
+}
+
+/// Softmax of rows of `n` values in place.
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    n: usize,
+    stride: usize,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for row in self.scores.chunks_exact_mut(self.stride) {
+            // The rest of the last vector adds less than half a unit in the last place to the sum.
+            row[self.n..].fill(f32::NEG_INFINITY);
+            let largest = max(row);
+            for x in row.iter_mut() {
+                *x = exp(*x - largest);
+            }
+            let scale = 1. / sum(row, |x| x);
+            for x in row.iter_mut() {
+                *x *= scale;
+            }
+        }
+    }
+}
+
+/// p·(dp − Σ p·dp) by rows; `ds` holds dp before.
+struct SoftmaxGradient<'a> {
+    p: &'a [f32],
+    ds: &'a mut [f32],
+    n: usize,
+    stride: usize,
+}
+
+impl Kernel for SoftmaxGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (ds, p) in self.ds.chunks_exact_mut(self.stride).zip(self.p.chunks_exact(self.stride)) {
+            ds[self.n..].fill(0.);
+            let average = sum2(p, ds, |p, dp| p * dp);
+            for (ds, &p) in ds.iter_mut().zip(p) {
+                *ds = p * (*ds - average);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the operators need around a backward pass: gradients of variables past candle's walk, and passes without any.
+//!
+//! candle adds every gradient to a tensor of zeros: three passes over memory for each weight of a model. Within
+//! [`backward`], operators of this crate hand the gradient of a variable over as it is. That also lets an operator
+//! have more inputs than candle's three: it keeps its weights itself.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, bail};
+use std::cell::{Cell, RefCell};
+
+/// A variable and a part of its gradient.
+type Delivery = (Tensor, Tensor);
+
+thread_local! {
+    static DELIVERIES: RefCell<Option<Vec<Delivery>>> = const { RefCell::new(None) };
+    static RECORDS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// The gradients of a scalar `loss`: `loss.backward()`, with less work for the variables that the operators of this
+/// crate lead to. Runs once for a graph, because operators give up what they have kept.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    let outer = DELIVERIES.replace(Some(vec![]));
+    let store = loss.backward();
+    let deliveries = DELIVERIES.replace(outer).unwrap_or_default();
+    let mut store = store?;
+    for (variable, gradient) in deliveries {
+        let sum = match store.remove(&variable) {
+            Some(before) => (before + gradient)?,
+            None => gradient,
+        };
+        store.insert(&variable, sum);
+    }
+    Ok(store)
+}
+
+/// Runs `forward` without keeping anything for a backward pass: the results of this crate's operators are constants.
+pub fn no_grad<T>(forward: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDS.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDS.replace(false));
+    forward()
+}
+
+/// Whether an operator with these inputs takes part in a backward pass.
+pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    RECORDS.get() && inputs.into_iter().any(Tensor::track_op)
+}
+
+/// Hands over the gradient of an input that candle knows: nothing remains to return when the input is a variable and
+/// [`backward`] is running.
+pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
+    let direct = |deliveries: &mut Option<Vec<Delivery>>| match deliveries {
+        Some(deliveries) if input.is_variable() => {
+            deliveries.push((input.clone(), gradient));
+            None
+        }
+        _ => Some(gradient),
+    };
+    DELIVERIES.with_borrow_mut(direct)
+}
+
+/// Hands over the gradient of a variable that an operator keeps itself; a constant needs none.
+///
+/// # Errors
+/// Outside of [`backward`]: the gradient would be lost.
+pub(super) fn deliver_kept(input: &Tensor, gradient: Tensor) -> Result<()> {
+    if input.track_op() && deliver(input, gradient).is_some() {
+        bail!("this graph holds operators that keep their weights: call bench::ops::backward(&loss)");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::linear;
+    use candle_core::{Device, Var};
+
+    fn var(values: &[f32]) -> Var {
+        Var::from_slice(values, (1, values.len()), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn gradients_equal_those_of_candle_also_where_a_variable_is_used_twice() {
+        let (x, w) = (var(&[1., 2.]), var(&[3., 4.]));
+        let loss = || {
+            let y = linear(&x, &w, None, Default::default()).unwrap();
+            let twice = linear(&(w.as_tensor() * 2.).unwrap(), &w, None, Default::default()).unwrap();
+            (y + twice).unwrap().sum_all().unwrap()
+        };
+        let (found, expected) = (backward(&loss()).unwrap(), loss().backward().unwrap());
+        for v in [&x, &w] {
+            let values = |store: &GradStore| store.get(v).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(values(&found), values(&expected));
+        }
+    }
+
+    #[test]
+    fn nothing_is_recorded_without_gradients_and_the_state_comes_back() {
+        let w = var(&[1.]);
+        assert!(!no_grad(|| no_grad(|| ()) == () && records([w.as_tensor()])));
+        assert!(records([w.as_tensor()]));
+    }
+}
