@@ -1,0 +1,131 @@
+//! Milliseconds of training steps, forward passes and operators at the sizes of the paper: our side of
+//! `scripts/compare_pytorch`, with the models, the optimiser and the loader that runs use.
+//!
+//! `cargo bench --bench step` measures every case; `-- --case NAME --json` one of them, as a line of JSON for the
+//! script. The number of threads is that of rayon: `RAYON_NUM_THREADS`.
+
+mod images;
+mod models;
+mod operators;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Steps before the first that counts: they fill the allocator and the optimiser's state.
+const WARMUP: usize = 2;
+
+/// One thing to measure, again and again.
+pub struct Case {
+    /// That one step works on.
+    pub images: usize,
+    /// Of the model, and how many of them learn.
+    pub parameters: usize,
+    pub trainable: usize,
+    pub step: Box<dyn FnMut() -> Result<()>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+}
+
+#[derive(Parser)]
+struct Args {
+    /// What to measure: all when absent
+    #[arg(long = "case", value_parser = CASES.map(|(name, _)| name))]
+    cases: Vec<String>,
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Measure at least so many steps
+    #[arg(long, default_value_t = 3)]
+    steps: usize,
+    /// Measure at least so many seconds
+    #[arg(long, default_value_t = 3.)]
+    seconds: f64,
+    /// Folder of JPEG files for the case `loader`
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// A line of JSON for each case
+    #[arg(long)]
+    json: bool,
+    /// The cases with their types of number, as JSON
+    #[arg(long)]
+    list: bool,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Builds a case.
+type Build = fn(&Args) -> Result<Case>;
+
+const CASES: [(&str, Build); 7] = [
+    ("mae_vit_s16", |_| models::mae("vit_s16")),
+    ("mae_vit_b16", |_| models::mae("vit_b16")),
+    ("finetune_vit_b16", |_| models::finetune("vit_b16")),
+    ("linear_probe_forward", |_| models::linear_probe_forward("vit_b16")),
+    ("eval_vit_b16", |_| models::eval("vit_b16")),
+    ("attention", |_| operators::attention()),
+    ("loader", |args| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
+];
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if args.list {
+        let dtypes: Vec<String> = Dtype::value_variants().iter().map(Dtype::name).collect();
+        let cases: BTreeMap<&str, _> = CASES.iter().map(|(name, _)| (*name, &dtypes)).collect();
+        println!("{}", serde_json::json!({ "cases": cases }));
+        return Ok(());
+    }
+    let wanted = |name: &str| match args.cases.is_empty() {
+        true => name != "loader" || args.images.is_some(),
+        false => args.cases.iter().any(|case| case == name),
+    };
+    for (name, build) in CASES.iter().filter(|(name, _)| wanted(name)) {
+        let mut case = build(&args)?;
+        let ms = measure(&mut case, args.steps, args.seconds)?;
+        report(name, &case, ms, &args);
+    }
+    Ok(())
+}
+
+impl Dtype {
+    /// As on the command line.
+    fn name(&self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
+    }
+}
+
+/// Milliseconds of each step.
+fn measure(case: &mut Case, steps: usize, seconds: f64) -> Result<Vec<f64>> {
+    for _ in 0..WARMUP {
+        (case.step)()?;
+    }
+    let (began, mut ms) = (Instant::now(), vec![]);
+    while ms.len() < steps || began.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        (case.step)()?;
+        ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(ms)
+}
+
+fn report(name: &str, case: &Case, mut ms: Vec<f64>, args: &Args) {
+    let Case { images, parameters, trainable, .. } = *case;
+    if args.json {
+        let (threads, dtype) = (rayon::current_num_threads(), args.dtype.name());
+        let line = serde_json::json!({
+            "case": name, "variant": dtype, "threads": threads, "images": images,
+            "parameters": parameters, "trainable": trainable, "ms": ms,
+        });
+        println!("{line}");
+        return;
+    }
+    ms.sort_by(f64::total_cmp);
+    let (median, least) = (ms[ms.len() / 2], ms[0]);
+    let rate = images as f64 / median * 1e3;
+    println!("{name:<22}{median:>10.1} ms{least:>10.1} at least{rate:>9.1} img/s, {parameters} parameters");
+}

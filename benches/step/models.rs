@@ -1,0 +1,158 @@
+//! Whole steps of models of `configs/models` under recipes of `configs/`, on one batch of random images: what
+//! `bench::engine` does with a batch, without loader, log and checkpoints.
+
+use super::Case;
+use anyhow::{Context, Result, ensure};
+use bench::config::{Choice, Library, ModelConfig, Pretrain, Recipe, Stage, parse_table};
+use bench::data::{Batch, DatasetInfo, Frame, SampleId};
+use bench::kinds::classification::{ClassTarget, Classification, ClassificationHead, Options, Training};
+use bench::models::{self, Backbone, BackboneSpec, VitOptions};
+use bench::nn::{Losses, Params, Pass};
+use bench::optim::{self, Gradients, slots};
+use bench::pretrain::{MaskedAutoencoder, Objective};
+use bench::rng::Rng;
+use bench::task::{Head, Task};
+use candle_core::{Device, Tensor};
+use rand_distr::{Distribution, StandardNormal};
+
+const SEED: u64 = 0;
+/// Images of a training step and of a forward pass.
+const TRAIN: usize = 8;
+const FORWARD: usize = 16;
+const CLASSES: usize = 1000;
+
+/// A step of pre-training: mask ratio 0.75, normalised pixels.
+pub fn mae(name: &str) -> Result<Case> {
+    let (model, recipe) = configuration(Stage::Pretrain, "mae_800", name)?;
+    let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
+    let params = Params::new(SEED, &Device::Cpu);
+    let objective = MaskedAutoencoder::new(&model, mae, params.builder())?;
+    params.set_trainable(MaskedAutoencoder::learns);
+    training(&model, &recipe, &params, objective, batch(TRAIN, &model, |_| ())?)
+}
+
+/// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
+pub fn finetune(name: &str) -> Result<Case> {
+    let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
+    let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
+    let (params, objective) = classifier(&model, &recipe, options)?;
+    training(&model, &recipe, &params, objective, labelled(TRAIN, &model)?)
+}
+
+/// The loss of a linear probe on frozen features, without the step of its one layer.
+pub fn linear_probe_forward(name: &str) -> Result<Case> {
+    let (model, recipe) = configuration(Stage::Transfer, "linear", name)?;
+    let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
+    let (params, objective) = classifier(&model, &recipe, options)?;
+    params.set_trainable(|name| name.starts_with("head."));
+    let batch = labelled(FORWARD, &model)?;
+    let mut rng = Rng::new(SEED, "pass", &[]);
+    forward(&params, FORWARD, move || {
+        let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
+        ensure!(loss.to_scalar::<f32>()?.is_finite(), "the loss is not finite");
+        Ok(())
+    })
+}
+
+/// The predictions of a fine-tuned model.
+pub fn eval(name: &str) -> Result<Case> {
+    let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
+    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default())?;
+    let batch = labelled(FORWARD, &model)?;
+    forward(&params, FORWARD, move || {
+        let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
+        let predictions = head.predict(&features, &batch.frames)?;
+        ensure!(predictions.iter().flatten().all(|score| score.is_finite()), "a score is not finite");
+        Ok(())
+    })
+}
+
+fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
+    let library = Library::default();
+    let choice = Choice { library: &library, overrides: &[] };
+    Ok((choice.model(model, None)?, choice.recipe(stage, recipe, model)?))
+}
+
+/// A backbone with a head for [`CLASSES`] classes.
+struct Classifier {
+    backbone: Box<dyn Backbone>,
+    head: ClassificationHead,
+}
+
+impl Objective for Classifier {
+    type Target = ClassTarget;
+
+    fn losses(&self, batch: &Batch<ClassTarget>, pass: &mut Pass) -> candle_core::Result<Losses> {
+        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
+        self.head.loss(&features, batch, pass)
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.backbone.layer_of(parameter)
+    }
+}
+
+fn classifier(model: &ModelConfig, recipe: &Recipe, options: VitOptions) -> Result<(Params, Classifier)> {
+    let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
+    let training: Training = parse_table(settings.head.clone(), "[transfer.head]")?;
+    let classes = (0..CLASSES).map(|class| class.to_string()).collect();
+    let data = DatasetInfo { name: "random".into(), version: "1".into(), classes };
+    let task = Classification::new(Options::default(), training, &data)?;
+    let params = Params::new(SEED, &Device::Cpu);
+    let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
+    let head = task.head(&spec, params.builder())?;
+    let backbone = models::build(model, options, params.builder())?;
+    Ok((params, Classifier { backbone, head }))
+}
+
+/// One batch of Gaussian images, as normalised images are.
+fn batch<T>(count: usize, model: &ModelConfig, target: impl Fn(usize) -> T) -> Result<Batch<T>> {
+    let [height, width] = model.image;
+    let shape = (count, model.channels, height, width);
+    let pixels = count * model.channels * height * width;
+    let mut rng = Rng::new(SEED, "images", &[]);
+    let pixels: Vec<f32> = (0..pixels).map(|_| StandardNormal.sample(&mut rng)).collect();
+    Ok(Batch {
+        ids: (0..count).map(|i| SampleId::new(i.to_string())).collect(),
+        images: Tensor::from_vec(pixels, shape, &Device::Cpu)?,
+        frames: vec![Frame::new((height, width)); count],
+        targets: (0..count).map(target).collect(),
+    })
+}
+
+fn labelled(count: usize, model: &ModelConfig) -> Result<Batch<ClassTarget>> {
+    batch(count, model, |i| ClassTarget::Label((i * 61 % CLASSES) as u32))
+}
+
+/// Forward, backward, norm of the gradients and optimiser, as a step of `bench::engine`.
+fn training<O: Objective + 'static>(
+    model: &ModelConfig,
+    recipe: &Recipe,
+    params: &Params,
+    objective: O,
+    batch: Batch<O::Target>,
+) -> Result<Case> {
+    let parameters = params.trainable();
+    let layer_of = |name: &str| objective.layer_of(name);
+    let slots = slots(&parameters, &recipe.optim, &layer_of, model.depth + 1);
+    let mut optimizer = optim::build(&recipe.optim, slots)?;
+    let trainable = parameters.iter().map(|parameter| parameter.var.elem_count()).sum();
+    let (images, lr, mut steps) = (batch.len(), recipe.optim.base_lr, 0);
+    let step = move || {
+        steps += 1;
+        let gradients = {
+            let mut rng = Rng::new(SEED, "pass", &[steps]);
+            let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
+            ensure!(loss.to_scalar::<f32>()?.is_finite(), "step {steps}: the loss is not finite");
+            Gradients::collect(&mut loss.backward()?, &parameters)?
+        };
+        ensure!(gradients.norm()?.is_finite(), "step {steps}: a gradient is not finite");
+        Ok(optimizer.step(&gradients, lr)?)
+    };
+    Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
+}
+
+fn forward(params: &Params, images: usize, step: impl FnMut() -> Result<()> + 'static) -> Result<Case> {
+    let trainable = params.trainable().iter().map(|parameter| parameter.var.elem_count()).sum();
+    Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
+}

@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+"""Milliseconds of training steps, forward passes and operators in PyTorch: the other side of scripts/compare_pytorch.
+
+  step.py --list                                        the cases with their variants, and versions, as JSON
+  step.py --case mae_vit_s16 --variant bf16             one measurement, as a line of JSON
+  step.py --make-images DIR                             the JPEG files of the case `loader`
+
+Variants: f32, bf16 (autocast), and either of them compiled (`torch.compile`); all with fused attention
+(`scaled_dot_product_attention`) and fused AdamW. The loader is Pillow and torchvision in one thread.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import pathlib
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import vit
+
+WARMUP = 2
+TRAIN, FORWARD, CLASSES = 8, 16, 1000
+SIZES = {"vit_s16": (384, 12, 6), "vit_b16": (768, 12, 12)}  # width, depth, heads
+
+
+class Case:
+    """`step()` is what is measured; it works on `images` images."""
+
+    def __init__(self, step, images, model=None):
+        self.step, self.images = step, images
+        parameters = list(model.parameters()) if model else []
+        self.parameters = sum(p.numel() for p in parameters)
+        self.trainable = sum(p.numel() for p in parameters if p.requires_grad)
+
+
+class Variant:
+    """How numbers are represented and how a function is run."""
+
+    def __init__(self, name, device):
+        self.device = device
+        self.bf16 = name.startswith("bf16")
+        self.compiled = name.endswith("compiled")
+
+    def prepare(self, function):
+        return torch.compile(function) if self.compiled else function
+
+    def autocast(self):
+        return torch.autocast(self.device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def synchronize(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def images(count, device):
+    return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def labels(count, device):
+    return torch.arange(count, device=device) * 61 % CLASSES
+
+
+def training(variant, model, loss, groups, betas):
+    """Forward, backward, norm of the gradients and AdamW."""
+    optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
+    loss = variant.prepare(loss)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step():
+        with variant.autocast():
+            value = loss()
+        if not math.isfinite(value.item()):
+            raise ValueError("the loss is not finite")
+        value.backward()
+        if not math.isfinite(torch.nn.utils.get_total_norm([p.grad for p in parameters]).item()):
+            raise ValueError("a gradient is not finite")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return Case(step, TRAIN, model)
+
+
+def mae(name, variant):
+    width, depth, heads = SIZES[name]
+    model = vit.MaskedAutoencoder(vit.Vit(width, depth, heads), width).to(variant.device)
+    batch = images(TRAIN, variant.device)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learnt if p.ndim > 1], "lr": 1.5e-4, "weight_decay": 0.05},
+        {"params": [p for p in learnt if p.ndim <= 1], "lr": 1.5e-4, "weight_decay": 0.0},
+    ]
+    return training(variant, model, lambda: model(batch), groups, (0.9, 0.95))
+
+
+def finetune(name, variant):
+    width, depth, heads = SIZES[name]
+    backbone = vit.Vit(width, depth, heads, drop_path=0.1, final_norm=False)
+    model = vit.Classifier(backbone, width, CLASSES).to(variant.device)
+    batch, target = images(TRAIN, variant.device), labels(TRAIN, variant.device)
+    groups = {}
+    for parameter, p in model.named_parameters():
+        layer = model.layer_of(parameter)
+        exempt = p.ndim <= 1 or parameter in ("backbone.pos_embed", "backbone.cls_token")
+        group = {"params": [], "lr": 5e-4 * 0.65 ** (depth + 1 - layer), "weight_decay": 0.0 if exempt else 0.05}
+        groups.setdefault((layer, exempt), group)["params"].append(p)
+    loss = lambda: F.cross_entropy(model(batch), target, label_smoothing=0.1)
+    return training(variant, model, loss, list(groups.values()), (0.9, 0.999))
+
+
+def linear_probe_forward(name, variant):
+    width, depth, heads = SIZES[name]
+    model = vit.Probe(vit.Vit(width, depth, heads), width, CLASSES).to(variant.device)
+    batch, target = images(FORWARD, variant.device), labels(FORWARD, variant.device)
+    loss = variant.prepare(lambda: F.cross_entropy(model(batch), target))
+
+    def step():
+        with variant.autocast():
+            loss().item()
+
+    return Case(step, FORWARD, model)
+
+
+def evaluate(name, variant):
+    width, depth, heads = SIZES[name]
+    model = vit.Classifier(vit.Vit(width, depth, heads, final_norm=False), width, CLASSES)
+    model = model.to(variant.device).eval()
+    batch = images(FORWARD, variant.device)
+    predict = variant.prepare(lambda: model(batch))
+
+    def step():
+        with torch.inference_mode(), variant.autocast():
+            predict().float().cpu()
+
+    return Case(step, FORWARD, model)
+
+
+def operator(variant, count, function, inputs):
+    """Forward and backward of `function`, from a gradient of ones."""
+    inputs = [x.to(variant.device).requires_grad_() for x in inputs]
+    function = variant.prepare(function)
+
+    def step():
+        with variant.autocast():
+            y = function(*inputs)
+        y.backward(torch.ones_like(y))
+        for x in inputs:
+            x.grad = None
+        variant.synchronize()
+
+    return Case(step, count)
+
+
+def attention(variant):
+    return operator(variant, 8, lambda qkv: vit.attention(qkv, 12), [torch.randn(8, 197, 3 * 12 * 64)])
+
+
+def conv_head(variant):
+    """The four 3×3 convolutions of a Mask R-CNN head, on one map of 64×64."""
+    layers = [layer for _ in range(4) for layer in (nn.Conv2d(256, 256, 3, padding=1), nn.ReLU())]
+    return convolution(variant, nn.Sequential(*layers), 256)
+
+
+def upernet_fusion(variant):
+    """The 3×3 convolution that fuses the levels of UPerNet, on one map of 64×64."""
+    return convolution(variant, nn.Conv2d(3072, 768, 3, padding=1), 3072)
+
+
+def convolution(variant, model, channels):
+    model = model.to(variant.device)
+    case = operator(variant, 1, model, [torch.randn(1, channels, 64, 64)])
+    step = case.step
+
+    def with_parameters():
+        step()
+        model.zero_grad(set_to_none=True)
+
+    return Case(with_parameters, 1, model)
+
+
+def loader(folder):
+    import PIL.Image
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    torch.set_num_threads(1)
+    files = sorted(pathlib.Path(folder).iterdir())
+    transform = transforms.Compose([
+        transforms.RandomResizedCrop(224, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ])
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(files)
+
+        def __getitem__(self, index):
+            with open(files[index], "rb") as file:
+                return transform(PIL.Image.open(file).convert("RGB"))
+
+    batches = torch.utils.data.DataLoader(Files(), batch_size=len(files), shuffle=True)
+    return Case(lambda: next(iter(batches)), len(files))
+
+
+def make_images(folder, count=64, size=(500, 375)):
+    """Photo-like pictures: noise whose power falls with the square of the frequency, in correlated colours."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        planes = []
+        for _ in range(3):
+            spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency
+            spectrum[0, 0] = 0
+            plane = np.fft.irfft2(spectrum, (height, width))
+            planes.append(plane / plane.std())
+        grey, tints = planes[0], planes[1:]
+        colours = [grey + 0.3 * tints[0], grey, grey + 0.3 * tints[1]]
+        pixels = 118 + 55 * np.stack(colours, -1) + rng.normal(0, 2, (height, width, 1))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.jpg", quality=90)
+
+
+NUMBERS = ["f32", "bf16", "f32_compiled", "bf16_compiled"]
+CASES = {
+    "mae_vit_s16": lambda variant: mae("vit_s16", variant),
+    "mae_vit_b16": lambda variant: mae("vit_b16", variant),
+    "finetune_vit_b16": lambda variant: finetune("vit_b16", variant),
+    "linear_probe_forward": lambda variant: linear_probe_forward("vit_b16", variant),
+    "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
+    "attention": attention,
+    "conv_head": conv_head,
+    "upernet_fusion": upernet_fusion,
+    "loader": None,
+}
+
+
+def measure(case, steps, seconds):
+    """Milliseconds of each step."""
+    for _ in range(WARMUP):
+        case.step()
+    began, ms = time.perf_counter(), []
+    while len(ms) < steps or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        case.step()
+        ms.append((time.perf_counter() - start) * 1e3)
+    return ms
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--variant", choices=NUMBERS, default="f32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3, help="measure at least so many steps")
+    parser.add_argument("--seconds", type=float, default=3, help="measure at least so many seconds")
+    parser.add_argument("--images", type=pathlib.Path, help="folder of JPEG files for the case `loader`")
+    parser.add_argument("--list", action="store_true", help="cases with their variants, and versions, as JSON")
+    parser.add_argument("--make-images", type=pathlib.Path, metavar="DIR")
+    args = parser.parse_args()
+    if args.make_images:
+        return make_images(args.make_images)
+    if args.list:
+        import PIL
+        import torchvision
+
+        versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__}
+        variants = {name: ["f32"] if name == "loader" else NUMBERS for name in CASES}
+        return print(json.dumps({"versions": versions, "cases": variants}))
+    if not args.case:
+        parser.error("--case, --list or --make-images is needed")
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    variant = Variant(args.variant, args.device)
+    case = loader(args.images) if args.case == "loader" else CASES[args.case](variant)
+    ms = measure(case, args.steps, args.seconds)
+    line = {"case": args.case, "variant": args.variant, "threads": torch.get_num_threads(), "images": case.images}
+    print(json.dumps(line | {"parameters": case.parameters, "trainable": case.trainable, "ms": ms}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
