@@ -2,7 +2,7 @@
 //! of candle's operators, at the sizes of a ViT-S/16 block: 8 images, 50 tokens (MAE's encoder at a
 //! mask ratio of 0.75) and 197 tokens (fine-tuning). `cargo bench --bench ops`.
 
-use bench::ops;
+use bench::ops::{self, AttentionWeights, Branch, MlpWeights, Precision::F32};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use std::time::{Duration, Instant};
 
@@ -60,11 +60,11 @@ const BLOCK: [&[usize]; 12] = [
 ];
 
 fn fused_block(v: &[Var]) -> Result<Tensor> {
-    let linear = |x: &Tensor, i: usize| ops::linear(x, &v[i], Some(v[i + 1].as_tensor()));
-    let y = linear(&ops::layer_norm(&v[0], &v[1], &v[2], 1e-6)?, 3)?;
-    let x = (v[0].as_tensor() + linear(&ops::attention(&y, HEADS)?, 5)?)?;
-    let y = ops::gelu(&linear(&ops::layer_norm(&x, &v[7], &v[8], 1e-6)?, 9)?)?;
-    x + linear(&y, 11)?
+    let pair = |i: usize| (v[i].as_tensor(), v[i + 1].as_tensor());
+    let branch = Branch { eps: 1e-6, precision: F32, scale: None };
+    let attention = AttentionWeights { norm: pair(1), qkv: pair(3), proj: pair(5) };
+    let x = ops::attention_branch(&v[0], &attention, HEADS, &branch)?;
+    ops::mlp_branch(&x, &MlpWeights { norm: pair(7), fc1: pair(9), fc2: pair(11) }, &branch)
 }
 
 fn stock_block(v: &[Var]) -> Result<Tensor> {
@@ -123,7 +123,7 @@ fn time(inputs: &[Var], run: Run) -> Result<Duration> {
     let mut best = Duration::MAX;
     while start.elapsed() < Duration::from_secs(2) {
         let begin = Instant::now();
-        run(inputs)?.sum_all()?.backward()?;
+        ops::backward(&run(inputs)?.sum_all()?)?;
         best = best.min(begin.elapsed());
     }
     Ok(best)

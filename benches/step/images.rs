@@ -14,8 +14,7 @@ use std::sync::Arc;
 pub fn loader(folder: &Path) -> Result<Case> {
     let (library, model) = (Library::default(), "vit_b16");
     let choice = Choice { library: &library, overrides: &[] };
-    let (model, recipe) =
-        (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", model)?);
+    let (model, recipe) = (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", model)?);
     let pipeline = Pipeline::new(&recipe.augment, None, &model.normalize(), model.image, model.channels)
         .map_err(anyhow::Error::msg)?;
     let entries = entries(folder)?;
@@ -31,13 +30,8 @@ pub fn loader(folder: &Path) -> Result<Case> {
         allowed_skips: 0,
         channels: model.channels,
     };
-    let loader = Loader::new(
-        Arc::new(entries),
-        Arc::new(|_: &Entry| Ok(())),
-        Arc::new(pipeline),
-        config,
-        Device::Cpu,
-    );
+    let loader =
+        Loader::new(Arc::new(entries), Arc::new(|_: &Entry| Ok(())), Arc::new(pipeline), config, Device::Cpu);
     let mut epoch = 0;
     let step = move || {
         epoch += 1;

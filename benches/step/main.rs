@@ -9,6 +9,7 @@ mod models;
 mod operators;
 
 use anyhow::{Context, Result};
+use bench::ops::Precision;
 use clap::{Parser, ValueEnum};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub struct Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     F32,
+    Bf16,
 }
 
 #[derive(Parser)]
@@ -63,12 +65,12 @@ struct Args {
 type Build = fn(&Args) -> Result<Case>;
 
 const CASES: [(&str, Build); 7] = [
-    ("mae_vit_s16", |_| models::mae("vit_s16")),
-    ("mae_vit_b16", |_| models::mae("vit_b16")),
-    ("finetune_vit_b16", |_| models::finetune("vit_b16")),
-    ("linear_probe_forward", |_| models::linear_probe_forward("vit_b16")),
-    ("eval_vit_b16", |_| models::eval("vit_b16")),
-    ("attention", |_| operators::attention()),
+    ("mae_vit_s16", |args| models::mae("vit_s16", args.dtype.precision())),
+    ("mae_vit_b16", |args| models::mae("vit_b16", args.dtype.precision())),
+    ("finetune_vit_b16", |args| models::finetune("vit_b16", args.dtype.precision())),
+    ("linear_probe_forward", |args| models::linear_probe_forward("vit_b16", args.dtype.precision())),
+    ("eval_vit_b16", |args| models::eval("vit_b16", args.dtype.precision())),
+    ("attention", |args| operators::attention(args.dtype.precision())),
     ("loader", |args| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
 ];
 
@@ -93,6 +95,13 @@ fn main() -> Result<()> {
 }
 
 impl Dtype {
+    fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+
     /// As on the command line.
     fn name(&self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()

@@ -8,6 +8,7 @@ use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::kinds::classification::{ClassTarget, Classification, ClassificationHead, Options, Training};
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
+use bench::ops::{self, Precision};
 use bench::optim::{self, Gradients, slots};
 use bench::pretrain::{MaskedAutoencoder, Objective};
 use bench::rng::Rng;
@@ -22,28 +23,28 @@ const FORWARD: usize = 16;
 const CLASSES: usize = 1000;
 
 /// A step of pre-training: mask ratio 0.75, normalised pixels.
-pub fn mae(name: &str) -> Result<Case> {
+pub fn mae(name: &str, precision: Precision) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Pretrain, "mae_800", name)?;
     let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
-    let params = Params::new(SEED, &Device::Cpu);
+    let params = Params::new(SEED, &Device::Cpu).computing_in(precision);
     let objective = MaskedAutoencoder::new(&model, mae, params.builder())?;
     params.set_trainable(MaskedAutoencoder::learns);
     training(&model, &recipe, &params, objective, batch(TRAIN, &model, |_| ())?)
 }
 
 /// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
-pub fn finetune(name: &str) -> Result<Case> {
+pub fn finetune(name: &str, precision: Precision) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
     let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
-    let (params, objective) = classifier(&model, &recipe, options)?;
+    let (params, objective) = classifier(&model, &recipe, options, precision)?;
     training(&model, &recipe, &params, objective, labelled(TRAIN, &model)?)
 }
 
 /// The loss of a linear probe on frozen features, without the step of its one layer.
-pub fn linear_probe_forward(name: &str) -> Result<Case> {
+pub fn linear_probe_forward(name: &str, precision: Precision) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "linear", name)?;
     let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
-    let (params, objective) = classifier(&model, &recipe, options)?;
+    let (params, objective) = classifier(&model, &recipe, options, precision)?;
     params.set_trainable(|name| name.starts_with("head."));
     let batch = labelled(FORWARD, &model)?;
     let mut rng = Rng::new(SEED, "pass", &[]);
@@ -55,13 +56,16 @@ pub fn linear_probe_forward(name: &str) -> Result<Case> {
 }
 
 /// The predictions of a fine-tuned model.
-pub fn eval(name: &str) -> Result<Case> {
+pub fn eval(name: &str, precision: Precision) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default())?;
+    let (params, Classifier { backbone, head }) =
+        classifier(&model, &recipe, VitOptions::default(), precision)?;
     let batch = labelled(FORWARD, &model)?;
     forward(&params, FORWARD, move || {
-        let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-        let predictions = head.predict(&features, &batch.frames)?;
+        let predictions = ops::no_grad(|| {
+            let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
+            head.predict(&features, &batch.frames)
+        })?;
         ensure!(predictions.iter().flatten().all(|score| score.is_finite()), "a score is not finite");
         Ok(())
     })
@@ -92,13 +96,18 @@ impl Objective for Classifier {
     }
 }
 
-fn classifier(model: &ModelConfig, recipe: &Recipe, options: VitOptions) -> Result<(Params, Classifier)> {
+fn classifier(
+    model: &ModelConfig,
+    recipe: &Recipe,
+    options: VitOptions,
+    precision: Precision,
+) -> Result<(Params, Classifier)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
     let training: Training = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes };
     let task = Classification::new(Options::default(), training, &data)?;
-    let params = Params::new(SEED, &Device::Cpu);
+    let params = Params::new(SEED, &Device::Cpu).computing_in(precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
     let backbone = models::build(model, options, params.builder())?;
@@ -144,7 +153,7 @@ fn training<O: Objective + 'static>(
             let mut rng = Rng::new(SEED, "pass", &[steps]);
             let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
             ensure!(loss.to_scalar::<f32>()?.is_finite(), "step {steps}: the loss is not finite");
-            Gradients::collect(&mut loss.backward()?, &parameters)?
+            Gradients::collect(&mut ops::backward(&loss)?, &parameters)?
         };
         ensure!(gradients.norm()?.is_finite(), "step {steps}: a gradient is not finite");
         Ok(optimizer.step(&gradients, lr)?)

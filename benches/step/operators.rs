@@ -2,15 +2,15 @@
 
 use super::Case;
 use anyhow::Result;
-use bench::ops;
+use bench::ops::{self, Precision};
 use candle_core::{Device, Tensor, Var};
 
 /// Attention of a ViT-B/16 block at 224: 8 images, 197 tokens, 12 heads of 64.
-pub fn attention() -> Result<Case> {
+pub fn attention(precision: Precision) -> Result<Case> {
     const IMAGES: usize = 8;
     const HEADS: usize = 12;
     let qkv = var(&[IMAGES, 197, 3 * HEADS * 64])?;
-    case(IMAGES, move || ops::attention(&qkv, HEADS))
+    case(IMAGES, move || ops::attention(&qkv, HEADS, None, precision))
 }
 
 /// Values of the usual size.
@@ -22,7 +22,7 @@ fn var(shape: &[usize]) -> Result<Var> {
 /// An operator and its gradients, from a gradient of ones.
 fn case(images: usize, operator: impl Fn() -> candle_core::Result<Tensor> + 'static) -> Result<Case> {
     let step = move || {
-        operator()?.backward()?;
+        ops::backward(&operator()?)?;
         Ok(())
     };
     Ok(Case { images, parameters: 0, trainable: 0, step: Box::new(step) })
