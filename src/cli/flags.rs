@@ -1,7 +1,7 @@
 //! Flags that mean the same in every command, and what they make of the environment.
 
 use super::progress::Screen;
-use crate::config::Library;
+use crate::config::{Dtype, Library};
 use crate::engine::Control;
 use crate::launch::{Request, Site};
 use crate::record::Store;
@@ -63,18 +63,22 @@ pub struct RequestFlags {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Type in which matrix products are computed: f32 or bf16 [default: f32]
+    #[arg(long)]
+    pub dtype: Option<Dtype>,
     /// Change a value of the recipe, or of the model with `model.` before it (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Repeat a run: its `config.toml`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "seed", "set"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "seed", "dtype", "set"])]
     pub config: Option<PathBuf>,
 }
 
 impl RequestFlags {
     pub fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
-        let Self { model, recipe, init, data, seed, set, config } = self.clone();
-        Request { config, task, dataset, model, recipe, init, data, seed, set }
+        let Self { model, recipe, init, data, seed, dtype, set, config } = self.clone();
+        let dtype = dtype.unwrap_or_default();
+        Request { config, task, dataset, model, recipe, init, data, seed, dtype, set }
     }
 }
 

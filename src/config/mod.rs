@@ -13,4 +13,4 @@ pub use recipe::{
     Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
     Transfer, Tune,
 };
-pub use run::{Choice, Run, RunConfig, SCRATCH, Stage};
+pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

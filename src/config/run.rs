@@ -31,6 +31,42 @@ impl Stage {
     }
 }
 
+/// In which type the operands of matrix products are multiplied. Parameters, the residual stream, norms, softmax and
+/// losses are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl Dtype {
+    /// The word in records and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::str::FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err("known: f32, bf16".into()),
+        }
+    }
+}
+
 /// `[run]`: which files the rest came from, and what belongs to this run alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +88,9 @@ pub struct Run {
     /// The initial weights in a word: `scratch`, the label of the recipe that pre-trained them, or the file's stem.
     pub init_label: String,
     pub seed: u64,
+    /// In which matrix products are computed.
+    #[serde(default, skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,

@@ -28,8 +28,10 @@ pub use speed::{Speed, speed_pretrain, speed_transfer};
 pub use train::{Evaluation, Outcome, Source, Training};
 pub use transfer::{rescore, transfer};
 
-use crate::config::{AugmentOp, RunConfig};
+use crate::config::{AugmentOp, Dtype, RunConfig};
 use crate::data::Entry;
+use crate::nn::Params;
+use crate::ops::Precision;
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +55,17 @@ pub struct Job<'a> {
     /// Stop after so many steps of the planned ones.
     pub max_steps: Option<usize>,
     pub control: &'a Control<'a>,
+}
+
+impl Job<'_> {
+    /// No parameters yet, for layers that compute as the run is to.
+    fn params(&self) -> Params {
+        let precision = match self.config.run.dtype {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+        };
+        Params::new(self.config.run.seed, self.device).computing_in(precision)
+    }
 }
 
 /// Micro-batches that may wait for the model.

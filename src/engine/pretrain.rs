@@ -59,7 +59,7 @@ pub(super) fn build(job: &Job) -> Result<(Mae, Plan, Params, MaskedAutoencoder)>
         anyhow::bail!("recipe `{}` has no `[pretrain]`", job.config.run.recipe)
     };
     let plan = Plan::new(&job.config.recipe, job.train.len())?;
-    let params = Params::new(job.config.run.seed, job.device);
+    let params = job.params();
     let objective = MaskedAutoencoder::new(&job.config.model, mae, params.builder())?;
     params.set_trainable(MaskedAutoencoder::learns);
     Ok((mae.clone(), plan, params, objective))

@@ -124,7 +124,7 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
             job.config.run.model
         );
     }
-    let params = Params::new(job.config.run.seed, job.device);
+    let params = job.params();
     // The specification does not depend on parameters: it is known before the backbone is built.
     let spec = models::BackboneSpec { width: config.width, depth, patch: config.patch };
     let head = task.head(&spec, params.builder())?;

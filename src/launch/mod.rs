@@ -9,7 +9,7 @@ mod request;
 pub use prepare::{Data, Prepared, Start, index, prepare};
 pub use request::{Request, Resolved, find_weights, resolve, stage_of};
 
-use crate::config::Library;
+use crate::config::{Dtype, Library};
 use crate::engine::{Control, Job, Outcome, pretrain};
 use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
 use crate::registry::Registry;
@@ -36,13 +36,13 @@ pub struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn environment(&self) -> Environment {
+    fn environment(&self, dtype: Dtype) -> Environment {
         Environment {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("BENCH_COMMIT").map(String::from),
             dirty: env!("BENCH_DIRTY") == "true",
             device: self.device_name.clone(),
-            dtype: "f32".into(),
+            dtype: dtype.as_str().into(),
             world_size: 1,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
@@ -119,7 +119,7 @@ impl Prepared {
                 hash: run.init_hash.clone(),
                 run: self.init_run.clone(),
             },
-            environment: site.environment(),
+            environment: site.environment(run.dtype),
             throughput: Throughput::default(),
             steps_planned: 0,
             steps_done: 0,

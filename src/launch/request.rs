@@ -1,7 +1,7 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
 use super::Site;
-use crate::config::{Choice, ConfigError, Library, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
+use crate::config::{Choice, ConfigError, Dtype, Library, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
 use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
@@ -33,6 +33,7 @@ pub struct Request {
     /// Root of the data set.
     pub data: Option<PathBuf>,
     pub seed: u64,
+    pub dtype: Dtype,
     pub set: Vec<String>,
 }
 
@@ -103,6 +104,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             init_hash: init.hash()?,
             init_label: init.label.clone(),
             seed: request.seed,
+            dtype: request.dtype,
             overrides: request.set.clone(),
             data: request.data.clone(),
             recipe: recipe.clone(),

@@ -147,6 +147,9 @@ fn remark(run: &RunRecord, draft: &mut Draft) {
     if run.environment.dirty {
         draft.note("built from a tree with uncommitted changes");
     }
+    if run.environment.dtype != "f32" {
+        draft.note(format!("matrix products in {}", run.environment.dtype));
+    }
     if run.skipped > 0 {
         draft.note(format!(
             "skipped: {}",

@@ -94,6 +94,7 @@ fn what_a_reader_must_know_is_a_footnote() {
     assert_eq!(rows(&result), [format!("scratch: 50.00 (1) [{expected}]")]);
     run.notes = vec![];
     (run.environment.dirty, run.skipped) = (false, 0);
+    run.environment.dtype = "f32".into();
     let other = spec(&SPEC.replace("\"top1\"", "\"top11\""));
     assert_eq!(rows(&table(&[run], &[], &other).unwrap()), ["scratch: – [no score `top11`; there is: top1]"]);
 }
