@@ -1,6 +1,6 @@
 //! Strided matrices over slices, to read and to write.
 
-use super::{Operand, Precision, rounded};
+use super::{BLOCK, Operand, Precision, rounded};
 use crate::ops::simd::{Kernel, vectorized};
 use half::bf16;
 use std::marker::PhantomData;
@@ -13,8 +13,8 @@ pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
     fn wide(self) -> f32;
     /// The nearest value.
     fn of(x: f32) -> Self;
-    /// The bits as bf16; `None` when that would round.
-    fn narrow(self) -> Option<u32>;
+    /// The bits of the nearest bf16.
+    fn narrow(self) -> u32;
 }
 
 impl Element for f32 {
@@ -31,8 +31,8 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn narrow(self) -> Option<u32> {
-        None
+    fn narrow(self) -> u32 {
+        rounded(self)
     }
 }
 
@@ -50,8 +50,8 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn narrow(self) -> Option<u32> {
-        Some(self.to_bits().into())
+    fn narrow(self) -> u32 {
+        self.to_bits().into()
     }
 }
 
@@ -115,39 +115,16 @@ impl<T: Element> Operand for Matrix<'_, T> {
             vectorized(SideBySide { values, lanes, step: self.column_stride, width, panel });
         } else {
             assert!(self.column_stride == 1, "one stride of a matrix is 1");
-            let word = |lane: &[T], k: usize| lane[k].wide();
-            vectorized(Transpose {
-                values,
-                lanes,
-                step: self.row_stride,
-                each: 1,
-                depth,
-                width,
-                panel,
-                word,
-            });
+            vectorized(Transpose { values, lanes, step: self.row_stride, depth, width, panel });
         }
     }
 
     fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
-        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len() / 2);
-        if depth == 0 || values[0].narrow().is_none() {
-            return false;
-        }
+        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
         if self.row_stride == 1 {
-            vectorized(Interleave { values, lanes, step: self.column_stride, width, panel });
+            vectorized(Interleave { values, lanes, step: self.column_stride, depth, width, panel });
         } else {
-            let word = |lane: &[T], k: usize| pair(lane[2 * k], lane[2 * k + 1]);
-            vectorized(Transpose {
-                values,
-                lanes,
-                step: self.row_stride,
-                each: 2,
-                depth,
-                width,
-                panel,
-                word,
-            });
+            vectorized(TransposePairs { values, lanes, step: self.row_stride, depth, width, panel });
         }
         true
     }
@@ -156,7 +133,7 @@ impl<T: Element> Operand for Matrix<'_, T> {
 /// Two values in a word, the first in the low half.
 #[inline(always)]
 fn pair<T: Element>(low: T, high: T) -> u32 {
-    low.narrow().unwrap_or_default() | (high.narrow().unwrap_or_default() << 16)
+    low.narrow() | (high.narrow() << 16)
 }
 
 /// Lanes that lie side by side, `step` from one depth to the next.
@@ -180,11 +157,12 @@ impl<T: Element> Kernel for SideBySide<'_, T> {
     }
 }
 
-/// As [`SideBySide`], two depths at a time.
+/// As [`SideBySide`], two depths at a time; the last one of an odd number with zeros.
 struct Interleave<'a, T> {
     values: &'a [T],
     lanes: usize,
     step: usize,
+    depth: usize,
     width: usize,
     panel: &'a mut [u32],
 }
@@ -196,57 +174,110 @@ impl<T: Element> Kernel for Interleave<'_, T> {
     fn run(self) {
         for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
             let low = &self.values[2 * k * self.step..][..self.lanes];
+            if 2 * k + 1 == self.depth {
+                line.iter_mut().zip(low).for_each(|(to, &low)| *to = low.narrow());
+                break;
+            }
             let high = &self.values[(2 * k + 1) * self.step..][..self.lanes];
             line.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (&low, &high))| *to = pair(low, high));
         }
     }
 }
 
-/// Lanes `step` apart whose depths lie side by side, `each` to a word that `word` makes.
-struct Transpose<'a, T, W, F> {
+/// Lanes `step` apart whose depths lie side by side.
+struct Transpose<'a, T> {
     values: &'a [T],
     lanes: usize,
     step: usize,
-    each: usize,
     depth: usize,
     width: usize,
-    panel: &'a mut [W],
-    word: F,
+    panel: &'a mut [f32],
 }
 
-impl<T: Element, W: Copy + Default, F: Fn(&[T], usize) -> W> Kernel for Transpose<'_, T, W, F> {
+impl<T: Element> Kernel for Transpose<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        const SIDE: usize = 8;
-        let Self { values, lanes, step, each, depth, width, panel, word } = self;
-        let lane = |i: usize| &values[i * step..][..each * depth];
-        let mut first = 0;
-        while first + SIDE <= lanes {
-            let group: [&[T]; SIDE] = std::array::from_fn(|i| lane(first + i));
-            for start in (0..depth - depth % SIDE).step_by(SIDE) {
-                // A square at a time, which the compiler turns into shuffles.
-                let mut square = [[W::default(); SIDE]; SIDE];
-                for (i, lane) in group.iter().enumerate() {
-                    let lane = &lane[each * start..each * (start + SIDE)];
-                    for (k, line) in square.iter_mut().enumerate() {
-                        line[i] = word(lane, k);
-                    }
-                }
-                for (k, line) in square.iter().enumerate() {
-                    panel[(start + k) * width + first..][..SIDE].copy_from_slice(line);
-                }
-            }
-            for k in depth - depth % SIDE..depth {
-                panel[k * width + first..][..SIDE].copy_from_slice(&group.map(|lane| word(lane, k)));
-            }
-            first += SIDE;
+        let Self { values, lanes, step, depth, width, panel } = self;
+        let group = |first: usize| group(values, first, lanes, step, depth);
+        for first in (0..lanes).step_by(SIDE) {
+            transpose(group(first), lanes - first, depth, width, &mut panel[first..], |lane, k| {
+                lane[k].wide()
+            });
         }
-        for i in first..lanes {
-            for (k, line) in panel.chunks_exact_mut(width).take(depth).enumerate() {
-                line[i] = word(lane(i), k);
+    }
+}
+
+/// As [`Transpose`], two depths at a time; the last one of an odd number with zeros.
+struct TransposePairs<'a, T> {
+    values: &'a [T],
+    lanes: usize,
+    step: usize,
+    depth: usize,
+    width: usize,
+    panel: &'a mut [u32],
+}
+
+impl<T: Element> Kernel for TransposePairs<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { values, lanes, step, depth, width, panel } = self;
+        // Rounded where they lie side by side, which takes fewer instructions than afterwards.
+        let mut rounded = [[0u16; BLOCK]; SIDE];
+        for first in (0..lanes).step_by(SIDE) {
+            let group = group(values, first, lanes, step, depth);
+            for (to, lane) in rounded.iter_mut().zip(group) {
+                to[depth.min(BLOCK - 1)] = 0;
+                to.iter_mut().zip(lane).for_each(|(to, x)| *to = x.narrow() as u16);
             }
+            let pairs = rounded.each_ref().map(|lane| &lane[..depth.next_multiple_of(2)]);
+            let word = |lane: &[u16], k: usize| u32::from(lane[2 * k]) | (u32::from(lane[2 * k + 1]) << 16);
+            transpose(pairs, lanes - first, depth.div_ceil(2), width, &mut panel[first..], word);
+        }
+    }
+}
+
+/// Lanes that are transposed together.
+const SIDE: usize = 8;
+
+/// The depths of the lanes from `first` on; the last lane stands for those that do not exist.
+#[inline(always)]
+fn group<T>(values: &[T], first: usize, lanes: usize, step: usize, depth: usize) -> [&[T]; SIDE] {
+    std::array::from_fn(|i| &values[(first + i).min(lanes - 1) * step..][..depth])
+}
+
+/// Writes the words that `word` makes of `lanes`, of which the first `count` exist, to a column of each line of a panel.
+#[inline(always)]
+fn transpose<T, W: Copy + Default>(
+    lanes: [&[T]; SIDE],
+    count: usize,
+    words: usize,
+    width: usize,
+    panel: &mut [W],
+    word: impl Fn(&[T], usize) -> W,
+) {
+    let count = count.min(SIDE);
+    let whole = if count == SIDE { words - words % SIDE } else { 0 };
+    let each = lanes[0].len().checked_div(words).unwrap_or(1);
+    for start in (0..whole).step_by(SIDE) {
+        // A square at a time, which the compiler turns into shuffles.
+        let mut square = [[W::default(); SIDE]; SIDE];
+        for (i, lane) in lanes.iter().enumerate() {
+            let lane = &lane[each * start..each * (start + SIDE)];
+            for (k, line) in square.iter_mut().enumerate() {
+                line[i] = word(lane, k);
+            }
+        }
+        for (k, line) in square.iter().enumerate() {
+            panel[(start + k) * width..][..SIDE].copy_from_slice(line);
+        }
+    }
+    for k in whole..words {
+        for (to, lane) in panel[k * width..].iter_mut().zip(lanes).take(count) {
+            *to = word(lane, k);
         }
     }
 }

@@ -11,4 +11,5 @@ use elements::Elements;
 pub use elements::Precision;
 use elements::rounded;
 pub(super) use matrix::{Element, Matrix, MatrixMut, Shared};
+use panels::BLOCK;
 pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};

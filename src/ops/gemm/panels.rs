@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
 const DEPTH: usize = 192;
+/// Depths that are packed at a time, at most.
+pub(super) const BLOCK: usize = 2 * DEPTH;
 /// Values of the destination that a task works on, about: half of a usual level-2 cache.
 const TASK: usize = 1 << 17;
 /// Tasks come in multiples of this, so that few of them still share out evenly.
@@ -23,8 +25,8 @@ pub(in crate::ops) trait Operand: Sync {
     /// Writes `lanes`, at most `width`, at each of `depth` to a line of `panel` [depth, width]; the rest of a line
     /// is any finite number.
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]);
-    /// As [`Operand::pack`], for values that are bf16 already, in pairs of adjacent depths [depth/2, width]. Returns
-    /// whether it did; the first depth and the number of depths are even.
+    /// As [`Operand::pack`], rounded to bf16, in pairs of adjacent depths [⌈depth/2⌉, width], the last one of an odd
+    /// depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
     fn pack_pairs(&self, _: Range<usize>, _: Range<usize>, _: usize, _: &mut [u32]) -> bool {
         false
     }
@@ -195,10 +197,7 @@ fn pack(
     panel: &mut [u32],
     scratch: &mut Vec<f32>,
 ) {
-    if kernel.elements.per_word() == 2
-        && depth.len().is_multiple_of(2)
-        && operand.pack_pairs(lanes.clone(), depth.clone(), width, panel)
-    {
+    if kernel.elements.per_word() == 2 && operand.pack_pairs(lanes.clone(), depth.clone(), width, panel) {
         return;
     }
     let count = depth.len();
