@@ -18,6 +18,7 @@ mod simd;
 mod softmax_ce;
 mod storage;
 mod tape;
+mod window;
 
 pub use attention::{AttentionBias, attention};
 pub use branch::{AttentionWeights, Branch, MlpWeights, attention_branch, mlp_branch};
@@ -28,3 +29,4 @@ pub use linear::linear;
 pub use mse::patch_mse;
 pub use softmax_ce::softmax_cross_entropy;
 pub use tape::{backward, no_grad};
+pub use window::{merge_windows, partition_windows};
