@@ -9,7 +9,7 @@ use bench::kinds::classification::{ClassTarget, Classification, ClassificationHe
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::{self, Precision};
-use bench::optim::{self, Gradients, slots};
+use bench::optim::{self, Gradients, Step, slots};
 use bench::pretrain::{MaskedAutoencoder, Objective};
 use bench::rng::Rng;
 use bench::task::{Head, Task};
@@ -156,7 +156,7 @@ fn training<O: Objective + 'static>(
             Gradients::collect(&mut ops::backward(&loss)?, &parameters)?
         };
         ensure!(gradients.norm()?.is_finite(), "step {steps}: a gradient is not finite");
-        Ok(optimizer.step(&gradients, lr)?)
+        Ok(optimizer.step(&gradients, Step { lr, scale: 1., ema: None })?)
     };
     Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
 }

@@ -7,7 +7,7 @@ use crate::data::loader::Loader;
 use crate::data::{Batch, Geometric};
 use crate::nn::{Params, Pass};
 use crate::ops;
-use crate::optim::{Gradients, LrSchedule, slots};
+use crate::optim::{Gradients, LrSchedule, Step, slots};
 use crate::pretrain::Objective;
 use crate::rng::Rng;
 use crate::task::{Head, Task};
@@ -71,7 +71,7 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         let gradients = Gradients::collect(&mut ops::backward(&loss)?, &parameters)?;
         step += 1;
         if step % plan.micro_steps() == 0 {
-            optimizer.step(&gradients, lr.at(step))?;
+            optimizer.step(&gradients, Step { lr: lr.at(step), scale: 1., ema: None })?;
         }
         Ok(())
     };

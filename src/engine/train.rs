@@ -1,7 +1,8 @@
 //! The training loop, the only one: MAE is an [`Objective`], a backbone with a head is another.
 //!
-//! A step is: micro-batches -> losses -> backward, gradients added up; clip; optimiser; EMA. Then, when due: a line of
-//! the log, evaluation, checkpoints. A loss that is not finite ends the run and leaves `failure.json`.
+//! A step is: micro-batches -> losses -> backward, gradients added up; their norm; optimiser with clipping and EMA.
+//! Then, when due: a line of the log, evaluation, checkpoints. A loss that is not finite ends the run and leaves
+//! `failure.json`.
 
 use super::checkpoint::{Progress, State};
 use super::log::RunLog;
@@ -12,7 +13,7 @@ use crate::data::loader::{LoadError, Loaded, Loader};
 use crate::data::{Batch, Geometric, SampleId};
 use crate::nn::{Parameter, Params, Pass};
 use crate::ops;
-use crate::optim::{Ema, Gradients, LrSchedule, build, slots};
+use crate::optim::{Ema, Gradients, LrSchedule, Step, build, clip_factor, slots};
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
 use crate::rng::Rng;
@@ -198,25 +199,18 @@ impl<T> Run<'_, '_, T> {
                 None => sum = Some(gradients),
             }
         }
-        let mut gradients = sum.context("a step has at least one micro-batch")?;
+        let gradients = sum.context("a step has at least one micro-batch")?;
         if step == 0 && !gradients.missing().is_empty() {
             bail!("the loss does not depend on the parameters {}", gradients.missing().join(", "));
         }
-        if micro_steps > 1 {
-            gradients.scale(1. / micro_steps as f64)?;
-        }
-        let norm = match recipe.clip {
-            Some(most) => gradients.clip(most)?,
-            None => gradients.norm()?,
-        };
+        let mean = 1. / micro_steps as f64;
+        let norm = gradients.norm()? * mean;
         if !norm.is_finite() {
             losses.push(("grad_norm", norm));
             self.fail(&losses, &[], lr)?;
         }
-        self.state.optimizer.step(&gradients, lr)?;
-        if let Some(ema) = &mut self.state.ema {
-            ema.update()?;
-        }
+        let scale = mean * recipe.clip.map_or(1., |most| clip_factor(norm, most));
+        self.state.optimizer.step(&gradients, Step { lr, scale, ema: self.state.ema.as_mut() })?;
         self.state.progress.steps += 1;
         self.images += plan.batch;
         self.time += began.elapsed();

@@ -14,7 +14,7 @@ mod gemm;
 mod layer_norm;
 mod linear;
 mod mse;
-mod simd;
+pub(crate) mod simd;
 mod softmax_ce;
 mod storage;
 mod tape;

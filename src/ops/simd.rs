@@ -5,17 +5,17 @@
 //! in [`LANES`] fixed lanes, so that every instruction set gives the same bits.
 
 /// Partial sums of a reduction.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A loop over plain slices. Mark `run` and what it calls `#[inline(always)]`: code that is called
 /// instead of inlined stays at the baseline instruction set.
-pub(super) trait Kernel {
+pub(crate) trait Kernel {
     type Output;
     fn run(self) -> Self::Output;
 }
 
 /// Runs a kernel with the widest vectors that this processor has.
-pub(super) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]

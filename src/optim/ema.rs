@@ -1,26 +1,47 @@
 //! Exponential moving average of all values of a model, running statistics included.
 
-use super::storage::{restore, write, zip};
+use super::storage::{read, restore, write, zip};
 use crate::nn::Parameter;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, TensorId};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 
-/// Averages e of parameters p: e = d·e + (1 − d)·p at every update.
+/// Averages e of parameters p: e = d·e + (1 − d)·p at every update, which is part of the optimiser's
+/// step ([`super::Step`]).
 pub struct Ema {
     decay: f64,
     pairs: Vec<(Parameter, Tensor)>,
+    /// Places of the variables in `pairs`.
+    places: HashMap<TensorId, usize>,
 }
 
 impl Ema {
     /// Starts at the present values of `params`, which should be all of the model's, buffers included.
     pub fn new(params: &[Parameter], decay: f64) -> Result<Self> {
         let pair = |p: &Parameter| Ok((p.clone(), p.var.as_detached_tensor().force_contiguous()?));
-        Ok(Self { decay, pairs: params.iter().map(pair).collect::<Result<_>>()? })
+        let places = params.iter().enumerate().map(|(i, p)| (p.var.id(), i)).collect();
+        Ok(Self { decay, pairs: params.iter().map(pair).collect::<Result<_>>()?, places })
     }
 
-    /// Takes the present values into the average. Call it once after every optimiser step.
-    pub fn update(&mut self) -> Result<()> {
-        let (keep, take) = (self.decay as f32, (1. - self.decay) as f32);
-        self.each(|live, average| zip(average, live, |e, p| *e = keep * *e + take * p))
+    /// d and 1 − d.
+    pub(super) fn weights(&self) -> [f32; 2] {
+        [self.decay as f32, (1. - self.decay) as f32]
+    }
+
+    /// The average of `parameter`, when it is one of the averaged.
+    pub(super) fn average(&self, parameter: &Parameter) -> Option<&Tensor> {
+        self.places.get(&parameter.var.id()).map(|place| &self.pairs[*place].1)
+    }
+
+    /// Takes the present values of all but the `updated` parameters into their averages.
+    pub(super) fn update_others(&mut self, updated: &HashSet<TensorId>) -> Result<()> {
+        let [keep, take] = self.weights();
+        let others = self.pairs.par_iter().filter(|(p, _)| !updated.contains(&p.var.id()));
+        others.try_for_each(|(p, average)| {
+            read(p.var.as_tensor(), |live| {
+                write(average, |average| zip(average, live, |e, p| *e = keep * *e + take * p))
+            })
+        })
     }
 
     /// Exchanges averages and live values; a second call undoes the first.
@@ -65,7 +86,7 @@ mod tests {
         let params = [Parameter { name: "norm.running_mean".into(), var: var.clone(), trainable: false }];
         let mut ema = Ema::new(&params, 0.75).unwrap();
         var.set(&Tensor::new(&[5f32, -2.], &Device::Cpu).unwrap()).unwrap();
-        ema.update().unwrap();
+        ema.update_others(&HashSet::new()).unwrap();
         let live = || var.to_vec1::<f32>().unwrap();
         assert_eq!(ema.state()[0].1.to_vec1::<f32>().unwrap(), [2., 1.]);
         assert_eq!(live(), [5., -2.]);

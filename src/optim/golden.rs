@@ -73,6 +73,10 @@ fn optimizer(name: OptimName, params: &[Parameter]) -> Box<dyn Optimizer> {
     build(&optim, slots(params, &optim, &layer_of, 2)).unwrap()
 }
 
+fn at(lr: f64) -> Step<'static> {
+    Step { lr, scale: 1., ema: None }
+}
+
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -88,7 +92,7 @@ fn agrees_with_pytorch(name: OptimName, label: &str) {
     let params = golden.params();
     let mut optimizer = optimizer(name, &params);
     for (step, lr) in golden.learning_rates().into_iter().enumerate() {
-        optimizer.step(&golden.gradients(&params, step), lr).unwrap();
+        optimizer.step(&golden.gradients(&params, step), at(lr)).unwrap();
         for p in &params {
             let Some(expected) = golden.0.get(&format!("{label}.{}.{}", step + 1, p.name)) else { continue };
             // Both compute in f32, in another order: the difference grows slowly with the steps.
@@ -140,7 +144,7 @@ fn a_resumed_run_has_the_same_bits() {
     for name in [OptimName::Adamw, OptimName::Sgd, OptimName::Lars] {
         let run = |params: &[Parameter], optimizer: &mut dyn Optimizer, from: usize, to: usize| {
             for (step, &lr) in rates.iter().enumerate().take(to).skip(from) {
-                optimizer.step(&golden.gradients(params, step), lr).unwrap();
+                optimizer.step(&golden.gradients(params, step), at(lr)).unwrap();
             }
             params.iter().map(|p| values(&p.var)).collect::<Vec<_>>()
         };
@@ -159,25 +163,90 @@ fn a_resumed_run_has_the_same_bits() {
     }
 }
 
-#[test]
-fn large_tensors_are_updated_like_small_ones() {
-    // Three chunks and a rest, against the same values in pieces below one chunk.
-    let count = 3 * storage::CHUNK + 77;
+/// Three chunks and a rest, a short tensor and an empty one, with gradients.
+fn waves() -> (Vec<Parameter>, Gradients) {
     let wave = |i: usize, f: f32| (i as f32 * f).sin();
-    let whole: Vec<f32> = (0..count).map(|i| wave(i, 0.1)).collect();
-    let gradient: Vec<f32> = (0..count).map(|i| wave(i, 0.7)).collect();
-    let step = |values: &[f32], gradient: &[f32]| {
-        let var = Var::from_slice(values, values.len(), &Device::Cpu).unwrap();
-        let params = [Parameter { name: "w".into(), var, trainable: true }];
-        let mut store = params[0].var.sum_all().unwrap().backward().unwrap();
-        store.insert(&params[0].var, Tensor::new(gradient, &Device::Cpu).unwrap());
-        let gradients = Gradients::collect(&mut store, &params).unwrap();
-        optimizer(OptimName::Adamw, &params).step(&gradients, 0.1).unwrap();
-        self::values(&params[0].var)
+    let parameter = |(count, name): (usize, &str)| {
+        let values: Vec<f32> = (0..count).map(|i| wave(i, 0.1)).collect();
+        let var = Var::from_vec(values, count, &Device::Cpu).unwrap();
+        Parameter { name: name.into(), var, trainable: true }
     };
-    let pieces: Vec<f32> =
-        whole.chunks(1000).zip(gradient.chunks(1000)).flat_map(|(v, g)| step(v, g)).collect();
-    assert_eq!(step(&whole, &gradient), pieces);
+    let params = [(3 * storage::CHUNK + 77, "long"), (21, "short"), (0, "empty")].map(parameter);
+    let mut store = params[0].var.sum_all().unwrap().backward().unwrap();
+    for p in &params {
+        let gradient: Vec<f32> = (0..p.var.elem_count()).map(|i| wave(i, 0.7)).collect();
+        store.insert(&p.var, Tensor::new(&gradient[..], &Device::Cpu).unwrap());
+    }
+    let gradients = Gradients::collect(&mut store, &params).unwrap();
+    (params.into(), gradients)
+}
+
+/// Bits of all parameters and averages after two steps.
+fn two_steps(name: OptimName, scale: f64) -> Vec<u32> {
+    let (params, gradients) = waves();
+    let mut ema = Ema::new(&params, 0.75).unwrap();
+    let mut optimizer = optimizer(name, &params);
+    for _ in 0..2 {
+        optimizer.step(&gradients, Step { lr: 0.1, scale, ema: Some(&mut ema) }).unwrap();
+    }
+    let averages = ema.state().into_iter().map(|(_, average)| average);
+    let tensors = params.iter().map(|p| p.var.as_tensor().clone()).chain(averages);
+    tensors.flat_map(|t| values(&t)).map(f32::to_bits).collect()
+}
+
+const ALL: [OptimName; 3] = [OptimName::Adamw, OptimName::Sgd, OptimName::Lars];
+
+#[test]
+fn a_step_has_the_same_bits_for_any_number_of_threads() {
+    for name in ALL {
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| two_steps(name, 0.3))
+        };
+        let one = with(1);
+        assert!([2, 3, 5].map(with).iter().all(|bits| *bits == one), "{name:?}");
+    }
+}
+
+#[test]
+fn averages_and_scaled_gradients_are_those_of_separate_passes() {
+    for name in ALL {
+        let (params, gradients) = waves();
+        let mut scaled = params[0].var.sum_all().unwrap().backward().unwrap();
+        for (p, (_, gradient)) in params.iter().zip(gradients.iter()) {
+            scaled.insert(&p.var, (gradient.unwrap() * 0.3).unwrap());
+        }
+        let scaled = Gradients::collect(&mut scaled, &params).unwrap();
+        let mut averages: Vec<Vec<f32>> = params.iter().map(|p| values(&p.var)).collect();
+        let mut optimizer = optimizer(name, &params);
+        for _ in 0..2 {
+            optimizer.step(&scaled, at(0.1)).unwrap();
+            for (average, p) in averages.iter_mut().zip(&params) {
+                let pairs = average.iter_mut().zip(values(&p.var));
+                pairs.for_each(|(e, p)| *e = 0.75 * *e + 0.25 * p);
+            }
+        }
+        let expected = params.iter().map(|p| values(&p.var)).chain(averages).flatten();
+        assert!(two_steps(name, 0.3).into_iter().eq(expected.map(f32::to_bits)), "{name:?}");
+    }
+}
+
+#[test]
+fn parameters_that_stay_are_averaged_too() {
+    let golden = Golden::read();
+    let params = golden.params();
+    let mut ema = Ema::new(&params, 0.75).unwrap();
+    params[1].var.set(&params[1].var.zeros_like().unwrap()).unwrap();
+    let loss = params[0].var.sum_all().unwrap();
+    let gradients = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
+    let step = Step { lr: 0.1, scale: 1., ema: Some(&mut ema) };
+    optimizer(OptimName::Sgd, &params).step(&gradients, step).unwrap();
+    let initial = |i: usize| values(&golden.0[&format!("initial.{}", NAMES[i])]);
+    let average = |i: usize| values(&ema.state()[i].1);
+    assert_eq!(average(1), initial(1).iter().map(|x| 0.75 * x).collect::<Vec<_>>());
+    assert_eq!(average(2), initial(2));
+    let moved = initial(0).into_iter().zip(values(&params[0].var)).map(|(e, p)| 0.75 * e + 0.25 * p);
+    assert_eq!(average(0), moved.collect::<Vec<_>>());
 }
 
 #[test]
@@ -188,11 +257,16 @@ fn a_parameter_without_gradient_stays_and_foreign_gradients_are_refused() {
     let loss = params[0].var.sum_all().unwrap();
     let gradients = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
     assert_eq!(gradients.missing().len(), 5);
-    optimizer.step(&gradients, 0.1).unwrap();
+    optimizer.step(&gradients, at(0.1)).unwrap();
     assert_eq!(values(&params[4].var), values(&golden.0["initial.head.weight"]));
     assert_ne!(values(&params[0].var), values(&golden.0["initial.pos_embed"]));
     let fewer = golden.gradients(&params[1..], 0);
-    assert!(optimizer.step(&fewer, 0.1).unwrap_err().to_string().contains("6 parameters got 5"));
+    assert!(optimizer.step(&fewer, at(0.1)).unwrap_err().to_string().contains("6 parameters got 5"));
+    let mut store = params[4].var.sum_all().unwrap().backward().unwrap();
+    store.insert(&params[4].var, params[5].var.as_tensor().clone());
+    let other = Gradients::collect(&mut store, &params).unwrap();
+    let error = optimizer.step(&other, at(0.1)).unwrap_err().to_string();
+    assert!(error.contains("`head.weight` is") && error.contains("its gradient"), "{error}");
 }
 
 #[test]

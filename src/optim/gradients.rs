@@ -1,11 +1,12 @@
-//! Gradients of a list of parameters, in its order: collecting, accumulating, clipping.
+//! Gradients of a list of parameters, in its order: collecting, accumulating, their norm.
 //!
 //! A live candle `GradStore` keeps the forward graph alive; collecting detaches, so that the
 //! graph's memory is free before the optimiser steps.
 
-use super::storage::{map, read, sum_of_squares, write, zip};
+use super::storage::{read, sums_of_squares, write, zip};
 use crate::nn::Parameter;
 use candle_core::{Result, Tensor, backprop::GradStore, bail};
+use rayon::prelude::*;
 
 /// One optional gradient a parameter. Arithmetic is in place.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Gradients {
         if !self.0.iter().map(|(name, _)| name).eq(other.0.iter().map(|(name, _)| name)) {
             bail!("gradients of different parameters cannot be added");
         }
-        for ((_, sum), (_, more)) in self.0.iter_mut().zip(other.0) {
+        self.0.par_iter_mut().zip(other.0).try_for_each(|((_, sum), (_, more))| {
             match (&sum, more) {
                 (Some(sum), Some(more)) => {
                     read(&more, |more| write(sum, |sum| zip(sum, more, |d, s| *d += s)))?
@@ -53,38 +54,19 @@ impl Gradients {
                 (None, more) => *sum = more,
                 (Some(_), None) => {}
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Multiplies every gradient by `factor`.
-    pub fn scale(&mut self, factor: f64) -> Result<()> {
-        let factor = factor as f32;
-        for gradient in self.0.iter().filter_map(|(_, gradient)| gradient.as_ref()) {
-            write(gradient, |values| {
-                map(values, |x| *x *= factor);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Euclidean norm of all gradients together, accumulated in f64.
+    /// Euclidean norm of all gradients together, accumulated in f64: the same bits for any number
+    /// of threads.
     pub fn norm(&self) -> Result<f64> {
-        let squares = |gradient| read(gradient, |values| Ok(sum_of_squares(values)));
-        let total = self.0.iter().filter_map(|(_, g)| g.as_ref()).map(squares).sum::<Result<f64>>()?;
-        Ok(total.sqrt())
-    }
-
-    /// Scales all gradients by max / (norm + 1e-6) when that is below 1, as PyTorch's
-    /// `clip_grad_norm_`. Returns the norm before clipping.
-    pub fn clip(&mut self, max: f64) -> Result<f64> {
-        let norm = self.norm()?;
-        let factor = max / (norm + 1e-6);
-        if factor < 1. {
-            self.scale(factor)?;
-        }
-        Ok(norm)
+        let squares = |(_, gradient): &(String, Option<Tensor>)| match gradient {
+            Some(gradient) => read(gradient, |g| Ok(sums_of_squares(g, g, |g, _| [g])[0])),
+            None => Ok(0.),
+        };
+        let sums: Vec<f64> = self.0.par_iter().map(squares).collect::<Result<_>>()?;
+        Ok(sums.iter().sum::<f64>().sqrt())
     }
 
     /// Whether no gradient holds NaN or an infinity.
@@ -92,6 +74,12 @@ impl Gradients {
         // The square of a finite f32 is finite in f64, and so is any sum of them that fits in memory.
         Ok(self.norm()?.is_finite())
     }
+}
+
+/// What gradients of this norm are multiplied by so that it is at most `max`: max / (norm + 1e-6)
+/// when that is below 1, as PyTorch's `clip_grad_norm_`.
+pub fn clip_factor(norm: f64, max: f64) -> f64 {
+    (max / (norm + 1e-6)).min(1.)
 }
 
 #[cfg(test)]
@@ -120,19 +108,30 @@ mod tests {
         let mut sum = gradients(&params, 3.);
         assert_eq!(sum.missing(), ["b"]);
         sum.add(gradients(&params, 1.)).unwrap();
-        sum.scale(0.5).unwrap();
-        assert_eq!(first(&sum), [2., 2.]);
+        assert_eq!(first(&sum), [4., 4.]);
         assert!(sum.add(gradients(&params[..1], 1.)).is_err());
     }
 
     #[test]
-    fn clipping_keeps_the_direction_and_reports_the_norm_before() {
-        let params = [parameter("a", &[0.; 4])];
-        let mut clipped = gradients(&params, 1.5);
-        assert_eq!(clipped.clip(10.).unwrap(), 3.);
-        assert_eq!(first(&clipped), [1.5; 4]);
-        assert_eq!(clipped.clip(1.).unwrap(), 3.);
-        assert!((clipped.norm().unwrap() - 1.).abs() < 1e-6);
+    fn clipping_shortens_to_the_limit_alone() {
+        let norm = gradients(&[parameter("a", &[0.; 4])], 1.5).norm().unwrap();
+        assert_eq!(norm, 3.);
+        assert_eq!(clip_factor(norm, 10.), 1.);
+        assert!((clip_factor(norm, 1.) * norm - 1.).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_norm_has_the_same_bits_for_any_number_of_threads() {
+        let values: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.1).sin()).collect();
+        let params = [parameter("a", &values), parameter("b", &values[..77])];
+        let loss = params.iter().map(|p| p.var.sqr().unwrap().sum_all().unwrap());
+        let loss = loss.reduce(|a, b| (a + b).unwrap()).unwrap();
+        let gradients = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| gradients.norm().unwrap().to_bits())
+        };
+        assert_eq!([2, 3, 5].map(with), [with(1); 3]);
     }
 
     #[test]

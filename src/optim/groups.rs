@@ -37,20 +37,24 @@ pub fn slots(
     params.iter().map(slot).collect()
 }
 
-/// Each slot with its gradient. Errors when the gradients are not those of the slots, in order.
-pub(super) fn matched<'a>(
-    slots: &'a [Slot],
-    gradients: &'a Gradients,
-) -> Result<impl Iterator<Item = (&'a Slot, Option<&'a Tensor>)>> {
+/// The gradient of each slot. Errors when the gradients are not those of the slots, in order.
+pub(super) fn matched<'a>(slots: &[Slot], gradients: &'a Gradients) -> Result<Vec<Option<&'a Tensor>>> {
     if slots.len() != gradients.len() {
         bail!("an optimiser of {} parameters got {} gradients", slots.len(), gradients.len());
     }
-    for (slot, (name, _)) in slots.iter().zip(gradients.iter()) {
-        if slot.parameter.name != name {
-            bail!("the optimiser expected the gradient of `{}`, got that of `{name}`", slot.parameter.name);
+    let gradient = |(slot, (name, gradient)): (&Slot, (&str, Option<&'a Tensor>))| {
+        let Parameter { name: expected, var, .. } = &slot.parameter;
+        if expected != name {
+            bail!("the optimiser expected the gradient of `{expected}`, got that of `{name}`");
         }
-    }
-    Ok(slots.iter().zip(gradients.iter().map(|(_, gradient)| gradient)))
+        match gradient {
+            Some(gradient) if gradient.shape() != var.shape() => {
+                bail!("`{name}` is {:?}, its gradient {:?}", var.shape(), gradient.shape())
+            }
+            _ => Ok(gradient),
+        }
+    };
+    slots.iter().zip(gradients.iter()).map(gradient).collect()
 }
 
 #[cfg(test)]

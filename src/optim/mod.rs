@@ -2,8 +2,9 @@
 //!
 //! candle-nn's optimisers know one learning rate for all variables, keep their moments to
 //! themselves and allocate several copies of the model in every step. Here a step updates the
-//! variables in place, every parameter has its own learning-rate scale and weight decay, and all
-//! state can be saved and restored exactly. CPU and f32 only.
+//! variables, their moments and their moving average in place, in one pass over memory, every
+//! parameter has its own learning-rate scale and weight decay, and all state can be saved and
+//! restored exactly. CPU and f32 only.
 
 mod adamw;
 mod ema;
@@ -13,10 +14,11 @@ mod lars;
 mod schedule;
 mod sgd;
 mod storage;
+mod update;
 
 pub use adamw::AdamW;
 pub use ema::Ema;
-pub use gradients::Gradients;
+pub use gradients::{Gradients, clip_factor};
 pub use groups::{Slot, slots};
 pub use lars::Lars;
 pub use schedule::LrSchedule;
@@ -25,11 +27,21 @@ pub use sgd::Sgd;
 use crate::config::{Optim, OptimName};
 use candle_core::{Result, Tensor};
 
+/// The numbers of one step, and what moves with it.
+pub struct Step<'a> {
+    /// Learning rate, which each parameter's `lr_scale` multiplies.
+    pub lr: f64,
+    /// Multiplies all gradients: the mean over micro-batches, and [`clip_factor`].
+    pub scale: f64,
+    /// Takes the new values of all its parameters in.
+    pub ema: Option<&'a mut Ema>,
+}
+
 /// Updates parameters from gradients. The order of parameters is fixed at construction.
 pub trait Optimizer: Send {
-    /// One step at learning rate `lr`, which each parameter's `lr_scale` multiplies. A parameter
-    /// without gradient is left alone. Errors when `gradients` belong to other parameters.
-    fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()>;
+    /// A parameter without gradient is left alone. Errors when `gradients` belong to other
+    /// parameters, before any is changed.
+    fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()>;
 
     /// Named tensors that, with the parameters, continue the run exactly. They are views of live
     /// state: the next step changes them.

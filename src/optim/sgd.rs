@@ -1,70 +1,64 @@
 //! Stochastic gradient descent with momentum, as PyTorch's: weight decay joins the gradient, no
 //! dampening, no Nesterov.
 
-use super::storage::{read, restore, write, zip};
-use super::{Gradients, Optimizer, Slot, groups::matched};
+use super::update::{Rule, Tracked};
+use super::{Gradients, Optimizer, Slot, Step};
 use candle_core::{Result, Tensor};
 
 pub struct Sgd {
-    slots: Vec<Slot>,
-    /// Momentum buffers.
-    buffers: Vec<Tensor>,
+    /// With momentum buffers.
+    parameters: Tracked<1>,
     momentum: f64,
 }
 
 impl Sgd {
     pub fn new(slots: Vec<Slot>, momentum: f64) -> Result<Self> {
-        let buffers = slots.iter().map(|slot| slot.parameter.var.zeros_like()).collect::<Result<_>>()?;
-        Ok(Self { slots, buffers, momentum })
+        Ok(Self { parameters: Tracked::new(slots, ["momentum_buffer"])?, momentum })
     }
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()> {
-        for ((slot, gradient), buffer) in matched(&self.slots, gradients)?.zip(&self.buffers) {
-            let Some(gradient) = gradient else { continue };
-            momentum_step(slot, gradient, buffer, self.momentum, 1., lr)?;
-        }
-        Ok(())
+    fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
+        let lr = step.lr;
+        let rule =
+            |i: usize, _: &[f32], _: &[f32]| Momentum::new(&self.parameters.slots[i], self.momentum, 1., lr);
+        self.parameters.step(gradients, step, rule)
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
-        let named = |(slot, buffer): (&Slot, &Tensor)| {
-            (format!("{}.momentum_buffer", slot.parameter.name), buffer.clone())
-        };
-        self.slots.iter().zip(&self.buffers).map(named).collect()
+        self.parameters.state().collect()
     }
 
     fn load_state(&mut self, saved: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
-        let mut pairs = self.slots.iter().zip(&self.buffers);
-        pairs.try_for_each(|(slot, buffer)| {
-            restore(buffer, &format!("{}.momentum_buffer", slot.parameter.name), saved, "sgd")
-        })
+        self.parameters.load_state(saved, "sgd")
     }
 }
 
 /// buffer = momentum·buffer + q·(gradient + decay·p); p −= lr·buffer.
-pub(super) fn momentum_step(
-    slot: &Slot,
-    gradient: &Tensor,
-    buffer: &Tensor,
-    momentum: f64,
-    q: f64,
-    lr: f64,
-) -> Result<()> {
-    let (momentum, q, decay) = (momentum as f32, q as f32, slot.weight_decay as f32);
-    let lr = (lr * slot.lr_scale) as f32;
-    let p = slot.parameter.var.as_tensor();
-    read(gradient, |g| {
-        write(buffer, |buffer| {
-            // Two passes, because the buffer needs p before it moves.
-            zip(buffer, g, |b, g| *b = *b * momentum + q * g)?;
-            write(p, |p| {
-                if decay != 0. {
-                    zip(buffer, p, |b, p| *b += q * decay * p)?;
-                }
-                zip(p, buffer, |p, b| *p -= lr * b)
-            })
-        })
-    })
+#[derive(Clone, Copy)]
+pub(super) struct Momentum {
+    momentum: f32,
+    q: f32,
+    /// q·decay
+    decay: f32,
+    lr: f32,
+}
+
+impl Momentum {
+    pub fn new(slot: &Slot, momentum: f64, q: f64, lr: f64) -> Self {
+        Self {
+            momentum: momentum as f32,
+            q: q as f32,
+            decay: (q * slot.weight_decay) as f32,
+            lr: (lr * slot.lr_scale) as f32,
+        }
+    }
+}
+
+impl Rule<1> for Momentum {
+    #[inline(always)]
+    fn apply(self, p: f32, g: f32, [buffer]: [f32; 1]) -> (f32, [f32; 1]) {
+        let buffer = buffer * self.momentum + self.q * g + self.decay * p;
+        (p - self.lr * buffer, [buffer])
+    }
 }

@@ -3,7 +3,8 @@
 //! candle hands out mutable storage only inside an in-place operator; [`write`] is one that runs a
 //! closure on it, so that calls nest and one loop can update a parameter and its moments together.
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use crate::ops::simd::{Kernel, LANES, vectorized};
+use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::cell::Cell;
 
@@ -35,6 +36,45 @@ pub(super) fn write(tensor: &Tensor, kernel: impl FnOnce(&mut [f32]) -> Result<(
     tensor.inplace_op1(&Write(Cell::new(Some(kernel))))
 }
 
+/// [`write`] on several tensors at a time. No two of them may share storage.
+pub(super) fn write_all<const N: usize>(
+    tensors: [&Tensor; N],
+    kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
+) -> Result<()> {
+    fn nest<'a, const N: usize>(
+        tensors: &[&Tensor],
+        locked: Vec<&'a mut [f32]>,
+        kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
+    ) -> Result<()> {
+        match tensors {
+            [] => kernel(array(locked)?),
+            [first, rest @ ..] => write(first, |values| {
+                let mut locked: Vec<&mut [f32]> = locked; // with the shorter lifetime of `values`
+                locked.push(values);
+                nest(rest, locked, kernel)
+            }),
+        }
+    }
+    nest(&tensors, Vec::with_capacity(N), kernel)
+}
+
+/// [`write`] on a tensor that may be absent.
+pub(super) fn write_some(
+    tensor: Option<&Tensor>,
+    kernel: impl FnOnce(Option<&mut [f32]>) -> Result<()>,
+) -> Result<()> {
+    match tensor {
+        Some(tensor) => write(tensor, |values| kernel(Some(values))),
+        None => kernel(None),
+    }
+}
+
+/// As many items as there are places.
+pub(super) fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N]> {
+    let count = items.len();
+    items.try_into().map_err(|_| Error::Msg(format!("{count} tensors in {N} places")))
+}
+
 /// Runs `kernel` on the values of a contiguous f32 CPU tensor.
 pub(super) fn read<T>(tensor: &Tensor, kernel: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
@@ -46,15 +86,6 @@ pub(super) fn read<T>(tensor: &Tensor, kernel: impl FnOnce(&[f32]) -> Result<T>)
             tensor.shape(),
             tensor.device().location()
         ),
-    }
-}
-
-/// Applies `update` to every value, in parallel.
-pub(super) fn map(values: &mut [f32], update: impl Fn(&mut f32) + Sync) {
-    if values.len() <= CHUNK {
-        values.iter_mut().for_each(update);
-    } else {
-        values.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(&update));
     }
 }
 
@@ -76,22 +107,57 @@ pub(super) fn zip(
     Ok(())
 }
 
-/// Σ x², in f64. The order of additions depends on the length alone.
-pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
-    let chunk = |values: &[f32]| {
-        let mut lanes = [0f64; 16];
-        let (groups, rest) = values.as_chunks::<16>();
-        for group in groups {
-            for (lane, &x) in lanes.iter_mut().zip(group) {
-                *lane += f64::from(x) * f64::from(x);
+/// Σ x² in f64 for the `K` values x that `term` makes of each pair of values. The order of additions
+/// depends on the length alone.
+pub(super) fn sums_of_squares<const K: usize>(
+    a: &[f32],
+    b: &[f32],
+    term: impl Fn(f32, f32) -> [f32; K] + Copy + Sync,
+) -> [f64; K] {
+    let chunk = |(a, b)| vectorized(Squares { a, b, term });
+    if a.len() <= CHUNK {
+        return chunk((a, b));
+    }
+    let sums: Vec<[f64; K]> = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(chunk).collect();
+    std::array::from_fn(|k| sums.iter().map(|sum| sum[k]).sum())
+}
+
+struct Squares<'a, F> {
+    a: &'a [f32],
+    b: &'a [f32],
+    term: F,
+}
+
+impl<const K: usize, F: Fn(f32, f32) -> [f32; K]> Kernel for Squares<'_, F> {
+    type Output = [f64; K];
+
+    #[inline(always)]
+    fn run(self) -> [f64; K] {
+        let Self { a, b, term } = self;
+        let mut sums = [[0f64; LANES]; K];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.iter().zip(b) {
+            let mut terms = [[0f32; LANES]; K];
+            for l in 0..LANES {
+                let pair = term(a[l], b[l]);
+                for k in 0..K {
+                    terms[k][l] = pair[k];
+                }
+            }
+            for (sums, terms) in sums.iter_mut().zip(&terms) {
+                for (sum, &x) in sums.iter_mut().zip(terms) {
+                    *sum += f64::from(x) * f64::from(x);
+                }
             }
         }
-        lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()
-    };
-    if values.len() <= CHUNK {
-        return chunk(values);
+        for (l, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+            let terms = term(a, b);
+            for k in 0..K {
+                sums[k][l] += f64::from(terms[k]) * f64::from(terms[k]);
+            }
+        }
+        sums.map(|lanes| lanes.iter().sum())
     }
-    values.par_chunks(CHUNK).map(chunk).collect::<Vec<f64>>().iter().sum()
 }
 
 pub(super) fn same_length(destination: usize, source: usize) -> Result<()> {
