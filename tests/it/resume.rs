@@ -1,6 +1,6 @@
 //! A run that is killed and resumed ends in the bytes of one that was not, whatever the number of loader workers.
 
-use crate::program::{Ground, fixture, small_pretrain};
+use crate::program::{Ground, fixture, small_pretrain, stderr};
 use bench::rng::Rng;
 use rand::Rng as _;
 use std::path::Path;
@@ -78,6 +78,26 @@ fn a_transfer_with_averages_and_evaluation_survives_kills_too() {
         fixture("shapes")
     );
     kill_test(&line, 6);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing_in_either_dtype() {
+    let ground = Ground::new();
+    let line = small_pretrain().replace("vit_tiny_test", "vit_micro8");
+    for dtype in ["f32", "bf16"] {
+        for threads in ["1", "2", "3"] {
+            let line = format!("{line} --dtype {dtype} --runs {dtype}-{threads}");
+            let output = ground.command(&line).env("RAYON_NUM_THREADS", threads).output().unwrap();
+            assert!(output.status.success(), "bench {line}\n{}", stderr(&output));
+            same(&ground.only_run(&format!("{dtype}-1")), &ground.only_run(&format!("{dtype}-{threads}")));
+        }
+    }
+    let weights =
+        |dtype: &str| std::fs::read(ground.only_run(&format!("{dtype}-1")).join("model.safetensors"));
+    assert!(weights("f32").unwrap() != weights("bf16").unwrap(), "--dtype has no effect");
+    let record = std::fs::read_to_string(ground.only_run("bf16-1").join("run.json")).unwrap();
+    assert!(record.contains("\"dtype\": \"bf16\""), "{record}");
+    assert!(ground.fails(2, &format!("{line} --dtype f16")).contains("f32, bf16"));
 }
 
 #[test]
