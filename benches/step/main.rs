@@ -10,6 +10,7 @@ mod operators;
 
 use anyhow::{Context, Result};
 use bench::ops::Precision;
+use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +32,14 @@ pub struct Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     F32,
+    /// Matrix products; everything else stays f32
     Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DeviceName {
+    Cpu,
+    Cuda,
 }
 
 #[derive(Parser)]
@@ -41,6 +49,8 @@ struct Args {
     cases: Vec<String>,
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
     /// Measure at least so many steps
     #[arg(long, default_value_t = 3)]
     steps: usize,
@@ -61,47 +71,60 @@ struct Args {
     bench: bool,
 }
 
+/// Where and how a case computes.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub device: Device,
+    pub precision: Precision,
+}
+
 /// Builds a case.
-type Build = fn(&Args) -> Result<Case>;
+type Build = fn(&Args, &Machine) -> Result<Case>;
 
 const CASES: [(&str, Build); 7] = [
-    ("mae_vit_s16", |args| models::mae("vit_s16", args.dtype.precision())),
-    ("mae_vit_b16", |args| models::mae("vit_b16", args.dtype.precision())),
-    ("finetune_vit_b16", |args| models::finetune("vit_b16", args.dtype.precision())),
-    ("linear_probe_forward", |args| models::linear_probe_forward("vit_b16", args.dtype.precision())),
-    ("eval_vit_b16", |args| models::eval("vit_b16", args.dtype.precision())),
-    ("attention", |args| operators::attention(args.dtype.precision())),
-    ("loader", |args| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
+    ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
+    ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
+    ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
+    ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
+    ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
+    ("attention", |_, on| operators::attention(on)),
+    ("loader", |args, _| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
 ];
 
 fn main() -> Result<()> {
     let args = Args::parse();
     if args.list {
         let dtypes: Vec<String> = Dtype::value_variants().iter().map(Dtype::name).collect();
-        let cases: BTreeMap<&str, _> = CASES.iter().map(|(name, _)| (*name, &dtypes)).collect();
+        let cases = CASES.iter().map(|(name, _)| match *name {
+            "loader" => (*name, &dtypes[..1]), // makes f32 of bytes
+            name => (name, &dtypes[..]),
+        });
+        let cases: BTreeMap<&str, _> = cases.collect();
         println!("{}", serde_json::json!({ "cases": cases }));
         return Ok(());
     }
+    let device = match args.device {
+        DeviceName::Cpu => Device::Cpu,
+        DeviceName::Cuda => Device::new_cuda(0)?,
+    };
+    let precision = match args.dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+    };
+    let machine = Machine { device, precision };
     let wanted = |name: &str| match args.cases.is_empty() {
         true => name != "loader" || args.images.is_some(),
         false => args.cases.iter().any(|case| case == name),
     };
     for (name, build) in CASES.iter().filter(|(name, _)| wanted(name)) {
-        let mut case = build(&args)?;
-        let ms = measure(&mut case, args.steps, args.seconds)?;
+        let mut case = build(&args, &machine)?;
+        let ms = measure(&mut case, &machine.device, args.steps, args.seconds)?;
         report(name, &case, ms, &args);
     }
     Ok(())
 }
 
 impl Dtype {
-    fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::Bf16 => Precision::Bf16,
-        }
-    }
-
     /// As on the command line.
     fn name(&self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
@@ -109,14 +132,18 @@ impl Dtype {
 }
 
 /// Milliseconds of each step.
-fn measure(case: &mut Case, steps: usize, seconds: f64) -> Result<Vec<f64>> {
-    for _ in 0..WARMUP {
+fn measure(case: &mut Case, device: &Device, steps: usize, seconds: f64) -> Result<Vec<f64>> {
+    let mut step = || {
         (case.step)()?;
+        anyhow::Ok(device.synchronize()?)
+    };
+    for _ in 0..WARMUP {
+        step()?;
     }
     let (began, mut ms) = (Instant::now(), vec![]);
     while ms.len() < steps || began.elapsed().as_secs_f64() < seconds {
         let start = Instant::now();
-        (case.step)()?;
+        step()?;
         ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
     Ok(ms)

@@ -1,19 +1,19 @@
 //! Whole steps of models of `configs/models` under recipes of `configs/`, on one batch of random images: what
 //! `bench::engine` does with a batch, without loader, log and checkpoints.
 
-use super::Case;
+use super::{Case, Machine};
 use anyhow::{Context, Result, ensure};
 use bench::config::{Choice, Library, ModelConfig, Pretrain, Recipe, Stage, parse_table};
 use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::kinds::classification::{ClassTarget, Classification, ClassificationHead, Options, Training};
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
-use bench::ops::{self, Precision};
+use bench::ops::{self, no_grad};
 use bench::optim::{self, Gradients, Step, slots};
 use bench::pretrain::{MaskedAutoencoder, Objective};
 use bench::rng::Rng;
 use bench::task::{Head, Task};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rand_distr::{Distribution, StandardNormal};
 
 const SEED: u64 = 0;
@@ -23,30 +23,30 @@ const FORWARD: usize = 16;
 const CLASSES: usize = 1000;
 
 /// A step of pre-training: mask ratio 0.75, normalised pixels.
-pub fn mae(name: &str, precision: Precision) -> Result<Case> {
+pub fn mae(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Pretrain, "mae_800", name)?;
     let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
-    let params = Params::new(SEED, &Device::Cpu).computing_in(precision);
+    let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let objective = MaskedAutoencoder::new(&model, mae, params.builder())?;
     params.set_trainable(MaskedAutoencoder::learns);
-    training(&model, &recipe, &params, objective, batch(TRAIN, &model, |_| ())?)
+    training(&model, &recipe, &params, objective, batch(TRAIN, &model, on, |_| ())?)
 }
 
 /// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
-pub fn finetune(name: &str, precision: Precision) -> Result<Case> {
+pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
     let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
-    let (params, objective) = classifier(&model, &recipe, options, precision)?;
-    training(&model, &recipe, &params, objective, labelled(TRAIN, &model)?)
+    let (params, objective) = classifier(&model, &recipe, options, on)?;
+    training(&model, &recipe, &params, objective, labelled(TRAIN, &model, on)?)
 }
 
 /// The loss of a linear probe on frozen features, without the step of its one layer.
-pub fn linear_probe_forward(name: &str, precision: Precision) -> Result<Case> {
+pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "linear", name)?;
     let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
-    let (params, objective) = classifier(&model, &recipe, options, precision)?;
+    let (params, objective) = classifier(&model, &recipe, options, on)?;
     params.set_trainable(|name| name.starts_with("head."));
-    let batch = labelled(FORWARD, &model)?;
+    let batch = labelled(FORWARD, &model, on)?;
     let mut rng = Rng::new(SEED, "pass", &[]);
     forward(&params, FORWARD, move || {
         let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
@@ -56,13 +56,12 @@ pub fn linear_probe_forward(name: &str, precision: Precision) -> Result<Case> {
 }
 
 /// The predictions of a fine-tuned model.
-pub fn eval(name: &str, precision: Precision) -> Result<Case> {
+pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let (params, Classifier { backbone, head }) =
-        classifier(&model, &recipe, VitOptions::default(), precision)?;
-    let batch = labelled(FORWARD, &model)?;
+    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default(), on)?;
+    let batch = labelled(FORWARD, &model, on)?;
     forward(&params, FORWARD, move || {
-        let predictions = ops::no_grad(|| {
+        let predictions = no_grad(|| {
             let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
             head.predict(&features, &batch.frames)
         })?;
@@ -100,14 +99,14 @@ fn classifier(
     model: &ModelConfig,
     recipe: &Recipe,
     options: VitOptions,
-    precision: Precision,
+    on: &Machine,
 ) -> Result<(Params, Classifier)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
     let training: Training = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes };
     let task = Classification::new(Options::default(), training, &data)?;
-    let params = Params::new(SEED, &Device::Cpu).computing_in(precision);
+    let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
     let backbone = models::build(model, options, params.builder())?;
@@ -115,7 +114,12 @@ fn classifier(
 }
 
 /// One batch of Gaussian images, as normalised images are.
-fn batch<T>(count: usize, model: &ModelConfig, target: impl Fn(usize) -> T) -> Result<Batch<T>> {
+fn batch<T>(
+    count: usize,
+    model: &ModelConfig,
+    on: &Machine,
+    target: impl Fn(usize) -> T,
+) -> Result<Batch<T>> {
     let [height, width] = model.image;
     let shape = (count, model.channels, height, width);
     let pixels = count * model.channels * height * width;
@@ -123,14 +127,14 @@ fn batch<T>(count: usize, model: &ModelConfig, target: impl Fn(usize) -> T) -> R
     let pixels: Vec<f32> = (0..pixels).map(|_| StandardNormal.sample(&mut rng)).collect();
     Ok(Batch {
         ids: (0..count).map(|i| SampleId::new(i.to_string())).collect(),
-        images: Tensor::from_vec(pixels, shape, &Device::Cpu)?,
+        images: Tensor::from_vec(pixels, shape, &on.device)?,
         frames: vec![Frame::new((height, width)); count],
         targets: (0..count).map(target).collect(),
     })
 }
 
-fn labelled(count: usize, model: &ModelConfig) -> Result<Batch<ClassTarget>> {
-    batch(count, model, |i| ClassTarget::Label((i * 61 % CLASSES) as u32))
+fn labelled(count: usize, model: &ModelConfig, on: &Machine) -> Result<Batch<ClassTarget>> {
+    batch(count, model, on, |i| ClassTarget::Label((i * 61 % CLASSES) as u32))
 }
 
 /// Forward, backward, norm of the gradients and optimiser, as a step of `bench::engine`.

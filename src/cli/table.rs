@@ -5,7 +5,7 @@ use super::flags::Include;
 use crate::config::Library;
 use crate::record::render::{Format, readme, render};
 use crate::record::table::{TableSpec, table as make};
-use crate::record::{Reference, RunRecord, Store, write_atomic};
+use crate::record::{Reference, RunRecord, SpeedRecord, Store, render_speed, write_atomic};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ pub struct TableArgs {
     /// Take the records committed below tasks/ instead of those in --runs
     #[arg(long)]
     committed: bool,
+    /// A record of scripts/compare_pytorch, or a folder of them, instead of runs
+    #[arg(long, value_name = "RECORD")]
+    speed: Option<PathBuf>,
     /// Fail when a generated block of this file differs from its table
     #[arg(long, value_name = "README", conflicts_with = "update")]
     check: Option<PathBuf>,
@@ -36,11 +39,17 @@ pub struct TableArgs {
 
 /// Where records are committed.
 const TASKS: &str = "tasks";
+const SPEED: &str = "benches/results";
+/// The block of a README that shows the records of [`SPEED`].
+const SPEED_BLOCK: &str = "speed";
 
 pub fn table(args: TableArgs) -> Outcome {
     let library = args.include.library()?;
     // Blocks of a README hold what everybody can see: committed records.
-    let block = |records: &[RunRecord], name: &str| markdown(&library, name, records);
+    let block = |records: &[RunRecord], name: &str| match name {
+        SPEED_BLOCK => Ok(render_speed(&SpeedRecord::read_all(Path::new(SPEED))?, Format::Markdown)),
+        name => markdown(&library, name, records),
+    };
     if let Some(path) = &args.check {
         let records = Store::read_committed(Path::new(TASKS))?;
         readme::check(&read(path)?, |name| block(&records, name))?;
@@ -50,6 +59,10 @@ pub fn table(args: TableArgs) -> Outcome {
         let records = Store::read_committed(Path::new(TASKS))?;
         let text = readme::update(&read(path)?, |name| block(&records, name))?;
         write_atomic(path, text.as_bytes())?;
+        return Ok(());
+    }
+    if let Some(path) = &args.speed {
+        print!("{}", render_speed(&SpeedRecord::read_all(path)?, args.format));
         return Ok(());
     }
     let records = match args.committed {

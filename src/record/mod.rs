@@ -5,6 +5,7 @@ mod folder;
 mod reference;
 pub mod render;
 mod run;
+mod speed;
 mod store;
 pub mod table;
 
@@ -14,4 +15,5 @@ pub use reference::{Origin, Reference};
 pub use run::{
     Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
 };
+pub use speed::{SpeedRecord, render_speed};
 pub use store::Store;

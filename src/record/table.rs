@@ -69,15 +69,15 @@ pub struct Table {
     pub title: String,
     /// Headers of the row keys.
     pub keys: Vec<String>,
-    /// Headers of the scores.
+    /// Headers of the numbers.
     pub columns: Vec<String>,
     pub rows: Vec<Row>,
     /// Footnote 1 is the first.
     pub footnotes: Vec<String>,
     /// Notes on the whole table.
     pub remarks: Vec<String>,
-    /// Digits after the point.
-    pub decimals: usize,
+    /// Digits after the point, for each of [`Table::columns`].
+    pub decimals: Vec<usize>,
 }
 
 /// What makes a row, in the order of rows.
@@ -311,9 +311,10 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
         Row { origin: row.key.origin, difference: row.difference, keys, marks, cells }
     };
     let rows = rows.into_iter().map(finish).collect();
-    let columns = spec.columns.iter().map(|column| column.title.clone()).collect();
+    let columns: Vec<_> = spec.columns.iter().map(|column| column.title.clone()).collect();
+    let decimals = vec![spec.decimals; columns.len()];
     remarks.extend(spec.footnotes.iter().cloned());
-    Table { title: spec.title.clone(), keys, columns, rows, footnotes, remarks, decimals: spec.decimals }
+    Table { title: spec.title.clone(), keys, columns, rows, footnotes, remarks, decimals }
 }
 
 fn sortable(spec: &TableSpec, key: Key, text: &str) -> (usize, u64, String) {

@@ -55,9 +55,8 @@ const ABSENT: &str = "–";
 const EMPTY: &str = "No runs yet.";
 
 /// `83.6`, `83.6 ± 0.1 (n=3)`, `+9.6 ± 1.2` or `–`, without footnote marks.
-fn number(table: &Table, row: &Row, cell: &Cell) -> String {
+fn number(digits: usize, row: &Row, cell: &Cell) -> String {
     let Some(value) = &cell.value else { return ABSENT.into() };
-    let digits = table.decimals;
     let mut text = fixed(value.mean, digits);
     if row.difference && value.mean > 0. {
         text.insert(0, '+');
@@ -93,7 +92,8 @@ fn texts<'a>(table: &'a Table, row: &'a Row) -> impl Iterator<Item = (String, &'
         let marks = if i == last { row.marks.as_slice() } else { &[] };
         (one_line(key), marks)
     });
-    keys.chain(row.cells.iter().map(move |cell| (number(table, row, cell), cell.marks.as_slice())))
+    let cells = row.cells.iter().zip(&table.decimals);
+    keys.chain(cells.map(move |(cell, digits)| (number(*digits, row, cell), cell.marks.as_slice())))
 }
 
 /// `1,2`

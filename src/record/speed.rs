@@ -1,0 +1,263 @@
+//! [`SpeedRecord`]: what `scripts/compare_pytorch` has measured, and the table of it.
+//!
+//! A program that does more in the same time has a larger ratio: the median time of PyTorch over its own.
+
+use super::render::Format;
+use super::table::{Cell, Estimate, Row, Table};
+use super::{Origin, StoreError, render};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Share of the machine that others may take without a footnote; the script repeats what is above.
+const BUSY: f64 = 0.1;
+
+/// One comparison on one machine: `benches/results/<name>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedRecord {
+    /// Version of this layout.
+    pub schema: u32,
+    pub date: String,
+    pub machine: Machine,
+    pub device: String,
+    pub threads: usize,
+    /// Fresh processes of each program.
+    pub rounds: usize,
+    /// Versions of `torch`, `rustc`, …; of `bench` the commit.
+    pub versions: BTreeMap<String, String>,
+    /// Peak memory of each program before there is a model.
+    pub idle_mb: BTreeMap<String, f64>,
+    pub cases: Vec<SpeedCase>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    /// Vector and matrix instructions.
+    pub flags: Vec<String>,
+    pub memory_gb: Option<f64>,
+    pub system: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedCase {
+    pub case: String,
+    /// Of one step.
+    pub images: usize,
+    /// The same in all programs: of the model, and those that learn.
+    pub parameters: usize,
+    pub trainable: usize,
+    pub threads: usize,
+    pub runs: Vec<SpeedRun>,
+}
+
+/// One program in one variant (`f32`, `bf16`, `bf16_compiled`): measured, or skipped for a reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedRun {
+    /// `bench` or `pytorch`.
+    pub program: String,
+    pub variant: String,
+    /// Median over rounds of the medians over steps.
+    pub median_ms: Option<f64>,
+    pub min_ms: Option<f64>,
+    /// Median over rounds of the largest resident set of the process.
+    pub peak_mb: Option<f64>,
+    /// Every step of every round.
+    #[serde(default)]
+    pub samples_ms: Vec<Vec<f64>>,
+    #[serde(default)]
+    pub samples_peak_mb: Vec<f64>,
+    /// Share of the machine that other processes took, by round; absent where the system does not say.
+    #[serde(default)]
+    pub others: Vec<Option<f64>>,
+    pub skipped: Option<String>,
+}
+
+impl SpeedRun {
+    fn label(&self) -> String {
+        let program = if self.is_pytorch() { "PyTorch" } else { self.program.as_str() };
+        format!("{program} {}", self.variant.replace('_', ", "))
+    }
+
+    fn is_pytorch(&self) -> bool {
+        self.program == "pytorch"
+    }
+
+    /// How numbers are represented: the variant up to `_`.
+    fn dtype(&self) -> &str {
+        self.variant.split('_').next().unwrap_or_default()
+    }
+
+    fn note(&self) -> Option<String> {
+        let busiest = self.others.iter().flatten().copied().fold(0., f64::max);
+        match &self.skipped {
+            Some(reason) => Some(format!("skipped: {reason}")),
+            None if busiest > BUSY => {
+                Some(format!("other processes took up to {:.0} % of the machine", 100. * busiest))
+            }
+            None => None,
+        }
+    }
+}
+
+impl SpeedRecord {
+    pub const SCHEMA: u32 = 1;
+
+    /// # Errors
+    /// A file that cannot be read or has another layout, with its path.
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
+        let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|e| StoreError::broken(path, e))?;
+        if record.schema != Self::SCHEMA {
+            let message = format!("schema {}; this program reads schema {}", record.schema, Self::SCHEMA);
+            return Err(StoreError::broken(path, message));
+        }
+        Ok(record)
+    }
+
+    /// The record at `path`, or all `.json` of the folder `path` by name.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
+        if !path.is_dir() {
+            return Ok(vec![Self::read(path)?]);
+        }
+        let files = std::fs::read_dir(path).and_then(|files| files.map(|file| Ok(file?.path())).collect());
+        let mut files: Vec<PathBuf> = files.map_err(StoreError::io("list", path))?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+        files.sort();
+        files.iter().map(|file| Self::read(file)).collect()
+    }
+
+    /// A row for each program and variant of each case.
+    pub fn table(&self) -> Table {
+        let mut footnotes = Vec::new();
+        let rows = self.cases.iter().flat_map(|case| case.runs.iter().map(move |run| (case, run)));
+        let rows = rows.map(|(case, run)| row(case, run, &mut footnotes)).collect();
+        let Machine { cpu, cores, flags, .. } = &self.machine;
+        let version = |name: &str| self.versions.get(name).map_or("unknown", String::as_str);
+        let idle = |program: &str| self.idle_mb.get(program).copied().unwrap_or_default();
+        let columns = ["ms", "× PyTorch, same numbers", "× PyTorch, fastest", "peak MB", "images/s"];
+        Table {
+            title: format!(
+                "Speed beside PyTorch {} on {}, {} of {cpu}",
+                version("torch"),
+                self.device,
+                threads(self.threads)
+            ),
+            keys: ["case", "program"].map(String::from).to_vec(),
+            columns: columns.map(String::from).to_vec(),
+            rows,
+            footnotes,
+            remarks: vec![
+                format!(
+                    "{cores} cores, {}; {}; bench {}, {}",
+                    flags.join(" "),
+                    self.date,
+                    version("bench"),
+                    ["torchvision", "pillow", "rustc"]
+                        .map(|name| format!("{name} {}", version(name)))
+                        .join(", "),
+                ),
+                format!(
+                    "medians over {} fresh processes; peak MB of the process, of which {:.0} (bench) and {:.0} \
+                     (PyTorch) are there before a model is",
+                    self.rounds,
+                    idle("bench"),
+                    idle("pytorch")
+                ),
+            ],
+            decimals: vec![1, 2, 2, 0, 1],
+        }
+    }
+}
+
+fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
+    let pytorch = case.runs.iter().filter(|other| other.is_pytorch());
+    let fastest = |same: bool| {
+        let others = pytorch.clone().filter(|other| !same || other.dtype() == run.dtype());
+        others.filter_map(|other| other.median_ms).min_by(f64::total_cmp)
+    };
+    let ratio = |same: bool| Some(fastest(same)? / run.median_ms?);
+    let rate = run.median_ms.map(|ms| case.images as f64 / ms * 1e3);
+    let values = [run.median_ms, ratio(true), ratio(false), run.peak_mb, rate];
+    let cell = |value: Option<f64>| Cell {
+        value: value.map(|mean| Estimate { mean, spread: None, n: 1 }),
+        marks: vec![],
+    };
+    let mut mark = |note: String| match footnotes.iter().position(|known| *known == note) {
+        Some(i) => i + 1,
+        None => {
+            footnotes.push(note);
+            footnotes.len()
+        }
+    };
+    Row {
+        origin: Origin::Ours,
+        difference: false,
+        keys: vec![case.case.clone(), run.label()],
+        marks: run.note().map(&mut mark).into_iter().collect(),
+        cells: values.map(cell).to_vec(),
+    }
+}
+
+/// The tables of `records`, one after the other.
+pub fn render_speed(records: &[SpeedRecord], format: Format) -> String {
+    records.iter().map(|record| render::render(&record.table(), format)).collect::<Vec<_>>().join("\n")
+}
+
+fn threads(count: usize) -> String {
+    format!("{count} thread{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{
+        "schema": 1, "date": "2026-01-01", "device": "cpu", "threads": 2, "rounds": 3,
+        "machine": {"cpu": "CPU", "cores": 2, "flags": ["avx2"], "memory_gb": 8.0, "system": "Linux"},
+        "versions": {"torch": "2.0", "bench": "abc"}, "idle_mb": {"bench": 10.0, "pytorch": 500.0},
+        "cases": [{"case": "mae", "images": 8, "parameters": 5, "trainable": 4, "threads": 2, "runs": [
+            {"program": "bench", "variant": "f32", "median_ms": 1000.0, "min_ms": 900.0, "peak_mb": 700.4,
+             "samples_ms": [[1000.0]], "samples_peak_mb": [700.4], "others": [0.2]},
+            {"program": "pytorch", "variant": "f32", "median_ms": 2000.0, "min_ms": 1900.0, "peak_mb": 2000.0},
+            {"program": "pytorch", "variant": "bf16", "median_ms": 800.0, "min_ms": 790.0, "peak_mb": 1900.0},
+            {"program": "pytorch", "variant": "bf16_compiled", "skipped": "no compiler"}]}]}"#;
+
+    #[test]
+    fn ratios_are_to_the_same_numbers_and_to_the_fastest() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.json"), RECORD).unwrap();
+        std::fs::write(folder.path().join("b.txt"), "not read").unwrap();
+        let records = SpeedRecord::read_all(folder.path()).unwrap();
+        let text = render_speed(&records, Format::Markdown);
+        for line in [
+            "**Speed beside PyTorch 2.0 on cpu, 2 threads of CPU**",
+            "| mae  | bench f32 <sup>1</sup>              | 1000.0 |                    2.00 |               0.80 |     700 |      8.0 |",
+            "| mae  | PyTorch bf16                        |  800.0 |                    1.00 |               1.00 |    1900 |     10.0 |",
+            "| mae  | PyTorch bf16, compiled <sup>2</sup> |      – |                       – |                  – |       – |        – |",
+            "- <sup>1</sup> other processes took up to 20 % of the machine",
+            "- <sup>2</sup> skipped: no compiler",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn another_layout_is_an_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        for (from, to, expected) in [
+            ("\"schema\": 1", "\"schema\": 9", "schema 9"),
+            ("\"rounds\"", "\"round\"", "unknown field `round`"),
+        ] {
+            std::fs::write(&path, RECORD.replace(from, to)).unwrap();
+            let error = SpeedRecord::read_all(&path).unwrap_err().to_string();
+            assert!(error.contains("a.json") && error.contains(expected), "{error}");
+        }
+    }
+}
