@@ -9,6 +9,7 @@ mod attention;
 mod branch;
 #[cfg(test)]
 mod check;
+mod conv;
 mod gelu;
 mod gemm;
 mod layer_norm;
@@ -22,6 +23,7 @@ mod window;
 
 pub use attention::{AttentionBias, attention};
 pub use branch::{AttentionWeights, Branch, MlpWeights, attention_branch, mlp_branch};
+pub use conv::{conv_transpose2d, conv2d};
 pub use gelu::gelu;
 pub use gemm::Precision;
 pub use layer_norm::layer_norm;

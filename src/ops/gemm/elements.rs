@@ -124,18 +124,42 @@ impl Kernel for Pair<'_> {
     #[inline(always)]
     fn run(self) {
         let width = self.width;
-        let mut lines = self.values.chunks_exact(2 * width);
-        let mut words = self.words.chunks_exact_mut(width);
-        for (pair, words) in lines.by_ref().zip(words.by_ref()) {
-            let (low, high) = pair.split_at(width);
-            for (word, (&low, &high)) in words.iter_mut().zip(low.iter().zip(high)) {
-                *word = rounded(low) | (rounded(high) << 16);
-            }
+        for (lines, words) in self.values.chunks(2 * width).zip(self.words.chunks_exact_mut(width)) {
+            let (low, high) = lines.split_at(width);
+            Pairs { low, high, words }.run();
         }
-        if let Some(words) = words.next() {
-            for (word, &low) in words.iter_mut().zip(lines.remainder()) {
-                *word = rounded(low);
-            }
+    }
+}
+
+/// Words of two values rounded to bf16; `high` may end early, with zeros after it.
+pub(in crate::ops) struct Pairs<'a> {
+    pub low: &'a [f32],
+    pub high: &'a [f32],
+    pub words: &'a mut [u32],
+}
+
+impl Kernel for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (words, rest) = self.words.split_at_mut(self.high.len().min(self.words.len()));
+        let (low, low_rest) = self.low.split_at(words.len());
+        for (word, (&low, &high)) in words.iter_mut().zip(low.iter().zip(self.high)) {
+            *word = rounded(low) | (rounded(high) << 16);
+        }
+        rest.iter_mut().zip(low_rest).for_each(|(word, &low)| *word = rounded(low));
+    }
+}
+
+/// The f32 panel [depth, width] of a panel of pairs [depth/2, width], which `pack` writes.
+pub(in crate::ops) fn unpaired<R>(panel: &mut [f32], width: usize, pack: impl FnOnce(&mut [u32]) -> R) {
+    let mut words = vec![0; panel.len() / 2];
+    pack(&mut words);
+    for (lines, words) in panel.chunks_exact_mut(2 * width).zip(words.chunks_exact(width)) {
+        let (low, high) = lines.split_at_mut(width);
+        for ((low, high), word) in low.iter_mut().zip(high).zip(words) {
+            (*low, *high) = (f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000));
         }
     }
 }

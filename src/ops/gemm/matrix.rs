@@ -301,12 +301,14 @@ impl<'a> MatrixMut<'a> {
         Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
     }
 
+    pub(in crate::ops) fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows, "rows of a matrix");
+        // SAFETY: the row lies within the values, which are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.row_stride), self.columns) }
+    }
+
     pub(super) fn fill(&mut self, value: f32) {
-        for i in 0..self.rows {
-            // SAFETY: the row lies within the values, which are borrowed mutably.
-            unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.row_stride), self.columns) }
-                .fill(value);
-        }
+        (0..self.rows).for_each(|i| self.row(i).fill(value));
     }
 }
 
@@ -351,7 +353,7 @@ impl<'a> Shared<'a> {
     ///
     /// # Safety
     /// No two matrices that share a value may be alive at once.
-    pub(super) unsafe fn matrix(
+    pub(in crate::ops) unsafe fn matrix(
         &self,
         start: usize,
         rows: usize,

@@ -1,0 +1,307 @@
+//! The columns of a convolution as operands of a matrix product, gathered from the image as they are packed.
+
+use super::geometry::Plane;
+use crate::ops::gemm::{Operand, Pairs, unpaired};
+use crate::ops::simd::{Kernel, LANES, vectorized};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// What an image holds: f32, or words of two bf16.
+pub(super) trait Word: Copy + Default + Send + Sync {
+    /// Values in a word: those of adjacent channels of a pixel.
+    const VALUES: usize;
+}
+
+impl Word for f32 {
+    const VALUES: usize = 1;
+}
+
+impl Word for u32 {
+    const VALUES: usize = 2;
+}
+
+/// For every pixel of a grid over every image (a lane), the words that the taps read there (the depth).
+pub(super) struct Columns<'a, T> {
+    /// [B, channels in words, height, width]
+    pub image: &'a [T],
+    pub batch: usize,
+    pub source: Plane,
+    /// Rows and columns of the grid.
+    pub grid: (usize, usize),
+    /// Pixels of the image from one of the grid to the next.
+    pub step: usize,
+    /// Where each row and each column of taps reads, relative to `step` times the pixel of the grid.
+    pub offsets: &'a (Vec<isize>, Vec<isize>),
+}
+
+/// [channels, rows of taps, columns of taps]
+impl Operand for Columns<'_, f32> {
+    fn lanes(&self) -> usize {
+        self.batch * self.grid.0 * self.grid.1
+    }
+
+    fn depth(&self) -> usize {
+        self.channels() * self.taps()
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+        vectorized(Gather { columns: self, lanes, depth, width, panel });
+    }
+}
+
+/// [channels / 2, rows of taps, columns of taps, 2], with zeros after an odd number of channels.
+impl Operand for Columns<'_, u32> {
+    fn lanes(&self) -> usize {
+        self.batch * self.grid.0 * self.grid.1
+    }
+
+    fn depth(&self) -> usize {
+        2 * self.channels() * self.taps()
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+        unpaired(panel, width, |words| self.pack_pairs(lanes, depth, width, words));
+    }
+
+    fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
+        let depth = depth.start / 2..depth.end / 2;
+        vectorized(Gather { columns: self, lanes, depth, width, panel });
+        true
+    }
+}
+
+/// The channels of `image` [B, channels, pixels] in pairs, rounded to bf16: [B, channels / 2, pixels].
+pub(super) fn paired_channels(image: &[f32], source: Plane) -> Vec<u32> {
+    let (pixels, pairs) = (source.pixels().max(1), source.channels.div_ceil(2).max(1));
+    let mut words = vec![0; image.len() / source.values().max(1) * pairs * pixels];
+    words.par_chunks_mut(pixels).enumerate().for_each(|(i, words)| {
+        let channel = 2 * (i % pairs);
+        let start = i / pairs * source.values() + channel * pixels;
+        let (low, high) = image[start..].split_at(pixels);
+        let high = if channel + 1 < source.channels { &high[..pixels] } else { &[] };
+        vectorized(Pairs { low, high, words });
+    });
+    words
+}
+
+struct Gather<'a, T> {
+    columns: &'a Columns<'a, T>,
+    lanes: Range<usize>,
+    depth: Range<usize>,
+    width: usize,
+    panel: &'a mut [T],
+}
+
+/// Lanes whose words lie `step` apart in the image.
+struct Run {
+    lanes: Range<usize>,
+    /// Of the first lane in the first channel; may be outside of the image where lanes are padding.
+    source: isize,
+}
+
+impl<T: Word> Kernel for Gather<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { columns, lanes, depth, width, panel } = self;
+        let (taps, pixels) = (columns.taps(), columns.source.pixels());
+        let (mut runs, mut padding) = (Vec::new(), Vec::new());
+        for tap in 0..taps.min(depth.len()) {
+            let tap = (depth.start + tap) % taps;
+            columns.trace(&lanes, tap, &mut runs, &mut padding);
+            let channel_from = |k: usize| (k + taps - 1 - tap) / taps;
+            for channel in channel_from(depth.start)..channel_from(depth.end) {
+                let line = &mut panel[(channel * taps + tap - depth.start) * width..][..width];
+                for run in &runs {
+                    let source = run.source + (channel * pixels) as isize;
+                    copy(&mut line[run.lanes.clone()], columns.image, source, columns.step);
+                }
+                for padding in &padding {
+                    line[padding.clone()].iter_mut().for_each(|value| *value = T::default());
+                }
+            }
+        }
+    }
+}
+
+impl<T: Word> Columns<'_, T> {
+    /// In words.
+    fn channels(&self) -> usize {
+        self.source.channels.div_ceil(T::VALUES)
+    }
+
+    fn taps(&self) -> usize {
+        self.offsets.0.len() * self.offsets.1.len()
+    }
+
+    /// The runs of adjacent lanes, and the lanes that a tap reads as padding, which runs may pass over.
+    #[inline(always)]
+    fn trace(&self, lanes: &Range<usize>, tap: usize, runs: &mut Vec<Run>, padding: &mut Vec<Range<usize>>) {
+        runs.clear();
+        padding.clear();
+        let (Plane { height, width, .. }, (rows, columns)) = (self.source, self.grid);
+        let (step, across) = (self.step as isize, self.offsets.1.len());
+        let (below, right) = (self.offsets.0[tap / across], self.offsets.1[tap % across]);
+        // The columns of the grid at which the tap is inside of the image.
+        let bound =
+            |pixel: isize| (pixel - right + step - 1).div_euclid(step).clamp(0, columns as isize) as usize;
+        let inside = bound(0)..bound(width as isize);
+        let mut lane = 0;
+        while lane < lanes.len() {
+            let pixel = lanes.start + lane;
+            let (line, column) = (pixel / columns, pixel % columns);
+            let end = lanes.len().min(lane + columns - column);
+            let row = (line % rows) as isize * step + below;
+            let image = (line / rows * self.channels() * self.source.pixels()) as isize;
+            let source = image + row * width as isize + column as isize * step + right;
+            match runs.last_mut() {
+                Some(Run { lanes, source: from }) if *from + lanes.len() as isize * step == source => {
+                    lanes.end = end;
+                }
+                _ => runs.push(Run { lanes: lane..end, source }),
+            }
+            let mut pad = |lanes: Range<usize>| match padding.last_mut() {
+                _ if lanes.is_empty() => (),
+                Some(last) if last.end == lanes.start => last.end = lanes.end,
+                _ => padding.push(lanes),
+            };
+            if (0..height as isize).contains(&row) {
+                let at = |bound: usize| (lane + bound.saturating_sub(column)).min(end);
+                pad(lane..at(inside.start));
+                pad(at(inside.end).max(at(inside.start))..end);
+            } else {
+                pad(lane..end);
+            }
+            lane = end;
+        }
+    }
+}
+
+/// Copies the words at `source`, `source` + `step`, … as far as they are in the image.
+#[inline(always)]
+fn copy<T: Word>(line: &mut [T], image: &[T], source: isize, step: usize) {
+    let before = (-source).max(0) as usize;
+    let skipped = if before == 0 { 0 } else { before.div_ceil(step).min(line.len()) };
+    let start = (source + (skipped * step) as isize).max(0) as usize;
+    let line = &mut line[skipped..];
+    let rest = image.get(start..).unwrap_or_default();
+    match step {
+        1 => {
+            let count = line.len().min(rest.len());
+            copy_run(&mut line[..count], &rest[..count]);
+        }
+        2 => {
+            let (pairs, last) = rest.as_chunks::<2>();
+            let whole = line.len().min(pairs.len());
+            line[..whole].iter_mut().zip(pairs).for_each(|(value, pair)| *value = pair[0]);
+            line[whole..].iter_mut().zip(last).for_each(|(value, &x)| *value = x);
+        }
+        _ => line.iter_mut().zip(rest.iter().step_by(step)).for_each(|(value, &x)| *value = x),
+    }
+}
+
+/// Copies a short run without a call.
+#[inline(always)]
+pub(super) fn copy_run<T: Word>(line: &mut [T], source: &[T]) {
+    let count = line.len();
+    if count < LANES {
+        line.iter_mut().zip(source).for_each(|(value, &x)| *value = x);
+        return;
+    }
+    for (line, source) in line.as_chunks_mut::<LANES>().0.iter_mut().zip(source.as_chunks::<LANES>().0) {
+        *line = *source;
+    }
+    line[count - LANES..].copy_from_slice(&source[count - LANES..count]);
+}
+
+/// The weights that the columns are multiplied with: for every channel of the result (a lane) those of the channels of
+/// the image at some taps, in the order of the columns (the depth).
+pub(super) struct Kernels<'a> {
+    pub weight: &'a [f32],
+    pub lanes: usize,
+    pub channels: usize,
+    /// Weights from one lane and from one channel to the next.
+    pub steps: (usize, usize),
+    pub taps: &'a [usize],
+    /// Adjacent channels of one tap, as in [`Word::VALUES`].
+    pub adjacent: usize,
+}
+
+impl Operand for Kernels<'_> {
+    fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    fn depth(&self) -> usize {
+        self.channels.next_multiple_of(self.adjacent) * self.taps.len()
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+        let (taps, adjacent) = (self.taps.len(), self.adjacent);
+        for (line, k) in panel.chunks_exact_mut(width).zip(depth) {
+            let (word, tap) = (k / adjacent / taps, self.taps[k / adjacent % taps]);
+            let channel = word * adjacent + k % adjacent;
+            if channel == self.channels {
+                line.fill(0.);
+                continue;
+            }
+            let weights = &self.weight[lanes.start * self.steps.0 + channel * self.steps.1 + tap..];
+            line[..lanes.len()]
+                .iter_mut()
+                .zip(weights.iter().step_by(self.steps.0))
+                .for_each(|(value, &x)| *value = x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small whole numbers, which bf16 holds exactly.
+    #[test]
+    fn both_kinds_of_words_are_what_the_taps_read() {
+        let source = Plane { channels: 3, height: 4, width: 5 };
+        let image: Vec<f32> = (0..2 * 60).map(|i| i as f32).collect();
+        let words = paired_channels(&image, source);
+        for (step, grid, rows, columns) in [
+            (1, (4, 5), -1..2, -1..2),
+            (2, (2, 3), -1..2, 0..2),
+            (3, (3, 3), -4..-1, 2..7),
+            (1, (6, 2), 0..1, -1..1),
+        ] {
+            let offsets: (Vec<isize>, Vec<isize>) = (rows.collect(), columns.collect());
+            let taps = offsets.0.len() * offsets.1.len();
+            let single = Columns { image: &image, batch: 2, source, grid, step, offsets: &offsets };
+            let pairs = Columns { image: &words, batch: 2, source, grid, step, offsets: &offsets };
+            let read = |lane: usize, channel: usize, tap: usize| {
+                let (row, column) = (lane / grid.1 % grid.0 * step, lane % grid.1 * step);
+                let row = row as isize + offsets.0[tap / offsets.1.len()];
+                let column = column as isize + offsets.1[tap % offsets.1.len()];
+                let inside = (0..4).contains(&row) && (0..5).contains(&column) && channel < 3;
+                let plane = lane / (grid.0 * grid.1) * 3 + channel;
+                if inside { (plane * 20) as f32 + (row * 5 + column) as f32 } else { 0. }
+            };
+            assert_eq!((single.depth(), pairs.depth()), (3 * taps, 4 * taps));
+            let (lanes, width) = (1..single.lanes() - 1, single.lanes());
+            for depth in [0..2, 2..3 * taps, 0..3 * taps / 2 * 2] {
+                let mut panel = vec![-1.; depth.len() * width];
+                single.pack(lanes.clone(), depth.clone(), width, &mut panel);
+                for (line, k) in panel.chunks_exact(width).zip(depth.clone()) {
+                    for (value, lane) in line.iter().zip(lanes.clone()) {
+                        assert_eq!(*value, read(lane, k / taps, k % taps), "{lane} {k}");
+                    }
+                }
+                let depth = depth.start..depth.end / 2 * 2;
+                let mut panel = vec![-1.; depth.len() * width];
+                pairs.pack(lanes.clone(), depth.clone(), width, &mut panel);
+                for (line, k) in panel.chunks_exact(width).zip(depth) {
+                    for (value, lane) in line.iter().zip(lanes.clone()) {
+                        assert_eq!(*value, read(lane, k / 2 / taps * 2 + k % 2, k / 2 % taps), "{lane} {k}");
+                    }
+                }
+            }
+        }
+    }
+}
