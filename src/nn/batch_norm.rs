@@ -5,6 +5,7 @@
 //! training writes them in place. PyTorch's counter `num_batches_tracked` is not kept.
 
 use super::Pass;
+use crate::ops::{Moments, batch_norm, batch_norm_with};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -33,43 +34,22 @@ impl BatchNorm {
     /// # Errors
     /// In training, when a channel has a single value: its variance is not defined.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mut channel_shape = vec![1; x.rank()];
-        channel_shape[1] = x.dim(1)?;
-        let per_channel = |t: &Tensor| t.reshape(channel_shape.as_slice());
-        let (mean, var) = if pass.is_train() {
-            self.batch_statistics(x)?
-        } else {
-            (per_channel(&self.running_mean)?, per_channel(&self.running_var)?)
-        };
-        let x = x.broadcast_sub(&mean)?.broadcast_div(&(var + self.eps)?.sqrt()?)?;
-        match &self.affine {
-            Some((weight, bias)) => {
-                x.broadcast_mul(&per_channel(weight)?)?.broadcast_add(&per_channel(bias)?)
-            }
-            None => Ok(x),
+        let affine = self.affine.as_ref().map(|(weight, bias)| (weight, bias));
+        if !pass.is_train() {
+            let moments = Moments { mean: self.running_mean.clone(), var: self.running_var.clone() };
+            return batch_norm_with(x, &moments, affine, self.eps);
         }
-    }
-
-    /// Mean and biased variance of every channel, which also move the running statistics.
-    fn batch_statistics(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (count, channels) = (x.elem_count() / x.dim(1)?, x.dim(1)?);
+        let count = x.elem_count() / x.dim(1)?.max(1);
         if count < 2 {
-            candle_core::bail!("batch norm in training: one value a channel (shape {:?})", x.dims());
+            candle_core::bail!("batch norm in training: {count} values a channel (shape {:?})", x.dims());
         }
-        let over = |t: &Tensor| match t.rank() {
-            2 => t.mean_keepdim(0),
-            4 => t.mean_keepdim((0, 2, 3)),
-            rank => candle_core::bail!("batch norm: expected rank 2 or 4, got rank {rank}"),
-        };
-        let mean = over(x)?; // [1, C] or [1, C, 1, 1]
-        let var = over(&x.broadcast_sub(&mean)?.sqr()?)?;
-        let unbiased = (&var * (count as f64 / (count - 1) as f64))?;
-        for (running, batch) in [(&self.running_mean, &mean), (&self.running_var, &unbiased)] {
-            let moved =
-                ((running.detach() * (1. - MOMENTUM))? + (batch.detach().reshape(channels)? * MOMENTUM)?)?;
+        let (y, Moments { mean, var }) = batch_norm(x, affine, self.eps)?;
+        let unbiased = (var * (count as f64 / (count - 1) as f64))?;
+        for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
+            let moved = ((running.detach() * (1. - MOMENTUM))? + (batch * MOMENTUM)?)?;
             running.slice_set(&moved, 0, 0)?;
         }
-        Ok((mean, var))
+        Ok(y)
     }
 }
 

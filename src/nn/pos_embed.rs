@@ -1,9 +1,10 @@
 //! Position tables: fixed 2-D sine-cosine (MAE `util/pos_embed.py`) and the resize of a table to
 //! another grid.
 //!
-//! The resize is PyTorch's bicubic `interpolate` (a = −0.75, `align_corners=False`, no antialias), as in
-//! MAE and ViTDet; timm antialiases when shrinking, which differs slightly.
+//! The resize is PyTorch's bicubic `interpolate` ([`ops::resize_bicubic`]), as in MAE and ViTDet; timm
+//! antialiases when shrinking, which differs slightly.
 
+use crate::ops;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -48,7 +49,7 @@ pub fn parameter(name: &str, width: usize, grid: Grid, vb: &VarBuilder) -> Resul
     Ok(table)
 }
 
-/// Resizes `table` [1, 1 + h·w, C] from grid `from` to grid `to`; the class row is copied.
+/// Resizes `table` [1, 1 + h·w, C] from grid `from` to grid `to`; the class row is copied. Computed in f64.
 ///
 /// # Errors
 /// When the table does not hold `from`.
@@ -57,43 +58,10 @@ pub fn resize(table: &Tensor, from: Grid, to: Grid) -> Result<Tensor> {
     if rows != 1 + from.0 * from.1 {
         candle_core::bail!("position table has {rows} rows, expected 1 + {}·{}", from.0, from.1);
     }
-    let values = table.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    let (class, patches) = values.split_at(width);
-    let (vertical, horizontal) = (bicubic_taps(from.0, to.0), bicubic_taps(from.1, to.1));
-    let mut resized = class.to_vec();
-    resized.reserve(to.0 * to.1 * width);
-    for row_taps in &vertical {
-        for column_taps in &horizontal {
-            let mut sum = vec![0f64; width];
-            for &(y, wy) in row_taps {
-                for &(x, wx) in column_taps {
-                    let source = &patches[(y * from.1 + x) * width..][..width];
-                    sum.iter_mut().zip(source).for_each(|(s, v)| *s += wy * wx * f64::from(*v));
-                }
-            }
-            resized.extend(sum.into_iter().map(|s| s as f32));
-        }
-    }
-    Tensor::from_vec(resized, (1, 1 + to.0 * to.1, width), table.device())
-}
-
-/// For every output position, four (input position, weight) pairs of the cubic kernel, clamped to the border.
-fn bicubic_taps(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.) * x - (A + 3.)) * x * x + 1.; // |x| <= 1
-    let far = |x: f64| ((A * x - 5. * A) * x + 8. * A) * x - 4. * A; // 1 < |x| < 2
-    let scale = from as f64 / to as f64;
-    (0..to)
-        .map(|i| {
-            let centre = (i as f64 + 0.5) * scale - 0.5;
-            let t = centre - centre.floor();
-            let weights = [far(t + 1.), near(t), near(1. - t), far(2. - t)];
-            std::array::from_fn(|k| {
-                let position = centre.floor() as isize + k as isize - 1;
-                (position.clamp(0, from as isize - 1) as usize, weights[k])
-            })
-        })
-        .collect()
+    let image = table.narrow(1, 1, rows - 1)?.reshape((1, from.0, from.1, width))?.permute((0, 3, 1, 2))?;
+    let image = ops::resize_bicubic(&image.to_dtype(DType::F64)?, to)?; // [1, C, h, w]
+    let patches = image.flatten_from(2)?.transpose(1, 2)?.to_dtype(table.dtype())?;
+    Tensor::cat(&[&table.narrow(1, 0, 1)?, &patches], 1)
 }
 
 #[cfg(test)]

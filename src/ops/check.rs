@@ -94,6 +94,13 @@ pub(super) fn operator(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor
     }
 }
 
+/// Inputs of which one is an empty batch give no values, and gradients of 0, in f32.
+pub(super) fn empty(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let (found, gradients) = run(&inputs.iter().map(single).collect::<Vec<_>>(), &f);
+    assert!(found.is_empty(), "{} values of an empty batch", found.len());
+    assert!(gradients.iter().flatten().all(|&g| g == 0.), "an empty batch gives a gradient");
+}
+
 /// Outputs and gradients in f32 have the same bits with 1, 2, 3 and 5 threads.
 pub(super) fn threads(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
     let inputs: Vec<Tensor> = inputs.iter().map(single).collect();

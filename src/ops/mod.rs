@@ -6,15 +6,29 @@
 //! any number of threads.
 
 mod attention;
+mod batch_norm;
 mod branch;
 #[cfg(test)]
 mod check;
 mod conv;
+mod cross_entropy;
 mod gelu;
 mod gemm;
+#[cfg(test)]
+mod golden;
+mod group_norm;
 mod layer_norm;
+mod layer_norm2d;
 mod linear;
+mod max_pool;
 mod mse;
+mod nms;
+mod planes;
+mod pointwise_loss;
+mod pool;
+mod resample;
+mod resize;
+mod roi_align;
 pub(crate) mod simd;
 mod softmax_ce;
 mod storage;
@@ -22,13 +36,23 @@ mod tape;
 mod window;
 
 pub use attention::{AttentionBias, attention};
+pub use batch_norm::{Moments, batch_norm, batch_norm_with};
 pub use branch::{AttentionWeights, Branch, MlpWeights, attention_branch, mlp_branch};
 pub use conv::{conv_transpose2d, conv2d};
+pub use cross_entropy::cross_entropy;
 pub use gelu::gelu;
 pub use gemm::Precision;
+pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
+pub use layer_norm2d::layer_norm2d;
 pub use linear::linear;
+pub use max_pool::max_pool2d;
 pub use mse::patch_mse;
+pub use nms::{batched_nms, nms};
+pub use pointwise_loss::{binary_cross_entropy_with_logits, smooth_l1};
+pub use pool::{adaptive_avg_pool2d, avg_pool2d, subsample};
+pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
+pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
 pub use tape::{backward, no_grad};
 pub use window::{merge_windows, partition_windows};

@@ -31,12 +31,53 @@ pub(super) fn values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f
 
 /// Runs `task` on (rows, their values) for pieces of an [R, width] matrix, in parallel.
 pub(super) fn for_rows(matrix: &mut [f32], width: usize, task: impl Fn(Range<usize>, &mut [f32]) + Sync) {
-    let (width, step) = (width.max(1), rows_per_task(width));
-    let run = |(i, piece): (usize, &mut [f32])| task(i * step..i * step + piece.len() / width, piece);
+    for_rows_costing(width, matrix, width, task);
+}
+
+/// [`for_rows`] where making a row costs as much as passing over `work` values.
+pub(super) fn for_rows_costing<T: Send>(
+    work: usize,
+    matrix: &mut [T],
+    width: usize,
+    task: impl Fn(Range<usize>, &mut [T]) + Sync,
+) {
+    let (width, step) = (width.max(1), rows_per_task(work));
+    let run = |(i, piece): (usize, &mut [T])| task(i * step..i * step + piece.len() / width, piece);
     if matrix.len() <= step * width {
         run((0, matrix));
     } else {
         matrix.par_chunks_mut(step * width).enumerate().for_each(run);
+    }
+}
+
+/// Runs `task` on (columns, their part of every row) for pieces of at most `step` columns of an
+/// [R, width] matrix, in parallel.
+pub(super) fn for_columns(
+    matrix: &mut [f32],
+    width: usize,
+    step: usize,
+    task: impl Fn(Range<usize>, Vec<&mut [f32]>) + Sync,
+) {
+    let (width, step) = (width.max(1), step.max(1));
+    let rows = matrix.len() / width;
+    let mut pieces: Vec<Vec<&mut [f32]>> =
+        (0..width.div_ceil(step)).map(|_| Vec::with_capacity(rows)).collect();
+    for row in matrix.chunks_exact_mut(width) {
+        pieces.iter_mut().zip(row.chunks_mut(step)).for_each(|(piece, part)| piece.push(part));
+    }
+    let run = |(i, piece)| task(i * step..width.min((i + 1) * step), piece);
+    pieces.into_par_iter().enumerate().for_each(run);
+}
+
+/// Values in an f32 tensor of this shape.
+///
+/// # Errors
+/// When they overflow the memory that a process can address.
+pub(super) fn count(name: &str, shape: &[usize]) -> Result<usize> {
+    let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+    match count.filter(|&count| count <= isize::MAX as usize / size_of::<f32>()) {
+        Some(count) => Ok(count),
+        None => bail!("{name}: a result of shape {shape:?} overflows memory"),
     }
 }
 

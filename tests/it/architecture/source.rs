@@ -86,6 +86,36 @@ impl Source {
         imports
     }
 
+    /// Names called as `.name(`, and names behind `Tensor::`.
+    pub fn methods(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.windows(3).filter_map(|w| {
+            let [before, name, after] = [&w[0], &w[1], &w[2]];
+            let called = before.text == "." && ["(", "::"].contains(&after.text.as_str());
+            (called || w[0].text == "Tensor" && name.text == "::").then_some(if called {
+                name
+            } else {
+                after
+            })
+        })
+    }
+
+    /// Paths that start at `root`, groups taken apart: the names of each, without `root`.
+    pub fn paths(&self, root: &str) -> Vec<Vec<Token>> {
+        let starts = self.tokens.windows(2).enumerate();
+        let starts = starts.filter(|(_, pair)| pair[0].text == root && pair[1].text == "::");
+        let mut paths = Vec::new();
+        for (k, _) in starts {
+            take_path(&self.tokens[k + 2..], &mut Vec::new(), &mut paths);
+        }
+        paths
+    }
+
+    /// Where `name` gets another name.
+    pub fn renamed(&self, name: &str) -> impl Iterator<Item = &Token> {
+        let pairs = self.tokens.windows(2);
+        pairs.filter(move |pair| pair[0].text == name && pair[1].text == "as").map(|pair| &pair[0])
+    }
+
     /// Lines outside of `#[cfg(test)] mod … { … }`.
     pub fn lines_without_tests(&self) -> usize {
         let mut lines = self.text.lines().count();
@@ -162,6 +192,30 @@ fn heads(tokens: &[Token]) -> Vec<Token> {
         }
     }
     heads
+}
+
+/// Adds the path or the group of paths at which `tokens` begin, each behind `prefix`, to `paths`; how
+/// many tokens that took.
+fn take_path(tokens: &[Token], prefix: &mut Vec<Token>, paths: &mut Vec<Vec<Token>>) -> usize {
+    let is = |k: usize, text: &str| tokens.get(k).is_some_and(|token| token.text == text);
+    let Some(first) = tokens.first() else { return 0 };
+    if first.text == "{" {
+        let mut taken = 1;
+        while taken < tokens.len() && !is(taken, "}") {
+            let alone = [",", "as"].contains(&tokens[taken].text.as_str());
+            taken += if alone { 1 } else { take_path(&tokens[taken..], prefix, paths).max(1) };
+        }
+        return taken + 1;
+    }
+    prefix.push(first.clone());
+    let taken = if is(1, "::") {
+        2 + take_path(&tokens[2..], prefix, paths)
+    } else {
+        paths.push(prefix.clone());
+        1
+    };
+    prefix.pop();
+    taken
 }
 
 /// Splits Rust code into tokens, without comments and literals.

@@ -1,0 +1,394 @@
+//! Softmax cross-entropy against class indices.
+//!
+//! The largest logit and the sum of exponentials of every position are kept from the forward pass,
+//! so that the backward pass computes each probability once.
+
+use super::simd::{Kernel, exp, max, sum, vectorized};
+use super::storage::{argument, for_columns, for_rows_costing, fused, values};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// Positions of a task where classes are not neighbours in memory.
+const BLOCK: usize = 128;
+
+/// −Σ q·log softmax(logits) over classes, mean over the positions whose target is not `ignore`;
+/// q is 1 − smoothing at the target plus smoothing/K at each of the K classes (arXiv:1512.00567, as
+/// PyTorch's `label_smoothing`).
+///
+/// `logits` [N, K] and `targets` u32 [N], or [B, K, H, W] and u32 [B, H, W]. Without a position that
+/// counts, the loss is 0 and so is its gradient (PyTorch: NaN).
+///
+/// # Errors
+/// For a target that is neither a class nor `ignore`.
+pub fn cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    ignore: Option<u32>,
+    smoothing: f64,
+) -> Result<Tensor> {
+    let (b, k, positions, expected) = match *logits.dims() {
+        [n, k] => (n, k, 1, vec![n]),
+        [b, k, h, w] => (b, k, h * w, vec![b, h, w]),
+        _ => bail!("cross_entropy: logits {:?}, expected [N, K] or [B, K, H, W]", logits.shape()),
+    };
+    if targets.dims() != expected || targets.dtype() != DType::U32 {
+        let (logits, dtype, targets) = (logits.shape(), targets.dtype(), targets.shape());
+        bail!("cross_entropy: logits {logits:?}, targets {dtype:?} {targets:?}, expected U32 {expected:?}");
+    }
+    if !(0. ..=1.).contains(&smoothing) {
+        bail!("cross_entropy: smoothing {smoothing} is not in 0..=1");
+    }
+    let targets = targets.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u32>()?;
+    let counts = |target: u32| Some(target) != ignore;
+    if let Some(i) = targets.iter().position(|&target| counts(target) && target as usize >= k) {
+        bail!("cross_entropy: target {} at position {i} of {expected:?}, logits of {k} classes", targets[i]);
+    }
+    let count = targets.iter().filter(|&&target| counts(target)).count();
+    let targets = targets.into_iter().map(|target| if counts(target) { target } else { IGNORED }).collect();
+    let targets = Targets { shape: (b, k, positions), targets, count, smoothing: smoothing as f32 };
+    if !fused(&[logits]) {
+        return targets.composed(logits);
+    }
+    let logits = logits.contiguous()?;
+    let norms = {
+        let (guard, layout) = logits.storage_and_layout();
+        targets.norms(values(&guard, layout)?)
+    };
+    logits.apply_op1(CrossEntropy { targets, norms })
+}
+
+/// No class has this number: logits would not fit into memory.
+const IGNORED: u32 = u32::MAX;
+
+/// What is to be predicted at each of the B·P positions of logits [B, K, P].
+struct Targets {
+    shape: (usize, usize, usize),
+    targets: Vec<u32>,
+    /// Positions that count.
+    count: usize,
+    smoothing: f32,
+}
+
+impl Targets {
+    /// The loss of candle's operators, for other devices and types.
+    fn composed(&self, logits: &Tensor) -> Result<Tensor> {
+        let (b, k, positions) = self.shape;
+        let log_p = candle_nn::ops::log_softmax(&logits.reshape((b, k, positions))?, 1)?;
+        let mut weights = vec![0f64; b * k * positions];
+        for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
+            let at = |class: usize| (i / positions * k + class) * positions + i % positions;
+            let share = 1. / self.count as f64;
+            (0..k).for_each(|class| weights[at(class)] = f64::from(self.smoothing) / k as f64 * share);
+            weights[at(target as usize)] += (1. - f64::from(self.smoothing)) * share;
+        }
+        let weights = Tensor::from_vec(weights, (b, k, positions), logits.device())?;
+        (log_p * weights.to_dtype(logits.dtype())?)?.sum_all()?.neg()
+    }
+
+    /// Largest logit, Σ exp(x − largest) and, with smoothing, Σ (x − largest), of every position.
+    fn norms(&self, logits: &[f32]) -> Vec<[f32; 3]> {
+        let (_, k, positions) = self.shape;
+        let (mut norms, smoothed) = (vec![[0f32; 3]; self.targets.len()], self.smoothing > 0.);
+        if k == 0 || norms.is_empty() {
+            return norms;
+        }
+        if positions == 1 {
+            for_rows_costing(k, &mut norms, 1, |rows, norms| {
+                vectorized(RowNorms { logits: &logits[rows.start * k..rows.end * k], k, smoothed, norms });
+            });
+            return norms;
+        }
+        let images = norms.par_chunks_mut(positions).zip(logits.par_chunks(k * positions));
+        images.for_each(|(norms, logits)| {
+            norms.par_chunks_mut(BLOCK).enumerate().for_each(|(i, norms)| {
+                vectorized(BlockNorms { logits, positions, first: i * BLOCK, smoothed, norms });
+            });
+        });
+        norms
+    }
+}
+
+struct CrossEntropy {
+    targets: Targets,
+    norms: Vec<[f32; 3]>,
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let logits = argument(logits, layout)?;
+        let Targets { shape: (_, k, positions), ref targets, count, smoothing } = self.targets;
+        let mut total = 0f64;
+        for (i, (&target, [largest, sum, shifted])) in targets.iter().zip(&self.norms).enumerate() {
+            if target != IGNORED {
+                let logit = logits[(i / positions * k + target as usize) * positions + i % positions];
+                let mut loss = f64::from(sum.ln()) - f64::from((1. - smoothing) * (logit - largest));
+                if smoothing > 0. {
+                    loss -= f64::from(smoothing) / k as f64 * f64::from(*shifted);
+                }
+                total += loss;
+            }
+        }
+        Ok((CpuStorage::F32(vec![(total / count.max(1) as f64) as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let Targets { shape: (_, k, positions), ref targets, count, smoothing } = self.targets;
+        let (guard, layout) = logits.storage_and_layout();
+        let held = values(&guard, layout)?;
+        let scale = grad.to_scalar::<f32>()? / count.max(1) as f32;
+        let (target, rest) = (scale * (1. - smoothing), scale * smoothing / k as f32);
+        let mut gradient = vec![0f32; held.len()];
+        if positions == 1 {
+            for_rows_costing(k, &mut gradient, k, |rows, gradient| {
+                vectorized(RowGradient {
+                    logits: &held[rows.start * k..rows.end * k],
+                    targets: &targets[rows.clone()],
+                    norms: &self.norms[rows],
+                    shares: [scale, target, rest],
+                    gradient,
+                });
+            });
+        } else if !gradient.is_empty() {
+            let images = gradient.par_chunks_mut(k * positions).zip(held.par_chunks(k * positions));
+            images.enumerate().for_each(|(image, (gradient, logits))| {
+                for_columns(gradient, positions, BLOCK, |columns, gradient| {
+                    let span = image * positions + columns.start..image * positions + columns.end;
+                    vectorized(BlockGradient {
+                        logits,
+                        positions,
+                        first: columns.start,
+                        targets: &targets[span.clone()],
+                        norms: &self.norms[span],
+                        shares: [scale, target, rest],
+                        gradient,
+                    });
+                });
+            });
+        }
+        Tensor::from_vec(gradient, logits.shape(), logits.device()).map(Some)
+    }
+}
+
+/// The norms of rows of `k` logits.
+struct RowNorms<'a> {
+    logits: &'a [f32],
+    k: usize,
+    smoothed: bool,
+    norms: &'a mut [[f32; 3]],
+}
+
+impl Kernel for RowNorms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (norms, logits) in self.norms.iter_mut().zip(self.logits.chunks_exact(self.k)) {
+            let largest = max(logits);
+            let shifted = if self.smoothed { sum(logits, |x| x - largest) } else { 0. };
+            *norms = [largest, sum(logits, |x| exp(x - largest)), shifted];
+        }
+    }
+}
+
+/// scale·softmax − target·\[class is the target\] − rest of each row; 0 in ignored rows.
+struct RowGradient<'a> {
+    logits: &'a [f32],
+    targets: &'a [u32],
+    norms: &'a [[f32; 3]],
+    /// scale, target, rest.
+    shares: [f32; 3],
+    gradient: &'a mut [f32],
+}
+
+impl Kernel for RowGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let k = self.logits.len() / self.targets.len().max(1);
+        let [scale, share, rest] = self.shares;
+        let rows = self.gradient.chunks_exact_mut(k).zip(self.logits.chunks_exact(k));
+        for ((gradient, logits), (&target, [largest, sum, _])) in
+            rows.zip(self.targets.iter().zip(self.norms))
+        {
+            if target == IGNORED {
+                continue;
+            }
+            let scale = scale / sum;
+            for (g, &x) in gradient.iter_mut().zip(logits) {
+                *g = scale * exp(x - largest) - rest;
+            }
+            gradient[target as usize] -= share;
+        }
+    }
+}
+
+/// The norms of a block of positions of an image [K, P].
+struct BlockNorms<'a> {
+    logits: &'a [f32],
+    positions: usize,
+    first: usize,
+    smoothed: bool,
+    norms: &'a mut [[f32; 3]],
+}
+
+impl Kernel for BlockNorms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let count = self.norms.len();
+        let classes = || self.logits.chunks_exact(self.positions).map(|class| &class[self.first..][..count]);
+        let (mut largest, mut sums, mut shifted) = ([f32::NEG_INFINITY; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+        for logits in classes() {
+            for (largest, &x) in largest.iter_mut().zip(logits) {
+                *largest = if x > *largest { x } else { *largest };
+            }
+        }
+        for logits in classes() {
+            for ((sum, &x), largest) in sums.iter_mut().zip(logits).zip(&largest) {
+                *sum += exp(x - largest);
+            }
+            if self.smoothed {
+                for ((shifted, &x), largest) in shifted.iter_mut().zip(logits).zip(&largest) {
+                    *shifted += x - largest;
+                }
+            }
+        }
+        for (norms, (largest, (sum, shifted))) in
+            self.norms.iter_mut().zip(largest.into_iter().zip(sums.into_iter().zip(shifted)))
+        {
+            *norms = [largest, sum, shifted];
+        }
+    }
+}
+
+/// [`RowGradient`] of a block of positions of an image [K, P].
+struct BlockGradient<'a> {
+    logits: &'a [f32],
+    positions: usize,
+    first: usize,
+    targets: &'a [u32],
+    norms: &'a [[f32; 3]],
+    /// scale, target, rest.
+    shares: [f32; 3],
+    gradient: Vec<&'a mut [f32]>,
+}
+
+impl Kernel for BlockGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let [scale, share, rest] = self.shares;
+        let (mut largest, mut scales, mut rests) = ([0f32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+        let positions = largest.iter_mut().zip(scales.iter_mut().zip(&mut rests));
+        for ((largest, (own_scale, own_rest)), (&target, norms)) in
+            positions.zip(self.targets.iter().zip(self.norms))
+        {
+            if target != IGNORED {
+                (*largest, *own_scale, *own_rest) = (norms[0], scale / norms[1], rest);
+            }
+        }
+        let classes = self.logits.chunks_exact(self.positions).map(|class| &class[self.first..]);
+        for (gradient, logits) in self.gradient.iter_mut().zip(classes) {
+            let position = largest.iter().zip(scales.iter().zip(&rests));
+            for ((g, &x), (largest, (&scale, rest))) in gradient.iter_mut().zip(logits).zip(position) {
+                let value = scale * exp(x - largest) - rest;
+                *g = if scale == 0. { 0. } else { value };
+            }
+        }
+        for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
+            self.gradient[target as usize][i] -= share;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check;
+    use candle_core::Var;
+
+    /// Targets of a tensor of `shape` under `k` classes, every fifth of them 255.
+    fn targets(shape: &[usize], k: usize) -> Tensor {
+        let count: usize = shape.iter().product();
+        let target = |i: usize| if i % 5 == 3 { 255 } else { (i * 7 % k) as u32 };
+        Tensor::from_vec((0..count).map(target).collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn values_and_gradients() {
+        for smoothing in [0., 0.1, 1.] {
+            for (n, k) in [(1, 1), (5, 10), (9, 37)] {
+                let targets = targets(&[n], k);
+                let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), smoothing);
+                check::operator(&[check::random(&[n, k], 0)], loss, 1e-6);
+                check::operator(&[check::random(&[k, n], 0)], |t| loss(&[t[0].t()?]), 1e-6);
+            }
+            for [b, k, h, w] in [[2, 3, 4, 5], [1, 7, 1, 1], [2, 2, 9, 15]] {
+                let targets = targets(&[b, h, w], k);
+                let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), smoothing);
+                check::operator(&[check::random(&[b, k, h, w], 0)], loss, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn one_hot_targets_give_the_same() {
+        let logits = check::single(&check::random(&[4, 6], 0));
+        let targets = Tensor::new(&[5u32, 0, 2, 2], &Device::Cpu).unwrap();
+        let one_hot = candle_nn::encoding::one_hot(targets.clone(), 6, 1f32, 0f32).unwrap();
+        let soft = crate::ops::softmax_cross_entropy(&logits, &one_hot).unwrap();
+        let hard = cross_entropy(&logits, &targets, None, 0.).unwrap();
+        assert!((soft - hard).unwrap().abs().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn ignored_positions_have_no_part() {
+        for shape in [&[2, 3][..], &[1, 3, 2, 1]] {
+            let x = Var::from_tensor(&Tensor::full(f32::NAN, shape, &Device::Cpu).unwrap()).unwrap();
+            let targets =
+                Tensor::full(255u32, &[&shape[..1], &shape[2..]].concat()[..], &Device::Cpu).unwrap();
+            let loss = cross_entropy(&x, &targets, Some(255), 0.1).unwrap();
+            assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.);
+            let gradient = loss.backward().unwrap().remove(&x).unwrap().flatten_all().unwrap();
+            assert_eq!(gradient.to_vec1::<f32>().unwrap(), [0.; 6]);
+        }
+        let none = check::single(&check::random(&[0, 3], 0));
+        let targets = Tensor::zeros(0, DType::U32, &Device::Cpu).unwrap();
+        assert_eq!(cross_entropy(&none, &targets, None, 0.).unwrap().to_scalar::<f32>().unwrap(), 0.);
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite() {
+        let x = Var::from_tensor(&Tensor::new(&[[3e38f32, -3e38, f32::NEG_INFINITY]], &Device::Cpu).unwrap());
+        let (x, target) = (x.unwrap(), Tensor::new(&[0u32], &Device::Cpu).unwrap());
+        let loss = cross_entropy(&x, &target, None, 0.).unwrap();
+        assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.);
+        let gradient = loss.backward().unwrap().remove(&x).unwrap().to_vec2::<f32>().unwrap();
+        assert!(gradient[0].iter().all(|g| g.abs() < 1e-30), "{gradient:?}");
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        let targets = targets(&[2, 40, 50], 19);
+        let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), 0.1);
+        check::threads(&[check::random(&[2, 19, 40, 50], 0)], loss);
+    }
+
+    #[test]
+    fn wrong_targets_are_refused() {
+        let x = check::single(&check::random(&[2, 3], 0));
+        let error = |targets: &Tensor| cross_entropy(&x, targets, Some(255), 0.).unwrap_err().to_string();
+        let outside = error(&Tensor::new(&[0u32, 3], &Device::Cpu).unwrap());
+        assert!(outside.contains("target 3 at position 1"), "{outside}");
+        let long = error(&Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap());
+        assert!(long.contains("logits [2, 3], targets U32 [3]"), "{long}");
+        assert!(error(&Tensor::new(&[0f32, 1.], &Device::Cpu).unwrap()).contains("F32"));
+    }
+}

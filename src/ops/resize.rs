@@ -1,0 +1,110 @@
+//! Resizes of feature maps as PyTorch's `interpolate` does them with `align_corners=False`, without
+//! antialiasing. Images of data sets are resized in [`crate::data`] with PIL's filters.
+
+use super::resample::{Axis, resample};
+use candle_core::{Result, Tensor, bail};
+
+/// Nearest neighbour: output i is input ⌊i·from/to⌋, with PyTorch's rounding of the ratio to f32
+/// (mode `nearest`). `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+pub fn resize_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("resize_nearest", x, size, |from, to, i| {
+        let ratio = from as f32 / to as f32;
+        let source = if to == 2 * from { i / 2 } else { (i as f32 * ratio) as usize };
+        vec![(source.min(from - 1), 1.)]
+    })
+}
+
+/// Bilinear. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+pub fn resize_bilinear(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("resize_bilinear", x, size, |from, to, i| {
+        let source = centre(from, to, i).max(0.);
+        let (low, share) = ((source as usize).min(from - 1), source.fract());
+        vec![(low, 1. - share), ((low + 1).min(from - 1), share)]
+    })
+}
+
+/// Bicubic with a = −0.75. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+pub fn resize_bicubic(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    const A: f64 = -0.75;
+    let near = |x: f64| ((A + 2.) * x - (A + 3.)) * x * x + 1.; // |x| <= 1
+    let far = |x: f64| ((A * x - 5. * A) * x + 8. * A) * x - 4. * A; // 1 < |x| < 2
+    resize("resize_bicubic", x, size, |from, to, i| {
+        let source = centre(from, to, i);
+        let t = source - source.floor();
+        let weights = [far(t + 1.), near(t), near(1. - t), far(2. - t)];
+        let tap = |(k, weight)| {
+            let position = source.floor() as isize + k as isize - 1;
+            (position.clamp(0, from as isize - 1) as usize, weight)
+        };
+        weights.into_iter().enumerate().map(tap).collect()
+    })
+}
+
+/// Where the centre of output pixel `i` lies among the inputs.
+fn centre(from: usize, to: usize, i: usize) -> f64 {
+    (i as f64 + 0.5) * (from as f64 / to as f64) - 0.5
+}
+
+/// Resizes both axes; `taps` are those of (from, to, output).
+fn resize(
+    name: &'static str,
+    x: &Tensor,
+    size: (usize, usize),
+    taps: impl Fn(usize, usize, usize) -> Vec<(usize, f64)>,
+) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    if [h, w, size.0, size.1].contains(&0) {
+        bail!("{name}: x {:?}, size {size:?}", x.shape());
+    }
+    super::storage::count(name, &[b, c, size.0, size.1])?;
+    let axis = |from: usize, to: usize| Axis::new(from, (0..to).map(|i| taps(from, to, i)));
+    resample(name, x, axis(h, size.0), axis(w, size.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check;
+
+    const SIZES: [((usize, usize), (usize, usize)); 6] = [
+        ((3, 4), (6, 8)),
+        ((5, 7), (3, 9)),
+        ((1, 1), (2, 3)),
+        ((7, 5), (2, 2)),
+        ((4, 3), (4, 3)),
+        ((6, 6), (1, 17)),
+    ];
+
+    #[test]
+    fn values_and_gradients() {
+        for ((h, w), size) in SIZES {
+            let inputs = [check::random(&[2, 3, h, w], 0)];
+            check::operator(&inputs, |t| resize_nearest(&t[0], size), 2e-6);
+            check::operator(&inputs, |t| resize_bilinear(&t[0], size), 2e-6);
+            check::operator(&inputs, |t| resize_bicubic(&t[0], size), 2e-6);
+        }
+        let inputs = [check::random(&[3, 5, 2, 4], 0)];
+        check::operator(&inputs, |t| resize_bilinear(&t[0].transpose(1, 3)?, (4, 3)), 2e-6);
+    }
+
+    #[test]
+    fn an_empty_batch_stays_empty() {
+        let inputs = [check::random(&[0, 3, 4, 5], 0)];
+        check::empty(&inputs, |t| resize_bilinear(&t[0], (2, 7)));
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        check::threads(&[check::random(&[2, 5, 40, 30], 0)], |t| resize_bilinear(&t[0], (90, 70)));
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        let x = check::single(&check::random(&[1, 2, 4, 4], 0));
+        for size in [(0, 3), (usize::MAX / 4, 8), (1 << 40, 1 << 40)] {
+            let error = resize_nearest(&x, size).unwrap_err().to_string();
+            assert!(error.contains("resize_nearest"), "{error}");
+        }
+        assert!(resize_bicubic(&x.squeeze(0).unwrap(), (2, 2)).is_err());
+    }
+}
