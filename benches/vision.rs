@@ -79,7 +79,7 @@ fn row(name: &str, inputs: &[Var], run: Run) -> Result<()> {
     let constants: Vec<Var> = inputs.iter().map(|v| Var::from_tensor(&v.detach())).collect::<Result<_>>()?;
     let forward = fastest(|| run(&constants))?;
     let seed = run(&constants)?.ones_like()?;
-    let both = fastest(|| run(inputs)?.apply_op1(Probe(seed.clone()))?.backward())?;
+    let both = fastest(|| ops::backward(&run(inputs)?.apply_op1(Probe(seed.clone()))?))?;
     println!("{name:<42}{:>10.2}{:>18.2}", millis(forward), millis(both));
     Ok(())
 }

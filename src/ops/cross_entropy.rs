@@ -5,6 +5,7 @@
 
 use super::simd::{Kernel, exp, max, sum, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -169,7 +170,8 @@ impl CustomOp1 for CrossEntropy {
                 });
             });
         }
-        Tensor::from_vec(gradient, logits.shape(), logits.device()).map(Some)
+        let gradient = Tensor::from_vec(gradient, logits.shape(), logits.device())?;
+        Ok(deliver(logits, gradient))
     }
 }
 

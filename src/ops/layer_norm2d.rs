@@ -5,6 +5,7 @@
 
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -112,10 +113,10 @@ impl CustomOp3 for LayerNorm2d {
         });
         let tensor = |like: &Tensor, k: usize| {
             let sums = affine.iter().map(|sums| sums[k]).collect();
-            Tensor::from_vec(sums, like.shape(), like.device())
+            Tensor::from_vec(sums, like.shape(), like.device()).map(|sums| deliver(like, sums))
         };
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
-        Ok((Some(dx), Some(tensor(weight, 0)?), Some(tensor(bias, 1)?)))
+        Ok((deliver(x, dx), tensor(weight, 0)?, tensor(bias, 1)?))
     }
 }
 

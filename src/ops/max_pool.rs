@@ -5,6 +5,7 @@
 
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use std::ops::Range;
 /// When a window does not fit, or the padding is more than half of it.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    let windows = |size: usize| (size.saturating_add(2 * padding)).checked_sub(kernel);
+    let windows = |size: usize| (size.saturating_add(padding.saturating_mul(2))).checked_sub(kernel);
     let sizes = windows(h).zip(windows(w)).filter(|_| kernel > 0 && stride > 0 && h * w > 0);
     let Some((rows, columns)) = sizes.filter(|_| padding <= kernel / 2 && u32::try_from(h * w).is_ok())
     else {
@@ -157,7 +158,7 @@ impl CustomOp1 for MaxPool {
                 grad.iter().zip(maxima).for_each(|(g, &i)| dx[i as usize] += g);
             }
         });
-        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+        Tensor::from_vec(dx, x.shape(), x.device()).map(|dx| deliver(x, dx))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, for_rows_costing, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// A tensor [B, C, size] of B·C planes.
@@ -153,7 +154,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
                     });
                 }
             });
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?)
+            deliver(x, Tensor::from_vec(dx, x.shape(), x.device())?)
         } else {
             None
         };
@@ -166,7 +167,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
                 totals[plane % channels] += f64::from(term(plane, sums));
             }
             let totals: Vec<f32> = totals.into_iter().map(|total| total as f32).collect();
-            Tensor::from_vec(totals, like.shape(), like.device()).map(Some)
+            Tensor::from_vec(totals, like.shape(), like.device()).map(|totals| deliver(like, totals))
         };
         let weight_grad = affine(weight, &|plane, [_, slope]| slope * self.set(plane).1)?;
         Ok((dx, weight_grad, affine(bias, &|_, [total, _]| total)?))

@@ -4,6 +4,7 @@
 
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// −t·log σ(x) − (1 − t)·log(1 − σ(x)). `logits`, `targets` and `weights` have one shape; without
@@ -175,7 +176,7 @@ impl<L: PointwiseLoss> CustomOp1 for Total<L> {
             let (x, targets) = (&held[rows.clone()], &self.targets[rows]);
             vectorized(Gradient { loss: self.loss, x, targets, weights, scale, gradient });
         });
-        Tensor::from_vec(gradient, x.shape(), x.device()).map(Some)
+        Tensor::from_vec(gradient, x.shape(), x.device()).map(|gradient| deliver(x, gradient))
     }
 }
 

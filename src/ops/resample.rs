@@ -6,6 +6,7 @@
 
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 /// How the outputs along one axis are made of the inputs: for every output, (input, weight) pairs.
@@ -92,7 +93,7 @@ impl CustomOp1 for Resample {
         let (guard, layout) = grad.storage_and_layout();
         let (vertical, horizontal) = (self.vertical.transposed(), self.horizontal.transposed());
         let dx = map(values(&guard, layout)?, b * c, &vertical, &horizontal);
-        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+        Tensor::from_vec(dx, x.shape(), x.device()).map(|dx| deliver(x, dx))
     }
 }
 
@@ -167,7 +168,6 @@ impl Gather {
             for k in 0..depth {
                 // Pairs that fill up repeat the last one.
                 let (input, w) = pairs.get(k).or(pairs.last()).copied().unwrap_or((0, 0.));
-                assert!(input < axis.inputs);
                 index[k * outputs + output] = input as u32;
                 weight[k * outputs + output] = if k < pairs.len() { w as f32 } else { 0. };
             }

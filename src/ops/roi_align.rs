@@ -7,6 +7,7 @@
 use super::resample::map_by_matrices;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_columns, for_rows_costing, fused, values};
+use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -214,7 +215,7 @@ impl CustomOp1 for RoiAlign {
                 }
             }
         });
-        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+        Tensor::from_vec(dx, x.shape(), x.device()).map(|dx| deliver(x, dx))
     }
 }
 

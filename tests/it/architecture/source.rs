@@ -88,15 +88,10 @@ impl Source {
 
     /// Names called as `.name(`, and names behind `Tensor::`.
     pub fn methods(&self) -> impl Iterator<Item = &Token> {
-        self.tokens.windows(3).filter_map(|w| {
-            let [before, name, after] = [&w[0], &w[1], &w[2]];
-            let called = before.text == "." && ["(", "::"].contains(&after.text.as_str());
-            (called || w[0].text == "Tensor" && name.text == "::").then_some(if called {
-                name
-            } else {
-                after
-            })
-        })
+        let windows = || self.tokens.windows(3);
+        let called = windows().filter(|w| w[0].text == "." && ["(", "::"].contains(&w[2].text.as_str()));
+        let named = windows().filter(|w| w[0].text == "Tensor" && w[1].text == "::");
+        called.map(|w| &w[1]).chain(named.map(|w| &w[2]))
     }
 
     /// Paths that start at `root`, groups taken apart: the names of each, without `root`.
