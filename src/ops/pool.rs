@@ -1,6 +1,7 @@
 //! Average pools and the strided pick, as tables of weights of [`super::resample`].
 
 use super::resample::{Axis, resample};
+use super::storage::count;
 use candle_core::{Result, Tensor, bail};
 
 /// Means of `kernel` (rows, columns) windows that lie inside of `x`, every `stride` pixels; rows and
@@ -24,7 +25,7 @@ pub fn adaptive_avg_pool2d(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     if [h, w, size.0, size.1].contains(&0) {
         bail!("adaptive_avg_pool2d: x {:?}, size {size:?}", x.shape());
     }
-    super::storage::count("adaptive_avg_pool2d", &[b, c, size.0, size.1])?;
+    count("adaptive_avg_pool2d", &[b, c, size.0, size.1])?;
     let axis = |from: usize, to: usize| {
         means(from, (0..to).map(move |i| (i * from / to, ((i + 1) * from).div_ceil(to))))
     };

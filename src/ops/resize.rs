@@ -2,6 +2,7 @@
 //! antialiasing. Images of data sets are resized in [`crate::data`] with PIL's filters.
 
 use super::resample::{Axis, resample};
+use super::storage::count;
 use candle_core::{Result, Tensor, bail};
 
 /// Nearest neighbour: output i is input ⌊i·from/to⌋, with PyTorch's rounding of the ratio to f32
@@ -56,7 +57,7 @@ fn resize(
     if [h, w, size.0, size.1].contains(&0) {
         bail!("{name}: x {:?}, size {size:?}", x.shape());
     }
-    super::storage::count(name, &[b, c, size.0, size.1])?;
+    count(name, &[b, c, size.0, size.1])?;
     let axis = |from: usize, to: usize| Axis::new(from, (0..to).map(|i| taps(from, to, i)));
     resample(name, x, axis(h, size.0), axis(w, size.1))
 }
