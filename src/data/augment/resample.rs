@@ -2,7 +2,7 @@
 //! filter in 22-bit fixed point, horizontal pass first, rounded to 8 bits between the passes.
 //!
 //! Written out instead of calling `fast_image_resize`, whose order of passes and 16-bit weights give other bytes than
-//! Pillow's. Compiled twice: for every processor and for AVX2.
+//! Pillow's. Compiled for every processor, for AVX2 and for AVX-512; integers give the same bytes on all.
 
 use super::super::{Image, Size};
 use crate::config::Interpolation;
@@ -48,7 +48,7 @@ pub(super) fn resize(
 }
 
 /// Source rows that the horizontal pass works on at a time, side by side in the lanes of its vectors.
-const ROWS: usize = 4;
+const ROWS: usize = 8;
 
 fn resize_channels<const C: usize, const L: usize>(
     image: &Image,
@@ -64,6 +64,18 @@ fn resize_channels<const C: usize, const L: usize>(
         #[target_feature(enable = "avx2")]
         fn avx2<const C: usize, const L: usize>(job: &Job<C, L>) -> Image {
             job.run()
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512<const C: usize, const L: usize>(job: &Job<C, L>) -> Image {
+            job.run()
+        }
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            // SAFETY: the processor has every feature that the function enables.
+            return unsafe { avx512(&job) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the feature that the function enables.
@@ -107,30 +119,38 @@ impl<const C: usize, const L: usize> Job<'_, C, L> {
     /// [height, width, C] -> [height, to width, C]
     #[inline(always)]
     fn horizontal(&self, taps: &Taps) -> Vec<u8> {
-        let stride = L / ROWS;
-        let length = self.to.1 * C;
+        let (stride, width, length) = (L / ROWS, self.rect.width, self.to.1 * C);
         let mut out = vec![0; self.rect.height * length];
-        let mut pixels = vec![[0i32; L]; self.rect.width];
+        // A pixel of each row of a band, side by side. The fourth byte of a colour is that of the next pixel: four bytes
+        // are copied faster than three, and it is overwritten in the result.
+        let mut pixels = vec![[0u8; L]; width];
         for (band, rows) in out.chunks_mut(ROWS * length).enumerate() {
-            let count = rows.len() / length;
-            for r in 0..count {
-                let source = self.source(band * ROWS + r).as_chunks::<C>().0;
-                for (wide, pixel) in pixels.iter_mut().zip(source) {
-                    for c in 0..C {
-                        wide[r * stride + c] = i32::from(pixel[c]);
+            let sources: [&[u8]; ROWS] =
+                std::array::from_fn(|r| self.source((band * ROWS + r).min(self.rect.height - 1)));
+            for (x, pixel) in pixels.iter_mut().enumerate() {
+                let mut beside = [0; L];
+                let bytes = if x + 1 < width { stride } else { C };
+                for (place, source) in beside.chunks_exact_mut(stride).zip(&sources) {
+                    match bytes == stride {
+                        true => place.copy_from_slice(&source[x * C..][..stride]),
+                        false => place[..C].copy_from_slice(&source[x * C..][..C]),
                     }
                 }
+                *pixel = beside;
             }
             for (x, (start, weights)) in taps.iter().enumerate() {
                 let mut sum = [HALF; L];
-                for (wide, weight) in pixels[start..].iter().zip(weights) {
+                for (bytes, weight) in pixels[start..].iter().zip(weights) {
                     for l in 0..L {
-                        sum[l] += wide[l] * weight;
+                        sum[l] += i32::from(bytes[l]) * weight;
                     }
                 }
-                let bytes = sum.map(to_byte);
-                for r in 0..count {
-                    rows[r * length + x * C..][..C].copy_from_slice(&bytes[r * stride..][..C]);
+                let bytes = to_bytes(&sum);
+                for (row, bytes) in rows.chunks_exact_mut(length).zip(bytes.chunks_exact(stride)) {
+                    match x + 1 < self.to.1 {
+                        true => row[x * C..][..stride].copy_from_slice(bytes),
+                        false => row[x * C..][..C].copy_from_slice(&bytes[..C]),
+                    }
                 }
             }
         }
@@ -157,7 +177,7 @@ fn vertical(data: &[u8], length: usize, taps: &Taps) -> Vec<u8> {
                     sums[i] += i32::from(bytes[i]) * weight;
                 }
             }
-            *block = sums.map(to_byte);
+            *block = to_bytes(&sums);
         }
         for (i, byte) in rest.iter_mut().enumerate() {
             let terms = weights.iter().enumerate().map(|(k, w)| i32::from(data[k * length + tail + i]) * w);
@@ -174,6 +194,16 @@ const HALF: i32 = 1 << (PRECISION - 1);
 #[inline(always)]
 fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// [`to_byte`] of each; `map` of arrays is called instead of inlined.
+#[inline(always)]
+fn to_bytes<const N: usize>(sums: &[i32; N]) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (byte, sum) in bytes.iter_mut().zip(sums) {
+        *byte = to_byte(*sum);
+    }
+    bytes
 }
 
 /// A filter and its support, in pixels of the coarser side.
@@ -198,40 +228,42 @@ impl Filter {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.);
         let (support, shrink) = (self.support * stretch, 1. / stretch);
-        let most = support.ceil() as usize * 2 + 1;
-        let mut taps = Taps { starts: Vec::new(), lengths: Vec::new(), weights: vec![0; most * to], most };
-        let mut raw: Vec<f64> = Vec::with_capacity(most);
-        for (i, weights) in taps.weights.chunks_exact_mut(most).enumerate() {
-            let centre = (i as f64 + 0.5) * scale;
-            let start = (centre - support + 0.5).max(0.) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
+        let (mut starts, mut ends) = (Vec::with_capacity(to), Vec::with_capacity(to));
+        let centre = |i: usize| (i as f64 + 0.5) * scale;
+        for i in 0..to {
+            starts.push((centre(i) - support + 0.5).max(0.) as usize);
+            ends.push(((centre(i) + support + 0.5) as usize).min(from));
+        }
+        // As many for each pixel, so that loops over them are of one length; some are 0.
+        let count = starts.iter().zip(&ends).map(|(start, end)| end - start).max().unwrap_or(0);
+        let mut weights = vec![0; count * to];
+        let mut raw: Vec<f64> = Vec::with_capacity(count);
+        for (i, weights) in weights.chunks_exact_mut(count).enumerate() {
+            let (start, end) = (starts[i], ends[i]);
             raw.clear();
-            raw.extend((start..end).map(|k| (self.weight)((k as f64 - centre + 0.5) * shrink)));
+            raw.extend((start..end).map(|k| (self.weight)((k as f64 - centre(i) + 0.5) * shrink)));
             let total: f64 = raw.iter().sum();
-            for (weight, raw) in weights.iter_mut().zip(&raw) {
+            starts[i] = start.min(from - count);
+            for (weight, raw) in weights[start - starts[i]..].iter_mut().zip(&raw) {
                 *weight = (raw / total * f64::from(1 << PRECISION)).round() as i32;
             }
-            taps.starts.push(start);
-            taps.lengths.push(end - start);
         }
-        taps
+        Taps { starts, weights, count }
     }
 }
 
 /// For each pixel of an axis of the result: where its source pixels start, and their weights.
 struct Taps {
     starts: Vec<usize>,
-    lengths: Vec<usize>,
-    /// `most` for each pixel, of which the first `lengths[i]` count.
+    /// `count` for each pixel.
     weights: Vec<i32>,
-    most: usize,
+    count: usize,
 }
 
 impl Taps {
     #[inline(always)]
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        let weights = self.weights.chunks_exact(self.most).zip(&self.lengths).map(|(w, n)| &w[..*n]);
-        self.starts.iter().copied().zip(weights)
+        self.starts.iter().copied().zip(self.weights.chunks_exact(self.count))
     }
 }
 
