@@ -111,16 +111,44 @@ impl<T: Word> Kernel for Gather<'_, T> {
             let tap = (depth.start + tap) % taps;
             columns.trace(&lanes, tap, &mut runs, &mut padding);
             let channel_from = |k: usize| (k + taps - 1 - tap) / taps;
-            for channel in channel_from(depth.start)..channel_from(depth.end) {
-                let line = &mut panel[(channel * taps + tap - depth.start) * width..][..width];
-                for run in &runs {
-                    let source = run.source + (channel * pixels) as isize;
-                    copy(&mut line[run.lanes.clone()], columns.image, source, columns.step);
-                }
-                for padding in &padding {
-                    line[padding.clone()].iter_mut().for_each(|value| *value = T::default());
+            let channels = channel_from(depth.start)..channel_from(depth.end);
+            let first = (channels.start * taps + tap - depth.start) * width;
+            for run in &runs {
+                let (lines, source) =
+                    (Lines { panel, first: first + run.lanes.start, step: taps * width }, run.source);
+                columns.copy(
+                    lines,
+                    run.lanes.len(),
+                    source + (channels.start * pixels) as isize,
+                    channels.len(),
+                );
+            }
+            for lanes in &padding {
+                let mut start = first + lanes.start;
+                for _ in channels.clone() {
+                    panel[start..start + lanes.len()].iter_mut().for_each(|value| *value = T::default());
+                    start += taps * width;
                 }
             }
+        }
+    }
+}
+
+/// Where the words of a run go, channel by channel.
+struct Lines<'a, T> {
+    panel: &'a mut [T],
+    first: usize,
+    step: usize,
+}
+
+impl<T: Word> Lines<'_, T> {
+    /// Copies runs of `N` words, the first of them at `start` in `image`, the next ones `step` apart.
+    #[inline(always)]
+    fn copy<const N: usize>(self, image: &[T], start: usize, step: usize, channels: usize) {
+        for channel in 0..channels {
+            let (to, from) = (self.first + channel * self.step, start + channel * step);
+            let to: &mut [T] = &mut self.panel[to..to + N];
+            to.copy_from_slice(&image[from..from + N]);
         }
     }
 }
@@ -176,28 +204,46 @@ impl<T: Word> Columns<'_, T> {
             lane = end;
         }
     }
+
+    /// Copies a run of `count` words in each of `channels`, the first word at `source`, as far as they are in the image.
+    #[inline(always)]
+    fn copy(&self, lines: Lines<T>, count: usize, source: isize, channels: usize) {
+        let (pixels, step) = (self.source.pixels(), self.step);
+        let last = source + ((channels.max(1) - 1) * pixels + count) as isize;
+        if step == 1 && source >= 0 && last <= self.image.len() as isize {
+            // Whole lines of the kernels' panels, without a call for each.
+            match count {
+                16 => return lines.copy::<16>(self.image, source as usize, pixels, channels),
+                24 => return lines.copy::<24>(self.image, source as usize, pixels, channels),
+                48 => return lines.copy::<48>(self.image, source as usize, pixels, channels),
+                _ => (),
+            }
+        }
+        for channel in 0..channels {
+            let line = &mut lines.panel[lines.first + channel * lines.step..][..count];
+            let source = source + (channel * pixels) as isize;
+            let skipped = ((-source).max(0) as usize).div_ceil(step).min(count);
+            let start = (source + (skipped * step) as isize).max(0) as usize;
+            copy_stepwise(&mut line[skipped..], self.image.get(start..).unwrap_or_default(), step);
+        }
+    }
 }
 
-/// Copies the words at `source`, `source` + `step`, … as far as they are in the image.
+/// Copies every step-th word, as far as there are some.
 #[inline(always)]
-fn copy<T: Word>(line: &mut [T], image: &[T], source: isize, step: usize) {
-    let before = (-source).max(0) as usize;
-    let skipped = if before == 0 { 0 } else { before.div_ceil(step).min(line.len()) };
-    let start = (source + (skipped * step) as isize).max(0) as usize;
-    let line = &mut line[skipped..];
-    let rest = image.get(start..).unwrap_or_default();
+fn copy_stepwise<T: Word>(line: &mut [T], source: &[T], step: usize) {
     match step {
         1 => {
-            let count = line.len().min(rest.len());
-            copy_run(&mut line[..count], &rest[..count]);
+            let count = line.len().min(source.len());
+            copy_run(&mut line[..count], &source[..count]);
         }
         2 => {
-            let (pairs, last) = rest.as_chunks::<2>();
+            let (pairs, last) = source.as_chunks::<2>();
             let whole = line.len().min(pairs.len());
             line[..whole].iter_mut().zip(pairs).for_each(|(value, pair)| *value = pair[0]);
             line[whole..].iter_mut().zip(last).for_each(|(value, &x)| *value = x);
         }
-        _ => line.iter_mut().zip(rest.iter().step_by(step)).for_each(|(value, &x)| *value = x),
+        _ => line.iter_mut().zip(source.iter().step_by(step)).for_each(|(value, &x)| *value = x),
     }
 }
 
@@ -238,19 +284,27 @@ impl Operand for Kernels<'_> {
     }
 
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
-        let (taps, adjacent) = (self.taps.len(), self.adjacent);
-        for (line, k) in panel.chunks_exact_mut(width).zip(depth) {
-            let (word, tap) = (k / adjacent / taps, self.taps[k / adjacent % taps]);
-            let channel = word * adjacent + k % adjacent;
-            if channel == self.channels {
+        let taps = self.taps.len();
+        let (mut word, mut part) = (depth.start / self.adjacent, depth.start % self.adjacent);
+        let mut tap = word % taps;
+        word /= taps;
+        for line in panel.chunks_exact_mut(width).take(depth.len()) {
+            let channel = word * self.adjacent + part;
+            if channel < self.channels {
+                let start = lanes.start * self.steps.0 + channel * self.steps.1 + self.taps[tap];
+                let weights = self.weight[start..].iter().step_by(self.steps.0);
+                line[..lanes.len()].iter_mut().zip(weights).for_each(|(value, &x)| *value = x);
+            } else {
                 line.fill(0.);
-                continue;
             }
-            let weights = &self.weight[lanes.start * self.steps.0 + channel * self.steps.1 + tap..];
-            line[..lanes.len()]
-                .iter_mut()
-                .zip(weights.iter().step_by(self.steps.0))
-                .for_each(|(value, &x)| *value = x);
+            // The next depth, without a division.
+            part += 1;
+            if part == self.adjacent {
+                (part, tap) = (0, tap + 1);
+            }
+            if tap == taps {
+                (tap, word) = (0, word + 1);
+            }
         }
     }
 }

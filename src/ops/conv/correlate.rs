@@ -114,27 +114,8 @@ impl Correlation<'_> {
         if result.is_empty() {
             return result;
         }
-        let operands = |phase| {
-            let Phase { taps, offsets }: &'_ Phase = phase;
-            let kernels = Kernels {
-                weight: self.weight,
-                lanes: channels,
-                channels: self.source.channels,
-                steps: self.steps,
-                taps,
-                adjacent: T::VALUES,
-            };
-            let columns = Columns {
-                image,
-                batch: self.batch,
-                source: self.source,
-                grid: self.grid,
-                step: self.step,
-                offsets,
-            };
-            (Panels::new(Side::Left, precision, &kernels), columns)
-        };
-        let phases: Vec<(Panels, Columns<T>)> = self.phases.iter().map(operands).collect();
+        let phases: Vec<(Panels, Columns<T>)> =
+            self.phases.iter().map(|phase| self.operands(precision, image, phase)).collect();
         let shared = Shared::new(&mut result);
         let tasks = phases[0].0.tasks(self.batch * self.grid.0 * self.grid.1);
         tasks.into_par_iter().for_each_init(Scratch::default, |scratch, lanes| {
@@ -151,6 +132,31 @@ impl Correlation<'_> {
             }
         });
         result
+    }
+
+    fn operands<'c, T: Word>(
+        &self,
+        precision: Precision,
+        image: &'c [T],
+        phase: &'c Phase,
+    ) -> (Panels, Columns<'c, T>) {
+        let kernels = Kernels {
+            weight: self.weight,
+            lanes: self.result.channels,
+            channels: self.source.channels,
+            steps: self.steps,
+            taps: &phase.taps,
+            adjacent: T::VALUES,
+        };
+        let columns = Columns {
+            image,
+            batch: self.batch,
+            source: self.source,
+            grid: self.grid,
+            step: self.step,
+            offsets: &phase.offsets,
+        };
+        (Panels::new(Side::Left, precision, &kernels), columns)
     }
 
     /// Writes the products of `lanes` of the phases of row `phase` to the result.

@@ -67,10 +67,8 @@ where
         // SAFETY: the tasks have different parts or channels.
         let mut result = unsafe { shared.matrix(start, output.channels, lanes, input.channels * taps) };
         for (out, sums) in scratch.sums.chunks_exact(lanes).enumerate() {
-            let row = result.row(out); // [channels, taps]
-            for (tap, sums) in sums.chunks_exact(channels.len()).enumerate() {
-                row[tap..].iter_mut().step_by(taps).zip(sums).for_each(|(value, &sum)| *value = sum);
-            }
+            let sums = Matrix::new(sums, taps, channels.len(), channels.len());
+            sums.pack(0..taps, 0..channels.len(), taps, result.row(out)); // [channels, taps]
         }
     });
     if parts > 1 {
@@ -284,6 +282,7 @@ impl<T: Word> Kernel for Gather<'_, T> {
         let Self { slab, lanes, depth, width, panel } = self;
         let Geometry { output, kernel, stride, .. } = *slab.geometry;
         let (line, run) = (slab.size.1 * slab.channels, kernel.1 * slab.channels);
+        let next = T::VALUES * stride * slab.channels;
         let (rows, columns) = (slab.band.rows.len(), output.width.div_ceil(T::VALUES));
         // (lanes, where the first of them lies relative to the pixel) of each row of taps
         let mut runs = Vec::new();
@@ -293,13 +292,18 @@ impl<T: Word> Kernel for Gather<'_, T> {
             runs.push((lane - lanes.start..end - lanes.start, lane / run * line + lane % run));
             lane = end;
         }
-        for (panel, word) in panel.chunks_exact_mut(width).zip(depth) {
-            let (row, column) = (word / columns, word % columns * T::VALUES);
+        let (mut lines, mut word) = (panel.chunks_exact_mut(width), depth.start);
+        while word < depth.end {
+            let (row, column) = (word / columns, word % columns);
+            let count = (columns - column).min(depth.end - word);
             let row = row / rows * slab.size.0 + row % rows * stride;
-            let words = &slab.words[row * line + column * stride * slab.channels..];
-            for (lanes, place) in &runs {
-                copy_run(&mut panel[lanes.clone()], &words[*place..*place + lanes.len()]);
+            let words = &slab.words[row * line + column * next..];
+            for (i, panel) in lines.by_ref().take(count).enumerate() {
+                for (lanes, place) in &runs {
+                    copy_run(&mut panel[lanes.clone()], &words[i * next + place..][..lanes.len()]);
+                }
             }
+            word += count;
         }
     }
 }
