@@ -81,13 +81,15 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 7] = [
+const CASES: [(&str, Build); 9] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
     ("attention", |_, on| operators::attention(on)),
+    ("conv_head", |_, on| operators::conv_head(on)),
+    ("upernet_fusion", |_, on| operators::upernet_fusion(on)),
     ("loader", |args, _| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
 ];
 

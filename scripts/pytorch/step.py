@@ -160,19 +160,19 @@ def attention(variant):
 
 
 def conv_head(variant):
-    """The four 3×3 convolutions of a Mask R-CNN head, on one map of 64×64."""
-    layers = [layer for _ in range(4) for layer in (nn.Conv2d(256, 256, 3, padding=1), nn.ReLU())]
-    return convolution(variant, nn.Sequential(*layers), 256)
+    """The four 3×3 convolutions of a Mask R-CNN head, 256 wide, on one map of 64×64."""
+    return convolutions(variant, [(256, 256)] * 4)
 
 
 def upernet_fusion(variant):
-    """The 3×3 convolution that fuses the levels of UPerNet, on one map of 64×64."""
-    return convolution(variant, nn.Conv2d(3072, 768, 3, padding=1), 3072)
+    """The 3×3 convolution that fuses the four levels of UPerNet, 768 wide each, on one map of 64×64."""
+    return convolutions(variant, [(4 * 768, 768)])
 
 
-def convolution(variant, model, channels):
-    model = model.to(variant.device)
-    case = operator(variant, 1, model, [torch.randn(1, channels, 64, 64)])
+def convolutions(variant, channels):
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in channels]
+    model = nn.Sequential(*layers).to(variant.device)
+    case = operator(variant, 1, model, [torch.randn(1, channels[0][0], 64, 64)])
     step = case.step
 
     def with_parameters():

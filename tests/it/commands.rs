@@ -176,3 +176,33 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
     }
 }
+
+#[test]
+fn the_block_of_a_readme_shows_the_committed_speed() {
+    let ground = Ground::new();
+    let write = |path: &str, text: &str| {
+        let path = ground.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let run = |program: &str, ms: f64| {
+        serde_json::json!({ "program": program, "variant": "f32", "median_ms": ms, "min_ms": ms, "peak_mb": 100.0 })
+    };
+    let record = serde_json::json!({
+        "schema": 1, "date": "2026-01-01", "device": "cpu", "threads": 1, "rounds": 1,
+        "machine": { "cpu": "CPU", "cores": 2, "flags": [], "memory_gb": 8.0, "system": "Linux" },
+        "versions": { "torch": "2.0" }, "idle_mb": { "bench": 1.0, "pytorch": 2.0 },
+        "cases": [{
+            "case": "mae_vit_s16", "images": 8, "parameters": 1, "trainable": 1, "threads": 1,
+            "runs": [run("bench", 500.0), run("pytorch", 1000.0)],
+        }],
+    });
+    write("benches/results/laptop.json", &record.to_string());
+    write("README.md", "<!-- table: speed -->\n<!-- /table -->\n");
+    let error = ground.fails(2, "table --check README.md");
+    assert!(error.contains("table `speed` is out of date") && error.contains("mae_vit_s16"), "{error}");
+    ground.ok("table --update README.md");
+    ground.ok("table --check README.md");
+    let shown = ground.ok("table --speed benches/results/laptop.json");
+    assert!(shown.contains("bench f32") && shown.contains("2.00"), "{shown}");
+}
