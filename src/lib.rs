@@ -22,7 +22,10 @@
 //! | [`launch`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
 //! | [`cli`] | the command-line program |
+//!
+//! A program that links this library keeps its freed memory (`src/allocator.rs`).
 
+mod allocator;
 pub mod cli;
 pub mod config;
 pub mod data;

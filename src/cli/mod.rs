@@ -90,7 +90,6 @@ type Outcome = Result<(), Failure>;
 
 /// The program with the kinds of `registry`: the whole `main` of a plugin.
 pub fn main(registry: Registry) -> ExitCode {
-    quiet_allocator();
     end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }
@@ -129,17 +128,6 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
     };
     eprintln!("error: {error:#}");
     code
-}
-
-/// Keeps large freed blocks in the process: the tensors of the next step have the same sizes, and fresh pages would
-/// be zeroed by the kernel again (on Linux five times slower in gelu).
-fn quiet_allocator() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` is called once, before any other thread exists.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-    }
 }
 
 /// `bench table | head` ends in silence, as other programs do; Rust would make the closed pipe a panic of `println!`.

@@ -28,6 +28,7 @@ const fn row(
 
 /// The import table: leaves first. `engine` never imports `kinds`, so that the loop cannot special-case one.
 const TABLE: &[Row] = &[
+    row("allocator", &[], &[]),
     row("rng", &[], &[]),
     row("config", &[], &[]),
     row("ops", &[], &[]),
@@ -45,7 +46,7 @@ const TABLE: &[Row] = &[
     row("registry", &[], &["engine", "kinds", "task", "record"]),
     row("launch", &[], &["registry"]),
     row("suite", &[], &["launch"]),
-    row("cli", &[], &["suite"]),
+    row("cli", &["allocator"], &["suite"]),
 ];
 
 /// Everyone may draw random numbers, but for [`LEAVES`].

@@ -186,7 +186,8 @@ fn the_block_of_a_readme_shows_the_committed_speed() {
         std::fs::write(path, text).unwrap();
     };
     let run = |program: &str, ms: f64| {
-        serde_json::json!({ "program": program, "variant": "f32", "median_ms": ms, "min_ms": ms, "peak_mb": 100.0 })
+        let peak = 100.0;
+        serde_json::json!({ "program": program, "variant": "f32", "median_ms": ms, "min_ms": ms, "peak_mb": peak })
     };
     let record = serde_json::json!({
         "schema": 1, "date": "2026-01-01", "device": "cpu", "threads": 1, "rounds": 1,
