@@ -44,6 +44,9 @@ fn instructions() -> String {
         if is_x86_feature_detected!("avx512f") {
             found.push("AVX-512");
         }
+        if is_x86_feature_detected!("avx512bf16") {
+            found.push("AVX512-BF16");
+        }
     }
     found.iter().map(|name| format!(", {name}")).collect()
 }
