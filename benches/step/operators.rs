@@ -3,7 +3,7 @@
 use super::{Case, Machine};
 use anyhow::Result;
 use bench::ops;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 /// Attention of a ViT-B/16 block at 224: 8 images, 197 tokens, 12 heads of 64.
 pub fn attention(on: &Machine) -> Result<Case> {
@@ -41,8 +41,9 @@ fn convolutions(on: &Machine, channels: &[[usize; 2]]) -> Result<Case> {
 
 /// Values of the usual size.
 fn var(shape: &[usize], on: &Machine) -> Result<Var> {
-    let count = shape.iter().product::<usize>() as f32;
-    let wave = Tensor::arange(0f32, count, &on.device)?.sin()?;
+    // Not counted in f32, which ends at 2²⁴.
+    let count = Tensor::arange(0, shape.iter().product::<usize>() as u32, &on.device)?;
+    let wave = count.to_dtype(DType::F32)?.sin()?;
     Ok(Var::from_tensor(&(wave * 0.05)?.reshape(shape)?)?)
 }
 
