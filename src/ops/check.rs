@@ -1,7 +1,9 @@
 //! Checks that every operator passes. Each operator works in f64 through candle's own operators,
 //! which serve as the reference for its f32 kernels.
 
-use super::{Precision, tape::backward};
+use super::Precision;
+use super::simd::{Instructions, restricted};
+use super::tape::backward;
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
@@ -33,7 +35,7 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// Output of `f` and the gradients of Σ output·probe for every input.
-fn run(inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> (Vec<f64>, Vec<Vec<f64>>) {
+fn run(inputs: &[Tensor], f: &(dyn Fn(&[Tensor]) -> Result<Tensor> + Sync)) -> (Vec<f64>, Vec<Vec<f64>>) {
     let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = f(&tensors).unwrap();
@@ -47,27 +49,34 @@ fn run(inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> (Vec<f64>,
     (values(&out), vars.iter().enumerate().map(gradient).collect())
 }
 
-/// Output and gradients in f32 against f64: `f` of f64 inputs is the composition.
-pub(super) fn composition(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>, tolerance: f64) {
+/// Output and gradients in f32, with the kernels of each instruction set, against f64: `f` of f64 inputs is the
+/// composition.
+pub(super) fn composition(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, tolerance: f64) {
     let (expected, expected_gradients) = run(inputs, &f);
     let inputs: Vec<Tensor> = inputs.iter().map(single).collect();
-    let (found, gradients) = run(&inputs, &f);
-    let worst = error(&found, &expected);
-    assert!(worst < tolerance, "values: {worst:e}");
-    for (i, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
-        let worst = error(found, expected);
-        assert!(worst < tolerance, "gradient of input {i} against the composition: {worst:e}");
+    for most in [Instructions::Avx512, Instructions::Avx2, Instructions::Portable] {
+        let (found, gradients) = restricted(most, || run(&inputs, &f));
+        let worst = error(&found, &expected);
+        assert!(worst < tolerance, "values, {most:?}: {worst:e}");
+        for (i, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+            let worst = error(found, expected);
+            assert!(worst < tolerance, "gradient of input {i} against the composition, {most:?}: {worst:e}");
+        }
     }
 }
 
 /// Output and gradients with operands in bf16 against f64. A rounding is 2⁻⁹ of its value; `products` follow one
 /// another on the longest way from an input to an output and back.
-pub(super) fn bf16(inputs: &[Tensor], products: usize, f: impl Fn(&[Tensor], Precision) -> Result<Tensor>) {
+pub(super) fn bf16(
+    inputs: &[Tensor],
+    products: usize,
+    f: impl Fn(&[Tensor], Precision) -> Result<Tensor> + Sync,
+) {
     composition(inputs, |t| f(t, Precision::Bf16), 6e-3 * products as f64);
 }
 
 /// [`composition`], and the f32 gradients against finite differences of the f64 composition.
-pub(super) fn operator(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>, tolerance: f64) {
+pub(super) fn operator(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, tolerance: f64) {
     composition(inputs, &f, tolerance);
     let (_, gradients) = run(&inputs.iter().map(single).collect::<Vec<_>>(), &f);
     let probe = values(&random(f(inputs).unwrap().dims(), 99));
@@ -95,7 +104,7 @@ pub(super) fn operator(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor
 }
 
 /// Inputs of which one is an empty batch give no values, and gradients of 0, in f32.
-pub(super) fn empty(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(super) fn empty(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
     let (found, gradients) = run(&inputs.iter().map(single).collect::<Vec<_>>(), &f);
     assert!(found.is_empty(), "{} values of an empty batch", found.len());
     assert!(gradients.iter().flatten().all(|&g| g == 0.), "an empty batch gives a gradient");

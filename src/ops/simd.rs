@@ -14,6 +14,40 @@ pub(crate) trait Kernel {
     fn run(self) -> Self::Output;
 }
 
+/// Instruction sets that kernels are compiled for, the narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) enum Instructions {
+    /// What every processor of the architecture has.
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Instructions {
+    /// Whether kernels may use them where the processor has them: a test can rule that out ([`restricted`]).
+    pub(super) fn allowed(self) -> bool {
+        #[cfg(test)]
+        return self <= MOST.get();
+        #[cfg(not(test))]
+        true
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static MOST: std::cell::Cell<Instructions> = const { std::cell::Cell::new(Instructions::Avx512) };
+}
+
+/// Runs `run` in a thread whose kernels use `most` and nothing wider.
+#[cfg(test)]
+pub(super) fn restricted<T: Send>(most: Instructions, run: impl FnOnce() -> T + Send) -> T {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        MOST.set(most);
+        run()
+    })
+}
+
 /// Runs a kernel with the widest vectors that this processor has.
 pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
@@ -26,7 +60,8 @@ pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
         fn avx2<K: Kernel>(kernel: K) -> K::Output {
             kernel.run()
         }
-        if is_x86_feature_detected!("avx512f")
+        if Instructions::Avx512.allowed()
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
@@ -34,7 +69,7 @@ pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
             // SAFETY: the processor has every feature that the function enables.
             return unsafe { avx512(kernel) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if Instructions::Avx2.allowed() && is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the feature that the function enables.
             return unsafe { avx2(kernel) };
         }

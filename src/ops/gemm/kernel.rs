@@ -1,6 +1,7 @@
 //! The inner loop of a matrix product: one tile of the destination in registers.
 
 use super::{Elements, Precision};
+use crate::ops::simd::Instructions;
 
 /// A tile of the destination that stays in registers while the depth runs.
 pub(super) struct MicroKernel {
@@ -60,11 +61,12 @@ impl MicroKernel {
         let rounds = usize::from(precision == Precision::Bf16);
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            if Instructions::Avx512.allowed() && is_x86_feature_detected!("avx512f") {
                 let pairs = rounds == 1 && is_x86_feature_detected!("avx512bf16");
                 return if pairs { &AVX512_BF16 } else { &AVX512[rounds] };
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if Instructions::Avx2.allowed() && fma {
                 return &AVX2[rounds];
             }
         }
