@@ -92,6 +92,15 @@ struct Gather<'a, T> {
     panel: &'a mut [T],
 }
 
+/// Lanes in a row of the grid.
+struct Span {
+    lanes: Range<usize>,
+    /// The first word of their image.
+    image: usize,
+    row: usize,
+    column: usize,
+}
+
 /// Lanes whose words lie `step` apart in the image.
 struct Run {
     lanes: Range<usize>,
@@ -106,10 +115,11 @@ impl<T: Word> Kernel for Gather<'_, T> {
     fn run(self) {
         let Self { columns, lanes, depth, width, panel } = self;
         let (taps, pixels) = (columns.taps(), columns.source.pixels());
+        let spans = columns.spans(&lanes);
         let (mut runs, mut padding) = (Vec::new(), Vec::new());
         for tap in 0..taps.min(depth.len()) {
             let tap = (depth.start + tap) % taps;
-            columns.trace(&lanes, tap, &mut runs, &mut padding);
+            columns.trace(&spans, tap, &mut runs, &mut padding);
             let channel_from = |k: usize| (k + taps - 1 - tap) / taps;
             let channels = channel_from(depth.start)..channel_from(depth.end);
             let first = (channels.start * taps + tap - depth.start) * width;
@@ -163,31 +173,41 @@ impl<T: Word> Columns<'_, T> {
         self.offsets.0.len() * self.offsets.1.len()
     }
 
+    /// Lanes cut at the rows of the grid.
+    #[inline(always)]
+    fn spans(&self, lanes: &Range<usize>) -> Vec<Span> {
+        let (rows, columns) = self.grid;
+        let (mut spans, mut lane) = (Vec::new(), lanes.start);
+        while lane < lanes.end {
+            let (line, column) = (lane / columns, lane % columns);
+            let end = lanes.end.min(lane + columns - column);
+            let image = line / rows * self.channels() * self.source.pixels();
+            spans.push(Span { lanes: lane - lanes.start..end - lanes.start, image, row: line % rows, column });
+            lane = end;
+        }
+        spans
+    }
+
     /// The runs of adjacent lanes, and the lanes that a tap reads as padding, which runs may pass over.
     #[inline(always)]
-    fn trace(&self, lanes: &Range<usize>, tap: usize, runs: &mut Vec<Run>, padding: &mut Vec<Range<usize>>) {
+    fn trace(&self, spans: &[Span], tap: usize, runs: &mut Vec<Run>, padding: &mut Vec<Range<usize>>) {
         runs.clear();
         padding.clear();
-        let (Plane { height, width, .. }, (rows, columns)) = (self.source, self.grid);
+        let (Plane { height, width, .. }, columns) = (self.source, self.grid.1);
         let (step, across) = (self.step as isize, self.offsets.1.len());
         let (below, right) = (self.offsets.0[tap / across], self.offsets.1[tap % across]);
         // The columns of the grid at which the tap is inside of the image.
-        let bound =
-            |pixel: isize| (pixel - right + step - 1).div_euclid(step).clamp(0, columns as isize) as usize;
+        let bound = |pixel: isize| {
+            let first = if step == 1 { pixel - right } else { (pixel - right + step - 1).div_euclid(step) };
+            first.clamp(0, columns as isize) as usize
+        };
         let inside = bound(0)..bound(width as isize);
-        let mut lane = 0;
-        while lane < lanes.len() {
-            let pixel = lanes.start + lane;
-            let (line, column) = (pixel / columns, pixel % columns);
-            let end = lanes.len().min(lane + columns - column);
-            let row = (line % rows) as isize * step + below;
-            let image = (line / rows * self.channels() * self.source.pixels()) as isize;
-            let source = image + row * width as isize + column as isize * step + right;
+        for Span { lanes, image, row, column } in spans {
+            let row = *row as isize * step + below;
+            let source = *image as isize + row * width as isize + *column as isize * step + right;
             match runs.last_mut() {
-                Some(Run { lanes, source: from }) if *from + lanes.len() as isize * step == source => {
-                    lanes.end = end;
-                }
-                _ => runs.push(Run { lanes: lane..end, source }),
+                Some(run) if run.source + run.lanes.len() as isize * step == source => run.lanes.end = lanes.end,
+                _ => runs.push(Run { lanes: lanes.clone(), source }),
             }
             let mut pad = |lanes: Range<usize>| match padding.last_mut() {
                 _ if lanes.is_empty() => (),
@@ -195,13 +215,12 @@ impl<T: Word> Columns<'_, T> {
                 _ => padding.push(lanes),
             };
             if (0..height as isize).contains(&row) {
-                let at = |bound: usize| (lane + bound.saturating_sub(column)).min(end);
-                pad(lane..at(inside.start));
-                pad(at(inside.end).max(at(inside.start))..end);
+                let at = |bound: usize| (lanes.start + bound.saturating_sub(*column)).min(lanes.end);
+                pad(lanes.start..at(inside.start));
+                pad(at(inside.end).max(at(inside.start))..lanes.end);
             } else {
-                pad(lane..end);
+                pad(lanes.clone());
             }
-            lane = end;
         }
     }
 
@@ -292,8 +311,14 @@ impl Operand for Kernels<'_> {
             let channel = word * self.adjacent + part;
             if channel < self.channels {
                 let start = lanes.start * self.steps.0 + channel * self.steps.1 + self.taps[tap];
-                let weights = self.weight[start..].iter().step_by(self.steps.0);
-                line[..lanes.len()].iter_mut().zip(weights).for_each(|(value, &x)| *value = x);
+                let weights = &self.weight[start..=start + (lanes.len() - 1) * self.steps.0];
+                match line.first_chunk_mut::<8>() {
+                    Some(line) if lanes.len() == 8 => *line = std::array::from_fn(|i| weights[i * self.steps.0]),
+                    _ => {
+                        let weights = weights.iter().step_by(self.steps.0);
+                        line.iter_mut().zip(weights).for_each(|(value, &x)| *value = x);
+                    }
+                }
             } else {
                 line.fill(0.);
             }
