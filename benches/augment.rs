@@ -1,15 +1,18 @@
 //! Microseconds of one thread from a decoded 500×375 image to the normalised input of a ViT at 224, for the pipelines
-//! of pre-training, fine-tuning and evaluation. `cargo bench --bench augment`.
+//! of pre-training, fine-tuning and evaluation. `cargo bench --bench augment`; with a folder of JPEG files
+//! (`cargo bench --bench augment -- FOLDER`) decoding, and pre-training's whole way from a file, besides.
 
 use bench::config::{AugmentOp, Erase, Interpolation, Normalize};
 use bench::data::augment::{Pipeline, Prepare};
-use bench::data::{Image, Sample, SampleId};
+use bench::data::{Image, JPEG_DECODER, Sample, SampleId};
 use bench::rng::Rng;
 use rand::RngCore;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const RUNS: u64 = 500;
+const PASSES: usize = 12;
 
 fn main() -> Result<(), String> {
     let mut data = vec![0; 375 * 500 * 3];
@@ -33,7 +36,47 @@ fn main() -> Result<(), String> {
     println!("{:>40}{:>10}", "median µs", "mean µs");
     time("crop, flip (pre-training)", &[crop(0.2), flip.clone()], None, &image)?;
     time("crop, flip, RandAugment, erase", &[crop(0.08), flip, rand_augment], Some(&erase), &image)?;
-    time("resize, centre crop (evaluation)", &[short, AugmentOp::CenterCrop { size: None }], None, &image)
+    time("resize, centre crop (evaluation)", &[short, AugmentOp::CenterCrop { size: None }], None, &image)?;
+    match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        Some(folder) => files(Path::new(&folder), &[crop(0.2), AugmentOp::Flip { p: 0.5 }]),
+        None => Ok(()),
+    }
+}
+
+/// The fastest of many passes over the files of a folder.
+fn files(folder: &Path, ops: &[AugmentOp]) -> Result<(), String> {
+    let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut paths: Vec<_> = listed.map_err(|e| e.to_string())?.into_iter().map(|file| file.path()).collect();
+    paths.sort();
+    let pipeline = Pipeline::new(ops, None, &Normalize::imagenet(3), [224, 224], 3)?;
+    let open = |path: &Path| Image::open(path, 3).map_err(|e| e.to_string());
+    let decode = |path: &Path, _| {
+        black_box(open(path)?);
+        Ok(())
+    };
+    let whole = |path: &Path, run| {
+        let sample = Sample::new(SampleId::new("bench"), open(path)?, 0u32);
+        black_box(pipeline.prepare(sample, &mut Rng::new(0, "augment", &[run]))?);
+        Ok(())
+    };
+    println!("\n{} files, JPEG by {JPEG_DECODER}{:>16}{:>12}", paths.len(), "fastest µs", "images/s");
+    pass("decode", &paths, decode)?;
+    pass("decode, crop, flip, normalise", &paths, whole)
+}
+
+fn pass(
+    name: &str,
+    paths: &[PathBuf],
+    part: impl Fn(&Path, u64) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut best = f64::INFINITY;
+    for _ in 0..PASSES {
+        let start = Instant::now();
+        (0..).zip(paths).try_for_each(|(run, path)| part(path, run))?;
+        best = best.min(start.elapsed().as_secs_f64() / paths.len() as f64);
+    }
+    println!("{name:<32}{:>12.0}{:>12.0}", best * 1e6, 1. / best);
+    Ok(())
 }
 
 fn time(name: &str, ops: &[AugmentOp], erase: Option<&Erase>, image: &Image) -> Result<(), String> {

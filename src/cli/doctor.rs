@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::flags::{SiteFlags, bench_data};
-use crate::data::Dataset;
+use crate::data::{Dataset, JPEG_DECODER};
 use crate::registry::Registry;
 use clap::Args;
 
@@ -17,6 +17,7 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("program    bench {}", env!("BENCH_VERSION"));
     println!("devices    cpu ({cores} threads{}); CUDA is not built in", instructions());
+    println!("jpeg       {JPEG_DECODER}");
     println!("kinds      {}", registry.names().collect::<Vec<_>>().join(", "));
     println!("runs       {} ({} runs)", ground.store.root().display(), ground.store.ids()?.len());
     match bench_data() {

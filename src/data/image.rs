@@ -2,11 +2,12 @@
 //!
 //! `Image::open(path)` gives what `Image.open(path).convert("RGB")` of Pillow 9.4 gives, hence what torchvision's
 //! loaders give: byte for byte for PNG, BMP, TIFF and lossless WebP, within the rounding of another inverse DCT and
-//! another chroma upsampling for JPEG. A truncated file is an error, not a picture that is grey below.
+//! another chroma upsampling for JPEG (byte for byte with the feature `turbojpeg`). A truncated file is an error, not a
+//! picture that is grey below.
 //!
 //! Deviation: formats other than JPEG, PNG, WebP, BMP and TIFF are not read, nor are floating-point pixels.
 
-use super::Size;
+use super::{Size, jpeg};
 use ::image::{DynamicImage, ImageFormat, ImageReader};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,11 @@ impl Image {
             Some(ImageFormat::Jpeg) if !jpeg_has_end(bytes) => {
                 return Err("the JPEG is truncated: it has no end marker".into());
             }
+            Some(ImageFormat::Jpeg) => {
+                if let Some(image) = jpeg::decode(bytes) {
+                    return image.into_channels(channels);
+                }
+            }
             Some(_) => {}
         }
         let decoded = reader.decode().map_err(|e| e.to_string())?;
@@ -85,8 +91,12 @@ impl Image {
             }
             _ => return Err("floating-point pixels are not read".into()),
         };
-        let image = Self::new(height, width, depth, data);
-        if depth == channels { Ok(image) } else { image.with_channels(channels) }
+        Self::new(height, width, depth, data).into_channels(channels)
+    }
+
+    /// [`Image::with_channels`], without a copy where nothing changes.
+    fn into_channels(self, channels: usize) -> Result<Self, String> {
+        if self.channels == channels { Ok(self) } else { self.with_channels(channels) }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod formats;
 mod geometry;
 mod image;
 mod index;
+mod jpeg;
 pub mod loader;
 mod manifest;
 pub mod shapes;
@@ -18,6 +19,7 @@ pub use check::SplitReport;
 pub use geometry::{Frame, Geometric, Geometry, Size};
 pub use image::{DecodeError, Image};
 pub use index::{Annotation, Entry, Format, ImageRef, Index, Object, SampleId, Segmentation};
+pub use jpeg::JPEG_DECODER;
 pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split};
 
 use candle_core::Tensor;

@@ -10,6 +10,7 @@ pub use prepare::{Data, Prepared, Start, index, prepare};
 pub use request::{Request, Resolved, find_weights, resolve, stage_of};
 
 use crate::config::{Dtype, Library};
+use crate::data::JPEG_DECODER;
 use crate::engine::{Control, Job, Outcome, pretrain};
 use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
 use crate::registry::Registry;
@@ -45,6 +46,7 @@ impl Site<'_> {
             dtype: dtype.as_str().into(),
             world_size: 1,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            jpeg_decoder: cfg!(feature = "turbojpeg").then(|| JPEG_DECODER.to_string()),
         }
     }
 }

@@ -41,9 +41,9 @@ pub(super) fn write_all<const N: usize>(
     tensors: [&Tensor; N],
     kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
 ) -> Result<()> {
-    fn nest<'a, const N: usize>(
+    fn nest<const N: usize>(
         tensors: &[&Tensor],
-        locked: Vec<&'a mut [f32]>,
+        locked: Vec<&mut [f32]>,
         kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
     ) -> Result<()> {
         match tensors {

@@ -96,6 +96,9 @@ pub struct Environment {
     pub dtype: String,
     pub world_size: usize,
     pub threads: usize,
+    /// Library that decodes JPEG, where it is not that of the default build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg_decoder: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -194,6 +197,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
             dtype: "f32".into(),
             world_size: 1,
             threads: 1,
+            jpeg_decoder: None,
         },
         throughput: Throughput::default(),
         steps_planned: 10,
