@@ -17,7 +17,8 @@ pub(crate) trait Kernel {
 /// Instruction sets that kernels are compiled for, the narrowest first.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(super) enum Instructions {
-    /// What every processor of the architecture has.
+    /// What every processor of the architecture has: where nothing else is.
+    #[cfg(test)]
     Portable,
     Avx2,
     Avx512,

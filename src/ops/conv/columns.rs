@@ -182,7 +182,12 @@ impl<T: Word> Columns<'_, T> {
             let (line, column) = (lane / columns, lane % columns);
             let end = lanes.end.min(lane + columns - column);
             let image = line / rows * self.channels() * self.source.pixels();
-            spans.push(Span { lanes: lane - lanes.start..end - lanes.start, image, row: line % rows, column });
+            spans.push(Span {
+                lanes: lane - lanes.start..end - lanes.start,
+                image,
+                row: line % rows,
+                column,
+            });
             lane = end;
         }
         spans
@@ -206,7 +211,9 @@ impl<T: Word> Columns<'_, T> {
             let row = *row as isize * step + below;
             let source = *image as isize + row * width as isize + *column as isize * step + right;
             match runs.last_mut() {
-                Some(run) if run.source + run.lanes.len() as isize * step == source => run.lanes.end = lanes.end,
+                Some(run) if run.source + run.lanes.len() as isize * step == source => {
+                    run.lanes.end = lanes.end
+                }
                 _ => runs.push(Run { lanes: lanes.clone(), source }),
             }
             let mut pad = |lanes: Range<usize>| match padding.last_mut() {
@@ -313,7 +320,9 @@ impl Operand for Kernels<'_> {
                 let start = lanes.start * self.steps.0 + channel * self.steps.1 + self.taps[tap];
                 let weights = &self.weight[start..=start + (lanes.len() - 1) * self.steps.0];
                 match line.first_chunk_mut::<8>() {
-                    Some(line) if lanes.len() == 8 => *line = std::array::from_fn(|i| weights[i * self.steps.0]),
+                    Some(line) if lanes.len() == 8 => {
+                        *line = std::array::from_fn(|i| weights[i * self.steps.0])
+                    }
                     _ => {
                         let weights = weights.iter().step_by(self.steps.0);
                         line.iter_mut().zip(weights).for_each(|(value, &x)| *value = x);
