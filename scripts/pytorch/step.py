@@ -34,7 +34,9 @@ class Case:
     def __init__(self, step, images, model=None):
         self.step, self.images = step, images
         parameters = list(model.parameters()) if model else []
-        self.parameters = sum(p.numel() for p in parameters)
+        # With running statistics, which the other side holds as parameters that do not learn.
+        statistics = [b for b in model.buffers() if b.is_floating_point()] if model else []
+        self.parameters = sum(p.numel() for p in parameters + statistics)
         self.trainable = sum(p.numel() for p in parameters if p.requires_grad)
 
 

@@ -86,7 +86,7 @@ impl Attention {
         let (qkv_values, grads) = (values(&qkv_guard, qkv_layout)?, values(&grad_guard, grad_layout)?);
         let heads = Heads::new(qkv_values, n, c3 / 3, self.heads, self.precision, offsets);
         let mut gradient = vec![0f32; b * n * c3]; // [B, N, 3·C]
-        let bias_gradient = heads.backward(b, grads, &Shared::new(&mut gradient), of_bias);
+        let bias_gradient = heads.backward(b, grads, &Shared::new(&mut gradient), None, of_bias);
         Ok((Tensor::from_vec(gradient, qkv.shape(), qkv.device())?, bias_gradient))
     }
 }

@@ -45,26 +45,34 @@ impl<'a, T: Element> Heads<'a, T> {
         self.each(b, |head, task| {
             let [q, k, v] = self.qkv(head);
             task.keys.refill(&k, &mut task.scratch);
-            task.values.refill(&v.t(), &mut task.scratch);
+            task.values_across.refill(&v.t(), &mut task.scratch);
             for (start, rows) in self.tiles() {
                 self.probabilities(task, head, q, start, rows);
-                let p = Matrix::new(&task.p, rows, self.n, self.stride());
-                task.o.resize(rows * self.d, 0.);
-                let mut o = MatrixMut::new(&mut task.o, rows, self.d, self.d);
-                task.values.multiply(&p, 0..rows, &mut o, (false, 1.), &mut task.scratch);
-                // SAFETY: every head writes its own columns.
-                unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
+                self.output(task, head, out, start, rows);
             }
         });
     }
 
+    /// Writes the output of queries from `start` on, whose probabilities are in `task.p`; `task.values_across` holds
+    /// the values.
+    fn output(&self, task: &mut Task, head: Head, out: &Shared<T>, start: usize, rows: usize) {
+        let p = Matrix::new(&task.p, rows, self.n, self.stride());
+        task.o.resize(rows * self.d, 0.);
+        let mut o = MatrixMut::new(&mut task.o, rows, self.d, self.d);
+        task.values_across.multiply(&p, 0..rows, &mut o, (false, 1.), &mut task.scratch);
+        // SAFETY: every head writes its own columns.
+        unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
+    }
+
     /// Writes the gradient of `qkv` of `b` samples to `gradient` [B, N, 3·C], from that of the output, `grads`
-    /// [B, N, C]. Returns the gradients of the parts of a bias when they are wanted.
+    /// [B, N, C], and to `out` [B, N, C] the output once more, where it is wanted. Returns the gradients of the parts
+    /// of a bias when they are wanted.
     pub(in crate::ops) fn backward(
         &self,
         b: usize,
         grads: &[T],
         gradient: &Shared<T>,
+        out: Option<&Shared<T>>,
         of_bias: bool,
     ) -> [Vec<f32>; 2] {
         let (n, count) = (self.n, self.count);
@@ -84,7 +92,7 @@ impl<'a, T: Element> Heads<'a, T> {
             // SAFETY: a part belongs to one head, or to the heads of one task, which come one after another.
             let (first, second) =
                 unsafe { (firsts.part(part * first, first), seconds.part(part * second, second)) };
-            self.head_gradient(task, head, grads, gradient, of_bias.then_some((first, second)));
+            self.head_gradient(task, head, grads, gradient, out, of_bias.then_some((first, second)));
         };
         if shared {
             // The samples add to one table: a head takes them in order.
@@ -104,6 +112,7 @@ impl<'a, T: Element> Heads<'a, T> {
         head: Head,
         grads: &[T],
         gradient: &Shared<T>,
+        out: Option<&Shared<T>>,
         mut of_bias: Option<(&mut [f32], &mut [f32])>,
     ) {
         let (n, d, stride) = (self.n, self.d, self.stride());
@@ -111,12 +120,18 @@ impl<'a, T: Element> Heads<'a, T> {
         task.keys.refill(&k, &mut task.scratch);
         task.values.refill(&v, &mut task.scratch);
         task.keys_across.refill(&k.t(), &mut task.scratch);
+        if out.is_some() {
+            task.values_across.refill(&v.t(), &mut task.scratch);
+        }
         task.dk.resize(n * d, 0.);
         task.dv.resize(n * d, 0.);
         for (start, rows) in self.tiles() {
             let q_tile = q.rows(start, rows);
             let do_ = Matrix::new(&grads[self.output_start(head, start)..], rows, d, self.c);
             self.probabilities(task, head, q, start, rows);
+            if let Some(out) = out {
+                self.output(task, head, out, start, rows);
+            }
             task.ds.resize(rows * stride, 0.);
             let mut dp = MatrixMut::new(&mut task.ds, rows, n, stride);
             task.values.multiply(&do_, 0..rows, &mut dp, (false, 1.), &mut task.scratch);
@@ -216,6 +231,7 @@ struct Task {
     keys: Panels,
     values: Panels,
     keys_across: Panels,
+    values_across: Panels,
     rows_across: Panels,
     p: Vec<f32>,
     ds: Vec<f32>,
@@ -232,6 +248,7 @@ impl Task {
             keys: panels(),
             values: panels(),
             keys_across: panels(),
+            values_across: panels(),
             rows_across: panels(),
             p: vec![],
             ds: vec![],

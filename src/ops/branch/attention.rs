@@ -57,8 +57,8 @@ struct AttentionBranch<T> {
     eps: f32,
     scale: Option<Vec<f32>>,
     records: bool,
-    /// qkv(norm(x)) [rows, 3·C] and what attention makes of it [rows, C].
-    kept: Kept<[Vec<T>; 2]>,
+    /// qkv(norm(x)). [rows, 3·C]
+    kept: Kept<Vec<T>>,
 }
 
 impl<T: Element> AttentionBranch<T> {
@@ -118,7 +118,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
             rows.add(&range, &task.narrow, b2, out);
         });
         if self.records {
-            self.kept.set([qkv, attended]);
+            self.kept.set(qkv);
         }
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -130,7 +130,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [qkv, attended] = self.kept.take("attention_branch")?;
+        let qkv = self.kept.take("attention_branch")?;
         let grad = grad.contiguous()?;
         let (x_guard, x_layout) = x.storage_and_layout();
         let (grad_guard, grad_layout) = grad.storage_and_layout();
@@ -157,14 +157,15 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
                 of_attended.iter_mut().zip(&task.narrow).for_each(|(to, &x)| *to = T::of(x));
             });
         }
-        weight_gradient(w2, &scaled, &attended)?;
         sums.deliver(&[b2])?;
-        drop((scaled, attended));
 
         let mut of_qkv = vec![T::default(); count * 3 * c]; // [rows, 3·C]
-        let heads = self.heads(&qkv, &rows);
-        heads.backward(count / rows.tokens, &of_attended, &Shared::new(&mut of_qkv), false);
+        let mut attended = vec![T::default(); count * c]; // [rows, C]
+        let (heads, out) = (self.heads(&qkv, &rows), Shared::new(&mut attended));
+        heads.backward(count / rows.tokens, &of_attended, &Shared::new(&mut of_qkv), Some(&out), false);
         drop((qkv, of_attended));
+        weight_gradient(w2, &scaled, &attended)?;
+        drop((scaled, attended));
 
         let (mut normed, mut dx) = (vec![T::default(); count * c], vec![0f32; count * c]); // [rows, C]
         let mut sums = Sums::new(&first, count, 5 * c);
