@@ -200,7 +200,7 @@ mod tests {
         for (b, n, heads, d) in [(1, 1, 1, 4), (2, 5, 2, 3), (1, 16, 2, 8), (2, 21, 3, 5), (0, 4, 2, 3)] {
             let qkv = check::random(&[b, n, 3 * heads * d], n as u64);
             if b > 0 {
-                check::operator(&[qkv.clone()], |t| attention(&t[0], heads, None, F32), 2e-6);
+                check::operator(std::slice::from_ref(&qkv), |t| attention(&t[0], heads, None, F32), 2e-6);
                 check::bf16(&[qkv], 4, |t, precision| attention(&t[0], heads, None, precision));
             } else {
                 assert_eq!(
@@ -238,7 +238,7 @@ mod tests {
     fn several_tiles_are_one_softmax() {
         // 1000 tokens take eight tiles; finite differences would take hours, so compare with candle's.
         let qkv = check::random(&[1, 1000, 12], 3);
-        check::composition(&[qkv.clone()], |t| attention(&t[0], 2, None, F32), 5e-6);
+        check::composition(std::slice::from_ref(&qkv), |t| attention(&t[0], 2, None, F32), 5e-6);
         let inputs = [qkv, check::random(&[1, 2, 1000, 25], 1), check::random(&[1, 2, 1000, 40], 2)];
         let decomposed = |t: &[Tensor]| {
             let bias = AttentionBias::Decomposed { rows: t[1].clone(), columns: t[2].clone() };
