@@ -17,7 +17,7 @@ const MOMENTUM: f64 = 0.1;
 pub struct BatchNorm {
     running_mean: Tensor,
     running_var: Tensor,
-    /// Weight and bias [C]; none in the head of a linear probe.
+    /// Weight and bias `[C]`; none in the head of a linear probe.
     affine: Option<(Tensor, Tensor)>,
     eps: f64,
 }

@@ -4,7 +4,7 @@ use super::planes::{Moment, Normalize, Planes};
 use super::storage::{fused, values};
 use candle_core::{Result, Tensor, bail};
 
-/// Mean and biased variance of every channel, [C] each. They are constants.
+/// Mean and biased variance of every channel, `[C]` each. They are constants.
 #[derive(Clone, Debug)]
 pub struct Moments {
     pub mean: Tensor,

@@ -16,7 +16,7 @@ const BLOCK: usize = 128;
 /// q is 1 − smoothing at the target plus smoothing/K at each of the K classes (arXiv:1512.00567, as
 /// PyTorch's `label_smoothing`).
 ///
-/// `logits` [N, K] and `targets` u32 [N], or [B, K, H, W] and u32 [B, H, W]. Without a position that
+/// `logits` [N, K] and `targets` u32 `[N]`, or [B, K, H, W] and u32 [B, H, W]. Without a position that
 /// counts, the loss is 0 and so is its gradient (PyTorch: NaN).
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 /// Goes through boxes by decreasing score and drops those whose intersection over union with a kept
 /// one is above `threshold`, as torchvision's `nms`.
 ///
-/// `boxes` [N, 4] are (x1, y1, x2, y2), `scores` [N]; computed in f32. -> u32 [K], the kept boxes by
+/// `boxes` [N, 4] are (x1, y1, x2, y2), `scores` `[N]`; computed in f32. -> u32 `[K]`, the kept boxes by
 /// decreasing score. Boxes of equal score keep their order; NaN comes first, as in PyTorch. Two boxes
 /// without area do not suppress each other.
 pub fn nms(boxes: &Tensor, scores: &Tensor, threshold: f64) -> Result<Tensor> {
@@ -16,7 +16,7 @@ pub fn nms(boxes: &Tensor, scores: &Tensor, threshold: f64) -> Result<Tensor> {
     boxes.kept(vec![(0..boxes.scores.len()).collect()], threshold)
 }
 
-/// [`nms`] of every class on its own. `classes` u32 [N] -> u32 [K], the kept boxes of all classes by
+/// [`nms`] of every class on its own. `classes` u32 `[N]` -> u32 `[K]`, the kept boxes of all classes by
 /// decreasing score. No box is moved to keep classes apart: coordinates keep their precision.
 pub fn batched_nms(boxes: &Tensor, scores: &Tensor, classes: &Tensor, threshold: f64) -> Result<Tensor> {
     let held = Boxes::new("batched_nms", boxes, scores)?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 /// Sweeps over all pairs; quadratic convergence needs about ten.
 const MAX_SWEEPS: usize = 40;
 
-/// Mean [P] and the `count` components [count, P] of largest variance of `vectors` [n, P], f32 on the CPU.
+/// Mean `[P]` and the `count` components [count, P] of largest variance of `vectors` [n, P], f32 on the CPU.
 /// Each component is a unit vector whose largest entry is positive.
 pub fn fit(vectors: &Tensor, count: usize) -> Result<(Tensor, Tensor)> {
     let (n, width) = vectors.dims2()?;

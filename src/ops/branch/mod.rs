@@ -28,7 +28,7 @@ pub struct Branch<'a> {
     pub eps: f64,
     /// Of the matrix products.
     pub precision: Precision,
-    /// Multiplies the branch of each sample [B], constant: stochastic depth (arXiv:1603.09382).
+    /// Multiplies the branch of each sample `[B]`, constant: stochastic depth (arXiv:1603.09382).
     pub scale: Option<&'a [f32]>,
 }
 

@@ -6,7 +6,7 @@ use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `x` [B, C, H, W], `weight` [O, C, kh, kw], `bias` [O] -> [B, O, H', W'].
+/// `x` [B, C, H, W], `weight` [O, C, kh, kw], `bias` `[O]` -> [B, O, H', W'].
 pub(super) fn forward(
     geometry: &Geometry,
     precision: Precision,
@@ -31,7 +31,7 @@ pub(super) fn forward(
     correlation.run(precision, x)
 }
 
-/// `grad` [B, O, H', W'], `weight` [O, C, kh, kw] -> [B, C, H, W], plus `bias` [C] where this is the forward pass of a
+/// `grad` [B, O, H', W'], `weight` [O, C, kh, kw] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of a
 /// transposed convolution.
 ///
 /// Every stride-th pixel of a row or column of the result is read by the same taps: these phases are convolutions of

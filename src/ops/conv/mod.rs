@@ -201,7 +201,7 @@ impl CustomOp3 for Convolution {
     }
 }
 
-/// Sums of `grad` [B, O, H, W] over images and pixels, where a variable leads to `bias` [O].
+/// Sums of `grad` [B, O, H, W] over images and pixels, where a variable leads to `bias` `[O]`.
 fn bias_gradient(bias: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
     struct Sum<'a>(&'a [f32]);
 
