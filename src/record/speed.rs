@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Share of the machine that others may take without a footnote; the script repeats what is above.
 const BUSY: f64 = 0.1;
+/// How far the median may lie above the fastest step without a footnote.
+const UNSTEADY: f64 = 1.2;
 
 /// One comparison on one machine: `benches/results/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,15 +95,21 @@ impl SpeedRun {
         self.variant.split('_').next().unwrap_or_default()
     }
 
-    fn note(&self) -> Option<String> {
-        let busiest = self.others.iter().flatten().copied().fold(0., f64::max);
-        match &self.skipped {
-            Some(reason) => Some(format!("skipped: {reason}")),
-            None if busiest > BUSY => {
-                Some(format!("other processes took up to {:.0} % of the machine", 100. * busiest))
-            }
-            None => None,
+    /// What weakens the numbers.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(reason) = &self.skipped {
+            notes.push(format!("skipped: {reason}"));
         }
+        let busiest = self.others.iter().flatten().copied().fold(0., f64::max);
+        if busiest > BUSY {
+            notes.push(format!("other processes took up to {:.0} % of the machine", 100. * busiest));
+        }
+        if self.median_ms.zip(self.min_ms).is_some_and(|(median, least)| median > UNSTEADY * least) {
+            let percent = 100. * (UNSTEADY - 1.);
+            notes.push(format!("unsteady: the median is more than {percent:.0} % above the fastest step"));
+        }
+        notes
     }
 }
 
@@ -199,7 +207,7 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
         origin: Origin::Ours,
         difference: false,
         keys: vec![case.case.clone(), run.label()],
-        marks: run.note().map(&mut mark).into_iter().collect(),
+        marks: run.notes().into_iter().map(&mut mark).collect(),
         cells: values.map(cell).to_vec(),
     }
 }
@@ -225,7 +233,7 @@ mod tests {
             {"program": "bench", "variant": "f32", "median_ms": 1000.0, "min_ms": 900.0, "peak_mb": 700.4,
              "samples_ms": [[1000.0]], "samples_peak_mb": [700.4], "others": [0.2]},
             {"program": "pytorch", "variant": "f32", "median_ms": 2000.0, "min_ms": 1900.0, "peak_mb": 2000.0},
-            {"program": "pytorch", "variant": "bf16", "median_ms": 800.0, "min_ms": 790.0, "peak_mb": 1900.0},
+            {"program": "pytorch", "variant": "bf16", "median_ms": 800.0, "min_ms": 600.0, "peak_mb": 1900.0},
             {"program": "pytorch", "variant": "bf16_compiled", "skipped": "no compiler"}]}]}"#;
 
     #[test]
@@ -238,10 +246,11 @@ mod tests {
         for line in [
             "**Speed beside PyTorch 2.0 on cpu, 2 threads of CPU**",
             "| mae  | bench f32 <sup>1</sup>              | 1000.0 |                    2.00 |               0.80 |     700 |      8.0 |",
-            "| mae  | PyTorch bf16                        |  800.0 |                    1.00 |               1.00 |    1900 |     10.0 |",
-            "| mae  | PyTorch bf16, compiled <sup>2</sup> |      – |                       – |                  – |       – |        – |",
+            "| mae  | PyTorch bf16 <sup>2</sup>           |  800.0 |                    1.00 |               1.00 |    1900 |     10.0 |",
+            "| mae  | PyTorch bf16, compiled <sup>3</sup> |      – |                       – |                  – |       – |        – |",
             "- <sup>1</sup> other processes took up to 20 % of the machine",
-            "- <sup>2</sup> skipped: no compiler",
+            "- <sup>2</sup> unsteady: the median is more than 20 % above the fastest step",
+            "- <sup>3</sup> skipped: no compiler",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
