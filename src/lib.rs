@@ -41,6 +41,7 @@ pub mod pretrain;
 pub mod record;
 pub mod registry;
 pub mod rng;
+pub mod selftest;
 pub mod suite;
 pub mod task;
 pub mod weights;

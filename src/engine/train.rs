@@ -231,6 +231,9 @@ impl<T> Run<'_, '_, T> {
         mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
         let mut rng = Rng::new(seed, "pass", key);
         let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?;
+        let mut store = ops::backward(&losses.total()?)?;
+        let gradients = Gradients::collect(&mut store, &self.parameters)?;
+        // Reading a loss waits for the device: everything is queued before.
         let value = |(name, loss): (&'static str, &Tensor)| {
             Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
         };
@@ -238,8 +241,7 @@ impl<T> Run<'_, '_, T> {
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }
-        let mut store = ops::backward(&losses.total()?)?;
-        Ok((values, Gradients::collect(&mut store, &self.parameters)?))
+        Ok((values, gradients))
     }
 
     fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {
