@@ -33,7 +33,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-g1", "-pthread", "-fvisibility=hidden"]
+COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-g1", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"]
 RUNTIME_FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-interference-size"]
 # Like device code: no contraction that the CPU would have to emulate, types may be punned, integers wrap.
 KERNEL_FLAGS = ["-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-gnu-unique", "-w"]
@@ -55,15 +55,15 @@ SKIPPED = re.compile(r"quantized|mmq|mmvq|moe")
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\((?P<a>[^()]*)\)\s*)?void\s+'
                     r'(?:__launch_bounds__\((?P<b>[^()]*)\)\s*)?(?P<name>\w+)\s*\(')
 QUALIFIERS = re.compile(r"__global__|__launch_bounds__\([^()]*\)")
-DYNAMIC_SHARED = re.compile(r"extern\s+thread_local\s+(?P<type>[^;\[\]()]+?)\s*\b(?P<name>\w+)\s*\[\s*\]\s*;")
-ATTRIBUTES = re.compile(r"__attribute__\s*\(\(.*?\)\)\)?|alignas\s*\([^()]*\)")
+DYNAMIC_SHARED = re.compile(r"extern\s+thread_local\s+(?P<type>[^;\[\]{}=]+?)\s*\b(?P<name>\w+)\s*\[\s*\]\s*;")
+ATTRIBUTES = re.compile(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|alignas\s*\([^()]*\)")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the libraries")
-    parser.add_argument("--kernels", type=Path, action="append", default=[], metavar="FOLDER",
-                        help="compile the .cu files of this folder, too")
+    parser.add_argument("--kernels", type=Path, metavar="FOLDER",
+                        help="compile the .cu files of this folder, and neither candle's nor those of src/ops/cuda")
     parser.add_argument("--toolkit", action="store_true", help="print the exports for building without a CUDA toolkit, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at once (default: %(default)s)")
     options = parser.parse_args()
@@ -72,14 +72,14 @@ def main():
     (out / "kernels").mkdir(parents=True, exist_ok=True)
     cudarc, candle = crate("cudarc-0.19"), crate("candle-kernels-0.11")
     build_library(out, "libcuda.so.1", cudarc, candle)
-    folders = [candle / "src", REPOSITORY / "src/ops/cuda", *options.kernels]
+    folders = [options.kernels] if options.kernels else [candle / "src", REPOSITORY / "src/ops/cuda"]
     sources = [source for folder in folders for source in sorted(folder.glob("*.cu"))
                if not (folder.is_relative_to(candle) and SKIPPED.search(source.name))]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         work = [pool.submit(build_library, out, name, cudarc, candle) for name in LIBRARIES if name != "libcuda.so.1"]
         work += [pool.submit(build_kernels, out, source) for source in sources]
         built = [job.result() for job in work][-len(sources):]
-    for stale in set((out / "kernels").iterdir()) - {path for library in built for path in (library, library.with_suffix(".ii"))}:
+    for stale in set((out / "kernels").iterdir()) - set(built):
         stale.unlink()
     print(f"export LD_LIBRARY_PATH={shlex.quote(str(out))}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}")
     if options.toolkit:
@@ -157,6 +157,7 @@ def build_kernels(out, source):
     run(*COMPILER, "-E", "-x", "c++", "-include", HERE / "shim/cuda_emulator.h", "-I", HERE / "shim", source, "-o", preprocessed)
     preprocessed.write_text(adapted(preprocessed.read_text()))
     run(*COMPILER, *KERNEL_FLAGS, "-shared", preprocessed, out / "libcuda.so.1", "-Wl,-rpath,$ORIGIN/..", "-o", target)
+    preprocessed.unlink()
     return target
 
 

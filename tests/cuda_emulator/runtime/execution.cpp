@@ -19,7 +19,7 @@
 #include <string_view>
 #include <vector>
 
-// The built-in variables of CUDA C++, set whenever a thread continues.
+// Set whenever a thread continues.
 __thread emulator::Dim threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {

@@ -27,7 +27,7 @@
 #define __grid_constant__
 #define __builtin_assume(condition)
 
-// ---- built-in vectors and variables ----
+// ---- built-in vectors ----
 
 #define EMULATOR_VECTORS(T, name, align2, align4)                                                  \
     struct name##1 { T x; };                                                                       \
@@ -54,7 +54,6 @@ struct dim3 : emulator::Dim {
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : Dim{x, y, z} {}
 };
 
-EMULATOR_THREAD_VARIABLE emulator::Dim threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
 
 // ---- barriers and warp collectives ----

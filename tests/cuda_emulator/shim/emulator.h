@@ -16,6 +16,13 @@ struct Dim {
     unsigned x, y, z;
 };
 
+} // namespace emulator
+
+// The built-in variables of CUDA C++.
+EMULATOR_THREAD_VARIABLE emulator::Dim threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+
 /// Position of the running thread in its block, x fastest.
 EMULATOR_THREAD_VARIABLE unsigned thread_rank;
 
