@@ -56,6 +56,7 @@ KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\((?P<a>[^
                     r'(?:__launch_bounds__\((?P<b>[^()]*)\)\s*)?(?P<name>\w+)\s*\(')
 QUALIFIERS = re.compile(r"__global__|__launch_bounds__\([^()]*\)")
 DYNAMIC_SHARED = re.compile(r"extern\s+thread_local\s+(?P<type>[^;\[\]{}=]+?)\s*\b(?P<name>\w+)\s*\[\s*\]\s*;")
+BRACE = re.compile(r'\bnamespace\b[^;{}()=]*\{|\bextern\s+"C"\s*\{|[{}]')
 ATTRIBUTES = re.compile(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|alignas\s*\([^()]*\)")
 
 
@@ -163,22 +164,38 @@ def build_kernels(out, source):
 
 def adapted(text):
     """Preprocessed CUDA C++ as plain C++, with the registration of its kernels at the end."""
-    registrations = ["\nstatic void* emulator_static_shared() { static thread_local char anchor; return &anchor; }\n"]
-    for kernel in KERNEL.finditer(text):
-        name, bounds = kernel["name"], kernel["a"] or kernel["b"] or "1024"
-        registrations.append(f'static const emulator::Registration<{name}> emulator_{name}'
-                             f'("{name}", emulator::first({bounds}), emulator_static_shared);\n')
-    if len(registrations) == 1:
+    kernels = list(KERNEL.finditer(text))
+    if not kernels:
         raise SystemExit('no `extern "C" __global__ void` in the source')
-    text = QUALIFIERS.sub("", text)
-    text = DYNAMIC_SHARED.sub(pointer_to_dynamic_shared, text)
-    return text + "".join(registrations)
+    file_arrays = []
+
+    def dynamic_shared(declaration):
+        """`extern __shared__ T name[];`, whose size only the launch knows, as a pointer."""
+        element, name = ATTRIBUTES.sub("", declaration["type"]).strip(), declaration["name"]
+        if in_function(text[:declaration.start()]):
+            return f"{element}* const {name} = static_cast<{element}*>(emulator::dynamic_shared());"
+        file_arrays.append(f"{name} = static_cast<{element}*>(start); ")
+        return f"static thread_local {element}* {name};"
+
+    text = DYNAMIC_SHARED.sub(dynamic_shared, text)
+    lines = ["", "static void* emulator_static_shared() { static thread_local char anchor; return &anchor; }",
+             f"static void emulator_bind_shared([[maybe_unused]] void* start) {{ {''.join(file_arrays)}}}"]
+    for kernel in kernels:
+        name, bounds = kernel["name"], kernel["a"] or kernel["b"] or "1024"
+        lines.append(f'static const emulator::Registration<{name}> emulator_{name}("{name}", emulator::first({bounds}), '
+                     f"emulator_static_shared, emulator_bind_shared);")
+    return QUALIFIERS.sub("", text) + "\n".join(lines) + "\n"
 
 
-def pointer_to_dynamic_shared(declaration):
-    """`extern __shared__ T name[];`, whose size only the launch knows."""
-    element = ATTRIBUTES.sub("", declaration["type"]).strip()
-    return f'{element}* const {declaration["name"]} = static_cast<{element}*>(emulator::dynamic_shared());'
+def in_function(text):
+    """Whether the text ends in braces other than those of namespaces and `extern "C"`."""
+    open_braces = []
+    for brace in BRACE.finditer(text):
+        if brace[0] != "}":
+            open_braces.append(brace[0])
+        elif open_braces:
+            open_braces.pop()
+    return "{" in open_braces
 
 
 if __name__ == "__main__":

@@ -122,23 +122,23 @@ def gemm(device):
     blas, handle = ctypes.CDLL("libcublas.so.13"), ctypes.c_void_p()
     blas.cublasCreate_v2(ctypes.byref(handle))
     numbers, worst, batch = random.Random(2), 0.0, 3
-    for code, type_number in (("f", 0), ("H", 14), ("d", 1)):
+    for code, type_number, code_c, type_c in (("f", 0, "f", 0), ("H", 14, "H", 14), ("H", 14, "f", 0), ("d", 1, "d", 1)):
         for m, n, k in ((5, 7, 9), (33, 70, 3)):
             for ta in (0, 1):
                 for tb in (0, 1):
                     lda, ldb, ldc = (k if ta else m) + 2, (n if tb else k) + 1, m + 3
                     sa, sb, sc = lda * max(m, k) + 5, ldb * max(n, k), ldc * n + 4
                     data = [[numbers.randrange(-8, 8) / 4 for _ in range(batch * size)] for size in (sa, sb, sc)]
-                    encode = bf16 if code == "H" else float
-                    a, b, c = (device.array([encode(x) for x in values], code) for values in data)
+                    a, b, c = (device.array([bf16(x) if kind == "H" else x for x in values], kind)
+                               for values, kind in zip(data, (code, code, code_c)))
                     scalar = ctypes.c_double if code == "d" else ctypes.c_float
                     alpha, beta = scalar(0.5), scalar(2.0)
                     status = blas.cublasGemmStridedBatchedEx(
                         handle, ta, tb, m, n, k, ctypes.byref(alpha), a, type_number, lda, ctypes.c_longlong(sa), b,
-                        type_number, ldb, ctypes.c_longlong(sb), ctypes.byref(beta), c, type_number, ldc,
+                        type_number, ldb, ctypes.c_longlong(sb), ctypes.byref(beta), c, type_c, ldc,
                         ctypes.c_longlong(sc), batch, 70 if code == "d" else 68, -1)
-                    got = device.read(c, batch * sc, code)
-                    if code == "H":
+                    got = device.read(c, batch * sc, code_c)
+                    if code_c == "H":
                         got = [struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in got]
                     for i in range(batch * sc):
                         matrix, column, row = i // sc, i % sc // ldc, i % sc % ldc
@@ -147,7 +147,7 @@ def gemm(device):
                             expected = 2 * expected + 0.5 * sum(
                                 data[0][matrix * sa + (p + row * lda if ta else row + p * lda)]
                                 * data[1][matrix * sb + (column + p * ldb if tb else p + column * ldb)] for p in range(k))
-                        rounding = abs(expected) / 256 if code == "H" else 1e-6
+                        rounding = abs(expected) / 256 if code_c == "H" else 1e-6
                         worst = max(worst, status, abs(got[i] - expected) / (rounding + 1e-9))
     return worst
 

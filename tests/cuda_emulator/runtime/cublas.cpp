@@ -45,9 +45,9 @@ bool fits(const Matrix<Pointer>& matrix, long long rows, long long columns, long
 constexpr long long tile_rows = 32, tile_columns = 4, panel_columns = 64;
 
 /// One panel of columns of one matrix of the batch: C = alpha·op(A)·op(B) + beta·C.
-template <class T, class Accumulator>
+template <class T, class C, class Accumulator>
 void panel(const Shape& shape, Accumulator alpha, Accumulator beta, const T* a, bool a_transposed, long long lda,
-           const T* b, bool b_transposed, long long ldb, T* c, long long ldc, long long first_column, std::vector<Accumulator>& rows,
+           const T* b, bool b_transposed, long long ldb, C* c, long long ldc, long long first_column, std::vector<Accumulator>& rows,
            std::vector<Accumulator>& columns) {
     const long long width = std::min(panel_columns, shape.n - first_column);
     columns.assign(size_t(shape.k * panel_columns), 0); // [column tile][k][tile_columns]
@@ -74,29 +74,29 @@ void panel(const Shape& shape, Accumulator alpha, Accumulator beta, const T* a, 
                     for (long long i = 0; i < tile_rows; ++i) sum[j][i] += left[i] * right[j];
             for (long long j = j0; j < std::min(j0 + tile_columns, width); ++j)
                 for (long long i = 0; i < height; ++i) {
-                    T& to = c[i0 + i + (first_column + j) * ldc];
+                    C& to = c[i0 + i + (first_column + j) * ldc];
                     const Accumulator product = alpha * sum[j - j0][i];
-                    to = T(beta == 0 ? product : product + beta * Accumulator(to)); // beta 0 does not read C
+                    to = C(beta == 0 ? product : product + beta * Accumulator(to)); // beta 0 does not read C
                 }
         }
     }
 }
 
-template <class T, class Accumulator>
+template <class T, class C, class Accumulator>
 Status multiply(const Shape& shape, Accumulator alpha, Accumulator beta, const Matrix<const void*>& a,
                 const Matrix<const void*>& b, const Matrix<void*>& c) {
     if (shape.m < 0 || shape.n < 0 || shape.k < 0 || shape.batch < 0) return refuse("a dimension is negative");
     if (shape.m == 0 || shape.n == 0 || shape.batch == 0) return success;
     if (!fits<T>(a, shape.m, shape.k, shape.batch)) return refuse("A leaves its leading dimension or allocation");
     if (!fits<T>(b, shape.k, shape.n, shape.batch)) return refuse("B leaves its leading dimension or allocation");
-    if (!fits<T>(c, shape.m, shape.n, shape.batch)) return refuse("C leaves its leading dimension or allocation");
+    if (!fits<C>(c, shape.m, shape.n, shape.batch)) return refuse("C leaves its leading dimension or allocation");
     const long long panels = (shape.n + panel_columns - 1) / panel_columns;
     emulator::parallel(size_t(panels * shape.batch), [&](size_t part) {
         static thread_local std::vector<Accumulator> rows, columns;
         const auto matrix = static_cast<long long>(part) / panels, number = static_cast<long long>(part) % panels;
         panel(shape, alpha, beta, static_cast<const T*>(a.start) + matrix * a.stride, a.operation != plain, a.leading,
               static_cast<const T*>(b.start) + matrix * b.stride, b.operation != plain, b.leading,
-              static_cast<T*>(c.start) + matrix * c.stride, c.leading, number * panel_columns, rows, columns);
+              static_cast<C*>(c.start) + matrix * c.stride, c.leading, number * panel_columns, rows, columns);
     });
     return success;
 }
@@ -109,17 +109,19 @@ Accumulator scalar(const void* address, int compute_type) {
     return Accumulator(*static_cast<const float*>(address));
 }
 
-Status multiply_typed(Type type, int compute_type, const Shape& shape, const void* alpha, const void* beta,
+Status multiply_typed(Type type, Type type_c, int compute_type, const Shape& shape, const void* alpha, const void* beta,
                       const Matrix<const void*>& a, const Matrix<const void*>& b, const Matrix<void*>& c) {
-    const auto with = [&]<class T, class Accumulator>(T, Accumulator) {
-        return multiply<T>(shape, scalar<Accumulator>(alpha, compute_type), scalar<Accumulator>(beta, compute_type), a, b, c);
+    const auto with = [&]<class T, class C, class Accumulator>(T, C, Accumulator) {
+        return multiply<T, C>(shape, scalar<Accumulator>(alpha, compute_type), scalar<Accumulator>(beta, compute_type), a, b, c);
     };
-    switch (type) {
-    case f32: return with(float(), float());
-    case f64: return with(double(), double());
-    case f16: return with(__half(), float());
-    case bf16: return with(__nv_bfloat16(), float());
-    }
+    const auto types = [](Type first, Type second) { return first << 8 | second; };
+    const int both = types(type, type_c);
+    if (both == types(f32, f32)) return with(float(), float(), float());
+    if (both == types(f64, f64)) return with(double(), double(), double());
+    if (both == types(f16, f16)) return with(__half(), __half(), float());
+    if (both == types(f16, f32)) return with(__half(), float(), float());
+    if (both == types(bf16, bf16)) return with(__nv_bfloat16(), __nv_bfloat16(), float());
+    if (both == types(bf16, f32)) return with(__nv_bfloat16(), float(), float());
     return not_supported;
 }
 
@@ -143,8 +145,8 @@ Status cublasGemmStridedBatchedEx(Handle* handle, Operation ta, Operation tb, in
                                   long long stride_b, const void* beta, void* c, Type type_c, int ldc, long long stride_c,
                                   int batch, int compute_type, int) {
     if (!handle) return not_initialized;
-    if (type_a != type_b || type_a != type_c) return refuse("A, B and C of different types are not emulated");
-    return multiply_typed(type_a, compute_type, {m, n, k, batch}, alpha, beta, {a, ta, lda, stride_a},
+    if (type_a != type_b) return refuse("A and B are of different types");
+    return multiply_typed(type_a, type_c, compute_type, {m, n, k, batch}, alpha, beta, {a, ta, lda, stride_a},
                           {b, tb, ldb, stride_b}, {c, plain, ldc, stride_c});
 }
 Status cublasGemmEx(Handle* handle, Operation ta, Operation tb, int m, int n, int k, const void* alpha, const void* a,

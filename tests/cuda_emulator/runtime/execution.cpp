@@ -339,8 +339,9 @@ void run(const Launch& launch) {
     const Order order = Order::chosen();
     const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
     parallel_by_processor(blocks, [&](auto next) {
-        poison_static_shared(launch.kernel);
         Engine& engine = Engine::here();
+        poison_static_shared(launch.kernel);
+        launch.kernel.bind_shared(engine.dynamic_shared());
         for (uint64_t step; (step = next()) < blocks;) engine.run_block(launch, order, order.block(step, blocks));
     });
     for (size_t i = 0; i < launch.kernel.parameter_count; ++i)

@@ -63,7 +63,8 @@ struct Kernel {
     const size_t* parameter_bytes;
     size_t parameter_count;
     unsigned max_threads;
-    void* (*static_shared)(); ///< an address in the calling OS thread's static shared memory
+    void* (*static_shared)();           ///< an address in the calling OS thread's static shared memory
+    void (*bind_shared)(void* dynamic); ///< says where the calling OS thread's dynamic shared memory is
 };
 EMULATOR_EXPORT void add_kernel(const Kernel& kernel);
 
@@ -93,9 +94,9 @@ constexpr unsigned first(unsigned threads, Blocks...) {
 /// A static variable of this type makes `kernel` known when its library is loaded.
 template <auto kernel>
 struct Registration {
-    Registration(const char* name, unsigned max_threads, void* (*static_shared)()) {
+    Registration(const char* name, unsigned max_threads, void* (*static_shared)(), void (*bind_shared)(void*)) {
         using Call = Unpacked<kernel>;
-        add_kernel({name, Call::run, Call::bytes.data(), Call::bytes.size(), max_threads, static_shared});
+        add_kernel({name, Call::run, Call::bytes.data(), Call::bytes.size(), max_threads, static_shared, bind_shared});
     }
 };
 

@@ -92,10 +92,9 @@ extern "C" __global__ void check_unfinished_copy(const float* from, float* to, i
 
 extern "C" __global__ void check_write_at(float* out, int index) { out[index] = 1.0f; }
 
-extern "C" __global__ void check_shared_overflow(int elements) {
-    extern __shared__ int values[];
-    values[elements] = 0;
-}
+extern __shared__ int values[];
+
+extern "C" __global__ void check_shared_overflow(int elements) { values[elements] = 0; }
 
 extern "C" __global__ void check_stuck() {
     if (threadIdx.x < 16) __syncthreads();
