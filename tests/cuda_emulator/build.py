@@ -34,7 +34,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-g1", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"]
-RUNTIME_FLAGS = ["-O3", "-Wall", "-Wextra", "-Wno-interference-size"]
+RUNTIME_FLAGS = ["-O3", "-Wall", "-Wextra", "-ftls-model=initial-exec"]  # loaded when the program starts
 # Like device code: no contraction that the CPU would have to emulate, types may be punned, integers wrap.
 KERNEL_FLAGS = ["-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-gnu-unique", "-w"]
 

@@ -56,34 +56,40 @@ struct Order {
 /// A set of the threads of a block.
 class Ranks {
 public:
-    void add(unsigned rank) { words[rank / 64] |= 1ull << rank % 64; }
-    void remove(unsigned rank) { words[rank / 64] &= ~(1ull << rank % 64); }
+    void add(unsigned rank) {
+        words[rank / 64] |= 1ull << rank % 64;
+        used |= 1u << rank / 64;
+    }
+    void remove(unsigned rank) {
+        words[rank / 64] &= ~(1ull << rank % 64);
+        if (!words[rank / 64]) used &= ~(1u << rank / 64);
+    }
     void add(const Ranks& other) {
         for (size_t i = 0; i < words.size(); ++i) words[i] |= other.words[i];
+        used |= other.used;
     }
-    bool empty() const {
-        return std::all_of(words.begin(), words.end(), [](uint64_t word) { return word == 0; });
-    }
-    bool operator==(const Ranks&) const = default;
+    bool empty() const { return used == 0; }
     uint32_t warp(unsigned index) const { return uint32_t(words[index / 2] >> index % 2 * 32); }
 
-    /// The first member at or after `start`, around the end if need be. The set has members.
-    unsigned next(unsigned start) const {
-        const uint64_t rest = words[start / 64] >> start % 64;
-        if (rest) return start + unsigned(std::countr_zero(rest));
-        for (size_t step = 1;; ++step) {
-            const size_t i = (start / 64 + step) % words.size();
-            if (words[i]) return unsigned(i * 64) + unsigned(std::countr_zero(words[i]));
-        }
-    }
+    // The set has members where one is asked for.
+    unsigned first() const { return lowest(unsigned(std::countr_zero(used))); }
     unsigned last() const {
-        size_t i = words.size() - 1;
-        while (!words[i]) --i;
-        return unsigned(i * 64) + unsigned(std::bit_width(words[i])) - 1;
+        const unsigned word = unsigned(std::bit_width(used)) - 1;
+        return word * 64 + unsigned(std::bit_width(words[word])) - 1;
+    }
+    /// The first at or after `start`, around the end if need be.
+    unsigned from(unsigned start) const {
+        const unsigned word = start / 64;
+        if (const uint64_t rest = words[word] >> start % 64) return start + unsigned(std::countr_zero(rest));
+        const uint32_t later = used & ~0u << word << 1;
+        return later ? lowest(unsigned(std::countr_zero(later))) : first();
     }
 
 private:
+    unsigned lowest(unsigned word) const { return word * 64 + unsigned(std::countr_zero(words[word])); }
+
     std::array<uint64_t, max_block_threads / 64> words{};
+    uint32_t used = 0; ///< a bit for each word that is not 0
 };
 
 // ---- one block ----
@@ -96,6 +102,7 @@ struct Copy {
 };
 
 struct Thread {
+    Dim index;
     std::unique_ptr<Fiber> fiber;
     bool finished = false;
 
@@ -113,6 +120,10 @@ class Engine {
 public:
     Engine() : threads(max_block_threads), shared(shared_storage()) {}
 
+    /// The engine of the calling OS thread; null before `enter`.
+    static Engine* here() { return running_engine; }
+    static Engine& enter();
+
     void run_block(const Launch& launch, const Order& order, uint64_t number);
 
     void sync_block();
@@ -122,9 +133,8 @@ public:
     Thread& running() { return threads[thread_rank]; }
     const Launch* current() const { return launch; }
 
-    static Engine& here();
-
 private:
+    static __thread Engine* running_engine;
     static constexpr size_t zone_bytes = 1024;
 
     struct Free {
@@ -150,14 +160,18 @@ private:
     std::vector<Thread> threads;
     std::vector<std::unique_ptr<Fiber>> idle;
     Ranks ready, living, at_barrier;
+    unsigned living_count = 0, barrier_count = 0;
+    std::array<uint32_t, max_block_threads / 32> gathered{}; ///< the lanes of each warp that wait in a collective
     StackPointer scheduler = nullptr;
     Shared shared;
     uint64_t random = 0;
 };
 
-Engine& Engine::here() {
+__thread Engine* Engine::running_engine = nullptr;
+
+Engine& Engine::enter() {
     static thread_local Engine engine;
-    return engine;
+    return *(running_engine = &engine);
 }
 
 void Engine::run_block(const Launch& of, const Order& order, uint64_t number) {
@@ -169,13 +183,15 @@ void Engine::run_block(const Launch& of, const Order& order, uint64_t number) {
     random = order.seed * 0x9E3779B97F4A7C15 + number;
     memset(shared.get(), 0xFF, of.shared_bytes + zone_bytes);
 
-    const unsigned count = of.block.x * of.block.y * of.block.z;
-    for (unsigned rank = 0; rank < count; ++rank) {
-        threads[rank].finished = false;
-        ready.add(rank);
-    }
+    living_count = 0;
+    for (unsigned z = 0; z < blockDim.z; ++z)
+        for (unsigned y = 0; y < blockDim.y; ++y)
+            for (unsigned x = 0; x < blockDim.x; ++x) {
+                threads[living_count].index = {x, y, z};
+                ready.add(living_count++);
+            }
     living = ready;
-    while (!living.empty()) {
+    while (living_count > 0) {
         if (ready.empty()) fail_stuck();
         resume(choose(order));
     }
@@ -184,17 +200,17 @@ void Engine::run_block(const Launch& of, const Order& order, uint64_t number) {
 }
 
 unsigned Engine::choose(const Order& order) {
-    if (order.kind == Order::forward) return ready.next(0);
+    if (order.kind == Order::forward) return ready.first();
     if (order.kind == Order::reverse) return ready.last();
     random = random * 6364136223846793005 + 1442695040888963407;
-    return ready.next(unsigned(random >> 33) % max_block_threads);
+    return ready.from(unsigned(random >> 33) % max_block_threads);
 }
 
 void Engine::resume(unsigned rank) {
     Thread& thread = threads[rank];
     ready.remove(rank);
     thread_rank = rank;
-    threadIdx = {rank % blockDim.x, rank / blockDim.x % blockDim.y, rank / blockDim.x / blockDim.y};
+    threadIdx = thread.index;
     if (!thread.fiber) {
         if (idle.empty()) idle.push_back(std::make_unique<Fiber>(fiber_main));
         thread.fiber = std::move(idle.back());
@@ -207,7 +223,7 @@ void Engine::resume(unsigned rank) {
 /// The life of a fiber: it runs one thread after another.
 void Engine::fiber_main() {
     for (;;) {
-        Engine& engine = here();
+        Engine& engine = *here();
         engine.launch->kernel.run(engine.launch->parameters);
         engine.running().finished = true;
         engine.suspend();
@@ -218,57 +234,60 @@ void Engine::fiber_main() {
 void Engine::retire(unsigned rank) {
     Thread& thread = threads[rank];
     idle.push_back(std::move(thread.fiber));
+    thread.finished = false;
     thread.copies.clear();
     thread.committed_groups = 0;
     living.remove(rank);
+    --living_count;
     open_barrier();
     const unsigned warp = rank / 32;
-    for (uint32_t lanes = living.warp(warp); lanes; lanes &= lanes - 1) {
-        const Thread& other = threads[warp * 32 + unsigned(std::countr_zero(lanes))];
-        if (other.collective) complete(warp, other.mask);
-    }
+    for (uint32_t lanes = gathered[warp]; lanes; lanes &= lanes - 1)
+        complete(warp, threads[warp * 32 + unsigned(std::countr_zero(lanes))].mask);
 }
 
 void Engine::sync_block() {
     at_barrier.add(thread_rank);
+    ++barrier_count;
     open_barrier();
     suspend();
 }
 
 void Engine::open_barrier() {
-    if (at_barrier == living) ready.add(std::exchange(at_barrier, {}));
+    if (barrier_count != living_count) return;
+    ready.add(std::exchange(at_barrier, {}));
+    barrier_count = 0;
 }
 
 void Engine::meet(uint32_t mask, Collective collective, void* operand) {
-    if (!(mask >> thread_rank % 32 & 1)) fail("kernel %s: lane %u is not in its own mask %08x", launch->kernel.name, thread_rank % 32, mask);
+    const unsigned warp = thread_rank / 32, lane = thread_rank % 32;
+    if (!(mask >> lane & 1)) fail("kernel %s: lane %u is not in its own mask %08x", launch->kernel.name, lane, mask);
     Thread& thread = running();
     thread.collective = collective;
     thread.mask = mask;
     thread.operand = operand;
-    complete(thread_rank / 32, mask);
+    gathered[warp] |= 1u << lane;
+    complete(warp, mask);
     suspend();
 }
 
 /// Runs the collective that the lanes of the mask wait in, if all of them do.
 void Engine::complete(unsigned warp, uint32_t mask) {
     const uint32_t lanes = mask & living.warp(warp);
+    if (!lanes || lanes & ~gathered[warp]) return;
     Thread* const first = &threads[warp * 32];
     const Collective collective = first[std::countr_zero(lanes)].collective;
     Operands operands{};
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const unsigned lane = unsigned(std::countr_zero(rest));
         const Thread& thread = first[lane];
-        if (!thread.collective || thread.mask != mask) return;
+        if (thread.mask != mask) return;
         if (thread.collective != collective)
             fail("kernel %s: lanes of warp %u meet in different collectives", launch->kernel.name, warp);
         operands[lane] = thread.operand;
     }
     collective(operands);
-    for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-        const unsigned lane = unsigned(std::countr_zero(rest));
-        first[lane].collective = nullptr;
-        ready.add(warp * 32 + lane);
-    }
+    gathered[warp] &= ~lanes;
+    for (uint32_t rest = lanes; rest; rest &= rest - 1) ready.add(warp * 32 + unsigned(std::countr_zero(rest)));
 }
 
 void Engine::check_shared() const {
@@ -280,15 +299,12 @@ void Engine::check_shared() const {
 }
 
 void Engine::fail_stuck() const {
-    unsigned barrier = 0, collective = 0, example = 0;
-    for (unsigned rank = 0; rank < max_block_threads; ++rank) {
-        if (!(living.warp(rank / 32) >> rank % 32 & 1)) continue;
-        ++(threads[rank].collective ? collective : barrier);
-        if (threads[rank].collective) example = rank;
-    }
-    fail("kernel %s is stuck in block (%u, %u, %u): %u threads wait at __syncthreads, %u in a warp collective"
-         " (thread %u with mask %08x)", launch->kernel.name, blockIdx.x, blockIdx.y, blockIdx.z, barrier, collective,
-         example, threads[example].mask);
+    const unsigned collective_count = living_count - barrier_count;
+    uint32_t mask = 0;
+    for (unsigned warp = 0; warp < gathered.size(); ++warp)
+        if (gathered[warp]) mask = threads[warp * 32 + unsigned(std::countr_zero(gathered[warp]))].mask;
+    fail("kernel %s is stuck in block (%u, %u, %u): %u threads wait at __syncthreads, %u in a warp collective, one with"
+         " mask %08x", launch->kernel.name, blockIdx.x, blockIdx.y, blockIdx.z, barrier_count, collective_count, mask);
 }
 
 // ---- static shared memory ----
@@ -314,7 +330,8 @@ std::array<struct sigaction, NSIG> previous_actions;
 
 /// Names the kernel, then leaves the signal to whoever had it before.
 void on_fault(int signal) {
-    if (const Launch* const launch = Engine::here().current())
+    const Engine* const engine = Engine::here();
+    if (const Launch* const launch = engine ? engine->current() : nullptr)
         report("%s in kernel %s, block (%u, %u, %u), thread (%u, %u, %u)", strsignal(signal), launch->kernel.name,
                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     sigaction(signal, &previous_actions[size_t(signal)], nullptr);
@@ -339,7 +356,7 @@ void run(const Launch& launch) {
     const Order order = Order::chosen();
     const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
     parallel_by_processor(blocks, [&](auto next) {
-        Engine& engine = Engine::here();
+        Engine& engine = Engine::enter();
         poison_static_shared(launch.kernel);
         launch.kernel.bind_shared(engine.dynamic_shared());
         for (uint64_t step; (step = next()) < blocks;) engine.run_block(launch, order, order.block(step, blocks));
@@ -354,20 +371,20 @@ void run(const Launch& launch) {
 
 // ---- what kernels call ----
 
-void sync_block() { Engine::here().sync_block(); }
-void meet(uint32_t mask, Collective collective, void* operand) { Engine::here().meet(mask, collective, operand); }
-uint32_t living_lanes() { return Engine::here().living_lanes(); }
-void* dynamic_shared() { return Engine::here().dynamic_shared(); }
+void sync_block() { Engine::here()->sync_block(); }
+void meet(uint32_t mask, Collective collective, void* operand) { Engine::here()->meet(mask, collective, operand); }
+uint32_t living_lanes() { return Engine::here()->living_lanes(); }
+void* dynamic_shared() { return Engine::here()->dynamic_shared(); }
 
 void copy_later(void* to, const void* from, size_t bytes, size_t zeros) {
-    Thread& thread = Engine::here().running();
+    Thread& thread = Engine::here()->running();
     thread.copies.push_back({to, from, bytes, zeros, thread.committed_groups});
 }
 
-void commit_copies() { ++Engine::here().running().committed_groups; }
+void commit_copies() { ++Engine::here()->running().committed_groups; }
 
 void wait_copies(size_t groups_left) {
-    Thread& thread = Engine::here().running();
+    Thread& thread = Engine::here()->running();
     const auto due = std::find_if(thread.copies.begin(), thread.copies.end(), [&](const Copy& copy) {
         return copy.group + groups_left >= thread.committed_groups;
     });
