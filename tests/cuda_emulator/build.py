@@ -9,14 +9,14 @@ the same .cu sources, compiled by g++ (12 or newer) with the headers of shim/. T
 its PTX is not looked at. So it needs no toolkit either: `build.py --toolkit` prints what a build without one needs, with
 an nvcc that writes empty files. Such a build runs nowhere else: give it a CARGO_TARGET_DIR of its own.
 
-What it finds: memory written outside of an allocation or of dynamic shared memory, values used before they are written
-(new memory is NaN), results that depend on the order of threads (CUDA_EMULATOR_ORDER=forward, reverse, shuffle:SEED),
-barriers that not all threads reach, asynchronous copies that are not waited for, launches and matrix products that the
-device would refuse, kernels that do not exist, faults in a kernel (with the thread's position).
+What it finds: memory written outside of an allocation or of dynamic shared memory, indices outside of an array,
+misaligned accesses, values used before they are written (new memory is NaN), results that depend on the order of threads
+(CUDA_EMULATOR_ORDER=forward, reverse, shuffle:SEED), barriers that not all threads reach, asynchronous copies that are
+not waited for, launches and matrix products that the device would refuse, kernels that do not exist, faults in a kernel
+(with the thread's position).
 
 What it cannot show: time, occupancy and registers; races that need two threads of a warp between the same instructions,
-or the memory model; a block that waits for another block (it may hang); writes outside of static shared arrays and
-kernels that use too much static shared memory; the last bit, as g++ does not contract to FMA and sums in another order;
+or the memory model; a block that waits for another block (it may hang); too much static shared memory; the last bit, as g++ does not contract to FMA and sums in another order;
 code that only nvcc refuses. CUDA graphs, cuDNN, NCCL, cuBLASLt, NVRTC and candle's quantised kernels are absent.
 
 CUDA_EMULATOR_THREADS limits the processors used; the device has 16 GiB and compute capability 9.0.
@@ -36,7 +36,8 @@ REPOSITORY = HERE.parent.parent
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", "-g1", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"]
 RUNTIME_FLAGS = ["-O3", "-Wall", "-Wextra", "-ftls-model=initial-exec"]  # loaded when the program starts
 # Like device code: no contraction that the CPU would have to emulate, types may be punned, integers wrap.
-KERNEL_FLAGS = ["-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-gnu-unique", "-w"]
+KERNEL_FLAGS = ["-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-gnu-unique", "-w",
+                "-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"]
 
 # File name: its sources, cudarc's module with the names of its functions, what an absent function returns.
 LIBRARIES = {
@@ -133,6 +134,7 @@ def build_library(out, name, cudarc, candle):
     functions = set(re.findall(r'extern "C" \{\s*fn (\w+)\(', bindings))
     if module == "runtime":
         functions.update(HOST_CODE_FUNCTIONS)
+        functions.update([f"{function}_ptsz" for function in functions])  # on the stream of the thread
         # candle's own host functions, which a build without nvcc does not have.
         functions.update(re.findall(r"fn (\w+)\(", (candle / "src/ffi.rs").read_text()))
     absent = out / f"absent_{module}.cpp"

@@ -169,6 +169,14 @@ def fault(device):
     device.launch("check_fault", (1, 1, 1), (1, 1, 1), ctypes.c_void_p(16), device.empty(1, "i"))
 
 
+def misaligned(device):
+    device.launch("check_misaligned", (1, 1, 1), (1, 1, 1), device.empty(8, "f"), device.empty(1, "f"))
+
+
+def index(device, value):
+    device.launch("check_index", (1, 1, 1), (1, 1, 1), value, device.empty(1, "i"))
+
+
 def absent(device):
     device.function("no_such_kernel")
 
@@ -243,6 +251,9 @@ class Emulator(unittest.TestCase):
 
     def test_failures_name_the_kernel(self):
         self.assert_fails("kernel check_stuck is stuck in block (0, 0, 0): 16 threads wait at __syncthreads", "stuck")
+        self.assert_fails("misaligned access or index outside of an array in kernel check_misaligned", "misaligned")
+        self.run_case("index", 7).check_returncode()
+        self.assert_fails("misaligned access or index outside of an array in kernel check_index", "index", 8)
         self.assert_fails("in kernel check_fault, block (0, 0, 0), thread (0, 0, 0)", "fault")
 
     def test_refusals(self):

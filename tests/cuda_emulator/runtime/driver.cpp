@@ -99,6 +99,7 @@ Result refuse(const char* kernel, const char* reason) {
 
 /// Both ends of a copy that are device memory must hold all its bytes.
 Result copy(void* to, const void* from, size_t bytes, bool to_device, bool from_device) {
+    if (bytes == 0) return success;
     if ((to_device && !emulator::is_device_memory(to, bytes)) || (from_device && !emulator::is_device_memory(from, bytes))) {
         emulator::report("copy of %zu bytes leaves its allocation", bytes);
         return invalid_value;
@@ -108,6 +109,7 @@ Result copy(void* to, const void* from, size_t bytes, bool to_device, bool from_
 }
 
 Result fill(void* to, unsigned char value, size_t bytes) {
+    if (bytes == 0) return success;
     if (!emulator::is_device_memory(to, bytes)) {
         emulator::report("memset of %zu bytes leaves its allocation", bytes);
         return invalid_value;

@@ -332,14 +332,16 @@ std::array<struct sigaction, NSIG> previous_actions;
 void on_fault(int signal) {
     const Engine* const engine = Engine::here();
     if (const Launch* const launch = engine ? engine->current() : nullptr)
-        report("%s in kernel %s, block (%u, %u, %u), thread (%u, %u, %u)", strsignal(signal), launch->kernel.name,
+        // The compiler's checks of kernels end in an illegal instruction.
+        report("%s in kernel %s, block (%u, %u, %u), thread (%u, %u, %u)",
+               signal == SIGILL ? "misaligned access or index outside of an array" : strsignal(signal), launch->kernel.name,
                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     sigaction(signal, &previous_actions[size_t(signal)], nullptr);
     raise(signal);
 }
 
 void watch_faults() {
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT}) {
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) {
         struct sigaction action{};
         action.sa_handler = on_fault;
         action.sa_flags = SA_ONSTACK;

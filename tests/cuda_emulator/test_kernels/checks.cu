@@ -102,3 +102,13 @@ extern "C" __global__ void check_stuck() {
 }
 
 extern "C" __global__ void check_fault(const int* nowhere, int* out) { *out = *nowhere; }
+
+extern "C" __global__ void check_misaligned(const float* from, float* to) {
+    *to = reinterpret_cast<const float4*>(from + 1)->x;
+}
+
+extern "C" __global__ void check_index(int index, int* out) {
+    __shared__ int values[8];
+    values[index] = 1;
+    *out = values[index];
+}
