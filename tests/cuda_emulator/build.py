@@ -16,8 +16,9 @@ not waited for, launches and matrix products that the device would refuse, kerne
 (with the thread's position).
 
 What it cannot show: time, occupancy and registers; races that need two threads of a warp between the same instructions,
-or the memory model; a block that waits for another block (it may hang); too much static shared memory; the last bit, as g++ does not contract to FMA and sums in another order;
-code that only nvcc refuses. CUDA graphs, cuDNN, NCCL, cuBLASLt, NVRTC and candle's quantised kernels are absent.
+or the memory model; a block that waits for another block (it may hang); too much static shared memory; the last bit, as
+g++ does not contract to FMA and sums in another order; code that only nvcc refuses. CUDA graphs, cuDNN, NCCL, cuBLASLt,
+NVRTC and candle's quantised kernels are absent: a call returns an error and says so.
 
 CUDA_EMULATOR_THREADS limits the processors used; the device has 16 GiB and compute capability 9.0.
 """

@@ -47,8 +47,8 @@ constexpr long long tile_rows = 32, tile_columns = 4, panel_columns = 64;
 /// One panel of columns of one matrix of the batch: C = alpha·op(A)·op(B) + beta·C.
 template <class T, class C, class Accumulator>
 void panel(const Shape& shape, Accumulator alpha, Accumulator beta, const T* a, bool a_transposed, long long lda,
-           const T* b, bool b_transposed, long long ldb, C* c, long long ldc, long long first_column, std::vector<Accumulator>& rows,
-           std::vector<Accumulator>& columns) {
+           const T* b, bool b_transposed, long long ldb, C* c, long long ldc, long long first_column,
+           std::vector<Accumulator>& rows, std::vector<Accumulator>& columns) {
     const long long width = std::min(panel_columns, shape.n - first_column);
     columns.assign(size_t(shape.k * panel_columns), 0); // [column tile][k][tile_columns]
     for (long long j = 0; j < width; ++j)
