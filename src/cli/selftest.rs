@@ -16,7 +16,7 @@ pub struct SelftestArgs {
     /// Device to test: cuda or cuda:<number> (the CPU against itself: cpu)
     #[arg(long, default_value = "cuda")]
     device: String,
-    /// Only operators whose name holds this; no training
+    /// Only operators whose name holds this, or only whole runs: `training`
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Steps of pre-training in which the loss must fall; 0 for none
@@ -41,7 +41,7 @@ pub fn selftest(registry: &Registry, args: SelftestArgs) -> Outcome {
     };
     println!("{:<4} {:<22} {:<5} {:>9} {:>9} {:>7}  sizes", "", "", "dtype", "values", "gradients", "limit");
     operators(&device, args.only.as_deref().unwrap_or_default(), &mut tell);
-    if args.only.is_none() {
+    if args.only.as_deref().is_none_or(|only| only == "training") {
         training(registry, &library, folder.path(), &device, args.steps, &mut tell).map_err(Failure::Run)?;
     }
     let total = checks.len();

@@ -19,7 +19,7 @@ pub struct Check {
     /// Sizes, or what is special.
     pub detail: String,
     pub dtype: &'static str,
-    /// Largest difference of values over the largest value.
+    /// Of the values: ‖found − expected‖ / ‖expected‖.
     pub error: f64,
     /// The same of gradients, the worst of all inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,9 +38,9 @@ impl Check {
     }
 }
 
-/// Largest difference over the largest expected value; not a number where one of the found values is none.
+/// ‖found − expected‖ / ‖expected‖; not a number where one of the found values is none.
 fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
-    let largest = expected.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
-    let differences = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
-    differences.fold(0., |most: f64, d| if d > most || d.is_nan() { d } else { most }) / largest
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    difference / norm(&mut expected.iter().copied()).max(f64::MIN_POSITIVE)
 }

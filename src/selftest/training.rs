@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 /// Steps that are compared with the CPU.
-const COMPARED: usize = 3;
+const COMPARED: usize = 2;
 /// What the loss must fall to, as a share of where it began, within 200 steps.
 const FALLS_TO: f64 = 0.8;
 
@@ -55,7 +55,7 @@ pub fn training(
     let pretrain = Request {
         dataset: Some("shapes".into()),
         recipe: Some("mae_demo".into()),
-        set: vec!["batch=16".into(), "schedule.warmup_epochs=0".into()],
+        set: vec!["batch=8".into(), "schedule.warmup_epochs=0".into()],
         ..Request::default()
     };
     let mut runs = vec![("pretrain mae_demo".to_string(), Stage::Pretrain, pretrain.clone())];
@@ -63,7 +63,7 @@ pub fn training(
         let request = Request {
             task: Some(task.clone()),
             init: Some("scratch".into()),
-            set: vec!["batch=16".into(), "schedule.warmup_epochs=0".into()],
+            set: vec!["batch=8".into(), "schedule.warmup_epochs=0".into()],
             ..Request::default()
         };
         runs.push((format!("transfer {task}"), Stage::Transfer, request));
@@ -78,10 +78,10 @@ pub fn training(
             tell(&check(name, format!("{COMPARED} steps, losses"), dtype, error, limit));
         }
     }
-    let request = Request { set: vec!["batch=16".into()], ..pretrain };
-    let whole = bench.run(("whole", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 6, false)?;
-    let mut parts = bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 3, false)?;
-    parts.extend(bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 6, true)?);
+    let request = Request { set: vec!["batch=8".into()], ..pretrain };
+    let whole = bench.run(("whole", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 4, false)?;
+    let mut parts = bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 2, false)?;
+    parts.extend(bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 4, true)?);
     let error = relative_error(&parts, &whole);
     tell(&check("pretrain mae_demo", "stopped and resumed, losses".into(), Dtype::Bf16, error, 1e-5));
     if steps > 0 {

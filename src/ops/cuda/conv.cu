@@ -50,12 +50,12 @@ __device__ __forceinline__ void col2im(const T *columns, float *images, size_t c
 }
 
 #define OF_VALUES(T, NAME)                                                                                            \
-  extern "C" __global__ void im2col_##NAME(const float *images, T *columns, size_t count, int channels, int height,   \
+  extern "C" __global__ void conv_columns_##NAME(const float *images, T *columns, size_t count, int channels, int height,   \
                                            int width, int rows, int across, int kh, int kw, int stride,               \
                                            int padding) {                                                             \
     im2col<T>(images, columns, count, {channels, height, width, rows, across, kh, kw, stride, padding});              \
   }                                                                                                                   \
-  extern "C" __global__ void col2im_##NAME(const T *columns, float *images, size_t count, int channels, int height,   \
+  extern "C" __global__ void conv_images_##NAME(const T *columns, float *images, size_t count, int channels, int height,   \
                                            int width, int rows, int across, int kh, int kw, int stride,               \
                                            int padding) {                                                             \
     col2im<T>(columns, images, count, {channels, height, width, rows, across, kh, kw, stride, padding});              \

@@ -77,7 +77,7 @@ impl<T: Value> Convolution<T> {
         }
         let values = count * self.depth() * output.pixels();
         let columns = room::<T>(device, values)?;
-        self.launch(device, "im2col", (images, columns.pointer()), values)?;
+        self.launch(device, "conv_columns", (images, columns.pointer()), values)?;
         Ok(columns)
     }
 
@@ -143,7 +143,7 @@ impl<T: Value> Convolution<T> {
                 false,
             )?;
             let to = after::<f32>(x.pointer(), first * input.values());
-            self.launch(device, "col2im", (columns.pointer(), to), count * input.values())?;
+            self.launch(device, "conv_images", (columns.pointer(), to), count * input.values())?;
         }
         Ok(x)
     }

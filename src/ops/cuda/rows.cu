@@ -204,7 +204,8 @@ template <typename T> __device__ __forceinline__ void widen(const T *values, flo
   extern "C" __global__ void scaled_##NAME(const float *grad, const float *scale, T *out, size_t count,               \
                                            int width, size_t sample) {                                                \
     scaled<T>(grad, scale, out, count, width, sample);                                                                       \
-  }
+  }                                                                                                                   \
+  extern "C" __global__ void widen_##NAME(const T *values, float *out, size_t count) { widen<T>(values, out, count); }
 
 OF_VALUES(float, f32)
 OF_VALUES(bf16, bf16)
