@@ -25,7 +25,7 @@ pub fn take_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     if cuda::fused(&[x]) {
         return cuda::take_rows(x, rows);
     }
-    x.index_select(&Tensor::new(rows, x.device())?, 0)
+    x.contiguous()?.index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
 struct TakeRows {

@@ -1,11 +1,14 @@
 //! Matrix products by cuBLAS.
 
-use super::value::{Pointer, Value};
+use super::linear::rounded;
+use super::value::{OnDevice, Pointer, Value, room, values as values_of};
 use crate::ops::gemm::Precision;
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::{CudaDevice, WrapErr, gemm_reduced_precision_f32};
-use candle_core::{Result, bail};
+use candle_core::{Device, Result, Tensor, bail};
+use half::bf16;
 use std::ffi::c_void;
+use std::time::Instant;
 
 /// A row-major matrix, or the transpose of one; no row is longer than the distance to the next.
 #[derive(Clone, Copy)]
@@ -96,4 +99,26 @@ pub(super) fn product_of_many<T: Value, C: Value>(
         )
     }
     .w()
+}
+
+/// Operations a second of bf16 products of 8192×8192 matrices, the best of five: what this device reaches in practice.
+pub fn product_rate(device: &Device) -> Result<f64> {
+    const SIDE: usize = 8192;
+    let cuda = device.as_cuda_device()?;
+    let filled = || -> Result<_> {
+        let values = Tensor::rand(-1f32, 1f32, (SIDE, SIDE), device)?;
+        let (guard, layout) = values.storage_and_layout();
+        rounded::<bf16>(cuda, values_of(&guard, layout)?, SIDE * SIDE)
+    };
+    let (a, b, c) = (filled()?, filled()?, room::<bf16>(cuda, SIDE * SIDE)?);
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        device.synchronize()?;
+        let began = Instant::now();
+        let operands = (Operand::new(a.pointer(), SIDE), Operand::new(b.pointer(), SIDE));
+        product::<bf16, bf16>(cuda, (SIDE, SIDE, SIDE), operands.0, operands.1, c.pointer(), false)?;
+        device.synchronize()?;
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(2. * (SIDE as f64).powi(3) / best)
 }

@@ -19,6 +19,7 @@ pub mod optimizer;
 mod value;
 mod vision;
 
+pub use blas::product_rate;
 pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
 
 pub(super) use attention::{MOST as MOST_CHANNELS, attention};
