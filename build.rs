@@ -1,5 +1,5 @@
 //! Embeds the text files of `configs/`, `tasks/` and `datasets/`, so that one binary carries them,
-//! and the commit it is built from.
+//! the commit it is built from, and with feature `cuda` the kernels, compiled.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,42 @@ fn main() {
     let commit = commit.unwrap_or_else(|| "unknown commit".into());
     let changed = if dirty { ", changed" } else { "" };
     println!("cargo:rustc-env=BENCH_VERSION={version} ({commit}{changed})");
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        kernels(&root.join("src/ops/cuda"), &out);
+    }
+}
+
+/// Compiles the `.cu` files of `folder` to PTX of compute capability 8.0, which drivers translate for later devices.
+fn kernels(folder: &Path, out: &Path) {
+    println!("cargo:rerun-if-changed={}", folder.display());
+    for variable in ["CUDA_HOME", "CUDA_PATH", "PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(std::env::var_os).map(PathBuf::from);
+    let nvcc = home.map_or(PathBuf::from("nvcc"), |home| home.join("bin/nvcc"));
+    let mut sources: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("kernels lie in src/ops/cuda")
+        .map(|entry| entry.expect("a folder that can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .collect();
+    sources.sort();
+    for source in sources {
+        let ptx = out.join(source.file_stem().expect("a file has a name")).with_extension("ptx");
+        let status = Command::new(&nvcc)
+            .args(["-ptx", "-arch=compute_80", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-o"])
+            .arg(&ptx)
+            .arg(&source)
+            .status();
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => panic!("{}: nvcc ended with {status}", source.display()),
+            Err(error) => panic!(
+                "feature `cuda` needs the CUDA compiler, `{}` does not run: {error}. Set CUDA_HOME to a toolkit of \
+                 version 12.4 or later, or get one by scripts/cuda_toolkit",
+                nvcc.display()
+            ),
+        }
+    }
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

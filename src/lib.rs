@@ -21,6 +21,7 @@
 //! | [`registry`] | word in a manifest -> kind in Rust |
 //! | [`launch`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
+//! | [`selftest`] | whether a device computes what the CPU does |
 //! | [`cli`] | the command-line program |
 //!
 //! A program that links this library keeps its freed memory (`src/allocator.rs`).
@@ -41,6 +42,7 @@ pub mod pretrain;
 pub mod record;
 pub mod registry;
 pub mod rng;
+pub mod selftest;
 pub mod suite;
 pub mod task;
 pub mod weights;

@@ -51,6 +51,9 @@ struct Args {
     dtype: Dtype,
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
+    /// Images of a step [default: 8 in training, 16 in forward passes]
+    #[arg(long)]
+    batch: Option<usize>,
     /// Measure at least so many steps
     #[arg(long, default_value_t = 3)]
     steps: usize,
@@ -76,14 +79,18 @@ struct Args {
 pub struct Machine {
     pub device: Device,
     pub precision: Precision,
+    /// Images of a step, where they are asked for.
+    pub batch: Option<usize>,
 }
 
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 9] = [
+const CASES: [(&str, Build); 11] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
+    ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
+    ("mae_vit_l16_mask_tokens_in_encoder", |_, on| models::mae_on_all_tokens("vit_l16", on)),
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
@@ -101,27 +108,32 @@ fn main() -> Result<()> {
             "loader" => (*name, &dtypes[..1]), // makes f32 of bytes
             name => (name, &dtypes[..]),
         });
+        let cases =
+            cases.filter(|(name, _)| args.device == DeviceName::Cuda || !name.starts_with("mae_vit_l16"));
         let cases: BTreeMap<&str, _> = cases.collect();
         println!("{}", serde_json::json!({ "cases": cases }));
         return Ok(());
     }
     let device = match args.device {
         DeviceName::Cpu => Device::Cpu,
-        DeviceName::Cuda => Device::new_cuda(0)?,
+        DeviceName::Cuda => bench::launch::open_device("cuda")?,
     };
     let precision = match args.dtype {
         Dtype::F32 => Precision::F32,
         Dtype::Bf16 => Precision::Bf16,
     };
-    let machine = Machine { device, precision };
+    let machine = Machine { device, precision, batch: args.batch };
     let wanted = |name: &str| match args.cases.is_empty() {
-        true => name != "loader" || args.images.is_some(),
+        true => match name {
+            "loader" => args.images.is_some(),
+            name => !name.starts_with("mae_vit_l16") || args.device == DeviceName::Cuda,
+        },
         false => args.cases.iter().any(|case| case == name),
     };
     for (name, build) in CASES.iter().filter(|(name, _)| wanted(name)) {
         let mut case = build(&args, &machine)?;
         let ms = measure(&mut case, &machine.device, args.steps, args.seconds)?;
-        report(name, &case, ms, &args);
+        report(name, &case, ms, &args, &machine.device);
     }
     Ok(())
 }
@@ -151,13 +163,23 @@ fn measure(case: &mut Case, device: &Device, steps: usize, seconds: f64) -> Resu
     Ok(ms)
 }
 
-fn report(name: &str, case: &Case, mut ms: Vec<f64>, args: &Args) {
+/// Most memory that tensors took on a device that is not the CPU.
+fn device_mb(device: &Device) -> Option<f64> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return bench::ops::cuda::peak_memory(device).map(|bytes| bytes as f64 / f64::from(1 << 20));
+    }
+    let _ = device;
+    None
+}
+
+fn report(name: &str, case: &Case, mut ms: Vec<f64>, args: &Args, device: &Device) {
     let Case { images, parameters, trainable, .. } = *case;
     if args.json {
         let (threads, dtype) = (rayon::current_num_threads(), args.dtype.name());
         let line = serde_json::json!({
             "case": name, "variant": dtype, "threads": threads, "images": images,
-            "parameters": parameters, "trainable": trainable, "ms": ms,
+            "parameters": parameters, "trainable": trainable, "ms": ms, "device_mb": device_mb(device),
         });
         println!("{line}");
         return;

@@ -3,7 +3,7 @@
 
 use super::{Case, Machine};
 use anyhow::{Context, Result, ensure};
-use bench::config::{Choice, Library, ModelConfig, Pretrain, Recipe, Stage, parse_table};
+use bench::config::{Choice, Library, Mae, ModelConfig, Pretrain, Recipe, Stage, parse_table};
 use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::kinds::classification::{ClassTarget, Classification, ClassificationHead, Options, Training};
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
@@ -24,12 +24,22 @@ const CLASSES: usize = 1000;
 
 /// A step of pre-training: mask ratio 0.75, normalised pixels.
 pub fn mae(name: &str, on: &Machine) -> Result<Case> {
+    pretraining(name, false, on)
+}
+
+/// The same with mask tokens in the encoder, which then works on all tokens (arXiv:2111.06377 Tables 1c and 2).
+pub fn mae_on_all_tokens(name: &str, on: &Machine) -> Result<Case> {
+    pretraining(name, true, on)
+}
+
+fn pretraining(name: &str, mask_tokens_in_encoder: bool, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Pretrain, "mae_800", name)?;
     let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
+    let mae = &Mae { mask_tokens_in_encoder, ..mae.clone() };
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let objective = MaskedAutoencoder::new(&model, mae, params.builder())?;
     params.set_trainable(MaskedAutoencoder::learns);
-    training(&model, &recipe, &params, objective, batch(TRAIN, &model, on, |_| ())?)
+    training(&model, &recipe, &params, objective, batch(on.batch.unwrap_or(TRAIN), &model, on, |_| ())?)
 }
 
 /// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
@@ -37,7 +47,7 @@ pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
     let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
-    training(&model, &recipe, &params, objective, labelled(TRAIN, &model, on)?)
+    training(&model, &recipe, &params, objective, labelled(on.batch.unwrap_or(TRAIN), &model, on)?)
 }
 
 /// The loss of a linear probe on frozen features, without the step of its one layer.
@@ -46,9 +56,10 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
     let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
     params.set_trainable(|name| name.starts_with("head."));
-    let batch = labelled(FORWARD, &model, on)?;
+    let images = on.batch.unwrap_or(FORWARD);
+    let batch = labelled(images, &model, on)?;
     let mut rng = Rng::new(SEED, "pass", &[]);
-    forward(&params, FORWARD, move || {
+    forward(&params, images, move || {
         let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
         ensure!(loss.to_scalar::<f32>()?.is_finite(), "the loss is not finite");
         Ok(())
@@ -59,8 +70,9 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
 pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
     let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default(), on)?;
-    let batch = labelled(FORWARD, &model, on)?;
-    forward(&params, FORWARD, move || {
+    let images = on.batch.unwrap_or(FORWARD);
+    let batch = labelled(images, &model, on)?;
+    forward(&params, images, move || {
         let predictions = no_grad(|| {
             let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
             head.predict(&features, &batch.frames)

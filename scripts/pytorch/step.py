@@ -25,7 +25,7 @@ import vit
 
 WARMUP = 2
 TRAIN, FORWARD, CLASSES = 8, 16, 1000
-SIZES = {"vit_s16": (384, 12, 6), "vit_b16": (768, 12, 12)}  # width, depth, heads
+SIZES = {"vit_s16": (384, 12, 6), "vit_b16": (768, 12, 12), "vit_l16": (1024, 24, 16)}  # width, depth, heads
 
 
 class Case:
@@ -43,8 +43,8 @@ class Case:
 class Variant:
     """How numbers are represented and how a function is run."""
 
-    def __init__(self, name, device):
-        self.device = device
+    def __init__(self, name, device, batch):
+        self.device, self.batch = device, batch  # images of a step, where they are asked for
         self.bf16 = name.startswith("bf16")
         self.compiled = name.endswith("compiled")
 
@@ -84,13 +84,13 @@ def training(variant, model, loss, groups, betas):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return Case(step, TRAIN, model)
+    return Case(step, variant.batch or TRAIN, model)
 
 
 def mae(name, variant):
     width, depth, heads = SIZES[name]
     model = vit.MaskedAutoencoder(vit.Vit(width, depth, heads), width).to(variant.device)
-    batch = images(TRAIN, variant.device)
+    batch = images(variant.batch or TRAIN, variant.device)
     learnt = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learnt if p.ndim > 1], "lr": 1.5e-4, "weight_decay": 0.05},
@@ -103,7 +103,7 @@ def finetune(name, variant):
     width, depth, heads = SIZES[name]
     backbone = vit.Vit(width, depth, heads, drop_path=0.1, final_norm=False)
     model = vit.Classifier(backbone, width, CLASSES).to(variant.device)
-    batch, target = images(TRAIN, variant.device), labels(TRAIN, variant.device)
+    batch, target = images(variant.batch or TRAIN, variant.device), labels(variant.batch or TRAIN, variant.device)
     groups = {}
     for parameter, p in model.named_parameters():
         layer = model.layer_of(parameter)
@@ -117,28 +117,28 @@ def finetune(name, variant):
 def linear_probe_forward(name, variant):
     width, depth, heads = SIZES[name]
     model = vit.Probe(vit.Vit(width, depth, heads), width, CLASSES).to(variant.device)
-    batch, target = images(FORWARD, variant.device), labels(FORWARD, variant.device)
+    batch, target = images(variant.batch or FORWARD, variant.device), labels(variant.batch or FORWARD, variant.device)
     loss = variant.prepare(lambda: F.cross_entropy(model(batch), target))
 
     def step():
         with variant.autocast():
             loss().item()
 
-    return Case(step, FORWARD, model)
+    return Case(step, variant.batch or FORWARD, model)
 
 
 def evaluate(name, variant):
     width, depth, heads = SIZES[name]
     model = vit.Classifier(vit.Vit(width, depth, heads, final_norm=False), width, CLASSES)
     model = model.to(variant.device).eval()
-    batch = images(FORWARD, variant.device)
+    batch = images(variant.batch or FORWARD, variant.device)
     predict = variant.prepare(lambda: model(batch))
 
     def step():
         with torch.inference_mode(), variant.autocast():
             predict().float().cpu()
 
-    return Case(step, FORWARD, model)
+    return Case(step, variant.batch or FORWARD, model)
 
 
 def operator(variant, count, function, inputs):
@@ -237,6 +237,7 @@ NUMBERS = ["f32", "bf16", "f32_compiled", "bf16_compiled"]
 CASES = {
     "mae_vit_s16": lambda variant: mae("vit_s16", variant),
     "mae_vit_b16": lambda variant: mae("vit_b16", variant),
+    "mae_vit_l16": lambda variant: mae("vit_l16", variant),
     "finetune_vit_b16": lambda variant: finetune("vit_b16", variant),
     "linear_probe_forward": lambda variant: linear_probe_forward("vit_b16", variant),
     "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
@@ -265,6 +266,7 @@ def main():
     parser.add_argument("--variant", choices=NUMBERS, default="f32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="images of a step (default 8 in training, 16 in forward passes)")
     parser.add_argument("--steps", type=int, default=3, help="measure at least so many steps")
     parser.add_argument("--seconds", type=float, default=3, help="measure at least so many seconds")
     parser.add_argument("--images", type=pathlib.Path, help="folder of JPEG files for the case `loader`")
@@ -284,11 +286,13 @@ def main():
         parser.error("--case, --list or --make-images is needed")
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    variant = Variant(args.variant, args.device)
+    variant = Variant(args.variant, args.device, args.batch)
     case = loader(args.images) if args.case == "loader" else CASES[args.case](variant)
     ms = measure(case, args.steps, args.seconds)
     line = {"case": args.case, "variant": args.variant, "threads": torch.get_num_threads(), "images": case.images}
-    print(json.dumps(line | {"parameters": case.parameters, "trainable": case.trainable, "ms": ms}))
+    device_mb = torch.cuda.max_memory_allocated() / 2**20 if args.device == "cuda" else None
+    sizes = {"parameters": case.parameters, "trainable": case.trainable}
+    print(json.dumps(line | sizes | {"ms": ms, "device_mb": device_mb}))
 
 
 if __name__ == "__main__":

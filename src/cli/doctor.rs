@@ -16,7 +16,8 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> Outcome {
     let ground = args.site.ground()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("program    bench {}", env!("BENCH_VERSION"));
-    println!("devices    cpu ({cores} threads{}); CUDA is not built in", instructions());
+    println!("devices    cpu ({cores} threads{})", instructions());
+    cuda();
     println!("jpeg       {JPEG_DECODER}");
     println!("kinds      {}", registry.names().collect::<Vec<_>>().join(", "));
     println!("runs       {} ({} runs)", ground.store.root().display(), ground.store.ids()?.len());
@@ -32,6 +33,45 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What there is of CUDA, and what to do about what is missing.
+#[cfg(feature = "cuda")]
+fn cuda() {
+    use crate::ops::cuda::{describe, driver_version, libraries};
+    match driver_version() {
+        Ok((major, minor)) if major < 13 => println!(
+            "           the driver is for CUDA {major}.{minor}; kernels of this program may need one for 13.0 (580)"
+        ),
+        Ok((major, minor)) => println!("           the driver is for CUDA {major}.{minor}"),
+        Err(error) => println!("           {error}; --device cuda needs a driver of version 580 or later"),
+    }
+    match describe() {
+        Ok(devices) => {
+            for (number, device) in devices.iter().enumerate() {
+                let ((major, minor), gib) = (device.capability, device.memory as f64 / f64::from(1 << 30));
+                let old = if major < 8 { "; too old: kernels need 8.0" } else { "" };
+                println!(
+                    "           cuda:{number} {}, {gib:.0} GiB, compute capability {major}.{minor}{old}",
+                    device.name
+                );
+            }
+        }
+        Err(error) => println!("           {error}"),
+    }
+    let missing: Vec<&str> = libraries().iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        println!(
+            "           not found: {}; install CUDA 13 libraries, or put the folders of those that came with Python \
+             packages into LD_LIBRARY_PATH",
+            missing.join(", ")
+        );
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() {
+    println!("           CUDA is not built in; `cargo build --release --features cuda` builds it");
 }
 
 /// Vector instructions that the kernels will use.

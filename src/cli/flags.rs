@@ -3,7 +3,7 @@
 use super::progress::Screen;
 use crate::config::{Dtype, Library};
 use crate::engine::Control;
-use crate::launch::{Request, Site};
+use crate::launch::{Request, Site, open_device};
 use crate::record::Store;
 use crate::registry::Registry;
 use anyhow::{Context, Result, bail};
@@ -34,7 +34,7 @@ impl Include {
 pub struct SiteFlags {
     #[command(flatten)]
     pub include: Include,
-    /// Device to compute on
+    /// Device to compute on: cpu, cuda or cuda:<number>
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Threads that read and augment images [default: 1 to 4, by cores]
@@ -63,7 +63,8 @@ pub struct RequestFlags {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Type in which matrix products are computed: f32 or bf16 [default: f32]
+    /// Type in which matrix products are computed: f32, tf32 (CUDA devices) or bf16 [default: f32 on the CPU, bf16 on
+    /// CUDA devices]
     #[arg(long)]
     pub dtype: Option<Dtype>,
     /// Change a value of the recipe, or of the model with `model.` before it (repeatable)
@@ -77,7 +78,6 @@ pub struct RequestFlags {
 impl RequestFlags {
     pub fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
         let Self { model, recipe, init, data, seed, dtype, set, config } = self.clone();
-        let dtype = dtype.unwrap_or_default();
         Request { config, task, dataset, model, recipe, init, data, seed, dtype, set }
     }
 }
@@ -94,13 +94,7 @@ pub struct Ground {
 
 impl SiteFlags {
     pub fn ground(&self) -> Result<Ground> {
-        let device = match self.device.as_str() {
-            "cpu" => Device::Cpu,
-            other if other == "cuda" || other.starts_with("cuda:") => {
-                bail!("--device {other}: this program is built for the CPU only")
-            }
-            other => bail!("--device {other}: unknown; known: cpu"),
-        };
+        let device = open_device(&self.device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if self.workers == Some(0) {
             bail!("--workers 0: at least 1 is needed");

@@ -13,6 +13,7 @@ mod model;
 mod progress;
 mod reconstruct;
 mod run;
+mod selftest;
 mod shell;
 mod speed;
 mod suite;
@@ -59,6 +60,8 @@ enum Command {
     Reconstruct(reconstruct::ReconstructArgs),
     /// Measure loader, model and both together
     Speed(speed::SpeedArgs),
+    /// Compare a device with the CPU: every operator, whole runs
+    Selftest(selftest::SelftestArgs),
     /// Show what this program finds on this machine
     Doctor(doctor::DoctorArgs),
     /// Make a data set, pre-train, transfer, and print the table: minutes, no download
@@ -116,6 +119,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Inspect(args) => inspect::inspect(args),
         Command::Reconstruct(args) => reconstruct::reconstruct(registry, args),
         Command::Speed(args) => speed::speed(registry, args),
+        Command::Selftest(args) => selftest::selftest(registry, args),
         Command::Doctor(args) => doctor::doctor(registry, args),
         Command::Demo(args) => demo::demo(registry, args),
         Command::Completions(args) => shell::completions(args),

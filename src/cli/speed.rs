@@ -3,11 +3,38 @@
 use super::flags::{RequestFlags, SiteFlags};
 use super::progress::duration;
 use super::{Failure, Outcome};
-use crate::config::Stage;
+use crate::config::{Pretrain, RunConfig, Stage};
 use crate::engine::{Job, Speed, speed_pretrain};
 use crate::launch::{index, resolve, stage_of};
+use crate::models::{gmacs, mae_gmacs};
 use crate::registry::Registry;
+use candle_core::Device;
 use clap::Args;
+
+/// Floating-point operations of training on one image: three times the matrix products of a forward pass. Frozen blocks
+/// count as if they were trained.
+fn training_flops(config: &RunConfig) -> f64 {
+    let gmacs = match &config.recipe.pretrain {
+        Some(Pretrain::Mae(mae)) => {
+            let ratio = if mae.mask_tokens_in_encoder { 0. } else { mae.mask_ratio };
+            let decoder = mae.decoder.as_ref().unwrap_or(&config.model.decoder);
+            let (encoder, decoder) = mae_gmacs(&config.model, decoder, ratio);
+            encoder + decoder
+        }
+        None => gmacs(&config.model),
+    };
+    3. * 2e9 * gmacs
+}
+
+/// Operations a second that large matrix products reach on a CUDA device.
+fn peak(device: &Device) -> anyhow::Result<Option<f64>> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return Ok(Some(crate::ops::cuda::product_rate(device)?));
+    }
+    let _ = device;
+    Ok(None)
+}
 
 #[derive(Args, Debug)]
 pub struct SpeedArgs {
@@ -59,6 +86,16 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
     println!("model alone   {:>9.1} img/s", speed.model);
     println!("end to end    {:>9.1} img/s", speed.end_to_end);
     let (plan, eta) = (speed.plan, duration(speed.eta()));
+    let rate = speed.model * training_flops(&resolved.config);
+    match peak(&site.device).map_err(Failure::Run)? {
+        Some(peak) => println!(
+            "model alone   {:>9.1} TFLOP/s, {:.1} % of the {:.0} that bf16 products reach on this device",
+            rate / 1e12,
+            100. * rate / peak,
+            peak / 1e12
+        ),
+        None => println!("model alone   {:>9.1} GFLOP/s", rate / 1e9),
+    }
     println!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch);
     Ok(())
 }

@@ -38,6 +38,8 @@ impl Stage {
 pub enum Dtype {
     #[default]
     F32,
+    /// Rounded to 10 bits of mantissa, sums in f32; on CUDA devices.
+    Tf32,
     Bf16,
 }
 
@@ -46,6 +48,7 @@ impl Dtype {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
         }
     }
@@ -61,8 +64,9 @@ impl std::str::FromStr for Dtype {
     fn from_str(word: &str) -> Result<Self, String> {
         match word {
             "f32" => Ok(Self::F32),
+            "tf32" => Ok(Self::Tf32),
             "bf16" => Ok(Self::Bf16),
-            _ => Err("known: f32, bf16".into()),
+            _ => Err("known: f32, tf32, bf16".into()),
         }
     }
 }

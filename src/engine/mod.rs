@@ -60,8 +60,10 @@ pub struct Job<'a> {
 impl Job<'_> {
     /// No parameters yet, for layers that compute as the run is to.
     fn params(&self) -> Params {
+        #[cfg(feature = "cuda")]
+        crate::ops::cuda::tf32(self.config.run.dtype == Dtype::Tf32);
         let precision = match self.config.run.dtype {
-            Dtype::F32 => Precision::F32,
+            Dtype::F32 | Dtype::Tf32 => Precision::F32,
             Dtype::Bf16 => Precision::Bf16,
         };
         Params::new(self.config.run.seed, self.device).computing_in(precision)

@@ -186,7 +186,9 @@ impl<T> Run<'_, '_, T> {
         for micro in 0..micro_steps {
             let loaded = batches.next().context("the loader ended before the epoch did")??;
             self.count_skips(&loaded.skipped)?;
-            let (found, gradients) = self.backward(loaded.batch, &[step as u64, micro as u64], lr)?;
+            let (found, gradients) = self
+                .backward(loaded.batch, &[step as u64, micro as u64], lr)
+                .map_err(|error| advise(error, plan.micro_batch))?;
             for (name, value) in found {
                 let value = value / micro_steps as f64;
                 match losses.iter_mut().find(|(n, _)| *n == name) {
@@ -231,6 +233,9 @@ impl<T> Run<'_, '_, T> {
         mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
         let mut rng = Rng::new(seed, "pass", key);
         let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?;
+        let mut store = ops::backward(&losses.total()?)?;
+        let gradients = Gradients::collect(&mut store, &self.parameters)?;
+        // Reading a loss waits for the device: everything is queued before.
         let value = |(name, loss): (&'static str, &Tensor)| {
             Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
         };
@@ -238,8 +243,7 @@ impl<T> Run<'_, '_, T> {
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }
-        let mut store = ops::backward(&losses.total()?)?;
-        Ok((values, Gradients::collect(&mut store, &self.parameters)?))
+        Ok((values, gradients))
     }
 
     fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {
@@ -276,4 +280,16 @@ impl<T> Run<'_, '_, T> {
             path.display()
         )
     }
+}
+
+/// Says what to do when a device has no memory for a micro-batch.
+fn advise(error: anyhow::Error, images: usize) -> anyhow::Error {
+    let full = |text: String| text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED");
+    if !error.chain().any(|cause| full(cause.to_string())) {
+        return error;
+    }
+    error.context(format!(
+        "the device has no memory for {images} images at a time; --set micro_batch=N accumulates the same batch from \
+         passes of N images"
+    ))
 }

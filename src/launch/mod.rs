@@ -3,9 +3,11 @@
 //! Everything that can be wrong with a request is found in [`prepare`], before anything is written; what fails
 //! afterwards is a failed run, and its record says so.
 
+mod device;
 mod prepare;
 mod request;
 
+pub use device::{default_dtype, open_device};
 pub use prepare::{Data, Prepared, Start, index, prepare};
 pub use request::{Request, Resolved, find_weights, resolve, stage_of};
 
@@ -27,7 +29,7 @@ pub struct Site<'a> {
     /// `$BENCH_DATA`.
     pub bench_data: Option<PathBuf>,
     pub device: Device,
-    /// As in records: `cpu`.
+    /// As in records: `cpu`, `cuda:1`.
     pub device_name: String,
     /// Loader threads.
     pub workers: usize,

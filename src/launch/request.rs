@@ -1,6 +1,6 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
-use super::Site;
+use super::{Site, default_dtype};
 use crate::config::{Choice, ConfigError, Dtype, Library, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
 use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
@@ -33,7 +33,8 @@ pub struct Request {
     /// Root of the data set.
     pub data: Option<PathBuf>,
     pub seed: u64,
-    pub dtype: Dtype,
+    /// That of the device when absent.
+    pub dtype: Option<Dtype>,
     pub set: Vec<String>,
 }
 
@@ -104,7 +105,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             init_hash: init.hash()?,
             init_label: init.label.clone(),
             seed: request.seed,
-            dtype: request.dtype,
+            dtype: chosen_dtype(site, request.dtype)?,
             overrides: request.set.clone(),
             data: request.data.clone(),
             recipe: recipe.clone(),
@@ -118,6 +119,16 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
     finish(config, manifest, dataset, init, notes)
+}
+
+/// The type of matrix products: the one asked for, or that of the device.
+fn chosen_dtype(site: &Site, asked: Option<Dtype>) -> Result<Dtype> {
+    let dtype = asked.unwrap_or_else(|| default_dtype(&site.device));
+    ensure!(
+        dtype != Dtype::Tf32 || site.device.is_cuda(),
+        "--dtype tf32 needs an NVIDIA device (--device cuda); the CPU computes in f32 and bf16"
+    );
+    Ok(dtype)
 }
 
 fn finish(
@@ -137,6 +148,7 @@ fn finish(
 /// The run of a resolved configuration once more.
 fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
     let mut config: RunConfig = read(path)?;
+    chosen_dtype(site, Some(config.run.dtype))?;
     ensure!(
         config.run.stage == stage,
         "`{}` is a configuration of `bench {}`",

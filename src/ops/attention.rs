@@ -11,6 +11,8 @@ pub use bias::AttentionBias;
 pub(super) use bias::Offsets;
 pub(super) use heads::Heads;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::{Precision, Shared};
 use super::storage::{argument, fused, values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -34,7 +36,8 @@ pub fn attention(
         bias.check(b, heads, n)?;
     }
     let inputs = [Some(qkv), bias.map(|bias| bias.tensors().0), bias.and_then(|bias| bias.tensors().1)];
-    if fused(&inputs.into_iter().flatten().collect::<Vec<_>>()) {
+    let inputs = inputs.into_iter().flatten().collect::<Vec<_>>();
+    if fused(&inputs) {
         let (qkv, op) = (qkv.contiguous()?, Attention { heads, precision });
         return match bias {
             None => qkv.apply_op1(op),
@@ -45,6 +48,10 @@ pub fn attention(
         };
     }
     let (c, d) = (c3 / 3, c3 / 3 / heads);
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&inputs) && d <= cuda::MOST_CHANNELS {
+        return cuda::attention(qkv, heads, bias, precision);
+    }
     let part = |i: usize| -> Result<Tensor> {
         qkv.narrow(D::Minus1, i * c, c)?.reshape((b, n, heads, d))?.transpose(1, 2)?.contiguous()
     };

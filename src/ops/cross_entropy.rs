@@ -3,6 +3,8 @@
 //! The largest logit and the sum of exponentials of every position are kept from the forward pass,
 //! so that the backward pass computes each probability once.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, exp, max, sum, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
 use super::tape::deliver;
@@ -45,7 +47,12 @@ pub fn cross_entropy(
         bail!("cross_entropy: target {} at position {i} of {expected:?}, logits of {k} classes", targets[i]);
     }
     let count = targets.iter().filter(|&&target| counts(target)).count();
-    let targets = targets.into_iter().map(|target| if counts(target) { target } else { IGNORED }).collect();
+    let targets: Vec<u32> =
+        targets.into_iter().map(|target| if counts(target) { target } else { IGNORED }).collect();
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[logits]) {
+        return cuda::cross_entropy(logits, (b, k, positions), targets, count, smoothing as f32);
+    }
     let targets = Targets { shape: (b, k, positions), targets, count, smoothing: smoothing as f32 };
     if !fused(&[logits]) {
         return targets.composed(logits);

@@ -3,6 +3,8 @@
 //! One pass forward and one backward over each row; the backward pass computes the statistics of
 //! the row again instead of keeping them.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -13,6 +15,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     if fused(&[x, weight, bias]) {
         let op = LayerNorm { eps: eps as f32 };
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x, weight, bias]) {
+        return cuda::layer_norm(x, weight, bias, eps);
     }
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let std = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;

@@ -3,6 +3,8 @@
 //! Tasks are blocks of pixels; a vector holds neighbouring pixels, and statistics are computed again in
 //! the backward pass.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
 use super::tape::deliver;
@@ -22,6 +24,10 @@ pub fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Res
     if fused(&[x, weight, bias]) {
         let op = LayerNorm2d { eps: eps as f32 };
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x, weight, bias]) {
+        return cuda::layer_norm2d(x, weight, bias, eps);
     }
     let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;
     let std = (centred.sqr()?.mean_keepdim(1)? + eps)?.sqrt()?;

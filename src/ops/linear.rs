@@ -4,6 +4,8 @@
 //! here every product packs its operands from where they lie, and an input that no variable leads to
 //! (the patches of an image) gets none.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::{Matrix, MatrixMut, Precision, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use super::tape::deliver;
@@ -20,13 +22,17 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Pre
         let bias = bias.map(|bias| bias.shape());
         bail!("linear: x {:?}, weight {:?}, bias {bias:?}", x.shape(), weight.shape());
     }
-    let (all, op) = (bias.into_iter().chain([x, weight]), Linear { precision });
-    if fused(&all.collect::<Vec<_>>()) {
+    let (all, op) = (bias.into_iter().chain([x, weight]).collect::<Vec<_>>(), Linear { precision });
+    if fused(&all) {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
             Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
             None => x.apply_op2(&weight, op),
         };
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&all) {
+        return cuda::linear(x, weight, bias, precision);
     }
     let mut shape = x.dims().to_vec();
     shape.pop();

@@ -3,6 +3,8 @@
 //! candle's own divides the gradient among positions that are no maximum. Here the position of each
 //! maximum is found once, and both passes read it.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
 use super::tape::deliver;
@@ -35,6 +37,10 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
             windows.maxima(values(&guard, layout)?, f32::NEG_INFINITY)
         };
         return x.apply_op1(MaxPool { to, maxima });
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) {
+        return cuda::max_pool2d(x, (kernel, stride, padding), to);
     }
     let held = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let maxima = windows.maxima(&held, f64::NEG_INFINITY);

@@ -12,6 +12,8 @@ mod branch;
 mod check;
 mod conv;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod gelu;
 mod gemm;
 #[cfg(test)]
@@ -32,6 +34,7 @@ mod roi_align;
 pub(crate) mod simd;
 mod softmax_ce;
 mod storage;
+mod take_rows;
 mod tape;
 mod window;
 
@@ -54,5 +57,6 @@ pub use pool::{adaptive_avg_pool2d, avg_pool2d, subsample};
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
+pub use take_rows::take_rows;
 pub use tape::{backward, no_grad};
 pub use window::{merge_windows, partition_windows};

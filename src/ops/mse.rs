@@ -1,5 +1,7 @@
 //! Mean squared error inside patches, weighted over patches.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -19,6 +21,10 @@ pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Resu
     if fused(&[prediction, target, weights]) {
         let (target, weights) = (target.contiguous()?, weights.contiguous()?);
         return prediction.contiguous()?.apply_op3(&target, &weights, PatchMse);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[prediction, target, weights]) {
+        return cuda::patch_mse(prediction, target, weights);
     }
     let per_patch = (prediction - target)?.sqr()?.mean(D::Minus1)?; // [B, L]
     (per_patch * weights)?.sum_all()? / weights.sum_all()?

@@ -4,6 +4,8 @@
 //! Both matrices are made once for all channels. The backward pass runs over planes, each of which
 //! adds the boxes in their order: no two tasks write the same value.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::resample::map_by_matrices;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_columns, for_rows_costing, fused, values};
@@ -54,6 +56,10 @@ pub fn roi_align(
     let regions = rows.iter().enumerate().map(region).collect::<Result<Vec<_>>>()?;
     if fused(&[x]) {
         return x.contiguous()?.apply_op1(RoiAlign { size, regions });
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) && x.elem_count() > 0 {
+        return cuda::roi_align(x, boxes, size, scale, sampling_ratio);
     }
     let each = |region: &Region| {
         let (vertical, horizontal) = (region.vertical.matrix(h, x)?, region.horizontal.matrix(w, x)?);

@@ -1,5 +1,7 @@
 //! Softmax cross-entropy against soft targets.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
@@ -16,6 +18,10 @@ pub fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor
     }
     if fused(&[logits, targets]) {
         return logits.contiguous()?.apply_op2(&targets.contiguous()?, SoftmaxCrossEntropy);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[logits, targets]) {
+        return cuda::softmax_cross_entropy(logits, targets);
     }
     let log_p = candle_nn::ops::log_softmax(logits, D::Minus1)?;
     (log_p * targets)?.sum(D::Minus1)?.mean_all()?.neg()

@@ -24,7 +24,7 @@ impl AdamW {
 impl Optimizer for AdamW {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
         let lr = step.lr;
-        let rule = |i: usize, _: &[f32], _: &[f32]| {
+        let rule = |i: usize| {
             let slot = &self.parameters.slots[i];
             Update::new(self.betas, self.eps, lr * slot.lr_scale, slot.weight_decay, self.steps[i] + 1)
         };
@@ -85,5 +85,12 @@ impl Rule<2> for Update {
         let m = m * self.betas[0] + g * self.complements[0];
         let v = v * self.betas[1] + g * g * self.complements[1];
         (p * self.keep - self.step_size * (m / (v.sqrt() * self.second_scale + self.eps)), [m, v])
+    }
+
+    const KERNEL: &'static str = "adamw";
+
+    fn numbers(self) -> [f32; 8] {
+        let ([b1, b2], [c1, c2]) = (self.betas, self.complements);
+        [self.keep, b1, b2, c1, c2, self.step_size, self.second_scale, self.eps]
     }
 }

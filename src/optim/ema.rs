@@ -1,6 +1,6 @@
 //! Exponential moving average of all values of a model, running statistics included.
 
-use super::storage::{read, restore, write, zip};
+use super::storage::{overwrite, read, restore, write, zip};
 use crate::nn::Parameter;
 use candle_core::{Result, Tensor, TensorId};
 use rayon::prelude::*;
@@ -38,6 +38,11 @@ impl Ema {
         let [keep, take] = self.weights();
         let others = self.pairs.par_iter().filter(|(p, _)| !updated.contains(&p.var.id()));
         others.try_for_each(|(p, average)| {
+            if !average.device().is_cpu() {
+                let live = p.var.as_detached_tensor();
+                let sum = ((average * f64::from(keep))? + (live * f64::from(take))?)?;
+                return overwrite(average, &sum);
+            }
             read(p.var.as_tensor(), |live| {
                 write(average, |average| zip(average, live, |e, p| *e = keep * *e + take * p))
             })
@@ -46,15 +51,25 @@ impl Ema {
 
     /// Exchanges averages and live values; a second call undoes the first.
     pub fn swap(&mut self) -> Result<()> {
-        self.each(|live, average| {
-            live.swap_with_slice(average);
-            Ok(())
+        self.pairs.iter().try_for_each(|(p, average)| {
+            let live = p.var.as_tensor();
+            if !average.device().is_cpu() {
+                let before = live.force_contiguous()?.detach();
+                overwrite(live, average)?;
+                return overwrite(average, &before);
+            }
+            write(live, |live| {
+                write(average, |average| {
+                    live.swap_with_slice(average);
+                    Ok(())
+                })
+            })
         })
     }
 
     /// Overwrites the live values with the averages.
     pub fn apply(&mut self) -> Result<()> {
-        self.each(|live, average| zip(live, average, |p, e| *p = e))
+        self.pairs.iter().try_for_each(|(p, average)| overwrite(p.var.as_tensor(), average))
     }
 
     /// (parameter name, average): views of live state.
@@ -65,13 +80,6 @@ impl Ema {
     /// Takes over saved averages, by parameter name. Errors on a missing tensor or another shape.
     pub fn load_state(&mut self, saved: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
         self.pairs.iter().try_for_each(|(p, average)| restore(average, &p.name, saved, "ema"))
-    }
-
-    /// Runs `kernel` on (live values, averages) of every parameter.
-    fn each(&mut self, kernel: impl Fn(&mut [f32], &mut [f32]) -> Result<()>) -> Result<()> {
-        self.pairs.iter().try_for_each(|(p, average)| {
-            write(p.var.as_tensor(), |live| write(average, |average| kernel(live, average)))
-        })
     }
 }
 

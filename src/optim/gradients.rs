@@ -3,8 +3,10 @@
 //! A live candle `GradStore` keeps the forward graph alive; collecting detaches, so that the
 //! graph's memory is free before the optimiser steps.
 
-use super::storage::{read, sums_of_squares, write, zip};
+use super::storage::{overwrite, read, sums_of_squares, write, zip};
 use crate::nn::Parameter;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::optimizer::{self, Update};
 use candle_core::{Result, Tensor, backprop::GradStore, bail};
 use rayon::prelude::*;
 
@@ -48,6 +50,7 @@ impl Gradients {
         }
         self.0.par_iter_mut().zip(other.0).try_for_each(|((_, sum), (_, more))| {
             match (&sum, more) {
+                (Some(sum), Some(more)) if !more.device().is_cpu() => overwrite(sum, &(sum + &more)?)?,
                 (Some(sum), Some(more)) => {
                     read(&more, |more| write(sum, |sum| zip(sum, more, |d, s| *d += s)))?
                 }
@@ -61,6 +64,13 @@ impl Gradients {
     /// Euclidean norm of all gradients together, accumulated in f64: the same bits for any number
     /// of threads.
     pub fn norm(&self) -> Result<f64> {
+        #[cfg(feature = "cuda")]
+        if self.iter().any(|(_, gradient)| gradient.is_some_and(|gradient| gradient.device().is_cuda())) {
+            let numbers = [1., 0., 0., 0., 0., 0., 0., 0.];
+            let update = |value| Update { value, gradient: None, running: &[], average: None, numbers };
+            let updates: Vec<Update> = self.iter().filter_map(|(_, gradient)| gradient.map(update)).collect();
+            return Ok(optimizer::squares(&updates)?.iter().sum::<f64>().sqrt());
+        }
         let squares = |(_, gradient): &(String, Option<Tensor>)| match gradient {
             Some(gradient) => read(gradient, |g| Ok(sums_of_squares(g, g, |g, _| [g])[0])),
             None => Ok(0.),

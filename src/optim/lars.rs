@@ -1,8 +1,9 @@
 //! LARS (arXiv:1708.03888) in the form MoCo v3 and MAE use for linear probing (arXiv:2111.06377
 //! Table 10): the trust ratio and the weight decay only touch tensors of two or more dimensions.
 
+use super::groups::matched;
 use super::sgd::Momentum;
-use super::storage::sums_of_squares;
+use super::storage::norms;
 use super::update::Tracked;
 use super::{Gradients, Optimizer, Slot, Step};
 use candle_core::{Result, Tensor};
@@ -23,26 +24,26 @@ impl Lars {
         Ok(Self { parameters: Tracked::new(slots, ["mu"])?, momentum, trust })
     }
 
-    /// trust·‖p‖ / ‖scale·gradient + decay·p‖, and 1 where either norm is 0 or the tensor has one
-    /// dimension.
-    fn ratio(&self, slot: &Slot, p: &[f32], gradient: &[f32], scale: f64) -> f64 {
-        if slot.parameter.var.rank() <= 1 {
-            return 1.;
-        }
-        let (scale, decay) = (scale as f32, slot.weight_decay as f32);
-        let [weights, updates] =
-            sums_of_squares(p, gradient, |p, g| [p, g * scale + decay * p]).map(f64::sqrt);
-        if weights > 0. && updates > 0. { self.trust * weights / updates } else { 1. }
+    /// trust·‖p‖ / ‖scale·gradient + decay·p‖ of every parameter, and 1 where either norm is 0, the tensor has one
+    /// dimension or there is no gradient.
+    fn ratios(&self, gradients: &Gradients, scale: f64) -> Result<Vec<f64>> {
+        let gradients = matched(&self.parameters.slots, gradients)?;
+        let pairs = self.parameters.slots.iter().zip(gradients).map(|(slot, gradient)| {
+            let gradient = gradient.filter(|_| slot.parameter.var.rank() > 1);
+            (slot.parameter.var.as_tensor(), gradient, [scale as f32, slot.weight_decay as f32])
+        });
+        let ratio = |[weights, updates]: [f64; 2]| match weights > 0. && updates > 0. {
+            true => self.trust * weights / updates,
+            false => 1.,
+        };
+        Ok(norms(&pairs.collect::<Vec<_>>())?.into_iter().map(|norms| norms.map_or(1., ratio)).collect())
     }
 }
 
 impl Optimizer for Lars {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
-        let (lr, scale) = (step.lr, step.scale);
-        let rule = |i: usize, p: &[f32], gradient: &[f32]| {
-            let slot = &self.parameters.slots[i];
-            Momentum::new(slot, self.momentum, self.ratio(slot, p, gradient, scale), lr)
-        };
+        let (lr, ratios) = (step.lr, self.ratios(gradients, step.scale)?);
+        let rule = |i: usize| Momentum::new(&self.parameters.slots[i], self.momentum, ratios[i], lr);
         self.parameters.step(gradients, step, rule)
     }
 

@@ -20,8 +20,7 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
         let lr = step.lr;
-        let rule =
-            |i: usize, _: &[f32], _: &[f32]| Momentum::new(&self.parameters.slots[i], self.momentum, 1., lr);
+        let rule = |i: usize| Momentum::new(&self.parameters.slots[i], self.momentum, 1., lr);
         self.parameters.step(gradients, step, rule)
     }
 
@@ -60,5 +59,11 @@ impl Rule<1> for Momentum {
     fn apply(self, p: f32, g: f32, [buffer]: [f32; 1]) -> (f32, [f32; 1]) {
         let buffer = buffer * self.momentum + self.q * g + self.decay * p;
         (p - self.lr * buffer, [buffer])
+    }
+
+    const KERNEL: &'static str = "momentum";
+
+    fn numbers(self) -> [f32; 8] {
+        [self.momentum, self.q, self.decay, self.lr, 0., 0., 0., 0.]
     }
 }

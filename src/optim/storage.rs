@@ -3,6 +3,8 @@
 //! candle hands out mutable storage only inside an in-place operator; [`write`] is one that runs a
 //! closure on it, so that calls nest and one loop can update a parameter and its moments together.
 
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::optimizer::{self, Update};
 use crate::ops::simd::{Kernel, LANES, vectorized};
 use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -107,6 +109,33 @@ pub(super) fn zip(
     Ok(())
 }
 
+/// ‖p‖ and ‖scale·gradient + decay·p‖ of each (p, gradient, [scale, decay]) that has a gradient, in f64.
+pub(super) fn norms(pairs: &[(&Tensor, Option<&Tensor>, [f32; 2])]) -> Result<Vec<Option<[f64; 2]>>> {
+    #[cfg(feature = "cuda")]
+    if pairs.first().is_some_and(|(p, ..)| p.device().is_cuda()) {
+        let update = |value, gradient, numbers: [f32; 2]| {
+            let numbers = [numbers[0], numbers[1], 0., 0., 0., 0., 0., 0.];
+            Update { value, gradient, running: &[], average: None, numbers }
+        };
+        let given = pairs.iter().filter(|(_, gradient, _)| gradient.is_some());
+        let updates: Vec<Update> = given
+            .flat_map(|&(p, gradient, [scale, decay])| {
+                [update(p, None, [1., 0.]), update(p, gradient, [decay, scale])]
+            })
+            .collect();
+        let mut sums = optimizer::squares(&updates)?.into_iter().map(f64::sqrt);
+        let mut pair = || Some([sums.next()?, sums.next()?]);
+        return Ok(pairs.iter().map(|(_, gradient, _)| gradient.and_then(|_| pair())).collect());
+    }
+    let norms = |&(p, gradient, [scale, decay]): &(&Tensor, Option<&Tensor>, [f32; 2])| {
+        let Some(gradient) = gradient else { return Ok(None) };
+        let sums =
+            read(p, |p| read(gradient, |g| Ok(sums_of_squares(p, g, |p, g| [p, g * scale + decay * p]))))?;
+        Ok(Some(sums.map(f64::sqrt)))
+    };
+    pairs.par_iter().map(norms).collect()
+}
+
 /// Σ x² in f64 for the `K` values x that `term` makes of each pair of values. The order of additions
 /// depends on the length alone.
 pub(super) fn sums_of_squares<const K: usize>(
@@ -160,6 +189,15 @@ impl<const K: usize, F: Fn(f32, f32) -> [f32; K]> Kernel for Squares<'_, F> {
     }
 }
 
+/// Copies the values of `source` into `live`, which keeps its storage.
+pub(super) fn overwrite(live: &Tensor, source: &Tensor) -> Result<()> {
+    let source = source.contiguous()?;
+    if live.device().is_cpu() {
+        return read(&source, |source| write(live, |live| zip(live, source, |d, s| *d = s)));
+    }
+    live.flatten_all()?.slice_set(&source.to_device(live.device())?.flatten_all()?, 0, 0)
+}
+
 pub(super) fn same_length(destination: usize, source: usize) -> Result<()> {
     if destination != source {
         bail!("an update in place of {destination} values got {source} values");
@@ -184,6 +222,5 @@ pub(super) fn restore(
             live.dims()
         );
     }
-    let tensor = tensor.contiguous()?;
-    read(&tensor, |source| write(live, |live| zip(live, source, |d, s| *d = s)))
+    overwrite(live, &tensor)
 }

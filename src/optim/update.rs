@@ -8,9 +8,13 @@
 use super::groups::matched;
 use super::storage::{CHUNK, array, read, restore, write, write_all, write_some};
 use super::{Ema, Gradients, Slot, Step};
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::optimizer::{self, Update};
 use crate::ops::simd::{Kernel, LANES, vectorized};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
+#[cfg(feature = "cuda")]
+use std::collections::HashSet;
 use std::mem::take;
 
 /// What a step does to one value of a parameter, which has `N` running values.
@@ -18,6 +22,14 @@ pub(super) trait Rule<const N: usize>: Copy + Send {
     /// The value and its running values after the step, from those before it and the gradient.
     /// Mark it `#[inline(always)]`: see [`Kernel`].
     fn apply(self, value: f32, gradient: f32, running: [f32; N]) -> (f32, [f32; N]);
+
+    /// The kernel of CUDA devices that does the same.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    const KERNEL: &'static str;
+
+    /// What the kernel takes of the rule.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    fn numbers(self) -> [f32; 8];
 }
 
 /// Parameters and `N` running values (moments, momentum) for each of their values.
@@ -39,15 +51,18 @@ impl<const N: usize> Tracked<N> {
     }
 
     /// One step of every parameter that has a gradient, and of the average of all parameters.
-    /// `rule` makes the rule of a parameter from its number, its values and its gradient, which is
-    /// not yet scaled.
+    /// `rule` makes the rule of a parameter from its number.
     pub fn step<R: Rule<N>>(
         &self,
         gradients: &Gradients,
         step: Step,
-        rule: impl Fn(usize, &[f32], &[f32]) -> R + Sync,
+        rule: impl Fn(usize) -> R + Sync,
     ) -> Result<()> {
         let gradients = matched(&self.slots, gradients)?;
+        #[cfg(feature = "cuda")]
+        if self.slots.first().is_some_and(|slot| slot.parameter.var.device().is_cuda()) {
+            return self.step_on_cuda(&gradients, step, rule);
+        }
         let (scale, ema) = (step.scale as f32, step.ema.as_deref());
         let parameters = self.slots.par_iter().zip(&self.running).zip(&gradients).enumerate();
         parameters.try_for_each(|(i, ((slot, running), gradient))| {
@@ -55,7 +70,7 @@ impl<const N: usize> Tracked<N> {
             let average = ema.and_then(|ema| ema.average(&slot.parameter));
             read(gradient, |gradient| {
                 write(slot.parameter.var.as_tensor(), |value| {
-                    let rule = rule(i, value, gradient);
+                    let rule = rule(i);
                     write_all(running.each_ref(), |running| {
                         write_some(average, |average| {
                             let average = average.zip(ema.map(Ema::weights));
@@ -68,6 +83,34 @@ impl<const N: usize> Tracked<N> {
         })?;
         let updated = self.slots.iter().zip(&gradients).filter(|(_, gradient)| gradient.is_some());
         let updated = updated.map(|(slot, _)| slot.parameter.var.id()).collect();
+        step.ema.map_or(Ok(()), |ema| ema.update_others(&updated))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn step_on_cuda<R: Rule<N>>(
+        &self,
+        gradients: &[Option<&Tensor>],
+        step: Step,
+        rule: impl Fn(usize) -> R,
+    ) -> Result<()> {
+        let mut updates = vec![];
+        let mut updated = HashSet::new();
+        for (i, ((slot, running), gradient)) in
+            self.slots.iter().zip(&self.running).zip(gradients).enumerate()
+        {
+            if gradient.is_some() {
+                updates.push(Update {
+                    value: slot.parameter.var.as_tensor(),
+                    gradient: *gradient,
+                    running,
+                    average: step.ema.as_deref().and_then(|ema| ema.average(&slot.parameter)),
+                    numbers: rule(i).numbers(),
+                });
+                updated.insert(slot.parameter.var.id());
+            }
+        }
+        let weights = step.ema.as_deref().map_or([0.; 2], Ema::weights);
+        optimizer::step(R::KERNEL, &updates, step.scale as f32, weights)?;
         step.ema.map_or(Ok(()), |ema| ema.update_others(&updated))
     }
 
@@ -199,6 +242,12 @@ mod tests {
         fn apply(self, p: f32, g: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
             let (m, v) = (m * 0.9 + g * 0.1, v * 0.99 + g * g * 0.01);
             (p * 0.999 - 0.3 * (m / (v.sqrt() * 1.7 + 1e-8)), [m, v])
+        }
+
+        const KERNEL: &'static str = "";
+
+        fn numbers(self) -> [f32; 8] {
+            [0.; 8]
         }
     }
 

@@ -144,12 +144,10 @@ impl MaskedAutoencoder {
     /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
     fn visible_tokens(&self, patches: &Tensor, mask: &Mask) -> Result<Tensor> {
         let (batch, count, values) = patches.dims3()?;
-        let rows = Tensor::new(mask.kept_rows(), patches.device())?;
-        let visible = patches.reshape((batch * count, values))?.index_select(&rows, 0)?;
+        let visible = ops::take_rows(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
         let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
-        let ids = Tensor::new(ids, patches.device())?;
-        let positions = self.encoder.positions().detach().squeeze(0)?.index_select(&ids, 0)?;
+        let positions = ops::take_rows(&self.encoder.positions().detach().squeeze(0)?, &ids)?;
         tokens + positions.reshape((batch, mask.kept(), ()))?
     }
 
@@ -186,8 +184,7 @@ fn restore(x: &Tensor, token: &Tensor, mask: &Mask) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
     let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
-    let rows = Tensor::new(mask.restore_rows(), x.device())?;
-    let patches = table.index_select(&rows, 0)?.reshape((batch, mask.patches(), width))?;
+    let patches = ops::take_rows(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
     Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
 }
 

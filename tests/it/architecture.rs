@@ -46,7 +46,8 @@ const TABLE: &[Row] = &[
     row("registry", &[], &["engine", "kinds", "task", "record"]),
     row("launch", &[], &["registry"]),
     row("suite", &[], &["launch"]),
-    row("cli", &["allocator"], &["suite"]),
+    row("selftest", &[], &["launch"]),
+    row("cli", &["allocator", "selftest"], &["suite"]),
 ];
 
 /// Everyone may draw random numbers, but for [`LEAVES`].

@@ -38,6 +38,15 @@ pub fn attention_branch(
     if heads == 0 || c % heads != 0 {
         bail!("attention_branch: {c} channels do not split into {heads} heads");
     }
+    #[cfg(feature = "cuda")]
+    if whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
+        return match branch.precision {
+            Precision::F32 => apply(x, &list, cuda::AttentionBranch::<f32>::new(list, heads, branch, x)),
+            Precision::Bf16 => {
+                apply(x, &list, cuda::AttentionBranch::<half::bf16>::new(list, heads, branch, x))
+            }
+        };
+    }
     if !whole(x, &list) || x.elem_count() == 0 {
         let y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;
         let y = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;

@@ -11,6 +11,8 @@ mod mlp;
 pub use attention::{AttentionWeights, attention_branch};
 pub use mlp::{MlpWeights, mlp_branch};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, product_of};
 use super::simd::{Kernel, vectorized};
 use super::storage::{fused, values};
@@ -56,8 +58,18 @@ impl Branch<'_> {
 
 /// Whether a branch runs as one operator: on f32 on the CPU, with weights that are variables or constants.
 fn whole(x: &Tensor, weights: &[&Tensor]) -> bool {
-    let given = weights.iter().all(|weight| weight.is_variable() || !weight.track_op());
-    given && fused(weights) && fused(&[x]) && weights.iter().all(|weight| weight.is_contiguous())
+    given(weights) && fused(weights) && fused(&[x])
+}
+
+/// Whether a branch runs as one operator on a CUDA device.
+#[cfg(feature = "cuda")]
+fn whole_on_cuda(x: &Tensor, weights: &[&Tensor]) -> bool {
+    given(weights) && cuda::fused(weights) && cuda::fused(&[x])
+}
+
+/// Whether an operator may keep these weights itself.
+fn given(weights: &[&Tensor]) -> bool {
+    weights.iter().all(|weight| (weight.is_variable() || !weight.track_op()) && weight.is_contiguous())
 }
 
 /// Applies `op` to `x`; one of its weights stands for all of them in candle's graph.
@@ -71,18 +83,18 @@ fn apply(x: &Tensor, weights: &[&Tensor], op: impl CustomOp2 + Send + Sync + 'st
 }
 
 /// What a forward pass keeps for the backward pass.
-struct Kept<K>(Mutex<Option<K>>);
+pub(super) struct Kept<K>(Mutex<Option<K>>);
 
 impl<K> Kept<K> {
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self(Mutex::new(None))
     }
 
-    fn set(&self, kept: K) {
+    pub(super) fn set(&self, kept: K) {
         *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(kept);
     }
 
-    fn take(&self, op: &str) -> Result<K> {
+    pub(super) fn take(&self, op: &str) -> Result<K> {
         match self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             Some(kept) => Ok(kept),
             None => bail!("{op}: a second backward pass over one forward pass"),

@@ -4,25 +4,25 @@ use candle_core::{Result, Shape, bail};
 
 /// Channels and pixels of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Plane {
+pub(in crate::ops) struct Plane {
     pub channels: usize,
     pub height: usize,
     pub width: usize,
 }
 
 impl Plane {
-    pub(super) fn pixels(&self) -> usize {
+    pub(in crate::ops) fn pixels(&self) -> usize {
         self.height * self.width
     }
 
-    pub(super) fn values(&self) -> usize {
+    pub(in crate::ops) fn values(&self) -> usize {
         self.channels * self.pixels()
     }
 }
 
 /// A convolution of `input` to `output`. A transposed convolution is one from its output to its input.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
+pub(in crate::ops) struct Geometry {
     pub batch: usize,
     pub input: Plane,
     pub output: Plane,
@@ -78,7 +78,7 @@ impl Geometry {
         }
     }
 
-    pub(super) fn taps(&self) -> usize {
+    pub(in crate::ops) fn taps(&self) -> usize {
         self.kernel.0 * self.kernel.1
     }
 

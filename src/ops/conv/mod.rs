@@ -11,12 +11,14 @@ mod geometry;
 mod tests;
 mod weight;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::Precision;
 use super::simd::{Kernel, sum, vectorized};
 use super::storage::{argument, fused, values};
 use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use geometry::{Geometry, Plane};
+pub(super) use geometry::{Geometry, Plane};
 use rayon::prelude::*;
 
 /// `x` `[B, C, H, W]`, `weight` `[O, C, kh, kw]`, `bias` `[O]` -> `[B, O, (H + 2·padding − kh)/stride + 1,
@@ -80,6 +82,10 @@ impl Convolution {
         let result = self.result().channels;
         if let Some(bias) = bias.filter(|bias| bias.dims() != [result]) {
             bail!("{}: weight {:?}, bias {:?}", self.title(), weight.shape(), bias.shape());
+        }
+        #[cfg(feature = "cuda")]
+        if cuda::fused(&[x, weight]) && bias.is_none_or(|bias| cuda::fused(&[bias])) {
+            return cuda::convolution(self.geometry, self.transposed, self.precision, (x, weight, bias));
         }
         if !fused(&[x, weight]) || bias.is_some_and(|bias| !fused(&[bias])) {
             return match bias {

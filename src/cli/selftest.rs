@@ -1,0 +1,106 @@
+//! `bench selftest`: whether this program computes on a device what it computes on the CPU.
+
+use super::flags::Include;
+use super::{Failure, Outcome};
+use crate::launch::open_device;
+use crate::record::write_atomic;
+use crate::registry::Registry;
+use crate::selftest::{Check, operators, poisoned, training};
+use anyhow::{Context, anyhow};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct SelftestArgs {
+    /// Device to test: cuda or cuda:<number> (the CPU against itself: cpu)
+    #[arg(long, default_value = "cuda")]
+    device: String,
+    /// Only operators whose name holds this, or only whole runs: `training`
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Steps of pre-training in which the loss must fall; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    steps: usize,
+    /// Write all comparisons as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    include: Include,
+}
+
+pub fn selftest(registry: &Registry, args: SelftestArgs) -> Outcome {
+    let device = open_device(&args.device)?;
+    let library = args.include.library()?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let (mut checks, mut failed) = (vec![], 0);
+    let mut tell = |check: &Check| {
+        println!("{}", line(check));
+        failed += usize::from(!check.passed());
+        checks.push(check.clone());
+    };
+    println!("{:<4} {:<22} {:<5} {:>9} {:>9} {:>7}  sizes", "", "", "dtype", "values", "gradients", "limit");
+    operators(&device, args.only.as_deref().unwrap_or_default(), &mut tell);
+    if args.only.as_deref().is_none_or(|only| only == "training") {
+        training(registry, &library, folder.path(), &device, args.steps, &mut tell).map_err(Failure::Run)?;
+    }
+    let total = checks.len();
+    if poisoned(&device)? {
+        println!("fresh memory is filled with NaN here: a value that no kernel writes shows");
+    }
+    let peak = peak_memory(&device);
+    if let Some(bytes) = peak {
+        println!("peak memory of the device: {:.0} MB", bytes as f64 / 1e6);
+    }
+    if let Some(path) = &args.out {
+        let record = json!({
+            "schema": 1,
+            "version": env!("BENCH_VERSION"),
+            "device": args.device,
+            "name": device_name(&device),
+            "passed": failed == 0,
+            "peak_memory_bytes": peak,
+            "checks": checks,
+        });
+        let text = serde_json::to_string_pretty(&record).context("a record is JSON")?;
+        write_atomic(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    match failed {
+        0 if total == 0 => {
+            Err(anyhow!("no operator has `{}` in its name", args.only.unwrap_or_default()).into())
+        }
+        0 => {
+            println!("all {total} comparisons hold");
+            Ok(())
+        }
+        _ => Err(Failure::Run(anyhow!("{failed} of {total} comparisons do not hold"))),
+    }
+}
+
+fn line(check: &Check) -> String {
+    let Check { name, detail, dtype, error, gradient_error, limit, failure } = check;
+    let mark = if check.passed() { "ok" } else { "FAIL" };
+    let gradient = gradient_error.map_or(String::new(), |error| format!("{error:.1e}"));
+    let failure = failure.as_ref().map_or(String::new(), |failure| format!(": {failure}"));
+    format!("{mark:<4} {name:<22} {dtype:<5} {error:>9.1e} {gradient:>9} {limit:>7.0e}  {detail}{failure}")
+}
+
+#[cfg(feature = "cuda")]
+fn peak_memory(device: &candle_core::Device) -> Option<u64> {
+    crate::ops::cuda::peak_memory(device)
+}
+
+#[cfg(feature = "cuda")]
+fn device_name(device: &candle_core::Device) -> Option<String> {
+    crate::ops::cuda::name(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn peak_memory(_: &candle_core::Device) -> Option<u64> {
+    None
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_name(_: &candle_core::Device) -> Option<String> {
+    None
+}

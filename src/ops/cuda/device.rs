@@ -1,0 +1,124 @@
+//! Opening a device so that candle's queue and allocator suit training.
+
+use candle_core::backend::BackendDevice;
+use candle_core::cuda::cudarc::driver::{CudaContext, DriverError, sys};
+use candle_core::{CudaDevice, Device, Error, Result, bail};
+
+/// The device with this number, all work on one stream of its own.
+///
+/// Freed memory stays with the program instead of going back to the driver at every synchronisation, and no events are
+/// recorded: nothing here uses a second stream without waiting for the first.
+///
+/// # Errors
+/// Without a driver, or without a device of this number.
+pub fn open(ordinal: usize) -> Result<Device> {
+    let count = count()?;
+    if ordinal >= count {
+        bail!("there is no device cuda:{ordinal}; the driver knows {count}");
+    }
+    let device = CudaDevice::new_with_stream(ordinal)?;
+    // SAFETY: one stream orders all uses of all memory.
+    unsafe { device.disable_event_tracking() };
+    keep_memory(&device)?;
+    Ok(Device::Cuda(device))
+}
+
+/// Devices that the driver knows.
+///
+/// # Errors
+/// Without a driver.
+pub fn count() -> Result<usize> {
+    match CudaContext::device_count() {
+        Ok(count) => Ok(count.max(0) as usize),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+    }
+}
+
+/// A device as the driver describes it.
+pub struct Description {
+    pub name: String,
+    /// Of its instructions: (9, 0) for H100.
+    pub capability: (i32, i32),
+    /// Bytes.
+    pub memory: usize,
+}
+
+/// All devices, by number.
+///
+/// # Errors
+/// Without a driver.
+pub fn describe() -> Result<Vec<Description>> {
+    let describe = |ordinal| -> std::result::Result<Description, DriverError> {
+        let context = CudaContext::new(ordinal)?;
+        let (name, memory) = (context.name()?, context.total_mem()?);
+        Ok(Description { name, capability: context.compute_capability()?, memory })
+    };
+    let described =
+        |ordinal| describe(ordinal).map_err(|error| Error::Msg(format!("cuda:{ordinal}: {error}")));
+    (0..count()?).map(described).collect()
+}
+
+/// The name of an open device.
+pub fn name(device: &Device) -> Option<String> {
+    device.as_cuda_device().ok()?.cuda_stream().context().name().ok()
+}
+
+/// Most bytes that tensors of an open device took at a time.
+pub fn peak_memory(device: &Device) -> Option<u64> {
+    let device = device.as_cuda_device().ok()?;
+    let (mut pool, mut bytes) = (std::ptr::null_mut(), 0u64);
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the pool belongs to the device for as long as the driver runs; the attribute is a u64.
+    let status = unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, device.cuda_stream().context().cu_device())
+            .result()
+            .and_then(|()| sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()).result())
+    };
+    status.is_ok().then_some(bytes)
+}
+
+/// The version of CUDA that the driver is for: (13, 0).
+///
+/// # Errors
+/// Without a driver.
+pub fn driver_version() -> Result<(i32, i32)> {
+    let mut version = 0;
+    // SAFETY: the driver writes an int.
+    match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
+        Ok(()) => Ok((version / 1000, version % 1000 / 10)),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+    }
+}
+
+/// The libraries that are loaded when a device is used, and whether the loader finds them.
+pub fn libraries() -> Vec<(&'static str, bool)> {
+    let found = |name: &'static std::ffi::CStr| {
+        // SAFETY: opening these libraries runs nothing but their initialisers; the handle is kept open.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY) };
+        (name.to_str().unwrap_or_default(), !handle.is_null())
+    };
+    [c"libcuda.so.1", c"libcublas.so.13", c"libcublasLt.so.13", c"libcurand.so.10"].map(found).to_vec()
+}
+
+/// Lets matrix products of f32 tensors round operands to TF32, 10 bits of mantissa.
+pub fn tf32(allowed: bool) {
+    candle_core::cuda::set_gemm_reduced_precision_f32(allowed);
+}
+
+/// Keeps freed memory in the pool of the device.
+fn keep_memory(device: &CudaDevice) -> Result<()> {
+    let context = device.cuda_stream().context().clone();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut all = u64::MAX;
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the pool belongs to the device for as long as the driver runs; the attribute is a u64.
+    let status = unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().and_then(|()| {
+            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut all).cast()).result()
+        })
+    };
+    status.map_err(|error| Error::Msg(format!("the memory pool of {:?}: {error}", device.location())))
+}

@@ -1,0 +1,137 @@
+//! Queueing kernels.
+
+use super::value::Pointer;
+use candle_core::cuda::cudarc::driver::{LaunchConfig, PushKernelArg, sys};
+use candle_core::cuda::{CudaDevice, WrapErr};
+use candle_core::{Result, bail};
+
+/// A `.cu` file, compiled.
+pub(super) struct Source {
+    name: &'static str,
+    ptx: &'static str,
+}
+
+macro_rules! sources {
+    ($($constant:ident = $name:literal),* $(,)?) => {
+        $(pub(super) static $constant: Source =
+            Source { name: concat!("bench_", $name), ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")) };)*
+    };
+}
+
+sources! {
+    ATTENTION = "attention",
+    CONV = "conv",
+    GATHER = "gather",
+    LOSS = "loss",
+    OPTIMIZER = "optimizer",
+    ROWS = "rows",
+    VISION = "vision",
+}
+
+/// Threads of a block, unless a kernel asks for others.
+pub(super) const THREADS: u32 = 256;
+/// Threads of a warp.
+pub(super) const WARP: u32 = 32;
+
+/// The threads of a launch.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub blocks: (usize, usize),
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// At least `count` threads.
+    pub fn threads(count: usize) -> Self {
+        Self { blocks: (count.div_ceil(THREADS as usize), 1), threads: THREADS, shared: 0 }
+    }
+
+    /// At least `count` warps.
+    pub fn warps(count: usize) -> Self {
+        Self::threads(count * WARP as usize)
+    }
+
+    /// A thread for every four of `count` values.
+    pub fn fours(count: usize) -> Self {
+        Self::threads(count.div_ceil(4))
+    }
+}
+
+/// An argument of a kernel, by its type in C++.
+pub(super) enum Argument {
+    Pointer(u64),
+    /// int
+    Int(i32),
+    /// size_t
+    Size(u64),
+    /// float
+    Float(f32),
+}
+
+impl From<Pointer> for Argument {
+    fn from(pointer: Pointer) -> Self {
+        Self::Pointer(pointer.0)
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
+    }
+}
+
+/// A size as C++ int.
+///
+/// # Errors
+/// When it does not fit.
+pub(super) fn int(size: usize) -> Result<Argument> {
+    match i32::try_from(size) {
+        Ok(size) => Ok(Argument::Int(size)),
+        Err(_) => bail!("a kernel counts {size} in 32 bits"),
+    }
+}
+
+/// A size as C++ size_t.
+pub(super) fn size(size: usize) -> Argument {
+    Argument::Size(size as u64)
+}
+
+/// Queues a kernel of `source`. Nothing is done where there are no blocks.
+pub(super) fn launch(
+    device: &CudaDevice,
+    source: &Source,
+    kernel: &str,
+    grid: Grid,
+    arguments: &[Argument],
+) -> Result<()> {
+    let (Ok(x), Ok(y)) = (u32::try_from(grid.blocks.0), u16::try_from(grid.blocks.1)) else {
+        bail!("{kernel}: {:?} blocks are more than a device takes", grid.blocks)
+    };
+    if x == 0 || y == 0 {
+        return Ok(());
+    }
+    let function = device.get_or_load_custom_func(kernel, source.name, source.ptx)?;
+    if grid.shared > 48 << 10 {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, grid.shared as i32).w()?;
+    }
+    let mut launch = function.builder();
+    for argument in arguments {
+        match argument {
+            Argument::Pointer(pointer) => launch.arg(pointer),
+            Argument::Int(value) => launch.arg(value),
+            Argument::Size(value) => launch.arg(value),
+            Argument::Float(value) => launch.arg(value),
+        };
+    }
+    let config = LaunchConfig {
+        grid_dim: (x, u32::from(y), 1),
+        block_dim: (grid.threads, 1, 1),
+        shared_mem_bytes: grid.shared as u32,
+    };
+    // SAFETY: callers pass what the kernel declares, and memory of the sizes it works on.
+    unsafe { launch.launch(config) }.w()?;
+    Ok(())
+}

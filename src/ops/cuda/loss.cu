@@ -1,0 +1,168 @@
+// Losses and their gradients; what weighs the gradient of a loss is read on the device.
+#include "prelude.cuh"
+
+// Mean squared difference of rows [rows, width]; a warp a row.
+extern "C" __global__ void patch_errors(const float *prediction, const float *target, float *errors, int rows,
+                                        int width) {
+  const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+  if (row >= rows) return;
+  float sum = 0.f;
+  for (int i = threadIdx.x % WARP; i < width; i += WARP) {
+    const float difference = prediction[size_t(row) * width + i] - target[size_t(row) * width + i];
+    sum += difference * difference;
+  }
+  sum = warp_sum(sum) / width;
+  if (threadIdx.x % WARP == 0) errors[row] = sum;
+}
+
+// result[0] = factor·Σ weights·values, over Σ weights where `normalized`; absent weights are 1. One block.
+extern "C" __global__ void weighted_sum(const float *values, const float *weights, float *result, size_t count,
+                                        float factor, int normalized) {
+  __shared__ double partial[2][32];
+  double sum = 0., total = 0.;
+  for (size_t i = threadIdx.x; i < count; i += blockDim.x) {
+    const double weight = weights ? weights[i] : 1.f;
+    sum += weight * values[i];
+    total += weight;
+  }
+  for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
+    sum += __shfl_xor_sync(ALL_LANES, sum, lanes);
+    total += __shfl_xor_sync(ALL_LANES, total, lanes);
+  }
+  if (threadIdx.x % WARP == 0) {
+    partial[0][threadIdx.x / WARP] = sum;
+    partial[1][threadIdx.x / WARP] = total;
+  }
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  sum = total = 0.;
+  for (int warp = 0; warp < int(blockDim.x) / WARP; warp++) {
+    sum += partial[0][warp];
+    total += partial[1][warp];
+  }
+  result[0] = float(factor * (normalized ? sum / total : sum));
+}
+
+// gradient = 2·grad·weight / (width·Σ weights)·(prediction − target); `total` holds Σ weights.
+extern "C" __global__ void patch_errors_gradient(const float *prediction, const float *target, const float *weights,
+                                                 const float *grad, const float *total, float *gradient, size_t count,
+                                                 int width) {
+  const float scale = 2.f * grad[0] / (width * total[0]);
+  for_values(count, width, [&](auto lanes, size_t i) {
+    constexpr int V = decltype(lanes)::COUNT;
+    Values<V> difference = load<V>(prediction + i);
+    const Values<V> t = load<V>(target + i);
+    const float weight = scale * weights[i / width];
+    for (int k = 0; k < V; k++) difference.at[k] = weight * (difference.at[k] - t.at[k]);
+    store<V>(gradient + i, difference);
+  });
+}
+
+// A target that does not count.
+constexpr unsigned IGNORED = 0xffffffffu;
+
+// Largest and Σ exp(x − largest) of the logits x of a position, and Σ x; `step` values from class to class. A warp
+// shares a position where `lanes` is 32, a thread has it alone where it is 1.
+template <int LANES>
+__device__ __forceinline__ void norms(const float *logits, int classes, size_t step, float &largest, float &sum,
+                                      float &plain) {
+  const int lane = threadIdx.x % LANES;
+  largest = -INFINITY, plain = 0.f;
+  for (int k = lane; k < classes; k += LANES) {
+    largest = fmaxf(largest, logits[k * step]);
+    plain += logits[k * step];
+  }
+  if (LANES > 1) largest = warp_max(largest), plain = warp_sum(plain);
+  sum = 0.f;
+  for (int k = lane; k < classes; k += LANES) sum += expf(logits[k * step] - largest);
+  if (LANES > 1) sum = warp_sum(sum);
+}
+
+// Losses of positions of logits [B, K, P] against classes [B·P].
+template <int LANES>
+__device__ __forceinline__ void cross_entropy(const float *logits, const unsigned *targets, float *losses,
+                                              size_t count, int classes, int positions, float smoothing) {
+  const size_t index = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
+  if (index >= count) return;
+  logits += index / positions * classes * positions + index % positions;
+  const unsigned target = targets[index];
+  float largest, sum, plain;
+  norms<LANES>(logits, classes, positions, largest, sum, plain);
+  const float lse = largest + logf(sum);
+  if (threadIdx.x % LANES > 0) return;
+  losses[index] = target == IGNORED ? 0.f
+                                    : (1.f - smoothing) * (lse - logits[size_t(target) * positions]) +
+                                          smoothing * (lse - plain / classes);
+}
+
+// gradient = factor·grad·(softmax − q)
+template <int LANES>
+__device__ __forceinline__ void cross_entropy_gradient(const float *logits, const unsigned *targets, const float *grad,
+                                                       float *gradient, size_t count, int classes, int positions,
+                                                       float smoothing, float factor) {
+  const size_t index = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
+  if (index >= count) return;
+  const size_t start = index / positions * classes * positions + index % positions;
+  logits += start;
+  gradient += start;
+  const unsigned target = targets[index];
+  float largest, sum, plain;
+  norms<LANES>(logits, classes, positions, largest, sum, plain);
+  const float scale = target == IGNORED ? 0.f : factor * grad[0];
+  for (int k = threadIdx.x % LANES; k < classes; k += LANES) {
+    const size_t i = size_t(k) * positions;
+    const float q = smoothing / classes + (unsigned(k) == target ? 1.f - smoothing : 0.f);
+    gradient[i] = scale * (expf(logits[i] - largest) / sum - q);
+  }
+}
+
+extern "C" __global__ void cross_entropy_rows(const float *logits, const unsigned *targets, float *losses,
+                                              size_t count, int classes, int positions, float smoothing) {
+  cross_entropy<WARP>(logits, targets, losses, count, classes, positions, smoothing);
+}
+extern "C" __global__ void cross_entropy_planes(const float *logits, const unsigned *targets, float *losses,
+                                                size_t count, int classes, int positions, float smoothing) {
+  cross_entropy<1>(logits, targets, losses, count, classes, positions, smoothing);
+}
+extern "C" __global__ void cross_entropy_gradient_rows(const float *logits, const unsigned *targets, const float *grad,
+                                                       float *gradient, size_t count, int classes, int positions,
+                                                       float smoothing, float factor) {
+  cross_entropy_gradient<WARP>(logits, targets, grad, gradient, count, classes, positions, smoothing, factor);
+}
+extern "C" __global__ void cross_entropy_gradient_planes(const float *logits, const unsigned *targets,
+                                                         const float *grad, float *gradient, size_t count, int classes,
+                                                         int positions, float smoothing, float factor) {
+  cross_entropy_gradient<1>(logits, targets, grad, gradient, count, classes, positions, smoothing, factor);
+}
+
+// Losses of rows against soft targets [rows, K]; a warp a row.
+extern "C" __global__ void soft_cross_entropy(const float *logits, const float *targets, float *losses, int rows,
+                                              int classes) {
+  const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+  if (row >= rows) return;
+  logits += size_t(row) * classes;
+  targets += size_t(row) * classes;
+  float largest, sum, plain;
+  norms<WARP>(logits, classes, 1, largest, sum, plain);
+  const float lse = largest + logf(sum);
+  float loss = 0.f;
+  for (int k = threadIdx.x % WARP; k < classes; k += WARP) loss += targets[k] * (lse - logits[k]);
+  loss = warp_sum(loss);
+  if (threadIdx.x % WARP == 0) losses[row] = loss;
+}
+
+// gradient = factor·grad·(softmax·Σ target − target)
+extern "C" __global__ void soft_cross_entropy_gradient(const float *logits, const float *targets, const float *grad,
+                                                       float *gradient, int rows, int classes, float factor) {
+  const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+  if (row >= rows) return;
+  logits += size_t(row) * classes;
+  targets += size_t(row) * classes;
+  gradient += size_t(row) * classes;
+  float largest, sum, plain, total = 0.f;
+  norms<WARP>(logits, classes, 1, largest, sum, plain);
+  for (int k = threadIdx.x % WARP; k < classes; k += WARP) total += targets[k];
+  total = warp_sum(total);
+  for (int k = threadIdx.x % WARP; k < classes; k += WARP)
+    gradient[k] = factor * grad[0] * (expf(logits[k] - largest) / sum * total - targets[k]);
+}

@@ -1,0 +1,234 @@
+//! Losses. Nothing waits for the device: the gradient that comes in stays there.
+
+use super::launch::{Argument, Grid, LOSS, int, launch, size};
+use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
+use candle_core::cuda::CudaDevice;
+use candle_core::cuda::cudarc::driver::CudaSlice;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
+};
+
+/// factor·Σ weights·values, over Σ weights where `normalized`; null weights are 1.
+fn weighted_sum(
+    device: &CudaDevice,
+    (values, weights): (Pointer, Pointer),
+    count: usize,
+    factor: f32,
+    normalized: bool,
+) -> Result<CudaSlice<f32>> {
+    let result = room::<f32>(device, 1)?;
+    let arguments = [
+        values.into(),
+        weights.into(),
+        result.pointer().into(),
+        size(count),
+        factor.into(),
+        int(usize::from(normalized))?,
+    ];
+    launch(device, &LOSS, "weighted_sum", Grid { blocks: (1, 1), threads: 1024, shared: 0 }, &arguments)?;
+    Ok(result)
+}
+
+/// [`crate::ops::patch_mse`] of contiguous f32 tensors of shapes that fit.
+pub(in crate::ops) fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    prediction.contiguous()?.apply_op3(&target.contiguous()?, &weights.contiguous()?, PatchMse)
+}
+
+struct PatchMse;
+
+impl CustomOp3 for PatchMse {
+    fn name(&self) -> &'static str {
+        "patch_mse"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("patch_mse: tensors of a CUDA device became tensors of the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        prediction: &CudaStorage,
+        prediction_layout: &Layout,
+        target: &CudaStorage,
+        target_layout: &Layout,
+        weights: &CudaStorage,
+        weights_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, (b, l, width)) = (&prediction.device, prediction_layout.shape().dims3()?);
+        let (rows, weights) = (b * l, argument::<f32>(weights, weights_layout)?);
+        let errors = room::<f32>(device, rows)?;
+        let arguments = [
+            argument::<f32>(prediction, prediction_layout)?.into(),
+            argument::<f32>(target, target_layout)?.into(),
+            errors.pointer().into(),
+            int(rows)?,
+            int(width)?,
+        ];
+        launch(device, &LOSS, "patch_errors", Grid::warps(rows), &arguments)?;
+        let loss = weighted_sum(device, (errors.pointer(), weights), rows, 1., true)?;
+        Ok((storage(loss, device), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        prediction: &Tensor,
+        target: &Tensor,
+        weights: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (device, (b, l, width)) = (device_of(prediction)?, prediction.dims3()?);
+        let guards = [prediction, target, weights, grad].map(Tensor::storage_and_layout);
+        let [p, t, w, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
+        let w = w?;
+        let total = weighted_sum(&device, (w, Pointer::NULL), b * l, 1., false)?;
+        let (count, gradient) = (b * l * width, room::<f32>(&device, b * l * width)?);
+        let arguments = [
+            p?.into(),
+            t?.into(),
+            w.into(),
+            g?.into(),
+            total.pointer().into(),
+            gradient.pointer().into(),
+            size(count),
+            int(width)?,
+        ];
+        launch(&device, &LOSS, "patch_errors_gradient", Grid::fours(count), &arguments)?;
+        Ok((Some(tensor(gradient, prediction.shape(), &device)), None, None))
+    }
+}
+
+/// Softmax cross-entropy of contiguous logits [B, K, P] against classes [B·P], of which `count` are not u32::MAX.
+pub(in crate::ops) fn cross_entropy(
+    logits: &Tensor,
+    shape: (usize, usize, usize),
+    targets: Vec<u32>,
+    count: usize,
+    smoothing: f32,
+) -> Result<Tensor> {
+    let targets = match targets.is_empty() {
+        true => device_of(logits)?.alloc_zeros(1)?,
+        false => device_of(logits)?.clone_htod(&targets)?,
+    };
+    logits.contiguous()?.apply_op1(CrossEntropy { shape, targets, count, smoothing })
+}
+
+struct CrossEntropy {
+    shape: (usize, usize, usize),
+    targets: CudaSlice<u32>,
+    count: usize,
+    smoothing: f32,
+}
+
+impl CrossEntropy {
+    fn factor(&self) -> f32 {
+        1. / self.count.max(1) as f32
+    }
+
+    /// Queues a kernel for every position, whose arguments begin with `first`.
+    fn run(&self, device: &CudaDevice, kernel: &str, first: Vec<Argument>, last: &[f32]) -> Result<()> {
+        let (b, k, positions) = self.shape;
+        let (kind, grid) = match positions {
+            1 => ("rows", Grid::warps(b)),
+            _ => ("planes", Grid::threads(b * positions)),
+        };
+        let mut arguments = first;
+        arguments.extend([size(b * positions), int(k)?, int(positions)?]);
+        arguments.extend(last.iter().map(|&value| Argument::from(value)));
+        launch(device, &LOSS, &format!("{kernel}_{kind}"), grid, &arguments)
+    }
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("cross_entropy: tensors of a CUDA device became tensors of the CPU")
+    }
+
+    fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, positions) = (&logits.device, self.shape.0 * self.shape.2);
+        let losses = room::<f32>(device, positions)?;
+        let logits = argument::<f32>(logits, layout)?;
+        let first = vec![logits.into(), self.targets.pointer().into(), losses.pointer().into()];
+        self.run(device, "cross_entropy", first, &[self.smoothing])?;
+        let loss = weighted_sum(device, (losses.pointer(), Pointer::NULL), positions, self.factor(), false)?;
+        Ok((storage(loss, device), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let device = device_of(logits)?;
+        let guards = [logits, grad].map(Tensor::storage_and_layout);
+        let [x, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
+        let gradient = room::<f32>(&device, logits.elem_count())?;
+        let first = vec![x?.into(), self.targets.pointer().into(), g?.into(), gradient.pointer().into()];
+        self.run(&device, "cross_entropy_gradient", first, &[self.smoothing, self.factor()])?;
+        Ok(Some(tensor(gradient, logits.shape(), &device)))
+    }
+}
+
+/// [`crate::ops::softmax_cross_entropy`] of f32 tensors [B, K].
+pub(in crate::ops) fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    logits.contiguous()?.apply_op2(&targets.contiguous()?, SoftCrossEntropy)
+}
+
+struct SoftCrossEntropy;
+
+impl CustomOp2 for SoftCrossEntropy {
+    fn name(&self) -> &'static str {
+        "softmax_cross_entropy"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("softmax_cross_entropy: tensors of a CUDA device became tensors of the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        logits: &CudaStorage,
+        logits_layout: &Layout,
+        targets: &CudaStorage,
+        targets_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, (b, k)) = (&logits.device, logits_layout.shape().dims2()?);
+        let losses = room::<f32>(device, b)?;
+        let arguments = [
+            argument::<f32>(logits, logits_layout)?.into(),
+            argument::<f32>(targets, targets_layout)?.into(),
+            losses.pointer().into(),
+            int(b)?,
+            int(k)?,
+        ];
+        launch(device, &LOSS, "soft_cross_entropy", Grid::warps(b), &arguments)?;
+        let loss = weighted_sum(device, (losses.pointer(), Pointer::NULL), b, 1. / b as f32, false)?;
+        Ok((storage(loss, device), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        logits: &Tensor,
+        targets: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (device, (b, k)) = (device_of(logits)?, logits.dims2()?);
+        let guards = [logits, targets, grad].map(Tensor::storage_and_layout);
+        let [x, t, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
+        let gradient = room::<f32>(&device, b * k)?;
+        let factor = 1. / b as f32;
+        let arguments =
+            [x?.into(), t?.into(), g?.into(), gradient.pointer().into(), int(b)?, int(k)?, factor.into()];
+        launch(&device, &LOSS, "soft_cross_entropy_gradient", Grid::warps(b), &arguments)?;
+        Ok((Some(tensor(gradient, logits.shape(), &device)), None))
+    }
+}

@@ -1,0 +1,39 @@
+//! Operators on NVIDIA devices: kernels of the `.cu` files beside this one and cuBLAS.
+//!
+//! `build.rs` compiles the files to PTX of compute capability 8.0, which the driver translates for every later device.
+//! Operators here are those of the parent module for f32 tensors on a device, with the same results within rounding;
+//! what has no kernel of its own is a composition of candle's operators there. All work is queued on the one stream
+//! of the device, so that memory may be given back while kernels that use it still wait.
+
+mod attention;
+mod blas;
+mod branch;
+mod conv;
+mod device;
+mod gather;
+mod launch;
+mod linear;
+mod loss;
+mod norm;
+pub mod optimizer;
+mod value;
+mod vision;
+
+pub use blas::product_rate;
+pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
+
+pub(super) use attention::{MOST as MOST_CHANNELS, attention};
+pub(super) use branch::{AttentionBranch, MlpBranch};
+pub(super) use conv::convolution;
+pub(super) use gather::take_rows;
+pub(super) use linear::linear;
+pub(super) use loss::{cross_entropy, patch_mse, softmax_cross_entropy};
+pub(super) use norm::layer_norm;
+pub(super) use vision::{layer_norm2d, max_pool2d, roi_align};
+
+use candle_core::{DType, Tensor};
+
+/// Whether the kernels here can work on these tensors.
+pub(super) fn fused(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|t| t.device().is_cuda() && t.dtype() == DType::F32)
+}
