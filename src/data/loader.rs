@@ -87,6 +87,11 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         Self { work: Arc::new(work), config, device }
     }
 
+    /// Where the images of a batch go.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Batches of an epoch.
     pub fn batches(&self) -> usize {
         let (entries, batch) = (self.work.entries.len(), self.config.batch);
@@ -95,6 +100,13 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
 
     /// The batches of `epoch` from number `start` on.
     pub fn epoch(&self, epoch: u64, start: usize) -> Epoch<T> {
+        let mut batches = self.epoch_in_memory(epoch, start);
+        batches.device = self.device.clone();
+        batches
+    }
+
+    /// The same with images in the memory of the CPU.
+    pub fn epoch_in_memory(&self, epoch: u64, start: usize) -> Epoch<T> {
         let mut order: Vec<usize> = (0..self.work.entries.len()).collect();
         if self.config.shuffle {
             order.shuffle(&mut Rng::new(self.config.seed, "shuffle", &[epoch]));
@@ -112,7 +124,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         Epoch {
             work: self.work.clone(),
             config: self.config.clone(),
-            device: self.device.clone(),
+            device: Device::Cpu,
             epoch,
             order,
             next: start,

@@ -3,6 +3,7 @@
 //! `dataset.toml` -> [`Format::index`] -> [`Entry`] -> decode + target -> [`Sample`] ->
 //! [`augment::Transform`]s -> [`Prepared`] -> [`Batch`]. Nothing here knows a task.
 
+pub mod ahead;
 pub mod augment;
 mod check;
 mod classes;

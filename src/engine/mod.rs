@@ -17,6 +17,7 @@ mod reconstruct;
 mod speed;
 mod train;
 mod transfer;
+mod upload;
 
 pub use checkpoint::Progress;
 pub use evaluate::{evaluate, perfect};

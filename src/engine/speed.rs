@@ -1,6 +1,7 @@
 //! Images a second of the loader alone, of the model alone, and of both together: which of them waits for the other.
 
 use super::pretrain::{build, loader};
+use super::train::Source;
 use super::transfer::{self, train_loader};
 use super::{Job, Plan};
 use crate::data::loader::Loader;
@@ -78,7 +79,7 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     let first = loader.epoch(0, 0).next().context("the loader is empty")??.batch;
     train(first.clone())?; // warms up allocator and caches
     let model = rate(seconds, plan.micro_batch, || train(first.clone()))?;
-    let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch, 0));
+    let mut batches = (0..).flat_map(|epoch| Source::epoch(loader, epoch, 0));
     let mut next = || Ok(batches.next().context("the loader is empty")??.batch);
     next()?;
     let alone = rate(seconds, plan.micro_batch, || next().map(|_| ()))?;

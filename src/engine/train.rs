@@ -8,6 +8,7 @@ use super::checkpoint::{Progress, State};
 use super::log::RunLog;
 use super::observer::{Control, Event};
 use super::plan::Plan;
+use super::upload;
 use crate::config::Recipe;
 use crate::data::loader::{LoadError, Loaded, Loader};
 use crate::data::{Batch, Geometric, SampleId};
@@ -34,7 +35,7 @@ pub type Batches<'a, T> = Box<dyn Iterator<Item = std::result::Result<Loaded<T>,
 
 impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
     fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {
-        Box::new(Loader::epoch(self, epoch, start))
+        upload::batches(self, epoch, start)
     }
 }
 

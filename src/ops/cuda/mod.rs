@@ -16,11 +16,14 @@ mod linear;
 mod loss;
 mod norm;
 pub mod optimizer;
+mod upload;
 mod value;
 mod vision;
 
 pub use blas::product_rate;
 pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
+
+pub use upload::{Staged, Upload};
 
 pub(super) use attention::{MOST as MOST_CHANNELS, attention};
 pub(super) use branch::{AttentionBranch, MlpBranch};
