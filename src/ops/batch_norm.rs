@@ -1,5 +1,7 @@
 //! Batch normalisation, by the statistics of the batch or by given ones.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::planes::{Moment, Normalize, Planes};
 use super::storage::{fused, values};
 use candle_core::{Result, Tensor, bail};
@@ -45,6 +47,10 @@ fn normalize(
             bail!("batch_norm: x {:?}, a statistic or parameter {:?}", x.shape(), t.shape());
         }
     }
+    #[cfg(feature = "cuda")]
+    if per_channel.clone().chain([x]).all(|t| cuda::fused(&[t])) && x.elem_count() > 0 {
+        return on_device(x, given, affine, eps);
+    }
     if !per_channel.chain([x]).all(|t| fused(&[t])) {
         return composed(x, given, affine, eps);
     }
@@ -86,6 +92,33 @@ fn normalize(
 
 fn doubles(t: &Tensor) -> Result<Vec<f64>> {
     t.to_dtype(candle_core::DType::F64)?.to_vec1()
+}
+
+/// The same by kernels of the device.
+#[cfg(feature = "cuda")]
+fn on_device(
+    x: &Tensor,
+    given: Option<&Moments>,
+    affine: Option<(&Tensor, &Tensor)>,
+    eps: f64,
+) -> Result<(Tensor, Moments)> {
+    let c = x.dim(1)?;
+    let map = if x.rank() == 2 { x.unsqueeze(2)?.unsqueeze(3)? } else { x.clone() };
+    let moments = match given {
+        Some(moments) => moments.clone(),
+        None => {
+            let (mean, var) = cuda::moments(&map, cuda::Sets::Channels)?;
+            Moments { mean, var }
+        }
+    };
+    let constant = |value: f32| Tensor::full(value, c, x.device());
+    let (weight, bias) = match affine {
+        Some((weight, bias)) => (weight.clone(), bias.clone()),
+        None => (constant(1.)?, constant(0.)?),
+    };
+    let at = (&moments.mean, &moments.var);
+    let y = cuda::normalize(&map, at, (&weight, &bias), eps, cuda::Sets::Channels, given.is_none())?;
+    Ok((y.reshape(x.shape())?, moments))
 }
 
 /// The same of candle's operators, for other devices and types.

@@ -1,5 +1,7 @@
 //! Group normalisation.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::planes::{Normalize, Planes};
 use super::storage::{fused, values};
 use candle_core::{Result, Tensor, bail};
@@ -11,6 +13,12 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
     if groups == 0 || c % groups != 0 || weight.dims() != [c] || bias.dims() != [c] {
         let (x, weight, bias) = (x.shape(), weight.shape(), bias.shape());
         bail!("group_norm: x {x:?}, {groups} groups, weight {weight:?}, bias {bias:?}");
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x, weight, bias]) && x.elem_count() > 0 {
+        let sets = cuda::Sets::Groups(c / groups);
+        let (mean, var) = cuda::moments(x, sets)?;
+        return cuda::normalize(x, (&mean, &var), (weight, bias), eps, sets, true);
     }
     if !fused(&[x, weight, bias]) {
         let grouped = x.reshape((b, groups, c / groups * h * w))?;

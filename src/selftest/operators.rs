@@ -242,6 +242,15 @@ fn vision() -> Vec<Case> {
         case("batch_norm", &[&[3, 6, 5, 7], &[6], &[6]], "", |t| {
             Ok(ops::batch_norm(&t[0], Some((&t[1], &t[2])), 1e-5)?.0)
         }),
+        case("batch_norm", &[&[9, 30]], "rows, no affine", |t| Ok(ops::batch_norm(&t[0], None, 1e-5)?.0)),
+        case("batch_norm", &[&[2, 5, 8, 6], &[5], &[5]], "given moments", |t| {
+            let var = random(&[5], 6, t[0].device())?.sqr()?;
+            let moments = ops::Moments { mean: random(&[5], 5, t[0].device())?, var };
+            ops::batch_norm_with(&t[0], &moments, Some((&t[1], &t[2])), 0.1)
+        }),
+        case("group_norm", &[&[3, 8, 20, 16], &[8], &[8]], "1 group", |t| {
+            ops::group_norm(&t[0], 1, &t[1], &t[2], 1e-5)
+        }),
         case("group_norm", &[&[2, 12, 5, 7], &[12], &[12]], "4 groups", |t| {
             ops::group_norm(&t[0], 4, &t[1], &t[2], 1e-5)
         }),

@@ -24,6 +24,7 @@ sources! {
     GATHER = "gather",
     LOSS = "loss",
     OPTIMIZER = "optimizer",
+    PLANES = "planes",
     ROWS = "rows",
     VISION = "vision",
 }

@@ -16,6 +16,7 @@ mod linear;
 mod loss;
 mod norm;
 pub mod optimizer;
+mod planes;
 mod upload;
 mod value;
 mod vision;
@@ -32,6 +33,7 @@ pub(super) use gather::take_rows;
 pub(super) use linear::linear;
 pub(super) use loss::{cross_entropy, patch_mse, softmax_cross_entropy};
 pub(super) use norm::layer_norm;
+pub(super) use planes::{Sets, moments, normalize};
 pub(super) use vision::{layer_norm2d, max_pool2d, roi_align};
 
 use candle_core::{DType, Tensor};
