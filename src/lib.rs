@@ -52,7 +52,7 @@ pub mod prelude {
     pub use crate::data::{
         Annotation, Batch, DatasetInfo, Entry, Frame, Geometric, Geometry, Sample, SampleId,
     };
-    pub use crate::metrics::Metric;
+    pub use crate::metrics::{Metric, MetricError};
     pub use crate::models::{Backbone, BackboneSpec, Features};
     pub use crate::nn::{LayerNorm, Linear, Losses, Pass};
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};

@@ -89,6 +89,10 @@ impl Frame {
 /// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.
 pub trait Geometric {
     fn apply(&mut self, geometry: &Geometry);
+    /// Whether it can belong to an image that was decoded to this size; the error says why not.
+    fn fits(&self, _decoded: Size) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A class index does not move.

@@ -3,7 +3,7 @@
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
 use super::classes::{keep_per_class, label, labels_of, list, names_in};
-use super::{Annotation, Entry, Index, formats};
+use super::{Annotation, Category, Entry, Index, formats};
 use crate::config::{ConfigError, Library, parse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,12 +84,15 @@ pub enum Annotations {
 }
 
 /// What a task may know of its data set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
     pub name: String,
     pub version: String,
     /// Class names in label order.
     pub classes: Vec<String>,
+    /// Likewise, where the file is one of COCO's kind; else empty.
+    pub categories: Vec<Category>,
 }
 
 /// Errors of manifests and indices: each names its file.
@@ -236,7 +239,8 @@ impl Dataset {
     /// What a task may know, from the index of a split.
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
-        DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes }
+        let categories = index.categories.clone();
+        DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
     }
 
     /// blake3 over ids and annotations: tells data apart that bears the same name. Pixels do not enter.

@@ -41,14 +41,14 @@ pub fn evaluate<T: Task>(
         );
         done += batch.len();
         for ((id, prediction), target) in batch.ids.iter().zip(predictions).zip(&batch.targets) {
-            metric.update(id, prediction, target);
+            metric.update(id, prediction, target)?;
         }
         control.tell(Event::Evaluating { done, total });
         if control.stopped() {
             bail!("stopped during evaluation, after {done} of {total} images");
         }
     }
-    let scores = metric.finish();
+    let scores = metric.finish()?;
     declared(task, &scores)?;
     Ok(scores)
 }
@@ -58,9 +58,9 @@ pub fn perfect<T: Task>(task: &T, entries: &[Entry]) -> Result<Scores> {
     let mut metric = task.metric();
     for entry in entries {
         let target = task.target(entry)?;
-        metric.update(&entry.id, task.perfect(&target), &target);
+        metric.update(&entry.id, task.perfect(&target), &target)?;
     }
-    let scores = metric.finish();
+    let scores = metric.finish()?;
     declared(task, &scores)?;
     Ok(scores)
 }

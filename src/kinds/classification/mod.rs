@@ -14,7 +14,7 @@ pub use target::ClassTarget;
 use crate::config::Pool;
 use crate::data::augment::{Mix, mix_batch};
 use crate::data::{Annotation, Batch, DatasetInfo, Entry, SampleId};
-use crate::metrics::{Metric, accuracy::Accuracy};
+use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
 use crate::rng::Rng;
@@ -160,11 +160,16 @@ impl Metric for LabelAccuracy {
     type Target = ClassTarget;
     type Prediction = Vec<f32>;
 
-    fn update(&mut self, id: &SampleId, prediction: Vec<f32>, target: &ClassTarget) {
-        self.0.update(id, prediction, &target.label());
+    fn update(
+        &mut self,
+        id: &SampleId,
+        prediction: Vec<f32>,
+        target: &ClassTarget,
+    ) -> Result<(), MetricError> {
+        self.0.update(id, prediction, &target.label())
     }
 
-    fn finish(self: Box<Self>) -> Scores {
+    fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
         Box::new(self.0).finish()
     }
 }
