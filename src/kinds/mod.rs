@@ -4,3 +4,4 @@ pub mod classification;
 pub mod detection;
 
 pub use classification::Classification;
+pub use detection::Detector;
