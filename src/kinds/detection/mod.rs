@@ -8,6 +8,8 @@
 mod anchors;
 mod box_head;
 mod boxes;
+#[cfg(test)]
+mod golden;
 mod head;
 mod mask;
 mod mask_head;
