@@ -8,6 +8,8 @@
 mod anchors;
 mod box_head;
 mod boxes;
+mod draw;
+mod files;
 #[cfg(test)]
 mod golden;
 mod head;
@@ -30,16 +32,18 @@ pub use target::{DetectionTarget, Instance};
 pub use crate::data::Rle;
 pub use crate::metrics::coco::Detection;
 
-use crate::data::{DatasetInfo, Entry};
+use crate::data::{DatasetInfo, Entry, Image};
 use crate::metrics::Metric;
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::ScoreSpec;
-use crate::task::Task;
+use crate::task::{Drawing, Predictions, Task, Writer};
 use anyhow::{Result, ensure};
 use box_head::Threshold;
 use candle_nn::VarBuilder;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// `[options]` of the manifest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -221,6 +225,22 @@ impl Task for Detector {
 
     fn metric(&self) -> Box<dyn Metric<Target = DetectionTarget, Prediction = Vec<Detection>>> {
         Box::new(CocoMetric::new(&self.info, self.options.protocol, self.options.masks))
+    }
+
+    fn draw(&self, image: &Image, found: &Vec<Detection>, how: &Drawing) -> Result<Option<RgbImage>> {
+        draw::draw(image, found, &self.info.classes, how).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<Detection>>>> {
+        Some(Box::new(files::ResultWriter::new(folder, &self.info)))
+    }
+
+    fn read_predictions<'a>(
+        &'a self,
+        files: &[PathBuf],
+        entries: &'a [Entry],
+    ) -> Result<Predictions<'a, Vec<Detection>>> {
+        files::read(files, entries, &self.info)
     }
 
     fn perfect(&self, target: &DetectionTarget) -> Vec<Detection> {
