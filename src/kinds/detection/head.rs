@@ -26,17 +26,17 @@ use rayon::prelude::*;
 /// The detector.
 pub struct DetectionHead {
     taps: Vec<usize>,
-    pyramid: Levels,
-    rpn: Rpn,
-    pooler: Pooler,
-    boxes: BoxHead,
-    masks: Option<MaskHead>,
-    sampler: Sampler,
+    pub(super) pyramid: Levels,
+    pub(super) rpn: Rpn,
+    pub(super) pooler: Pooler,
+    pub(super) boxes: BoxHead,
+    pub(super) masks: Option<MaskHead>,
+    pub(super) sampler: Sampler,
     threshold: Threshold,
 }
 
 /// From taps to four maps of equal depth.
-enum Levels {
+pub(super) enum Levels {
     Taps { scales: ScalePyramid, fpn: Fpn },
     Last(SimplePyramid),
 }
@@ -101,7 +101,7 @@ impl DetectionHead {
     }
 
     /// Five maps of equal depth, finest first; the last is for proposals alone.
-    fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
+    pub(super) fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
         let mut levels = match &self.pyramid {
             Levels::Taps { scales, fpn } => {
                 let maps = (0..LEVELS).map(|tap| features.map(tap)).collect::<Result<Vec<_>>>()?;

@@ -12,6 +12,8 @@ mod boxes;
 mod coco_golden;
 mod draw;
 mod files;
+#[cfg(test)]
+mod golden;
 mod head;
 mod mask;
 mod mask_head;

@@ -39,7 +39,7 @@ pub(super) struct Rpn {
     convs: Vec<Conv2d>,
     logits: Conv2d,
     deltas: Conv2d,
-    config: RpnConfig,
+    pub config: RpnConfig,
 }
 
 /// What the network says of every anchor.
