@@ -7,7 +7,8 @@ expected.json holds pycocotools' 12 + 12 numbers and AP by class, and for some o
 - polygons by detectron2's `rasterize_polygons_within_box`, written out with pycocotools;
 - run lengths by RoIAlign (aligned, sampling ratio 0) of the bitmap and rounding, written out with NumPy, which is what
   detectron2's `BitMasks.crop_and_resize` computes.
-Made with pycocotools 2.0.
+lvis.json is the same without crowds, annotated class by class as LVIS is; expected.json has lvis-api's 13 + 13 numbers.
+Made with pycocotools 2.0 and lvis 0.5.3, whose pictures (OpenCV, matplotlib) are not needed.
 
     python3 scripts/golden/coco.py
 """
@@ -17,8 +18,16 @@ import io
 import json
 import math
 import pathlib
+import sys
+import tempfile
+from unittest import mock
 
 import numpy as np
+for name in ["cv2", "matplotlib", "matplotlib.pyplot", "matplotlib.patches"]:
+    sys.modules[name] = mock.MagicMock()
+np.float = float  # lvis is older than NumPy 1.24
+
+from lvis import LVIS, LVISEval, LVISResults
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -126,6 +135,33 @@ def score(instances, rows, kind):
     return {"stats": [float(v) for v in evaluation.stats], "by_class": by_class}
 
 
+def federated(rng, instances):
+    """The annotations as LVIS would have them: an image is annotated for some classes only."""
+    ids = [i for i, _ in CATEGORIES]
+    annotations = [dict(a) for a in instances["annotations"] if not a["iscrowd"]]
+    for annotation in annotations:
+        del annotation["iscrowd"]
+    images = []
+    for image in instances["images"]:
+        present = {a["category_id"] for a in annotations if a["image_id"] == image["id"]}
+        absent = [i for i in ids if i not in present and rng.random() < 0.5]
+        images.append(image | {"neg_category_ids": absent,
+                               "not_exhaustive_category_ids": [i for i in sorted(present) if rng.random() < 0.4]})
+    categories = [{"id": i, "name": name, "frequency": f} for (i, name), f in zip(CATEGORIES, "rcfc")]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def score_lvis(instances, rows, kind):
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = pathlib.Path(folder) / "lvis.json"
+        path.write_text(json.dumps(instances))
+        truth = LVIS(str(path))
+        rows = [{key: v for key, v in row.items() if kind == "bbox" or key != "bbox"} for row in rows]
+        evaluation = LVISEval(truth, LVISResults(truth, json.loads(json.dumps(rows))), kind)
+        evaluation.run()
+        return [float(v) for v in evaluation.get_results().values()]
+
+
 def polygons_in_box(rings, box, side):
     x1, y1, x2, y2 = (float(v) for v in box)
     sx, sy = side / max(x2 - x1, 0.1), side / max(y2 - y1, 0.1)
@@ -210,8 +246,10 @@ def main():
     instances = {"images": images, "annotations": annotations, "categories": categories}
     expected = {"box": score(instances, rows, "bbox"), "mask": score(instances, rows, "segm"),
                 "crops": crops(rng, instances)}
+    lvis = federated(rng, instances)
+    expected["lvis"] = {"box": score_lvis(lvis, rows, "bbox"), "mask": score_lvis(lvis, rows, "segm")}
     OUT.mkdir(parents=True, exist_ok=True)
-    for name, content in [("instances", instances), ("results", rows), ("expected", expected)]:
+    for name, content in [("instances", instances), ("lvis", lvis), ("results", rows), ("expected", expected)]:
         text = json.dumps(content, separators=(",", ":"))
         (OUT / f"{name}.json").write_text(text + "\n")
         print(f"{name}.json: {len(text)} bytes")

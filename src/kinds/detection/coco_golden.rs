@@ -15,7 +15,16 @@ struct Expected {
     #[serde(rename = "box")]
     boxes: Table,
     mask: Table,
+    lvis: Lvis,
     crops: Vec<Crop>,
+}
+
+/// In the order of lvis-api.
+#[derive(Deserialize)]
+struct Lvis {
+    #[serde(rename = "box")]
+    boxes: Vec<f64>,
+    mask: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -57,9 +66,9 @@ fn expected() -> Expected {
     serde_json::from_slice(&std::fs::read(folder().join("expected.json")).unwrap()).unwrap()
 }
 
-fn index() -> (Vec<Entry>, DatasetInfo) {
+fn index(file: &str) -> (Vec<Entry>, DatasetInfo) {
     let split = Split { images: ".".into(), count: None, per_class: None, annotations: None };
-    let format = CocoJson { file: "instances.json".into(), drop_empty: false, allowed_degenerate: 0 };
+    let format = CocoJson { file: file.into(), drop_empty: false, allowed_degenerate: 0 };
     let index = format.index(&folder(), &split).unwrap();
     let classes = index.classes.unwrap();
     (index.entries, DatasetInfo { classes, categories: index.categories, ..DatasetInfo::default() })
@@ -70,7 +79,16 @@ fn score(
     info: &DatasetInfo,
     predictions: impl Iterator<Item = Vec<Detection>>,
 ) -> (Scores, ClassScores) {
-    let mut metric = Box::new(CocoMetric::new(info, Protocol::Coco, true));
+    score_as(Protocol::Coco, entries, info, predictions)
+}
+
+fn score_as(
+    protocol: Protocol,
+    entries: &[Entry],
+    info: &DatasetInfo,
+    predictions: impl Iterator<Item = Vec<Detection>>,
+) -> (Scores, ClassScores) {
+    let mut metric = Box::new(CocoMetric::new(info, protocol, true));
     for (entry, prediction) in entries.iter().zip(predictions) {
         let target = DetectionTarget::new(entry, info.classes.len()).unwrap();
         metric.update(&entry.id, prediction, &target).unwrap();
@@ -84,7 +102,7 @@ fn value(scores: &Scores, name: &str) -> f64 {
 
 #[test]
 fn scores_are_those_of_pycocotools() {
-    let (entries, info) = index();
+    let (entries, info) = index("instances.json");
     let predictions = files::read(&[folder().join("results.json")], &entries, &info).unwrap();
     let (scores, by_class) = score(&entries, &info, predictions.map(Result::unwrap));
     let expected = expected();
@@ -108,8 +126,38 @@ fn scores_are_those_of_pycocotools() {
 }
 
 #[test]
+fn scores_by_the_rules_of_lvis_are_those_of_lvis_api() {
+    const ORDER: [&str; 13] = [
+        "ap",
+        "ap50",
+        "ap75",
+        "ap_small",
+        "ap_medium",
+        "ap_large",
+        "ap_rare",
+        "ap_common",
+        "ap_frequent",
+        "ar_300",
+        "ar_small",
+        "ar_medium",
+        "ar_large",
+    ];
+    let (entries, info) = index("lvis.json");
+    let predictions = files::read(&[folder().join("results.json")], &entries, &info).unwrap();
+    let (scores, _) = score_as(Protocol::Lvis, &entries, &info, predictions.map(Result::unwrap));
+    let Lvis { boxes, mask } = expected().lvis;
+    for (kind, values) in [("box", boxes), ("mask", mask)] {
+        for (name, expected) in ORDER.iter().zip(values) {
+            let found = value(&scores, &format!("{kind}_{name}"));
+            assert!((found - 100. * expected).abs() < 1e-9, "{kind}_{name}: {found}, {expected}");
+        }
+    }
+    assert_eq!(scores.0.len(), 26);
+}
+
+#[test]
 fn scores_of_the_best_the_worst_and_nothing() {
-    let (entries, info) = index();
+    let (entries, info) = index("instances.json");
     let targets: Vec<_> =
         entries.iter().map(|entry| DetectionTarget::new(entry, info.classes.len()).unwrap()).collect();
     let (scores, _) = score(&entries, &info, targets.iter().map(perfect));
@@ -142,7 +190,7 @@ fn scores_of_the_best_the_worst_and_nothing() {
 
 #[test]
 fn masks_on_grids_are_those_of_detectron2() {
-    let (entries, info) = index();
+    let (entries, info) = index("instances.json");
     let text = std::fs::read(folder().join("instances.json")).unwrap();
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let (mut different, mut cells, mut bitmaps) = (0, 0, 0);
