@@ -113,9 +113,13 @@ fn a_run_predicts_pictures_and_files() {
     // A broken image is named and counted; the others are predicted.
     ground.write("mixed/broken.png", "no image");
     std::fs::copy(format!("{images}/20000002.png"), ground.path("mixed/20000002.png")).unwrap();
-    let error = ground.fails(1, &format!("predict --weights {id} --out b --batch 2 mixed"));
-    assert!(error.contains("broken.png`: ") && error.contains("1 of 2 images cannot be read"), "{error}");
-    assert!(ground.path("b/20000002.png").is_file() && !ground.path("b/broken.png").exists());
+    for batch in [1, 2] {
+        let out = format!("b{batch}");
+        let error = ground.fails(1, &format!("predict --weights {id} --out {out} --batch {batch} mixed"));
+        assert!(error.contains("broken.png`: ") && error.contains("1 of 2 images cannot be read"), "{error}");
+        assert!(ground.path(&format!("{out}/20000002.png")).is_file());
+        assert!(!ground.path(&format!("{out}/broken.png")).exists());
+    }
     assert!(!ground.path("a").exists());
 }
 
