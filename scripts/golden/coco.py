@@ -242,6 +242,7 @@ def main():
         annotations += own
         if k % 8 != 3:
             rows += results(rng, image, own)
+    annotations = [a for a in annotations if a["area"] > 0]  # an empty mask is never found
     categories = [{"id": i, "name": name} for i, name in reversed(CATEGORIES)]
     instances = {"images": images, "annotations": annotations, "categories": categories}
     expected = {"box": score(instances, rows, "bbox"), "mask": score(instances, rows, "segm"),
