@@ -150,7 +150,7 @@ def main():
             nn.init.uniform_(b, 0.5, 1.5)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if "num_batches" not in name:
-            golden[f"weights.{name}"] = written(name, value.detach())
+            golden[f"weights.{name}"] = written(name, value.detach().clone())  # running statistics move later
 
     taps = [torch.randn(2, GRID * GRID, WIDTH) for _ in range(4)]
     golden |= {f"taps.{i}": tap for i, tap in enumerate(taps)}

@@ -20,7 +20,8 @@ pub(super) fn iou(a: Bounds, b: Bounds) -> f32 {
         return 0.;
     }
     let intersection = width * height;
-    intersection / (area(a) + area(b) - intersection)
+    let overlap = intersection / (area(a) + area(b) - intersection);
+    if overlap > 0. { overlap } else { 0. } // corners that are no numbers
 }
 
 /// The part of a box within `region`. Numbers that are none stay none.
