@@ -1,3 +1,5 @@
+//! Targets by hand, and on random moves.
+
 use super::*;
 use crate::data::{ImageRef, Rle, SampleId};
 use proptest::prelude::*;
