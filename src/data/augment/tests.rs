@@ -192,7 +192,7 @@ fn padding_has_its_colour_and_is_known() {
     // Without a colour the padding becomes 0 by normalisation, up to the rounding of a byte.
     let pad = AugmentOp::Pad { size: None, fill: None };
     let sample = Sample::new(SampleId::new("a"), Image::new(8, 8, 3, vec![255; 192]), ());
-    let prepared = pipeline(&[pad.clone()]).unwrap().prepare(sample, &mut rng(0)).unwrap();
+    let prepared = pipeline(&[pad]).unwrap().prepare(sample, &mut rng(0)).unwrap();
     assert!(prepared.pixels[63].abs() < 0.01 && prepared.pixels[0] > 2., "{}", prepared.pixels[63]);
     let error = pipeline(&[AugmentOp::Pad { size: None, fill: Some(vec![1, 2]) }]).unwrap_err();
     assert_eq!(error, "pad: fill has 2 values, the images have 3 channels");
