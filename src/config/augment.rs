@@ -69,6 +69,41 @@ pub enum AugmentOp {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<[usize; 2]>,
     },
+    /// Large-scale jitter (detectron2 `ResizeScale`): keeps the aspect; the image fits `size` times a factor drawn
+    /// uniformly from `scale`.
+    ResizeScale {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// Lowest and highest factor.
+        scale: [f64; 2],
+        #[serde(default = "bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Cuts `size` at a random place of a larger image, and pads a smaller one at the bottom and on the right
+    /// (detectron2 `FixedSizeCrop`).
+    FixedSizeCrop {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// Byte of each channel in the padding: one for all, or one a channel; the mean colour of `normalize`, which
+        /// becomes 0, when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fill: Option<Vec<u8>>,
+    },
+    /// Scales the longer side to `size` (the longer one of the model's input when absent), keeping the aspect.
+    ResizeLongest {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
+        #[serde(default = "bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Pads at the bottom and on the right to `size`; a larger image is an error.
+    Pad {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// As in `fixed_size_crop`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fill: Option<Vec<u8>>,
+    },
     /// torchvision `ColorJitter`: factors in [1−x, 1+x] (hue: ±x of a turn), in random order.
     ColorJitter { brightness: f64, contrast: f64, saturation: f64, hue: f64 },
     /// timm RandAugment, increasing set `inc1`: `layers` ops, each with probability `p`, at magnitude
@@ -88,6 +123,9 @@ pub enum AugmentOp {
 
 fn rrc_ratio() -> [f64; 2] {
     [3. / 4., 4. / 3.]
+}
+fn bilinear() -> Interpolation {
+    Interpolation::Bilinear
 }
 fn two() -> usize {
     2

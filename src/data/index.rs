@@ -1,6 +1,7 @@
 //! One line of a dataset's index, and the trait of what produces it.
 
-use super::{DataError, Image, Split};
+use super::{DataError, Image, Rle, Size, Split};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,18 +34,102 @@ pub enum ImageRef {
     Memory(Arc<Image>),
 }
 
+/// What a COCO-style file says about one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objects {
+    /// Id of the image in the file: results name it.
+    pub image_id: u64,
+    /// (height, width) as annotated.
+    pub size: Size,
+    pub objects: Vec<Object>,
+    /// Labels known to have no object here (LVIS `neg_category_ids`).
+    pub absent: Vec<u32>,
+    /// Labels of which not every object is annotated (LVIS `not_exhaustive_category_ids`).
+    pub not_exhaustive: Vec<u32>,
+}
+
+impl Objects {
+    /// Gives every label l the number `labels[l]`.
+    pub(super) fn relabel(&mut self, labels: &[u32]) {
+        let objects = self.objects.iter_mut().map(|object| &mut object.label);
+        for label in objects.chain(&mut self.absent).chain(&mut self.not_exhaustive) {
+            *label = labels[*label as usize];
+        }
+    }
+
+    /// blake3 over everything, in hexadecimal.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let integers = [self.image_id, self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
+        integers.iter().for_each(|n| {
+            hasher.update(&n.to_le_bytes());
+        });
+        for labels in [&self.absent, &self.not_exhaustive] {
+            hasher.update(&(labels.len() as u64).to_le_bytes());
+            labels.iter().for_each(|label| {
+                hasher.update(&label.to_le_bytes());
+            });
+        }
+        for Object { label, bbox, segmentation, crowd, area } in &self.objects {
+            hasher.update(&label.to_le_bytes()).update(&[u8::from(*crowd)]).update(&area.to_le_bytes());
+            let mut numbers = |numbers: &[f64]| {
+                hasher.update(&(numbers.len() as u64).to_le_bytes());
+                numbers.iter().for_each(|v| {
+                    hasher.update(&v.to_le_bytes());
+                });
+            };
+            numbers(bbox);
+            match segmentation {
+                Segmentation::None => numbers(&[]),
+                Segmentation::Polygons(rings) => rings.iter().for_each(|ring| numbers(ring)),
+                Segmentation::Rle(rle) => {
+                    numbers(&rle.counts.iter().map(|count| f64::from(*count)).collect::<Vec<_>>())
+                }
+            }
+        }
+        hasher.finalize()
+    }
+
+    /// Whether the image was decoded to the size that its annotation is for; the error says both.
+    pub fn fits(&self, decoded: Size) -> Result<(), String> {
+        let ((h, w), (height, width)) = (decoded, self.size);
+        match decoded == self.size {
+            true => Ok(()),
+            false => Err(format!("the image has {h}x{w} pixels, its annotation says {height}x{width}")),
+        }
+    }
+}
+
 /// One object of a detection annotation, in source-image pixels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// Contiguous class index, from 0.
     pub label: u32,
     /// x, y, width, height.
-    pub bbox: [f32; 4],
+    pub bbox: [f64; 4],
     pub segmentation: Segmentation,
     /// A region of many objects, ignored by evaluation (COCO `iscrowd`).
     pub crowd: bool,
     /// Area in pixels as annotated.
-    pub area: f32,
+    pub area: f64,
+}
+
+impl Object {
+    pub fn has_mask(&self) -> bool {
+        self.segmentation != Segmentation::None
+    }
+
+    /// Its mask in an image of `size`; `None` where it has a box only.
+    ///
+    /// # Errors
+    /// An image of 2³² pixels or more.
+    pub fn mask(&self, size: Size) -> Result<Option<Rle>, String> {
+        match &self.segmentation {
+            Segmentation::None => Ok(None),
+            Segmentation::Polygons(rings) => Rle::of_polygons(rings, size).map(Some),
+            Segmentation::Rle(rle) => Ok(Some(rle.clone())),
+        }
+    }
 }
 
 /// The outline of an object, as COCO stores it.
@@ -52,13 +137,30 @@ pub struct Object {
 pub enum Segmentation {
     None,
     /// Flat x, y lists, one per ring.
-    Polygons(Vec<Vec<f32>>),
-    /// Uncompressed column-major run lengths, starting with background.
-    Rle {
-        height: u32,
-        width: u32,
-        counts: Vec<u32>,
-    },
+    Polygons(Vec<Vec<f64>>),
+    Rle(Rle),
+}
+
+/// What a COCO-style file says about a class besides its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Category {
+    /// Its id in the file: results name it.
+    pub id: u64,
+    /// In how many training images it occurs (LVIS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency: Option<Frequency>,
+}
+
+/// LVIS: in up to 10 images, up to 100, more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frequency {
+    #[serde(rename = "r")]
+    Rare,
+    #[serde(rename = "c")]
+    Common,
+    #[serde(rename = "f")]
+    Frequent,
 }
 
 /// What a dataset says about an image, before a task makes a target of it.
@@ -68,7 +170,7 @@ pub enum Annotation {
     None,
     /// Class index, from 0.
     Label(u32),
-    Objects(Vec<Object>),
+    Objects(Arc<Objects>),
     /// An id map of the same size as the image.
     Raster(PathBuf),
     Json(serde_json::Value),
@@ -89,6 +191,8 @@ pub struct Index {
     pub entries: Vec<Entry>,
     /// Class names in label order, where the layout itself defines them (class folders, categories of a COCO json).
     pub classes: Option<Vec<String>>,
+    /// In label order, where the file is one of COCO's kind.
+    pub categories: Vec<Category>,
 }
 
 /// Reads one layout of files. `root` is the folder of the dataset; `split` the manifest's description of the split.

@@ -219,6 +219,7 @@ impl<T: Geometric + Clone> Work<T> {
             ImageRef::File(path) => Image::open(path, self.channels).map_err(|e| (e.to_string(), true))?,
             ImageRef::Memory(image) => image.with_channels(self.channels).map_err(|reason| (reason, true))?,
         };
+        target.fits(image.size()).map_err(|reason| (reason, false))?;
         let mut rng = Rng::new(self.seed, "augment", &[epoch, index as u64]);
         let sample = Sample::new(entry.id.clone(), image, target);
         self.prepare.prepare(sample, &mut rng).map_err(|reason| (reason, true))

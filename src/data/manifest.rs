@@ -3,11 +3,12 @@
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
 use super::classes::{keep_per_class, label, labels_of, list, names_in};
-use super::{Annotation, Entry, Index, formats};
+use super::{Annotation, Category, Entry, Index, formats};
 use crate::config::{ConfigError, Library, parse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A parsed `dataset.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,17 +80,35 @@ pub enum Annotations {
     },
     /// MNIST's container format (optionally gzip-compressed); `images` is the idx3 file.
     Idx { labels: PathBuf },
+    /// COCO's JSON layout: boxes, masks, crowds (COCO, LVIS).
+    CocoJson {
+        file: PathBuf,
+        /// Leave out images without an object that is no crowd, as detectron2 does in training.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drop_empty: bool,
+        /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
+        /// to have; they are left out. One more is an error.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        allowed_degenerate: usize,
+    },
     /// COCO's JSON layout with one category an image (iNaturalist).
     CocoLabels { file: PathBuf },
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// What a task may know of its data set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
     pub name: String,
     pub version: String,
     /// Class names in label order.
     pub classes: Vec<String>,
+    /// Likewise, where the file is one of COCO's kind; else empty.
+    pub categories: Vec<Category>,
 }
 
 /// Errors of manifests and indices: each names its file.
@@ -214,9 +233,21 @@ impl Dataset {
                 }
             }
             for entry in &mut index.entries {
-                if let Annotation::Label(label) = &mut entry.annotation {
-                    *label = labels[*label as usize];
+                match &mut entry.annotation {
+                    Annotation::Label(label) => *label = labels[*label as usize],
+                    Annotation::Objects(image) => Arc::make_mut(image).relabel(&labels),
+                    _ => {}
                 }
+            }
+            if !index.categories.is_empty() {
+                if names.len() != found.len() {
+                    let (n, expected) = (found.len(), names.len());
+                    return Err(format!("its file has {n} categories, the manifest {expected} classes"));
+                }
+                let mut categories: Vec<_> =
+                    labels.iter().zip(std::mem::take(&mut index.categories)).collect();
+                categories.sort_by_key(|(label, _)| **label);
+                index.categories = categories.into_iter().map(|(_, category)| category).collect();
             }
             index.classes = Some(names.clone());
         }
@@ -236,7 +267,8 @@ impl Dataset {
     /// What a task may know, from the index of a split.
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
-        DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes }
+        let categories = index.categories.clone();
+        DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
     }
 
     /// blake3 over ids and annotations: tells data apart that bears the same name. Pixels do not enter.
@@ -246,7 +278,7 @@ impl Dataset {
             let annotation = match &entry.annotation {
                 Annotation::None => String::new(),
                 Annotation::Label(label) => format!("label {label}"),
-                Annotation::Objects(objects) => format!("objects {objects:?}"),
+                Annotation::Objects(objects) => format!("objects {}", objects.digest()),
                 // Where the data lies must not matter.
                 Annotation::Raster(path) => format!("raster {:?}", path.file_name()),
                 Annotation::Json(value) => format!("json {value}"),

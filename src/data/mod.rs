@@ -14,14 +14,18 @@ mod index;
 mod jpeg;
 pub mod loader;
 mod manifest;
+mod rle;
 pub mod shapes;
 
 pub use check::SplitReport;
 pub use geometry::{Frame, Geometric, Geometry, Size};
 pub use image::{DecodeError, Image};
-pub use index::{Annotation, Entry, Format, ImageRef, Index, Object, SampleId, Segmentation};
+pub use index::{
+    Annotation, Category, Entry, Format, Frequency, ImageRef, Index, Object, Objects, SampleId, Segmentation,
+};
 pub use jpeg::JPEG_DECODER;
 pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split};
+pub use rle::Rle;
 
 use candle_core::Tensor;
 

@@ -1,19 +1,20 @@
 //! A transfer run: a head on a backbone, what of it learns, and evaluation. Generic over the kind of task.
 
-use super::evaluate::evaluate;
+use super::evaluate::{Evaluated, evaluate};
 use super::features::{CachedFeatures, OnFeatures};
+use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
-use super::{Job, PREFETCH, Plan, pretrain};
+use super::{Job, PREFETCH, Plan};
 use crate::config::{AugmentOp, Erase, Transfer as TransferRecipe, Tune};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
-use crate::data::{Batch, Entry};
+use crate::data::{Batch, DatasetInfo, Entry};
 use crate::models::{self, Backbone, VitOptions};
 use crate::nn::{Losses, Params, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
-use crate::record::{RunFolder, ScoreSpec, Scores};
+use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
 use crate::weights::{self, WeightFile, load_backbone, load_exact};
 use anyhow::{Context, Result, ensure};
@@ -42,24 +43,25 @@ impl<H: Head> Objective for Transfer<H> {
 /// Trains (or fits) and evaluates, and leaves `model.safetensors` with backbone and head in `folder`.
 pub fn transfer<T: Task>(
     task: &Arc<T>,
+    info: &DatasetInfo,
     primary: ScoreSpec,
     job: &Job,
     folder: &RunFolder,
 ) -> Result<Outcome> {
     let (params, mut model) = build(task.as_ref(), job)?;
-    let metadata = pretrain::metadata(job, None)?;
+    let metadata = TransferNotes { config: job.config.clone(), dataset: info.clone() }.add(job)?;
     let evaluation = eval_loader(task, job, job.eval.clone())?;
     if model.head.fits() {
         initialize(&params, job)?;
         fit(task, &mut model, job)?;
-        let scores = score(task.as_ref(), &model, &evaluation, job)?;
+        let found = score(task.as_ref(), &model, &evaluation, job)?;
         weights::save(&folder.weights(), &params, &metadata)?;
-        return Ok(Outcome::fitted(scores));
+        return Ok(Outcome::fitted(kept(found, folder)?));
     }
     let recipe = &job.config.recipe;
     let plan = Plan::new(recipe, job.train.len())?;
     let hash = job.config.hash()?;
-    let run_evaluation = || score(task.as_ref(), &model, &evaluation, job);
+    let run_evaluation = || kept(score(task.as_ref(), &model, &evaluation, job)?, folder);
     let train = |source: &dyn Source<T::Target>,
                  objective: &dyn Objective<Target = T::Target>,
                  initialize: &dyn Fn() -> Result<()>| {
@@ -83,7 +85,11 @@ pub fn transfer<T: Task>(
     };
     if !settings(job)?.cached_features {
         let loader = train_loader(task, job, plan.micro_batch)?;
-        return train(&loader, &model, &|| initialize(&params, job));
+        let note = accumulated_norms(&params, &plan);
+        note.iter().for_each(|note| job.control.tell(Event::Note(note)));
+        let mut outcome = train(&loader, &model, &|| initialize(&params, job))?;
+        outcome.notes.extend(note);
+        return Ok(outcome);
     }
     initialize(&params, job)?; // the features need the weights, also when the head is resumed
     let unaugmented = eval_loader(task, job, job.train.clone())?;
@@ -95,7 +101,13 @@ pub fn transfer<T: Task>(
 }
 
 /// Evaluates the weights at `path`, which a run of this configuration has left.
-pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores> {
+pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Evaluated> {
+    let model = trained(task, job, path)?;
+    score(task.as_ref(), &model, &eval_loader(task, job, job.eval.clone())?, job)
+}
+
+/// The model of a run of this configuration, with the weights at `path`.
+pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Transfer<T::Head>> {
     let (params, mut model) = build(task.as_ref(), job)?;
     let file = WeightFile::open(path)?;
     load_exact(&params, &file.read(job.device)?).with_context(|| {
@@ -104,7 +116,17 @@ pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores>
     if model.head.fits() {
         fit(task, &mut model, job)?;
     }
-    score(task.as_ref(), &model, &eval_loader(task, job, job.eval.clone())?, job)
+    Ok(model)
+}
+
+/// Leaves the scores of single classes in the folder of the run, where there are some; returns the others.
+fn kept(found: Evaluated, folder: &RunFolder) -> Result<Scores> {
+    if !found.by_class.0.is_empty() {
+        let text = serde_json::to_string_pretty(&found.by_class)? + "\n";
+        let path = folder.by_class();
+        write_atomic(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(found.scores)
 }
 
 fn settings<'a>(job: &'a Job) -> Result<&'a TransferRecipe> {
@@ -134,12 +156,29 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
         Tune::Head => depth,
         Tune::Blocks(k) => depth - k.ceil() as usize,
     };
-    let options = VitOptions { drop_path: job.config.recipe.drop_path, final_norm: head.reads_cls(), frozen };
+    let options = VitOptions {
+        drop_path: job.config.recipe.drop_path,
+        final_norm: head.reads_cls(),
+        frozen,
+        attention: settings(job)?.attention.clone(),
+    };
     let backbone = models::build(config, options, params.builder())?;
     params.set_trainable(|name| {
         of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
     });
     Ok((params, Transfer { backbone, head }))
+}
+
+/// What to know about batch norms of a model whose batch is accumulated: they see the images of one pass.
+fn accumulated_norms(params: &Params, plan: &Plan) -> Option<String> {
+    let batch_norm = params.all().iter().any(|p| p.name.ends_with("running_mean"));
+    (batch_norm && plan.micro_batch < plan.batch).then(|| {
+        format!(
+            "batch norm: statistics of {} images, not of the batch of {}; a norm of layers or groups does not depend \
+             on it",
+            plan.micro_batch, plan.batch
+        )
+    })
 }
 
 /// Whether `tune` lets a parameter of the backbone learn. Layers are those of [`Backbone::layer_of`]. Half a block is
@@ -164,6 +203,9 @@ fn initialize(params: &Params, job: &Job) -> Result<()> {
         format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
     })?;
     let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
+    if report.new > 0 {
+        note += &format!(", {} of relative positions are new", report.new);
+    }
     if let Some((from, to)) = report.resized {
         note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
     }
@@ -219,7 +261,7 @@ fn score<T: Task>(
     model: &Transfer<T::Head>,
     loader: &Loader<T::Target>,
     job: &Job,
-) -> Result<Scores> {
+) -> Result<Evaluated> {
     evaluate(task, model.backbone.as_ref(), &model.head, loader, job.eval.len(), job.control)
 }
 

@@ -3,7 +3,7 @@
 //! A class outranks the true one when its score is higher, or equal with a lower index. A score that is not a number
 //! never wins. The standard error is that of a proportion, √(p(1 − p) / n).
 
-use super::Metric;
+use super::{Metric, MetricError};
 use crate::data::SampleId;
 use crate::record::{Better, ScoreSpec, Scores, Unit};
 
@@ -45,22 +45,23 @@ impl Metric for Accuracy {
     /// A score a class.
     type Prediction = Vec<f32>;
 
-    fn update(&mut self, _: &SampleId, prediction: Vec<f32>, target: &u32) {
+    fn update(&mut self, _: &SampleId, prediction: Vec<f32>, target: &u32) -> Result<(), MetricError> {
         let rank = rank(&prediction, *target as usize);
         self.total += 1;
         for (right, k) in self.right.iter_mut().zip(K) {
             *right += u64::from(rank < k);
         }
+        Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Scores {
+    fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
         let mut scores = Scores::default();
         let n = self.total as f64;
         for (spec, right) in self.specs.iter().zip(&self.right) {
             let p = *right as f64 / n;
             scores.insert(spec.name, 100. * p, Some(100. * (p * (1. - p) / n).sqrt()));
         }
-        scores
+        Ok(scores)
     }
 }
 
@@ -81,11 +82,11 @@ mod tests {
     fn counts_by_hand() {
         let mut metric = Box::new(Accuracy::new(6));
         let id = SampleId::new("a");
-        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &0);
-        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &4);
-        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &5);
-        metric.update(&id, vec![1., 0., 0., 0., 0., 0.], &0);
-        let scores = metric.finish();
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &0).unwrap();
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &4).unwrap();
+        metric.update(&id, vec![6., 5., 4., 3., 2., 1.], &5).unwrap();
+        metric.update(&id, vec![1., 0., 0., 0., 0., 0.], &0).unwrap();
+        let scores = metric.finish().unwrap();
         assert_eq!(scores.get("top1").unwrap().value, 50.);
         assert_eq!(scores.get("top1").unwrap().stderr, Some(25.));
         assert_eq!(scores.get("top5").unwrap().value, 75.);

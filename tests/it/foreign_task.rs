@@ -65,15 +65,16 @@ impl Metric for MeanError {
     type Target = Level;
     type Prediction = f32;
 
-    fn update(&mut self, _: &SampleId, prediction: f32, target: &Level) {
+    fn update(&mut self, _: &SampleId, prediction: f32, target: &Level) -> Result<(), MetricError> {
         self.sum += f64::from((prediction - target.0).abs());
         self.count += 1;
+        Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Scores {
+    fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
         let mut scores = Scores::default();
         scores.insert("mae", self.sum / self.count as f64, None);
-        scores
+        Ok(scores)
     }
 }
 

@@ -14,6 +14,7 @@ mod point;
 mod rand_augment;
 mod resample;
 mod resize;
+mod scale;
 
 #[cfg(test)]
 mod golden;

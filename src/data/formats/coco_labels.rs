@@ -67,7 +67,11 @@ impl Format for CocoLabels {
         let entry = |(name, label): Labelled| {
             file_entry(root, listed_image(&folder, &name), Annotation::Label(label))
         };
-        Ok(Index { entries: labels.into_iter().map(entry).collect(), classes: Some(classes) })
+        Ok(Index {
+            entries: labels.into_iter().map(entry).collect(),
+            classes: Some(classes),
+            categories: vec![],
+        })
     }
 }
 

@@ -41,7 +41,11 @@ impl Format for Csv {
         let entry = |((image, _), label): (&(String, String), u32)| {
             file_entry(root, listed_image(&folder, image), Annotation::Label(label))
         };
-        Ok(Index { entries: rows.iter().zip(labels).map(entry).collect(), classes: Some(names) })
+        Ok(Index {
+            entries: rows.iter().zip(labels).map(entry).collect(),
+            classes: Some(names),
+            categories: vec![],
+        })
     }
 }
 

@@ -35,7 +35,11 @@ impl Format for Idx {
                 annotation: Annotation::Label(u32::from(*label)),
             }
         };
-        Ok(Index { entries: labels.iter().enumerate().map(entry).collect(), classes: None })
+        Ok(Index {
+            entries: labels.iter().enumerate().map(entry).collect(),
+            classes: None,
+            categories: vec![],
+        })
     }
 }
 

@@ -23,7 +23,7 @@ impl Format for ImageFolder {
         if !self.labelled {
             let entry = |path| file_entry(root, path, Annotation::None);
             let entries = images_below(&folder)?.into_iter().map(entry).collect();
-            return Ok(Index { entries, classes: None });
+            return Ok(Index { entries, classes: None, categories: vec![] });
         }
         let (mut entries, classes) = (vec![], class_folders(&folder)?);
         for (label, class) in (0..).zip(&classes) {
@@ -31,7 +31,7 @@ impl Format for ImageFolder {
             entries.extend(images.into_iter().map(|path| file_entry(root, path, Annotation::Label(label))));
         }
         entries.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Index { entries, classes: Some(classes) })
+        Ok(Index { entries, classes: Some(classes), categories: vec![] })
     }
 }
 

@@ -8,8 +8,12 @@ use crate::task::Head;
 use candle_core::{Device, Tensor};
 
 fn task(training: &str) -> Result<Classification> {
-    let dataset =
-        DatasetInfo { name: "d".into(), version: "1".into(), classes: vec!["a".into(), "b".into()] };
+    let dataset = DatasetInfo {
+        name: "d".into(),
+        version: "1".into(),
+        classes: vec!["a".into(), "b".into()],
+        categories: vec![],
+    };
     Classification::new(Options::default(), toml::from_str(training)?, &dataset)
 }
 

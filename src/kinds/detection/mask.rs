@@ -1,0 +1,115 @@
+//! Masks on the grid of a box: what the mask head of a detector learns.
+
+use super::visible::{Bounds, Point, Visible};
+use crate::data::{Geometry, Rle};
+
+/// Shortest side of a box, in pixels: detectron2 divides by no less.
+const SHORTEST: f64 = 0.1;
+/// Samples of a bitmap along one side of a cell, at most.
+const MOST_SAMPLES: usize = 16;
+
+/// A side × side grid over a box of the input, and how the input lies in the source.
+pub(super) struct Within<'a> {
+    /// Source image to input.
+    pub geometry: &'a Geometry,
+    /// x1, y1, x2, y2 in input pixels, finite.
+    pub bbox: Bounds,
+    pub side: usize,
+}
+
+impl Within<'_> {
+    /// What polygons of the source cover: their rings, moved into the box and scaled to the grid, rasterised there
+    /// (detectron2 `rasterize_polygons_within_box`). `[side, side]`
+    pub(super) fn polygons(&self, rings: &[Vec<f64>]) -> Vec<f32> {
+        let ring = |ring: &Vec<f64>| {
+            let points = ring.as_chunks::<2>().0.iter();
+            self.ring(points.map(|[x, y]| self.geometry.point(*x, *y).into()))
+        };
+        self.rasterised(&rings.iter().map(ring).collect::<Vec<_>>())
+    }
+
+    /// What is shown at all. `[side, side]`
+    pub(super) fn shown(&self, visible: &Visible) -> Vec<f32> {
+        match visible.corners() {
+            [] => vec![0.; self.side * self.side],
+            corners => self.rasterised(&[self.ring(corners.iter().copied())]),
+        }
+    }
+
+    /// Points of the input as a flat list on the grid.
+    fn ring(&self, points: impl Iterator<Item = Point>) -> Vec<f64> {
+        let [x1, y1, x2, y2] = self.bbox;
+        let side = self.side as f64;
+        let (sx, sy) = (side / (x2 - x1).max(SHORTEST), side / (y2 - y1).max(SHORTEST));
+        points.flat_map(|[x, y]| [(x - x1) * sx, (y - y1) * sy]).collect()
+    }
+
+    fn rasterised(&self, rings: &[Vec<f64>]) -> Vec<f32> {
+        match Rle::of_polygons(rings, (self.side, self.side)) {
+            Ok(rle) => rle.decode().into_iter().map(f32::from).collect(),
+            Err(_) => vec![0.; self.side * self.side], // a grid of 2³² cells
+        }
+    }
+
+    /// What a bitmap of the source covers at least half of: the mean over each cell of samples of the bitmap, as dense
+    /// as its pixels, between which it is linear (RoIAlign, aligned, sampling ratio 0). `[side, side]`
+    pub(super) fn bitmap(&self, rle: &Rle) -> Vec<f32> {
+        let side = self.side;
+        let Some(back) = self.geometry.inverse() else { return vec![0.; side * side] };
+        let bitmap = Bitmap::new(rle);
+        let [x1, y1, x2, y2] = self.bbox;
+        let (cell_x, cell_y) = ((x2 - x1) / side as f64, (y2 - y1) / side as f64);
+        let [a, b, _, d, e, _] = back.forward;
+        let samples = |length: f64| (length.ceil() as usize).clamp(1, MOST_SAMPLES);
+        let (across, down) = (samples(cell_x * a.hypot(d)), samples(cell_y * b.hypot(e)));
+        let mean = |k: usize| {
+            let (left, top) = (x1 + (k % side) as f64 * cell_x, y1 + (k / side) as f64 * cell_y);
+            let mut sum = 0.;
+            for i in 0..down {
+                let y = top + (i as f64 + 0.5) / down as f64 * cell_y;
+                for j in 0..across {
+                    let x = left + (j as f64 + 0.5) / across as f64 * cell_x;
+                    let (x, y) = back.point(x, y);
+                    sum += bitmap.at(x - 0.5, y - 0.5);
+                }
+            }
+            sum / (down * across) as f64
+        };
+        (0..side * side).map(|k| if mean(k) >= 0.5 { 1. } else { 0. }).collect()
+    }
+}
+
+/// A bitmap between whose pixels' centres one can look.
+struct Bitmap {
+    height: usize,
+    width: usize,
+    /// Column-major.
+    columns: Vec<u8>,
+}
+
+impl Bitmap {
+    fn new(rle: &Rle) -> Self {
+        let (height, width) = rle.size();
+        let mut columns = vec![0; height * width];
+        rle.runs().for_each(|(start, end)| columns[start..end].fill(1));
+        Self { height, width, columns }
+    }
+
+    /// The value at (x, y), where the centre of the first pixel is (0, 0); RoIAlign's rule at the border: the outermost
+    /// pixels reach one pixel further, beyond is nothing.
+    fn at(&self, x: f64, y: f64) -> f64 {
+        let (w, h) = (self.width as f64, self.height as f64);
+        if !(-1. ..=w).contains(&x) || !(-1. ..=h).contains(&y) || self.columns.is_empty() {
+            return 0.;
+        }
+        let split = |v: f64, length: usize| {
+            let v = v.max(0.);
+            let low = (v as usize).min(length - 1);
+            if low + 1 >= length { (length - 1, length - 1, 0.) } else { (low, low + 1, v - low as f64) }
+        };
+        let ((left, right, fx), (top, bottom, fy)) = (split(x, self.width), split(y, self.height));
+        let pixel = |x: usize, y: usize| f64::from(self.columns[x * self.height + y]);
+        let row = |y: usize| (1. - fx) * pixel(left, y) + fx * pixel(right, y);
+        (1. - fy) * row(top) + fy * row(bottom)
+    }
+}

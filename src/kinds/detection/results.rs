@@ -1,0 +1,57 @@
+//! Scores of detections, and the perfect ones.
+
+use super::DetectionTarget;
+use crate::data::{DatasetInfo, SampleId};
+use crate::metrics::coco::{CocoScorer, Detection};
+use crate::metrics::{ClassScores, Metric, MetricError};
+use crate::record::Scores;
+
+pub use crate::metrics::coco::{Protocol, score_specs};
+
+/// COCO's and LVIS's scores on the targets of this kind.
+pub struct CocoMetric(CocoScorer);
+
+impl CocoMetric {
+    /// For the classes of `info`; with `masks`, masks are scored besides boxes.
+    pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
+        Self(CocoScorer::new(info, protocol, masks))
+    }
+}
+
+impl Metric for CocoMetric {
+    type Target = DetectionTarget;
+    type Prediction = Vec<Detection>;
+
+    fn update(
+        &mut self,
+        id: &SampleId,
+        prediction: Vec<Detection>,
+        target: &DetectionTarget,
+    ) -> Result<(), MetricError> {
+        self.0.update(id, &prediction, target.image())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
+        Ok(self.0.finish()?.0)
+    }
+
+    fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
+        self.0.finish()
+    }
+}
+
+/// The annotation as detections, surest first; crowds are left out, as nothing need find them.
+pub fn perfect(target: &DetectionTarget) -> Vec<Detection> {
+    let size = target.image().size;
+    let objects = target.source().iter().filter(|object| !object.crowd);
+    let detection = |object: &crate::data::Object| {
+        let [x, y, w, h] = object.bbox;
+        Detection {
+            label: object.label,
+            score: 1.,
+            bbox: [x, y, x + w, y + h].map(|v| v as f32),
+            mask: object.mask(size).ok().flatten(),
+        }
+    };
+    objects.map(detection).collect()
+}

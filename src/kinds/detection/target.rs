@@ -1,0 +1,173 @@
+//! What detection predicts of an image, and how it moves with it.
+//!
+//! The annotation stays as it is in the source; what has moved is one affine map and the part of the image that is
+//! still shown. Boxes follow from the moved outlines and are cut at what is shown, as detectron2 does with
+//! `recompute_boxes`; an object with a box alone has its box moved. Objects of which nothing is left disappear.
+
+use super::mask;
+use super::visible::{Bounds, Point, Visible, rectangle};
+use crate::data::{Annotation, Entry, Geometric, Geometry, Object, Objects, Segmentation, Size};
+use anyhow::{Result, bail, ensure};
+use std::sync::Arc;
+
+/// Boxes with a shorter side are empty, in pixels (detectron2 `filter_empty_instances`).
+const EMPTY: f64 = 1e-5;
+
+/// One object in the pixels of the (augmented) input.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    pub label: u32,
+    /// x1, y1, x2, y2
+    pub bbox: [f32; 4],
+    /// A region of many objects: nothing to learn from.
+    pub crowd: bool,
+    /// Its place among the objects of the source.
+    object: usize,
+}
+
+/// The objects of an image; moves with it exactly.
+#[derive(Clone, Debug)]
+pub struct DetectionTarget {
+    image: Arc<Objects>,
+    /// Source image to input.
+    geometry: Geometry,
+    visible: Visible,
+    instances: Vec<Instance>,
+}
+
+impl DetectionTarget {
+    /// The target of an entry of a data set with `classes` classes.
+    ///
+    /// # Errors
+    /// An annotation of another kind, a label out of range.
+    pub fn new(entry: &Entry, classes: usize) -> Result<Self> {
+        let Annotation::Objects(image) = &entry.annotation else {
+            bail!("`{}` has no objects, which detection needs", entry.id)
+        };
+        for object in &image.objects {
+            let label = object.label;
+            ensure!(
+                (label as usize) < classes,
+                "label {label} of `{}` is outside the {classes} classes",
+                entry.id
+            );
+        }
+        let instance = |(object, source): (usize, &Object)| Instance {
+            label: source.label,
+            bbox: [0.; 4],
+            crowd: source.crowd,
+            object,
+        };
+        let mut target = Self {
+            image: image.clone(),
+            geometry: Geometry::identity(image.size),
+            visible: Visible::of(image.size),
+            instances: image.objects.iter().enumerate().map(instance).collect(),
+        };
+        target.bound();
+        Ok(target)
+    }
+
+    /// Objects of which something is shown, in input pixels, crowds included; training skips crowds.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// The mask of instance `i` inside `bbox` (x1, y1, x2, y2 in input pixels) on a side × side grid: 0 or 1,
+    /// `[side, side]` row-major. `None` where the annotation is a box only.
+    ///
+    /// As detectron2's `crop_and_resize`: polygons are rasterised in the box; bitmaps are averaged as RoIAlign does,
+    /// from the source's pixels, and rounded. A box that is not finite gives an empty mask.
+    pub fn mask_in(&self, i: usize, bbox: [f32; 4], side: usize) -> Option<Vec<f32>> {
+        let object = &self.image.objects[self.instances[i].object];
+        let within = mask::Within { geometry: &self.geometry, bbox: bbox.map(f64::from), side };
+        if !bbox.iter().all(|v| v.is_finite()) {
+            return object.has_mask().then(|| vec![0.; side * side]);
+        }
+        let mut mask = match &object.segmentation {
+            Segmentation::None => return None,
+            Segmentation::Polygons(rings) => within.polygons(rings),
+            Segmentation::Rle(rle) => within.bitmap(rle),
+        };
+        if !self.visible.shows(within.bbox) {
+            let shown = within.shown(&self.visible);
+            mask.iter_mut().zip(shown).for_each(|(value, shown)| *value *= shown);
+        }
+        Some(mask)
+    }
+
+    /// The annotation in source pixels, for evaluation.
+    pub fn source(&self) -> &[Object] {
+        &self.image.objects
+    }
+
+    /// All that is annotated of the image.
+    pub fn image(&self) -> &Objects {
+        &self.image
+    }
+
+    /// Boxes of what is shown; drops what is not.
+    fn bound(&mut self) {
+        let Self { image, geometry, visible, instances } = self;
+        instances.retain_mut(|instance| {
+            let bounds = bounds(&image.objects[instance.object], image.size, geometry, visible);
+            let Some([x1, y1, x2, y2]) = bounds else { return false };
+            instance.bbox = [x1, y1, x2, y2].map(|v| v as f32);
+            x2 - x1 > EMPTY && y2 - y1 > EMPTY
+        });
+    }
+}
+
+impl Geometric for DetectionTarget {
+    fn apply(&mut self, geometry: &Geometry) {
+        self.geometry = self.geometry.then(geometry);
+        self.visible = self.visible.moved(geometry);
+        self.bound();
+    }
+
+    fn fits(&self, decoded: Size) -> Result<(), String> {
+        self.image.fits(decoded)
+    }
+}
+
+/// The bounds of what is shown of an object, in input pixels.
+fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -> Option<Bounds> {
+    let mut bounds = None;
+    let mut add = |ring: &[Point]| {
+        let moved: Vec<Point> = ring.iter().map(|[x, y]| geometry.point(*x, *y).into()).collect();
+        visible.bound(&moved, &mut bounds);
+    };
+    match &object.segmentation {
+        Segmentation::None => {
+            let [x, y, w, h] = object.bbox;
+            add(&rectangle([x, y, x + w, y + h]));
+        }
+        Segmentation::Polygons(rings) => rings.iter().for_each(|ring| add(ring.as_chunks::<2>().0)),
+        Segmentation::Rle(rle) => {
+            for (start, end) in rle.runs() {
+                column_rectangles(start, end, size.0).for_each(|b| add(&rectangle(b)));
+            }
+        }
+    }
+    bounds
+}
+
+/// A run of a column-major bitmap of `height` as at most three rectangles: what is left of its first column, whole
+/// columns, and the head of its last one.
+fn column_rectangles(start: usize, end: usize, height: usize) -> impl Iterator<Item = Bounds> {
+    let (first, last) = (start / height, (end - 1) / height);
+    let (top, bottom) = (start % height, (end - 1) % height + 1);
+    let rectangles = match last - first {
+        0 => [Some((first, first + 1, top, bottom)), None, None],
+        _ => [
+            Some((first, first + 1, top, height)),
+            (last - first > 1).then_some((first + 1, last, 0, height)),
+            Some((last, last + 1, 0, bottom)),
+        ],
+    };
+    let bounds = |(x1, x2, y1, y2)| [x1, y1, x2, y2].map(|v: usize| v as f64);
+    rectangles.into_iter().flatten().map(bounds)
+}
+
+#[cfg(test)]
+mod tests;

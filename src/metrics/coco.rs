@@ -1,0 +1,294 @@
+//! Average precision and recall of boxes and masks, as the COCO and the LVIS benchmark define them, by `hotcoco`, which
+//! gives the numbers of `pycocotools` and `lvis-api`.
+//!
+//! Every image that was updated counts, those without detections too. Sizes (small, medium, large) are those of the
+//! annotated areas; crowds are ignored as COCO says. A score of a size of which there is no object is −1, as in
+//! `pycocotools`; all others are percentages. There are no standard errors. A detection
+//! without a mask counts among boxes alone; where none at all has a mask, scores of masks are −1: nothing was predicted.
+
+use super::{ClassScores, MetricError};
+use crate::data::{Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation};
+use crate::record::{Better, ScoreSpec, Scores, Unit};
+use hotcoco::{Annotation, COCO, COCOeval, IouType};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// One detection in source-image pixels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    pub label: u32,
+    pub score: f32,
+    /// x1, y1, x2, y2
+    pub bbox: [f32; 4],
+    /// Of the size of the image.
+    pub mask: Option<Rle>,
+}
+
+impl Detection {
+    /// The box of a detection that is a mask alone: it counts among masks and not among boxes.
+    pub const NO_BOX: [f32; 4] = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
+}
+
+/// Whose rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// 100 detections an image and class; every image is annotated completely.
+    #[default]
+    Coco,
+    /// 300 detections an image; a class counts only in images where it is annotated (federated).
+    Lvis,
+}
+
+const fn percent(name: &'static str) -> ScoreSpec {
+    ScoreSpec { name, unit: Unit::Percent, better: Better::Higher }
+}
+
+/// In the order in which `hotcoco` returns them; boxes, then masks.
+const COCO_SPECS: [ScoreSpec; 24] = [
+    percent("box_ap"),
+    percent("box_ap50"),
+    percent("box_ap75"),
+    percent("box_ap_small"),
+    percent("box_ap_medium"),
+    percent("box_ap_large"),
+    percent("box_ar_1"),
+    percent("box_ar_10"),
+    percent("box_ar_100"),
+    percent("box_ar_small"),
+    percent("box_ar_medium"),
+    percent("box_ar_large"),
+    percent("mask_ap"),
+    percent("mask_ap50"),
+    percent("mask_ap75"),
+    percent("mask_ap_small"),
+    percent("mask_ap_medium"),
+    percent("mask_ap_large"),
+    percent("mask_ar_1"),
+    percent("mask_ar_10"),
+    percent("mask_ar_100"),
+    percent("mask_ar_small"),
+    percent("mask_ar_medium"),
+    percent("mask_ar_large"),
+];
+
+const LVIS_SPECS: [ScoreSpec; 26] = [
+    percent("box_ap"),
+    percent("box_ap50"),
+    percent("box_ap75"),
+    percent("box_ap_small"),
+    percent("box_ap_medium"),
+    percent("box_ap_large"),
+    percent("box_ap_rare"),
+    percent("box_ap_common"),
+    percent("box_ap_frequent"),
+    percent("box_ar_300"),
+    percent("box_ar_small"),
+    percent("box_ar_medium"),
+    percent("box_ar_large"),
+    percent("mask_ap"),
+    percent("mask_ap50"),
+    percent("mask_ap75"),
+    percent("mask_ap_small"),
+    percent("mask_ap_medium"),
+    percent("mask_ap_large"),
+    percent("mask_ap_rare"),
+    percent("mask_ap_common"),
+    percent("mask_ap_frequent"),
+    percent("mask_ar_300"),
+    percent("mask_ar_small"),
+    percent("mask_ar_medium"),
+    percent("mask_ar_large"),
+];
+
+/// Scores of boxes, and where `masks` of masks.
+pub fn score_specs(protocol: Protocol, masks: bool) -> &'static [ScoreSpec] {
+    let all: &'static [ScoreSpec] = match protocol {
+        Protocol::Coco => &COCO_SPECS,
+        Protocol::Lvis => &LVIS_SPECS,
+    };
+    if masks { all } else { &all[..all.len() / 2] }
+}
+
+/// Takes in annotations and detections, image by image.
+pub struct CocoScorer {
+    protocol: Protocol,
+    masks: bool,
+    classes: Vec<String>,
+    categories: Vec<Category>,
+    images: Vec<hotcoco::Image>,
+    truths: Vec<Annotation>,
+    /// Detections as boxes; and as masks.
+    found: [Vec<Annotation>; 2],
+}
+
+impl CocoScorer {
+    /// For the classes of `info`; with `masks`, every object and every detection needs one.
+    pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
+        let (classes, categories) = (info.classes.clone(), info.categories.clone());
+        let (images, truths, found) = (vec![], vec![], [vec![], vec![]]);
+        Self { protocol, masks, classes, categories, images, truths, found }
+    }
+
+    /// # Errors
+    /// A detection that is not a number, of an unknown class, with a mask of another size; an object without a mask
+    /// where masks are scored.
+    pub fn update(
+        &mut self,
+        id: &SampleId,
+        detections: &[Detection],
+        image: &Objects,
+    ) -> Result<(), MetricError> {
+        let fail = |message: String| MetricError::Prediction { id: id.clone(), message };
+        for detection in detections {
+            self.check(detection, image).map_err(fail)?;
+        }
+        if self.masks && image.objects.iter().any(|object| !object.has_mask()) {
+            return Err(fail("cannot be scored: an object is annotated without a mask".into()));
+        }
+        let (height, width) = (image.size.0 as u32, image.size.1 as u32);
+        let ids = |labels: &[u32]| labels.iter().map(|label| u64::from(*label)).collect();
+        self.images.push(hotcoco::Image {
+            id: image.image_id,
+            height,
+            width,
+            neg_category_ids: ids(&image.absent),
+            not_exhaustive_category_ids: ids(&image.not_exhaustive),
+            ..hotcoco::Image::default()
+        });
+        for object in &image.objects {
+            let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
+            self.truths.push(truth(id, image.image_id, object));
+        }
+        for Detection { label, score, bbox, mask } in detections {
+            let [x1, y1, x2, y2] = bbox.map(f64::from);
+            let found = Annotation {
+                image_id: image.image_id,
+                category_id: u64::from(*label),
+                score: Some(f64::from(*score)),
+                ..Annotation::default()
+            };
+            if let Some(mask) = mask.as_ref().filter(|_| self.masks) {
+                self.found[1].push(Annotation { segmentation: Some(segmentation(mask)), ..found.clone() });
+            }
+            if *bbox != Detection::NO_BOX {
+                self.found[0].push(Annotation { bbox: Some([x1, y1, x2 - x1, y2 - y1]), ..found });
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, detection: &Detection, image: &Objects) -> Result<(), String> {
+        let Detection { label, score, bbox, mask } = detection;
+        let boxed = *bbox != Detection::NO_BOX;
+        if !score.is_finite() || boxed && bbox.iter().any(|v| !v.is_finite()) {
+            return Err(format!("score {score} and box {bbox:?} must be numbers"));
+        }
+        let [x1, y1, x2, y2] = bbox;
+        if boxed && (x2 < x1 || y2 < y1) {
+            return Err(format!("box {bbox:?} ends before it begins (x1, y1, x2, y2)"));
+        }
+        if *label as usize >= self.classes.len() {
+            return Err(format!("label {label} is outside the {} classes", self.classes.len()));
+        }
+        match mask {
+            None if !boxed => Err("a detection has neither a box nor a mask".into()),
+            Some(mask) if mask.size() != image.size => {
+                let ((h, w), (height, width)) = (mask.size(), image.size);
+                Err(format!("a mask has {h}x{w} pixels, the image {height}x{width}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// An evaluation that `hotcoco` refuses, such as two images of the same id.
+    pub fn finish(self) -> Result<(Scores, ClassScores), MetricError> {
+        let frequency = |label: usize| {
+            let word = |frequency| match frequency {
+                Frequency::Rare => "r",
+                Frequency::Common => "c",
+                Frequency::Frequent => "f",
+            };
+            self.categories.get(label)?.frequency.map(|frequency| word(frequency).to_string())
+        };
+        let category = |(label, name): (usize, &String)| hotcoco::Category {
+            id: label as u64,
+            name: name.clone(),
+            frequency: frequency(label),
+            ..hotcoco::Category::default()
+        };
+        let categories = self.classes.iter().enumerate().map(category).collect();
+        let dataset = hotcoco::Dataset {
+            images: self.images,
+            annotations: self.truths,
+            categories,
+            ..hotcoco::Dataset::default()
+        };
+        let truth = Arc::new(COCO::from_dataset(dataset));
+        let specs = score_specs(self.protocol, self.masks).chunks(specs_a_type(self.protocol));
+        let types = [(IouType::Bbox, "box_ap"), (IouType::Segm, "mask_ap")];
+        let (mut scores, mut by_class) = (Scores::default(), ClassScores::default());
+        let something = self.found.iter().any(|found| !found.is_empty());
+        for (((iou_type, ap), found), specs) in types.into_iter().zip(self.found).zip(specs) {
+            if found.is_empty() && something {
+                specs.iter().for_each(|spec| scores.insert(spec.name, -1., None));
+                continue;
+            }
+            let fail = |e: hotcoco::Error| MetricError::Scoring(e.to_string());
+            let found = truth.load_res_anns(found).map_err(fail)?;
+            let mut scorer = match self.protocol {
+                Protocol::Coco => COCOeval::new(truth.clone(), found, iou_type),
+                Protocol::Lvis => COCOeval::new_lvis(truth.clone(), found, iou_type),
+            };
+            scorer.evaluate().map_err(fail)?;
+            scorer.accumulate();
+            scorer.summarize_lines(); // fills the statistics; prints nothing
+            let values = scorer.stats().unwrap_or_default();
+            if values.len() != specs.len() {
+                let (n, expected) = (values.len(), specs.len());
+                return Err(MetricError::Scoring(format!("{n} scores of {iou_type:?}, expected {expected}")));
+            }
+            for (spec, value) in specs.iter().zip(values) {
+                scores.insert(spec.name, percentage(*value), None);
+            }
+            let results = scorer.results(true).map_err(fail)?;
+            for (class, value) in results.per_class.unwrap_or_default() {
+                by_class.insert(&class, ap, percentage(value));
+            }
+        }
+        Ok((scores, by_class))
+    }
+}
+
+fn specs_a_type(protocol: Protocol) -> usize {
+    score_specs(protocol, false).len()
+}
+
+/// −1, "there is none", stays.
+fn percentage(value: f64) -> f64 {
+    if value < 0. { value } else { 100. * value }
+}
+
+fn truth(id: u64, image_id: u64, object: &Object) -> Annotation {
+    let segmentation = match &object.segmentation {
+        Segmentation::None => None,
+        Segmentation::Polygons(rings) => Some(hotcoco::Segmentation::Polygon(rings.clone())),
+        Segmentation::Rle(rle) => Some(segmentation(rle)),
+    };
+    Annotation {
+        id,
+        image_id,
+        category_id: u64::from(object.label),
+        bbox: Some(object.bbox),
+        area: Some(object.area),
+        segmentation,
+        iscrowd: object.crowd,
+        ..Annotation::default()
+    }
+}
+
+fn segmentation(rle: &Rle) -> hotcoco::Segmentation {
+    let size = [rle.height, rle.width];
+    hotcoco::Segmentation::UncompressedRle { size, counts: rle.counts.clone() }
+}
