@@ -8,6 +8,8 @@
 mod anchors;
 mod box_head;
 mod boxes;
+#[cfg(test)]
+mod coco_golden;
 mod draw;
 mod files;
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! What is written comes back; what is wrong is named.
+
 use super::*;
 use crate::data::{ImageRef, SampleId};
 use serde_json::{Value, json};
