@@ -4,6 +4,7 @@
 //! `cargo bench --bench step` measures every case; `-- --case NAME --json` one of them, as a line of JSON for the
 //! script. The number of threads is that of rayon: `RAYON_NUM_THREADS`.
 
+mod detection;
 mod images;
 mod models;
 mod operators;
@@ -86,7 +87,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 11] = [
+const CASES: [(&str, Build); 13] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -94,6 +95,8 @@ const CASES: [(&str, Build); 11] = [
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
+    ("maskrcnn_vit_mini8", |_, on| detection::train("vit_mini8", on)),
+    ("maskrcnn_vit_mini8_predict", |_, on| detection::predict("vit_mini8", on)),
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),
     ("upernet_fusion", |_, on| operators::upernet_fusion(on)),
