@@ -9,11 +9,13 @@ mod color;
 mod crop;
 mod erase;
 mod mix;
+mod photometric;
 mod pipeline;
 mod point;
 mod rand_augment;
 mod resample;
 mod resize;
+mod scene;
 
 #[cfg(test)]
 mod golden;

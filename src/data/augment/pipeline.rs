@@ -3,8 +3,10 @@
 use super::super::{Geometric, Image, Prepared, Sample, Size};
 use super::color::ColorJitter;
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
+use super::photometric::Photometric;
 use super::rand_augment::{FULL, RandAugment};
 use super::resize::{CenterCrop, Resize, ResizeShort};
+use super::scene::{ResizeWithin, SceneCrop};
 use super::{Prepare, Transform, erase};
 use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
 use crate::rng::Rng;
@@ -110,6 +112,9 @@ enum Step {
     CenterCrop(CenterCrop),
     ColorJitter(ColorJitter),
     RandAugment(RandAugment),
+    ResizeWithin(ResizeWithin),
+    SceneCrop(SceneCrop),
+    Photometric(Photometric),
 }
 
 impl Step {
@@ -173,10 +178,30 @@ impl Step {
                         ));
                     }
                 };
-                // Saturates, as timm's min(255, round(255 · mean)) does.
-                let byte = |(mean, _): &(f32, f32)| (255. * f64::from(*mean)).round_ties_even() as u8;
-                let fill = statistics.iter().map(byte).collect();
-                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill })
+                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill: mean(statistics) })
+            }
+            AugmentOp::ResizeWithin { short, long, scale, interpolation } => {
+                range("resize_within: scale", scale)?;
+                let short = short.unwrap_or(input.0.min(input.1));
+                let long = long.unwrap_or(4 * short);
+                if short == 0 || long < short {
+                    return Err(format!("resize_within: short is {short}, long {long}, expected 0 < short ≤ long"));
+                }
+                Self::ResizeWithin(ResizeWithin { short, long, scale, interpolation })
+            }
+            AugmentOp::SceneCrop { size: to, class_share } => {
+                probability("scene_crop: class_share", class_share)?;
+                Self::SceneCrop(SceneCrop { size: size(to)?, class_share, fill: mean(statistics) })
+            }
+            AugmentOp::Photometric { brightness, contrast, saturation, hue } => {
+                range("photometric: contrast", contrast)?;
+                range("photometric: saturation", saturation)?;
+                if !(0. ..=255.).contains(&brightness) || !(0..=90).contains(&hue) {
+                    return Err(format!(
+                        "photometric: brightness is {brightness}, hue {hue}; expected 0 to 255 and 0 to 90"
+                    ));
+                }
+                Self::Photometric(Photometric { brightness, contrast, saturation, hue })
             }
         })
     }
@@ -192,6 +217,9 @@ impl Step {
             Self::CenterCrop(_) => "center_crop",
             Self::ColorJitter(_) => "color_jitter",
             Self::RandAugment(_) => "rand_augment",
+            Self::ResizeWithin(_) => "resize_within",
+            Self::SceneCrop(_) => "scene_crop",
+            Self::Photometric(_) => "photometric",
         }
     }
 }
@@ -207,6 +235,9 @@ impl<T: Geometric> Transform<T> for Step {
             Self::CenterCrop(step) => step.apply(sample, rng),
             Self::ColorJitter(step) => step.apply(sample, rng),
             Self::RandAugment(step) => step.apply(sample, rng),
+            Self::ResizeWithin(step) => step.apply(sample, rng),
+            Self::SceneCrop(step) => step.apply(sample, rng),
+            Self::Photometric(step) => step.apply(sample, rng),
         }
     }
 }
@@ -231,6 +262,12 @@ fn short_side(
         }
         _ => Ok(input),
     }
+}
+
+/// The mean colour in bytes. Saturates, as timm's min(255, round(255 · mean)) does.
+fn mean(statistics: &[(f32, f32)]) -> Vec<u8> {
+    let byte = |(mean, _): &(f32, f32)| (255. * f64::from(*mean)).round_ties_even() as u8;
+    statistics.iter().map(byte).collect()
 }
 
 fn probability(what: &str, p: f64) -> Result<(), String> {
