@@ -1,11 +1,13 @@
 //! TOML files to typed structs. One way to read a configuration, for every file of the project.
 
+mod attention;
 mod augment;
 mod load;
 mod model;
 mod recipe;
 mod run;
 
+pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};

@@ -1,6 +1,6 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
-use super::{AugmentOp, Decoder, Erase, Stage};
+use super::{Attention, AugmentOp, Decoder, Erase, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -255,6 +255,9 @@ pub struct Transfer {
     /// `tune = "head"`; another protocol, which the record says.
     #[serde(default)]
     pub cached_features: bool,
+    /// Windows and relative positions of the backbone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Attention>,
     /// Read strictly by the kind (`classification`: label_smoothing, mixup, cutmix, …).
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]

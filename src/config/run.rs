@@ -133,7 +133,10 @@ impl RunConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let Run { model, recipe, stage, .. } = &self.run;
         self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
-        self.recipe.check(*stage).map_err(|e| ConfigError::new(format!("recipe `{recipe}`"), e))
+        let attention = self.recipe.transfer.as_ref().and_then(|transfer| transfer.attention.as_ref());
+        let fits = || attention.map_or(Ok(()), |attention| attention.check(self.model.depth));
+        let checked = self.recipe.check(*stage).and_then(|()| fits());
+        checked.map_err(|e| ConfigError::new(format!("recipe `{recipe}`"), e))
     }
 }
 

@@ -83,7 +83,11 @@ pub fn transfer<T: Task>(
     };
     if !settings(job)?.cached_features {
         let loader = train_loader(task, job, plan.micro_batch)?;
-        return train(&loader, &model, &|| initialize(&params, job));
+        let note = accumulated_norms(&params, &plan);
+        note.iter().for_each(|note| job.control.tell(Event::Note(note)));
+        let mut outcome = train(&loader, &model, &|| initialize(&params, job))?;
+        outcome.notes.extend(note);
+        return Ok(outcome);
     }
     initialize(&params, job)?; // the features need the weights, also when the head is resumed
     let unaugmented = eval_loader(task, job, job.train.clone())?;
@@ -134,12 +138,29 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
         Tune::Head => depth,
         Tune::Blocks(k) => depth - k.ceil() as usize,
     };
-    let options = VitOptions { drop_path: job.config.recipe.drop_path, final_norm: head.reads_cls(), frozen };
+    let options = VitOptions {
+        drop_path: job.config.recipe.drop_path,
+        final_norm: head.reads_cls(),
+        frozen,
+        attention: settings(job)?.attention.clone(),
+    };
     let backbone = models::build(config, options, params.builder())?;
     params.set_trainable(|name| {
         of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
     });
     Ok((params, Transfer { backbone, head }))
+}
+
+/// What to know about batch norms of a model whose batch is accumulated: they see the images of one pass.
+fn accumulated_norms(params: &Params, plan: &Plan) -> Option<String> {
+    let batch_norm = params.all().iter().any(|p| p.name.ends_with("running_mean"));
+    (batch_norm && plan.micro_batch < plan.batch).then(|| {
+        format!(
+            "batch norm: statistics of {} images, not of the batch of {}; a norm of layers or groups does not depend \
+             on it",
+            plan.micro_batch, plan.batch
+        )
+    })
 }
 
 /// Whether `tune` lets a parameter of the backbone learn. Layers are those of [`Backbone::layer_of`]. Half a block is
@@ -164,6 +185,9 @@ fn initialize(params: &Params, job: &Job) -> Result<()> {
         format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
     })?;
     let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
+    if report.new > 0 {
+        note += &format!(", {} of relative positions are new", report.new);
+    }
     if let Some((from, to)) = report.resized {
         note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
     }

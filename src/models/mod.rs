@@ -1,6 +1,7 @@
 //! The backbone contract, and the backbones.
 
 mod cost;
+pub mod pyramid;
 pub mod vit;
 
 pub use cost::{gmacs, mae_gmacs, parameter_count};
@@ -30,6 +31,17 @@ pub struct Features {
     pub cls: Option<Tensor>,
     /// Patches per column and row; N = product.
     pub grid: (usize, usize),
+}
+
+impl Features {
+    /// The tap as a map. [B, C, h, w]
+    pub fn map(&self, tap: usize) -> Result<Tensor> {
+        let Some(tokens) = self.taps.get(tap) else {
+            candle_core::bail!("features of {} taps have no tap {tap}", self.taps.len());
+        };
+        let (b, _, c) = tokens.dims3()?;
+        tokens.transpose(1, 2)?.contiguous()?.reshape((b, c, self.grid.0, self.grid.1))
+    }
 }
 
 /// An image encoder with token features.

@@ -5,14 +5,14 @@
 //! loaded ([`crate::weights`]), not in the forward pass.
 
 use super::{Backbone, BackboneSpec, Features};
-use crate::config::ModelConfig;
-use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, patchify, pos_embed};
+use crate::config::{Attention, ModelConfig, RelativePosition};
+use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, Reach, Relative, patchify, pos_embed};
 use crate::ops::no_grad;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// What depends on the use of the model rather than on its size.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct VitOptions {
     /// Stochastic depth of the last block, rising linearly from 0 in the first.
     pub drop_path: f64,
@@ -20,6 +20,9 @@ pub struct VitOptions {
     pub final_norm: bool,
     /// Leading blocks, and everything before them, that no gradient reaches; with all blocks, the final norm too.
     pub frozen: usize,
+    /// How far tokens attend: everywhere, without relative positions, when absent. With windows or decomposed
+    /// positions there is no class token.
+    pub attention: Option<Attention>,
 }
 
 /// Patch embedding, class token, positions, blocks and, on demand, the final norm.
@@ -30,8 +33,8 @@ pub struct Vit {
     input: (usize, usize, usize),
     grid: (usize, usize),
     patch_embed: PatchEmbed,
-    cls_token: Tensor, // [1, 1, C]
-    pos_embed: Tensor, // [1, 1 + N, C]
+    cls_token: Option<Tensor>, // [1, 1, C]
+    pos_embed: Tensor,         // [1, 1 + N, C]
     blocks: Vec<Block>,
     norm: Option<LayerNorm>,
     frozen: usize,
@@ -44,18 +47,29 @@ impl Vit {
         config.check().map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
         let token = Init::Randn { mean: 0., stdev: 0.02 };
+        let class = options.attention.as_ref().is_none_or(Attention::keeps_class_token);
+        if options.final_norm && !class {
+            candle_core::bail!(
+                "ViT: the head reads the class token, which has no place in windows or decomposed positions"
+            );
+        }
         let block = |i: usize| {
             let drop_path = options.drop_path * i as f64 / (depth.max(2) - 1) as f64;
             Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
         };
+        let mut blocks: Vec<Block> = (0..depth).map(block).collect::<Result<_>>()?;
+        if let Some(attention) = &options.attention {
+            let reaches = reaches(attention, config, &vb)?;
+            blocks = blocks.into_iter().zip(reaches).map(|(block, reach)| block.within(reach)).collect();
+        }
         Ok(Self {
             spec: BackboneSpec { width, depth, patch },
             input: (channels, config.image[0], config.image[1]),
             grid: config.grid(),
-            cls_token: vb.get_with_hints((1, 1, width), "cls_token", token)?,
+            cls_token: class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?,
             pos_embed: pos_embed::parameter("pos_embed", width, config.grid(), &vb)?,
             patch_embed: PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?,
-            blocks: (0..depth).map(block).collect::<Result<_>>()?,
+            blocks,
             norm: match options.final_norm {
                 true => Some(LayerNorm::new(width, config.norm_eps, vb.pp("norm"))?),
                 false => None,
@@ -95,10 +109,12 @@ impl Vit {
         &self.pos_embed
     }
 
-    /// Puts the class token, with its row of `positions`, before `tokens` [B, n, C] -> [B, 1 + n, C].
+    /// Puts the class token, with its row of `positions`, before `tokens` [B, n, C] -> [B, 1 + n, C]. Without a class
+    /// token, the tokens alone.
     pub fn with_class_token(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;
-        let class = (&self.cls_token + positions.narrow(1, 0, 1)?)?; // [1, 1, C]
+        let class = (class + positions.narrow(1, 0, 1)?)?; // [1, 1, C]
         Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, tokens], 1)
     }
 
@@ -148,7 +164,7 @@ impl Backbone for Vit {
         let x = self.with_class_token(&tokens, &self.pos_embed)?;
         let Encoded { taps, normed } = self.encode(x, taps, pass)?;
         Ok(Features {
-            taps: taps.iter().map(|tap| tap.narrow(1, 1, n)).collect::<Result<_>>()?,
+            taps: taps.iter().map(|tap| tap.narrow(1, tap.dim(1)? - n, n)).collect::<Result<_>>()?,
             cls: normed.map(|x| x.narrow(1, 0, 1)?.squeeze(1)).transpose()?,
             grid: self.grid,
         })
@@ -157,6 +173,37 @@ impl Backbone for Vit {
     fn layer_of(&self, parameter: &str) -> usize {
         layer_of(parameter, self.spec.depth)
     }
+}
+
+/// How far each block attends. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
+/// `window_rel_pos_bias.*` for the windowed ones.
+fn reaches(attention: &Attention, config: &ModelConfig, vb: &VarBuilder) -> Result<Vec<Reach>> {
+    let (depth, grid, heads) = (config.depth, config.grid(), config.heads);
+    attention.check(depth).map_err(candle_core::Error::msg)?;
+    let class = attention.keeps_class_token();
+    let windows: Vec<Option<usize>> = (0..depth).map(|i| attention.window_of(i, depth)).collect();
+    let area = |window: Option<usize>| window.map_or(grid, |side| (side, side));
+    let table = |window, vb: VarBuilder| Relative::table(area(window), class, heads, &vb);
+    let shared = attention.relative_position == RelativePosition::Shared;
+    let common = |windowed: bool, name: &str| {
+        let like = windows.iter().find(|window| window.is_some() == windowed);
+        like.filter(|_| shared).map(|window| table(*window, vb.pp(name))).transpose()
+    };
+    let (global, windowed) = (common(false, "rel_pos_bias")?, common(true, "window_rel_pos_bias")?);
+    let reach = |(i, window): (usize, Option<usize>)| {
+        let own = vb.pp("blocks").pp(i).pp("attn");
+        let relative = match attention.relative_position {
+            RelativePosition::None => Relative::None,
+            RelativePosition::Shared => {
+                let common = if window.is_some() { &windowed } else { &global };
+                common.clone().unwrap_or(Relative::None)
+            }
+            RelativePosition::PerBlock => table(window, own)?,
+            RelativePosition::Decomposed => Relative::decomposed(area(window), config.width / heads, &own)?,
+        };
+        Ok(Reach { grid, window, relative })
+    };
+    windows.into_iter().enumerate().map(reach).collect()
 }
 
 /// 0 for class token, positions and patch embedding, i + 1 for block i, depth + 1 for the rest

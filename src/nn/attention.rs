@@ -1,7 +1,8 @@
 //! Multi-head self-attention with its two projections.
 
+use super::reach::{Reach, Relative, decomposed_bias};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionWeights, Branch};
+use crate::ops::{self, AttentionBias, AttentionWeights, Branch};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -29,5 +30,57 @@ impl Attention {
         let (qkv, proj) = (self.qkv.affine(), self.proj.affine());
         let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
         ops::attention_branch(x, &weights, self.heads, branch)
+    }
+
+    /// [`Attention::branch`] as far as `reach` says.
+    pub(super) fn branch_within(
+        &self,
+        x: &Tensor,
+        norm: &LayerNorm,
+        reach: &Reach,
+        branch: &Branch,
+    ) -> Result<Tensor> {
+        let Reach { grid, window, relative } = reach;
+        let table = match relative {
+            Relative::None => None,
+            Relative::Table(table) => Some(table),
+            Relative::Decomposed { rows, columns } => {
+                return self.decomposed(x, norm, reach, (rows, columns), branch);
+            }
+        };
+        let (qkv, proj) = (self.qkv.affine(), self.proj.affine());
+        let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
+        let reach = ops::Reach { grid: *grid, window: *window, table };
+        ops::attention_branch_within(x, &weights, self.heads, &reach, branch)
+    }
+
+    /// The branch with decomposed relative positions, which depend on the queries.
+    fn decomposed(
+        &self,
+        x: &Tensor,
+        norm: &LayerNorm,
+        reach: &Reach,
+        (rows, columns): (&Tensor, &Tensor),
+        branch: &Branch,
+    ) -> Result<Tensor> {
+        let ((b, n, c), (h, w)) = (x.dims3()?, reach.grid);
+        let mut y = norm.forward(x)?;
+        if let Some(side) = reach.window {
+            y = ops::partition_windows(&y.reshape((b, h, w, c))?, side)?;
+        }
+        let qkv = self.qkv.forward(&y)?;
+        let (samples, tokens, _) = qkv.dims3()?;
+        let area = reach.window.map_or(reach.grid, |side| (side, side));
+        let q = qkv.narrow(2, 0, c)?.reshape((samples, tokens, self.heads, c / self.heads))?;
+        let q = q.transpose(1, 2)?.contiguous()?; // [B, heads, N, d]
+        let [rows, columns] = decomposed_bias(&q, rows, columns, area)?;
+        let bias = AttentionBias::Decomposed { rows, columns };
+        y = ops::attention(&qkv, self.heads, Some(&bias), branch.precision)?;
+        if let Some(side) = reach.window {
+            y = ops::merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;
+        }
+        let y = self.proj.forward(&y)?;
+        let Some(scale) = branch.scale else { return x + y };
+        x + y.broadcast_mul(&Tensor::from_slice(scale, (b, 1, 1), x.device())?)?
     }
 }

@@ -1,6 +1,6 @@
 //! The transformer block of ViT (arXiv:2010.11929): pre-norm attention and MLP, with stochastic depth.
 
-use super::{Attention, LayerNorm, Linear, Pass, drop_path};
+use super::{Attention, LayerNorm, Linear, Pass, Reach, drop_path};
 use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -44,6 +44,8 @@ pub struct Block {
     attn: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
+    /// Everywhere when absent.
+    reach: Option<Reach>,
     drop_path: f64,
     eps: f64,
     precision: Precision,
@@ -57,10 +59,16 @@ impl Block {
             attn: Attention::new(width, heads, vb.pp("attn"))?,
             norm2: LayerNorm::new(width, norm_eps, vb.pp("norm2"))?,
             mlp: Mlp::new(width, hidden, vb.pp("mlp"))?,
+            reach: None,
             drop_path,
             eps: norm_eps,
             precision: Precision::of(vb.dtype())?,
         })
+    }
+
+    /// The same block with attention as far as `reach` says.
+    pub fn within(self, reach: Reach) -> Self {
+        Self { reach: Some(reach), ..self }
     }
 
     /// `x` [B, N, C] -> [B, N, C].
@@ -68,7 +76,12 @@ impl Block {
         let batch = x.dim(0)?;
         let mut scale = || drop_path(batch, self.drop_path, pass);
         let branch = Branch { eps: self.eps, precision: self.precision, scale: None };
-        let x = self.attn.branch(x, &self.norm1, &Branch { scale: scale().as_deref(), ..branch })?;
+        let kept = scale();
+        let of_attention = Branch { scale: kept.as_deref(), ..branch };
+        let x = match &self.reach {
+            Some(reach) => self.attn.branch_within(x, &self.norm1, reach, &of_attention)?,
+            None => self.attn.branch(x, &self.norm1, &of_attention)?,
+        };
         self.mlp.branch(&x, &self.norm2, &Branch { scale: scale().as_deref(), ..branch })
     }
 }

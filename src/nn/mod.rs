@@ -4,22 +4,28 @@
 mod attention;
 mod batch_norm;
 mod block;
+mod conv;
 mod linear;
 mod losses;
 mod norm;
+mod norm2d;
 mod params;
 mod pass;
 mod patch;
 pub mod pos_embed;
+mod reach;
 mod shapes;
 
 pub use attention::Attention;
 pub use batch_norm::BatchNorm;
 pub use block::{Block, BlockConfig, Mlp};
+pub use conv::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d};
 pub use linear::Linear;
 pub use losses::Losses;
 pub use norm::LayerNorm;
+pub use norm2d::{Norm2d, NormKind};
 pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
 pub use patch::{PatchEmbed, patchify, unpatchify};
+pub use reach::{Reach, Relative, is_relative_position};
 pub use shapes::parameter_shapes;

@@ -6,10 +6,13 @@
 
 mod bias;
 mod heads;
+mod relative;
 
 pub use bias::AttentionBias;
 pub(super) use bias::Offsets;
 pub(super) use heads::Heads;
+pub(super) use relative::Area;
+pub use relative::{Reach, relative_offsets};
 
 #[cfg(feature = "cuda")]
 use super::cuda;

@@ -28,6 +28,7 @@ mod nms;
 mod planes;
 mod pointwise_loss;
 mod pool;
+mod relu;
 mod resample;
 mod resize;
 mod roi_align;
@@ -38,9 +39,11 @@ mod take_rows;
 mod tape;
 mod window;
 
-pub use attention::{AttentionBias, attention};
+pub use attention::{AttentionBias, Reach, attention, relative_offsets};
 pub use batch_norm::{Moments, batch_norm, batch_norm_with};
-pub use branch::{AttentionWeights, Branch, MlpWeights, attention_branch, mlp_branch};
+pub use branch::{
+    AttentionWeights, Branch, MlpWeights, attention_branch, attention_branch_within, mlp_branch,
+};
 pub use conv::{conv_transpose2d, conv2d};
 pub use cross_entropy::cross_entropy;
 pub use gelu::gelu;
@@ -54,6 +57,7 @@ pub use mse::patch_mse;
 pub use nms::{batched_nms, nms};
 pub use pointwise_loss::{binary_cross_entropy_with_logits, smooth_l1};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, subsample};
+pub use relu::relu;
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;

@@ -6,7 +6,7 @@
 use super::{Dialect, Guess, WeightEntry};
 use crate::config::ModelConfig;
 use crate::models::{Vit, VitOptions};
-use crate::nn::{Parameter, Params, parameter_shapes, pos_embed};
+use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, pos_embed};
 use candle_core::Tensor;
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ pub struct LoadReport {
     pub loaded: usize,
     /// Tensors of the file that the backbone has no place for.
     pub left_out: Vec<String>,
+    /// Relative positions of the model that the file lacks: they keep their initial values.
+    pub new: usize,
     /// Old and new grid of the positions, when they were resized.
     pub resized: Option<((usize, usize), (usize, usize))>,
 }
@@ -49,8 +51,9 @@ fn list(names: &[String]) -> String {
 
 /// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
 ///
-/// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` when the model has none. Everything
-/// else must match both ways. A table with as many positions as the model has is taken as it is.
+/// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
+/// none. Relative positions are taken where the file has them and keep their initial values where it has not.
+/// Everything else must match both ways. A table with as many positions as the model has is taken as it is.
 pub fn load_backbone(
     params: &Params,
     tensors: &[(String, Tensor)],
@@ -58,11 +61,16 @@ pub fn load_backbone(
 ) -> Result<LoadReport, LoadError> {
     let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
-    let wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
-    let mut report = LoadReport::default();
+    let held = |name: &str| tensors.iter().any(|(held, _)| held == name);
+    let mut wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
+    let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
+    let (found, new): (Vec<_>, Vec<_>) = relative.partition(|p| held(&p.name));
+    wanted.extend(found);
+    let mut report = LoadReport { new: new.len(), ..LoadReport::default() };
     let mut unexpected = Vec::new();
     for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
-        let known = LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)) || name.starts_with("norm.");
+        let unused = backbone.iter().any(|(part, _)| part == name); // this model is built without it
+        let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
     }
     if !unexpected.is_empty() {

@@ -251,3 +251,31 @@ fn names_of_others_are_recognised() {
     assert_eq!(Dialect::of(&[entry("conv1.weight")]), Dialect::Unknown);
     assert_eq!(Guess::of(&hugging_face), None);
 }
+
+#[test]
+fn relative_positions_are_new_or_taken_and_an_unused_class_token_is_left_out() -> Result<()> {
+    use crate::config::{Attention, RelativePosition};
+    let model = model([24, 24], 3, 4, 16, 2);
+    let windowed = |seed| -> Result<Params> {
+        let params = Params::new(seed, &Device::Cpu);
+        let relative_position = RelativePosition::Shared;
+        let attention = Attention { window: Some(3), relative_position, ..Attention::default() };
+        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        Vit::new(&model, options, params.builder())?;
+        Ok(params)
+    };
+    let params = windowed(0)?;
+    let report = load_backbone(&params, &square_weights(), &model).unwrap();
+    assert_eq!((report.new, report.loaded), (1, params.all().len() - 1), "all two blocks are global");
+    assert!(report.left_out.contains(&"cls_token".to_string()));
+    // Its own weights hold the table, which another run takes.
+    let name = "rel_pos_bias.relative_position_bias_table";
+    let table = params.get(name).unwrap().var;
+    table.set(&table.ones_like()?)?;
+    let tensors: Vec<_> = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
+    let other = windowed(1)?;
+    let report = load_backbone(&other, &tensors, &model).unwrap();
+    assert_eq!((report.new, report.loaded), (0, params.all().len()));
+    assert!(values(&other.get(name).unwrap().var).iter().all(|&x| x == 1.));
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! The ViT against PyTorch (`scripts/golden/mae.py`) and against candle-transformers.
 
 use super::*;
-use crate::config::Decoder;
+use crate::config::{Attention, Decoder, GlobalBlocks, RelativePosition};
 use crate::nn::Params;
 use crate::rng::Rng;
 use candle_core::{DType, Device};
@@ -173,5 +173,66 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     assert_eq!(difference(&train[0], &eval[0])?, 0., "the first block is never dropped");
     assert_eq!(difference(&train[2], &train[1])?, 0., "the last block is always dropped at rate 1");
     assert!(difference(&eval[2], &eval[1])? > 0.01);
+    Ok(())
+}
+
+/// Windows that are padded, a class token where there are none, and every kind of relative positions: features and the
+/// gradients of all weights (`scripts/golden/reach.py`).
+#[test]
+fn windows_and_relative_positions_equal_pytorch() -> Result<()> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/reach.safetensors");
+    let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+    let config = config([8, 10], 3, 2, 8, 3);
+    for (name, window, relative_position) in [
+        ("decomposed", Some(3), RelativePosition::Decomposed),
+        ("shared", Some(3), RelativePosition::Shared),
+        ("per_block", None, RelativePosition::PerBlock),
+    ] {
+        let golden = |key: &str| &golden[&format!("{name}.{key}")];
+        let attention = Attention { window, global_blocks: GlobalBlocks::List(vec![1]), relative_position };
+        let params = Params::new(0, &Device::Cpu);
+        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        let vit = Vit::new(&config, options, params.builder())?;
+        for p in params.all() {
+            p.var.set(golden(&format!("weights.{}", p.name)))?;
+        }
+        let features = vit.forward(golden("images"), &[0, 1, 2], &mut Pass::Eval)?;
+        for (i, found) in features.taps.iter().enumerate() {
+            let error = difference(found, golden(&format!("features.{i}")))?;
+            assert!(error < 1e-5, "{name}, block {i}: {error}");
+        }
+        let loss = (&features.taps[2] * golden("seed"))?.sum_all()?;
+        let gradients = crate::ops::backward(&loss)?;
+        for p in params.all() {
+            let found = gradients.get(&p.var).unwrap_or_else(|| panic!("{name}: {} has no gradient", p.name));
+            let error = difference(found, golden(&format!("gradient.{}", p.name)))?;
+            assert!(error < 1e-4, "{name}, gradient of {}: {error}", p.name);
+        }
+    }
+    Ok(())
+}
+
+/// New relative positions change nothing, but for the class token that windows leave out.
+#[test]
+fn new_relative_positions_change_nothing() -> Result<()> {
+    let config = config([16, 16], 3, 4, 8, 2);
+    let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let run = |attention: Option<Attention>| {
+        let params = Params::new(0, &Device::Cpu);
+        let vit = Vit::new(&config, VitOptions { attention, ..VitOptions::default() }, params.builder())?;
+        vit.forward(&images, &[1], &mut Pass::Eval)?.taps[0].flatten_all()?.to_vec1::<f32>()
+    };
+    let relative = |relative_position| Some(Attention { relative_position, ..Attention::default() });
+    let plain = run(None)?;
+    for kind in [RelativePosition::PerBlock, RelativePosition::Shared] {
+        let found = run(relative(kind))?;
+        assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-6), "{kind:?}");
+    }
+    let windows = |kind| Some(Attention { window: Some(2), ..relative(kind).unwrap_or_default() });
+    assert_eq!(run(windows(RelativePosition::None))?, run(windows(RelativePosition::Shared))?);
+    let options =
+        VitOptions { attention: windows(RelativePosition::None), final_norm: true, ..VitOptions::default() };
+    let error = Vit::new(&config, options, Params::new(0, &Device::Cpu).builder()).unwrap_err().to_string();
+    assert!(error.contains("class token"), "{error}");
     Ok(())
 }

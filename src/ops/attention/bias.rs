@@ -1,5 +1,6 @@
 //! What is added to the scores of attention: relative positions.
 
+use super::relative::Area;
 use candle_core::{Result, Tensor, bail};
 
 /// Added to q·kᵀ/√d before the softmax.
@@ -68,10 +69,24 @@ impl AttentionBias {
 pub(in crate::ops) enum Offsets<'a> {
     None,
     Table(&'a [f32]),
-    Decomposed { rows: &'a [f32], columns: &'a [f32], grid: (usize, usize) },
+    Decomposed {
+        rows: &'a [f32],
+        columns: &'a [f32],
+        grid: (usize, usize),
+    },
+    /// A list a head of [`Area::lists`], the same for all samples.
+    Relative {
+        lists: &'a [f32],
+        area: Area,
+    },
 }
 
 impl Offsets<'_> {
+    /// Whether the samples share the bias of a head.
+    pub(super) fn shared(&self) -> bool {
+        matches!(self, Self::Table(_) | Self::Relative { .. })
+    }
+
     /// Adds the bias of `head` (counted over all samples where those differ) to scores of queries from `start` on,
     /// whose rows are `stride` apart.
     pub(super) fn add(&self, scores: &mut [f32], stride: usize, n: usize, head: usize, start: usize) {
@@ -81,6 +96,12 @@ impl Offsets<'_> {
                 for (i, scores) in scores.chunks_exact_mut(stride).enumerate() {
                     let bias = &table[(head * n + start + i) * n..][..n];
                     scores.iter_mut().zip(bias).for_each(|(score, &bias)| *score += bias);
+                }
+            }
+            Self::Relative { lists, area } => {
+                let list = &lists[head * area.offsets()..][..area.offsets()];
+                for (i, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                    area.add(list, start + i, &mut scores[..n]);
                 }
             }
             Self::Decomposed { rows, columns, grid: (h, w) } => {
@@ -95,8 +116,8 @@ impl Offsets<'_> {
         }
     }
 
-    /// Adds what the gradient `ds` of the scores means for the bias of one head: `first` [N, N] of a table, or
-    /// `first` [N, h] and `second` [N, w].
+    /// Adds what the gradient `ds` of the scores means for the bias of one head: `first` [N, N] of a table or `[T]` of
+    /// a list, or `first` [N, h] and `second` [N, w].
     pub(super) fn collect(
         &self,
         ds: &[f32],
@@ -111,6 +132,11 @@ impl Offsets<'_> {
             Self::Table(_) => {
                 for (ds, sums) in ds.chunks_exact(stride).zip(first[start * n..].chunks_exact_mut(n)) {
                     sums.iter_mut().zip(ds).for_each(|(sum, &ds)| *sum += ds);
+                }
+            }
+            Self::Relative { area, .. } => {
+                for (i, ds) in ds.chunks_exact(stride).enumerate() {
+                    area.collect(&ds[..n], start + i, first);
                 }
             }
             Self::Decomposed { grid: (h, w), .. } => {

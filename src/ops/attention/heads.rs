@@ -81,8 +81,9 @@ impl<'a, T: Element> Heads<'a, T> {
             Offsets::None => [0, 0],
             Offsets::Table(_) => [n * n, 0],
             Offsets::Decomposed { grid: (h, w), .. } => [n * h, n * w],
+            Offsets::Relative { area, .. } => [area.offsets(), 0],
         };
-        let shared = matches!(self.offsets, Offsets::Table(_)) && of_bias;
+        let shared = self.offsets.shared() && of_bias;
         let parts = if shared { count } else { b * count };
         let mut sums = [vec![0f32; parts * first], vec![0f32; parts * second]];
         let [firsts, seconds] = &mut sums;
@@ -166,9 +167,9 @@ impl<'a, T: Element> Heads<'a, T> {
         task.p.resize(rows * stride, 0.);
         let mut scores = MatrixMut::new(&mut task.p, rows, n, stride);
         task.keys.multiply(&q, start..start + rows, &mut scores, (false, self.scale), &mut task.scratch);
-        let bias_of = match self.offsets {
-            Offsets::Table(_) => head.head,
-            _ => head.sample * self.count + head.head,
+        let bias_of = match self.offsets.shared() {
+            true => head.head,
+            false => head.sample * self.count + head.head,
         };
         self.offsets.add(&mut task.p, stride, n, bias_of, start);
         vectorized(Softmax { scores: &mut task.p, n, stride });

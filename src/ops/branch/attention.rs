@@ -1,8 +1,10 @@
-//! x + proj(attention(qkv(norm(x)))).
+//! x + proj(attention(qkv(norm(x)))), of all tokens or within windows, with or without relative positions.
 
+use super::windows::Windows;
 use super::*;
-use crate::ops::attention::{Heads, Offsets, attention};
+use crate::ops::attention::{Area, AttentionBias, Heads, Offsets, Reach, attention};
 use crate::ops::storage::argument;
+use crate::ops::{merge_windows, partition_windows};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape};
 
 /// The weights of [`attention_branch`]: norm `[C]`, qkv [3·C, C] and `[3·C]`, proj [C, C] and `[C]`; weight and bias
@@ -31,7 +33,24 @@ pub fn attention_branch(
     heads: usize,
     branch: &Branch,
 ) -> Result<Tensor> {
-    let (.., c) = x.dims3()?;
+    let everywhere = Reach { grid: (1, x.dim(1)?), ..Reach::default() };
+    attention_branch_within(x, weights, heads, &everywhere, branch)
+}
+
+/// [`attention_branch`] within the windows of `reach` and with its table of relative positions. The padding of windows
+/// is put behind the norm, so that its keys are the bias of `qkv`, as in detectron2's ViTDet.
+///
+/// # Errors
+/// Also for tokens that do not fill the grid, and a table of another size.
+pub fn attention_branch_within(
+    x: &Tensor,
+    weights: &AttentionWeights,
+    heads: usize,
+    reach: &Reach,
+    branch: &Branch,
+) -> Result<Tensor> {
+    let (b, n, c) = x.dims3()?;
+    let area = reach.area(n, heads)?;
     let list = weights.list();
     let shapes = [vec![c], vec![c], vec![3 * c, c], vec![3 * c], vec![c, c], vec![c]];
     branch.check("attention_branch", x, &list, &shapes)?;
@@ -39,7 +58,7 @@ pub fn attention_branch(
         bail!("attention_branch: {c} channels do not split into {heads} heads");
     }
     #[cfg(feature = "cuda")]
-    if whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
+    if reach.plain() && whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
         return match branch.precision {
             Precision::F32 => apply(x, &list, cuda::AttentionBranch::<f32>::new(list, heads, branch, x)),
             Precision::Bf16 => {
@@ -47,35 +66,65 @@ pub fn attention_branch(
             }
         };
     }
-    if !whole(x, &list) || x.elem_count() == 0 {
-        let y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;
-        let y = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
-        let y = attention(&y, heads, None, branch.precision)?;
+    let table: Vec<&Tensor> = reach.table.into_iter().collect();
+    if !whole(x, &list) || !whole(x, &table) || x.elem_count() == 0 {
+        let mut y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;
+        let (h, w) = reach.grid;
+        if let Some(side) = reach.window {
+            y = partition_windows(&y.reshape((b, h, w, c))?, side)?;
+        }
+        y = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
+        let bias = reach.table.map(|table| area.gather(table).map(AttentionBias::Table)).transpose()?;
+        y = attention(&y, heads, bias.as_ref(), branch.precision)?;
+        if let Some(side) = reach.window {
+            y = merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;
+        }
         return branch
             .residual(x, &linear::linear(&y, weights.proj.0, Some(weights.proj.1), branch.precision)?);
     }
     match branch.precision {
-        Precision::F32 => apply(x, &list, AttentionBranch::<f32>::new(list, heads, branch, x)),
-        Precision::Bf16 => apply(x, &list, AttentionBranch::<half::bf16>::new(list, heads, branch, x)),
+        Precision::F32 => AttentionBranch::<f32>::apply(x, list, heads, reach, area, branch),
+        Precision::Bf16 => AttentionBranch::<half::bf16>::apply(x, list, heads, reach, area, branch),
     }
 }
 
 struct AttentionBranch<T> {
     weights: [Tensor; 6],
     heads: usize,
+    /// Tokens of a softmax.
+    area: Area,
+    windows: Option<Windows>,
+    /// [T, heads]
+    table: Option<Tensor>,
     eps: f32,
     scale: Option<Vec<f32>>,
     records: bool,
-    /// qkv(norm(x)). [rows, 3·C]
+    /// qkv(norm(x)), in the order of the windows. [rows, 3·C]
     kept: Kept<Vec<T>>,
 }
 
 impl<T: Element> AttentionBranch<T> {
-    fn new(weights: [&Tensor; 6], heads: usize, branch: &Branch, x: &Tensor) -> Self {
-        let scale = branch.scale.map(<[f32]>::to_vec);
-        let records = records(weights.into_iter().chain([x]));
-        let weights = weights.map(Tensor::clone);
-        Self { weights, heads, eps: branch.eps as f32, scale, records, kept: Kept::nothing() }
+    fn apply(
+        x: &Tensor,
+        weights: [&Tensor; 6],
+        heads: usize,
+        reach: &Reach,
+        area: Area,
+        branch: &Branch,
+    ) -> Result<Tensor> {
+        let list: Vec<&Tensor> = weights.into_iter().chain(reach.table).collect();
+        let op = Self {
+            weights: weights.map(Tensor::clone),
+            heads,
+            area,
+            windows: reach.window.map(|side| Windows::new(reach.grid, side)),
+            table: reach.table.cloned(),
+            eps: branch.eps as f32,
+            scale: branch.scale.map(<[f32]>::to_vec),
+            records: records(list.iter().copied().chain([x])),
+            kept: Kept::nothing(),
+        };
+        apply(x, &list, op)
     }
 
     fn rows<'a>(&'a self, x: &'a [f32], shape: &Shape, norm: (&'a [f32], &'a [f32])) -> Result<Rows<'a>> {
@@ -83,8 +132,19 @@ impl<T: Element> AttentionBranch<T> {
         Ok(Rows { x, width, tokens, scale: self.scale.as_deref(), norm, eps: self.eps })
     }
 
-    fn heads<'a>(&self, qkv: &'a [T], rows: &Rows) -> Heads<'a, T> {
-        Heads::new(qkv, rows.tokens, rows.width, self.heads, T::PRECISION, Offsets::None)
+    /// The table for the kernels. [heads, T]
+    fn lists(&self) -> Result<Option<Vec<f32>>> {
+        let Some(table) = &self.table else { return Ok(None) };
+        let (guard, layout) = table.storage_and_layout();
+        Ok(Some(self.area.lists(values(&guard, layout)?, self.heads)))
+    }
+
+    /// The heads over all samples, or all windows, and how many those are.
+    fn heads<'a>(&self, qkv: &'a [T], rows: &Rows, lists: Option<&'a [f32]>) -> (Heads<'a, T>, usize) {
+        let tokens = self.windows.as_ref().map_or(rows.tokens, |windows| windows.size);
+        let offsets = lists.map_or(Offsets::None, |lists| Offsets::Relative { lists, area: self.area });
+        let heads = Heads::new(qkv, tokens, rows.width, self.heads, T::PRECISION, offsets);
+        (heads, qkv.len() / (3 * rows.width * tokens))
     }
 }
 
@@ -115,8 +175,17 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
             let y = unsafe { shared.part(range.start * 3 * c, range.len() * 3 * c) };
             vectorized(AddBias { values: &task.wide, bias: b1, y });
         });
-        let mut attended = vec![T::default(); count * c]; // [rows, C]
-        self.heads(&qkv, &rows).forward(count / rows.tokens, &Shared::new(&mut attended));
+        if let Some(windows) = &self.windows {
+            let padding: Vec<T> = b1.iter().map(|&x| T::of(x)).collect();
+            qkv = windows.partition(&qkv, &padding);
+        }
+        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
+        let lists = self.lists()?;
+        let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
+        heads.forward(samples, &Shared::new(&mut attended));
+        if let Some(windows) = &self.windows {
+            attended = windows.merge(&attended, c);
+        }
         let mut out = vec![0f32; count * c]; // [rows, C]
         let shared = Shared::new(&mut out);
         rows.each(&second, |_, range, task| {
@@ -168,11 +237,27 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         }
         sums.deliver(&[b2])?;
 
-        let mut of_qkv = vec![T::default(); count * 3 * c]; // [rows, 3·C]
-        let mut attended = vec![T::default(); count * c]; // [rows, C]
-        let (heads, out) = (self.heads(&qkv, &rows), Shared::new(&mut attended));
-        heads.backward(count / rows.tokens, &of_attended, &Shared::new(&mut of_qkv), Some(&out), false);
+        if let Some(windows) = &self.windows {
+            of_attended = windows.partition(&of_attended, &vec![T::default(); c]);
+        }
+        let mut of_qkv = vec![T::default(); qkv.len()]; // [rows, 3·C]
+        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
+        let lists = self.lists()?;
+        let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
+        let of_table = self.table.as_ref().filter(|table| table.track_op());
+        let out = Shared::new(&mut attended);
+        let [of_lists, _] =
+            heads.backward(samples, &of_attended, &Shared::new(&mut of_qkv), Some(&out), of_table.is_some());
+        if let Some(table) = of_table {
+            let gradient = self.area.table(&of_lists, self.heads);
+            deliver_kept(table, Tensor::from_vec(gradient, table.shape(), table.device())?)?;
+        }
         drop((qkv, of_attended));
+        let mut of_padding = vec![0f32; 3 * c];
+        if let Some(windows) = &self.windows {
+            windows.add_padding(&of_qkv, &mut of_padding);
+            (of_qkv, attended) = (windows.merge(&of_qkv, 3 * c), windows.merge(&attended, c));
+        }
         weight_gradient(w2, &scaled, &attended)?;
         drop((scaled, attended));
 
@@ -194,6 +279,8 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
             });
         }
         weight_gradient(w1, &of_qkv, &normed)?;
+        // The keys and values of the padding are the bias.
+        sums.lists[2 * c..5 * c].iter_mut().zip(of_padding).for_each(|(sum, more)| *sum += more);
         sums.deliver(&[gamma, beta, b1])?;
         Ok((x.track_op().then(|| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?, None))
     }

@@ -7,8 +7,9 @@
 
 mod attention;
 mod mlp;
+mod windows;
 
-pub use attention::{AttentionWeights, attention_branch};
+pub use attention::{AttentionWeights, attention_branch, attention_branch_within};
 pub use mlp::{MlpWeights, mlp_branch};
 
 #[cfg(feature = "cuda")]

@@ -111,3 +111,49 @@ fn misuse_is_refused() {
     let error = attention(&wrong, 2, None, Precision::F32).unwrap_err().to_string();
     assert!(error.contains("[12, 4]") && error.contains("[4, 4]"), "{error}");
 }
+
+/// Tables of relative positions, windows that fit and windows that are padded, and a class token.
+#[test]
+fn values_and_gradients_of_attention_within_reach() {
+    let (c, heads) = (6, 2);
+    for (grid, window, class, table) in [
+        ((2, 3), None, false, true),
+        ((2, 2), None, true, true),
+        ((4, 2), Some(2), false, false),
+        ((3, 4), Some(2), false, true),
+        ((2, 3), Some(4), false, true),
+    ] {
+        let n = grid.0 * grid.1 + usize::from(class);
+        let size = window.map_or(grid, |side| (side, side));
+        let mut inputs = inputs(2, n, c, 3 * c, c);
+        if table {
+            inputs.push(check::random(&[crate::ops::relative_offsets(size, class), heads], 9));
+        }
+        let run = |t: &[Tensor], scale: Option<&[f32]>, precision| {
+            let weights =
+                AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
+            let reach = crate::ops::Reach { grid, window, table: t.get(7) };
+            attention_branch_within(&t[0], &weights, heads, &reach, &Branch { eps: 1e-6, precision, scale })
+        };
+        check::operator(&inputs, |t| run(t, None, Precision::F32), TOLERANCE);
+        check::composition(&inputs, |t| run(t, Some(&[0.5, 2.]), Precision::F32), TOLERANCE);
+        check::bf16(&inputs, 8, |t, precision| run(t, None, precision));
+        check::threads(&inputs, |t| run(t, None, Precision::F32));
+    }
+}
+
+#[test]
+fn tokens_and_tables_that_do_not_fit_their_reach_are_refused() {
+    let t: Vec<Tensor> = inputs(1, 5, 4, 12, 4).iter().map(check::single).collect();
+    let weights = AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
+    let table = check::single(&check::random(&[9, 2], 0));
+    let branch = Branch { eps: 1e-6, precision: Precision::F32, scale: None };
+    let error = |grid, window, table| {
+        let reach = crate::ops::Reach { grid, window, table };
+        attention_branch_within(&t[0], &weights, 2, &reach, &branch).unwrap_err().to_string()
+    };
+    assert!(error((2, 3), None, None).contains("5 tokens for a 2×3 grid"));
+    assert!(error((2, 2), Some(2), None).contains("class token"));
+    assert!(error((1, 5), Some(0), None).contains("size 0"));
+    assert!(error((2, 2), None, Some(&table)).contains("[9, 2], expected [12, 2]"));
+}

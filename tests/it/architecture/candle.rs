@@ -7,13 +7,14 @@ use super::report;
 use super::source::{Source, Token};
 
 /// Methods of tensors whose gradient is wrong, missing or an error for some arguments.
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 16] = [
     "avg_pool2d",
     "avg_pool2d_with_stride",
     "interpolate1d",
     "interpolate2d",
     "max_pool2d",
     "max_pool2d_with_stride",
+    "relu",
     "scatter",
     "scatter_add",
     "scatter_add_set",

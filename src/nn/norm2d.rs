@@ -1,0 +1,94 @@
+//! The norm of a feature map, chosen by name: what stands between a convolution and its activation.
+//!
+//! On one device `batch` is over the images of a forward pass, which is what synchronised BatchNorm is over the
+//! effective batch only when the batch is not accumulated from smaller ones; a run that accumulates says so in its
+//! record. `layer` and `group` do not depend on the batch.
+
+use super::{BatchNorm, Pass};
+use crate::ops;
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// Which norm; ε is 1e-5, and 1e-6 for `layer` (detectron2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    #[default]
+    None,
+    /// By the statistics of each channel over batch and pixels.
+    Batch,
+    /// Of 32 groups of channels an image (arXiv:1803.08494), or the most that divide both 32 and the channels.
+    Group,
+    /// Over the channels of every pixel: LayerNorm of ViTDet and ConvNeXt.
+    Layer,
+}
+
+/// A norm of [B, C, H, W]; parameters `weight` (1) and `bias` (0), both `[C]`.
+#[derive(Clone, Debug)]
+pub enum Norm2d {
+    None,
+    Batch(BatchNorm),
+    Group { groups: usize, weight: Tensor, bias: Tensor },
+    Layer { weight: Tensor, bias: Tensor },
+}
+
+impl Norm2d {
+    pub fn new(kind: NormKind, channels: usize, vb: VarBuilder) -> Result<Self> {
+        let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        Ok(match kind {
+            NormKind::None => Self::None,
+            NormKind::Batch => Self::Batch(BatchNorm::new(channels, 1e-5, true, vb)?),
+            NormKind::Group => Self::Group {
+                groups: 1 << channels.trailing_zeros().min(5),
+                weight: get("weight", 1.)?,
+                bias: get("bias", 0.)?,
+            },
+            NormKind::Layer => Self::Layer { weight: get("weight", 1.)?, bias: get("bias", 0.)? },
+        })
+    }
+
+    /// `x` [B, C, H, W] -> the same shape. A batch without images stays as it is.
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if x.elem_count() == 0 {
+            return Ok(x.clone());
+        }
+        match self {
+            Self::None => Ok(x.clone()),
+            Self::Batch(norm) => norm.forward(x, pass),
+            Self::Group { groups, weight, bias } => ops::group_norm(x, *groups, weight, bias, 1e-5),
+            Self::Layer { weight, bias } => ops::layer_norm2d(x, weight, bias, 1e-6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Params;
+    use crate::rng::Rng;
+    use candle_core::Device;
+
+    #[test]
+    fn each_norm_makes_its_own_set_of_values_standard() -> Result<()> {
+        let mut rng = Rng::new(0, "test", &[]);
+        let (b, c, side) = (3, 6, 4);
+        let values: Vec<f32> =
+            (0..b * c * side * side).map(|_| rand::Rng::random_range(&mut rng, -1f32..3.)).collect();
+        let x = Tensor::from_vec(values, (b, c, side, side), &Device::Cpu)?;
+        for kind in [NormKind::Batch, NormKind::Group, NormKind::Layer] {
+            let params = Params::new(0, &Device::Cpu);
+            let norm = Norm2d::new(kind, c, params.builder())?;
+            let y = norm.forward(&x, &mut Pass::Train { rng: &mut rng })?;
+            let sets = match kind {
+                NormKind::Batch => y.transpose(0, 1)?.flatten_from(1)?,
+                NormKind::Group => y.reshape((b * 2, c / 2 * side * side))?, // 6 channels: 2 groups
+                _ => y.permute((0, 2, 3, 1))?.reshape((b * side * side, c))?,
+            };
+            let mean = sets.mean(1)?.abs()?.max(0)?.to_scalar::<f32>()?;
+            let var = (sets.sqr()?.mean(1)? - 1.)?.abs()?.max(0)?.to_scalar::<f32>()?;
+            assert!(mean < 1e-5 && var < 1e-3, "{kind:?}: mean {mean}, variance 1 ± {var}");
+            assert_eq!(params.trainable().len(), 2, "{kind:?}");
+        }
+        Ok(())
+    }
+}
