@@ -58,5 +58,5 @@ pub mod prelude {
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};
     pub use crate::registry::Registry;
     pub use crate::rng::Rng;
-    pub use crate::task::{Head, Task};
+    pub use crate::task::{Forward, Head, Task};
 }

@@ -2,12 +2,13 @@
 //! of it, made from a manifest `tasks/<name>/task.toml`.
 
 use crate::config::AugmentOp;
-use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric};
+use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric, Size};
 use crate::metrics::Metric;
-use crate::models::{BackboneSpec, Features};
+use crate::models::{Backbone, BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
 use crate::record::ScoreSpec;
 use crate::rng::Rng;
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -36,6 +37,11 @@ pub trait Task: Sized + Send + Sync + 'static {
     /// Mixes samples of a training batch (mixup, cutmix). Does nothing by default.
     fn mix(&self, _batch: &mut Batch<Self::Target>, _rng: &mut Rng) -> candle_core::Result<()> {
         Ok(())
+    }
+    /// Whether evaluation images come one at a time, in the size that the protocol leaves them, for [`Head::infer`] to cut;
+    /// otherwise in batches of the model's input size.
+    fn any_size(&self) -> bool {
+        false
     }
     /// The prediction that would score best for `target`: lets `task check` prove that evaluation can reach its maximum.
     fn perfect(&self, target: &Self::Target) -> Self::Prediction;
@@ -68,6 +74,40 @@ pub trait Head: Send + Sync {
     }
     /// One prediction a sample, in source-image coordinates.
     fn predict(&self, features: &Features, frames: &[Frame]) -> candle_core::Result<Vec<Self::Prediction>>;
+    /// One prediction an image of an evaluation batch [B, C, H, W]; runs the backbone itself, once by default. A head
+    /// that reads images piece by piece ([`Task::any_size`]) overrides it.
+    fn infer(
+        &self,
+        images: &Tensor,
+        frames: &[Frame],
+        forward: &Forward,
+    ) -> candle_core::Result<Vec<Self::Prediction>> {
+        self.predict(&forward.run(images)?, frames)
+    }
+}
+
+/// The backbone during evaluation, as a head sees it.
+pub struct Forward<'a> {
+    backbone: &'a dyn Backbone,
+    taps: &'a [usize],
+    input: Size,
+}
+
+impl<'a> Forward<'a> {
+    /// A backbone for images of `input` (height, width), of which the blocks `taps` are read.
+    pub fn new(backbone: &'a dyn Backbone, taps: &'a [usize], input: Size) -> Self {
+        Self { backbone, taps, input }
+    }
+
+    /// (height, width) of the images that it takes.
+    pub fn input(&self) -> Size {
+        self.input
+    }
+
+    /// Features of `images` [B, C, H, W] of the input size, without randomness.
+    pub fn run(&self, images: &Tensor) -> candle_core::Result<Features> {
+        self.backbone.forward(images, self.taps, &mut Pass::Eval)
+    }
 }
 
 /// A parsed `task.toml`.

@@ -255,6 +255,9 @@ pub struct Transfer {
     /// `tune = "head"`; another protocol, which the record says.
     #[serde(default)]
     pub cached_features: bool,
+    /// Input [height, width] of the backbone in this transfer; that of the model when absent. Positions are resized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<[usize; 2]>,
     /// Windows and relative positions of the backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<Attention>,

@@ -1,16 +1,15 @@
 //! Evaluation: features, predictions, metric, scores, over a whole split once.
 
 use super::observer::{Control, Event};
-use crate::data::Entry;
 use crate::data::loader::Loader;
+use crate::data::{Entry, Size};
 use crate::models::Backbone;
-use crate::nn::Pass;
 use crate::ops::no_grad;
 use crate::record::Scores;
-use crate::task::{Head, Task};
+use crate::task::{Forward, Head, Task};
 use anyhow::{Result, bail, ensure};
 
-/// Scores of `head` on `backbone` over the images of `loader` (in order, none dropped).
+/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader` (in order, none dropped).
 ///
 /// # Errors
 /// An unreadable image, or scores other than the kind declares. Stopping in the middle is an error too: there is
@@ -19,19 +18,18 @@ pub fn evaluate<T: Task>(
     task: &T,
     backbone: &dyn Backbone,
     head: &T::Head,
+    input: Size,
     loader: &Loader<T::Target>,
     total: usize,
     control: &Control,
 ) -> Result<Scores> {
     let mut metric = task.metric();
+    let forward = Forward::new(backbone, head.taps(), input);
     let mut done = 0;
     control.tell(Event::Evaluating { done, total });
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        let predictions = no_grad(|| {
-            let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-            head.predict(&features, &batch.frames)
-        })?;
+        let predictions = no_grad(|| head.infer(&batch.images, &batch.frames, &forward))?;
         ensure!(
             predictions.len() == batch.len(),
             "kind `{}`: {} predictions for {} images",

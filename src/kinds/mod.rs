@@ -2,5 +2,7 @@
 
 pub mod classification;
 pub mod detection;
+pub mod segmentation;
 
 pub use classification::Classification;
+pub use segmentation::Segmentation;

@@ -94,7 +94,12 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             (choice.recipe(stage, &recipe, "")?.default_model.unwrap_or_else(|| MODEL.into()), None)
         }
     };
-    let model = choice.model(&model_name, base.as_ref())?;
+    let mut model = choice.model(&model_name, base.as_ref())?;
+    let recipe_config = choice.recipe(stage, &recipe, &model_name)?;
+    let given = request.set.iter().any(|set| set.trim_start().starts_with("model.image"));
+    if let Some(image) = recipe_config.transfer.as_ref().and_then(|transfer| transfer.image).filter(|_| !given) {
+        model.image = image;
+    }
     let config = RunConfig {
         run: Run {
             stage,
@@ -111,7 +116,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             recipe: recipe.clone(),
             model: model_name.clone(),
         },
-        recipe: choice.recipe(stage, &recipe, &model_name)?,
+        recipe: recipe_config,
         model,
     };
     if request.recipe.is_none() || request.model.is_none() {

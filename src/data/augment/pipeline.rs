@@ -19,7 +19,8 @@ pub struct Pipeline {
     erase: Option<Erase>,
     /// For each channel, the normalised value of every byte.
     tables: Vec<[f32; 256]>,
-    input: Size,
+    /// The size that images must end with; any when absent.
+    input: Option<Size>,
 }
 
 impl Pipeline {
@@ -57,7 +58,12 @@ impl Pipeline {
         // (byte / 255 − mean) / std, rounded at each operation as PyTorch rounds it.
         let table = |(mean, std): (f32, f32)| std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std);
         let tables = statistics.into_iter().map(table).collect();
-        Ok(Self { steps, erase: erase.cloned(), tables, input })
+        Ok(Self { steps, erase: erase.cloned(), tables, input: Some(input) })
+    }
+
+    /// The same for a model that takes images in the size that the operations leave them.
+    pub fn of_any_size(self) -> Self {
+        Self { input: None, ..self }
     }
 
     /// [H, W, C] bytes -> [C, H, W] normalised. Looking up is exact and as fast as the arithmetic in vectors, whose
@@ -80,7 +86,7 @@ impl<T: Geometric + Send> Prepare<T> for Pipeline {
         }
         self.steps.iter().try_for_each(|step| step.apply(&mut sample, rng))?;
         let size = sample.image.size();
-        if size != self.input {
+        if let Some(input) = self.input.filter(|input| *input != size) {
             let names: Vec<_> = self.steps.iter().map(Step::name).collect();
             return Err(format!(
                 "the pipeline [{}] ends with {}x{} but the model's input is {}x{}: end it with resize, center_crop \
@@ -88,8 +94,8 @@ impl<T: Geometric + Send> Prepare<T> for Pipeline {
                 names.join(", "),
                 size.0,
                 size.1,
-                self.input.0,
-                self.input.1
+                input.0,
+                input.1
             ));
         }
         let mut pixels = self.normalized(&sample.image);

@@ -28,7 +28,8 @@ pub fn of(split: &Split, names: Option<&[String]>) -> Box<dyn Format> {
         Some(Annotations::Idx { labels }) => Box::new(Idx { labels }),
         Some(Annotations::CocoLabels { file }) => Box::new(CocoLabels { file }),
         Some(Annotations::PngMasks(masks)) => {
-            Box::new(PngMasks { names: names.unwrap_or_default().to_vec(), ..masks })
+            let listed = if masks.names.is_empty() { names.unwrap_or_default().to_vec() } else { masks.names };
+            Box::new(PngMasks { names: listed, ..masks })
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Format `png_masks`: one PNG of class ids beside each image (ADE20K, Cityscapes, CamVid, Pascal VOC).
 //!
 //! Images and masks lie in trees of the same shape; the name of a mask is that of its image with another ending.
-//! Classes are those of the manifest's list. What the values of the masks mean is said by `encoding` and the keys beside
+//! Classes are those of the manifest's list, or of the split's own. What the values of the masks mean is said by `encoding` and the keys beside
 //! it; a mask is read when its sample is, and only its existence is checked here.
 
 use super::super::raster::{Coding, IGNORE, Mask, Values, with_ending};
@@ -44,8 +44,8 @@ pub struct PngMasks {
     /// `ade20k`: names of objects that belong to a class of another name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, String>,
-    /// Class names of the manifest, in label order.
-    #[serde(skip)]
+    /// Class names in label order; those of the manifest when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
 }
 
@@ -108,7 +108,7 @@ impl PngMasks {
     fn coding(&self) -> Result<(Coding, Vec<u32>), String> {
         let count = self.names.len();
         if count == 0 {
-            return Err("format png_masks needs class names: give the manifest `classes`".into());
+            return Err("format png_masks needs class names: give the manifest `classes`, or the split `names`".into());
         }
         if count >= usize::from(IGNORE) - 1 {
             return Err(format!("{count} classes are too many for a mask"));
