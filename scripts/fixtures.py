@@ -107,7 +107,77 @@ def fashion_mnist(root):
                 file.write(gzip.compress(header + data, mtime=0))
 
 
-def scene(example, labels, height, width):
+COCO = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign parking_meter
+bench bird cat dog horse sheep cow elephant bear zebra giraffe - backpack umbrella - - handbag tie suitcase frisbee skis
+snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle - wine_glass cup fork knife
+spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed - dining_table
+- - toilet - tv laptop mouse remote keyboard cell_phone microwave oven toaster sink refrigerator - book clock vase scissors
+teddy_bear hair_drier toothbrush""".split()
+
+
+def scene(number, categories, height=48, width=64):
+    """A picture with rectangles of plain colours, one a category, and what COCO says about them."""
+    rng = np.random.default_rng([number, height, width])
+    image = picture(0, number, height, width).astype(float) * 0.4 + 90
+    objects = []
+    for k in range(number % 3 + 1):
+        category = categories[(number + k) % len(categories)]
+        w, h = (int(v) for v in rng.integers(10, 24, 2))
+        x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+        image[y:y + h, x:x + w] = np.random.default_rng(category).uniform(0, 255, 3)
+        corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+        objects.append({"category_id": category, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
+                        "segmentation": [corners]})
+    return np.clip(image, 0, 255).astype(np.uint8), objects
+
+
+def detection(root, split, shift, categories, file_name):
+    """Images of a split below `root`, the last without objects, and the lists `images` and `annotations`."""
+    images, annotations = [], []
+    for number in range(1, 7):
+        pixels, objects = scene(number + shift, categories)
+        if number == 6:
+            objects = []
+        if number == 3:  # a crowd, in run lengths: two columns of the image
+            height, width = pixels.shape[:2]
+            counts = [0, 2 * height, (width - 2) * height]
+            objects.append({"category_id": categories[0], "bbox": [0, 0, 2, height], "area": 2 * height, "iscrowd": 1,
+                            "segmentation": {"size": [height, width], "counts": counts}})
+        name = f"{split}/{number + shift:012}.jpg"
+        (root / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / name, quality=85)
+        images.append({"id": number + shift, "width": pixels.shape[1], "height": pixels.shape[0], **file_name(name)})
+        for o in objects:
+            annotations.append({"id": len(annotations) + 1 + 100 * shift, "image_id": number + shift, **o})
+    return images, annotations
+
+
+def coco(root):
+    categories = [{"id": i, "name": name.replace("_", " ")} for i, name in enumerate(COCO, 1) if name != "-"]
+    for split, shift in [("train2017", 0), ("val2017", 10)]:
+        images, annotations = detection(root, split, shift, [1, 18, 44, 90], lambda name: {"file_name": name[-16:]})
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def lvis(root):
+    categories = [{"id": i, "name": f"name{i}", "synset": f"name{i}.n.01", "frequency": f}
+                  for i, f in [(1, "f"), (2, "c"), (5, "r"), (9, "f"), (11, "c")]]
+    for split, folder, shift in [("train", "train2017", 0), ("val", "val2017", 10)]:
+        url = lambda name: {"coco_url": f"http://images.cocodataset.org/{name}"}
+        images, annotations = detection(root, folder, shift, [1, 2, 5, 9], url)
+        annotations = [a for a in annotations if not a["iscrowd"]]
+        for image in images:
+            image["neg_category_ids"] = [11]
+            image["not_exhaustive_category_ids"] = [9] if image["id"] % 2 else []
+        for annotation in annotations:
+            del annotation["iscrowd"]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"lvis_v1_{split}.json").write_text(json.dumps(content))
+
+
+def labelled_scene(example, labels, height, width):
     """Two textures side by side and a third as a rectangle on them: the image, and the place in `labels` of each pixel."""
     rng = np.random.default_rng([77, example])
     first, second, third = (rng.permutation(len(labels))[:3] if len(labels) > 2 else [0, 1, 0])
@@ -132,7 +202,7 @@ def ade20k(root):
     ids = np.array([0, 1, 2, 3, 5, 13], np.uint8)  # none, wall, building, sky, tree, person
     for split, name, shift in [("training", "train", 0), ("validation", "val", 10)]:
         for i in range(EXAMPLES):
-            image, places = scene(i + shift, ids, 40, 56)
+            image, places = labelled_scene(i + shift, ids, 40, 56)
             save(root / "images" / split / f"ADE_{name}_{i + 1:08}.jpg", image, "RGB", quality=80)
             save(root / "annotations" / split / f"ADE_{name}_{i + 1:08}.png", ids[places], "L")
     names = ["", "wall", "building, edifice", "sky", "door", "rivet"]
@@ -140,7 +210,7 @@ def ade20k(root):
     for split, name, shift in [("training", "train", 20), ("validation", "val", 30)]:
         folder = root / "ADE20K_2021_17_01" / "images" / "ADE" / split / "urban" / "street"
         for i in range(2):
-            image, places = scene(i + shift, names, 40, 56)
+            image, places = labelled_scene(i + shift, names, 40, 56)
             save(folder / f"ADE_{name}_{i + 1:08}.jpg", image, "RGB", quality=80)
             found = numbers[places]
             colours = np.stack([found // 256 * 10, found % 256, np.where(found > 0, 7, 0)], -1).astype(np.uint8)
@@ -154,7 +224,7 @@ def cityscapes(root):
     ids = np.array([3, 7, 11, 21, 23, 26], np.uint8)  # out of roi, road, building, vegetation, sky, car
     for split, town, shift in [("train", "ulm", 0), ("val", "bonn", 10)]:
         for i in range(EXAMPLES):
-            image, places = scene(i + shift, ids, 32, 64)
+            image, places = labelled_scene(i + shift, ids, 32, 64)
             name = f"{town}_{i:06}_000019"
             image = image // 8 * 8  # PNG compresses no noise
             save(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png", image, "RGB", optimize=True)
@@ -165,7 +235,7 @@ def camvid(root):
     ids = np.array([0, 1, 3, 5, 8, 11], np.uint8)  # sky, building, road, tree, car, void
     for split, shift in [("train", 0), ("val", 10)]:
         for i in range(EXAMPLES):
-            image, places = scene(i + shift, ids, 36, 48)
+            image, places = labelled_scene(i + shift, ids, 36, 48)
             save(root / "images" / split / f"0001TP_{6690 + 30 * i:06}.jpg", image, "RGB", quality=80)
             save(root / "annotations" / split / f"0001TP_{6690 + 30 * i:06}.png", ids[places], "L")
 
@@ -175,7 +245,7 @@ def voc2012(root):
     for split, shift in [("train", 0), ("val", 10)]:
         names = [f"2007_{shift * 100 + 32 + i:06}" for i in range(EXAMPLES)]
         for i, name in enumerate(names):
-            image, places = scene(i + shift, ids, 40, 56)
+            image, places = labelled_scene(i + shift, ids, 40, 56)
             save(root / "JPEGImages" / f"{name}.jpg", image, "RGB", quality=80)
             save(root / "SegmentationClass" / f"{name}.png", ids[places], "P")
         lists = root / "ImageSets" / "Segmentation"
@@ -183,8 +253,8 @@ def voc2012(root):
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2018, places365, fashion_mnist, ade20k, cityscapes, camvid,
-          voc2012]
+MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2018, places365, fashion_mnist, coco, lvis, ade20k, cityscapes,
+          camvid, voc2012]
 
 
 def main():

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`config`] | TOML files to typed structs: models, recipes, `--set` |
 //! | [`data`] | dataset manifests, formats, images, geometry, augmentation, loader, the `shapes` set |
+//! | [`draw`] | pictures of predictions |
 //! | [`ops`] | differentiable operators, tensor in, tensor out |
 //! | [`nn`] | parameters and the layers, each once |
 //! | [`optim`] | AdamW, SGD, LARS, parameter groups, schedules, EMA |
@@ -30,6 +31,7 @@ mod allocator;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod draw;
 pub mod engine;
 pub mod kinds;
 pub mod launch;
@@ -58,5 +60,5 @@ pub mod prelude {
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};
     pub use crate::registry::Registry;
     pub use crate::rng::Rng;
-    pub use crate::task::{Forward, Head, Task};
+    pub use crate::task::{Drawing, Forward, Head, Picture, Predictions, Task, Writer};
 }

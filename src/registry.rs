@@ -2,12 +2,12 @@
 
 use crate::config::Library;
 use crate::data::{DatasetInfo, Entry};
-use crate::engine::{self, Job, Outcome, Speed};
+use crate::engine::{self, Control, Evaluated, Job, Outcome, Pictures, Predicted, Speed};
 use crate::kinds;
 use crate::record::{RunFolder, ScoreSpec, Scores};
 use crate::task::{Manifest, Task};
 use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The kinds that a program knows.
@@ -111,8 +111,23 @@ impl AnyTask {
     }
 
     /// Scores of weights that a run has left.
-    pub fn rescore(&self, job: &Job, weights: &Path) -> Result<Scores> {
+    pub fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated> {
         self.task.rescore(job, weights)
+    }
+
+    /// Scores of the predictions for `entries` that files hold.
+    pub fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated> {
+        self.task.score_files(files, entries, control)
+    }
+
+    /// Predicts images with weights that a run has left, and draws and writes what it finds.
+    pub fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
+        self.task.predict(job, weights, pictures)
+    }
+
+    /// Every file that [`AnyTask::predict`] would write.
+    pub fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
+        self.task.files(pictures)
     }
 
     pub fn speed(&self, job: &Job, seconds: f64) -> Result<Speed> {
@@ -149,38 +164,57 @@ impl<T: Task> AnyKind for Kind<T> {
         let origin = format!("tasks/{}/task.toml, [options]", manifest.name);
         let options: T::Options = crate::config::parse_table(manifest.options.clone(), origin)?;
         let training: T::Training = crate::config::parse_table(training.clone(), "recipe, [transfer.head]")?;
-        Ok(Box::new(Erased(Arc::new(T::new(options, training, dataset)?))))
+        let task = Arc::new(T::new(options, training, dataset)?);
+        Ok(Box::new(Erased { task, info: dataset.clone() }))
     }
 }
 
 trait ErasedTask: Send + Sync {
     fn scores(&self) -> Vec<ScoreSpec>;
     fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome>;
-    fn rescore(&self, job: &Job, weights: &Path) -> Result<Scores>;
+    fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated>;
+    fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
+    fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
+    fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
     fn speed(&self, job: &Job, seconds: f64) -> Result<Speed>;
     fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
 }
 
-struct Erased<T>(Arc<T>);
+struct Erased<T> {
+    task: Arc<T>,
+    info: DatasetInfo,
+}
 
 impl<T: Task> ErasedTask for Erased<T> {
     fn scores(&self) -> Vec<ScoreSpec> {
-        self.0.scores().to_vec()
+        self.task.scores().to_vec()
     }
 
     fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome> {
-        engine::transfer(&self.0, primary, job, folder)
+        engine::transfer(&self.task, &self.info, primary, job, folder)
     }
 
-    fn rescore(&self, job: &Job, weights: &Path) -> Result<Scores> {
-        engine::rescore(&self.0, job, weights)
+    fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated> {
+        engine::rescore(&self.task, job, weights)
+    }
+
+    fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated> {
+        engine::score_files(self.task.as_ref(), files, entries, control)
+    }
+
+    fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
+        engine::predict(&self.task, job, weights, pictures)
+    }
+
+    fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
+        pictures.files(self.task.writer(pictures.folder).as_deref())
     }
 
     fn speed(&self, job: &Job, seconds: f64) -> Result<Speed> {
-        engine::speed_transfer(&self.0, job, seconds)
+        engine::speed_transfer(&self.task, job, seconds)
     }
 
     fn perfect(&self, entries: &[Entry]) -> Result<Scores> {
-        engine::perfect(self.0.as_ref(), entries)
+        engine::perfect(self.task.as_ref(), entries)
     }
 }

@@ -2,7 +2,7 @@
 //! of it, made from a manifest `tasks/<name>/task.toml`.
 
 use crate::config::AugmentOp;
-use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric, Size};
+use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric, Image, Size};
 use crate::metrics::Metric;
 use crate::models::{Backbone, BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
@@ -10,9 +10,10 @@ use crate::record::ScoreSpec;
 use crate::rng::Rng;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A kind of task: what is predicted, how it is learnt and how it is scored.
 pub trait Task: Sized + Send + Sync + 'static {
@@ -43,8 +44,67 @@ pub trait Task: Sized + Send + Sync + 'static {
     fn any_size(&self) -> bool {
         false
     }
+    /// Draws a prediction over its image: the picture of `bench predict`. `None` when the kind draws nothing, as by
+    /// default.
+    fn draw(
+        &self,
+        _image: &Image,
+        _prediction: &Self::Prediction,
+        _how: &Drawing,
+    ) -> anyhow::Result<Option<RgbImage>> {
+        Ok(None)
+    }
+    /// What puts predictions into files below `folder`, which exists. `None` when the kind writes none, as by default.
+    fn writer(&self, _folder: &Path) -> Option<Box<dyn Writer<Prediction = Self::Prediction>>> {
+        None
+    }
+    /// Reads predictions from files, one for each of `entries` in their order: what `bench eval --predictions` scores.
+    ///
+    /// # Errors
+    /// A kind that reads none; files that are not of its format or not about these entries.
+    fn read_predictions<'a>(
+        &'a self,
+        _files: &[PathBuf],
+        _entries: &'a [Entry],
+    ) -> anyhow::Result<Predictions<'a, Self::Prediction>> {
+        anyhow::bail!("kind `{}` does not read predictions from files", Self::KIND)
+    }
     /// The prediction that would score best for `target`: lets `task check` prove that evaluation can reach its maximum.
     fn perfect(&self, target: &Self::Target) -> Self::Prediction;
+}
+
+/// Predictions, one after the other.
+pub type Predictions<'a, P> = Box<dyn Iterator<Item = anyhow::Result<P>> + 'a>;
+
+/// How predictions are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawing {
+    /// The least score of what is drawn, where predictions have scores: 0 to 1.
+    pub threshold: f32,
+}
+
+/// One image that was predicted.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// The file it was read from.
+    pub path: &'a Path,
+    /// Its name below the output folder, with `/` and without an end: `street/0001`.
+    pub name: &'a str,
+    /// Its place among the images, from 1.
+    pub number: usize,
+    /// (height, width) of the image as decoded.
+    pub size: Size,
+}
+
+/// Puts predictions into files.
+pub trait Writer: Send {
+    type Prediction;
+    /// The files that it will write for images of these names, relative to its folder.
+    fn files(&self, names: &[String]) -> Vec<PathBuf>;
+    /// Takes in the prediction of one image. Called in the order of the images.
+    fn write(&mut self, picture: &Picture, prediction: &Self::Prediction) -> anyhow::Result<()>;
+    /// Writes what belongs to all images together.
+    fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }
 
 /// The trainable part that a task puts on a backbone.
@@ -159,7 +219,9 @@ mod tests {
             let (text, origin) = library.text(&format!("tasks/{task}/task.toml")).unwrap();
             let manifest: Manifest = parse(&text, origin).unwrap();
             assert_eq!(manifest.name, task);
-            assert!(!manifest.eval.is_empty(), "{task}: a protocol");
+            // Sliding windows take images as they are.
+            let protocol = !manifest.eval.is_empty() || manifest.options.contains_key("stride");
+            assert!(protocol, "{task}: a protocol");
         }
     }
 }

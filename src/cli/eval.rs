@@ -1,26 +1,44 @@
-//! `bench eval`: the weights of a transfer run, evaluated once more.
+//! `bench eval`: the weights of a transfer run, evaluated once more, or predictions that some program has left in files.
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::describe;
 use super::{Failure, Outcome};
-use crate::config::{RunConfig, Stage, read};
-use crate::engine::Job;
-use crate::launch::{Request, find_weights, index, resolve};
-use crate::registry::Registry;
+use crate::config::{Choice, RunConfig, Stage, read};
+use crate::data::Dataset;
+use crate::engine::{Evaluated, Job};
+use crate::launch::{Request, Site, find_weights, index, resolve};
+use crate::registry::{Registry, manifest};
 use anyhow::{Context, anyhow};
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct EvalArgs {
     /// Id or folder of a transfer run
-    run: String,
+    #[arg(required_unless_present = "predictions")]
+    run: Option<String>,
     /// Other weights than the run's last ones, such as its best.safetensors
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    /// Score these files instead of weights (detection: results in COCO's format, boxes or masks or both)
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
+    predictions: Vec<PathBuf>,
+    /// The task of --predictions
+    #[arg(long, requires = "predictions")]
+    task: Option<String>,
+    /// The split that --predictions are for [default: the task's evaluation split]
+    #[arg(long, requires = "predictions")]
+    split: Option<String>,
     /// Root of the data set [default: that of the run, or $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Show scores of single classes too
+    #[arg(long)]
+    by_class: bool,
+    /// Print JSON, with all digits
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     site: SiteFlags,
 }
@@ -28,25 +46,61 @@ pub struct EvalArgs {
 pub fn eval(registry: &Registry, args: EvalArgs) -> Outcome {
     let ground = args.site.ground()?;
     let site = ground.site(registry);
-    let weights = find_weights(&site, &args.run)?;
+    let found = match (&args.run, &args.task) {
+        (Some(run), _) => weights(&site, run, &args)?,
+        (None, Some(task)) => files(&site, task, &args)?,
+        (None, None) => return Err(anyhow!("which run? Give one, or --predictions and --task").into()),
+    };
+    ground.screen().clear();
+    let Evaluated { scores, by_class, images, predicting, scoring } = &found;
+    if args.json {
+        let text = json!({
+            "images": images,
+            "scores": scores,
+            "by_class": by_class,
+            "predicting_seconds": predicting.as_secs_f64(),
+            "scoring_seconds": scoring.as_secs_f64(),
+        });
+        println!("{text:#}");
+        return Ok(());
+    }
+    eprintln!(
+        "{images} images in {:.2} s, scored in {:.2} s",
+        predicting.as_secs_f64(),
+        scoring.as_secs_f64()
+    );
+    println!("{}", describe(scores));
+    if args.by_class {
+        for (class, scores) in &by_class.0 {
+            let scores: Vec<String> =
+                scores.iter().map(|(name, value)| format!("{name} {value:.2}")).collect();
+            println!("{class:<24} {}", scores.join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// Scores of a run's weights.
+fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure> {
+    let weights = find_weights(site, run)?;
     let folder = weights.parent().context("weights lie in a folder")?;
     let config_file = folder.join("config.toml");
     let config: RunConfig = read(&config_file)?;
     if config.run.stage != Stage::Transfer {
-        return Err(anyhow!("`{}` is a pre-training run: there is nothing to score", args.run).into());
+        return Err(anyhow!("`{run}` is a pre-training run: there is nothing to score").into());
     }
     // The initial weights have no part in evaluation and need not exist any more.
     let request = Request {
         task: config.run.task.clone(),
         init: Some(crate::config::SCRATCH.into()),
-        data: args.data.or(config.run.data.clone()),
+        data: args.data.clone().or(config.run.data.clone()),
         model: Some(config.run.model.clone()),
         recipe: Some(config.run.recipe.clone()),
         ..Request::default()
     };
-    let mut resolved = resolve(&site, Stage::Transfer, &request)?;
+    let mut resolved = resolve(site, Stage::Transfer, &request)?;
     resolved.config = RunConfig { run: resolved.config.run, ..config };
-    let data = index(&site, &resolved)?;
+    let data = index(site, &resolved)?;
     let task = data.task.context("a transfer has a task")?;
     catch_ctrl_c()?;
     let job = Job {
@@ -61,8 +115,24 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> Outcome {
         max_steps: None,
         control: &site.control,
     };
-    let scores = task.rescore(&job, args.weights.as_deref().unwrap_or(&weights)).map_err(Failure::Run)?;
-    ground.screen().clear();
-    println!("{}", describe(&scores));
-    Ok(())
+    task.rescore(&job, args.weights.as_deref().unwrap_or(&weights)).map_err(Failure::Run)
+}
+
+/// Scores of files of predictions.
+fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure> {
+    let manifest = manifest(site.library, task)?;
+    if let Some(missing) = args.predictions.iter().find(|file| !file.is_file()) {
+        return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
+    }
+    let dataset = Dataset::load(site.library, &manifest.dataset)?;
+    let root = dataset.root(args.data.as_deref(), site.bench_data.as_deref())?;
+    let split = args.split.as_ref().unwrap_or(&manifest.splits.eval);
+    let index = dataset.index(&root, split)?;
+    // How the head would be trained has no part in scores, but belongs to a task.
+    let choice = Choice { library: site.library, overrides: &[] };
+    let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, "")?;
+    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
+    let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;
+    catch_ctrl_c()?;
+    Ok(task.score_files(&args.predictions, &index.entries, &site.control)?)
 }

@@ -10,6 +10,7 @@ mod eval;
 mod flags;
 mod inspect;
 mod model;
+mod predict;
 mod progress;
 mod reconstruct;
 mod run;
@@ -40,8 +41,10 @@ enum Command {
     Pretrain(run::PretrainArgs),
     /// Transfer a backbone to a task: train a head (and the backbone), evaluate, write the record
     Transfer(run::TransferArgs),
-    /// Evaluate the weights of a transfer run again
+    /// Evaluate the weights of a transfer run again, or files of predictions
     Eval(eval::EvalArgs),
+    /// Predict images of your own: pictures and files of predictions
+    Predict(predict::PredictArgs),
     /// Run or show a file of runs
     Suite(suite::SuiteArgs),
     /// Make a table from records
@@ -110,6 +113,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Pretrain(args) => run::pretrain(registry, args),
         Command::Transfer(args) => run::transfer(registry, args),
         Command::Eval(args) => eval::eval(registry, args),
+        Command::Predict(args) => predict::predict(registry, args),
         Command::Suite(args) => suite::suite(registry, args),
         Command::Table(args) => table::table(args),
         Command::Task(args) => task::task(registry, args),

@@ -64,6 +64,7 @@ impl Screen {
 }
 
 const TRAIN: &str = "{bar:24} {pos}/{len} steps · {msg}";
+const PREDICT: &str = "{bar:24} {pos}/{len} images · predicting";
 const EVALUATE: &str = "{bar:24} {pos}/{len} images · evaluating";
 
 impl Observer for Screen {
@@ -104,10 +105,12 @@ impl Observer for Screen {
                     eprintln!("step {done}/{steps} · {message}");
                 }
             }
-            Event::Evaluating { done, total } => {
+            Event::Evaluating { done, total } | Event::Predicting { done, total } => {
+                let predicting = matches!(event, Event::Predicting { .. });
                 if !state.evaluating {
                     state.evaluating = true;
-                    self.bar(&mut state, *total, EVALUATE);
+                    let template = if predicting { PREDICT } else { EVALUATE };
+                    self.bar(&mut state, *total, template);
                 }
                 if let Some(bar) = &state.bar {
                     bar.set_position(*done as u64);

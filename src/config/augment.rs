@@ -69,6 +69,41 @@ pub enum AugmentOp {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<[usize; 2]>,
     },
+    /// Large-scale jitter (detectron2 `ResizeScale`): keeps the aspect; the image fits `size` times a factor drawn
+    /// uniformly from `scale`.
+    ResizeScale {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// Lowest and highest factor.
+        scale: [f64; 2],
+        #[serde(default = "bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Cuts `size` at a random place of a larger image, and pads a smaller one at the bottom and on the right
+    /// (detectron2 `FixedSizeCrop`).
+    FixedSizeCrop {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// Byte of each channel in the padding: one for all, or one a channel; the mean colour of `normalize`, which
+        /// becomes 0, when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fill: Option<Vec<u8>>,
+    },
+    /// Scales the longer side to `size` (the longer one of the model's input when absent), keeping the aspect.
+    ResizeLongest {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
+        #[serde(default = "bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Pads at the bottom and on the right to `size`; a larger image is an error.
+    Pad {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        /// As in `fixed_size_crop`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fill: Option<Vec<u8>>,
+    },
     /// torchvision `ColorJitter`: factors in [1−x, 1+x] (hue: ±x of a turn), in random order.
     ColorJitter { brightness: f64, contrast: f64, saturation: f64, hue: f64 },
     /// mmsegmentation's keep-ratio resize: the largest size that fits into `short` × `long` pixels in either orientation,

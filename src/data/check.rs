@@ -3,10 +3,56 @@
 //! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
 
 use super::classes::{label, list};
-use super::{Annotations, Dataset, Entry, Image, ImageRef, Split};
+use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Image, ImageRef, Size, Split};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+/// Notes the number of objects; returns of how many classes they are. A class without objects is no problem: rare ones
+/// are missing in many a split.
+fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
+    let mut classes = BTreeSet::new();
+    for entry in entries {
+        if let Annotation::Objects(image) = &entry.annotation {
+            report.objects += image.objects.len();
+            classes.extend(image.objects.iter().map(|object| object.label));
+        }
+    }
+    classes.len()
+}
+
+/// What is wrong with an image of this size for its annotation.
+fn fits(entry: &Entry, decoded: Size) -> Option<String> {
+    match &entry.annotation {
+        Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
+        _ => None,
+    }
+}
+
+/// Reads every mask and compares its size with that of its image, by the header of the file; notes what is wrong, and
+/// returns how many classes have pixels. A class without pixels is no problem, as one without objects is none.
+fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
+    let read = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
+        let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+            return None;
+        };
+        let labels = || -> Result<BTreeSet<u16>, String> {
+            let raster = mask.read().map_err(|e| e.to_string())?;
+            let size = Image::size_of(path).map_err(|e| e.to_string())?;
+            mask.check_size(raster.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            Ok(raster.labels.iter().copied().filter(|label| *label != IGNORE).collect())
+        };
+        Some(labels())
+    };
+    let mut classes = BTreeSet::new();
+    for found in entries.par_iter().filter_map(read).collect::<Vec<_>>() {
+        match found {
+            Ok(labels) => classes.extend(labels),
+            Err(problem) => report.problems.push(problem),
+        }
+    }
+    classes.len()
+}
 
 /// Problems that a report prints.
 const SHOWN: usize = 10;
@@ -18,6 +64,8 @@ pub struct SplitReport {
     pub images: usize,
     /// Classes that have images.
     pub classes: usize,
+    /// Annotated objects, where objects are annotated.
+    pub objects: usize,
     pub problems: Vec<String>,
 }
 
@@ -26,6 +74,9 @@ impl std::fmt::Display for SplitReport {
         write!(f, "{:<10} {} images", self.split, self.images)?;
         if self.classes > 0 {
             write!(f, ", {} classes", self.classes)?;
+        }
+        if self.objects > 0 {
+            write!(f, ", {} objects", self.objects)?;
         }
         self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
         match self.problems.len().saturating_sub(SHOWN) {
@@ -42,7 +93,8 @@ impl Dataset {
     }
 
     fn check_split(&self, root: &Path, name: &str, split: &Split, decode: bool) -> SplitReport {
-        let mut report = SplitReport { split: name.into(), images: 0, classes: 0, problems: vec![] };
+        let mut report =
+            SplitReport { split: name.into(), images: 0, classes: 0, objects: 0, problems: vec![] };
         let index = match self.index(root, name) {
             Ok(index) => index,
             Err(error) => {
@@ -52,7 +104,10 @@ impl Dataset {
         };
         report.images = index.entries.len();
         let labels: BTreeSet<u32> = index.entries.iter().filter_map(label).collect();
-        report.classes = labels.len();
+        report.classes = labels.len() + objects_of(&index.entries, &mut report);
+        if decode {
+            report.classes += masks_of(&index.entries, &mut report);
+        }
         let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
         let empty: Vec<&str> = (0..)
             .zip(names)
@@ -73,9 +128,19 @@ impl Dataset {
         // Folders list what exists; other formats may name files that do not.
         let listed = !matches!(split.annotations, None | Some(Annotations::ImageFolder {}));
         let problem = |entry: &Entry| match &entry.image {
-            ImageRef::File(path) if decode => Image::open(path, 3).err().map(|e| e.to_string()),
+            ImageRef::File(path) if decode => match Image::open(path, 3) {
+                Ok(image) => fits(entry, image.size()),
+                Err(error) => Some(error.to_string()),
+            },
             ImageRef::File(path) if listed && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
+            }
+            // The header is enough.
+            ImageRef::File(path) if matches!(entry.annotation, Annotation::Objects(_)) => {
+                match Image::size_of(path) {
+                    Ok(size) => fits(entry, size),
+                    Err(error) => Some(error.to_string()),
+                }
             }
             _ => None,
         };

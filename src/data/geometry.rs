@@ -84,6 +84,23 @@ impl Frame {
     pub fn new(source: Size) -> Self {
         Self { source, geometry: Geometry::identity(source) }
     }
+
+    /// Where the source image lies in the input: x1, y1, x2, y2 in input pixels. What is outside is padding. Exact
+    /// unless something rotates or shears, when it is the box around the image.
+    pub fn shown(&self) -> [f64; 4] {
+        let ((h, w), (height, width)) = (self.source, self.geometry.to);
+        let corners = [(0., 0.), (w as f64, 0.), (0., h as f64), (w as f64, h as f64)];
+        let points = corners.map(|(x, y)| self.geometry.point(x, y));
+        let low = |pick: fn(&(f64, f64)) -> f64| points.iter().map(pick).fold(f64::INFINITY, f64::min);
+        let high = |pick: fn(&(f64, f64)) -> f64| points.iter().map(pick).fold(f64::NEG_INFINITY, f64::max);
+        let (width, height) = (width as f64, height as f64);
+        [
+            low(|p| p.0).clamp(0., width),
+            low(|p| p.1).clamp(0., height),
+            high(|p| p.0).clamp(0., width),
+            high(|p| p.1).clamp(0., height),
+        ]
+    }
 }
 
 /// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.

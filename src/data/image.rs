@@ -55,6 +55,15 @@ impl Image {
             .map_err(|reason| DecodeError { path: path.into(), reason })
     }
 
+    /// (height, width) of the file at `path`, from its header alone.
+    pub fn size_of(path: &Path) -> Result<Size, DecodeError> {
+        let fail = |reason: String| DecodeError { path: path.into(), reason };
+        let reader = ImageReader::open(path).map_err(|e| fail(e.to_string()))?;
+        let reader = reader.with_guessed_format().map_err(|e| fail(e.to_string()))?;
+        let (width, height) = reader.into_dimensions().map_err(|e| fail(e.to_string()))?;
+        Ok((height as usize, width as usize))
+    }
+
     /// Decodes an encoded image held in memory; the error is the reason alone.
     ///
     /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG are taken for inverted, 16-bit

@@ -49,6 +49,47 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Gives every label l the number `labels[l]`.
+    pub(super) fn relabel(&mut self, labels: &[u32]) {
+        let objects = self.objects.iter_mut().map(|object| &mut object.label);
+        for label in objects.chain(&mut self.absent).chain(&mut self.not_exhaustive) {
+            *label = labels[*label as usize];
+        }
+    }
+
+    /// blake3 over everything, in hexadecimal.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let integers = [self.image_id, self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
+        integers.iter().for_each(|n| {
+            hasher.update(&n.to_le_bytes());
+        });
+        for labels in [&self.absent, &self.not_exhaustive] {
+            hasher.update(&(labels.len() as u64).to_le_bytes());
+            labels.iter().for_each(|label| {
+                hasher.update(&label.to_le_bytes());
+            });
+        }
+        for Object { label, bbox, segmentation, crowd, area } in &self.objects {
+            hasher.update(&label.to_le_bytes()).update(&[u8::from(*crowd)]).update(&area.to_le_bytes());
+            let mut numbers = |numbers: &[f64]| {
+                hasher.update(&(numbers.len() as u64).to_le_bytes());
+                numbers.iter().for_each(|v| {
+                    hasher.update(&v.to_le_bytes());
+                });
+            };
+            numbers(bbox);
+            match segmentation {
+                Segmentation::None => numbers(&[]),
+                Segmentation::Polygons(rings) => rings.iter().for_each(|ring| numbers(ring)),
+                Segmentation::Rle(rle) => {
+                    numbers(&rle.counts.iter().map(|count| f64::from(*count)).collect::<Vec<_>>())
+                }
+            }
+        }
+        hasher.finalize()
+    }
+
     /// Whether the image was decoded to the size that its annotation is for; the error says both.
     pub fn fits(&self, decoded: Size) -> Result<(), String> {
         let ((h, w), (height, width)) = (decoded, self.size);

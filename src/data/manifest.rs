@@ -9,6 +9,7 @@ use crate::config::{ConfigError, Library, parse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A parsed `dataset.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,10 +81,25 @@ pub enum Annotations {
     },
     /// MNIST's container format (optionally gzip-compressed); `images` is the idx3 file.
     Idx { labels: PathBuf },
+    /// COCO's JSON layout: boxes, masks, crowds (COCO, LVIS).
+    CocoJson {
+        file: PathBuf,
+        /// Leave out images without an object that is no crowd, as detectron2 does in training.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drop_empty: bool,
+        /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
+        /// to have; they are left out. One more is an error.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        allowed_degenerate: usize,
+    },
     /// COCO's JSON layout with one category an image (iNaturalist).
     CocoLabels { file: PathBuf },
     /// A PNG of class ids for each image.
     PngMasks(PngMasks),
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a task may know of its data set.
@@ -220,9 +236,21 @@ impl Dataset {
                 }
             }
             for entry in &mut index.entries {
-                if let Annotation::Label(label) = &mut entry.annotation {
-                    *label = labels[*label as usize];
+                match &mut entry.annotation {
+                    Annotation::Label(label) => *label = labels[*label as usize],
+                    Annotation::Objects(image) => Arc::make_mut(image).relabel(&labels),
+                    _ => {}
                 }
+            }
+            if !index.categories.is_empty() {
+                if names.len() != found.len() {
+                    let (n, expected) = (found.len(), names.len());
+                    return Err(format!("its file has {n} categories, the manifest {expected} classes"));
+                }
+                let mut categories: Vec<_> =
+                    labels.iter().zip(std::mem::take(&mut index.categories)).collect();
+                categories.sort_by_key(|(label, _)| **label);
+                index.categories = categories.into_iter().map(|(_, category)| category).collect();
             }
             index.classes = Some(names.clone());
         }
@@ -253,7 +281,7 @@ impl Dataset {
             let annotation = match &entry.annotation {
                 Annotation::None => String::new(),
                 Annotation::Label(label) => format!("label {label}"),
-                Annotation::Objects(objects) => format!("objects {objects:?}"),
+                Annotation::Objects(objects) => format!("objects {}", objects.digest()),
                 // Where the data lies must not matter.
                 Annotation::Raster(mask) => format!("raster {:?} {:?}", mask.path.file_name(), mask.coding),
                 Annotation::Json(value) => format!("json {value}"),

@@ -2,14 +2,31 @@
 
 use super::observer::{Control, Event};
 use crate::data::loader::Loader;
-use crate::data::{Entry, Size};
+use crate::data::{Batch, Entry, SampleId, Size};
+use crate::metrics::{ClassScores, Metric};
 use crate::models::Backbone;
 use crate::ops::no_grad;
 use crate::record::Scores;
 use crate::task::{Forward, Head, Task};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader` (in order, none dropped).
+/// What an evaluation found, and how long it took.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    pub scores: Scores,
+    /// Scores of single classes, where the kind has some.
+    pub by_class: ClassScores,
+    pub images: usize,
+    /// Reading images and predicting, or reading predictions.
+    pub predicting: Duration,
+    /// Making scores of them.
+    pub scoring: Duration,
+}
+
+/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader` (in
+/// order, none dropped).
 ///
 /// # Errors
 /// An unreadable image, or scores other than the kind declares. Stopping in the middle is an error too: there is
@@ -22,45 +39,99 @@ pub fn evaluate<T: Task>(
     loader: &Loader<T::Target>,
     total: usize,
     control: &Control,
-) -> Result<Scores> {
-    let mut metric = task.metric();
+) -> Result<Evaluated> {
+    let mut scorer = Scorer::new(task);
     let forward = Forward::new(backbone, head.taps(), input);
     let mut done = 0;
     control.tell(Event::Evaluating { done, total });
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        let predictions = no_grad(|| head.infer(&batch.images, &batch.frames, &forward))?;
-        ensure!(
-            predictions.len() == batch.len(),
-            "kind `{}`: {} predictions for {} images",
-            T::KIND,
-            predictions.len(),
-            batch.len()
-        );
+        let predictions = predictions::<T, _>(head, &batch, &forward)?;
         done += batch.len();
         for ((id, prediction), target) in batch.ids.iter().zip(predictions).zip(&batch.targets) {
-            metric.update(id, prediction, target)?;
+            scorer.update(id, prediction, target)?;
         }
         control.tell(Event::Evaluating { done, total });
         if control.stopped() {
             bail!("stopped during evaluation, after {done} of {total} images");
         }
     }
-    let scores = metric.finish()?;
-    declared(task, &scores)?;
-    Ok(scores)
+    scorer.finish()
+}
+
+/// One prediction for each image of a batch.
+pub(super) fn predictions<T: Task, U>(
+    head: &T::Head,
+    batch: &Batch<U>,
+    forward: &Forward,
+) -> Result<Vec<T::Prediction>> {
+    let predictions = no_grad(|| head.infer(&batch.images, &batch.frames, forward))?;
+    let (found, images) = (predictions.len(), batch.len());
+    ensure!(found == images, "kind `{}`: {found} predictions for {images} images", T::KIND);
+    Ok(predictions)
+}
+
+/// Scores of the predictions that `files` hold for `entries`.
+pub fn score_files<T: Task>(
+    task: &T,
+    files: &[PathBuf],
+    entries: &[Entry],
+    control: &Control,
+) -> Result<Evaluated> {
+    let mut scorer = Scorer::new(task);
+    let mut predictions = task.read_predictions(files, entries)?;
+    let total = entries.len();
+    for (done, entry) in entries.iter().enumerate() {
+        control.tell(Event::Evaluating { done, total });
+        ensure!(!control.stopped(), "stopped after {done} of {total} images");
+        let prediction =
+            predictions.next().with_context(|| format!("`{}` has no prediction", entry.id))??;
+        scorer.update(&entry.id, prediction, &task.target(entry)?)?;
+    }
+    scorer.finish()
+}
+
+/// A metric, and how long it takes.
+struct Scorer<'a, T: Task> {
+    task: &'a T,
+    metric: Box<dyn Metric<Target = T::Target, Prediction = T::Prediction>>,
+    images: usize,
+    began: Instant,
+    scoring: Duration,
+}
+
+impl<'a, T: Task> Scorer<'a, T> {
+    fn new(task: &'a T) -> Self {
+        let (images, scoring) = (0, Duration::ZERO);
+        Self { task, metric: task.metric(), images, began: Instant::now(), scoring }
+    }
+
+    fn update(&mut self, id: &SampleId, prediction: T::Prediction, target: &T::Target) -> Result<()> {
+        let began = Instant::now();
+        self.metric.update(id, prediction, target)?;
+        self.scoring += began.elapsed();
+        self.images += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Evaluated> {
+        let began = Instant::now();
+        let (scores, by_class) = self.metric.finish_by_class()?;
+        declared(self.task, &scores)?;
+        let scoring = self.scoring + began.elapsed();
+        let predicting = self.began.elapsed().saturating_sub(scoring);
+        Ok(Evaluated { scores, by_class, images: self.images, predicting, scoring })
+    }
 }
 
 /// Scores of the best possible predictions for `entries`.
 pub fn perfect<T: Task>(task: &T, entries: &[Entry]) -> Result<Scores> {
-    let mut metric = task.metric();
+    let mut scorer = Scorer::new(task);
     for entry in entries {
         let target = task.target(entry)?;
-        metric.update(&entry.id, task.perfect(&target), &target)?;
+        scorer.update(&entry.id, task.perfect(&target), &target)?;
     }
-    let scores = metric.finish()?;
-    declared(task, &scores)?;
-    Ok(scores)
+    Ok(scorer.finish()?.scores)
 }
 
 /// Checks that `scores` are exactly those that the kind declares.

@@ -25,6 +25,11 @@ pub enum Event<'a> {
         done: usize,
         total: usize,
     },
+    /// `done` of `total` images are predicted, without scores.
+    Predicting {
+        done: usize,
+        total: usize,
+    },
     Evaluated {
         step: usize,
         scores: &'a Scores,

@@ -1,19 +1,20 @@
 //! A transfer run: a head on a backbone, what of it learns, and evaluation. Generic over the kind of task.
 
-use super::evaluate::evaluate;
+use super::evaluate::{Evaluated, evaluate};
 use super::features::{CachedFeatures, OnFeatures};
+use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
-use super::{Job, PREFETCH, Plan, pretrain};
+use super::{Job, PREFETCH, Plan};
 use crate::config::{AugmentOp, Erase, Transfer as TransferRecipe, Tune};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
-use crate::data::{Batch, Entry};
+use crate::data::{Batch, DatasetInfo, Entry};
 use crate::models::{self, Backbone, VitOptions};
 use crate::nn::{Losses, Params, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
-use crate::record::{RunFolder, ScoreSpec, Scores};
+use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
 use crate::weights::{self, WeightFile, load_backbone, load_exact};
 use anyhow::{Context, Result, ensure};
@@ -42,24 +43,25 @@ impl<H: Head> Objective for Transfer<H> {
 /// Trains (or fits) and evaluates, and leaves `model.safetensors` with backbone and head in `folder`.
 pub fn transfer<T: Task>(
     task: &Arc<T>,
+    info: &DatasetInfo,
     primary: ScoreSpec,
     job: &Job,
     folder: &RunFolder,
 ) -> Result<Outcome> {
     let (params, mut model) = build(task.as_ref(), job)?;
-    let metadata = pretrain::metadata(job, None)?;
+    let metadata = TransferNotes { config: job.config.clone(), dataset: info.clone() }.add(job)?;
     let evaluation = eval_loader(task, job, job.eval.clone())?;
     if model.head.fits() {
         initialize(&params, job)?;
         fit(task, &mut model, job)?;
-        let scores = score(task.as_ref(), &model, &evaluation, job)?;
+        let found = score(task.as_ref(), &model, &evaluation, job)?;
         weights::save(&folder.weights(), &params, &metadata)?;
-        return Ok(Outcome::fitted(scores));
+        return Ok(Outcome::fitted(kept(found, folder)?));
     }
     let recipe = &job.config.recipe;
     let plan = Plan::new(recipe, job.train.len())?;
     let hash = job.config.hash()?;
-    let run_evaluation = || score(task.as_ref(), &model, &evaluation, job);
+    let run_evaluation = || kept(score(task.as_ref(), &model, &evaluation, job)?, folder);
     let train = |source: &dyn Source<T::Target>,
                  objective: &dyn Objective<Target = T::Target>,
                  initialize: &dyn Fn() -> Result<()>| {
@@ -99,7 +101,13 @@ pub fn transfer<T: Task>(
 }
 
 /// Evaluates the weights at `path`, which a run of this configuration has left.
-pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores> {
+pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Evaluated> {
+    let model = trained(task, job, path)?;
+    score(task.as_ref(), &model, &eval_loader(task, job, job.eval.clone())?, job)
+}
+
+/// The model of a run of this configuration, with the weights at `path`.
+pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Transfer<T::Head>> {
     let (params, mut model) = build(task.as_ref(), job)?;
     let file = WeightFile::open(path)?;
     load_exact(&params, &file.read(job.device)?).with_context(|| {
@@ -108,7 +116,17 @@ pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Scores>
     if model.head.fits() {
         fit(task, &mut model, job)?;
     }
-    score(task.as_ref(), &model, &eval_loader(task, job, job.eval.clone())?, job)
+    Ok(model)
+}
+
+/// Leaves the scores of single classes in the folder of the run, where there are some; returns the others.
+fn kept(found: Evaluated, folder: &RunFolder) -> Result<Scores> {
+    if !found.by_class.0.is_empty() {
+        let text = serde_json::to_string_pretty(&found.by_class)? + "\n";
+        let path = folder.by_class();
+        write_atomic(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(found.scores)
 }
 
 fn settings<'a>(job: &'a Job) -> Result<&'a TransferRecipe> {
@@ -249,7 +267,7 @@ fn score<T: Task>(
     model: &Transfer<T::Head>,
     loader: &Loader<T::Target>,
     job: &Job,
-) -> Result<Scores> {
+) -> Result<Evaluated> {
     let [height, width] = job.config.model.image;
     let backbone = model.backbone.as_ref();
     evaluate(task, backbone, &model.head, (height, width), loader, job.eval.len(), job.control)

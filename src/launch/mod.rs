@@ -6,10 +6,12 @@
 mod device;
 mod prepare;
 mod request;
+mod trained;
 
 pub use device::{default_dtype, open_device};
 pub use prepare::{Data, Prepared, Start, index, prepare};
 pub use request::{Request, Resolved, find_weights, resolve, stage_of};
+pub use trained::{Trained, trained};
 
 use crate::config::{Dtype, Library};
 use crate::data::JPEG_DECODER;

@@ -97,7 +97,9 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     let mut model = choice.model(&model_name, base.as_ref())?;
     let recipe_config = choice.recipe(stage, &recipe, &model_name)?;
     let given = request.set.iter().any(|set| set.trim_start().starts_with("model.image"));
-    if let Some(image) = recipe_config.transfer.as_ref().and_then(|transfer| transfer.image).filter(|_| !given) {
+    if let Some(image) =
+        recipe_config.transfer.as_ref().and_then(|transfer| transfer.image).filter(|_| !given)
+    {
         model.image = image;
     }
     let config = RunConfig {

@@ -3,7 +3,8 @@
 //!
 //! Every image that was updated counts, those without detections too. Sizes (small, medium, large) are those of the
 //! annotated areas; crowds are ignored as COCO says. A score of a size of which there is no object is −1, as in
-//! `pycocotools`; all others are percentages. There are no standard errors.
+//! `pycocotools`; all others are percentages. There are no standard errors. A detection
+//! without a mask counts among boxes alone; where none at all has a mask, scores of masks are −1: nothing was predicted.
 
 use super::{ClassScores, MetricError};
 use crate::data::{Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation};
@@ -21,6 +22,11 @@ pub struct Detection {
     pub bbox: [f32; 4],
     /// Of the size of the image.
     pub mask: Option<Rle>,
+}
+
+impl Detection {
+    /// The box of a detection that is a mask alone: it counts among masks and not among boxes.
+    pub const NO_BOX: [f32; 4] = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
 }
 
 /// Whose rules.
@@ -125,8 +131,8 @@ impl CocoScorer {
     }
 
     /// # Errors
-    /// A detection that is not a number, of an unknown class, without a mask or with one of another size; an object
-    /// without a mask.
+    /// A detection that is not a number, of an unknown class, with a mask of another size; an object without a mask
+    /// where masks are scored.
     pub fn update(
         &mut self,
         id: &SampleId,
@@ -162,29 +168,31 @@ impl CocoScorer {
                 score: Some(f64::from(*score)),
                 ..Annotation::default()
             };
-            if self.masks {
-                let segmentation = mask.as_ref().map(segmentation);
-                self.found[1].push(Annotation { segmentation, ..found.clone() });
+            if let Some(mask) = mask.as_ref().filter(|_| self.masks) {
+                self.found[1].push(Annotation { segmentation: Some(segmentation(mask)), ..found.clone() });
             }
-            self.found[0].push(Annotation { bbox: Some([x1, y1, x2 - x1, y2 - y1]), ..found });
+            if *bbox != Detection::NO_BOX {
+                self.found[0].push(Annotation { bbox: Some([x1, y1, x2 - x1, y2 - y1]), ..found });
+            }
         }
         Ok(())
     }
 
     fn check(&self, detection: &Detection, image: &Objects) -> Result<(), String> {
         let Detection { label, score, bbox, mask } = detection;
-        if !score.is_finite() || bbox.iter().any(|v| !v.is_finite()) {
+        let boxed = *bbox != Detection::NO_BOX;
+        if !score.is_finite() || boxed && bbox.iter().any(|v| !v.is_finite()) {
             return Err(format!("score {score} and box {bbox:?} must be numbers"));
         }
         let [x1, y1, x2, y2] = bbox;
-        if x2 < x1 || y2 < y1 {
+        if boxed && (x2 < x1 || y2 < y1) {
             return Err(format!("box {bbox:?} ends before it begins (x1, y1, x2, y2)"));
         }
         if *label as usize >= self.classes.len() {
             return Err(format!("label {label} is outside the {} classes", self.classes.len()));
         }
         match mask {
-            None if self.masks => Err("a detection has no mask".into()),
+            None if !boxed => Err("a detection has neither a box nor a mask".into()),
             Some(mask) if mask.size() != image.size => {
                 let ((h, w), (height, width)) = (mask.size(), image.size);
                 Err(format!("a mask has {h}x{w} pixels, the image {height}x{width}"))
@@ -221,7 +229,12 @@ impl CocoScorer {
         let specs = score_specs(self.protocol, self.masks).chunks(specs_a_type(self.protocol));
         let types = [(IouType::Bbox, "box_ap"), (IouType::Segm, "mask_ap")];
         let (mut scores, mut by_class) = (Scores::default(), ClassScores::default());
+        let something = self.found.iter().any(|found| !found.is_empty());
         for (((iou_type, ap), found), specs) in types.into_iter().zip(self.found).zip(specs) {
+            if found.is_empty() && something {
+                specs.iter().for_each(|spec| scores.insert(spec.name, -1., None));
+                continue;
+            }
             let fail = |e: hotcoco::Error| MetricError::Scoring(e.to_string());
             let found = truth.load_res_anns(found).map_err(fail)?;
             let mut scorer = match self.protocol {

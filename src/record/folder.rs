@@ -110,6 +110,10 @@ impl RunFolder {
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
+    /// Scores of single classes, by class, where the kind has some.
+    pub fn by_class(&self) -> PathBuf {
+        self.path.join("by_class.json")
+    }
     /// Optimiser state and position, to resume from.
     pub fn state(&self) -> PathBuf {
         self.path.join("state.safetensors")

@@ -15,6 +15,7 @@ mod point;
 mod rand_augment;
 mod resample;
 mod resize;
+mod scale;
 mod scene;
 
 #[cfg(test)]

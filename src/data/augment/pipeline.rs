@@ -6,6 +6,7 @@ use super::crop::{Flip, RandomCrop, RandomResizedCrop};
 use super::photometric::Photometric;
 use super::rand_augment::{FULL, RandAugment};
 use super::resize::{CenterCrop, Resize, ResizeShort};
+use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
 use super::scene::{ResizeWithin, SceneCrop};
 use super::{Prepare, Transform, erase};
 use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
@@ -116,6 +117,10 @@ enum Step {
     Resize(Resize),
     ResizeShort(ResizeShort),
     CenterCrop(CenterCrop),
+    ResizeScale(ResizeScale),
+    FixedSizeCrop(FixedSizeCrop),
+    ResizeLongest(ResizeLongest),
+    Pad(Pad),
     ColorJitter(ColorJitter),
     RandAugment(RandAugment),
     ResizeWithin(ResizeWithin),
@@ -152,6 +157,24 @@ impl Step {
                 Self::ResizeShort(ResizeShort { size, interpolation })
             }
             AugmentOp::CenterCrop { size: to } => Self::CenterCrop(CenterCrop { size: size(to)? }),
+            AugmentOp::ResizeScale { size: to, scale, interpolation } => {
+                range("resize_scale: scale", scale)?;
+                Self::ResizeScale(ResizeScale { size: size(to)?, scale, interpolation })
+            }
+            AugmentOp::FixedSizeCrop { size: to, ref fill } => {
+                let fill = colour("fixed_size_crop: fill", fill.as_deref(), statistics)?;
+                Self::FixedSizeCrop(FixedSizeCrop { size: size(to)?, fill })
+            }
+            AugmentOp::ResizeLongest { size: to, interpolation } => match to {
+                Some(0) => return Err("resize_longest: size is 0".into()),
+                _ => {
+                    let size = to.unwrap_or(input.0.max(input.1));
+                    Self::ResizeLongest(ResizeLongest { size, interpolation })
+                }
+            },
+            AugmentOp::Pad { size: to, ref fill } => {
+                Self::Pad(Pad { size: size(to)?, fill: colour("pad: fill", fill.as_deref(), statistics)? })
+            }
             AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
                 let most = [
                     ("brightness", brightness, f64::MAX),
@@ -184,20 +207,23 @@ impl Step {
                         ));
                     }
                 };
-                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill: mean(statistics) })
+                let fill = mean_colour(statistics);
+                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill })
             }
             AugmentOp::ResizeWithin { short, long, scale, interpolation } => {
                 range("resize_within: scale", scale)?;
                 let short = short.unwrap_or(input.0.min(input.1));
                 let long = long.unwrap_or(4 * short);
                 if short == 0 || long < short {
-                    return Err(format!("resize_within: short is {short}, long {long}, expected 0 < short ≤ long"));
+                    return Err(format!(
+                        "resize_within: short is {short}, long {long}, expected 0 < short ≤ long"
+                    ));
                 }
                 Self::ResizeWithin(ResizeWithin { short, long, scale, interpolation })
             }
             AugmentOp::SceneCrop { size: to, class_share } => {
                 probability("scene_crop: class_share", class_share)?;
-                Self::SceneCrop(SceneCrop { size: size(to)?, class_share, fill: mean(statistics) })
+                Self::SceneCrop(SceneCrop { size: size(to)?, class_share, fill: mean_colour(statistics) })
             }
             AugmentOp::Photometric { brightness, contrast, saturation, hue } => {
                 range("photometric: contrast", contrast)?;
@@ -221,6 +247,10 @@ impl Step {
             Self::Resize(_) => "resize",
             Self::ResizeShort(_) => "resize_short",
             Self::CenterCrop(_) => "center_crop",
+            Self::ResizeScale(_) => "resize_scale",
+            Self::FixedSizeCrop(_) => "fixed_size_crop",
+            Self::ResizeLongest(_) => "resize_longest",
+            Self::Pad(_) => "pad",
             Self::ColorJitter(_) => "color_jitter",
             Self::RandAugment(_) => "rand_augment",
             Self::ResizeWithin(_) => "resize_within",
@@ -239,12 +269,32 @@ impl<T: Geometric> Transform<T> for Step {
             Self::Resize(step) => step.apply(sample, rng),
             Self::ResizeShort(step) => step.apply(sample, rng),
             Self::CenterCrop(step) => step.apply(sample, rng),
+            Self::ResizeScale(step) => step.apply(sample, rng),
+            Self::FixedSizeCrop(step) => step.apply(sample, rng),
+            Self::ResizeLongest(step) => step.apply(sample, rng),
+            Self::Pad(step) => step.apply(sample, rng),
             Self::ColorJitter(step) => step.apply(sample, rng),
             Self::RandAugment(step) => step.apply(sample, rng),
             Self::ResizeWithin(step) => step.apply(sample, rng),
             Self::SceneCrop(step) => step.apply(sample, rng),
             Self::Photometric(step) => step.apply(sample, rng),
         }
+    }
+}
+
+/// The mean of each channel as a byte; saturates, as timm's min(255, round(255 · mean)) does.
+fn mean_colour(statistics: &[(f32, f32)]) -> Vec<u8> {
+    statistics.iter().map(|(mean, _)| (255. * f64::from(*mean)).round_ties_even() as u8).collect()
+}
+
+/// A byte a channel: `fill`, or the mean.
+fn colour(what: &str, fill: Option<&[u8]>, statistics: &[(f32, f32)]) -> Result<Vec<u8>, String> {
+    let channels = statistics.len();
+    match fill {
+        None => Ok(mean_colour(statistics)),
+        Some([byte]) => Ok(vec![*byte; channels]),
+        Some(bytes) if bytes.len() == channels => Ok(bytes.to_vec()),
+        Some(bytes) => Err(format!("{what} has {} values, the images have {channels} channels", bytes.len())),
     }
 }
 
@@ -268,12 +318,6 @@ fn short_side(
         }
         _ => Ok(input),
     }
-}
-
-/// The mean colour in bytes. Saturates, as timm's min(255, round(255 · mean)) does.
-fn mean(statistics: &[(f32, f32)]) -> Vec<u8> {
-    let byte = |(mean, _): &(f32, f32)| (255. * f64::from(*mean)).round_ties_even() as u8;
-    statistics.iter().map(byte).collect()
 }
 
 fn probability(what: &str, p: f64) -> Result<(), String> {

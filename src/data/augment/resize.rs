@@ -19,7 +19,11 @@ impl<T: Geometric> Transform<T> for Resize {
     }
 }
 
-fn scale<T: Geometric>(sample: &mut Sample<T>, to: Size, interpolation: Interpolation) -> Result<(), String> {
+pub(super) fn scale<T: Geometric>(
+    sample: &mut Sample<T>,
+    to: Size,
+    interpolation: Interpolation,
+) -> Result<(), String> {
     let from = sample.image.size();
     let image = resize(&sample.image, Rect::whole(from), to, interpolation)?;
     sample.moved(image, &Geometry::crop_resize(from, 0., 0., from.0 as f64, from.1 as f64, to));

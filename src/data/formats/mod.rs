@@ -2,12 +2,14 @@
 //!
 //! A format knows files and labels, no tasks. To add one: a module here, a variant of [`Annotations`], a line in [`of`].
 
+pub mod coco_json;
 mod coco_labels;
 mod csv;
 mod idx;
 mod image_folder;
 mod png_masks;
 
+pub use coco_json::CocoJson;
 pub use coco_labels::CocoLabels;
 pub use csv::Csv;
 pub use idx::Idx;
@@ -26,9 +28,13 @@ pub fn of(split: &Split, names: Option<&[String]>) -> Box<dyn Format> {
             Box::new(Csv { file, image, label, columns, delimiter: delimiter.unwrap_or(','), classes })
         }
         Some(Annotations::Idx { labels }) => Box::new(Idx { labels }),
+        Some(Annotations::CocoJson { file, drop_empty, allowed_degenerate }) => {
+            Box::new(CocoJson { file, drop_empty, allowed_degenerate })
+        }
         Some(Annotations::CocoLabels { file }) => Box::new(CocoLabels { file }),
         Some(Annotations::PngMasks(masks)) => {
-            let listed = if masks.names.is_empty() { names.unwrap_or_default().to_vec() } else { masks.names };
+            let listed =
+                if masks.names.is_empty() { names.unwrap_or_default().to_vec() } else { masks.names };
             Box::new(PngMasks { names: listed, ..masks })
         }
     }

@@ -99,7 +99,9 @@ impl PngMasks {
         let images: Vec<PathBuf> =
             names.map(|name| folder.join(format!("{name}{}", self.suffix[0]))).collect();
         match images.iter().find(|image| !image.is_file()) {
-            Some(image) => Err(DataError::file(&file, format!("names `{}`, which is not there", image.display()))),
+            Some(image) => {
+                Err(DataError::file(&file, format!("names `{}`, which is not there", image.display())))
+            }
             None => Ok(images),
         }
     }
@@ -108,7 +110,10 @@ impl PngMasks {
     fn coding(&self) -> Result<(Coding, Vec<u32>), String> {
         let count = self.names.len();
         if count == 0 {
-            return Err("format png_masks needs class names: give the manifest `classes`, or the split `names`".into());
+            return Err(
+                "format png_masks needs class names: give the manifest `classes`, or the split `names`"
+                    .into(),
+            );
         }
         if count >= usize::from(IGNORE) - 1 {
             return Err(format!("{count} classes are too many for a mask"));

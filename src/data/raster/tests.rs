@@ -71,7 +71,11 @@ fn what_means_nothing_is_refused_by_file_and_pixel() {
     let colours = || Coding::Colours(BTreeMap::from([([9, 9, 9], 0)]));
     let known = || ids(&[(0, 0), (1, 1), (2, 2), (255, IGNORE)]);
     for (bytes, coding, words) in [
-        (grey(&[0, 1, 2, 3]), known(), "id 3 at column 1, row 1 is not among those of the data set: 0–2, 255"),
+        (
+            grey(&[0, 1, 2, 3]),
+            known(),
+            "id 3 at column 1, row 1 is not among those of the data set: 0–2, 255",
+        ),
         (rgb.clone(), known(), "has RGB colours, but the data set's masks are ids"),
         (rgb, colours(), "colour (1, 2, 3) at column 0, row 0"),
         (grey(&[0; 4]), colours(), "has grey values or a palette"),
@@ -107,8 +111,7 @@ fn ade20k_names_its_numbers_beside_the_mask() {
     assert_eq!(read_beside(&bytes, coding(), &full).unwrap().labels, [2, 0, IGNORE, IGNORE]);
     let error = read_beside(&bytes, coding(), &beside(&[object("sky", 2420)])).unwrap_err();
     assert!(error.contains("object class 300 at column 1, row 0 has no name"), "{error}");
-    let error =
-        read_beside(&bytes, coding(), &beside(&[object("sky", 7), object("wall", 7)])).unwrap_err();
+    let error = read_beside(&bytes, coding(), &beside(&[object("sky", 7), object("wall", 7)])).unwrap_err();
     assert!(error.contains("m.json") && error.contains("7 has two names"), "{error}");
     assert!(read_beside(&bytes, coding(), "{\"annotation\"").unwrap_err().contains("m.json"));
 }

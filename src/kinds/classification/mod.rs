@@ -6,6 +6,7 @@
 
 mod head;
 mod knn;
+mod output;
 mod target;
 
 pub use head::ClassificationHead;
@@ -13,15 +14,17 @@ pub use target::ClassTarget;
 
 use crate::config::Pool;
 use crate::data::augment::{Mix, mix_batch};
-use crate::data::{Annotation, Batch, DatasetInfo, Entry, SampleId};
+use crate::data::{Annotation, Batch, DatasetInfo, Entry, Image, SampleId};
 use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
 use crate::rng::Rng;
-use crate::task::Task;
+use crate::task::{Drawing, Task, Writer};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// `[options]` of the manifest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -148,8 +151,23 @@ impl Task for Classification {
         Ok(())
     }
 
+    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &Drawing) -> Result<Option<RgbImage>> {
+        output::draw(image, scores, self.votes(), &self.classes).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<f32>>>> {
+        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
+    }
+
     fn perfect(&self, target: &ClassTarget) -> Vec<f32> {
         target.distribution(self.classes.len(), 0.)
+    }
+}
+
+impl Classification {
+    /// Whether scores are votes of neighbours instead of logits.
+    fn votes(&self) -> bool {
+        self.training.classifier == Classifier::Knn
     }
 }
 

@@ -1,6 +1,8 @@
 //! Kind `detection`: the objects of an image, each with a label, a box and (where they are annotated) a mask, scored by
 //! COCO's average precision.
 
+mod draw;
+mod files;
 mod mask;
 mod results;
 mod target;

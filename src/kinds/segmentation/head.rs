@@ -34,7 +34,10 @@ impl SegmentationHead {
     ) -> Result<Self> {
         let taps = training.taps.clone().unwrap_or_else(|| default_taps(backbone.depth));
         if taps.len() != 4 || taps.iter().any(|tap| *tap >= backbone.depth) {
-            candle_core::bail!("segmentation: taps are {taps:?}, expected four blocks of 0..{}", backbone.depth);
+            candle_core::bail!(
+                "segmentation: taps are {taps:?}, expected four blocks of 0..{}",
+                backbone.depth
+            );
         }
         Ok(Self {
             taps,
@@ -85,7 +88,12 @@ impl Head for SegmentationHead {
         &self.taps
     }
 
-    fn loss(&self, features: &Features, batch: &Batch<SegmentationTarget>, pass: &mut Pass) -> Result<Losses> {
+    fn loss(
+        &self,
+        features: &Features,
+        batch: &Batch<SegmentationTarget>,
+        pass: &mut Pass,
+    ) -> Result<Losses> {
         let (b, _, height, width) = batch.images.dims4()?;
         let mut labels = Vec::with_capacity(b * height * width);
         for target in &batch.targets {

@@ -44,7 +44,9 @@ const MOST_VALUES: usize = 1 << 28;
 impl Options {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if let Some(stride) = self.stride.filter(|stride| !(*stride > 0. && *stride <= 1.)) {
-            return Err(format!("stride is {stride}, expected a share of the window: more than 0, at most 1"));
+            return Err(format!(
+                "stride is {stride}, expected a share of the window: more than 0, at most 1"
+            ));
         }
         if self.scales.is_empty() || self.scales.iter().any(|s| !(*s > 0. && s.is_finite())) {
             return Err(format!("scales are {:?}, expected positive numbers", self.scales));
@@ -94,7 +96,8 @@ impl Options {
         let mut mean = Mean::new(classes, (height, width));
         for scale in &self.scales {
             let size = scaled((height, width), *scale, input);
-            let image = if size == (height, width) { image.clone() } else { ops::resize_bilinear(image, size)? };
+            let image =
+                if size == (height, width) { image.clone() } else { ops::resize_bilinear(image, size)? };
             mean.view(size, false, |sink| view(&image, sink))?;
             if self.flip {
                 let image = image.flip(&[3])?;
@@ -153,9 +156,11 @@ pub(super) fn whole(logits: &Tensor, frames: &[Frame], input: Size) -> Result<Ve
     let labels = |(tile, frame): (Tile, &Frame)| {
         let mut best = BestClass::new(classes, frame)?;
         let mut tile = Some(tile);
-        Windows::new(input, input, input).stitch(classes, &mut |_| Ok(tile.take().into_iter().collect()), &mut |rows| {
-            best.feed(rows)
-        })?;
+        Windows::new(input, input, input).stitch(
+            classes,
+            &mut |_| Ok(tile.take().into_iter().collect()),
+            &mut |rows| best.feed(rows),
+        )?;
         Ok(best.finish())
     };
     split(logits)?.into_iter().zip(frames).map(labels).collect()

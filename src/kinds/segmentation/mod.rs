@@ -6,6 +6,7 @@
 
 mod head;
 mod inference;
+mod output;
 mod stitch;
 mod target;
 mod upernet;
@@ -14,16 +15,18 @@ pub use head::SegmentationHead;
 pub use inference::Options;
 pub use target::SegmentationTarget;
 
-use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Raster, SampleId};
+use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId};
 use crate::metrics::confusion::{Confusion, SCORES};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::{ScoreSpec, Scores};
-use crate::task::Task;
+use crate::task::{Drawing, Predictions, Task, Writer};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// `[transfer.head]` of the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,6 +122,8 @@ pub struct Segmentation {
     options: Options,
     training: Training,
     classes: Vec<String>,
+    /// The id of each class in the masks of the data set.
+    ids: Vec<u32>,
 }
 
 impl Task for Segmentation {
@@ -139,7 +144,10 @@ impl Task for Segmentation {
         );
         options.check().map_err(anyhow::Error::msg)?;
         training.check()?;
-        Ok(Self { options, training, classes })
+        let listed: Vec<u32> =
+            dataset.categories.iter().filter_map(|category| u32::try_from(category.id).ok()).collect();
+        let ids = if listed.len() == classes.len() { listed } else { (0..classes.len() as u32).collect() };
+        Ok(Self { options, training, classes, ids })
     }
 
     fn scores(&self) -> &[ScoreSpec] {
@@ -162,6 +170,22 @@ impl Task for Segmentation {
             counts: Confusion::new(self.classes.len()),
             classes: self.classes.clone(),
         })
+    }
+
+    fn draw(&self, image: &Image, prediction: &Raster, _: &Drawing) -> Result<Option<RgbImage>> {
+        output::draw(image, prediction, &self.classes).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Raster>>> {
+        Some(Box::new(output::LabelWriter::new(folder, &self.ids)))
+    }
+
+    fn read_predictions<'a>(
+        &'a self,
+        files: &[PathBuf],
+        entries: &'a [Entry],
+    ) -> Result<Predictions<'a, Raster>> {
+        output::read(files, entries, &self.ids)
     }
 
     fn any_size(&self) -> bool {
@@ -212,5 +236,7 @@ impl Metric for SourceConfusion {
     }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

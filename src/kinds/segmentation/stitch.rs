@@ -86,7 +86,8 @@ impl Windows {
 
     /// How many cover each of `length` places.
     fn covers(places: &[usize], window: usize, length: usize) -> Vec<f32> {
-        let cover = |at| places.iter().filter(|start| (**start..**start + window).contains(&at)).count() as f32;
+        let cover =
+            |at| places.iter().filter(|start| (**start..**start + window).contains(&at)).count() as f32;
         (0..length).map(cover).collect()
     }
 
@@ -221,7 +222,9 @@ impl BestClass {
     pub fn new(classes: usize, frame: &Frame) -> Result<Self> {
         let [a, b, c, d, e, f] = frame.geometry.forward;
         if b != 0. || d != 0. || a <= 0. || e <= 0. {
-            bail!("segmentation: the evaluation protocol turns or mirrors images; it may scale, cut and pad them");
+            bail!(
+                "segmentation: the evaluation protocol turns or mirrors images; it may scale, cut and pad them"
+            );
         }
         let ((height, width), (h, w)) = (frame.source, frame.geometry.to);
         let scaler = Scaler::new(classes, Taps::new(h, height, e, f), Taps::new(w, width, a, c));
@@ -274,8 +277,7 @@ impl Mean {
         run: impl FnOnce(&mut dyn FnMut(Rows)) -> Result<()>,
     ) -> Result<()> {
         let (height, width) = self.size;
-        let mut scaler =
-            Scaler::new(self.classes, Taps::scaled(size.0, height), Taps::scaled(size.1, width));
+        let mut scaler = Scaler::new(self.classes, Taps::scaled(size.0, height), Taps::scaled(size.1, width));
         let sum = &mut self.sum;
         let mut take = |logits: Rows| {
             let plane = logits.count * logits.width;

@@ -157,9 +157,13 @@ fn best(image: &Tensor) -> Vec<u16> {
 
 #[test]
 fn windows_of_a_pixelwise_network_change_nothing() {
-    for (size, window, stride) in
-        [((13, 9), (4, 4), 0.7), ((4, 4), (4, 4), 1.), ((3, 11), (4, 6), 0.5), ((1, 1), (8, 8), 0.3), ((9, 20), (8, 8), 0.01)]
-    {
+    for (size, window, stride) in [
+        ((13, 9), (4, 4), 0.7),
+        ((4, 4), (4, 4), 1.),
+        ((3, 11), (4, 6), 0.5),
+        ((1, 1), (8, 8), 0.3),
+        ((9, 20), (8, 8), 0.01),
+    ] {
         let image = noise(&[1, 3, size.0, size.1], 1);
         let options = Options { stride: Some(stride), ..Options::default() };
         let found = options.slide(&image, &Frame::new(size), window, 3, &pixelwise).unwrap();
@@ -226,6 +230,7 @@ fn views_without_room_are_refused() {
     let image = Tensor::zeros((1, 3, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
     let image = image.broadcast_as((1, 3, 4, 4)).unwrap();
     let classes = (1 << 28) / 16 + 1;
-    let error = options.slide(&image, &Frame::new((4, 4)), (4, 4), classes, &pixelwise).unwrap_err().to_string();
+    let error =
+        options.slide(&image, &Frame::new((4, 4)), (4, 4), classes, &pixelwise).unwrap_err().to_string();
     assert!(error.contains("1 GiB"), "{error}");
 }

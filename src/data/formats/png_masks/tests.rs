@@ -102,7 +102,8 @@ fn manifests_that_cannot_be_are_refused() {
     }
     let nameless = PngMasks { names: vec![], ..masks("") };
     assert!(nameless.coding().unwrap_err().contains("class names"));
-    let manifest = "format = \"png_masks\"\nmasks = \"gt\"\nsuffix = [\".jpg\", \".png\"]\nreduce_zero_labels = true";
+    let manifest =
+        "format = \"png_masks\"\nmasks = \"gt\"\nsuffix = [\".jpg\", \".png\"]\nreduce_zero_labels = true";
     let error = toml::from_str::<Annotations>(manifest).unwrap_err().to_string();
     assert!(error.contains("reduce_zero_labels"), "{error}");
 }

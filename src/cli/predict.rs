@@ -1,0 +1,138 @@
+//! `bench predict`: what trained weights see in images of one's own, drawn and written down.
+
+use super::flags::{SiteFlags, catch_ctrl_c};
+use super::progress::duration;
+use super::{Failure, Outcome};
+use crate::data::formats::images_below;
+use crate::engine::{Job, Pictures};
+use crate::launch::{Trained, trained};
+use crate::registry::Registry;
+use crate::task::Drawing;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Args, Debug)]
+pub struct PredictArgs {
+    /// Images, and folders of images
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    images: Vec<PathBuf>,
+    /// A transfer run, or a file of its weights
+    #[arg(long, value_name = "RUN|FILE")]
+    weights: String,
+    /// Folder for pictures and predictions
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The task whose protocol prepares the images [default: that of the run]
+    #[arg(long)]
+    task: Option<String>,
+    /// Draw what has at least this score, where predictions have scores
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f32,
+    /// Images a forward pass [default: the run's micro-batch]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Overwrite files that exist
+    #[arg(long)]
+    force: bool,
+    /// Root of the run's data set; needed only for weights that do not name their classes
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    site: SiteFlags,
+}
+
+pub fn predict(registry: &Registry, args: PredictArgs) -> Outcome {
+    let ground = args.site.ground()?;
+    let site = ground.site(registry);
+    if !(0. ..=1.).contains(&args.threshold) {
+        return Err(anyhow!("--threshold {}: expected 0 to 1", args.threshold).into());
+    }
+    let images = named(&args.images)?;
+    let Trained { weights, mut config, manifest, task } =
+        trained(&site, &args.weights, args.task.as_deref(), args.data.as_deref())?;
+    match args.batch {
+        Some(0) => return Err(anyhow!("--batch 0: at least 1 is needed").into()),
+        Some(batch) => config.recipe.micro_batch = Some(batch),
+        None => {}
+    }
+    let pictures =
+        Pictures { images: &images, folder: &args.out, how: Drawing { threshold: args.threshold } };
+    free(&task.files(&pictures), args.force)?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
+    catch_ctrl_c()?;
+    let job = Job {
+        config: &config,
+        train: Arc::default(),
+        eval: Arc::default(),
+        eval_ops: &manifest.eval,
+        init: None,
+        device: &site.device,
+        workers: site.workers,
+        resume: false,
+        max_steps: None,
+        control: &site.control,
+    };
+    let predicted = task.predict(&job, &weights, &pictures).map_err(Failure::Run)?;
+    ground.screen().clear();
+    for (file, reason) in &predicted.unreadable {
+        eprintln!("cannot read `{}`: {reason}", file.display());
+    }
+    println!(
+        "{} images predicted in {}, {} drawn; everything is in {}",
+        predicted.images,
+        duration(predicted.elapsed),
+        predicted.drawn,
+        args.out.display()
+    );
+    match predicted.unreadable.len() {
+        0 => Ok(()),
+        n => Err(Failure::Run(anyhow!("{n} of {} images cannot be read", images.len()))),
+    }
+}
+
+/// All images, each with its name in the output folder: that of the file, or its path below the folder that was named.
+fn named(arguments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
+    let mut images = vec![];
+    for argument in arguments {
+        if argument.is_dir() {
+            for path in images_below(argument)? {
+                let name = name(path.strip_prefix(argument).unwrap_or(&path));
+                images.push((path, name));
+            }
+        } else {
+            ensure!(argument.is_file(), "`{}` is neither an image nor a folder", argument.display());
+            let name = name(Path::new(argument.file_name().unwrap_or_default()));
+            images.push((argument.clone(), name));
+        }
+    }
+    let mut by_name = BTreeMap::new();
+    for (path, name) in &images {
+        if let Some(other) = by_name.insert(name, path) {
+            bail!(
+                "`{}` and `{}` would both be drawn as `{name}.png`; predict them into different folders",
+                other.display(),
+                path.display()
+            );
+        }
+    }
+    Ok(images)
+}
+
+/// A path without its end, with `/` between folders.
+fn name(path: &Path) -> String {
+    path.with_extension("").to_string_lossy().replace('\\', "/")
+}
+
+/// Refuses to write over files, unless it is forced.
+fn free(files: &[PathBuf], force: bool) -> Result<()> {
+    let existing: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
+    let Some(first) = existing.first().filter(|_| !force) else { return Ok(()) };
+    let more = match existing.len() {
+        1 => String::new(),
+        n => format!(" and {} more files", n - 1),
+    };
+    bail!("`{}`{more} would be overwritten; choose another --out, or give --force", first.display())
+}

@@ -1,0 +1,208 @@
+//! Pictures of predictions: boxes, filled regions, outlines and captions on a photograph, in colours that differ.
+//!
+//! Plain pixels in, plain pixels out; which prediction is drawn how is the matter of its kind. The font is DejaVu Sans,
+//! shipped with its licence in `src/draw/font`; signs that it lacks become boxes.
+
+use crate::data::{Image, Size};
+use ab_glyph::FontRef;
+use image::{Rgb, RgbImage};
+use imageproc::drawing::{draw_filled_rect_mut, draw_text_mut, text_size};
+use imageproc::rect::Rect;
+use std::sync::LazyLock;
+
+static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
+    FontRef::try_from_slice(include_bytes!("font/DejaVuSans-subset.ttf"))
+        .expect("the font of this crate is one")
+});
+
+/// Red, green, blue.
+pub type Colour = [u8; 3];
+
+/// The colour of number `k`: neighbours differ most, and the first 12 are told apart at a glance.
+pub fn colour(k: usize) -> Colour {
+    // Steps of the golden ratio around the circle of hues never repeat; brightness alternates.
+    let hue = (k as f64 * 0.618_033_988_749_895).fract() * 6.;
+    let (strong, weak) = [(255., 30.), (215., 0.), (255., 110.)][k % 3];
+    let channel = |offset: f64| {
+        let place = (hue + offset) % 6.;
+        let part = (2. - (place - 3.).abs()).clamp(0., 1.); // 0 up to 1, 2 up to 4 at its height
+        (weak + (strong - weak) * part) as u8
+    };
+    [channel(3.), channel(1.), channel(5.)]
+}
+
+/// A picture being drawn.
+pub struct Canvas {
+    picture: RgbImage,
+}
+
+impl Canvas {
+    /// Begins with a photograph of 1 or 3 channels.
+    ///
+    /// # Errors
+    /// Other channels.
+    pub fn new(image: &Image) -> Result<Self, String> {
+        let Image { height, width, data, .. } = image.with_channels(3)?;
+        let picture = RgbImage::from_raw(width as u32, height as u32, data);
+        Ok(Self { picture: picture.ok_or("the pixels do not match the size")? })
+    }
+
+    /// (height, width)
+    pub fn size(&self) -> Size {
+        (self.picture.height() as usize, self.picture.width() as usize)
+    }
+
+    /// Height of captions in pixels: what one reads at this size of picture.
+    pub fn text_height(&self) -> f32 {
+        let (height, width) = self.size();
+        (height.min(width) as f32 / 32.).clamp(11., 40.)
+    }
+
+    /// Width of lines in pixels.
+    fn stroke(&self) -> usize {
+        (self.text_height() / 8.).round().max(1.) as usize
+    }
+
+    /// Mixes `colour` into the pixels of a mask `[H, W]`, row-major, that are not 0; `alpha` 1 covers them.
+    ///
+    /// # Panics
+    /// When the mask is not of the size of the picture.
+    pub fn fill(&mut self, mask: &[u8], colour: Colour, alpha: f32) {
+        assert_eq!(mask.len(), self.picture.len() / 3, "the mask has the size of the picture");
+        for (pixel, inside) in self.picture.pixels_mut().zip(mask) {
+            if *inside != 0 {
+                for (byte, new) in pixel.0.iter_mut().zip(colour) {
+                    *byte = (f32::from(*byte) + alpha * (f32::from(new) - f32::from(*byte))).round() as u8;
+                }
+            }
+        }
+    }
+
+    /// Draws the inner border of a mask `[H, W]`, row-major.
+    ///
+    /// # Panics
+    /// When the mask is not of the size of the picture.
+    pub fn outline(&mut self, mask: &[u8], colour: Colour) {
+        let (height, width) = self.size();
+        assert_eq!(mask.len(), height * width, "the mask has the size of the picture");
+        let inside = |y: usize, x: usize| y < height && x < width && mask[y * width + x] != 0;
+        for y in 0..height {
+            for x in (0..width).filter(|x| inside(y, *x)) {
+                // Below 0 wraps around, hence is outside.
+                let neighbours = [(y.wrapping_sub(1), x), (y + 1, x), (y, x.wrapping_sub(1)), (y, x + 1)];
+                if neighbours.iter().any(|(y, x)| !inside(*y, *x)) {
+                    self.picture.put_pixel(x as u32, y as u32, Rgb(colour));
+                }
+            }
+        }
+    }
+
+    /// Draws a box (x1, y1, x2, y2 in pixels), as far as it lies inside. What is not a number draws nothing.
+    pub fn rectangle(&mut self, [x1, y1, x2, y2]: [f32; 4], colour: Colour) {
+        let (height, width) = self.size();
+        let at = |v: f32, length: usize| v.round().clamp(0., length as f32) as i32;
+        let (left, top, right, bottom) = (at(x1, width), at(y1, height), at(x2, width), at(y2, height));
+        let stroke = self.stroke() as i32;
+        let (w, h) = (right - left, bottom - top);
+        for (x, y, w, h) in [
+            (left, top, w, stroke),
+            (left, bottom - stroke, w, stroke),
+            (left, top, stroke, h),
+            (right - stroke, top, stroke, h),
+        ] {
+            self.block(x, y, w, h, colour);
+        }
+    }
+
+    /// Fills a rectangle given by its corner and its size, as far as it lies inside.
+    pub fn block(&mut self, x: i32, y: i32, width: i32, height: i32, colour: Colour) {
+        if width > 0 && height > 0 {
+            draw_filled_rect_mut(
+                &mut self.picture,
+                Rect::at(x, y).of_size(width as u32, height as u32),
+                Rgb(colour),
+            );
+        }
+    }
+
+    /// Writes one line on a ground of `colour` with its upper left corner at (x, y), moved inside the picture where it
+    /// would stick out. Returns its width and height in pixels.
+    pub fn caption(&mut self, text: &str, x: f32, y: f32, colour: Colour) -> (usize, usize) {
+        let scale = self.text_height();
+        let (w, h) = text_size(scale, &*FONT, text);
+        let pad = (scale / 6.).ceil() as u32;
+        let (w, h) = (w + 2 * pad, h + pad);
+        let (height, width) = self.size();
+        let place = |v: f32, length: usize, own: u32| {
+            v.round().clamp(0., (length as f32 - own as f32).max(0.)) as i32
+        };
+        let (x, y) = (place(x, width, w), place(y, height, h));
+        self.block(x, y, w as i32, h as i32, colour);
+        let ink = Rgb(ink(colour));
+        draw_text_mut(&mut self.picture, ink, x + pad as i32, y + pad as i32 / 2, scale, &*FONT, text);
+        (w as usize, h as usize)
+    }
+
+    pub fn into_picture(self) -> RgbImage {
+        self.picture
+    }
+}
+
+/// Black or white, whichever one reads on `colour`.
+fn ink([r, g, b]: Colour) -> Colour {
+    let luma = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
+    if luma > 140. { [0; 3] } else { [255; 3] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canvas(height: usize, width: usize) -> Canvas {
+        Canvas::new(&Image::new(height, width, 1, vec![100; height * width])).unwrap()
+    }
+
+    #[test]
+    fn colours_differ() {
+        let distance = |a: Colour, b: Colour| -> i32 {
+            a.iter().zip(b).map(|(a, b)| (i32::from(*a) - i32::from(b)).abs()).sum()
+        };
+        for k in 0..12 {
+            for other in 0..k {
+                assert!(
+                    distance(colour(k), colour(other)) > 60,
+                    "{k} {:?}, {other} {:?}",
+                    colour(k),
+                    colour(other)
+                );
+            }
+        }
+        assert_eq!(colour(0), [255, 30, 30]);
+    }
+
+    #[test]
+    fn masks_are_mixed_in_and_outlined() {
+        let mut canvas = canvas(4, 5);
+        let mask: Vec<u8> = (0..20).map(|k| u8::from((1..4).contains(&(k % 5)) && k / 5 < 3)).collect();
+        canvas.fill(&mask, [200, 100, 0], 0.5);
+        canvas.outline(&mask, [1, 2, 3]);
+        let picture = canvas.into_picture();
+        assert_eq!(picture.get_pixel(2, 1).0, [150, 100, 50]);
+        assert_eq!(picture.get_pixel(1, 1).0, [1, 2, 3]);
+        assert_eq!(picture.get_pixel(2, 0).0, [1, 2, 3]);
+        assert_eq!(picture.get_pixel(0, 0).0, [100; 3]);
+    }
+
+    #[test]
+    fn whatever_sticks_out_is_cut_and_captions_stay_inside() {
+        let mut canvas = canvas(60, 80);
+        canvas.rectangle([-10., 5., 1e9, 20.], [9, 9, 9]);
+        canvas.rectangle([f32::NAN; 4], [8, 8, 8]);
+        let (w, h) = canvas.caption("ä 99 %", 500., -3., [250, 250, 250]);
+        let picture = canvas.into_picture();
+        assert_eq!((picture.get_pixel(0, 5).0, picture.get_pixel(79, 12).0), ([9; 3], [250; 3]));
+        let caption = (0..h).flat_map(|y| (80 - w..80).map(move |x| (x as u32, y as u32)));
+        let dark = caption.filter(|(x, y)| picture.get_pixel(*x, *y).0[0] < 50).count();
+        assert!(dark > 20 && w > 30 && h > 10, "{dark} dark pixels of {w}x{h}");
+    }
+}

@@ -1,0 +1,41 @@
+//! What the weights of a transfer run say about themselves: enough to predict with the file alone.
+
+use super::{Job, pretrain};
+use crate::config::{RunConfig, parse};
+use crate::data::DatasetInfo;
+use crate::weights::WeightFile;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const CONFIG: &str = "bench.config";
+const DATASET: &str = "bench.dataset";
+
+/// The configuration of the run that made the weights, and the classes that they tell apart.
+#[derive(Clone, Debug)]
+pub struct TransferNotes {
+    pub config: RunConfig,
+    pub dataset: DatasetInfo,
+}
+
+impl TransferNotes {
+    /// As a file of weights has them; `None` when it has none (a checkpoint of another program, a pre-training run).
+    pub fn of(weights: &Path) -> Result<Option<Self>> {
+        let file = WeightFile::open(weights)?;
+        let notes = file.metadata();
+        let (Some(config), Some(dataset)) = (notes.get(CONFIG), notes.get(DATASET)) else { return Ok(None) };
+        let config = parse(config, weights.display())?;
+        let dataset = serde_json::from_str(dataset)
+            .with_context(|| format!("`{}`: its note `{DATASET}`", weights.display()))?;
+        Ok(Some(Self { config, dataset }))
+    }
+
+    /// Metadata of a file of weights of the run `job`. Where the data lay is left out: it has no part in the run.
+    pub(super) fn add(mut self, job: &Job) -> Result<BTreeMap<String, String>> {
+        self.config.run.data = None;
+        let mut notes = pretrain::metadata(job, None)?;
+        notes.insert(CONFIG.into(), self.config.to_toml()?);
+        notes.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);
+        Ok(notes)
+    }
+}

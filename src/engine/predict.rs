@@ -1,0 +1,164 @@
+//! Prediction for images that nobody has annotated: pictures and files instead of scores.
+//!
+//! The images go through the task's protocol of evaluation. An unreadable one is named and counted, and the others are
+//! predicted all the same.
+
+use super::evaluate::predictions;
+use super::observer::Event;
+use super::transfer::trained;
+use super::{Job, PREFETCH};
+use crate::data::augment::Pipeline;
+use crate::data::loader::{Loader, LoaderConfig};
+use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
+use crate::record::write_atomic;
+use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
+use anyhow::{Context, Result, ensure};
+use image::ImageFormat;
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Images to predict, and where the results go.
+#[derive(Clone, Debug)]
+pub struct Pictures<'a> {
+    /// File and name of each image; see [`Picture`].
+    pub images: &'a [(PathBuf, String)],
+    pub folder: &'a Path,
+    pub how: Drawing,
+}
+
+impl Pictures<'_> {
+    /// Where the drawing of the image `name` goes.
+    fn drawing(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.png"))
+    }
+
+    /// Every file that will be written.
+    pub(crate) fn files<P>(&self, writer: Option<&dyn Writer<Prediction = P>>) -> Vec<PathBuf> {
+        let names: Vec<String> = self.images.iter().map(|(_, name)| name.clone()).collect();
+        let mut files: Vec<PathBuf> = names.iter().map(|name| self.drawing(name)).collect();
+        let written = writer.map(|writer| writer.files(&names)).unwrap_or_default();
+        files.extend(written.into_iter().map(|file| self.folder.join(file)));
+        files
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Predicted {
+    /// Images predicted.
+    pub images: usize,
+    /// Pictures drawn.
+    pub drawn: usize,
+    /// Images that could not be read, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+    pub elapsed: Duration,
+}
+
+/// Predicts `pictures` with the weights at `path`, which a run of this configuration has left.
+pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictures) -> Result<Predicted> {
+    let began = Instant::now();
+    let model = trained(task, job, path)?;
+    let loader = loader(task.as_ref(), job, pictures.images)?;
+    let [height, width] = job.config.model.image;
+    let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
+    let mut writer = task.writer(pictures.folder);
+    let (mut images, mut drawn, mut unreadable) = (0, 0, vec![]);
+    let total = pictures.images.len();
+    let mut done = 0;
+    job.control.tell(Event::Predicting { done, total });
+    for loaded in loader.epoch(0, 0) {
+        let loaded = loaded?;
+        for id in &loaded.skipped {
+            let (file, _) = &pictures.images[place(id)];
+            unreadable.push((file.clone(), reason(file, job)));
+        }
+        if !loaded.batch.is_empty() {
+            let found = predictions::<T, _>(&model.head, &loaded.batch, &forward)?;
+            // Another image of the batch stands in for an unreadable one: it is there twice.
+            let mut seen = BTreeSet::new();
+            let found: Vec<(usize, T::Prediction)> =
+                loaded.batch.ids.iter().map(place).zip(found).filter(|(k, _)| seen.insert(*k)).collect();
+            let draw = |(k, prediction): (usize, T::Prediction)| -> Result<_> {
+                let (file, name) = &pictures.images[k];
+                let image = Image::open(file, 3)?;
+                let picture = Picture { path: file, name, number: k + 1, size: image.size() };
+                let drawing = task.draw(&image, &prediction, &pictures.how)?;
+                if let Some(drawing) = &drawing {
+                    let mut png = Cursor::new(vec![]);
+                    drawing.write_to(&mut png, ImageFormat::Png)?;
+                    save(&pictures.drawing(name), png.get_ref())?;
+                }
+                Ok((picture, prediction, drawing.is_some()))
+            };
+            // In parallel, then written in order.
+            let found: Vec<_> = found.into_par_iter().map(draw).collect::<Result<_>>()?;
+            for (picture, prediction, pictured) in &found {
+                drawn += usize::from(*pictured);
+                if let Some(writer) = &mut writer {
+                    writer.write(picture, prediction)?;
+                }
+            }
+            images += found.len();
+        }
+        done = (done + loader.batch()).min(total);
+        job.control.tell(Event::Predicting { done, total });
+        ensure!(!job.control.stopped(), "stopped after {done} of {total} images");
+    }
+    if let Some(writer) = writer {
+        writer.finish()?;
+    }
+    Ok(Predicted { images, drawn, unreadable, elapsed: began.elapsed() })
+}
+
+/// Images in order, without targets; unreadable ones are left out.
+fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
+    let model = &job.config.model;
+    let pipeline = Pipeline::new(job.eval_ops, None, &model.normalize(), model.image, model.channels)
+        .map_err(anyhow::Error::msg)
+        .context("evaluation protocol of the task")?;
+    let pipeline = if task.any_size() { pipeline.of_any_size() } else { pipeline };
+    let entry = |(k, (file, _)): (usize, &(PathBuf, String))| Entry {
+        id: SampleId::new(k.to_string()),
+        image: ImageRef::File(file.clone()),
+        annotation: Annotation::None,
+    };
+    let entries: Vec<Entry> = images.iter().enumerate().map(entry).collect();
+    let config = LoaderConfig {
+        seed: 0,
+        batch: if task.any_size() { 1 } else { job.config.recipe.micro_batch() },
+        workers: job.workers,
+        prefetch: PREFETCH,
+        shuffle: false,
+        drop_last: false,
+        allowed_skips: entries.len(),
+        channels: model.channels,
+    };
+    let target = Arc::new(|_: &Entry| Ok(()));
+    Ok(Loader::new(Arc::new(entries), target, Arc::new(pipeline), config, job.device.clone()))
+}
+
+/// The place of an image among all, which is its id.
+fn place(id: &SampleId) -> usize {
+    id.as_str().parse().unwrap_or_default()
+}
+
+/// Why an image was left out.
+fn reason(file: &Path, job: &Job) -> String {
+    match Image::open(file, job.config.model.channels) {
+        Err(error) => error.reason,
+        Ok(_) => "does not fit the evaluation protocol of the task".into(),
+    }
+}
+
+/// Writes a file and the folders above it.
+fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let context = || format!("cannot write `{}`", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(context)?;
+    }
+    write_atomic(path, bytes).with_context(context)
+}

@@ -1,0 +1,111 @@
+//! Predictions of classes for people: the likeliest names on the picture, and a table.
+
+use crate::data::Image;
+use crate::draw::{Canvas, colour};
+use crate::record::write_atomic;
+use crate::task::{Picture, Writer};
+use anyhow::{Context, Result};
+use image::RgbImage;
+use std::path::{Path, PathBuf};
+
+/// Classes shown for an image.
+const SHOWN: usize = 5;
+/// The file that [`LabelWriter`] leaves.
+const FILE: &str = "labels.csv";
+
+/// The likeliest labels with their shares, best first. `scores` are logits, whose softmax is taken, or (`votes`) votes,
+/// which are divided by their sum.
+fn best(scores: &[f32], votes: bool) -> Vec<(usize, f32)> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |score: &f32| if votes { *score } else { (score - most).exp() };
+    let weights: Vec<f32> = scores.iter().map(weight).collect();
+    let sum: f32 = weights.iter().sum();
+    let mut labels: Vec<usize> = (0..scores.len()).collect();
+    labels.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
+    labels.into_iter().take(SHOWN).map(|label| (label, weights[label] / sum)).collect()
+}
+
+fn name(classes: &[String], label: usize) -> &str {
+    classes.get(label).map_or("?", String::as_str)
+}
+
+/// Writes the likeliest names into the upper left corner.
+pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String]) -> Result<RgbImage> {
+    let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
+    let mut y = 0;
+    for (label, share) in best(scores, votes) {
+        let text = format!("{:.1} % {}", 100. * share, name(classes, label));
+        let (_, height) = canvas.caption(&text, 0., y as f32, colour(label));
+        y += height;
+    }
+    Ok(canvas.into_picture())
+}
+
+/// Collects the likeliest labels; one table in the end: image, rank from 1, label, class, share.
+pub(super) struct LabelWriter {
+    file: PathBuf,
+    classes: Vec<String>,
+    votes: bool,
+    rows: Vec<[String; 5]>,
+}
+
+impl LabelWriter {
+    pub(super) fn new(folder: &Path, classes: &[String], votes: bool) -> Self {
+        Self { file: folder.join(FILE), classes: classes.to_vec(), votes, rows: vec![] }
+    }
+}
+
+impl Writer for LabelWriter {
+    type Prediction = Vec<f32>;
+
+    fn files(&self, _: &[String]) -> Vec<PathBuf> {
+        vec![FILE.into()]
+    }
+
+    fn write(&mut self, picture: &Picture, scores: &Vec<f32>) -> Result<()> {
+        for (rank, (label, share)) in best(scores, self.votes).into_iter().enumerate() {
+            let class = name(&self.classes, label).to_string();
+            let [rank, label] = [rank + 1, label].map(|number| number.to_string());
+            self.rows.push([picture.name.into(), rank, label, class, share.to_string()]);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { file, rows, .. } = *self;
+        let mut table = csv::Writer::from_writer(vec![]);
+        table.write_record(["image", "rank", "label", "class", "share"])?;
+        rows.iter().try_for_each(|row| table.write_record(row))?;
+        let text = table.into_inner().context("the table of labels")?;
+        write_atomic(&file, &text).with_context(|| format!("cannot write `{}`", file.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_by_hand() {
+        let found = best(&[0., 2f32.ln(), f32::NEG_INFINITY], false);
+        assert_eq!(found.iter().map(|(label, _)| *label).collect::<Vec<_>>(), [1, 0, 2]);
+        assert!((found[0].1 - 2. / 3.).abs() < 1e-6 && found[2].1 == 0., "{found:?}");
+        assert_eq!(best(&[1., 3.], true), [(1, 0.75), (0, 0.25)]);
+        assert_eq!(best(&[0.; 9], false).len(), SHOWN);
+    }
+
+    #[test]
+    fn a_table_of_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let classes = ["cat, black".to_string(), "dog".into()];
+        let mut writer = Box::new(LabelWriter::new(folder.path(), &classes, true));
+        for number in 1..3 {
+            let picture = Picture { path: Path::new("x.png"), name: "x", number, size: (1, 1) };
+            writer.write(&picture, &vec![1., 3.]).unwrap();
+        }
+        writer.finish().unwrap();
+        let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let rows = "x,1,1,dog,0.75\nx,2,0,\"cat, black\",0.25\n";
+        assert_eq!(text, format!("image,rank,label,class,share\n{rows}{rows}"));
+    }
+}

@@ -1,0 +1,74 @@
+//! The picture of detections: filled and outlined masks, boxes, class names and scores.
+
+use super::Detection;
+use crate::data::Image;
+use crate::draw::{Canvas, colour};
+use crate::task::Drawing;
+use anyhow::{Result, ensure};
+use image::RgbImage;
+
+/// How much of a mask's colour covers the photograph.
+const ALPHA: f32 = 0.4;
+
+/// Draws detections whose score is high enough, the smallest on top. Classes have colours.
+pub(super) fn draw(
+    image: &Image,
+    detections: &[Detection],
+    classes: &[String],
+    how: &Drawing,
+) -> Result<RgbImage> {
+    let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
+    let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1) * (y2 - y1);
+    let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= how.threshold).collect();
+    shown.sort_by(|a, b| area(b.bbox).total_cmp(&area(a.bbox)));
+    for Detection { label, mask, .. } in &shown {
+        let Some(mask) = mask else { continue };
+        let (found, size) = (mask.size(), image.size());
+        ensure!(found == size, "a mask of {found:?} pixels does not fit the image of {size:?}");
+        let (pixels, colour) = (mask.decode(), colour(*label as usize));
+        canvas.fill(&pixels, colour, ALPHA);
+        canvas.outline(&pixels, colour);
+    }
+    for Detection { label, bbox, .. } in &shown {
+        canvas.rectangle(*bbox, colour(*label as usize));
+    }
+    let line = canvas.text_height();
+    for Detection { label, score, bbox: [x1, y1, ..], .. } in &shown {
+        let name = classes.get(*label as usize).map_or("?", String::as_str);
+        canvas.caption(&format!("{name} {score:.2}"), *x1, y1 - line, colour(*label as usize));
+    }
+    Ok(canvas.into_picture())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Rle;
+
+    #[test]
+    fn what_is_sure_enough_is_drawn() {
+        let image = Image::new(120, 160, 3, vec![0; 120 * 160 * 3]);
+        let mut inside = vec![0; 120 * 160];
+        (60..80).for_each(|y| inside[y * 160 + 50..y * 160 + 90].fill(1));
+        let sure = Detection {
+            label: 0,
+            score: 0.9,
+            bbox: [50., 60., 90., 80.],
+            mask: Some(Rle::encode(&inside, (120, 160))),
+        };
+        let unsure = Detection { label: 1, score: 0.2, bbox: [0., 0., 160., 120.], mask: None };
+        let names = ["cat".to_string(), "dog".into()];
+        let drawn = |threshold| {
+            draw(&image, &[sure.clone(), unsure.clone()], &names, &Drawing { threshold }).unwrap()
+        };
+        let picture = drawn(0.5);
+        let red = colour(0);
+        assert_eq!(picture.get_pixel(50, 70).0, red, "box");
+        assert_eq!(picture.get_pixel(70, 70).0, red.map(|v| (f32::from(v) * ALPHA).round() as u8), "mask");
+        assert_eq!((picture.get_pixel(0, 60).0, picture.get_pixel(100, 70).0), ([0; 3], [0; 3]));
+        assert_eq!(drawn(0.1).get_pixel(0, 60).0, colour(1), "the unsure box");
+        let wrong = Detection { mask: Some(Rle::encode(&[1], (1, 1))), ..sure.clone() };
+        let error = draw(&image, &[wrong], &names, &Drawing { threshold: 0.5 }).unwrap_err();
+        assert!(error.to_string().contains("does not fit"), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Detections in COCO's result format, written and read: a list of image_id, category_id, score, bbox (x, y, width,
+//! height) and segmentation (compressed run lengths). <https://cocodataset.org/#format-results>
+
+use super::Detection;
+use crate::data::formats::coco_json::Outline;
+use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation};
+use crate::record::write_atomic;
+use crate::task::{Picture, Predictions, Writer};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The file that [`ResultWriter`] leaves.
+const FILE: &str = "detections.json";
+
+/// Class ids of the file's world: those of the data set, or labels from 1 where it has none.
+fn category_ids(info: &DatasetInfo) -> Vec<u64> {
+    match info.categories.is_empty() {
+        true => (1..=info.classes.len() as u64).collect(),
+        false => info.categories.iter().map(|Category { id, .. }| *id).collect(),
+    }
+}
+
+/// One detection as written.
+#[derive(Serialize)]
+struct Row {
+    image_id: u64,
+    /// Not in COCO's format, whose readers ignore it: for people.
+    file_name: String,
+    category_id: u64,
+    /// x, y, width, height
+    bbox: [f64; 4],
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<Mask>,
+}
+
+#[derive(Serialize)]
+struct Mask {
+    /// Height, width.
+    size: [u32; 2],
+    counts: String,
+}
+
+/// Collects detections and writes one file in the end.
+///
+/// `image_id` is the number that names the image's file, as COCO names its files, where all are named by different
+/// numbers; else the place of the image among all, from 1.
+pub(super) struct ResultWriter {
+    file: PathBuf,
+    category_ids: Vec<u64>,
+    /// The number in the name of the file, if it is one, and the place among all.
+    images: Vec<(Option<u64>, u64)>,
+    /// The image of each row, and the row.
+    rows: Vec<(usize, Row)>,
+}
+
+impl ResultWriter {
+    pub(super) fn new(folder: &Path, info: &DatasetInfo) -> Self {
+        let file = folder.join(FILE);
+        Self { file, category_ids: category_ids(info), images: vec![], rows: vec![] }
+    }
+}
+
+impl Writer for ResultWriter {
+    type Prediction = Vec<Detection>;
+
+    fn files(&self, _: &[String]) -> Vec<PathBuf> {
+        vec![FILE.into()]
+    }
+
+    fn write(&mut self, picture: &Picture, detections: &Vec<Detection>) -> Result<()> {
+        let stem = picture.path.file_stem().unwrap_or_default().to_string_lossy();
+        let file_name = picture.path.file_name().unwrap_or_default().to_string_lossy().to_string();
+        self.images.push((stem.parse().ok(), picture.number as u64));
+        let image = self.images.len() - 1;
+        for Detection { label, score, bbox, mask } in detections {
+            let Some(category_id) = self.category_ids.get(*label as usize) else {
+                bail!("a detection has label {label}, there are {} classes", self.category_ids.len())
+            };
+            let [x1, y1, x2, y2] = bbox.map(f64::from);
+            let mask =
+                mask.as_ref().map(|mask| Mask { size: [mask.height, mask.width], counts: mask.to_coco() });
+            let row = Row {
+                image_id: 0, // known in the end
+                file_name: file_name.clone(),
+                category_id: *category_id,
+                bbox: [x1, y1, x2 - x1, y2 - y1],
+                score: *score,
+                segmentation: mask,
+            };
+            self.rows.push((image, row));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let numbers: BTreeSet<u64> = self.images.iter().filter_map(|(number, _)| *number).collect();
+        let numbered = numbers.len() == self.images.len();
+        for (image, row) in &mut self.rows {
+            let (number, place) = self.images[*image];
+            row.image_id = number.filter(|_| numbered).unwrap_or(place);
+        }
+        let rows: Vec<&Row> = self.rows.iter().map(|(_, row)| row).collect();
+        let text = serde_json::to_vec(&rows)?;
+        write_atomic(&self.file, &text).with_context(|| format!("cannot write `{}`", self.file.display()))
+    }
+}
+
+/// One detection as found in a file.
+#[derive(Deserialize)]
+struct Found {
+    image_id: u64,
+    category_id: u64,
+    bbox: Option<[f64; 4]>,
+    score: f64,
+    #[serde(default)]
+    segmentation: Outline,
+}
+
+/// Reads files of results, all about the same images. A row with a box and a mask is a detection with both. Rows that
+/// have a mask alone are detections of masks alone when there are rows with boxes (the two files that COCO's servers
+/// take), and get the box around their mask when there are none.
+///
+/// # Errors
+/// Files that are not of this format; images that are not among `entries`; unknown categories; masks of another size
+/// than their image, and what else is wrong with a row, by file and row.
+pub(super) fn read<'a>(
+    files: &[PathBuf],
+    entries: &[Entry],
+    info: &DatasetInfo,
+) -> Result<Predictions<'a, Vec<Detection>>> {
+    let label_of: BTreeMap<u64, u32> = category_ids(info).into_iter().zip(0..).collect();
+    let images: Vec<&Objects> = entries.iter().map(objects).collect::<Result<_>>()?;
+    let place_of: BTreeMap<u64, usize> = images.iter().map(|image| image.image_id).zip(0..).collect();
+    let mut detections: Vec<Vec<Detection>> = entries.iter().map(|_| vec![]).collect();
+    let mut boxes = false;
+    for file in files {
+        let text = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        let rows: Vec<Found> =
+            serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))
+                .with_context(|| format!("`{}` is no list of results in COCO's format", file.display()))?;
+        for (k, row) in rows.into_iter().enumerate() {
+            let context = || format!("`{}`, row {k} (image {})", file.display(), row.image_id);
+            let (image, category) = (row.image_id, row.category_id);
+            let place = *place_of
+                .get(&image)
+                .with_context(|| format!("image {image} is not in the split"))
+                .with_context(context)?;
+            let label = *label_of
+                .get(&category)
+                .with_context(|| format!("category {category} is not in the data set"))
+                .with_context(context)?;
+            boxes |= row.bbox.is_some();
+            let (score, bbox) = (row.score, row.bbox);
+            let segmentation = row.segmentation.segmentation(images[place].size);
+            let segmentation = segmentation.map_err(|e| anyhow::anyhow!("{e}")).with_context(context)?;
+            let mask = match segmentation {
+                Segmentation::None => None,
+                Segmentation::Rle(rle) => Some(rle),
+                Segmentation::Polygons(rings) => {
+                    Some(Rle::of_polygons(&rings, images[place].size).map_err(anyhow::Error::msg)?)
+                }
+            };
+            let detection = detection(label, score, bbox, mask).with_context(context)?;
+            detections[place].push(detection);
+        }
+    }
+    if !boxes {
+        for detection in detections.iter_mut().flatten() {
+            if let Some(mask) = &detection.mask {
+                detection.bbox = corners(mask.bbox());
+            }
+        }
+    }
+    Ok(Box::new(detections.into_iter().map(Ok)))
+}
+
+fn detection(label: u32, score: f64, bbox: Option<[f64; 4]>, mask: Option<Rle>) -> Result<Detection> {
+    ensure!((score as f32).is_finite(), "score {score} is no number");
+    ensure!(bbox.is_some() || mask.is_some(), "there is neither `bbox` nor `segmentation`");
+    if let Some([_, _, w, h]) = bbox {
+        ensure!(w >= 0. && h >= 0., "bbox {bbox:?} is no box (x, y, width, height)");
+    }
+    let bbox = bbox.map_or(Detection::NO_BOX, corners);
+    Ok(Detection { label, score: score as f32, bbox, mask })
+}
+
+/// x, y, width, height -> x1, y1, x2, y2
+fn corners([x, y, w, h]: [f64; 4]) -> [f32; 4] {
+    [x, y, x + w, y + h].map(|v| v as f32)
+}
+
+fn objects(entry: &Entry) -> Result<&Objects> {
+    match &entry.annotation {
+        Annotation::Objects(objects) => Ok(objects),
+        _ => bail!("`{}` has no objects, which detection needs", entry.id),
+    }
+}
+
+#[cfg(test)]
+mod tests;

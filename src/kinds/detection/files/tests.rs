@@ -1,0 +1,96 @@
+use super::*;
+use crate::data::{ImageRef, SampleId};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn info() -> DatasetInfo {
+    let category = |id| Category { id, frequency: None };
+    DatasetInfo {
+        classes: vec!["a".into(), "b".into()],
+        categories: vec![category(5), category(90)],
+        ..DatasetInfo::default()
+    }
+}
+
+fn entry(image_id: u64) -> Entry {
+    let objects = Objects { image_id, size: (4, 6), objects: vec![], absent: vec![], not_exhaustive: vec![] };
+    Entry {
+        id: SampleId::new(format!("{image_id}.jpg")),
+        image: ImageRef::File("x".into()),
+        annotation: Annotation::Objects(Arc::new(objects)),
+    }
+}
+
+fn read_back(files: &[Value]) -> Result<Vec<Vec<Detection>>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> =
+        (0..files.len()).map(|k| folder.path().join(format!("results{k}.json"))).collect();
+    for (path, file) in paths.iter().zip(files) {
+        std::fs::write(path, file.to_string()).unwrap();
+    }
+    let entries = [entry(3), entry(11)];
+    let predictions = read(&paths, &entries, &info()).map_err(|e| format!("{e:#}"))?;
+    predictions.collect::<Result<_>>().map_err(|e| e.to_string())
+}
+
+#[test]
+fn what_is_written_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mask = Rle::new(4, 6, vec![5, 2, 17]).unwrap();
+    let detections = vec![
+        Detection { label: 1, score: 0.1, bbox: [0.1, 0.2, 1.7, 3.3], mask: Some(mask) },
+        Detection { label: 0, score: 0.987_654_3, bbox: [1., 1., 2., 2.], mask: None },
+    ];
+    let write = |names: [&str; 2]| {
+        let mut writer = Box::new(ResultWriter::new(folder.path(), &info()));
+        for (k, name) in names.into_iter().enumerate() {
+            let path = Path::new(name);
+            let picture = Picture { path, name: "n", number: k + 1, size: (4, 6) };
+            let found = if k == 0 { vec![] } else { detections.clone() };
+            writer.write(&picture, &found).unwrap();
+        }
+        assert_eq!(writer.files(&[]), [Path::new("detections.json")]);
+        writer.finish().unwrap();
+        serde_json::from_slice::<Value>(&std::fs::read(folder.path().join(FILE)).unwrap()).unwrap()
+    };
+    let rows = write(["x/000000000003.jpg", "y/11.png"]);
+    assert_eq!((&rows[0]["image_id"], &rows[0]["category_id"]), (&json!(11), &json!(90)));
+    assert_eq!(read_back(&[rows]).unwrap(), [vec![], detections.clone()]);
+    let rows = write(["x/a.jpg", "y/11.png"]);
+    assert_eq!((&rows[0]["image_id"], &rows[0]["file_name"]), (&json!(2), &json!("11.png")));
+}
+
+#[test]
+fn boxes_and_masks_may_come_in_one_file_or_in_two() {
+    let mask = json!({"size": [4, 6], "counts": Rle::new(4, 6, vec![5, 2, 17]).unwrap().to_coco()});
+    let boxes = json!([{"image_id": 3, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5}]);
+    let masks = json!([{"image_id": 3, "category_id": 5, "segmentation": mask, "score": 0.25}]);
+    let both = read_back(&[boxes, masks.clone()]).unwrap();
+    assert_eq!((both[0][0].bbox, &both[0][0].mask), ([0., 0., 2., 2.], &None));
+    assert_eq!((both[0][1].bbox, both[0][1].score), (Detection::NO_BOX, 0.25));
+    let alone = read_back(&[masks]).unwrap();
+    assert_eq!(alone[0][0].bbox, [1., 1., 2., 3.]);
+}
+
+#[test]
+fn wrong_rows_are_named() {
+    let row = |key: &str, value: Value| {
+        let mut row = json!({"image_id": 3, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5});
+        row[key] = value;
+        read_back(&[json!([row])]).unwrap_err()
+    };
+    for (key, value, words) in [
+        ("image_id", json!(4), "row 0 (image 4): image 4 is not in the split"),
+        ("category_id", json!(6), "category 6 is not in the data set"),
+        ("score", json!(null), "[0].score: invalid type: null"),
+        ("score", json!(1e39), "is no number"),
+        ("bbox", json!([0, 0, -1, 1]), "is no box"),
+        ("bbox", json!([0, 0, 1]), "[0].bbox: invalid length 3"),
+        ("bbox", json!(null), "neither `bbox` nor `segmentation`"),
+        ("segmentation", json!({"size": [6, 4], "counts": "0"}), "a mask has 6x4 pixels, its image 4x6"),
+    ] {
+        let error = row(key, value);
+        assert!(error.contains(words) && error.contains("results0.json"), "{key}: {error}");
+    }
+    assert!(read_back(&[json!({"annotations": []})]).unwrap_err().contains("no list of results"));
+}
