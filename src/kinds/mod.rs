@@ -5,4 +5,5 @@ pub mod detection;
 pub mod segmentation;
 
 pub use classification::Classification;
+pub use detection::Detector;
 pub use segmentation::Segmentation;

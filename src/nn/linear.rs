@@ -24,7 +24,8 @@ impl Linear {
         Self::with_init(input, output, Init::Randn { mean: 0., stdev: std }, vb)
     }
 
-    fn with_init(input: usize, output: usize, init: Init, vb: VarBuilder) -> Result<Self> {
+    /// Weight as `init` says, bias 0.
+    pub fn with_init(input: usize, output: usize, init: Init, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             weight: vb.get_with_hints((output, input), "weight", init)?,
             bias: vb.get_with_hints(output, "bias", Init::Const(0.))?,

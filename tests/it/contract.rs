@@ -36,6 +36,7 @@ fn every_task_trains_on_its_fixture_and_can_reach_its_maximum() {
         let manifest: toml::Table = toml::from_str(&manifest).unwrap();
         let (recipe, loss, best) = match manifest["kind"].as_str().unwrap() {
             "classification" => ("finetune_small", "cross_entropy", "top1 = 100"),
+            "detection" => ("maskrcnn_demo", "loss_cls", "box_ap = 100"),
             "segmentation" => ("upernet_demo", "cross_entropy", "miou = 100"),
             other => panic!("kind `{other}` has no row in this test"),
         };

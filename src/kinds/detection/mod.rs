@@ -1,15 +1,249 @@
 //! Kind `detection`: the objects of an image, each with a label, a box and (where they are annotated) a mask, scored by
 //! COCO's average precision.
+//!
+//! The model is Mask R-CNN (arXiv:1703.06870) with FPN on a plain ViT: by default that of Li et al. (arXiv:2111.11429),
+//! which the MAE paper's Tables 4 and 7 use; ViTDet (arXiv:2203.16527) by other choices in the recipe. BatchNorm is over
+//! the images of a forward pass ([`crate::nn::NormKind`]).
 
+mod anchors;
+mod box_head;
+mod boxes;
 mod draw;
 mod files;
+#[cfg(test)]
+mod golden;
+mod head;
 mod mask;
+mod mask_head;
+mod matcher;
+mod paste;
 mod results;
+mod roi;
+mod rpn;
+mod sampler;
 mod target;
+mod tower;
 mod visible;
 
+pub use head::DetectionHead;
 pub use results::{CocoMetric, Protocol, perfect, score_specs};
 pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
 pub use crate::metrics::coco::Detection;
+
+use crate::data::{DatasetInfo, Entry, Image};
+use crate::metrics::Metric;
+use crate::models::BackboneSpec;
+use crate::nn::NormKind;
+use crate::record::ScoreSpec;
+use crate::task::{Drawing, Predictions, Task, Writer};
+use anyhow::{Result, ensure};
+use box_head::Threshold;
+use candle_nn::VarBuilder;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// `[options]` of the manifest.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Boxes alone are predicted and scored where this is false.
+    #[serde(default = "yes")]
+    pub masks: bool,
+    /// Smallest probability of a detection: 0.05, for LVIS 0.02.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_threshold: Option<f32>,
+    /// Detections of an image: 100, for LVIS 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detections: Option<usize>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What the pyramid is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PyramidKind {
+    /// Four taps, then an FPN (Li et al.).
+    #[default]
+    Taps,
+    /// The last map (ViTDet).
+    Simple,
+}
+
+/// `[transfer.head]` of the recipe. What is left out is as in Li et al. and detectron2.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Training {
+    pub pyramid: PyramidKind,
+    /// Between the two transposed convolutions of the finest level, with `pyramid = "taps"`.
+    pub pyramid_norm: NormKind,
+    /// Behind the convolutions of the FPN, or of the simple pyramid.
+    pub fpn_norm: NormKind,
+    /// Behind the convolutions of the box head and the mask head.
+    pub head_norm: NormKind,
+    /// Of every level and every convolution of the heads.
+    pub channels: usize,
+    /// The four blocks of `pyramid = "taps"`; the last of every quarter when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taps: Option<Vec<usize>>,
+    /// Square root of the area of the anchors of the five levels, in pixels; eight strides when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_sizes: Option<Vec<f32>>,
+    /// Height over width.
+    pub anchor_ratios: Vec<f32>,
+    /// 3×3 convolutions of the proposal network.
+    pub rpn_convs: usize,
+    /// Anchors of an image that learn, at most half of them objects.
+    pub anchors: usize,
+    /// Proposals of a level before NMS, in training.
+    pub proposals_before_nms: usize,
+    /// The same in evaluation.
+    pub proposals_before_nms_test: usize,
+    /// Proposals of an image.
+    pub proposals: usize,
+    /// Regions of an image that learn.
+    pub regions: usize,
+    /// Share of them that are objects, at most.
+    pub regions_positive: f64,
+    pub box_convs: usize,
+    /// Of the layer behind the convolutions of the box head.
+    pub box_width: usize,
+    pub mask_convs: usize,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            pyramid: PyramidKind::Taps,
+            pyramid_norm: NormKind::Group,
+            fpn_norm: NormKind::Batch,
+            head_norm: NormKind::Batch,
+            channels: 256,
+            taps: None,
+            anchor_sizes: None,
+            anchor_ratios: vec![0.5, 1., 2.],
+            rpn_convs: 2,
+            anchors: 256,
+            proposals_before_nms: 2000,
+            proposals_before_nms_test: 1000,
+            proposals: 1000,
+            regions: 512,
+            regions_positive: 0.25,
+            box_convs: 4,
+            box_width: 1024,
+            mask_convs: 4,
+        }
+    }
+}
+
+impl Training {
+    /// What cannot work, by key.
+    fn check(&self) -> Result<()> {
+        let positive = [
+            ("channels", self.channels),
+            ("anchors", self.anchors),
+            ("proposals_before_nms", self.proposals_before_nms),
+            ("proposals_before_nms_test", self.proposals_before_nms_test),
+            ("proposals", self.proposals),
+            ("regions", self.regions),
+            ("box_width", self.box_width),
+            ("anchor_ratios", self.anchor_ratios.len()),
+        ];
+        for (key, value) in positive {
+            ensure!(value > 0, "transfer.head.{key} is empty or 0, expected at least 1");
+        }
+        let share = self.regions_positive;
+        ensure!((0. ..=1.).contains(&share), "transfer.head.regions_positive is {share}, expected 0 to 1");
+        let sizes = self.anchor_sizes.as_deref().unwrap_or(&[1.; 5]);
+        ensure!(sizes.len() == 5, "transfer.head.anchor_sizes has {} values, expected 5", sizes.len());
+        let lengths = sizes.iter().chain(&self.anchor_ratios);
+        ensure!(
+            lengths.clone().all(|v| v.is_finite() && *v > 0.),
+            "transfer.head.anchor_sizes and anchor_ratios must be positive numbers"
+        );
+        Ok(())
+    }
+}
+
+/// One detection task.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    options: Options,
+    training: Training,
+    info: DatasetInfo,
+}
+
+impl Detector {
+    fn threshold(&self) -> Threshold {
+        let (score, most) = match self.options.protocol {
+            Protocol::Coco => (0.05, 100),
+            Protocol::Lvis => (0.02, 300),
+        };
+        Threshold {
+            score: self.options.score_threshold.unwrap_or(score),
+            nms: 0.5,
+            most: self.options.detections.unwrap_or(most),
+        }
+    }
+}
+
+impl Task for Detector {
+    const KIND: &'static str = "detection";
+    type Options = Options;
+    type Training = Training;
+    type Target = DetectionTarget;
+    type Prediction = Vec<Detection>;
+    type Head = DetectionHead;
+
+    fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
+        ensure!(!dataset.classes.is_empty(), "data set `{}` has no classes", dataset.name);
+        training.check()?;
+        let least = options.score_threshold.unwrap_or(0.);
+        ensure!((0. ..1.).contains(&least), "score_threshold is {least}, expected 0 ≤ score_threshold < 1");
+        Ok(Self { options, training, info: dataset.clone() })
+    }
+
+    fn scores(&self) -> &[ScoreSpec] {
+        score_specs(self.options.protocol, self.options.masks)
+    }
+
+    fn target(&self, entry: &Entry) -> Result<DetectionTarget> {
+        DetectionTarget::new(entry, self.info.classes.len())
+    }
+
+    fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<DetectionHead> {
+        let classes = (self.info.classes.len(), self.options.masks);
+        DetectionHead::new(backbone, &self.training, classes, self.threshold(), params)
+    }
+
+    fn metric(&self) -> Box<dyn Metric<Target = DetectionTarget, Prediction = Vec<Detection>>> {
+        Box::new(CocoMetric::new(&self.info, self.options.protocol, self.options.masks))
+    }
+
+    fn draw(&self, image: &Image, found: &Vec<Detection>, how: &Drawing) -> Result<Option<RgbImage>> {
+        draw::draw(image, found, &self.info.classes, how).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<Detection>>>> {
+        Some(Box::new(files::ResultWriter::new(folder, &self.info)))
+    }
+
+    fn read_predictions<'a>(
+        &'a self,
+        files: &[PathBuf],
+        entries: &'a [Entry],
+    ) -> Result<Predictions<'a, Vec<Detection>>> {
+        files::read(files, entries, &self.info)
+    }
+
+    fn perfect(&self, target: &DetectionTarget) -> Vec<Detection> {
+        perfect(target)
+    }
+}

@@ -20,6 +20,7 @@ pub struct Reach<'a> {
 
 impl Reach<'_> {
     /// Whether all tokens reach all others, and nothing is added.
+    #[cfg(feature = "cuda")]
     pub(in crate::ops) fn plain(&self) -> bool {
         self.window.is_none() && self.table.is_none()
     }

@@ -41,6 +41,7 @@ impl Windows {
     }
 
     /// Windows of a sample.
+    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.tokens.len() / self.size
     }

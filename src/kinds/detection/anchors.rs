@@ -1,0 +1,76 @@
+//! The boxes that proposals are told relative to: at every place of every level one of each shape (arXiv:1506.01497;
+//! one size a level, arXiv:1612.03144). Centres are multiples of the stride: offset 0, as detectron2's default.
+//! torchvision rounds the corners of the shapes to pixels; detectron2, and this, does not.
+
+use super::boxes::Bounds;
+
+/// Anchors of a pyramid.
+#[derive(Clone, Debug)]
+pub(super) struct Anchors {
+    /// All anchors: level by level, row by row, column by column, shape by shape.
+    pub boxes: Vec<Bounds>,
+    /// Anchors of each level.
+    pub counts: Vec<usize>,
+}
+
+/// One level of a pyramid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Level {
+    /// Rows and columns.
+    pub grid: (usize, usize),
+    /// Input pixels from one place to the next.
+    pub stride: f32,
+    /// Square root of the area of its anchors, in input pixels.
+    pub size: f32,
+}
+
+impl Anchors {
+    /// `ratios` are height over width.
+    pub fn new(levels: &[Level], ratios: &[f32]) -> Self {
+        let (mut boxes, mut counts) = (vec![], vec![]);
+        for level in levels {
+            let (rows, columns) = level.grid;
+            let shapes: Vec<Bounds> = ratios.iter().map(|&ratio| shape(level.size, ratio)).collect();
+            for row in 0..rows {
+                for column in 0..columns {
+                    let (x, y) = (column as f32 * level.stride, row as f32 * level.stride);
+                    boxes.extend(shapes.iter().map(|[x1, y1, x2, y2]| [x1 + x, y1 + y, x2 + x, y2 + y]));
+                }
+            }
+            counts.push(rows * columns * ratios.len());
+        }
+        Self { boxes, counts }
+    }
+
+    /// The anchors of each level, as ranges of [`Anchors::boxes`].
+    pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        self.counts.iter().scan(0, |start, &count| {
+            *start += count;
+            Some(*start - count..*start)
+        })
+    }
+}
+
+/// A box around (0, 0).
+fn shape(size: f32, ratio: f32) -> Bounds {
+    let width = (size * size / ratio).sqrt();
+    let height = ratio * width;
+    [-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_by_hand() {
+        let levels =
+            [Level { grid: (1, 2), stride: 4., size: 8. }, Level { grid: (1, 1), stride: 8., size: 16. }];
+        let anchors = Anchors::new(&levels, &[0.25, 1., 4.]);
+        let first = [[-8., -2., 8., 2.], [-4., -4., 4., 4.], [-2., -8., 2., 8.]];
+        let second = [[-4., -2., 12., 2.], [0., -4., 8., 4.], [2., -8., 6., 8.]];
+        let last = [[-16., -4., 16., 4.], [-8., -8., 8., 8.], [-4., -16., 4., 16.]];
+        assert_eq!(anchors.boxes, [first, second, last].concat());
+        assert_eq!(anchors.ranges().collect::<Vec<_>>(), [0..6, 6..9]);
+    }
+}

@@ -1,0 +1,298 @@
+//! Mask R-CNN on the taps of a plain ViT: pyramid, proposals, regions, boxes and masks, put together.
+//!
+//! Recipes of Li et al. (arXiv:2111.11429) and ViTDet (arXiv:2203.16527); numbers shared by both are detectron2's.
+//! Padding of an input is background for anchors; proposals and boxes end where its image ends.
+
+use super::box_head::{self, BoxConfig, BoxHead, FoundBox, Threshold};
+use super::boxes::{Bounds, is_proper};
+use super::mask_head::{self, MASK, MaskHead};
+use super::paste::paste;
+use super::roi::{self, Pooler, Roi};
+use super::rpn::{Rpn, RpnConfig};
+use super::sampler::Sampler;
+use super::{Detection, DetectionTarget, PyramidKind, Training};
+use crate::config::quarters;
+use crate::data::{Batch, Frame};
+use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
+use crate::models::{BackboneSpec, Features};
+use crate::nn::{Losses, Pass};
+use crate::ops;
+use crate::rng::Rng;
+use crate::task::Head;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+/// The detector.
+pub struct DetectionHead {
+    taps: Vec<usize>,
+    pub(super) pyramid: Levels,
+    pub(super) rpn: Rpn,
+    pub(super) pooler: Pooler,
+    pub(super) boxes: BoxHead,
+    pub(super) masks: Option<MaskHead>,
+    pub(super) sampler: Sampler,
+    threshold: Threshold,
+}
+
+/// From taps to four maps of equal depth.
+pub(super) enum Levels {
+    Taps { scales: ScalePyramid, fpn: Fpn },
+    Last(SimplePyramid),
+}
+
+impl DetectionHead {
+    pub(super) fn new(
+        backbone: &BackboneSpec,
+        training: &Training,
+        (classes, masks): (usize, bool),
+        threshold: Threshold,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let BackboneSpec { width, depth, patch } = *backbone;
+        let channels = training.channels;
+        let (taps, pyramid) = match training.pyramid {
+            PyramidKind::Taps => {
+                let taps = training.taps.clone().unwrap_or_else(|| quarters(depth));
+                if taps.len() != LEVELS {
+                    candle_core::bail!(
+                        "detection: {} taps {taps:?} of {depth} blocks, expected {LEVELS}; set transfer.head.taps",
+                        taps.len()
+                    );
+                }
+                let scales = ScalePyramid::new(width, training.pyramid_norm, vb.pp("pyramid"))?;
+                let fpn = Fpn::new(&[width; LEVELS], channels, training.fpn_norm, vb.pp("fpn"))?;
+                (taps, Levels::Taps { scales, fpn })
+            }
+            PyramidKind::Simple => {
+                let simple = SimplePyramid::new(width, channels, training.fpn_norm, vb.pp("pyramid"))?;
+                (vec![depth - 1], Levels::Last(simple))
+            }
+        };
+        // ¼, ½, 1 and 2 patches, and one more for proposals.
+        let strides: Vec<f32> = (0..=LEVELS).map(|i| patch as f32 / 4. * (1 << i) as f32).collect();
+        let sizes = training.anchor_sizes.clone();
+        let sizes = sizes.unwrap_or_else(|| strides.iter().map(|stride| 8. * stride).collect());
+        let rpn = RpnConfig {
+            channels,
+            convs: training.rpn_convs,
+            ratios: training.anchor_ratios.clone(),
+            sizes,
+            strides: strides.clone(),
+            sampler: Sampler { count: training.anchors, positive: 0.5 },
+            before_nms: [training.proposals_before_nms, training.proposals_before_nms_test],
+            after_nms: training.proposals,
+        };
+        let regions = vb.pp("roi_heads");
+        let norm = training.head_norm;
+        let boxes =
+            BoxConfig { channels, convs: training.box_convs, width: training.box_width, norm, classes };
+        let mask_head = || MaskHead::new(channels, training.mask_convs, norm, classes, regions.clone());
+        Ok(Self {
+            taps,
+            pyramid,
+            rpn: Rpn::new(rpn, vb.pp("rpn"))?,
+            pooler: Pooler { strides: strides[..LEVELS].to_vec(), canonical: 14. * patch as f32 },
+            boxes: BoxHead::new(boxes, regions.clone())?,
+            masks: masks.then(mask_head).transpose()?,
+            sampler: Sampler { count: training.regions, positive: training.regions_positive },
+            threshold,
+        })
+    }
+
+    /// Five maps of equal depth, finest first; the last is for proposals alone.
+    pub(super) fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
+        let mut levels = match &self.pyramid {
+            Levels::Taps { scales, fpn } => {
+                let maps = (0..LEVELS).map(|tap| features.map(tap)).collect::<Result<Vec<_>>>()?;
+                fpn.forward(&scales.forward(&maps, pass)?, pass)?
+            }
+            Levels::Last(simple) => simple.forward(&features.map(0)?, pass)?,
+        };
+        levels.push(ops::subsample(&levels[LEVELS - 1], 2)?);
+        Ok(levels)
+    }
+
+    /// Draws the regions that learn. Proposals are constants.
+    fn regions(&self, proposals: Vec<Vec<Bounds>>, objects: &[Objects], rng: &mut Rng) -> Vec<Roi> {
+        let images = proposals.into_iter().zip(objects).enumerate();
+        let drawn = images.flat_map(|(image, (proposals, objects))| {
+            roi::sample(image, proposals, &objects.bounds, self.sampler, rng)
+        });
+        let mut rois: Vec<Roi> = drawn.collect();
+        self.pooler.sort(&mut rois);
+        rois
+    }
+
+    /// Of the regions that stand for an object with a mask.
+    fn mask_loss(
+        &self,
+        head: &MaskHead,
+        levels: &[Tensor],
+        rois: &[Roi],
+        objects: &[Objects],
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let target = |roi: &Roi| {
+            let (label, _, instance) = objects[roi.image].of(roi)?;
+            let mask = objects[roi.image].target.mask_in(instance, roi.bounds, MASK)?;
+            Some((*roi, label, mask))
+        };
+        let found: Vec<(Roi, u32, Vec<f32>)> = rois.par_iter().filter_map(target).collect();
+        let of_objects: Vec<Roi> = found.iter().map(|(roi, ..)| *roi).collect();
+        let labels: Vec<u32> = found.iter().map(|(_, label, _)| *label).collect();
+        let x = self.pooler.pool(&levels[..LEVELS], &of_objects, mask_head::FEATURES)?;
+        let logits = head.forward(&x, &labels, pass)?;
+        head.loss(&logits, found.into_iter().flat_map(|(.., mask)| mask).collect())
+    }
+
+    /// Masks of what was found, in the order of `found`, as probabilities; read from the device at once.
+    fn mask_probabilities(
+        &self,
+        levels: &[Tensor],
+        found: &[Vec<FoundBox>],
+    ) -> Result<Option<Vec<Vec<f32>>>> {
+        let Some(head) = &self.masks else { return Ok(None) };
+        let places =
+            found.iter().enumerate().flat_map(|(image, found)| found.iter().map(move |f| (image, f)));
+        // Sorted by level, and back.
+        let mut order: Vec<(usize, Roi, u32)> = places
+            .enumerate()
+            .map(|(i, (image, f))| (i, Roi { image, bounds: f.bounds, object: None }, f.label))
+            .collect();
+        order.sort_by_key(|(_, roi, _)| self.pooler.level(roi.bounds));
+        let rois: Vec<Roi> = order.iter().map(|(_, roi, _)| *roi).collect();
+        let labels: Vec<u32> = order.iter().map(|(.., label)| *label).collect();
+        let mut masks = vec![vec![]; rois.len()];
+        if rois.is_empty() {
+            return Ok(Some(masks));
+        }
+        let x = self.pooler.pool(&levels[..LEVELS], &rois, mask_head::FEATURES)?;
+        let logits = head.forward(&x, &labels, &mut Pass::Eval)?.detach();
+        let values = candle_nn::ops::sigmoid(&logits)?.flatten_all()?.to_vec1::<f32>()?;
+        for ((i, ..), mask) in order.iter().zip(values.chunks_exact(MASK * MASK)) {
+            masks[*i] = mask.to_vec();
+        }
+        Ok(Some(masks))
+    }
+}
+
+/// What there is to learn of an image.
+struct Objects<'a> {
+    target: &'a DetectionTarget,
+    /// Instances that are no crowds.
+    instances: Vec<usize>,
+    bounds: Vec<Bounds>,
+}
+
+impl<'a> Objects<'a> {
+    fn new(target: &'a DetectionTarget) -> Self {
+        let instances = target.instances().iter().enumerate();
+        let single = instances.filter(|(_, instance)| !instance.crowd && is_proper(instance.bbox));
+        let (instances, bounds) = single.map(|(i, instance)| (i, instance.bbox)).unzip();
+        Self { target, instances, bounds }
+    }
+
+    /// Label and box of the object that a region stands for, and the number of its instance.
+    fn of(&self, roi: &Roi) -> Option<(u32, Bounds, usize)> {
+        let object = roi.object? as usize;
+        let instance = self.instances[object];
+        Some((self.target.instances()[instance].label, self.bounds[object], instance))
+    }
+}
+
+/// The part of an input that shows its image: padding is outside.
+fn region(frame: &Frame) -> Bounds {
+    let ((height, width), geometry) = (frame.source, &frame.geometry);
+    let (w, h) = (width as f64, height as f64);
+    let corners = [(0., 0.), (w, 0.), (0., h), (w, h)].map(|(x, y)| geometry.point(x, y));
+    let axis = |of: fn((f64, f64)) -> f64, size: usize| {
+        let low = corners.iter().fold(f64::INFINITY, |low, &corner| low.min(of(corner)));
+        let high = corners.iter().fold(f64::NEG_INFINITY, |high, &corner| high.max(of(corner)));
+        (low.clamp(0., size as f64) as f32, high.clamp(0., size as f64) as f32)
+    };
+    let ((x1, x2), (y1, y2)) = (axis(|p| p.0, geometry.to.1), axis(|p| p.1, geometry.to.0));
+    [x1, y1, x2, y2]
+}
+
+/// A box of the input in the pixels of the source, within the source. `None` where nothing is left.
+fn in_source([x1, y1, x2, y2]: Bounds, frame: &Frame) -> Option<Bounds> {
+    let back = frame.geometry.inverse()?;
+    let corners = [(x1, y1), (x2, y2)].map(|(x, y)| back.point(f64::from(x), f64::from(y)));
+    let axis = |of: fn((f64, f64)) -> f64, size: usize| {
+        let (a, b) = (of(corners[0]), of(corners[1]));
+        (a.min(b).clamp(0., size as f64) as f32, a.max(b).clamp(0., size as f64) as f32)
+    };
+    let ((x1, x2), (y1, y2)) = (axis(|p| p.0, frame.source.1), axis(|p| p.1, frame.source.0));
+    let bounds = [x1, y1, x2, y2];
+    is_proper(bounds).then_some(bounds)
+}
+
+impl Head for DetectionHead {
+    type Target = DetectionTarget;
+    type Prediction = Vec<Detection>;
+
+    fn taps(&self) -> &[usize] {
+        &self.taps
+    }
+
+    fn loss(&self, features: &Features, batch: &Batch<DetectionTarget>, pass: &mut Pass) -> Result<Losses> {
+        let mut rng = match pass {
+            Pass::Train { rng } => rng.fork(),
+            Pass::Eval => Rng::new(0, "detection", &[]),
+        };
+        let objects: Vec<Objects> = batch.targets.iter().map(Objects::new).collect();
+        let bounds: Vec<Vec<Bounds>> = objects.iter().map(|objects| objects.bounds.clone()).collect();
+        let regions: Vec<Bounds> = batch.frames.iter().map(region).collect();
+        let levels = self.levels(features, pass)?;
+        let told = self.rpn.forward(&levels)?;
+        let matches = Rpn::matches(&told, &bounds);
+        let sampled: Vec<_> = matches.iter().map(|matches| self.rpn.sample(matches, &mut rng)).collect();
+        let (rpn_cls, rpn_box) = self.rpn.losses(&told, &bounds, &matches, &sampled)?;
+
+        let rois = self.regions(self.rpn.proposals(&told, &regions, true)?, &objects, &mut rng);
+        let x = self.pooler.pool(&levels[..LEVELS], &rois, box_head::SIDE)?;
+        let boxes = self.boxes.forward(&x, pass)?;
+        let object_of = |roi: &Roi| objects[roi.image].of(roi).map(|(label, bounds, _)| (label, bounds));
+        let (cls, bbox) = self.boxes.losses(&boxes, &rois, object_of)?;
+        let losses = Losses::of("loss_rpn_cls", rpn_cls)
+            .with("loss_rpn_box", rpn_box)
+            .with("loss_cls", cls)
+            .with("loss_box", bbox);
+        Ok(match &self.masks {
+            Some(head) => losses.with("loss_mask", self.mask_loss(head, &levels, &rois, &objects, pass)?),
+            None => losses,
+        })
+    }
+
+    fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Vec<Detection>>> {
+        let regions: Vec<Bounds> = frames.iter().map(region).collect();
+        let levels = self.levels(features, &mut Pass::Eval)?;
+        let told = self.rpn.forward(&levels)?;
+        let proposals = self.rpn.proposals(&told, &regions, false)?;
+        let rois = proposals.into_iter().enumerate().flat_map(|(image, boxes)| {
+            boxes.into_iter().map(move |bounds| Roi { image, bounds, object: None })
+        });
+        let mut rois: Vec<Roi> = rois.collect();
+        self.pooler.sort(&mut rois);
+        if rois.is_empty() {
+            return Ok(vec![vec![]; frames.len()]);
+        }
+        let x = self.pooler.pool(&levels[..LEVELS], &rois, box_head::SIDE)?;
+        let boxes = self.boxes.forward(&x, &mut Pass::Eval)?;
+        let found = self.boxes.found(&boxes, &rois, &regions, self.threshold)?;
+        let masks = self.mask_probabilities(&levels, &found)?;
+        let mut masks = masks.map(Vec::into_iter);
+        let each = |(found, frame): (&Vec<FoundBox>, &Frame)| {
+            let with_mask = |f: &FoundBox| (*f, masks.as_mut().and_then(Iterator::next));
+            let found: Vec<_> = found.iter().map(with_mask).collect();
+            let detection = |(found, mask): (FoundBox, Option<Vec<f32>>)| {
+                let FoundBox { bounds, label, score } = found;
+                let mask = mask.map(|mask| paste(&mask, bounds, frame));
+                Some(Detection { label, score, bbox: in_source(bounds, frame)?, mask })
+            };
+            found.into_par_iter().filter_map(detection).collect()
+        };
+        Ok(found.iter().zip(frames).map(each).collect())
+    }
+}

@@ -1,0 +1,111 @@
+//! Which object a box stands for, by overlap (arXiv:1506.01497 §3.1.2; detectron2 `modeling/matcher.py`).
+
+use super::boxes::{Bounds, iou};
+use rayon::prelude::*;
+
+/// What a box is for learning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// Stands for this object.
+    Object(u32),
+    Background,
+    /// Neither: between the thresholds.
+    Ignored,
+}
+
+/// Thresholds of the overlap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matcher {
+    /// From here on a box stands for the object that it overlaps most.
+    pub positive: f32,
+    /// Below it is background.
+    pub negative: f32,
+    /// An object's best boxes stand for the object that they overlap most, however little. An object that no box
+    /// overlaps has no best ones; in detectron2 all are.
+    pub low_quality: bool,
+}
+
+/// Boxes of a task.
+const CHUNK: usize = 4096;
+
+impl Matcher {
+    pub const RPN: Self = Self { positive: 0.7, negative: 0.3, low_quality: true };
+    pub const ROI: Self = Self { positive: 0.5, negative: 0.5, low_quality: false };
+
+    /// One match a box.
+    pub fn run(self, boxes: &[Bounds], objects: &[Bounds]) -> Vec<Match> {
+        let best: Vec<(u32, f32)> = boxes.par_iter().with_min_len(CHUNK).map(|b| best(*b, objects)).collect();
+        let judged = |&(object, overlap): &(u32, f32)| match overlap {
+            _ if objects.is_empty() => Match::Background,
+            overlap if overlap >= self.positive => Match::Object(object),
+            overlap if overlap < self.negative => Match::Background,
+            _ => Match::Ignored,
+        };
+        let mut matches: Vec<Match> = best.iter().map(judged).collect();
+        if self.low_quality {
+            let most = most(boxes, objects);
+            let chunks =
+                matches.par_chunks_mut(CHUNK).zip(boxes.par_chunks(CHUNK)).zip(best.par_chunks(CHUNK));
+            chunks.for_each(|((matches, boxes), best)| {
+                for ((found, bounds), (object, overlap)) in matches.iter_mut().zip(boxes).zip(best) {
+                    let equals =
+                        |(object, most): (&Bounds, &f32)| *most > 0. && iou(*bounds, *object) == *most;
+                    if *overlap > 0. && objects.iter().zip(&most).any(equals) {
+                        *found = Match::Object(*object);
+                    }
+                }
+            });
+        }
+        matches
+    }
+}
+
+/// The object that a box overlaps most (the first of equal ones), and how much.
+fn best(bounds: Bounds, objects: &[Bounds]) -> (u32, f32) {
+    let mut best = (0, -1.);
+    for (i, object) in (0..).zip(objects) {
+        let overlap = iou(bounds, *object);
+        if overlap > best.1 {
+            best = (i, overlap);
+        }
+    }
+    best
+}
+
+/// The largest overlap of every object with a box.
+fn most(boxes: &[Bounds], objects: &[Bounds]) -> Vec<f32> {
+    let largest = |object: &Bounds| boxes.iter().fold(0f32, |most, b| most.max(iou(*b, *object)));
+    objects.par_iter().map(largest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Match::*;
+    use super::*;
+
+    /// Overlaps with the first object: 1, 0.5, 0.25, 0; with the second, 0.1 at best.
+    const BOXES: [Bounds; 5] =
+        [[0., 0., 4., 4.], [0., 0., 4., 2.], [0., 0., 2., 2.], [20., 20., 21., 21.], [40., 0., 42., 2.]];
+    const OBJECTS: [Bounds; 2] = [[0., 0., 4., 4.], [40., 0., 50., 4.]];
+
+    #[test]
+    fn thresholds_and_low_quality_by_hand() {
+        assert_eq!(
+            Matcher::ROI.run(&BOXES, &OBJECTS),
+            [Object(0), Object(0), Background, Background, Background]
+        );
+        // 0.5 is between 0.3 and 0.7; the last box is the best of the second object.
+        assert_eq!(
+            Matcher::RPN.run(&BOXES, &OBJECTS),
+            [Object(0), Ignored, Background, Background, Object(1)]
+        );
+    }
+
+    #[test]
+    fn no_objects_and_objects_that_nothing_overlaps_make_background() {
+        assert_eq!(Matcher::RPN.run(&BOXES, &[]), [Background; 5]);
+        assert_eq!(Matcher::RPN.run(&BOXES, &[[90., 90., 91., 91.]]), [Background; 5]);
+        assert_eq!(Matcher::RPN.run(&[[f32::NAN; 4]], &OBJECTS), [Background]);
+        assert!(Matcher::RPN.run(&[], &OBJECTS).is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Regions of interest: which proposals of an image learn what, and their features (arXiv:1506.01497, RoIAlign of
+//! arXiv:1703.06870 on the levels of arXiv:1612.03144; detectron2 `modeling/roi_heads`, `modeling/poolers.py`).
+
+use super::boxes::{Bounds, area};
+use super::matcher::{Match, Matcher};
+use super::sampler::{Sampled, Sampler};
+use crate::ops;
+use crate::rng::Rng;
+use candle_core::{Result, Tensor};
+
+/// A box with what it is to be found as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Roi {
+    /// Place in the batch.
+    pub image: usize,
+    pub bounds: Bounds,
+    /// The object of its image that it stands for; background when absent.
+    pub object: Option<u32>,
+}
+
+/// Draws from the `proposals` of an image, to which its objects are added.
+pub(super) fn sample(
+    image: usize,
+    mut proposals: Vec<Bounds>,
+    objects: &[Bounds],
+    sampler: Sampler,
+    rng: &mut Rng,
+) -> Vec<Roi> {
+    proposals.extend(objects);
+    let matches = Matcher::ROI.run(&proposals, objects);
+    let Sampled { positive, negative } = sampler.draw(&matches, rng);
+    let roi = |&i: &usize| {
+        let object = match matches[i] {
+            Match::Object(object) => Some(object),
+            _ => None,
+        };
+        Roi { image, bounds: proposals[i], object }
+    };
+    positive.iter().chain(&negative).map(roi).collect()
+}
+
+/// The levels of a pyramid that regions are taken from.
+#[derive(Clone, Debug)]
+pub(super) struct Pooler {
+    /// Input pixels a place of each level, finest first.
+    pub strides: Vec<f32>,
+    /// A box of this side belongs to the third level: 224 at stride 16.
+    pub canonical: f32,
+}
+
+impl Pooler {
+    /// The level of a box: one coarser for every doubling of its side.
+    pub fn level(&self, bounds: Bounds) -> usize {
+        let level = 2. + (area(bounds).max(0.).sqrt() / self.canonical + 1e-8).log2();
+        (level.floor().max(0.) as usize).min(self.strides.len() - 1)
+    }
+
+    /// Puts boxes in order of their levels, which [`Pooler::pool`] needs.
+    pub fn sort(&self, rois: &mut [Roi]) {
+        rois.sort_by_key(|roi| self.level(roi.bounds));
+    }
+
+    /// Features of `rois`, in their order. `levels` [B, C, h, w] -> [R, C, side, side]
+    pub fn pool(&self, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Tensor> {
+        let mut parts = vec![];
+        for (i, (x, &stride)) in levels.iter().zip(&self.strides).enumerate() {
+            let of_level = rois.iter().filter(|roi| self.level(roi.bounds) == i);
+            let rows: Vec<f32> = of_level
+                .flat_map(|Roi { image, bounds: [x1, y1, x2, y2], .. }| [*image as f32, *x1, *y1, *x2, *y2])
+                .collect();
+            if rows.is_empty() && !(rois.is_empty() && i == 0) {
+                continue;
+            }
+            let rows = Tensor::from_slice(&rows, (rows.len() / 5, 5), x.device())?;
+            parts.push(ops::roi_align(x, &rows, (side, side), 1. / f64::from(stride), 0)?);
+        }
+        match &parts[..] {
+            [part] => Ok(part.clone()),
+            _ => Tensor::cat(&parts, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOLER: fn() -> Pooler = || Pooler { strides: vec![4., 8., 16., 32.], canonical: 224. };
+
+    #[test]
+    fn levels_follow_the_side_of_a_box() {
+        let level = |w: f32, h: f32| POOLER().level([10., 10., 10. + w, 10. + h]);
+        assert_eq!(
+            [level(224., 224.), level(223., 223.), level(112., 112.), level(111., 111.)],
+            [2, 1, 1, 0]
+        );
+        assert_eq!([level(1., 1.), level(448., 448.), level(5000., 5000.), level(0., 0.)], [0, 3, 3, 0]);
+        assert_eq!(level(448., 112.), 2, "by area");
+    }
+
+    #[test]
+    fn objects_are_among_the_regions_and_shares_are_kept() {
+        let objects = [[0., 0., 10., 10.], [50., 50., 60., 70.]];
+        let proposals =
+            vec![[0., 0., 9., 10.], [30., 30., 40., 40.], [51., 50., 60., 70.], [80., 80., 99., 99.]];
+        let draw = |count, positive| {
+            let sampler = Sampler { count, positive };
+            sample(1, proposals.clone(), &objects, sampler, &mut Rng::new(0, "test", &[]))
+        };
+        let all = draw(8, 1.);
+        let found: Vec<(Bounds, Option<u32>)> = all.iter().map(|roi| (roi.bounds, roi.object)).collect();
+        let expected = [
+            (proposals[0], Some(0)),
+            (proposals[2], Some(1)),
+            (objects[0], Some(0)),
+            (objects[1], Some(1)),
+            (proposals[1], None),
+            (proposals[3], None),
+        ];
+        assert_eq!(found, expected);
+        let few = draw(4, 0.25);
+        assert_eq!(few.iter().filter(|roi| roi.object.is_some()).count(), 1);
+        assert_eq!(few.len(), 3, "one object, and all background there is");
+        let none =
+            sample(0, vec![], &[], Sampler { count: 4, positive: 0.25 }, &mut Rng::new(0, "test", &[]));
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn features_come_in_the_order_of_the_regions() -> Result<()> {
+        use candle_core::Device;
+        let pooler = POOLER();
+        let levels: Vec<Tensor> = (0..4)
+            .map(|i| Tensor::full(i as f32, (2, 3, 64 >> i, 64 >> i), &Device::Cpu))
+            .collect::<Result<_>>()?;
+        let roi = |image, side: f32| Roi { image, bounds: [4., 4., 4. + side, 4. + side], object: None };
+        let mut rois = [roi(1, 230.), roi(0, 20.), roi(0, 120.), roi(1, 30.)];
+        pooler.sort(&mut rois);
+        let features = pooler.pool(&levels, &rois, 2)?;
+        assert_eq!(features.dims(), [4, 3, 2, 2]);
+        let values: Vec<f32> = features.flatten_from(1)?.mean(1)?.to_vec1()?;
+        assert_eq!(values, [0., 0., 1., 2.]);
+        assert_eq!(rois.map(|roi| roi.image), [0, 1, 0, 1]);
+        assert_eq!(pooler.pool(&levels, &[], 2)?.dims(), [0, 3, 2, 2]);
+        Ok(())
+    }
+}
