@@ -7,6 +7,7 @@
 mod images;
 mod models;
 mod operators;
+mod segmentation;
 
 use anyhow::{Context, Result};
 use bench::ops::Precision;
@@ -86,7 +87,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 11] = [
+const CASES: [(&str, Build); 12] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -94,6 +95,7 @@ const CASES: [(&str, Build); 11] = [
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
+    ("upernet_vit_mini16", |_, on| segmentation::upernet("vit_mini16", on)),
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),
     ("upernet_fusion", |_, on| operators::upernet_fusion(on)),

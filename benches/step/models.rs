@@ -16,9 +16,9 @@ use bench::task::{Head, Task};
 use candle_core::Tensor;
 use rand_distr::{Distribution, StandardNormal};
 
-const SEED: u64 = 0;
+pub(super) const SEED: u64 = 0;
 /// Images of a training step and of a forward pass.
-const TRAIN: usize = 8;
+pub(super) const TRAIN: usize = 8;
 const FORWARD: usize = 16;
 const CLASSES: usize = 1000;
 
@@ -82,7 +82,7 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     })
 }
 
-fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
+pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
     let library = Library::default();
     let choice = Choice { library: &library, overrides: &[] };
     Ok((choice.model(model, None)?, choice.recipe(stage, recipe, model)?))
@@ -116,7 +116,7 @@ fn classifier(
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
     let training: Training = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
-    let data = DatasetInfo { name: "random".into(), version: "1".into(), classes };
+    let data = DatasetInfo { name: "random".into(), version: "1".into(), classes, ..DatasetInfo::default() };
     let task = Classification::new(Options::default(), training, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
@@ -126,7 +126,7 @@ fn classifier(
 }
 
 /// One batch of Gaussian images, as normalised images are.
-fn batch<T>(
+pub(super) fn batch<T>(
     count: usize,
     model: &ModelConfig,
     on: &Machine,
@@ -150,7 +150,7 @@ fn labelled(count: usize, model: &ModelConfig, on: &Machine) -> Result<Batch<Cla
 }
 
 /// Forward, backward, norm of the gradients and optimiser, as a step of `bench::engine`.
-fn training<O: Objective + 'static>(
+pub(super) fn training<O: Objective + 'static>(
     model: &ModelConfig,
     recipe: &Recipe,
     params: &Params,

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import upernet
 import vit
 
 WARMUP = 2
@@ -233,6 +234,24 @@ def make_images(folder, count=64, size=(500, 375)):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.jpg", quality=90)
 
 
+def segmentation(variant):
+    """UperNet on a ViT of 192 channels and 6 blocks, images of 192 pixels, 11 classes."""
+    width, depth, heads, side, classes = 192, 6, 3, 192, 11
+    backbone = vit.Vit(width, depth, heads, image=side, drop_path=0.1, final_norm=False)
+    model = upernet.UperNet(backbone, width, [0, 2, 3, 5], 64, 32, classes).to(variant.device)
+    count = variant.batch or TRAIN
+    batch = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(variant.device)
+    at = torch.arange(side * side)
+    target = torch.stack([(at // 7 + at // side // 5 + i) % classes for i in range(count)])
+    target = target.view(count, side, side).to(variant.device)
+    groups = {}
+    for name, p in model.named_parameters():
+        layer = model.layer_of(name)
+        group = {"params": [], "lr": 1e-3 * 0.75 ** (depth + 1 - layer), "weight_decay": 0.05 if p.ndim > 1 else 0.0}
+        groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
+    return training(variant, model, lambda: model.loss(batch, target, 255), list(groups.values()), (0.9, 0.999))
+
+
 NUMBERS = ["f32", "bf16", "f32_compiled", "bf16_compiled"]
 CASES = {
     "mae_vit_s16": lambda variant: mae("vit_s16", variant),
@@ -241,6 +260,7 @@ CASES = {
     "finetune_vit_b16": lambda variant: finetune("vit_b16", variant),
     "linear_probe_forward": lambda variant: linear_probe_forward("vit_b16", variant),
     "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
+    "upernet_vit_mini16": segmentation,
     "attention": attention,
     "conv_head": conv_head,
     "upernet_fusion": upernet_fusion,
