@@ -17,7 +17,7 @@ const CLASSES: usize = 11;
 
 /// The recipe `upernet_small` on `name`.
 pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
-    let (model, recipe) = configuration(Stage::Transfer, "upernet_small", name)?;
+    let (model, recipe) = configuration(Stage::Transfer, "upernet_small", name)?; // at the model's own input size
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
     let head = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();

@@ -238,7 +238,7 @@ def segmentation(variant):
     """UperNet on a ViT of 192 channels and 6 blocks, images of 192 pixels, 11 classes."""
     width, depth, heads, side, classes = 192, 6, 3, 192, 11
     backbone = vit.Vit(width, depth, heads, image=side, drop_path=0.1, final_norm=False)
-    model = upernet.UperNet(backbone, width, [0, 2, 3, 5], 64, 32, classes).to(variant.device)
+    model = upernet.UperNet(backbone, width, [0, 2, 3, 5], 48, 24, classes).to(variant.device)
     count = variant.batch or TRAIN
     batch = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(variant.device)
     at = torch.arange(side * side)
