@@ -177,7 +177,84 @@ def lvis(root):
         (root / f"lvis_v1_{split}.json").write_text(json.dumps(content))
 
 
-MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2018, places365, fashion_mnist, coco, lvis]
+def labelled_scene(example, labels, height, width):
+    """Two textures side by side and a third as a rectangle on them: the image, and the place in `labels` of each pixel."""
+    rng = np.random.default_rng([77, example])
+    first, second, third = (rng.permutation(len(labels))[:3] if len(labels) > 2 else [0, 1, 0])
+    places = np.where(np.arange(width)[None] < rng.integers(width // 4, 3 * width // 4), first, second)
+    places = np.broadcast_to(places, (height, width)).copy()
+    top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+    places[top:top + height // 2, left:left + width // 3] = third
+    textures = np.stack([picture(label, 0, height, width) for label in range(len(labels))])
+    image = np.take_along_axis(textures, places[None, ..., None], 0)[0]
+    return image, places
+
+
+def save(path, array, mode, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array)
+    if mode == "P":
+        image.putpalette(np.random.default_rng(1).integers(0, 256, 768, np.uint8).tobytes())
+    image.save(path, **options)
+
+
+def ade20k(root):
+    ids = np.array([0, 1, 2, 3, 5, 13], np.uint8)  # none, wall, building, sky, tree, person
+    for split, name, shift in [("training", "train", 0), ("validation", "val", 10)]:
+        for i in range(EXAMPLES):
+            image, places = labelled_scene(i + shift, ids, 40, 56)
+            save(root / "images" / split / f"ADE_{name}_{i + 1:08}.jpg", image, "RGB", quality=80)
+            save(root / "annotations" / split / f"ADE_{name}_{i + 1:08}.png", ids[places], "L")
+    names = ["", "wall", "building, edifice", "sky", "door", "rivet"]
+    numbers = np.array([0, 2978, 312, 2420, 774, 2119])
+    for split, name, shift in [("training", "train", 20), ("validation", "val", 30)]:
+        folder = root / "ADE20K_2021_17_01" / "images" / "ADE" / split / "urban" / "street"
+        for i in range(2):
+            image, places = labelled_scene(i + shift, names, 40, 56)
+            save(folder / f"ADE_{name}_{i + 1:08}.jpg", image, "RGB", quality=80)
+            found = numbers[places]
+            colours = np.stack([found // 256 * 10, found % 256, np.where(found > 0, 7, 0)], -1).astype(np.uint8)
+            save(folder / f"ADE_{name}_{i + 1:08}_seg.png", colours, "RGB")
+            objects = [{"id": k, "name": names[k], "name_ndx": int(numbers[k])} for k in range(1, len(names))]
+            content = {"annotation": {"filename": f"ADE_{name}_{i + 1:08}.jpg", "object": objects}}
+            (folder / f"ADE_{name}_{i + 1:08}.json").write_text(json.dumps(content))
+
+
+def cityscapes(root):
+    ids = np.array([3, 7, 11, 21, 23, 26], np.uint8)  # out of roi, road, building, vegetation, sky, car
+    for split, town, shift in [("train", "ulm", 0), ("val", "bonn", 10)]:
+        for i in range(EXAMPLES):
+            image, places = labelled_scene(i + shift, ids, 32, 64)
+            name = f"{town}_{i:06}_000019"
+            image = image // 8 * 8  # PNG compresses no noise
+            save(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png", image, "RGB", optimize=True)
+            save(root / "gtFine" / split / town / f"{name}_gtFine_labelIds.png", ids[places], "L")
+
+
+def camvid(root):
+    ids = np.array([0, 1, 3, 5, 8, 11], np.uint8)  # sky, building, road, tree, car, void
+    for split, shift in [("train", 0), ("val", 10)]:
+        for i in range(EXAMPLES):
+            image, places = labelled_scene(i + shift, ids, 36, 48)
+            save(root / "images" / split / f"0001TP_{6690 + 30 * i:06}.jpg", image, "RGB", quality=80)
+            save(root / "annotations" / split / f"0001TP_{6690 + 30 * i:06}.png", ids[places], "L")
+
+
+def voc2012(root):
+    ids = np.array([0, 1, 8, 15, 255], np.uint8)  # background, aeroplane, cat, person, border
+    for split, shift in [("train", 0), ("val", 10)]:
+        names = [f"2007_{shift * 100 + 32 + i:06}" for i in range(EXAMPLES)]
+        for i, name in enumerate(names):
+            image, places = labelled_scene(i + shift, ids, 40, 56)
+            save(root / "JPEGImages" / f"{name}.jpg", image, "RGB", quality=80)
+            save(root / "SegmentationClass" / f"{name}.png", ids[places], "P")
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2018, places365, fashion_mnist, coco, lvis, ade20k, cityscapes,
+          camvid, voc2012]
 
 
 def main():

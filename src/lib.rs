@@ -60,5 +60,5 @@ pub mod prelude {
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};
     pub use crate::registry::Registry;
     pub use crate::rng::Rng;
-    pub use crate::task::{Drawing, Head, Picture, Predictions, Task, Writer};
+    pub use crate::task::{Drawing, Forward, Head, Picture, Predictions, Task, Writer};
 }

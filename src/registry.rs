@@ -18,7 +18,7 @@ pub struct Registry {
 impl Registry {
     /// The kinds of this crate.
     pub fn builtin() -> Self {
-        Self::empty().with::<kinds::Classification>().with::<kinds::Detector>()
+        Self::empty().with::<kinds::Classification>().with::<kinds::Detector>().with::<kinds::Segmentation>()
     }
 
     pub fn empty() -> Self {

@@ -4,10 +4,11 @@
 use crate::config::AugmentOp;
 use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric, Image, Size};
 use crate::metrics::Metric;
-use crate::models::{BackboneSpec, Features};
+use crate::models::{Backbone, BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
 use crate::record::ScoreSpec;
 use crate::rng::Rng;
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use image::RgbImage;
 use schemars::JsonSchema;
@@ -37,6 +38,11 @@ pub trait Task: Sized + Send + Sync + 'static {
     /// Mixes samples of a training batch (mixup, cutmix). Does nothing by default.
     fn mix(&self, _batch: &mut Batch<Self::Target>, _rng: &mut Rng) -> candle_core::Result<()> {
         Ok(())
+    }
+    /// Whether evaluation images come one at a time, in the size that the protocol leaves them, for [`Head::infer`] to cut;
+    /// otherwise in batches of the model's input size.
+    fn any_size(&self) -> bool {
+        false
     }
     /// Draws a prediction over its image: the picture of `bench predict`. `None` when the kind draws nothing, as by
     /// default.
@@ -128,6 +134,40 @@ pub trait Head: Send + Sync {
     }
     /// One prediction a sample, in source-image coordinates.
     fn predict(&self, features: &Features, frames: &[Frame]) -> candle_core::Result<Vec<Self::Prediction>>;
+    /// One prediction an image of an evaluation batch [B, C, H, W]; runs the backbone itself, once by default. A head
+    /// that reads images piece by piece ([`Task::any_size`]) overrides it.
+    fn infer(
+        &self,
+        images: &Tensor,
+        frames: &[Frame],
+        forward: &Forward,
+    ) -> candle_core::Result<Vec<Self::Prediction>> {
+        self.predict(&forward.run(images)?, frames)
+    }
+}
+
+/// The backbone during evaluation, as a head sees it.
+pub struct Forward<'a> {
+    backbone: &'a dyn Backbone,
+    taps: &'a [usize],
+    input: Size,
+}
+
+impl<'a> Forward<'a> {
+    /// A backbone for images of `input` (height, width), of which the blocks `taps` are read.
+    pub fn new(backbone: &'a dyn Backbone, taps: &'a [usize], input: Size) -> Self {
+        Self { backbone, taps, input }
+    }
+
+    /// (height, width) of the images that it takes.
+    pub fn input(&self) -> Size {
+        self.input
+    }
+
+    /// Features of `images` [B, C, H, W] of the input size, without randomness.
+    pub fn run(&self, images: &Tensor) -> candle_core::Result<Features> {
+        self.backbone.forward(images, self.taps, &mut Pass::Eval)
+    }
 }
 
 /// A parsed `task.toml`.
@@ -179,7 +219,9 @@ mod tests {
             let (text, origin) = library.text(&format!("tasks/{task}/task.toml")).unwrap();
             let manifest: Manifest = parse(&text, origin).unwrap();
             assert_eq!(manifest.name, task);
-            assert!(!manifest.eval.is_empty(), "{task}: a protocol");
+            // Sliding windows take images as they are.
+            let protocol = !manifest.eval.is_empty() || manifest.options.contains_key("stride");
+            assert!(protocol, "{task}: a protocol");
         }
     }
 }

@@ -8,6 +8,7 @@ mod detection;
 mod images;
 mod models;
 mod operators;
+mod segmentation;
 
 use anyhow::{Context, Result};
 use bench::ops::Precision;
@@ -87,7 +88,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 13] = [
+const CASES: [(&str, Build); 14] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -97,6 +98,7 @@ const CASES: [(&str, Build); 13] = [
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
     ("maskrcnn_vit_mini8", |_, on| detection::train("vit_mini8", on)),
     ("maskrcnn_vit_mini8_predict", |_, on| detection::predict("vit_mini8", on)),
+    ("upernet_vit_mini16", |_, on| segmentation::upernet("vit_mini16", on)),
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),
     ("upernet_fusion", |_, on| operators::upernet_fusion(on)),

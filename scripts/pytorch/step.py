@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import detector
+import upernet
 import vit
 
 WARMUP = 2
@@ -266,6 +267,24 @@ def detection_predict(variant):
     return Case(step, count, model)
 
 
+def segmentation(variant):
+    """UperNet on a ViT of 192 channels and 6 blocks, images of 192 pixels, 11 classes."""
+    width, depth, heads, side, classes = 192, 6, 3, 192, 11
+    backbone = vit.Vit(width, depth, heads, image=side, drop_path=0.1, final_norm=False)
+    model = upernet.UperNet(backbone, width, [0, 2, 3, 5], 48, 24, classes).to(variant.device)
+    count = variant.batch or TRAIN
+    batch = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(variant.device)
+    at = torch.arange(side * side)
+    target = torch.stack([(at // 7 + at // side // 5 + i) % classes for i in range(count)])
+    target = target.view(count, side, side).to(variant.device)
+    groups = {}
+    for name, p in model.named_parameters():
+        layer = model.layer_of(name)
+        group = {"params": [], "lr": 1e-3 * 0.75 ** (depth + 1 - layer), "weight_decay": 0.05 if p.ndim > 1 else 0.0}
+        groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
+    return training(variant, model, lambda: model.loss(batch, target, 255), list(groups.values()), (0.9, 0.999))
+
+
 NUMBERS = ["f32", "bf16", "f32_compiled", "bf16_compiled"]
 CASES = {
     "mae_vit_s16": lambda variant: mae("vit_s16", variant),
@@ -276,6 +295,7 @@ CASES = {
     "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
     "maskrcnn_vit_mini8": detection,
     "maskrcnn_vit_mini8_predict": detection_predict,
+    "upernet_vit_mini16": segmentation,
     "attention": attention,
     "conv_head": conv_head,
     "upernet_fusion": upernet_fusion,

@@ -106,6 +106,39 @@ pub enum AugmentOp {
     },
     /// torchvision `ColorJitter`: factors in [1−x, 1+x] (hue: ±x of a turn), in random order.
     ColorJitter { brightness: f64, contrast: f64, saturation: f64, hue: f64 },
+    /// mmsegmentation's keep-ratio resize: the largest size that fits into `short` × `long` pixels in either orientation,
+    /// times a factor drawn from `scale`. `short` defaults to the shorter side of the input, `long` to four times that.
+    ResizeWithin {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        short: Option<usize>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        long: Option<usize>,
+        #[serde(default = "same")]
+        scale: [f64; 2],
+        #[serde(default = "bilinear")]
+        interpolation: Interpolation,
+    },
+    /// mmsegmentation's `RandomCrop` and `Pad`: a crop at a random place, drawn up to ten times more while one class
+    /// covers `class_share` (its `cat_max_ratio`) of the labelled pixels or more. Smaller images are padded at the right
+    /// and at the bottom with the mean colour, their labels with ignored pixels.
+    SceneCrop {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<[usize; 2]>,
+        #[serde(default = "all")]
+        class_share: f64,
+    },
+    /// mmsegmentation's `PhotoMetricDistortion`: each adjustment with probability ½. `brightness` is in levels of 255,
+    /// `hue` in steps of 2°, both up or down; the others are ranges of factors.
+    Photometric {
+        #[serde(default = "levels")]
+        brightness: f64,
+        #[serde(default = "factors")]
+        contrast: [f64; 2],
+        #[serde(default = "factors")]
+        saturation: [f64; 2],
+        #[serde(default = "turn")]
+        hue: i32,
+    },
     /// timm RandAugment, increasing set `inc1`: `layers` ops, each with probability `p`, at magnitude
     /// Normal(`magnitude`, `magnitude_std`) clipped to [0, 10]. `rand-m9-mstd0.5-inc1` is layers 2, magnitude 9, std 0.5, p 0.5.
     RandAugment {
@@ -124,8 +157,23 @@ pub enum AugmentOp {
 fn rrc_ratio() -> [f64; 2] {
     [3. / 4., 4. / 3.]
 }
+fn same() -> [f64; 2] {
+    [1., 1.]
+}
 fn bilinear() -> Interpolation {
     Interpolation::Bilinear
+}
+fn all() -> f64 {
+    1.
+}
+fn levels() -> f64 {
+    32.
+}
+fn factors() -> [f64; 2] {
+    [0.5, 1.5]
+}
+fn turn() -> i32 {
+    18
 }
 fn two() -> usize {
     2

@@ -3,7 +3,7 @@
 //! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
 
 use super::classes::{label, list};
-use super::{Annotation, Annotations, Dataset, Entry, Image, ImageRef, Size, Split};
+use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Image, ImageRef, Size, Split};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +27,31 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
         Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
         _ => None,
     }
+}
+
+/// Reads every mask and compares its size with that of its image, by the header of the file; notes what is wrong, and
+/// returns how many classes have pixels. A class without pixels is no problem, as one without objects is none.
+fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
+    let read = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
+        let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+            return None;
+        };
+        let labels = || -> Result<BTreeSet<u16>, String> {
+            let raster = mask.read().map_err(|e| e.to_string())?;
+            let size = Image::size_of(path).map_err(|e| e.to_string())?;
+            mask.check_size(raster.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            Ok(raster.labels.iter().copied().filter(|label| *label != IGNORE).collect())
+        };
+        Some(labels())
+    };
+    let mut classes = BTreeSet::new();
+    for found in entries.par_iter().filter_map(read).collect::<Vec<_>>() {
+        match found {
+            Ok(labels) => classes.extend(labels),
+            Err(problem) => report.problems.push(problem),
+        }
+    }
+    classes.len()
 }
 
 /// Problems that a report prints.
@@ -80,6 +105,9 @@ impl Dataset {
         report.images = index.entries.len();
         let labels: BTreeSet<u32> = index.entries.iter().filter_map(label).collect();
         report.classes = labels.len() + objects_of(&index.entries, &mut report);
+        if decode {
+            report.classes += masks_of(&index.entries, &mut report);
+        }
         let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
         let empty: Vec<&str> = (0..)
             .zip(names)

@@ -110,6 +110,11 @@ pub trait Geometric {
     fn fits(&self, _decoded: Size) -> Result<(), String> {
         Ok(())
     }
+    /// Among the labelled pixels of a rectangle (top, left, height, width) that lies inside the image, the share of the
+    /// commonest class; 1 where none is labelled. `None` when single pixels have no label.
+    fn largest_share(&self, _rectangle: [usize; 4]) -> Option<f64> {
+        None
+    }
 }
 
 /// A class index does not move.

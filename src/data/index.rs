@@ -1,6 +1,6 @@
 //! One line of a dataset's index, and the trait of what produces it.
 
-use super::{DataError, Image, Rle, Size, Split};
+use super::{DataError, Image, Mask, Rle, Size, Split};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,8 +171,8 @@ pub enum Annotation {
     /// Class index, from 0.
     Label(u32),
     Objects(Arc<Objects>),
-    /// An id map of the same size as the image.
-    Raster(PathBuf),
+    /// A map of labels of the same size as the image.
+    Raster(Mask),
     Json(serde_json::Value),
 }
 

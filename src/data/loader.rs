@@ -92,6 +92,11 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         &self.device
     }
 
+    /// Images of a batch, at most.
+    pub fn batch(&self) -> usize {
+        self.config.batch
+    }
+
     /// Batches of an epoch.
     pub fn batches(&self) -> usize {
         let (entries, batch) = (self.work.entries.len(), self.config.batch);

@@ -3,6 +3,7 @@
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
 use super::classes::{keep_per_class, label, labels_of, list, names_in};
+use super::formats::PngMasks;
 use super::{Annotation, Category, Entry, Index, formats};
 use crate::config::{ConfigError, Library, parse};
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,8 @@ pub enum Annotations {
     },
     /// COCO's JSON layout with one category an image (iNaturalist).
     CocoLabels { file: PathBuf },
+    /// A PNG of class ids for each image.
+    PngMasks(PngMasks),
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -205,7 +208,7 @@ impl Dataset {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
-        let mut index = formats::of(split).index(root, split)?;
+        let mut index = formats::of(split, self.class_names()).index(root, split)?;
         if index.entries.is_empty() {
             return Err(DataError::file(&split.images_at(root), "there are no images"));
         }
@@ -280,7 +283,7 @@ impl Dataset {
                 Annotation::Label(label) => format!("label {label}"),
                 Annotation::Objects(objects) => format!("objects {}", objects.digest()),
                 // Where the data lies must not matter.
-                Annotation::Raster(path) => format!("raster {:?}", path.file_name()),
+                Annotation::Raster(mask) => format!("raster {:?} {:?}", mask.path.file_name(), mask.coding),
                 Annotation::Json(value) => format!("json {value}"),
             };
             hasher.update(format!("{}\t{annotation}\n", entry.id).as_bytes());

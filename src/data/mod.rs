@@ -14,6 +14,7 @@ mod index;
 mod jpeg;
 pub mod loader;
 mod manifest;
+mod raster;
 mod rle;
 pub mod shapes;
 
@@ -25,6 +26,7 @@ pub use index::{
 };
 pub use jpeg::JPEG_DECODER;
 pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split};
+pub use raster::{Coding, IGNORE, Mask, Raster, Values};
 pub use rle::Rle;
 
 use candle_core::Tensor;

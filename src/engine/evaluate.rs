@@ -2,13 +2,12 @@
 
 use super::observer::{Control, Event};
 use crate::data::loader::Loader;
-use crate::data::{Batch, Entry, SampleId};
+use crate::data::{Batch, Entry, SampleId, Size};
 use crate::metrics::{ClassScores, Metric};
 use crate::models::Backbone;
-use crate::nn::Pass;
 use crate::ops::no_grad;
 use crate::record::Scores;
-use crate::task::{Head, Task};
+use crate::task::{Forward, Head, Task};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,7 +25,8 @@ pub struct Evaluated {
     pub scoring: Duration,
 }
 
-/// Scores of `head` on `backbone` over the images of `loader` (in order, none dropped).
+/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader` (in
+/// order, none dropped).
 ///
 /// # Errors
 /// An unreadable image, or scores other than the kind declares. Stopping in the middle is an error too: there is
@@ -35,16 +35,18 @@ pub fn evaluate<T: Task>(
     task: &T,
     backbone: &dyn Backbone,
     head: &T::Head,
+    input: Size,
     loader: &Loader<T::Target>,
     total: usize,
     control: &Control,
 ) -> Result<Evaluated> {
     let mut scorer = Scorer::new(task);
+    let forward = Forward::new(backbone, head.taps(), input);
     let mut done = 0;
     control.tell(Event::Evaluating { done, total });
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        let predictions = predictions::<T, _>(backbone, head, &batch)?;
+        let predictions = predictions::<T, _>(head, &batch, &forward)?;
         done += batch.len();
         for ((id, prediction), target) in batch.ids.iter().zip(predictions).zip(&batch.targets) {
             scorer.update(id, prediction, target)?;
@@ -59,14 +61,11 @@ pub fn evaluate<T: Task>(
 
 /// One prediction for each image of a batch.
 pub(super) fn predictions<T: Task, U>(
-    backbone: &dyn Backbone,
     head: &T::Head,
     batch: &Batch<U>,
+    forward: &Forward,
 ) -> Result<Vec<T::Prediction>> {
-    let predictions = no_grad(|| {
-        let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-        head.predict(&features, &batch.frames)
-    })?;
+    let predictions = no_grad(|| head.infer(&batch.images, &batch.frames, forward))?;
     let (found, images) = (predictions.len(), batch.len());
     ensure!(found == images, "kind `{}`: {found} predictions for {images} images", T::KIND);
     Ok(predictions)

@@ -11,7 +11,7 @@ use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
-use crate::task::{Drawing, Picture, Task, Writer};
+use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
 use anyhow::{Context, Result, ensure};
 use image::ImageFormat;
 use rayon::prelude::*;
@@ -62,7 +62,9 @@ pub struct Predicted {
 pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictures) -> Result<Predicted> {
     let began = Instant::now();
     let model = trained(task, job, path)?;
-    let loader = loader(job, pictures.images)?;
+    let loader = loader(task.as_ref(), job, pictures.images)?;
+    let [height, width] = job.config.model.image;
+    let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
     let mut writer = task.writer(pictures.folder);
     let (mut images, mut drawn, mut unreadable) = (0, 0, vec![]);
     let total = pictures.images.len();
@@ -75,7 +77,7 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
             unreadable.push((file.clone(), reason(file, job)));
         }
         if !loaded.batch.is_empty() {
-            let found = predictions::<T, _>(model.backbone.as_ref(), &model.head, &loaded.batch)?;
+            let found = predictions::<T, _>(&model.head, &loaded.batch, &forward)?;
             // Another image of the batch stands in for an unreadable one: it is there twice.
             let mut seen = BTreeSet::new();
             let found: Vec<(usize, T::Prediction)> =
@@ -102,7 +104,7 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
             }
             images += found.len();
         }
-        done = (done + job.config.recipe.micro_batch()).min(total);
+        done = (done + loader.batch()).min(total);
         job.control.tell(Event::Predicting { done, total });
         ensure!(!job.control.stopped(), "stopped after {done} of {total} images");
     }
@@ -113,11 +115,12 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
 }
 
 /// Images in order, without targets; unreadable ones are left out.
-fn loader(job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
+fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
     let model = &job.config.model;
     let pipeline = Pipeline::new(job.eval_ops, None, &model.normalize(), model.image, model.channels)
         .map_err(anyhow::Error::msg)
         .context("evaluation protocol of the task")?;
+    let pipeline = if task.any_size() { pipeline.of_any_size() } else { pipeline };
     let entry = |(k, (file, _)): (usize, &(PathBuf, String))| Entry {
         id: SampleId::new(k.to_string()),
         image: ImageRef::File(file.clone()),
@@ -126,7 +129,7 @@ fn loader(job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
     let entries: Vec<Entry> = images.iter().enumerate().map(entry).collect();
     let config = LoaderConfig {
         seed: 0,
-        batch: job.config.recipe.micro_batch(),
+        batch: if task.any_size() { 1 } else { job.config.recipe.micro_batch() },
         workers: job.workers,
         prefetch: PREFETCH,
         shuffle: false,

@@ -215,13 +215,16 @@ fn initialize(params: &Params, job: &Job) -> Result<()> {
 
 pub(super) fn train_loader<T: Task>(task: &Arc<T>, job: &Job, batch: usize) -> Result<Loader<T::Target>> {
     let recipe = &job.config.recipe;
-    let shuffled = Order { batch, shuffle: true, allowed_skips: recipe.allowed_skips };
+    let allowed_skips = recipe.allowed_skips;
+    let shuffled = Order { batch, shuffle: true, allowed_skips, any_size: false };
     loader(task, job, job.train.clone(), (&recipe.augment, recipe.erase.as_ref()), shuffled)
         .with_context(|| format!("recipe `{}`", job.config.run.recipe))
 }
 
 fn eval_loader<T: Task>(task: &Arc<T>, job: &Job, entries: Arc<Vec<Entry>>) -> Result<Loader<T::Target>> {
-    let in_order = Order { batch: job.config.recipe.micro_batch(), shuffle: false, allowed_skips: 0 };
+    let any_size = task.any_size();
+    let batch = if any_size { 1 } else { job.config.recipe.micro_batch() };
+    let in_order = Order { batch, shuffle: false, allowed_skips: 0, any_size };
     loader(task, job, entries, (job.eval_ops, None), in_order).context("evaluation protocol of the task")
 }
 
@@ -229,6 +232,8 @@ struct Order {
     batch: usize,
     shuffle: bool,
     allowed_skips: usize,
+    /// Images keep the size that the operations leave them.
+    any_size: bool,
 }
 
 fn loader<T: Task>(
@@ -241,6 +246,7 @@ fn loader<T: Task>(
     let model = &job.config.model;
     let pipeline = Pipeline::new(ops, erase, &model.normalize(), model.image, model.channels)
         .map_err(anyhow::Error::msg)?;
+    let pipeline = if order.any_size { pipeline.of_any_size() } else { pipeline };
     let config = LoaderConfig {
         seed: job.config.run.seed,
         batch: order.batch,
@@ -262,7 +268,9 @@ fn score<T: Task>(
     loader: &Loader<T::Target>,
     job: &Job,
 ) -> Result<Evaluated> {
-    evaluate(task, model.backbone.as_ref(), &model.head, loader, job.eval.len(), job.control)
+    let [height, width] = job.config.model.image;
+    let backbone = model.backbone.as_ref();
+    evaluate(task, backbone, &model.head, (height, width), loader, job.eval.len(), job.control)
 }
 
 /// One pass over the training split, without augmentation, for a head that is fitted.

@@ -2,6 +2,8 @@
 
 pub mod classification;
 pub mod detection;
+pub mod segmentation;
 
 pub use classification::Classification;
 pub use detection::Detector;
+pub use segmentation::Segmentation;

@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod coco;
+pub mod confusion;
 
 use crate::data::SampleId;
 use crate::record::Scores;

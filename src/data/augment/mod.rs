@@ -9,12 +9,14 @@ mod color;
 mod crop;
 mod erase;
 mod mix;
+mod photometric;
 mod pipeline;
 mod point;
 mod rand_augment;
 mod resample;
 mod resize;
 mod scale;
+mod scene;
 
 #[cfg(test)]
 mod golden;

@@ -3,9 +3,11 @@
 use super::super::{Geometric, Image, Prepared, Sample, Size};
 use super::color::ColorJitter;
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
+use super::photometric::Photometric;
 use super::rand_augment::{FULL, RandAugment};
 use super::resize::{CenterCrop, Resize, ResizeShort};
 use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
+use super::scene::{ResizeWithin, SceneCrop};
 use super::{Prepare, Transform, erase};
 use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
 use crate::rng::Rng;
@@ -18,7 +20,8 @@ pub struct Pipeline {
     erase: Option<Erase>,
     /// For each channel, the normalised value of every byte.
     tables: Vec<[f32; 256]>,
-    input: Size,
+    /// The size that images must end with; any when absent.
+    input: Option<Size>,
 }
 
 impl Pipeline {
@@ -56,7 +59,12 @@ impl Pipeline {
         // (byte / 255 − mean) / std, rounded at each operation as PyTorch rounds it.
         let table = |(mean, std): (f32, f32)| std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std);
         let tables = statistics.into_iter().map(table).collect();
-        Ok(Self { steps, erase: erase.cloned(), tables, input })
+        Ok(Self { steps, erase: erase.cloned(), tables, input: Some(input) })
+    }
+
+    /// The same for a model that takes images in the size that the operations leave them.
+    pub fn of_any_size(self) -> Self {
+        Self { input: None, ..self }
     }
 
     /// [H, W, C] bytes -> [C, H, W] normalised. Looking up is exact and as fast as the arithmetic in vectors, whose
@@ -79,7 +87,7 @@ impl<T: Geometric + Send> Prepare<T> for Pipeline {
         }
         self.steps.iter().try_for_each(|step| step.apply(&mut sample, rng))?;
         let size = sample.image.size();
-        if size != self.input {
+        if let Some(input) = self.input.filter(|input| *input != size) {
             let names: Vec<_> = self.steps.iter().map(Step::name).collect();
             return Err(format!(
                 "the pipeline [{}] ends with {}x{} but the model's input is {}x{}: end it with resize, center_crop \
@@ -87,8 +95,8 @@ impl<T: Geometric + Send> Prepare<T> for Pipeline {
                 names.join(", "),
                 size.0,
                 size.1,
-                self.input.0,
-                self.input.1
+                input.0,
+                input.1
             ));
         }
         let mut pixels = self.normalized(&sample.image);
@@ -115,6 +123,9 @@ enum Step {
     Pad(Pad),
     ColorJitter(ColorJitter),
     RandAugment(RandAugment),
+    ResizeWithin(ResizeWithin),
+    SceneCrop(SceneCrop),
+    Photometric(Photometric),
 }
 
 impl Step {
@@ -199,6 +210,31 @@ impl Step {
                 let fill = mean_colour(statistics);
                 Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill })
             }
+            AugmentOp::ResizeWithin { short, long, scale, interpolation } => {
+                range("resize_within: scale", scale)?;
+                let short = short.unwrap_or(input.0.min(input.1));
+                let long = long.unwrap_or(4 * short);
+                if short == 0 || long < short {
+                    return Err(format!(
+                        "resize_within: short is {short}, long {long}, expected 0 < short ≤ long"
+                    ));
+                }
+                Self::ResizeWithin(ResizeWithin { short, long, scale, interpolation })
+            }
+            AugmentOp::SceneCrop { size: to, class_share } => {
+                probability("scene_crop: class_share", class_share)?;
+                Self::SceneCrop(SceneCrop { size: size(to)?, class_share, fill: mean_colour(statistics) })
+            }
+            AugmentOp::Photometric { brightness, contrast, saturation, hue } => {
+                range("photometric: contrast", contrast)?;
+                range("photometric: saturation", saturation)?;
+                if !(0. ..=255.).contains(&brightness) || !(0..=90).contains(&hue) {
+                    return Err(format!(
+                        "photometric: brightness is {brightness}, hue {hue}; expected 0 to 255 and 0 to 90"
+                    ));
+                }
+                Self::Photometric(Photometric { brightness, contrast, saturation, hue })
+            }
         })
     }
 
@@ -217,6 +253,9 @@ impl Step {
             Self::Pad(_) => "pad",
             Self::ColorJitter(_) => "color_jitter",
             Self::RandAugment(_) => "rand_augment",
+            Self::ResizeWithin(_) => "resize_within",
+            Self::SceneCrop(_) => "scene_crop",
+            Self::Photometric(_) => "photometric",
         }
     }
 }
@@ -236,6 +275,9 @@ impl<T: Geometric> Transform<T> for Step {
             Self::Pad(step) => step.apply(sample, rng),
             Self::ColorJitter(step) => step.apply(sample, rng),
             Self::RandAugment(step) => step.apply(sample, rng),
+            Self::ResizeWithin(step) => step.apply(sample, rng),
+            Self::SceneCrop(step) => step.apply(sample, rng),
+            Self::Photometric(step) => step.apply(sample, rng),
         }
     }
 }

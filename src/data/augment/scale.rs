@@ -105,7 +105,12 @@ impl<T: Geometric> Transform<T> for Pad {
 }
 
 /// Cuts `to` from (top, left); what lies below and right of the image gets the colour `fill`.
-fn place<T: Geometric>(sample: &mut Sample<T>, (top, left): (usize, usize), to: Size, fill: &[u8]) {
+pub(super) fn place<T: Geometric>(
+    sample: &mut Sample<T>,
+    (top, left): (usize, usize),
+    to: Size,
+    fill: &[u8],
+) {
     let from = sample.image.size();
     let mut image = cut(&sample.image, top as isize, left as isize, to);
     let inside = (from.0.saturating_sub(top).min(to.0), from.1.saturating_sub(left).min(to.1));

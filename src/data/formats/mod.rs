@@ -7,18 +7,20 @@ mod coco_labels;
 mod csv;
 mod idx;
 mod image_folder;
+mod png_masks;
 
 pub use coco_json::CocoJson;
 pub use coco_labels::CocoLabels;
 pub use csv::Csv;
 pub use idx::Idx;
 pub use image_folder::{ImageFolder, images_below};
+pub use png_masks::{Encoding, PngMasks};
 
 use super::{Annotation, Annotations, Entry, Format, ImageRef, SampleId, Split};
 use std::path::{Path, PathBuf};
 
-/// The reader of a split's layout.
-pub fn of(split: &Split) -> Box<dyn Format> {
+/// The reader of a split's layout; `names` are the manifest's class names, in label order.
+pub fn of(split: &Split, names: Option<&[String]>) -> Box<dyn Format> {
     match split.annotations.clone() {
         None => Box::new(ImageFolder { labelled: false }),
         Some(Annotations::ImageFolder {}) => Box::new(ImageFolder { labelled: true }),
@@ -30,6 +32,11 @@ pub fn of(split: &Split) -> Box<dyn Format> {
             Box::new(CocoJson { file, drop_empty, allowed_degenerate })
         }
         Some(Annotations::CocoLabels { file }) => Box::new(CocoLabels { file }),
+        Some(Annotations::PngMasks(masks)) => {
+            let listed =
+                if masks.names.is_empty() { names.unwrap_or_default().to_vec() } else { masks.names };
+            Box::new(PngMasks { names: listed, ..masks })
+        }
     }
 }
 

@@ -1,0 +1,241 @@
+//! mmsegmentation's `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each with probability ½, in
+//! 8 bits after each step; contrast comes second or last.
+//!
+//! Colours go through OpenCV's 8-bit HSV (H 0–179, S and V 0–255), computed in floating point and rounded: within a
+//! level of OpenCV's tables. Grey images keep their saturation and hue.
+
+use super::super::{Geometric, Image, Sample};
+use super::Transform;
+use crate::rng::Rng;
+use rand::Rng as _;
+
+/// Ranges of the four adjustments.
+#[derive(Clone, Debug)]
+pub(super) struct Photometric {
+    /// Levels added or taken away, at most.
+    pub brightness: f64,
+    /// Factors.
+    pub contrast: [f64; 2],
+    pub saturation: [f64; 2],
+    /// Steps of 2°, at most.
+    pub hue: i32,
+}
+
+/// One adjustment with its number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Adjustment {
+    /// x·factor + shift of every value.
+    Levels {
+        factor: f32,
+        shift: f32,
+    },
+    Saturation(f32),
+    Hue(i32),
+}
+
+impl Photometric {
+    /// The adjustments of one image, in order.
+    pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
+        let mut adjustments = vec![];
+        if rng.random::<bool>() {
+            let shift = rng.random_range(-self.brightness..=self.brightness) as f32;
+            adjustments.push(Adjustment::Levels { factor: 1., shift });
+        }
+        let contrast_first = rng.random::<bool>();
+        let contrast = |rng: &mut Rng| {
+            let factor = rng.random_range(self.contrast[0]..=self.contrast[1]) as f32;
+            rng.random::<bool>().then_some(Adjustment::Levels { factor, shift: 0. })
+        };
+        if contrast_first {
+            adjustments.extend(contrast(rng));
+        }
+        if rng.random::<bool>() {
+            let factor = rng.random_range(self.saturation[0]..=self.saturation[1]) as f32;
+            adjustments.push(Adjustment::Saturation(factor));
+        }
+        if rng.random::<bool>() {
+            // The upper end is open, as in NumPy's `randint`.
+            adjustments.push(Adjustment::Hue(rng.random_range(-self.hue..self.hue.max(1 - self.hue))));
+        }
+        if !contrast_first {
+            adjustments.extend(contrast(rng));
+        }
+        adjustments
+    }
+}
+
+impl<T: Geometric> Transform<T> for Photometric {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
+        Ok(())
+    }
+}
+
+impl Adjustment {
+    pub(super) fn apply(self, image: &mut Image) {
+        match self {
+            Self::Levels { factor, shift } => {
+                // The cast saturates and drops the fraction, as the clip and cast of the reference.
+                let table: [u8; 256] = std::array::from_fn(|v| (v as f32 * factor + shift) as u8);
+                image.data.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
+            }
+            Self::Saturation(factor) => {
+                recolour(image, |[h, s, v]| [h, f32::from((f32::from(s as u8) * factor) as u8), v]);
+            }
+            Self::Hue(steps) => {
+                recolour(image, |[h, s, v]| [(h as i32 + steps).rem_euclid(180) as f32, s, v]);
+            }
+        }
+    }
+}
+
+/// Changes the whole numbers H, S, V of every pixel.
+fn recolour(image: &mut Image, change: impl Fn([f32; 3]) -> [f32; 3]) {
+    if image.channels != 3 {
+        return;
+    }
+    for rgb in image.data.chunks_exact_mut(3) {
+        rgb.copy_from_slice(&from_hsv(change(hsv([rgb[0], rgb[1], rgb[2]]))));
+    }
+}
+
+/// OpenCV's `COLOR_RGB2HSV` of bytes: whole numbers, H in 0..180.
+pub(super) fn hsv(rgb: [u8; 3]) -> [f32; 3] {
+    let [r, g, b] = rgb.map(f32::from);
+    let (most, least) = (r.max(g).max(b), r.min(g).min(b));
+    let range = most - least;
+    if range == 0. {
+        return [0., 0., most];
+    }
+    let sector = if most == r {
+        (g - b) / range
+    } else if most == g {
+        2. + (b - r) / range
+    } else {
+        4. + (r - g) / range
+    };
+    let hue = (sector * 30.).round().rem_euclid(180.);
+    [hue, (range * 255. / most).round(), most]
+}
+
+/// OpenCV's `COLOR_HSV2RGB` of whole numbers.
+pub(super) fn from_hsv([h, s, v]: [f32; 3]) -> [u8; 3] {
+    let (sector, s) = (h / 30., s / 255.);
+    let whole = sector.floor();
+    let f = sector - whole;
+    let [p, q, t] = [1. - s, 1. - s * f, 1. - s * (1. - f)].map(|share| v * share);
+    let rgb = match whole as u8 % 6 {
+        0 => [v, t, p],
+        1 => [q, v, p],
+        2 => [p, v, t],
+        3 => [p, q, v],
+        4 => [t, p, v],
+        _ => [v, p, q],
+    };
+    rgb.map(|x| x.round() as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    const DRAWS: u64 = 4000;
+
+    fn photometric() -> Photometric {
+        Photometric { brightness: 32., contrast: [0.5, 1.5], saturation: [0.5, 1.5], hue: 18 }
+    }
+
+    /// OpenCV and NumPy (`scripts/golden/segmentation.py`), which take hue and saturation from tables of fixed point.
+    #[test]
+    fn colours_are_those_of_opencv() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segmentation.safetensors");
+        let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+        let bytes = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        let rgb = bytes(&golden["photo.rgb"]);
+        let around = |a: f32, b: u8| {
+            let d = (a - f32::from(b)).abs();
+            d.min(180. - d)
+        };
+        for (rgb, expected) in rgb.chunks_exact(3).zip(bytes(&golden["photo.hsv"]).chunks_exact(3)) {
+            let [h, s, v] = hsv([rgb[0], rgb[1], rgb[2]]);
+            assert!(around(h, expected[0]) <= 1., "{rgb:?}: {h}, OpenCV {expected:?}");
+            assert!(
+                (s - f32::from(expected[1])).abs() <= 1. && v == f32::from(expected[2]),
+                "{rgb:?}: {s} {v}"
+            );
+        }
+        for (hsv, expected) in
+            bytes(&golden["photo.hsv"]).chunks_exact(3).zip(bytes(&golden["photo.back"]).chunks_exact(3))
+        {
+            let found = from_hsv([hsv[0], hsv[1], hsv[2]].map(f32::from));
+            assert!(
+                found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1),
+                "{hsv:?}: {found:?}, {expected:?}"
+            );
+        }
+        for (adjustment, name, most) in [
+            (Adjustment::Hue(13), "hue", 9),
+            (Adjustment::Saturation(1.3), "saturation", 9),
+            (Adjustment::Levels { factor: 1.2, shift: -9.5 }, "levels", 0),
+        ] {
+            let mut image = Image::new(40, 50, 3, rgb.clone());
+            adjustment.apply(&mut image);
+            let expected = bytes(&golden[&format!("photo.{name}")]);
+            let differences: Vec<u8> =
+                image.data.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
+            let mean = differences.iter().map(|d| f64::from(*d)).sum::<f64>() / differences.len() as f64;
+            // A step of hue or saturation, where rounding falls on the other side, is a few levels.
+            assert!(differences.iter().all(|d| *d <= most) && mean < 0.3, "{name}: mean {mean}");
+        }
+    }
+
+    #[test]
+    fn adjustments_come_in_the_order_of_the_reference_half_of_the_time() {
+        let (mut counts, mut first, mut last) = ([0u64; 4], 0u64, 0u64);
+        for k in 0..DRAWS {
+            let drawn = photometric().draw(&mut Rng::new(1, "augment", &[k]));
+            let place = |test: fn(&Adjustment) -> bool| drawn.iter().position(test);
+            let brightness = place(|a| matches!(a, Adjustment::Levels { factor, .. } if *factor == 1.));
+            let contrast = place(|a| matches!(a, Adjustment::Levels { shift, .. } if *shift == 0.));
+            let saturation = place(|a| matches!(a, Adjustment::Saturation(_)));
+            let hue = place(|a| matches!(a, Adjustment::Hue(_)));
+            for (count, found) in counts.iter_mut().zip([brightness, contrast, saturation, hue]) {
+                *count += u64::from(found.is_some());
+            }
+            assert!(brightness.is_none_or(|place| place == 0));
+            if let (Some(saturation), Some(hue)) = (saturation, hue) {
+                assert!(saturation < hue);
+            }
+            if let (Some(contrast), Some(hue)) = (contrast, hue) {
+                *(if contrast < hue { &mut first } else { &mut last }) += 1;
+            }
+            for adjustment in drawn {
+                match adjustment {
+                    Adjustment::Levels { factor, shift } => {
+                        assert!((0.5..=1.5).contains(&factor) && (-32. ..=32.).contains(&shift));
+                    }
+                    Adjustment::Saturation(factor) => assert!((0.5..=1.5).contains(&factor)),
+                    Adjustment::Hue(steps) => assert!((-18..18).contains(&steps)),
+                }
+            }
+        }
+        let half = DRAWS / 2;
+        assert!(counts.iter().all(|count| count.abs_diff(half) < 150), "{counts:?}");
+        assert!(first.abs_diff(last) < 150, "contrast before the colours {first} times, after them {last}");
+    }
+
+    #[test]
+    fn grey_images_keep_their_colours_and_an_absent_hue_turns_nothing() {
+        let mut image = Image::new(1, 2, 1, vec![10, 200]);
+        Adjustment::Hue(7).apply(&mut image);
+        Adjustment::Saturation(0.5).apply(&mut image);
+        assert_eq!(image.data, [10, 200]);
+        let still = Photometric { hue: 0, ..photometric() };
+        for k in 0..100 {
+            for adjustment in still.draw(&mut Rng::new(2, "augment", &[k])) {
+                assert!(!matches!(adjustment, Adjustment::Hue(steps) if steps != 0));
+            }
+        }
+    }
+}

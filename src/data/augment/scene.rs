@@ -1,0 +1,182 @@
+//! Scales and crops of scenes whose every pixel has a label: mmsegmentation's `Resize` (keep ratio), `RandomCrop` and
+//! `Pad`.
+//!
+//! Deviations: images are scaled by Pillow's bilinear filter, which averages when it shrinks, where mmsegmentation's
+//! (OpenCV) picks neighbours; labels take the nearest pixel by its centre, where OpenCV takes it by its corner. Padding
+//! is the mean colour in bytes, where mmsegmentation pads with 0 after normalising: within half a level the same.
+
+use super::super::{Geometric, Sample, Size};
+use super::Transform;
+use super::resize::scale;
+use super::scale::place;
+use crate::config::Interpolation;
+use crate::rng::Rng;
+use rand::Rng as _;
+
+/// Scales so that the image just fits into `short` × `long` pixels, whatever its orientation, times a random factor.
+#[derive(Clone, Debug)]
+pub(super) struct ResizeWithin {
+    pub short: usize,
+    pub long: usize,
+    pub scale: [f64; 2],
+    pub interpolation: Interpolation,
+}
+
+impl ResizeWithin {
+    /// The size of an image of (`height`, `width`) pixels at a factor.
+    pub(super) fn target(&self, (height, width): Size, factor: f64) -> Size {
+        let side = |pixels: usize| (pixels as f64 * factor).trunc();
+        let (low, high) = (height.min(width) as f64, height.max(width) as f64);
+        let ratio = (side(self.long) / high).min(side(self.short) / low);
+        let scaled = |pixels: usize| ((pixels as f64 * ratio + 0.5) as usize).max(1);
+        (scaled(height), scaled(width))
+    }
+}
+
+impl<T: Geometric> Transform<T> for ResizeWithin {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        let [low, high] = self.scale;
+        let factor = if low < high { rng.random_range(low..=high) } else { low };
+        let to = self.target(sample.image.size(), factor);
+        scale(sample, to, self.interpolation)
+    }
+}
+
+/// A crop of `size` at a random place. Where the image is smaller, all of it, padded at the right and at the bottom.
+#[derive(Clone, Debug)]
+pub(super) struct SceneCrop {
+    pub size: Size,
+    /// Draws again while a class covers this share of the labelled pixels, or more; 1 takes the first draw.
+    pub class_share: f64,
+    /// One byte a channel.
+    pub fill: Vec<u8>,
+}
+
+/// Draws before the last one is taken as it is.
+const TRIES: usize = 10;
+
+impl SceneCrop {
+    /// (top, left) of a crop.
+    fn corner(&self, image: Size, rng: &mut Rng) -> (usize, usize) {
+        let place = |have: usize, want: usize, rng: &mut Rng| rng.random_range(0..=have.saturating_sub(want));
+        (place(image.0, self.size.0, rng), place(image.1, self.size.1, rng))
+    }
+
+    /// A crop that the classes share, where one is found.
+    pub(super) fn draw<T: Geometric>(&self, image: Size, target: &T, rng: &mut Rng) -> (usize, usize) {
+        let (height, width) = (self.size.0.min(image.0), self.size.1.min(image.1));
+        let mut corner = self.corner(image, rng);
+        if self.class_share < 1. {
+            for _ in 0..TRIES {
+                let share = target.largest_share([corner.0, corner.1, height, width]);
+                if share.is_none_or(|share| share < self.class_share) {
+                    break;
+                }
+                corner = self.corner(image, rng);
+            }
+        }
+        corner
+    }
+}
+
+impl<T: Geometric> Transform<T> for SceneCrop {
+    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+        let corner = self.draw(sample.image.size(), &sample.target, rng);
+        place(sample, corner, self.size, &self.fill);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Geometry, Image, SampleId};
+    use super::*;
+
+    /// Classes of a picture: left of `at` the first, right of it the second.
+    #[derive(Clone)]
+    struct Halves {
+        at: usize,
+        seen: Option<Geometry>,
+    }
+
+    impl Geometric for Halves {
+        fn apply(&mut self, geometry: &Geometry) {
+            self.seen = Some(*geometry);
+        }
+
+        fn largest_share(&self, [_, left, _, width]: [usize; 4]) -> Option<f64> {
+            let first = self.at.saturating_sub(left).min(width);
+            Some(first.max(width - first) as f64 / width as f64)
+        }
+    }
+
+    fn within(short: usize, long: usize, scale: [f64; 2]) -> ResizeWithin {
+        ResizeWithin { short, long, scale, interpolation: Interpolation::Bilinear }
+    }
+
+    #[test]
+    fn sizes_are_those_of_mmcv() {
+        // mmcv.imrescale with (2048, 512) and its multiples.
+        for (image, factor, expected) in [
+            ((512, 683), 1., (512, 683)),
+            ((364, 500), 1., (512, 703)),
+            ((300, 400), 0.5, (256, 341)),
+            ((256, 2000), 1., (262, 2048)),
+            ((2000, 256), 1., (2048, 262)),
+            ((512, 683), 1.237, (633, 844)),
+            ((1, 1), 1., (512, 512)),
+            ((1, 5000), 1., (1, 2048)),
+        ] {
+            assert_eq!(within(512, 2048, [1., 1.]).target(image, factor), expected, "{image:?}, {factor}");
+        }
+    }
+
+    fn sample(height: usize, width: usize, at: usize) -> Sample<Halves> {
+        let data = (0..height * width).map(|i| (i % 251) as u8).collect();
+        Sample::new(SampleId::new("s"), Image::new(height, width, 1, data), Halves { at, seen: None })
+    }
+
+    #[test]
+    fn scales_are_drawn_from_their_range() {
+        let step = within(20, 80, [0.5, 2.0]);
+        let mut heights = vec![];
+        for k in 0..300 {
+            let mut sample = sample(20, 30, 0);
+            step.apply(&mut sample, &mut Rng::new(0, "augment", &[k])).unwrap();
+            heights.push(sample.image.height);
+        }
+        let mean = heights.iter().sum::<usize>() as f64 / 300.;
+        assert!(heights.iter().all(|h| (10..=40).contains(h)) && (mean - 25.).abs() < 1.5, "{mean}");
+    }
+
+    #[test]
+    fn crops_prefer_classes_that_share_them() {
+        let crop = |class_share| SceneCrop { size: (8, 10), class_share, fill: vec![0] };
+        let count = |class_share| {
+            let shared = |k: &u64| {
+                let mut rng = Rng::new(0, "augment", &[*k]);
+                let target = Halves { at: 20, seen: None };
+                let (_, left) = crop(class_share).draw((20, 100), &target, &mut rng);
+                target.largest_share([0, left, 8, 10]).is_some_and(|share| share < 0.75)
+            };
+            (0..400).filter(shared).count()
+        };
+        // 5 of 91 places are shared; eleven draws find one with 1 − (1 − 5/91)¹¹ = 46 %.
+        let (once, often) = (count(1.), count(0.75));
+        assert!((5..45).contains(&once) && (145..225).contains(&often), "{once}, {often}");
+    }
+
+    #[test]
+    fn a_smaller_image_is_padded_below_and_right_and_a_larger_one_cut() {
+        let crop = SceneCrop { size: (4, 5), class_share: 1., fill: vec![7] };
+        let mut small = sample(2, 3, 0);
+        crop.apply(&mut small, &mut Rng::new(0, "augment", &[])).unwrap();
+        assert_eq!(small.image.data, [0, 1, 2, 7, 7, 3, 4, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+        assert_eq!(small.target.seen.unwrap().point(1., 1.), (1., 1.));
+        let mut large = sample(9, 12, 0);
+        crop.apply(&mut large, &mut Rng::new(0, "augment", &[])).unwrap();
+        let (left, top) = large.target.seen.unwrap().inverse().unwrap().point(0., 0.);
+        assert_eq!(large.image.data[0], (top as usize * 12 + left as usize) as u8);
+        assert_eq!(large.image.size(), (4, 5));
+    }
+}

@@ -1,0 +1,207 @@
+//! Format `png_masks`: one PNG of class ids beside each image (ADE20K, Cityscapes, CamVid, Pascal VOC).
+//!
+//! Images and masks lie in trees of the same shape; the name of a mask is that of its image with another ending.
+//! Classes are those of the manifest's list, or of the split's own. What the values of the masks mean is said by `encoding` and the keys beside
+//! it; a mask is read when its sample is, and only its existence is checked here.
+
+use super::super::raster::{Coding, IGNORE, Mask, Values, with_ending};
+use super::super::{Annotation, Category, DataError, Format, Index, Split};
+use super::{file_entry, images_below};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// `format = "png_masks"` of a manifest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PngMasks {
+    /// Folder of the masks, relative to the data root.
+    pub masks: PathBuf,
+    /// How the names of images end, and how those of their masks do. Files with another ending are no images of the
+    /// split.
+    pub suffix: [String; 2],
+    /// A file with the names of the split's images, one a line, without ending; all images when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<PathBuf>,
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// `ids`: 0 means unlabelled, and 1 is the first class.
+    #[serde(default)]
+    pub reduce_zero_label: bool,
+    /// `ids`: ids of pixels that nobody looks at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<u32>,
+    /// `ids`: the label of each id; the id itself when there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, u16>,
+    /// `colours`: red, green and blue of each class, in label order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub colours: Vec<[u8; 3]>,
+    /// `colours`: colours of pixels that nobody looks at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_colours: Vec<[u8; 3]>,
+    /// `ade20k`: names of objects that belong to a class of another name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
+    /// Class names in label order; those of the manifest when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+/// What the pixels of a mask hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Grey values of 8 or 16 bits, or indices of a palette.
+    #[default]
+    Ids,
+    /// RGB by a table.
+    Colours,
+    /// RGB of ADE20K's full release.
+    Ade20k,
+}
+
+impl Format for PngMasks {
+    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
+        let folder = split.images_at(root);
+        let (coding, ids) = self.coding().map_err(|e| DataError::file(&folder, e))?;
+        let coding = Arc::new(coding);
+        let masks: PathBuf = root.join(&self.masks).components().collect();
+        let [image_end, mask_end] = &self.suffix;
+        let mut entries = vec![];
+        for image in self.images(root, &folder)? {
+            let below = image.strip_prefix(&folder).unwrap_or(&image);
+            let Some(name) = with_ending(below, image_end, mask_end) else { continue };
+            let path = masks.join(name);
+            if !path.is_file() {
+                return Err(DataError::file(
+                    &path,
+                    format!("there is no mask for image `{}`", image.display()),
+                ));
+            }
+            let mask = Mask { path, coding: coding.clone() };
+            entries.push(file_entry(root, image, Annotation::Raster(mask)));
+        }
+        let category = |id| Category { id: u64::from(id), frequency: None };
+        let categories = ids.into_iter().map(category).collect();
+        Ok(Index { entries, classes: Some(self.names.clone()), categories })
+    }
+}
+
+impl PngMasks {
+    /// The split's images, sorted, or in the order of its list.
+    fn images(&self, root: &Path, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+        let Some(list) = &self.list else { return images_below(folder) };
+        let file = root.join(list);
+        let text = std::fs::read_to_string(&file).map_err(|e| DataError::file(&file, e))?;
+        let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
+        let images: Vec<PathBuf> =
+            names.map(|name| folder.join(format!("{name}{}", self.suffix[0]))).collect();
+        match images.iter().find(|image| !image.is_file()) {
+            Some(image) => {
+                Err(DataError::file(&file, format!("names `{}`, which is not there", image.display())))
+            }
+            None => Ok(images),
+        }
+    }
+
+    /// What the values mean, and the value of each label.
+    fn coding(&self) -> Result<(Coding, Vec<u32>), String> {
+        let count = self.names.len();
+        if count == 0 {
+            return Err(
+                "format png_masks needs class names: give the manifest `classes`, or the split `names`"
+                    .into(),
+            );
+        }
+        if count >= usize::from(IGNORE) - 1 {
+            return Err(format!("{count} classes are too many for a mask"));
+        }
+        self.unused()?;
+        let label = |k: usize| k as u16; // fits, by the check above
+        match self.encoding {
+            Encoding::Ids => self.ids(),
+            Encoding::Colours => {
+                let found = self.colours.len();
+                if found != count {
+                    return Err(format!("there are {found} colours for {count} classes"));
+                }
+                let labelled = self.colours.iter().enumerate().map(|(k, colour)| (*colour, label(k)));
+                let ignored = self.ignore_colours.iter().map(|colour| (*colour, IGNORE));
+                let mut table = BTreeMap::new();
+                for (colour, label) in labelled.chain(ignored) {
+                    if table.insert(colour, label).is_some() {
+                        return Err(format!("colour {colour:?} is there twice"));
+                    }
+                }
+                Ok((Coding::Colours(table), (0..count as u32).collect()))
+            }
+            Encoding::Ade20k => {
+                let mut table: BTreeMap<String, u16> =
+                    self.names.iter().enumerate().map(|(k, name)| (name.clone(), label(k))).collect();
+                for (alias, name) in &self.aliases {
+                    let Some(label) = table.get(name).copied() else {
+                        return Err(format!("alias `{alias}` of `{name}`, which is no class"));
+                    };
+                    table.insert(alias.clone(), label);
+                }
+                Ok((Coding::Ade20k(table), (1..=count as u32).collect()))
+            }
+        }
+    }
+
+    fn ids(&self) -> Result<(Coding, Vec<u32>), String> {
+        let count = self.names.len();
+        let mut pairs: Vec<(u32, u16)> = match (self.classes.is_empty(), self.reduce_zero_label) {
+            (false, true) => return Err("give `classes` or `reduce_zero_label`, not both".into()),
+            (true, shifted) => {
+                (0..count as u16).map(|label| (u32::from(label) + u32::from(shifted), label)).collect()
+            }
+            (false, false) => {
+                let pair = |(id, label): (&String, &u16)| match id.parse::<u32>() {
+                    Ok(id) if usize::from(*label) < count => Ok((id, *label)),
+                    Ok(_) => Err(format!("`classes`: id {id} has label {label}, there are {count} classes")),
+                    Err(_) => Err(format!("`classes`: `{id}` is no id")),
+                };
+                self.classes.iter().map(pair).collect::<Result<_, _>>()?
+            }
+        };
+        pairs.sort_unstable();
+        let mut ids = vec![None; count];
+        for (id, label) in pairs.iter().rev() {
+            ids[usize::from(*label)] = Some(*id); // the lowest of several
+        }
+        let missing = ids.iter().position(Option::is_none);
+        if let Some(label) = missing {
+            return Err(format!("`classes`: no id has label {label} (`{}`)", self.names[label]));
+        }
+        if let Some(id) = self.ignore.iter().find(|id| pairs.iter().any(|(other, _)| other == *id)) {
+            return Err(format!("id {id} is ignored and a class"));
+        }
+        pairs.extend(self.ignore.iter().map(|id| (*id, IGNORE)));
+        if self.reduce_zero_label {
+            pairs.push((0, IGNORE));
+        }
+        Ok((Coding::Ids(Values::new(pairs)?), ids.into_iter().flatten().collect()))
+    }
+
+    /// Keys that another encoding reads.
+    fn unused(&self) -> Result<(), String> {
+        let given = [
+            ("reduce_zero_label", Encoding::Ids, self.reduce_zero_label),
+            ("ignore", Encoding::Ids, !self.ignore.is_empty()),
+            ("classes", Encoding::Ids, !self.classes.is_empty()),
+            ("colours", Encoding::Colours, !self.colours.is_empty()),
+            ("ignore_colours", Encoding::Colours, !self.ignore_colours.is_empty()),
+            ("aliases", Encoding::Ade20k, !self.aliases.is_empty()),
+        ];
+        match given.iter().find(|(_, encoding, given)| *given && *encoding != self.encoding) {
+            Some((key, ..)) => Err(format!("`{key}` does not belong to encoding {:?}", self.encoding)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! PNG files as stored: no palette is looked up, no depth is scaled, no alpha is blended.
+
+use super::super::Size;
+use super::{Picture, Pixels};
+use ::png::{BitDepth, ColorType, Decoder, Encoder, Limits};
+use std::io::Cursor;
+
+/// Bytes that a decoded mask may have; more is taken for a damaged header.
+const MOST_BYTES: usize = 1 << 30;
+
+/// # Errors
+/// No PNG, a PNG cut short, one with alpha or with 16-bit colours.
+pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_BYTES });
+    decoder.ignore_checksums(false);
+    let mut reader = decoder.read_info().map_err(|e| format!("is no readable PNG: {e}"))?;
+    let size = reader.output_buffer_size().filter(|size| *size <= MOST_BYTES);
+    let size = size.ok_or("is larger than any mask")?;
+    let mut buffer = vec![0; size];
+    let frame = reader.next_frame(&mut buffer).map_err(|e| format!("is no readable PNG: {e}"))?;
+    let (height, width) = (frame.height as usize, frame.width as usize);
+    let row = frame.line_size;
+    let rows = || buffer.chunks_exact(row).take(height);
+    let pixels = match (frame.color_type, frame.bit_depth) {
+        (ColorType::Grayscale | ColorType::Indexed, BitDepth::Sixteen) => {
+            let value = |two: &[u8]| u16::from_be_bytes([two[0], two[1]]);
+            Pixels::Values(rows().flat_map(|row| row[..2 * width].chunks_exact(2).map(value)).collect())
+        }
+        (ColorType::Grayscale | ColorType::Indexed, depth) => {
+            Pixels::Values(rows().flat_map(|row| unpacked(row, depth as usize, width)).collect())
+        }
+        (ColorType::Rgb, BitDepth::Eight) => {
+            let colour = |three: &[u8]| [three[0], three[1], three[2]];
+            Pixels::Colours(rows().flat_map(|row| row[..3 * width].chunks_exact(3).map(colour)).collect())
+        }
+        (ColorType::Rgb, _) => return Err("has colours of 16 bits, expected 8".into()),
+        (ColorType::GrayscaleAlpha | ColorType::Rgba, _) => {
+            return Err("has an alpha channel, expected grey, a palette or RGB".into());
+        }
+    };
+    Ok(Picture { height, width, pixels })
+}
+
+/// `width` values of `depth` ≤ 8 bits, the highest bits of a byte first.
+fn unpacked(row: &[u8], depth: usize, width: usize) -> impl Iterator<Item = u16> + '_ {
+    let (per_byte, most) = (8 / depth, (1u16 << depth) - 1);
+    (0..width).map(move |x| {
+        let shift = 8 - depth * (x % per_byte + 1);
+        (u16::from(row[x / per_byte]) >> shift) & most
+    })
+}
+
+/// Values in a grey PNG of 16 or 8 bits.
+pub(super) fn encode_grey((height, width): Size, values: &[u16], wide: bool) -> Result<Vec<u8>, String> {
+    let bytes: Vec<u8> = match wide {
+        true => values.iter().flat_map(|v| v.to_be_bytes()).collect(),
+        false => values.iter().map(|v| *v as u8).collect(),
+    };
+    let side = |n: usize| u32::try_from(n).map_err(|e| e.to_string());
+    let mut png = vec![];
+    let mut encoder = Encoder::new(&mut png, side(width)?, side(height)?);
+    encoder.set_color(ColorType::Grayscale);
+    encoder.set_depth(if wide { BitDepth::Sixteen } else { BitDepth::Eight });
+    let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+    writer.write_image_data(&bytes).map_err(|e| e.to_string())?;
+    writer.finish().map_err(|e| e.to_string())?;
+    Ok(png)
+}

@@ -1,0 +1,129 @@
+//! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
+
+use super::inference::{self, Options};
+use super::target::SegmentationTarget;
+use super::upernet::UperNet;
+use super::{Average, Training};
+use crate::data::{Batch, Frame, IGNORE, Raster, Size};
+use crate::models::{BackboneSpec, Features};
+use crate::nn::{Losses, Pass};
+use crate::ops;
+use crate::task::{Forward, Head};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Features of a backbone to a class a pixel.
+pub struct SegmentationHead {
+    taps: Vec<usize>,
+    classes: usize,
+    options: Options,
+    average: Average,
+    /// Weight of the auxiliary loss.
+    auxiliary: Option<f64>,
+    patch: usize,
+    net: UperNet,
+}
+
+impl SegmentationHead {
+    pub(super) fn new(
+        backbone: &BackboneSpec,
+        options: &Options,
+        training: &Training,
+        classes: usize,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let taps = training.taps.clone().unwrap_or_else(|| default_taps(backbone.depth));
+        if taps.len() != 4 || taps.iter().any(|tap| *tap >= backbone.depth) {
+            candle_core::bail!(
+                "segmentation: taps are {taps:?}, expected four blocks of 0..{}",
+                backbone.depth
+            );
+        }
+        Ok(Self {
+            taps,
+            classes,
+            options: options.clone(),
+            average: training.average,
+            auxiliary: training.auxiliary.map(|auxiliary| auxiliary.weight),
+            patch: backbone.patch,
+            net: UperNet::new(backbone.width, classes, training, vb)?,
+        })
+    }
+
+    fn maps(&self, features: &Features) -> Result<Vec<Tensor>> {
+        (0..self.taps.len()).map(|tap| features.map(tap)).collect()
+    }
+
+    /// Logits of images without randomness. `[B, K, 4h, 4w]`
+    pub(super) fn logits(&self, features: &Features) -> Result<Tensor> {
+        Ok(self.net.forward(&self.maps(features)?, false, &mut Pass::Eval)?.0)
+    }
+
+    /// Cross-entropy of logits, scaled to the labels `[B, H, W]`. `valid` is the share of labels that count.
+    fn loss_of(&self, logits: &Tensor, labels: &Tensor, valid: f64) -> Result<Tensor> {
+        let (_, height, width) = labels.dims3()?;
+        let logits = ops::resize_bilinear(logits, (height, width))?;
+        let mean = ops::cross_entropy(&logits, labels, Some(u32::from(IGNORE)), 0.)?;
+        match self.average {
+            Average::Valid => Ok(mean),
+            Average::All => mean * valid,
+        }
+    }
+}
+
+/// The blocks that BEiT and MAE read for segmentation in models of 12 and 24 blocks, the ends of quarters in others.
+pub(super) fn default_taps(depth: usize) -> Vec<usize> {
+    match depth {
+        12 => vec![3, 5, 7, 11],
+        24 => vec![7, 11, 15, 23],
+        _ => (1..=4).map(|quarter| (quarter * depth / 4).max(1) - 1).collect(),
+    }
+}
+
+impl Head for SegmentationHead {
+    type Target = SegmentationTarget;
+    type Prediction = Raster;
+
+    fn taps(&self) -> &[usize] {
+        &self.taps
+    }
+
+    fn loss(
+        &self,
+        features: &Features,
+        batch: &Batch<SegmentationTarget>,
+        pass: &mut Pass,
+    ) -> Result<Losses> {
+        let (b, _, height, width) = batch.images.dims4()?;
+        let mut labels = Vec::with_capacity(b * height * width);
+        for target in &batch.targets {
+            labels.extend(target.labels().into_iter().map(u32::from));
+        }
+        let valid = labels.iter().filter(|label| **label != u32::from(IGNORE)).count();
+        let valid = valid as f64 / labels.len() as f64;
+        let labels = Tensor::from_vec(labels, (b, height, width), batch.images.device())?;
+        let (logits, beside) = self.net.forward(&self.maps(features)?, self.auxiliary.is_some(), pass)?;
+        let mut losses = Losses::of("cross_entropy", self.loss_of(&logits, &labels, valid)?);
+        if let (Some(weight), Some(beside)) = (self.auxiliary, beside) {
+            losses = losses.with("auxiliary", (self.loss_of(&beside, &labels, valid)? * weight)?);
+        }
+        Ok(losses)
+    }
+
+    fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Raster>> {
+        let input: Size = (features.grid.0 * self.patch, features.grid.1 * self.patch);
+        inference::whole(&self.logits(features)?, frames, input)
+    }
+
+    fn infer(&self, images: &Tensor, frames: &[Frame], forward: &Forward) -> Result<Vec<Raster>> {
+        if self.options.stride.is_none() {
+            return self.predict(&forward.run(images)?, frames);
+        }
+        let logits = |windows: &Tensor| self.logits(&forward.run(windows)?);
+        let label = |(i, frame): (usize, &Frame)| {
+            let image = images.narrow(0, i, 1)?;
+            self.options.slide(&image, frame, forward.input(), self.classes, &logits)
+        };
+        frames.iter().enumerate().map(label).collect()
+    }
+}

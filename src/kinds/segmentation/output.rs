@@ -1,0 +1,149 @@
+//! Predictions of pixels for people and programs: an overlay with a legend, and PNGs of the data set's ids.
+
+use crate::data::{Coding, Entry, Image, ImageRef, Mask, Raster, Values};
+use crate::draw::{Canvas, colour};
+use crate::record::write_atomic;
+use crate::task::{Picture, Predictions, Writer};
+use anyhow::{Context, Result, ensure};
+use image::RgbImage;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How much of a class's colour covers the photograph.
+const ALPHA: f32 = 0.5;
+/// Classes in the legend.
+const SHOWN: usize = 12;
+/// The folder that [`LabelWriter`] fills.
+const FOLDER: &str = "labels";
+
+/// Covers each class with its colour and writes the largest ones, with their shares, into the upper left corner.
+pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Result<RgbImage> {
+    let (found, size) = (prediction.size(), image.size());
+    ensure!(found == size, "labels of {found:?} pixels do not fit the image of {size:?}");
+    let mut areas = vec![0usize; classes.len()];
+    for label in &prediction.labels {
+        if let Some(area) = areas.get_mut(usize::from(*label)) {
+            *area += 1;
+        }
+    }
+    let mut shown: Vec<usize> = (0..classes.len()).filter(|label| areas[*label] > 0).collect();
+    shown.sort_by_key(|label| (std::cmp::Reverse(areas[*label]), *label));
+    let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
+    for label in &shown {
+        let inside: Vec<u8> =
+            prediction.labels.iter().map(|found| u8::from(usize::from(*found) == *label)).collect();
+        canvas.fill(&inside, colour(*label), ALPHA);
+    }
+    let mut y = 0;
+    for label in shown.into_iter().take(SHOWN) {
+        let share = 100. * areas[label] as f64 / prediction.labels.len() as f64;
+        let (_, height) =
+            canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y as f32, colour(label));
+        y += height;
+    }
+    Ok(canvas.into_picture())
+}
+
+/// Writes `labels/<name>.png` for each image: a grey PNG of the ids that the masks of the data set have.
+pub(super) struct LabelWriter {
+    folder: PathBuf,
+    ids: Vec<u32>,
+}
+
+impl LabelWriter {
+    pub(super) fn new(folder: &Path, ids: &[u32]) -> Self {
+        Self { folder: folder.to_path_buf(), ids: ids.to_vec() }
+    }
+}
+
+fn file(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{name}.png"))
+}
+
+impl Writer for LabelWriter {
+    type Prediction = Raster;
+
+    fn files(&self, names: &[String]) -> Vec<PathBuf> {
+        names.iter().map(|name| file(name)).collect()
+    }
+
+    fn write(&mut self, picture: &Picture, prediction: &Raster) -> Result<()> {
+        let path = self.folder.join(file(picture.name));
+        let png = prediction.to_png(&self.ids).map_err(anyhow::Error::msg)?;
+        let folder = path.parent().context("a file lies in a folder")?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        write_atomic(&path, &png).with_context(|| format!("cannot write `{}`", path.display()))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads `<stem of the image>.png` of a folder for each of `entries`: grey values (or palette indices) that are ids of
+/// the data set.
+pub(super) fn read<'a>(
+    files: &[PathBuf],
+    entries: &'a [Entry],
+    ids: &[u32],
+) -> Result<Predictions<'a, Raster>> {
+    let folder = match files {
+        [folder] if folder.is_dir() => folder.clone(),
+        _ => anyhow::bail!("kind `segmentation` reads predictions from one folder of PNGs of ids"),
+    };
+    let labels = Values::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
+    let coding = Arc::new(Coding::Ids(labels));
+    let read = move |entry: &Entry| {
+        let ImageRef::File(image) = &entry.image else {
+            anyhow::bail!("`{}` is not in a file: its prediction has no name", entry.id)
+        };
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(Mask { path: folder.join(format!("{stem}.png")), coding: coding.clone() }.read()?)
+    };
+    Ok(Box::new(entries.iter().map(read)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Annotation, SampleId};
+
+    #[test]
+    fn classes_cover_the_picture_and_stand_in_the_legend() {
+        let image = Image::new(60, 80, 3, vec![0; 60 * 80 * 3]);
+        let labels = (0..60 * 80).map(|i| if i % 80 < 60 { 1 } else { 0 }).collect();
+        let names = ["sky".to_string(), "sea".into(), "sand".into()];
+        let picture = draw(&image, &Raster::new(60, 80, labels), &names).unwrap();
+        let half = |label: usize| colour(label).map(|v| (f32::from(v) * ALPHA).round() as u8);
+        assert_eq!((picture.get_pixel(30, 55).0, picture.get_pixel(79, 55).0), (half(1), half(0)));
+        assert_eq!(picture.get_pixel(0, 0).0, colour(1), "the largest class stands first");
+        let error = draw(&image, &Raster::new(1, 1, vec![0]), &names).unwrap_err().to_string();
+        assert!(error.contains("do not fit"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = [7, 8, 11];
+        let raster = Raster::new(2, 2, vec![0, 1, 2, 0]);
+        let mut writer = Box::new(LabelWriter::new(folder.path(), &ids));
+        let picture = Picture { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
+        assert_eq!(
+            writer.files(&["1".into(), "b/2".into()]),
+            ["labels/1.png", "labels/b/2.png"].map(PathBuf::from)
+        );
+        writer.write(&picture, &raster).unwrap();
+        writer.finish().unwrap();
+        let entry = |name: &str| Entry {
+            id: SampleId::new(name),
+            image: ImageRef::File(name.into()),
+            annotation: Annotation::None,
+        };
+        let entries = [entry("a/1.jpg"), entry("a/2.jpg")];
+        let labels = [folder.path().join("labels")];
+        let mut found = read(&labels, &entries, &ids).unwrap();
+        assert_eq!(found.next().unwrap().unwrap(), raster);
+        assert!(found.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        assert!(read(&[], &entries, &ids).err().unwrap().to_string().contains("one folder"));
+    }
+}

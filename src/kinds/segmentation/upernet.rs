@@ -1,0 +1,196 @@
+//! UperNet (arXiv:1807.10221) on the four maps of a ViT, as BEiT (arXiv:2106.08254) and MAE use it, with FCN's auxiliary
+//! head (arXiv:1411.4038).
+//!
+//! Parameter names are those of mmsegmentation (`decode_head.*`, `auxiliary_head.*`; the pyramid `fpn1.*` and `fpn2.*` of
+//! BEiT). Every convolution but the classifiers is without bias, with BatchNorm (or another norm) and ReLU behind it.
+//! All scaling is bilinear, `align_corners=False`.
+
+use super::Training;
+use crate::data::Size;
+use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
+use crate::nn::{Conv2d, ConvConfig, ConvInit, Norm2d, NormKind, Pass};
+use crate::ops;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use rand::Rng as _;
+
+/// Convolution, norm, ReLU: mmcv's `ConvModule`.
+#[derive(Clone, Debug)]
+struct ConvModule {
+    conv: Conv2d,
+    norm: Norm2d,
+}
+
+impl ConvModule {
+    fn new(input: usize, output: usize, kernel: usize, norm: NormKind, vb: VarBuilder) -> Result<Self> {
+        let config = ConvConfig::same(kernel, ConvInit::Msra).without_bias();
+        let conv = Conv2d::new(input, output, config, vb.pp("conv"))?;
+        Ok(Self { conv, norm: Norm2d::new(norm, output, vb.pp("bn"))? })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        ops::relu(&self.norm.forward(&self.conv.forward(x)?, pass)?)
+    }
+}
+
+/// Dropout of whole channels and a 1×1 convolution to a logit a class.
+#[derive(Clone, Debug)]
+struct Classifier {
+    dropout: f64,
+    conv: Conv2d,
+}
+
+impl Classifier {
+    fn new(channels: usize, classes: usize, dropout: f64, vb: VarBuilder) -> Result<Self> {
+        let config = ConvConfig::same(1, ConvInit::Normal(0.01));
+        Ok(Self { dropout, conv: Conv2d::new(channels, classes, config, vb.pp("conv_seg"))? })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let Pass::Train { rng } = pass else { return self.conv.forward(x) };
+        if self.dropout == 0. {
+            return self.conv.forward(x);
+        }
+        let (batch, channels, _, _) = x.dims4()?;
+        let keep = 1. - self.dropout;
+        let mut scale = || if rng.random::<f64>() < keep { (1. / keep) as f32 } else { 0. };
+        let scales: Vec<f32> = (0..batch * channels).map(|_| scale()).collect();
+        let scales = Tensor::from_vec(scales, (batch, channels, 1, 1), x.device())?;
+        self.conv.forward(&x.broadcast_mul(&scales)?)
+    }
+}
+
+/// Averages of the coarsest map over grids of several sizes, each scaled back, beside the map itself.
+#[derive(Clone, Debug)]
+struct PyramidPooling {
+    scales: Vec<usize>,
+    modules: Vec<ConvModule>,
+    bottleneck: ConvModule,
+}
+
+impl PyramidPooling {
+    fn new(input: usize, channels: usize, training: &Training, vb: &VarBuilder) -> Result<Self> {
+        let norm = training.norm;
+        let module =
+            |i: usize| ConvModule::new(input, channels, 1, norm, vb.pp(format!("psp_modules.{i}.1")));
+        let scales = training.pool_scales.clone();
+        let all = input + scales.len() * channels;
+        Ok(Self {
+            modules: (0..scales.len()).map(module).collect::<Result<_>>()?,
+            bottleneck: ConvModule::new(all, channels, 3, norm, vb.pp("bottleneck"))?,
+            scales,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let size = size(x)?;
+        let mut parts = vec![x.clone()];
+        for (scale, module) in self.scales.iter().zip(&self.modules) {
+            let pooled = ops::adaptive_avg_pool2d(x, (*scale, *scale))?;
+            parts.push(ops::resize_bilinear(&module.forward(&pooled, pass)?, size)?);
+        }
+        self.bottleneck.forward(&Tensor::cat(&parts, 1)?, pass)
+    }
+}
+
+/// The decoder: pyramid pooling on top, a feature pyramid below it, all levels fused at the finest.
+#[derive(Clone, Debug)]
+struct Decoder {
+    pooling: PyramidPooling,
+    lateral: Vec<ConvModule>,
+    fpn: Vec<ConvModule>,
+    fusion: ConvModule,
+    classifier: Classifier,
+}
+
+impl Decoder {
+    /// `width` channels of every level.
+    fn new(width: usize, classes: usize, training: &Training, vb: VarBuilder) -> Result<Self> {
+        let (channels, norm) = (training.channels.unwrap_or(width), training.norm);
+        let each = |name: &str, input: usize, kernel: usize| {
+            let module = |i: usize| ConvModule::new(input, channels, kernel, norm, vb.pp(name).pp(i));
+            (0..LEVELS - 1).map(module).collect::<Result<Vec<_>>>()
+        };
+        Ok(Self {
+            pooling: PyramidPooling::new(width, channels, training, &vb)?,
+            lateral: each("lateral_convs", width, 1)?,
+            fpn: each("fpn_convs", channels, 3)?,
+            fusion: ConvModule::new(LEVELS * channels, channels, 3, norm, vb.pp("fpn_bottleneck"))?,
+            classifier: Classifier::new(channels, classes, training.dropout, vb)?,
+        })
+    }
+
+    fn forward(&self, levels: &Pyramid, pass: &mut Pass) -> Result<Tensor> {
+        let top = self.pooling.forward(&levels[LEVELS - 1], pass)?;
+        let lateral = self.lateral.iter().zip(levels);
+        let mut sums =
+            lateral.map(|(module, level)| module.forward(level, pass)).collect::<Result<Vec<_>>>()?;
+        sums.push(top);
+        for i in (1..LEVELS).rev() {
+            sums[i - 1] = (&sums[i - 1] + ops::resize_bilinear(&sums[i], size(&sums[i - 1])?)?)?;
+        }
+        for (sum, module) in sums.iter_mut().zip(&self.fpn) {
+            *sum = module.forward(sum, pass)?;
+        }
+        let finest = size(&sums[0])?;
+        let scaled = sums.iter().enumerate().map(|(i, sum)| match i {
+            0 => Ok(sum.clone()),
+            _ => ops::resize_bilinear(sum, finest),
+        });
+        let fused = Tensor::cat(&scaled.collect::<Result<Vec<_>>>()?, 1)?;
+        self.classifier.forward(&self.fusion.forward(&fused, pass)?, pass)
+    }
+}
+
+/// A 3×3 convolution and a classifier on the level of one patch a pixel.
+#[derive(Clone, Debug)]
+struct Auxiliary {
+    conv: ConvModule,
+    classifier: Classifier,
+}
+
+/// Maps of four blocks to logits.
+#[derive(Clone, Debug)]
+pub(super) struct UperNet {
+    pyramid: ScalePyramid,
+    decoder: Decoder,
+    auxiliary: Option<Auxiliary>,
+}
+
+impl UperNet {
+    pub fn new(width: usize, classes: usize, training: &Training, vb: VarBuilder) -> Result<Self> {
+        let auxiliary = |channels: usize| {
+            let vb = vb.pp("auxiliary_head");
+            Ok::<_, candle_core::Error>(Auxiliary {
+                conv: ConvModule::new(width, channels, 3, training.norm, vb.pp("convs.0"))?,
+                classifier: Classifier::new(channels, classes, training.dropout, vb)?,
+            })
+        };
+        Ok(Self {
+            pyramid: ScalePyramid::new(width, training.norm, vb.clone())?,
+            decoder: Decoder::new(width, classes, training, vb.pp("decode_head"))?,
+            auxiliary: training.auxiliary.map(|a| auxiliary(a.channels)).transpose()?,
+        })
+    }
+
+    /// Four `maps` `[B, C, h, w]` -> logits `[B, K, 4h, 4w]` and, where `auxiliary` is asked for and there is such a
+    /// head, its logits `[B, K, h, w]`.
+    pub fn forward(
+        &self,
+        maps: &[Tensor],
+        auxiliary: bool,
+        pass: &mut Pass,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let levels = self.pyramid.forward(maps, pass)?;
+        let logits = self.decoder.forward(&levels, pass)?;
+        let Some(head) = self.auxiliary.as_ref().filter(|_| auxiliary) else { return Ok((logits, None)) };
+        // The third level is the third map as it is.
+        let beside = head.classifier.forward(&head.conv.forward(&levels[2], pass)?, pass)?;
+        Ok((logits, Some(beside)))
+    }
+}
+
+fn size(x: &Tensor) -> Result<Size> {
+    let (_, _, height, width) = x.dims4()?;
+    Ok((height, width))
+}

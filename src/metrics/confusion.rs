@@ -1,0 +1,237 @@
+//! Mean intersection over union of semantic segmentation, with mmsegmentation's conventions.
+//!
+//! Pixels are counted over the whole split: per class those that are right, annotated and predicted, where the
+//! annotation is not [`IGNORE`]. IoU is right / (annotated + predicted − right), accuracy right / annotated. A class
+//! that is neither annotated nor predicted has no IoU, one that is not annotated no accuracy: means leave them out
+//! (NumPy's `nanmean`). Standard errors are those of a bootstrap over images.
+
+use super::{Metric, MetricError};
+use crate::data::{IGNORE, Raster, SampleId};
+use crate::record::{Better, ScoreSpec, Scores, Unit};
+use crate::rng::Rng;
+use rand::Rng as _;
+use rayon::prelude::*;
+
+/// Splits drawn for the standard error.
+const RESAMPLES: u64 = 1000;
+
+/// Mean IoU, mean accuracy of classes, accuracy of pixels; in percent.
+pub const SCORES: [ScoreSpec; 3] = [
+    ScoreSpec { name: "miou", unit: Unit::Percent, better: Better::Higher },
+    ScoreSpec { name: "macc", unit: Unit::Percent, better: Better::Higher },
+    ScoreSpec { name: "aacc", unit: Unit::Percent, better: Better::Higher },
+];
+
+/// Pixels of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub right: u64,
+    pub annotated: u64,
+    pub predicted: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.right += other.right;
+        self.annotated += other.annotated;
+        self.predicted += other.predicted;
+    }
+
+    /// `None` for a class that is nowhere.
+    pub fn iou(&self) -> Option<f64> {
+        let union = self.annotated + self.predicted - self.right;
+        (union > 0).then(|| self.right as f64 / union as f64)
+    }
+
+    /// Share of the annotated pixels that are right. `None` where there are none.
+    pub fn accuracy(&self) -> Option<f64> {
+        (self.annotated > 0).then(|| self.right as f64 / self.annotated as f64)
+    }
+}
+
+/// Counts of a split, image by image.
+#[derive(Clone, Debug)]
+pub struct Confusion {
+    classes: usize,
+    /// The classes of each image.
+    images: Vec<Vec<(u16, Counts)>>,
+}
+
+impl Confusion {
+    pub fn new(classes: usize) -> Self {
+        Self { classes, images: vec![] }
+    }
+
+    /// Counts an image.
+    ///
+    /// # Errors
+    /// Rasters of different size, a label that is no class.
+    pub fn count(&mut self, prediction: &Raster, truth: &Raster) -> Result<(), String> {
+        if prediction.size() != truth.size() {
+            let ((h, w), (height, width)) = (prediction.size(), truth.size());
+            return Err(format!("{h}x{w} pixels, the annotation has {height}x{width} (height x width)"));
+        }
+        let mut counts = vec![Counts::default(); self.classes];
+        for (found, label) in prediction.labels.iter().zip(&truth.labels) {
+            if *label == IGNORE {
+                continue;
+            }
+            let (found, label) = (usize::from(*found), usize::from(*label));
+            if found.max(label) >= self.classes {
+                let what = if label >= self.classes { "annotation" } else { "prediction" };
+                let class = if label >= self.classes { label } else { found };
+                return Err(format!("the {what} has class {class}, there are {}", self.classes));
+            }
+            counts[label].annotated += 1;
+            counts[found].predicted += 1;
+            counts[label].right += u64::from(found == label);
+        }
+        let there = |(_, c): &(u16, Counts)| c.annotated + c.predicted > 0;
+        self.images.push((0..).zip(counts).filter(there).collect());
+        Ok(())
+    }
+
+    /// Counts of every class over all images.
+    pub fn total(&self) -> Vec<Counts> {
+        self.sum(self.images.iter())
+    }
+
+    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, Counts)>>) -> Vec<Counts> {
+        let mut total = vec![Counts::default(); self.classes];
+        for (class, counts) in images.flatten() {
+            total[usize::from(*class)].add(counts);
+        }
+        total
+    }
+
+    /// Values in percent in the order of [`SCORES`].
+    ///
+    /// # Errors
+    /// When no pixel is annotated.
+    pub fn scores(&self) -> Result<Scores, String> {
+        let values = means(&self.total()).ok_or("no pixel of the split is annotated")?;
+        let errors = self.standard_errors();
+        let mut scores = Scores::default();
+        for (k, spec) in SCORES.iter().enumerate() {
+            scores.insert(spec.name, 100. * values[k], errors.map(|errors| 100. * errors[k]));
+        }
+        Ok(scores)
+    }
+
+    /// Standard deviation over splits of as many images drawn with replacement; `None` for a single image.
+    fn standard_errors(&self) -> Option<[f64; 3]> {
+        let count = self.images.len();
+        let resample = |draw: u64| {
+            let mut rng = Rng::new(0, "bootstrap", &[draw]);
+            let images = (0..count).map(|_| &self.images[rng.random_range(0..count)]);
+            means(&self.sum(images))
+        };
+        if count < 2 {
+            return None;
+        }
+        let drawn: Vec<[f64; 3]> = (0..RESAMPLES).into_par_iter().filter_map(resample).collect();
+        let n = drawn.len() as f64;
+        Some(std::array::from_fn(|k| {
+            let mean = drawn.iter().map(|values| values[k]).sum::<f64>() / n;
+            (drawn.iter().map(|values| (values[k] - mean).powi(2)).sum::<f64>() / (n - 1.)).sqrt()
+        }))
+    }
+}
+
+/// Means over the classes that have a value; `None` when no pixel is annotated.
+fn means(counts: &[Counts]) -> Option<[f64; 3]> {
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+    let annotated = sum(|c| c.annotated);
+    (annotated > 0).then(|| {
+        [
+            mean(counts.iter().filter_map(Counts::iou).collect()),
+            mean(counts.iter().filter_map(Counts::accuracy).collect()),
+            sum(|c| c.right) as f64 / annotated as f64,
+        ]
+    })
+}
+
+impl Metric for Confusion {
+    type Target = Raster;
+    type Prediction = Raster;
+
+    fn update(&mut self, id: &SampleId, prediction: Raster, target: &Raster) -> Result<(), MetricError> {
+        let fail = |message| MetricError::Prediction { id: id.clone(), message };
+        self.count(&prediction, target).map_err(fail)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
+        self.scores().map_err(MetricError::Scoring)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raster(width: usize, labels: &[u16]) -> Raster {
+        Raster::new(labels.len() / width, width, labels.to_vec())
+    }
+
+    /// Two images of two rows, three classes of which the last is nowhere.
+    fn counted() -> Confusion {
+        let mut confusion = Confusion::new(3);
+        confusion.count(&raster(2, &[0, 0, 1, 1]), &raster(2, &[0, 1, 1, IGNORE])).unwrap();
+        confusion.count(&raster(2, &[0, 1, 0, 0]), &raster(2, &[0, 0, 0, 0])).unwrap();
+        confusion
+    }
+
+    #[test]
+    fn means_by_hand() {
+        let confusion = counted();
+        let total = confusion.total();
+        assert_eq!(total[0], Counts { right: 4, annotated: 5, predicted: 5 });
+        assert_eq!(total[1], Counts { right: 1, annotated: 2, predicted: 2 });
+        assert_eq!((total[2].iou(), total[2].accuracy()), (None, None));
+        let scores = confusion.scores().unwrap();
+        let value = |name| scores.get(name).unwrap().value;
+        assert!((value("miou") - 100. * (4. / 6. + 1. / 3.) / 2.).abs() < 1e-9);
+        assert!((value("macc") - 100. * (4. / 5. + 1. / 2.) / 2.).abs() < 1e-9);
+        assert!((value("aacc") - 100. * 5. / 7.).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_class_that_is_only_predicted_has_an_iou_of_0_and_no_accuracy() {
+        let mut confusion = Confusion::new(2);
+        confusion.count(&raster(2, &[0, 1]), &raster(2, &[0, 0])).unwrap();
+        let scores = confusion.scores().unwrap();
+        assert_eq!(scores.get("miou").unwrap().value, 25.);
+        assert_eq!(scores.get("macc").unwrap().value, 50.);
+    }
+
+    /// Of two images, a resampled split holds the first twice, the second twice, or both.
+    #[test]
+    fn standard_errors_are_those_of_the_resampled_splits() {
+        let scores = counted().scores().unwrap();
+        let [first, both, second] = [2. / 3., 5. / 7., 3. / 4.]; // accuracy of pixels, with 1/4, 1/2, 1/4
+        let mean = (first + 2. * both + second) / 4.;
+        let square = |x: f64| (x - mean) * (x - mean);
+        let expected = 100. * ((square(first) + 2. * square(both) + square(second)) / 4.).sqrt();
+        let found = scores.get("aacc").unwrap().stderr.unwrap();
+        assert!((found / expected - 1.).abs() < 0.1, "{found}, expected {expected}");
+        assert_eq!(counted().scores().unwrap(), scores);
+        let mut one = Confusion::new(2);
+        one.count(&raster(1, &[1]), &raster(1, &[1])).unwrap();
+        let score = one.scores().unwrap().get("miou").unwrap();
+        assert_eq!((score.value, score.stderr), (100., None));
+    }
+
+    #[test]
+    fn what_cannot_be_scored_is_said() {
+        let mut confusion = Confusion::new(2);
+        let error = confusion.count(&raster(2, &[0, 1]), &raster(1, &[0, 1])).unwrap_err();
+        assert!(error.contains("1x2 pixels, the annotation has 2x1"), "{error}");
+        let error = confusion.count(&raster(1, &[2]), &raster(1, &[0])).unwrap_err();
+        assert!(error.contains("prediction has class 2, there are 2"), "{error}");
+        let error = confusion.count(&raster(1, &[0]), &raster(1, &[7])).unwrap_err();
+        assert!(error.contains("annotation has class 7"), "{error}");
+        confusion.count(&raster(1, &[0]), &raster(1, &[IGNORE])).unwrap();
+        assert!(confusion.scores().unwrap_err().contains("no pixel"));
+    }
+}
