@@ -55,6 +55,7 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> Outcome {
         eval: data.eval,
         eval_ops: resolved.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
         init: None,
+        tokenizer: None,
         device: &site.device,
         workers: site.workers,
         resume: false,

@@ -47,7 +47,7 @@ pub fn transfer<T: Task>(
     folder: &RunFolder,
 ) -> Result<Outcome> {
     let (params, mut model) = build(task.as_ref(), job)?;
-    let metadata = pretrain::metadata(job, None)?;
+    let metadata = pretrain::metadata(job)?;
     let evaluation = eval_loader(task, job, job.eval.clone())?;
     if model.head.fits() {
         initialize(&params, job)?;
@@ -143,6 +143,7 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
         final_norm: head.reads_cls(),
         frozen,
         attention: settings(job)?.attention.clone(),
+        pretrains: false,
     };
     let backbone = models::build(config, options, params.builder())?;
     params.set_trainable(|name| {

@@ -8,11 +8,13 @@ mod hub;
 mod inspect;
 mod load;
 mod save;
+mod tokenizer;
 
 pub use file::{FileError, WeightEntry, WeightFile};
 pub use hub::{HubError, HubFile};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
+pub use tokenizer::{TokenizerError, load_tokenizer};
 pub use save::{SaveError, save, save_tensors};
 
 #[cfg(test)]
