@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 """Makes tests/golden/dvae.safetensors: a small discrete autoencoder of DALL·E by PyTorch, with random weights.
 
+Beside it dvae_encoder.pkl, the encoder as a pickled module, and dvae_stranger.pkl, one that would run a command.
+
 The layers are those of the paper (arXiv:2102.12092, appendix A) with the names of its released files. Computed in
 float64, stored in float32.
 """
 
 import argparse
+import os
+import sys
+import types
 from collections import OrderedDict
 from pathlib import Path
 
@@ -79,7 +84,22 @@ def main():
     golden = dict(x=x, logits=logits, tokens=logits.argmax(1), z=z, out=result, image=image)
     golden |= {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     golden |= {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
+    for kind in [Conv, Block, Coder]:  # where the published file has its classes
+        kind.__module__ = "dall_e.encoder"
+    module = sys.modules["dall_e"] = sys.modules["dall_e.encoder"] = types.ModuleType("dall_e.encoder")
+    module.Conv, module.Block, module.Coder = Conv, Block, Coder
+    encoder.float()
+    torch.save(encoder, out.with_name("dvae_encoder.pkl"))
+    encoder.extra = Stranger()
+    torch.save(encoder, out.with_name("dvae_stranger.pkl"))
     save_file({name: (t if t.dtype == torch.int64 else t.float()).contiguous() for name, t in golden.items()}, out)
+
+
+class Stranger:
+    """What a hostile file does: its pickle calls a function when it is loaded."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
 
 
 if __name__ == "__main__":

@@ -152,3 +152,145 @@ fn cut_normal(rng: &mut Rng) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DvaeSizes;
+    use crate::models::dvae::Encoder;
+    use candle_core::{Device, safetensors};
+    use std::collections::HashMap;
+
+    const VOCABULARY: usize = 23;
+
+    fn model() -> ModelConfig {
+        ModelConfig {
+            image: [24, 24],
+            channels: 3,
+            patch: 4,
+            width: 16,
+            depth: 2,
+            heads: 2,
+            mlp_ratio: 4.,
+            norm_eps: 1e-6,
+            normalize: None,
+            absolute_positions: false,
+            relative_positions: true,
+            layer_scale: Some(0.3),
+            key_bias: false,
+            decoder: config::Decoder::default(),
+        }
+    }
+
+    fn objective(params: &Params) -> Result<Beit> {
+        let sizes =
+            DvaeSizes { vocabulary: VOCABULARY, hidden: 8, groups: 2, blocks: 1, embedding: 4, channels: 3 };
+        let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
+        let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
+        Beit::new(&model(), &config::Beit { masked: 14, tokenizer: None }, 0., tokenizer, params.builder())
+    }
+
+    fn golden() -> HashMap<String, Tensor> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/beit.safetensors");
+        safetensors::load(path, &Device::Cpu).unwrap()
+    }
+
+    /// Takes the weights of a golden model, all of them.
+    fn take(params: &Params, golden: &HashMap<String, Tensor>, prefix: &str) -> Result<()> {
+        for p in params.all() {
+            p.var.set(&golden[&format!("{prefix}{}", p.name)])?;
+        }
+        assert_eq!(params.all().len(), golden.keys().filter(|key| key.starts_with(prefix)).count());
+        Ok(())
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+        (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+    }
+
+    #[test]
+    fn logits_equal_those_of_transformers() -> Result<()> {
+        let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
+        let objective = objective(&params)?;
+        take(&params, &golden, "shared.weights.")?;
+        let masks = golden["masks"].to_vec2::<u8>()?;
+        let masks: Vec<Vec<bool>> = masks.iter().map(|row| row.iter().map(|m| *m == 1).collect()).collect();
+        let rows: Vec<u32> = (0..72).collect();
+        let logits = objective.logits(&golden["images"], &masks, &rows, &mut Pass::Eval)?;
+        let expected = golden["shared.logits"].reshape((72, VOCABULARY))?;
+        assert!(largest_difference(&logits, &expected)? < 1e-4);
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_a_block_equals_transformers() -> Result<()> {
+        let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
+        let options = VitOptions { final_norm: true, ..VitOptions::default() };
+        let vit = Vit::new(&model(), options, params.builder())?;
+        params.set_trainable(|_| true);
+        // The backbone of transfer has no mask token.
+        let golden: HashMap<_, _> =
+            golden.into_iter().filter(|(name, _)| name != "block.weights.mask_token").collect();
+        take(&params, &golden, "block.weights.")?;
+        let features = vit.forward(&golden["images"], &[], &mut Pass::Eval)?;
+        assert!(largest_difference(features.cls.as_ref().unwrap(), &golden["block.cls"])? < 1e-4);
+        Ok(())
+    }
+
+    #[test]
+    fn every_parameter_learns_and_starts_as_the_reference_does() -> Result<()> {
+        let params = Params::new(0, &Device::Cpu);
+        let objective = objective(&params)?;
+        params.set_trainable(|name| objective.learns(name));
+        objective.initialize(&params)?;
+        let spread = |name: &str| -> f32 {
+            let var = params.get(name).unwrap().var;
+            var.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar().unwrap()
+        };
+        // A normal distribution cut at ±σ has the deviation 0.5396·σ.
+        let cut = 0.5396 * STD as f32;
+        assert!((spread("blocks.0.mlp.fc1.weight") / cut - 1.).abs() < 0.05);
+        assert!((spread("blocks.1.mlp.fc2.weight") / (cut / 2.) - 1.).abs() < 0.05);
+        let images = Tensor::rand(-1f32, 1., (3, 3, 24, 24), &Device::Cpu)?;
+        let masks = block_masks(3, (6, 6), 14, &mut Rng::new(0, "mask", &[]));
+        let losses = objective.loss(&images, &masks, &mut Pass::Eval)?;
+        let store = ops::backward(&losses.total()?)?;
+        for p in params.trainable() {
+            let gradient = store.get(&p.var).map(|g| g.sqr()?.sum_all()?.to_scalar::<f32>()).transpose()?;
+            assert!(gradient.is_some_and(|g| g > 0.), "{}", p.name);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn blocks_never_exceed_the_budget() {
+        let mut rng = Rng::new(0, "mask", &[]);
+        let masks = block_masks(2000, (14, 14), 75, &mut rng);
+        let counts: Vec<usize> = masks.iter().map(|mask| mask.iter().filter(|m| **m).count()).collect();
+        assert!(counts.iter().all(|count| (1..=75).contains(count)));
+        let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
+        assert!(mean > 70., "{mean} of 75 on average");
+        // Blocks: a masked patch has masked neighbours far more often than 38 % of the time.
+        let pairs = |mask: &Vec<bool>| {
+            let right = |i: usize| i % 14 < 13 && mask[i] && mask[i + 1];
+            (0..196).filter(|i| right(*i)).count()
+        };
+        let share = masks.iter().map(pairs).sum::<usize>() as f64 / counts.iter().sum::<usize>() as f64;
+        assert!(share > 0.6, "{share}");
+    }
+
+    #[test]
+    fn more_masked_patches_than_there_are_is_an_error() -> Result<()> {
+        let params = Params::new(0, &Device::Cpu);
+        let sizes = DvaeSizes { vocabulary: 5, hidden: 8, groups: 1, blocks: 1, embedding: 4, channels: 1 };
+        let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
+        let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
+        let build = |masked| {
+            let beit = config::Beit { masked, tokenizer: None };
+            Beit::new(&model(), &beit, 0., tokenizer.clone(), params.builder()).unwrap_err().to_string()
+        };
+        assert!(build(36).contains("masked is 36, but there are 36 patches"), "{}", build(36));
+        assert!(build(3).contains("1 channels"), "{}", build(3));
+        Ok(())
+    }
+}

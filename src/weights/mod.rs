@@ -7,6 +7,8 @@ mod file;
 mod hub;
 mod inspect;
 mod load;
+mod module;
+mod relative;
 mod save;
 mod tokenizer;
 
