@@ -34,6 +34,9 @@ pub struct Pretraining {
     pub model: Option<String>,
     #[serde(default)]
     pub seed: u64,
+    /// The recipe of an earlier `[[pretrain]]`, which trains the tokenizer of this one; or a run or a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     #[serde(default)]
     pub set: Vec<String>,
 }
@@ -61,6 +64,8 @@ pub struct Item {
     pub request: Request,
     /// Index of the item whose weights it starts from.
     pub after: Option<usize>,
+    /// Index of the item that trains its tokenizer.
+    pub tokenizer: Option<usize>,
 }
 
 impl Item {
@@ -104,7 +109,10 @@ impl Suite {
 
     /// All runs, pre-training first, in the order in which they are run.
     pub fn items(&self) -> Vec<Item> {
-        let mut items: Vec<Item> = self.pretrain.iter().map(Pretraining::item).collect();
+        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.recipe == name);
+        let pretraining =
+            |(i, p): (usize, &Pretraining)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
+        let mut items: Vec<Item> = self.pretrain.iter().enumerate().map(pretraining).collect();
         for transfer in &self.transfer {
             for init in &transfer.init {
                 let after = self.pretrain.iter().position(|p| p.recipe == *init);
@@ -128,6 +136,9 @@ impl Suite {
             let mut request = item.request.clone();
             if let Some(before) = item.after {
                 request.init = Some(records[before].id.clone());
+            }
+            if let Some(before) = item.tokenizer {
+                request.set.push(tokenizer(&records[before].id));
             }
             let start =
                 prepare(site, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
@@ -159,6 +170,16 @@ impl Suite {
                     }
                 }
             }
+            if let Some(before) = item.tokenizer {
+                match &planned[before].1 {
+                    Standing::Done { id } => request.set.push(tokenizer(id)),
+                    _ => {
+                        // What it will compute is not known before its tokenizer is: no weights, no name.
+                        planned.push((item, Standing::Waits, None));
+                        continue;
+                    }
+                }
+            }
             let resolved = resolve(site, item.stage, &request).with_context(|| item.title())?;
             let standing = match waits {
                 true => Standing::Waits,
@@ -174,6 +195,11 @@ impl Suite {
     }
 }
 
+/// The override that names a tokenizer.
+fn tokenizer(name: &str) -> String {
+    format!("pretrain.tokenizer={}", toml::Value::from(name))
+}
+
 fn standing(folder: &RunFolder) -> Result<Standing> {
     if !folder.record().is_file() {
         return Ok(Standing::Todo);
@@ -186,16 +212,19 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
 }
 
 impl Pretraining {
-    fn item(&self) -> Item {
+    /// `trained` is the item that trains the tokenizer; without one, `tokenizer` names it as it is.
+    fn item(&self, trained: Option<usize>) -> Item {
+        let mut set = self.set.clone();
+        set.extend(self.tokenizer.as_deref().filter(|_| trained.is_none()).map(tokenizer));
         let request = Request {
             dataset: Some(self.dataset.clone()),
             model: self.model.clone(),
             recipe: Some(self.recipe.clone()),
             seed: self.seed,
-            set: self.set.clone(),
+            set,
             ..Request::default()
         };
-        Item { stage: Stage::Pretrain, request, after: None }
+        Item { stage: Stage::Pretrain, request, after: None, tokenizer: trained }
     }
 }
 
@@ -210,13 +239,37 @@ impl Transfers {
             set: self.set.clone(),
             ..Request::default()
         };
-        Item { stage: Stage::Transfer, request, after }
+        Item { stage: Stage::Transfer, request, after, tokenizer: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tokenizer_is_an_earlier_run_or_a_name() {
+        let text = r#"
+            title = "t"
+            seeds = [0]
+            table = "x"
+            [[pretrain]]
+            recipe = "dvae_small"
+            dataset = "shapes"
+            [[pretrain]]
+            recipe = "mae_token_demo"
+            dataset = "shapes"
+            tokenizer = "dvae_small"
+            [[pretrain]]
+            recipe = "beit_demo"
+            dataset = "shapes"
+            tokenizer = "encoder.pkl"
+        "#;
+        let items = parse::<Suite>(text, "test").unwrap().items();
+        assert_eq!(items.iter().map(|item| item.tokenizer).collect::<Vec<_>>(), [None, Some(0), None]);
+        assert!(items[1].request.set.is_empty());
+        assert_eq!(items[2].request.set, ["pretrain.tokenizer=\"encoder.pkl\""]);
+    }
 
     #[test]
     fn items_are_the_product_and_know_what_they_wait_for() {

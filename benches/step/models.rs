@@ -10,7 +10,7 @@ use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::{self, no_grad};
 use bench::optim::{self, Gradients, Step, slots};
-use bench::pretrain::{MaskedAutoencoder, Objective};
+use bench::pretrain::{MaskedAutoencoder, Objective, Pretraining};
 use bench::rng::Rng;
 use bench::task::{Head, Task};
 use candle_core::Tensor;
@@ -37,8 +37,8 @@ fn pretraining(name: &str, mask_tokens_in_encoder: bool, on: &Machine) -> Result
     let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
     let mae = &Mae { mask_tokens_in_encoder, ..mae.clone() };
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
-    let objective = MaskedAutoencoder::new(&model, mae, params.builder())?;
-    params.set_trainable(MaskedAutoencoder::learns);
+    let objective = MaskedAutoencoder::new(&model, mae, None, params.builder())?;
+    params.set_trainable(|name| objective.learns(name));
     training(&model, &recipe, &params, objective, batch(on.batch.unwrap_or(TRAIN), &model, on, |_| ())?)
 }
 
@@ -60,7 +60,7 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
     let batch = labelled(images, &model, on)?;
     let mut rng = Rng::new(SEED, "pass", &[]);
     forward(&params, images, move || {
-        let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
+        let loss = objective.losses(&batch, &mut Pass::train(&mut rng))?.total()?;
         ensure!(loss.to_scalar::<f32>()?.is_finite(), "the loss is not finite");
         Ok(())
     })
@@ -167,7 +167,7 @@ pub(super) fn training<O: Objective + 'static>(
         steps += 1;
         let gradients = {
             let mut rng = Rng::new(SEED, "pass", &[steps]);
-            let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
+            let loss = objective.losses(&batch, &mut Pass::train(&mut rng))?.total()?;
             ensure!(loss.to_scalar::<f32>()?.is_finite(), "step {steps}: the loss is not finite");
             Gradients::collect(&mut ops::backward(&loss)?, &parameters)?
         };

@@ -109,6 +109,7 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure
         eval: data.eval,
         eval_ops: resolved.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
         init: None,
+        tokenizer: None,
         device: &site.device,
         workers: site.workers,
         resume: false,

@@ -69,6 +69,7 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> Outcome {
         eval: Arc::default(),
         eval_ops: &manifest.eval,
         init: None,
+        tokenizer: None,
         device: &site.device,
         workers: site.workers,
         resume: false,

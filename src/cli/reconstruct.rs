@@ -1,4 +1,4 @@
-//! `bench reconstruct`: the mosaic of a masked autoencoder.
+//! `bench reconstruct`: the mosaic of a masked autoencoder, or the pairs of a tokenizer.
 
 use super::Outcome;
 use super::flags::{RequestFlags, SiteFlags};
@@ -8,6 +8,7 @@ use crate::engine::{Pretrained, reconstruct as draw};
 use crate::launch::{Site, find_weights};
 use crate::record::write_atomic;
 use crate::registry::Registry;
+use crate::weights::{Dialect, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::io::Cursor;
@@ -65,11 +66,18 @@ pub fn write(
     site: &Site,
     out: &Path,
 ) -> Result<()> {
-    let picture = draw(weights, pretrained, entries, &site.device)?;
+    let tokenizer = pretrained.tokenizer().map(|name| find_weights(site, name)).transpose()?;
+    let picture = draw(weights, pretrained, tokenizer.as_deref(), entries, &site.device)?;
     let mut png = Cursor::new(vec![]);
     picture.write_to(&mut png, image::ImageFormat::Png)?;
     write_atomic(out, png.get_ref()).with_context(|| format!("cannot write `{}`", out.display()))?;
-    println!("{}: original, masked, reconstruction, reconstruction and visible patches", out.display());
+    let panels = match pretrained {
+        Pretrained::Autoencoder { .. } => {
+            "original, masked, reconstruction, reconstruction and visible patches"
+        }
+        Pretrained::Tokenizer { .. } => "original, and what its tokens keep of it",
+    };
+    println!("{}: {panels}", out.display());
     Ok(())
 }
 
@@ -83,6 +91,13 @@ fn entry(path: &Path) -> Entry {
 
 /// Model and objective by name, for checkpoints of other programs.
 fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
+    let choice = Choice { library: site.library, overrides: &RequestFlags::default().set };
+    if let (Some(model), None) = (&args.model, &args.recipe) {
+        let discrete = Dialect::of(WeightFile::open(weights)?.entries()) == Dialect::Dvae;
+        if discrete {
+            return Ok(Pretrained::Tokenizer { model: Box::new(choice.model(model, None)?) });
+        }
+    }
     let (Some(model), Some(recipe)) = (&args.model, &args.recipe) else {
         bail!(
             "`{}` does not say which model and target it belongs to: give --model and --recipe (for example \
@@ -90,10 +105,10 @@ fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrain
             weights.display()
         )
     };
-    let choice = Choice { library: site.library, overrides: &RequestFlags::default().set };
     let recipe = choice.recipe(Stage::Pretrain, recipe, model)?;
     let Some(Pretrain::Mae(mae)) = recipe.pretrain else { bail!("the recipe has no MAE objective") };
-    Ok(Pretrained { model: choice.model(model, None)?, mae })
+    let model = Box::new(choice.model(model, None)?);
+    Ok(Pretrained::Autoencoder { model, mae: Box::new(mae) })
 }
 
 /// The first `count` entries of the split that the run beside `weights` was trained on.

@@ -13,8 +13,10 @@ use clap::Args;
 
 /// Floating-point operations of training on one image: three times the matrix products of a forward pass. Frozen blocks
 /// count as if they were trained.
-fn training_flops(config: &RunConfig) -> f64 {
+fn training_flops(config: &RunConfig) -> Option<f64> {
     let gmacs = match &config.recipe.pretrain {
+        Some(Pretrain::Dvae(_)) => return None, // no transformer
+        Some(Pretrain::Beit(_)) => gmacs(&config.model),
         Some(Pretrain::Mae(mae)) => {
             let ratio = if mae.mask_tokens_in_encoder { 0. } else { mae.mask_ratio };
             let decoder = mae.decoder.as_ref().unwrap_or(&config.model.decoder);
@@ -23,7 +25,7 @@ fn training_flops(config: &RunConfig) -> f64 {
         }
         None => gmacs(&config.model),
     };
-    3. * 2e9 * gmacs
+    Some(3. * 2e9 * gmacs)
 }
 
 /// Operations a second that large matrix products reach on a CUDA device.
@@ -69,6 +71,7 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
         eval: data.eval,
         eval_ops: &[],
         init: None,
+        tokenizer: resolved.tokenizer.as_deref(),
         device: &site.device,
         workers: site.workers,
         resume: false,
@@ -86,15 +89,16 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
     println!("model alone   {:>9.1} img/s", speed.model);
     println!("end to end    {:>9.1} img/s", speed.end_to_end);
     let (plan, eta) = (speed.plan, duration(speed.eta()));
-    let rate = speed.model * training_flops(&resolved.config);
-    match peak(&site.device).map_err(Failure::Run)? {
-        Some(peak) => println!(
+    let rate = training_flops(&resolved.config).map(|flops| speed.model * flops);
+    match (rate, peak(&site.device).map_err(Failure::Run)?) {
+        (Some(rate), Some(peak)) => println!(
             "model alone   {:>9.1} TFLOP/s, {:.1} % of the {:.0} that bf16 products reach on this device",
             rate / 1e12,
             100. * rate / peak,
             peak / 1e12
         ),
-        None => println!("model alone   {:>9.1} GFLOP/s", rate / 1e9),
+        (Some(rate), None) => println!("model alone   {:>9.1} GFLOP/s", rate / 1e9),
+        (None, _) => {}
     }
     println!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch);
     Ok(())

@@ -154,6 +154,13 @@ pub enum AugmentOp {
     },
 }
 
+impl AugmentOp {
+    /// Whether it draws at random.
+    pub fn is_random(&self) -> bool {
+        !matches!(self, Self::Resize { .. } | Self::ResizeShort { .. } | Self::CenterCrop { .. })
+    }
+}
+
 fn rrc_ratio() -> [f64; 2] {
     [3. / 4., 4. / 3.]
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod augment;
+mod dvae;
 mod load;
 mod model;
 mod recipe;
@@ -9,10 +10,11 @@ mod run;
 
 pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
+pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};
 pub use recipe::{
-    Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
+    Beit, Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
     Transfer, Tune,
 };
 pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

@@ -35,6 +35,18 @@ pub struct ModelConfig {
     /// Input statistics; ImageNet's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalize: Option<Normalize>,
+    /// Positions added to the patch embeddings; BEiT has none.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub absolute_positions: bool,
+    /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one a block after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relative_positions: bool,
+    /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_scale: Option<f64>,
+    /// Whether keys have a bias, which BEiT leaves out.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub key_bias: bool,
     /// Decoder of MAE pre-training for this model; 512 wide, 8 deep, 16 heads when absent.
     #[serde(default)]
     pub decoder: Decoder,
@@ -74,9 +86,12 @@ impl ModelConfig {
             if heads == 0 || width == 0 || width % heads != 0 {
                 return Err(format!("{what} {width} is not a multiple of heads {heads}"));
             }
-            if width % 4 != 0 {
+            if width % 4 != 0 && self.absolute_positions {
                 return Err(format!("{what} {width} is not a multiple of 4 (sin-cos positions)"));
             }
+        }
+        if self.layer_scale.is_some_and(|scale| !scale.is_finite()) {
+            return Err("layer_scale is not a finite number".into());
         }
         if self.depth == 0 {
             return Err("depth must be at least 1".into());
@@ -99,6 +114,12 @@ impl ModelConfig {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+fn is_yes(yes: &bool) -> bool {
+    *yes
+}
 fn three() -> usize {
     3
 }

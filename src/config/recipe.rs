@@ -1,6 +1,6 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
-use super::{Attention, AugmentOp, Decoder, Erase, Stage};
+use super::{Attention, AugmentOp, Decoder, DvaeTraining, Erase, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -97,10 +97,8 @@ impl Recipe {
         if let Some((key, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.)) {
             return Err(format!("{key} is {value}, expected a positive number"));
         }
-        if let Some(Pretrain::Mae(mae)) = &self.pretrain
-            && !(0. ..1.).contains(&mae.mask_ratio)
-        {
-            return Err(format!("pretrain.mask_ratio is {}, expected 0 ≤ mask_ratio < 1", mae.mask_ratio));
+        if let Some(pretrain) = &self.pretrain {
+            pretrain.check(&self.augment)?;
         }
         match self.transfer.as_ref().map(|t| t.tune) {
             Some(tune) if tune != Tune::Head && self.transfer.as_ref().is_some_and(|t| t.cached_features) => {
@@ -190,6 +188,64 @@ pub struct Schedule {
 #[non_exhaustive]
 pub enum Pretrain {
     Mae(Mae),
+    Beit(Beit),
+    /// Trains a tokenizer.
+    Dvae(DvaeTraining),
+}
+
+impl Pretrain {
+    /// The tokenizer whose tokens are predicted: a run, a file, or `hub:owner/name`.
+    pub fn tokenizer(&self) -> Option<&str> {
+        match self {
+            Self::Mae(mae) => mae.tokenizer.as_deref(),
+            Self::Beit(beit) => beit.tokenizer.as_deref(),
+            Self::Dvae(_) => None,
+        }
+    }
+
+    fn check(&self, augment: &[AugmentOp]) -> Result<(), String> {
+        let predicts_tokens = match self {
+            Self::Mae(mae) if !(0. ..1.).contains(&mae.mask_ratio) => {
+                let ratio = mae.mask_ratio;
+                return Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"));
+            }
+            Self::Mae(mae) => mae.target == Target::Token,
+            Self::Beit(beit) if beit.masked == 0 => {
+                return Err("pretrain.masked is 0, expected at least 1 patch".into());
+            }
+            Self::Beit(_) => true,
+            Self::Dvae(dvae) => return dvae.check(),
+        };
+        match self {
+            _ if predicts_tokens && self.tokenizer().is_none() => Err(
+                "tokens are predicted, but there is no tokenizer: give --set pretrain.tokenizer=RUN, the run of a recipe \
+                 `dvae_*`, or the file of a dVAE"
+                    .into(),
+            ),
+            Self::Mae(mae) if mae.tokenizer.is_some() && !predicts_tokens => {
+                Err("pretrain.tokenizer needs pretrain.target = \"token\"".into())
+            }
+            Self::Mae(Mae { cache_tokens: true, .. }) if !predicts_tokens => {
+                Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into())
+            }
+            Self::Mae(Mae { cache_tokens: true, .. }) if augment.iter().any(AugmentOp::is_random) => Err(
+                "pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// BEiT (arXiv:2106.08254 §2; unilm `run_beit_pretraining.py`): predicts the tokens of masked patches from all
+/// patches, with mask tokens in their places. The model's options are those of a BEiT (`beit_b16`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Beit {
+    /// Most patches that blocks cover: 75 of 196.
+    pub masked: usize,
+    /// A run, a file, or `hub:owner/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// Masked autoencoding (arXiv:2111.06377 §3), with the switches of Table 1.
@@ -202,6 +258,12 @@ pub struct Mae {
     pub mask: MaskSampler,
     #[serde(default)]
     pub target: Target,
+    /// Target `token`: a run, a file, or `hub:owner/name` of a discrete autoencoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// Computes the tokens of an image once; its crop must be the same in every epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cache_tokens: bool,
     /// Which patches the loss reads.
     #[serde(default)]
     pub loss_on: Reconstruct,
@@ -236,6 +298,8 @@ pub enum Target {
     NormPixel,
     /// The largest PCA coefficients of the patch.
     Pca,
+    /// The token of a discrete autoencoder, by cross-entropy.
+    Token,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

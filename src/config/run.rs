@@ -89,6 +89,9 @@ pub struct Run {
     /// blake3 of the weights that `init` named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_hash: Option<String>,
+    /// blake3 of the tokenizer of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_hash: Option<String>,
     /// The initial weights in a word: `scratch`, the label of the recipe that pre-trained them, or the file's stem.
     pub init_label: String,
     pub seed: u64,

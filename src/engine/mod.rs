@@ -52,6 +52,8 @@ pub struct Job<'a> {
     pub eval_ops: &'a [AugmentOp],
     /// Initial weights; random when absent.
     pub init: Option<&'a Path>,
+    /// The file that makes tokens for pre-training.
+    pub tokenizer: Option<&'a Path>,
     pub device: &'a Device,
     /// Loader threads.
     pub workers: usize,

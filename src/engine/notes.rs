@@ -33,7 +33,7 @@ impl TransferNotes {
     /// Metadata of a file of weights of the run `job`. Where the data lay is left out: it has no part in the run.
     pub(super) fn add(mut self, job: &Job) -> Result<BTreeMap<String, String>> {
         self.config.run.data = None;
-        let mut notes = pretrain::metadata(job, None)?;
+        let mut notes = pretrain::metadata(job)?;
         notes.insert(CONFIG.into(), self.config.to_toml()?);
         notes.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);
         Ok(notes)

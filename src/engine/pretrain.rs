@@ -2,16 +2,18 @@
 
 use super::train::{Outcome, Training};
 use super::{Job, PREFETCH, Plan};
-use crate::config::{Mae, Pretrain};
+use crate::config::{ModelConfig, Pretrain, RunConfig};
 use crate::data::Entry;
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
+use crate::models::dvae::Tokenizer;
 use crate::nn::Params;
-use crate::pretrain::MaskedAutoencoder;
+use crate::pretrain::{Beit, DiscreteAutoencoder, MaskedAutoencoder, Pretraining};
 use crate::record::RunFolder;
-use crate::weights::{WeightFile, load_exact};
+use crate::weights::{WeightFile, load_exact, load_tokenizer};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,27 +22,30 @@ const FIT_IMAGES: usize = 2048;
 
 /// Pre-trains, and leaves `model.safetensors` with encoder and decoder in `folder`.
 pub fn pretrain(job: &Job, folder: &RunFolder) -> Result<Outcome> {
-    let (mae, plan, params, objective) = build(job)?;
+    let Built { plan, params, objective } = build(job)?;
     let loader = loader(job, plan.micro_batch)?;
     let initialize = || -> Result<()> {
-        if let Some(path) = job.init {
-            let file = WeightFile::open(path)?;
-            load_exact(&params, &file.read(job.device)?)
-                .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
+        match job.init {
+            Some(path) => {
+                let file = WeightFile::open(path)?;
+                load_exact(&params, &file.read(job.device)?)
+                    .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
+            }
+            None => objective.initialize(&params)?,
         }
         if objective.needs_fit()? {
-            objective.fit_target(&first_images(&loader)?)?;
+            objective.fit(&first_images(&loader)?)?;
         }
         Ok(())
     };
     let hash = job.config.hash()?;
-    let metadata = metadata(job, Some(&mae))?;
+    let metadata = metadata(job)?;
     let training = Training {
         recipe: &job.config.recipe,
         plan,
         seed: job.config.run.seed,
         config: &hash,
-        objective: &objective,
+        objective: objective.as_ref(),
         params: &params,
         layers: job.config.model.depth + 1,
         source: &loader,
@@ -54,15 +59,44 @@ pub fn pretrain(job: &Job, folder: &RunFolder) -> Result<Outcome> {
     training.run(job.resume, &initialize)
 }
 
-pub(super) fn build(job: &Job) -> Result<(Mae, Plan, Params, MaskedAutoencoder)> {
-    let Some(Pretrain::Mae(mae)) = &job.config.recipe.pretrain else {
-        anyhow::bail!("recipe `{}` has no `[pretrain]`", job.config.run.recipe)
-    };
-    let plan = Plan::new(&job.config.recipe, job.train.len())?;
+/// What is trained, and for how long.
+pub(super) struct Built {
+    pub plan: Plan,
+    pub params: Params,
+    pub objective: Box<dyn Pretraining>,
+}
+
+pub(super) fn build(job: &Job) -> Result<Built> {
+    let RunConfig { recipe, model, run } = job.config;
+    let pretrain = recipe.pretrain.as_ref();
+    let pretrain = pretrain.with_context(|| format!("recipe `{}` has no `[pretrain]`", run.recipe))?;
+    let plan = Plan::new(recipe, job.train.len())?;
+    let tokenizer = job.tokenizer.map(|path| load_tokenizer(path, job.device)).transpose()?.map(Arc::new);
     let params = job.params();
-    let objective = MaskedAutoencoder::new(&job.config.model, mae, params.builder())?;
-    params.set_trainable(MaskedAutoencoder::learns);
-    Ok((mae.clone(), plan, params, objective))
+    let objective = objective(pretrain, model, recipe.drop_path, tokenizer, params.builder())?;
+    params.set_trainable(|name| objective.learns(name));
+    Ok(Built { plan, params, objective })
+}
+
+/// The objective that a recipe names.
+fn objective(
+    pretrain: &Pretrain,
+    model: &ModelConfig,
+    drop_path: f64,
+    tokenizer: Option<Arc<Tokenizer>>,
+    vb: VarBuilder,
+) -> Result<Box<dyn Pretraining>> {
+    Ok(match pretrain {
+        Pretrain::Mae(mae) => Box::new(MaskedAutoencoder::new(model, mae, tokenizer, vb)?),
+        Pretrain::Beit(beit) => {
+            let tokenizer = tokenizer.context("BEiT predicts tokens, but there is no tokenizer")?;
+            Box::new(Beit::new(model, beit, drop_path, tokenizer, vb)?)
+        }
+        Pretrain::Dvae(training) => {
+            let image = (model.channels, model.image[0], model.image[1]);
+            Box::new(DiscreteAutoencoder::new(training, model.normalize(), image, vb)?)
+        }
+    })
 }
 
 /// The loader of the training split without targets.
@@ -105,7 +139,7 @@ fn first_images(loader: &Loader<()>) -> Result<Tensor> {
 }
 
 /// What a file of weights says about itself: enough to build its model without the run's folder.
-pub(super) fn metadata(job: &Job, mae: Option<&Mae>) -> Result<BTreeMap<String, String>> {
+pub(super) fn metadata(job: &Job) -> Result<BTreeMap<String, String>> {
     let run = &job.config.run;
     let mut notes = BTreeMap::from([
         ("bench.run".to_string(), job.config.id()?),
@@ -114,8 +148,11 @@ pub(super) fn metadata(job: &Job, mae: Option<&Mae>) -> Result<BTreeMap<String, 
         ("bench.recipe_name".into(), run.recipe.clone()),
         ("bench.model".into(), toml::to_string(&job.config.model)?),
     ]);
-    if let Some(mae) = mae {
-        notes.insert("bench.mae".into(), toml::to_string(mae)?);
+    match &job.config.recipe.pretrain {
+        Some(Pretrain::Mae(mae)) => drop(notes.insert("bench.mae".into(), toml::to_string(mae)?)),
+        Some(Pretrain::Beit(beit)) => drop(notes.insert("bench.beit".into(), toml::to_string(beit)?)),
+        Some(Pretrain::Dvae(dvae)) => drop(notes.insert("bench.dvae".into(), toml::to_string(dvae)?)),
+        None => {}
     }
     Ok(notes)
 }

@@ -1,24 +1,30 @@
-//! Pictures of what a masked autoencoder fills in.
+//! Pictures of what a masked autoencoder fills in, and of what a tokenizer keeps.
 
 use crate::config::{AugmentOp, Interpolation, Mae, ModelConfig, parse};
-use crate::data::Entry;
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
+use crate::data::{Batch, Entry};
 use crate::nn::Params;
 use crate::ops::no_grad;
-use crate::pretrain::{MaskedAutoencoder, mosaic};
-use crate::weights::{WeightFile, load_exact};
+use crate::pretrain::{MaskedAutoencoder, mosaic, pairs};
+use crate::weights::{Dialect, WeightFile, load_exact, load_tokenizer};
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What builds the model of a file of pre-trained weights.
 #[derive(Clone, Debug)]
-pub struct Pretrained {
-    pub model: ModelConfig,
-    pub mae: Mae,
+pub enum Pretrained {
+    Autoencoder {
+        model: Box<ModelConfig>,
+        mae: Box<Mae>,
+    },
+    /// A discrete autoencoder, for images of the size of `model`.
+    Tokenizer {
+        model: Box<ModelConfig>,
+    },
 }
 
 impl Pretrained {
@@ -29,7 +35,8 @@ impl Pretrained {
     pub fn of(weights: &Path) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
         let notes = file.metadata();
-        if !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
+        let discrete = Dialect::of(file.entries()) == Dialect::Dvae;
+        if !discrete && !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
             let from = match notes.get("bench.run") {
                 Some(run) => format!(" (they are those of run `{run}`)"),
                 None => String::new(),
@@ -40,27 +47,67 @@ impl Pretrained {
                 weights.display()
             );
         }
-        let (Some(model), Some(mae)) = (notes.get("bench.model"), notes.get("bench.mae")) else {
-            return Ok(None);
-        };
-        let origin = weights.display();
-        Ok(Some(Self { model: parse(model, origin)?, mae: parse(mae, weights.display())? }))
+        let Some(model) = notes.get("bench.model") else { return Ok(None) };
+        let model = Box::new(parse(model, weights.display())?);
+        if discrete {
+            return Ok(Some(Self::Tokenizer { model }));
+        }
+        let Some(mae) = notes.get("bench.mae") else { return Ok(None) };
+        Ok(Some(Self::Autoencoder { model, mae: Box::new(parse(mae, weights.display())?) }))
+    }
+
+    /// The tokenizer that the model predicts tokens of.
+    pub fn tokenizer(&self) -> Option<&str> {
+        match self {
+            Self::Autoencoder { mae, .. } => mae.tokenizer.as_deref(),
+            Self::Tokenizer { .. } => None,
+        }
+    }
+
+    fn model(&self) -> &ModelConfig {
+        match self {
+            Self::Autoencoder { model, .. } | Self::Tokenizer { model } => model,
+        }
     }
 }
 
-/// The mosaic of the `entries`, a row each: original, masked, reconstruction, reconstruction and visible patches. Masks
-/// are a function of the samples' ids.
+/// A picture of the `entries`, a row each: original, masked, reconstruction, reconstruction and visible patches; of a
+/// tokenizer, original and reconstruction. Masks are a function of the samples' ids. `tokenizer` is the file of
+/// [`Pretrained::tokenizer`].
 pub fn reconstruct(
     weights: &Path,
     pretrained: &Pretrained,
+    tokenizer: Option<&Path>,
     entries: Vec<Entry>,
     device: &Device,
 ) -> Result<RgbImage> {
-    let Pretrained { model, mae } = pretrained;
-    let params = Params::new(0, device);
-    let autoencoder = MaskedAutoencoder::new(model, mae, params.builder())?;
-    load_exact(&params, &WeightFile::open(weights)?.read(device)?)
-        .with_context(|| format!("weights `{}`", weights.display()))?;
+    let model = pretrained.model();
+    let batch = images(model, entries, device)?;
+    match pretrained {
+        Pretrained::Autoencoder { mae, .. } => {
+            let params = Params::new(0, device);
+            let tokenizer = tokenizer.map(|path| load_tokenizer(path, device)).transpose()?.map(Arc::new);
+            let autoencoder = MaskedAutoencoder::new(model, mae, tokenizer, params.builder())?;
+            load_exact(&params, &WeightFile::open(weights)?.read(device)?)
+                .with_context(|| format!("weights `{}`", weights.display()))?;
+            let mask = autoencoder.sampler().fixed(&batch.ids)?;
+            let reconstruction = no_grad(|| autoencoder.reconstruct(&batch.images, mask))?;
+            Ok(mosaic(&batch.images, &reconstruction, model.patch, &model.normalize())?)
+        }
+        Pretrained::Tokenizer { .. } => {
+            let (tokenizer, normalize) = (load_tokenizer(weights, device)?, model.normalize());
+            let (side, [height, width]) = (tokenizer.sizes.stride(), model.image);
+            let grid = (height / side, width / side);
+            let tokens = tokenizer.tokens(&batch.images, &normalize, grid)?;
+            let tokens = Tensor::new(tokens, device)?;
+            let drawn = tokenizer.draw(&tokens, grid, (height, width), &normalize)?;
+            Ok(pairs(&batch.images, &drawn, &normalize)?)
+        }
+    }
+}
+
+/// The images of `entries` as evaluation sees them: the middle, at the size of the model.
+fn images(model: &ModelConfig, entries: Vec<Entry>, device: &Device) -> Result<Batch<()>> {
     let ops = [
         AugmentOp::ResizeShort {
             size: Some(model.image[0].max(model.image[1])),
@@ -85,8 +132,5 @@ pub fn reconstruct(
     let target = Arc::new(|_: &Entry| Ok(()));
     let loader: Loader<()> =
         Loader::new(Arc::new(entries), target, Arc::new(pipeline), config, device.clone());
-    let batch = loader.epoch(0, 0).next().context("there are no images")??.batch;
-    let mask = autoencoder.sampler().fixed(&batch.ids)?;
-    let reconstruction = no_grad(|| autoencoder.reconstruct(&batch.images, mask))?;
-    Ok(mosaic(&batch.images, &reconstruction, model.patch, &model.normalize())?)
+    Ok(loader.epoch(0, 0).next().context("there are no images")??.batch)
 }

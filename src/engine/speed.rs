@@ -1,6 +1,6 @@
 //! Images a second of the loader alone, of the model alone, and of both together: which of them waits for the other.
 
-use super::pretrain::{build, loader};
+use super::pretrain::{Built, build, loader};
 use super::train::Source;
 use super::transfer::{self, train_loader};
 use super::{Job, Plan};
@@ -34,9 +34,9 @@ impl Speed {
 
 /// Measures pre-training, about `seconds` for each of the three numbers.
 pub fn speed_pretrain(job: &Job, seconds: f64) -> Result<Speed> {
-    let (_, plan, params, objective) = build(job)?;
+    let Built { plan, params, objective } = build(job)?;
     let loader = loader(job, plan.micro_batch)?;
-    measure(job, plan, &params, &objective, &loader, &|_, _| Ok(()), seconds)
+    measure(job, plan, &params, objective.as_ref(), &loader, &|_, _| Ok(()), seconds)
 }
 
 /// Measures the training of a transfer.
@@ -68,7 +68,7 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         let key = [step as u64];
         mix(&mut batch, &mut Rng::new(job.config.run.seed, "mix", &key))?;
         let mut rng = Rng::new(job.config.run.seed, "pass", &key);
-        let loss = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?.total()?;
+        let loss = objective.losses(&batch, &mut Pass::train(&mut rng))?.total()?;
         let gradients = Gradients::collect(&mut ops::backward(&loss)?, &parameters)?;
         step += 1;
         if step % plan.micro_steps() == 0 {

@@ -230,17 +230,19 @@ impl<T> Run<'_, '_, T> {
         key: &[u64],
         lr: f64,
     ) -> Result<(Vec<(&'static str, f64)>, Gradients)> {
-        let Training { seed, objective, mix, .. } = *self.training;
+        let Training { seed, objective, mix, plan, .. } = *self.training;
         mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
         let mut rng = Rng::new(seed, "pass", key);
-        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng })?;
+        let progress = self.done() as f64 / plan.steps as f64;
+        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng, progress })?;
         let mut store = ops::backward(&losses.total()?)?;
         let gradients = Gradients::collect(&mut store, &self.parameters)?;
         // Reading a loss waits for the device: everything is queued before.
         let value = |(name, loss): (&'static str, &Tensor)| {
             Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
         };
-        let values = losses.iter().map(value).collect::<candle_core::Result<Vec<_>>>()?;
+        let mut values = losses.iter().map(value).collect::<candle_core::Result<Vec<_>>>()?;
+        values.extend(losses.notes());
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }

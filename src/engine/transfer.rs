@@ -161,6 +161,7 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
         final_norm: head.reads_cls(),
         frozen,
         attention: settings(job)?.attention.clone(),
+        pretrains: false,
     };
     let backbone = models::build(config, options, params.builder())?;
     params.set_trainable(|name| {

@@ -67,6 +67,7 @@ impl Prepared {
             eval: self.eval.clone(),
             eval_ops: self.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
             init: self.init.as_deref(),
+            tokenizer: self.tokenizer.as_deref(),
             device: &site.device,
             workers: site.workers,
             resume: self.resume,

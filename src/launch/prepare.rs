@@ -22,6 +22,7 @@ pub struct Prepared {
     pub fingerprint: String,
     pub init: Option<PathBuf>,
     pub init_run: Option<String>,
+    pub tokenizer: Option<PathBuf>,
     pub folder: RunFolder,
     pub resume: bool,
     /// Time spent on this run before.
@@ -134,6 +135,7 @@ pub fn prepare(
         fingerprint,
         init: resolved.init,
         init_run: resolved.init_run,
+        tokenizer: resolved.tokenizer,
         folder,
         resume,
         earlier_seconds,

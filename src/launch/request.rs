@@ -1,7 +1,9 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
 use super::{Site, default_dtype};
-use crate::config::{Choice, ConfigError, Dtype, Library, ModelConfig, Run, RunConfig, SCRATCH, Stage, read};
+use crate::config::{
+    Choice, ConfigError, Dtype, Library, ModelConfig, Pretrain, Recipe, Run, RunConfig, SCRATCH, Stage, read,
+};
 use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
@@ -47,6 +49,8 @@ pub struct Resolved {
     pub init: Option<PathBuf>,
     /// The run that made it.
     pub init_run: Option<String>,
+    /// The file that makes tokens for pre-training.
+    pub tokenizer: Option<PathBuf>,
     /// Choices made for the user, worth a line on the screen.
     pub notes: Vec<String>,
 }
@@ -102,6 +106,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     {
         model.image = image;
     }
+    let tokenizer = tokenizer(site, &recipe_config)?;
     let config = RunConfig {
         run: Run {
             stage,
@@ -110,6 +115,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             split,
             init: init.source.clone(),
             init_hash: init.hash()?,
+            tokenizer_hash: tokenizer.as_ref().map(Initial::hash).transpose()?.flatten(),
             init_label: init.label.clone(),
             seed: request.seed,
             dtype: chosen_dtype(site, request.dtype)?,
@@ -125,7 +131,13 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         notes.push(format!("model {model_name}, recipe {recipe}"));
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
-    finish(config, manifest, dataset, init, notes)
+    finish(config, manifest, dataset, (init, tokenizer), notes)
+}
+
+/// The tokenizer that a recipe of pre-training names.
+fn tokenizer(site: &Site, recipe: &Recipe) -> Result<Option<Initial>> {
+    let name = recipe.pretrain.as_ref().and_then(Pretrain::tokenizer);
+    name.map(|name| find(site, "pretrain.tokenizer =", name)).transpose()
 }
 
 /// The type of matrix products: the one asked for, or that of the device.
@@ -142,14 +154,15 @@ fn finish(
     config: RunConfig,
     manifest: Option<Manifest>,
     dataset: Dataset,
-    init: Initial,
+    (init, tokenizer): (Initial, Option<Initial>),
     notes: Vec<String>,
 ) -> Result<Resolved> {
     config.check()?;
     if let Some(path) = &init.path {
         fits(path, &config.run.model, &config.model)?;
     }
-    Ok(Resolved { config, manifest, dataset, init: init.path, init_run: init.run, notes })
+    let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
+    Ok(Resolved { config, manifest, dataset, init: init.path, init_run: init.run, tokenizer, notes })
 }
 
 /// The run of a resolved configuration once more.
@@ -172,7 +185,7 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
     };
     let mut init = Initial::scratch();
     if config.run.init != SCRATCH {
-        init = find(site, &config.run.init)?;
+        init = find(site, "--init", &config.run.init)?;
         ensure!(
             init.hash()? == config.run.init_hash,
             "`{}` has changed since `{}` was written: other initial weights",
@@ -180,7 +193,13 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
             path.display()
         );
     }
-    finish(config, manifest, dataset, init, vec![])
+    let tokenizer = tokenizer(site, &config.recipe)?;
+    ensure!(
+        tokenizer.as_ref().map(Initial::hash).transpose()?.flatten() == config.run.tokenizer_hash,
+        "the tokenizer has changed since `{}` was written",
+        path.display()
+    );
+    finish(config, manifest, dataset, (init, tokenizer), vec![])
 }
 
 /// The data set and the split to train on.
@@ -272,7 +291,7 @@ impl Initial {
 fn initial(site: &Site, stage: Stage, init: Option<&str>, notes: &mut Vec<String>) -> Result<Initial> {
     match (init, stage) {
         (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(Initial::scratch()),
-        (Some(name), _) => find(site, name),
+        (Some(name), _) => find(site, "--init", name),
         (None, Stage::Transfer) => {
             let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
             let Some(record) = newest else {
@@ -290,10 +309,11 @@ fn initial(site: &Site, stage: Stage, init: Option<&str>, notes: &mut Vec<String
 
 /// The weights file that a run id, a run's folder or a path names.
 pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
-    find(site, name)?.path.with_context(|| format!("`{name}` has no weights"))
+    find(site, "--init", name)?.path.with_context(|| format!("`{name}` has no weights"))
 }
 
-fn find(site: &Site, name: &str) -> Result<Initial> {
+/// What `name`, which follows `key`, names.
+fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
     if name.starts_with("hub:") {
         let file = HubFile::parse(name)?;
         let path = file.fetch()?;
@@ -308,7 +328,7 @@ fn find(site: &Site, name: &str) -> Result<Initial> {
     let path = Path::new(name);
     if path.is_dir() {
         let folder = RunFolder::at(path);
-        ensure!(folder.config().is_file(), "--init {name}: the folder is not that of a run (no config.toml)");
+        ensure!(folder.config().is_file(), "{key} {name}: the folder is not that of a run (no config.toml)");
         return Initial::of_run(&folder, name.into());
     }
     if path.is_file() {
@@ -323,7 +343,7 @@ fn find(site: &Site, name: &str) -> Result<Initial> {
     }
     let folder = site.store.find(name).map_err(|e| {
         ConfigError::new(
-            format!("--init {name}"),
+            format!("{key} {name}"),
             format!("neither `scratch`, nor a file or folder, nor a run: {e}"),
         )
     })?;

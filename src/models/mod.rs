@@ -1,6 +1,7 @@
 //! The backbone contract, and the backbones.
 
 mod cost;
+pub mod dvae;
 pub mod pyramid;
 pub mod vit;
 

@@ -23,6 +23,19 @@ pub struct VitOptions {
     /// How far tokens attend: everywhere, without relative positions, when absent. With windows or decomposed
     /// positions there is no class token.
     pub attention: Option<Attention>,
+    /// A model with relative positions shares them among its blocks.
+    pub pretrains: bool,
+}
+
+impl VitOptions {
+    /// The relative positions that belong to a model.
+    fn reach_of(&self, config: &ModelConfig) -> Option<Attention> {
+        let relative_position = match self.pretrains {
+            true => RelativePosition::Shared,
+            false => RelativePosition::PerBlock,
+        };
+        config.relative_positions.then(|| Attention { relative_position, ..Attention::default() })
+    }
 }
 
 /// Patch embedding, class token, positions, blocks and, on demand, the final norm.
@@ -34,7 +47,8 @@ pub struct Vit {
     grid: (usize, usize),
     patch_embed: PatchEmbed,
     cls_token: Option<Tensor>, // [1, 1, C]
-    pos_embed: Tensor,         // [1, 1 + N, C]
+    /// [1, 1 + N, C]
+    pos_embed: Option<Tensor>,
     blocks: Vec<Block>,
     norm: Option<LayerNorm>,
     frozen: usize,
@@ -47,7 +61,8 @@ impl Vit {
         config.check().map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
         let token = Init::Randn { mean: 0., stdev: 0.02 };
-        let class = options.attention.as_ref().is_none_or(Attention::keeps_class_token);
+        let attention = options.attention.clone().or_else(|| options.reach_of(config));
+        let class = attention.as_ref().is_none_or(Attention::keeps_class_token);
         if options.final_norm && !class {
             candle_core::bail!(
                 "ViT: the head reads the class token, which has no place in windows or decomposed positions"
@@ -58,7 +73,7 @@ impl Vit {
             Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
         };
         let mut blocks: Vec<Block> = (0..depth).map(block).collect::<Result<_>>()?;
-        if let Some(attention) = &options.attention {
+        if let Some(attention) = &attention {
             let reaches = reaches(attention, config, &vb)?;
             blocks = blocks.into_iter().zip(reaches).map(|(block, reach)| block.within(reach)).collect();
         }
@@ -67,7 +82,10 @@ impl Vit {
             input: (channels, config.image[0], config.image[1]),
             grid: config.grid(),
             cls_token: class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?,
-            pos_embed: pos_embed::parameter("pos_embed", width, config.grid(), &vb)?,
+            pos_embed: match config.absolute_positions {
+                true => Some(pos_embed::parameter("pos_embed", width, config.grid(), &vb)?),
+                false => None,
+            },
             patch_embed: PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?,
             blocks,
             norm: match options.final_norm {
@@ -105,16 +123,38 @@ impl Vit {
     }
 
     /// [1, 1 + N, C]; the first row belongs to the class token.
-    pub fn positions(&self) -> &Tensor {
-        &self.pos_embed
+    ///
+    /// # Errors
+    /// When the model has no absolute positions.
+    pub fn positions(&self) -> Result<&Tensor> {
+        match &self.pos_embed {
+            Some(positions) => Ok(positions),
+            None => candle_core::bail!("ViT: the model has no absolute positions (`absolute_positions`)"),
+        }
+    }
+
+    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts the class token before
+    /// them, where it has one -> [B, 1 + N, C].
+    pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
+        match &self.pos_embed {
+            Some(positions) => {
+                let n = tokens.dim(1)?;
+                let tokens = tokens.broadcast_add(&positions.narrow(1, 1, n)?)?;
+                self.with_class_token(&tokens, Some(positions))
+            }
+            None => self.with_class_token(tokens, None),
+        }
     }
 
     /// Puts the class token, with its row of `positions`, before `tokens` [B, n, C] -> [B, 1 + n, C]. Without a class
     /// token, the tokens alone.
-    pub fn with_class_token(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    pub fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
         let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;
-        let class = (class + positions.narrow(1, 0, 1)?)?; // [1, 1, C]
+        let class = match positions {
+            Some(positions) => (class + positions.narrow(1, 0, 1)?)?, // [1, 1, C]
+            None => class.clone(),
+        };
         Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, tokens], 1)
     }
 
@@ -160,8 +200,7 @@ impl Backbone for Vit {
     fn forward(&self, images: &Tensor, taps: &[usize], pass: &mut Pass) -> Result<Features> {
         let tokens = self.embed(&self.patches(images)?)?; // [B, N, C]
         let n = tokens.dim(1)?;
-        let tokens = tokens.broadcast_add(&self.pos_embed.narrow(1, 1, n)?)?;
-        let x = self.with_class_token(&tokens, &self.pos_embed)?;
+        let x = self.with_positions(&tokens)?;
         let Encoded { taps, normed } = self.encode(x, taps, pass)?;
         Ok(Features {
             taps: taps.iter().map(|tap| tap.narrow(1, tap.dim(1)? - n, n)).collect::<Result<_>>()?,
@@ -220,7 +259,8 @@ pub(crate) fn layer_of(parameter: &str, depth: usize) -> usize {
 /// The block of a model at another width (the decoder's) or its own.
 pub(crate) fn block_config(config: &ModelConfig, width: usize, heads: usize, drop_path: f64) -> BlockConfig {
     let hidden = (width as f64 * config.mlp_ratio) as usize;
-    BlockConfig { width, heads, hidden, norm_eps: config.norm_eps, drop_path }
+    let ModelConfig { norm_eps, layer_scale, key_bias, .. } = *config;
+    BlockConfig { width, heads, hidden, norm_eps, drop_path, layer_scale, key_bias }
 }
 
 #[cfg(test)]

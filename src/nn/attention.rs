@@ -1,33 +1,86 @@
 //! Multi-head self-attention with its two projections.
 
+use super::linear::xavier_uniform;
 use super::reach::{Reach, Relative, decomposed_bias};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionBias, AttentionWeights, Branch};
+use crate::ops::{self, AttentionBias, AttentionWeights, Branch, Precision};
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+use candle_nn::{Init, VarBuilder};
 
 /// `proj`(attention(`qkv`(x))); rows of `qkv.weight` [3·C, C] are queries, keys, values.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    qkv: Linear,
+    qkv: Projection,
     proj: Linear,
     heads: usize,
+}
+
+/// Tokens to queries, keys and values.
+#[derive(Clone, Debug)]
+enum Projection {
+    /// `qkv.weight`, `qkv.bias`.
+    Biased(Linear),
+    /// BEiT: `qkv.weight`, and `q_bias` and `v_bias` `[C]`, for keys have none.
+    Keyless { weight: Tensor, q_bias: Tensor, v_bias: Tensor, precision: Precision },
+}
+
+impl Projection {
+    fn new(width: usize, key_bias: bool, vb: VarBuilder) -> Result<Self> {
+        if key_bias {
+            return Ok(Self::Biased(Linear::new(width, 3 * width, vb.pp("qkv"))?));
+        }
+        let bias = |name| vb.get_with_hints(width, name, Init::Const(0.));
+        Ok(Self::Keyless {
+            weight: vb.get_with_hints((3 * width, width), "qkv.weight", xavier_uniform(width, 3 * width))?,
+            q_bias: bias("q_bias")?,
+            v_bias: bias("v_bias")?,
+            precision: Precision::of(vb.dtype())?,
+        })
+    }
+
+    /// Weight [3·C, C] and bias `[3·C]`.
+    fn affine(&self) -> Result<(Tensor, Tensor)> {
+        match self {
+            Self::Biased(linear) => linear.scaled(None),
+            Self::Keyless { weight, q_bias, v_bias, .. } => {
+                let bias = Tensor::cat(&[q_bias, &q_bias.detach().zeros_like()?, v_bias], 0)?;
+                Ok((weight.clone(), bias))
+            }
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Biased(linear) => linear.forward(x),
+            Self::Keyless { precision, .. } => {
+                let (weight, bias) = self.affine()?;
+                ops::linear(x, &weight, Some(&bias), *precision)
+            }
+        }
+    }
 }
 
 impl Attention {
     /// # Errors
     /// When `width` is not a multiple of `heads`.
-    pub fn new(width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
+    pub fn new(width: usize, heads: usize, key_bias: bool, vb: VarBuilder) -> Result<Self> {
         if heads == 0 || !width.is_multiple_of(heads) {
             candle_core::bail!("attention: width {width} is not a multiple of heads {heads}");
         }
-        let qkv = Linear::new(width, 3 * width, vb.pp("qkv"))?;
+        let qkv = Projection::new(width, key_bias, vb.clone())?;
         Ok(Self { qkv, proj: Linear::new(width, width, vb.pp("proj"))?, heads })
     }
 
-    /// `x` + scale·`proj`(attention(`qkv`(`norm`(x)))). [B, N, C] -> [B, N, C]
-    pub(super) fn branch(&self, x: &Tensor, norm: &LayerNorm, branch: &Branch) -> Result<Tensor> {
-        let (qkv, proj) = (self.qkv.affine(), self.proj.affine());
+    /// `x` + scale·`channels`·`proj`(attention(`qkv`(`norm`(x)))). [B, N, C] -> [B, N, C]
+    pub(super) fn branch(
+        &self,
+        x: &Tensor,
+        norm: &LayerNorm,
+        channels: Option<&Tensor>,
+        branch: &Branch,
+    ) -> Result<Tensor> {
+        let (qkv, proj) = (self.qkv.affine()?, self.proj.scaled(channels)?);
+        let (qkv, proj) = ((&qkv.0, &qkv.1), (&proj.0, &proj.1));
         let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
         ops::attention_branch(x, &weights, self.heads, branch)
     }
@@ -37,6 +90,7 @@ impl Attention {
         &self,
         x: &Tensor,
         norm: &LayerNorm,
+        channels: Option<&Tensor>,
         reach: &Reach,
         branch: &Branch,
     ) -> Result<Tensor> {
@@ -45,10 +99,11 @@ impl Attention {
             Relative::None => None,
             Relative::Table(table) => Some(table),
             Relative::Decomposed { rows, columns } => {
-                return self.decomposed(x, norm, reach, (rows, columns), branch);
+                return self.decomposed(x, norm, channels, reach, (rows, columns), branch);
             }
         };
-        let (qkv, proj) = (self.qkv.affine(), self.proj.affine());
+        let (qkv, proj) = (self.qkv.affine()?, self.proj.scaled(channels)?);
+        let (qkv, proj) = ((&qkv.0, &qkv.1), (&proj.0, &proj.1));
         let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
         let reach = ops::Reach { grid: *grid, window: *window, table };
         ops::attention_branch_within(x, &weights, self.heads, &reach, branch)
@@ -59,6 +114,7 @@ impl Attention {
         &self,
         x: &Tensor,
         norm: &LayerNorm,
+        channels: Option<&Tensor>,
         reach: &Reach,
         (rows, columns): (&Tensor, &Tensor),
         branch: &Branch,
@@ -79,7 +135,8 @@ impl Attention {
         if let Some(side) = reach.window {
             y = ops::merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;
         }
-        let y = self.proj.forward(&y)?;
+        let (weight, bias) = self.proj.scaled(channels)?;
+        let y = ops::linear(&y, &weight, Some(&bias), branch.precision)?;
         let Some(scale) = branch.scale else { return x + y };
         x + y.broadcast_mul(&Tensor::from_slice(scale, (b, 1, 1), x.device())?)?
     }

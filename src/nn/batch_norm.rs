@@ -81,7 +81,7 @@ mod tests {
             let mut rng = Rng::new(0, "test", &[]);
             for step in 0..2 {
                 let x = Var::from_tensor(golden(&format!("{step}.x")))?;
-                let y = norm.forward(&x, &mut Pass::Train { rng: &mut rng })?;
+                let y = norm.forward(&x, &mut Pass::train(&mut rng))?;
                 assert!(error(&y, golden(&format!("{step}.y")))? < 1e-5);
                 let gradients = (y * golden(&format!("{step}.seed")))?.sum_all()?.backward()?;
                 let gradient = gradients.get(&x).expect("x is a variable");
@@ -103,7 +103,7 @@ mod tests {
         let norm = BatchNorm::new(2, 1e-6, false, Params::new(0, &Device::Cpu).builder())?;
         let mut rng = Rng::new(0, "test", &[]);
         let x = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
-        assert!(norm.forward(&x, &mut Pass::Train { rng: &mut rng }).is_err());
+        assert!(norm.forward(&x, &mut Pass::train(&mut rng)).is_err());
         assert!(norm.forward(&x, &mut Pass::Eval).is_ok());
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{Attention, LayerNorm, Linear, Pass, Reach, drop_path};
 use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+use candle_nn::{Init, VarBuilder};
 
 /// `fc2`(gelu(`fc1`(x))).
 #[derive(Clone, Debug)]
@@ -18,9 +18,16 @@ impl Mlp {
         Ok(Self { fc1, fc2: Linear::new(hidden, width, vb.pp("fc2"))? })
     }
 
-    /// `x` + scale·`fc2`(gelu(`fc1`(`norm`(x)))). [B, N, C] -> [B, N, C]
-    fn branch(&self, x: &Tensor, norm: &LayerNorm, branch: &Branch) -> Result<Tensor> {
-        let (fc1, fc2) = (self.fc1.affine(), self.fc2.affine());
+    /// `x` + scale·`channels`·`fc2`(gelu(`fc1`(`norm`(x)))). [B, N, C] -> [B, N, C]
+    fn branch(
+        &self,
+        x: &Tensor,
+        norm: &LayerNorm,
+        channels: Option<&Tensor>,
+        branch: &Branch,
+    ) -> Result<Tensor> {
+        let (weight, bias) = self.fc2.scaled(channels)?;
+        let (fc1, fc2) = (self.fc1.affine(), (&weight, &bias));
         ops::mlp_branch(x, &MlpWeights { norm: norm.affine(), fc1, fc2 }, branch)
     }
 }
@@ -35,6 +42,10 @@ pub struct BlockConfig {
     pub norm_eps: f64,
     /// Probability of dropping each residual branch, per sample, in training.
     pub drop_path: f64,
+    /// Initial layer scale: parameters `gamma_1` and `gamma_2`.
+    pub layer_scale: Option<f64>,
+    /// Whether keys have a bias.
+    pub key_bias: bool,
 }
 
 /// x + `attn`(`norm1`(x)), then x + `mlp`(`norm2`(x)).
@@ -44,6 +55,8 @@ pub struct Block {
     attn: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
+    /// Of the channels of each branch. `[C]`
+    scales: (Option<Tensor>, Option<Tensor>),
     /// Everywhere when absent.
     reach: Option<Reach>,
     drop_path: f64,
@@ -53,12 +66,17 @@ pub struct Block {
 
 impl Block {
     pub fn new(config: BlockConfig, vb: VarBuilder) -> Result<Self> {
-        let BlockConfig { width, heads, hidden, norm_eps, drop_path } = config;
+        let BlockConfig { width, heads, hidden, norm_eps, drop_path, layer_scale, key_bias } = config;
+        let scale = |name| {
+            let scale = layer_scale.map(|value| vb.get_with_hints(width, name, Init::Const(value)));
+            scale.transpose()
+        };
         Ok(Self {
             norm1: LayerNorm::new(width, norm_eps, vb.pp("norm1"))?,
-            attn: Attention::new(width, heads, vb.pp("attn"))?,
+            attn: Attention::new(width, heads, key_bias, vb.pp("attn"))?,
             norm2: LayerNorm::new(width, norm_eps, vb.pp("norm2"))?,
             mlp: Mlp::new(width, hidden, vb.pp("mlp"))?,
+            scales: (scale("gamma_1")?, scale("gamma_2")?),
             reach: None,
             drop_path,
             eps: norm_eps,
@@ -76,12 +94,15 @@ impl Block {
         let batch = x.dim(0)?;
         let mut scale = || drop_path(batch, self.drop_path, pass);
         let branch = Branch { eps: self.eps, precision: self.precision, scale: None };
+        let (gamma_1, gamma_2) = &self.scales;
         let kept = scale();
         let of_attention = Branch { scale: kept.as_deref(), ..branch };
         let x = match &self.reach {
-            Some(reach) => self.attn.branch_within(x, &self.norm1, reach, &of_attention)?,
-            None => self.attn.branch(x, &self.norm1, &of_attention)?,
+            Some(reach) => self.attn.branch_within(x, &self.norm1, gamma_1.as_ref(), reach, &of_attention)?,
+            None => self.attn.branch(x, &self.norm1, gamma_1.as_ref(), &of_attention)?,
         };
-        self.mlp.branch(&x, &self.norm2, &Branch { scale: scale().as_deref(), ..branch })
+        let kept = scale();
+        let of_mlp = Branch { scale: kept.as_deref(), ..branch };
+        self.mlp.branch(&x, &self.norm2, gamma_2.as_ref(), &of_mlp)
     }
 }

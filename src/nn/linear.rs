@@ -38,6 +38,16 @@ impl Linear {
         ops::linear(x, &self.weight, Some(&self.bias), self.precision)
     }
 
+    /// Weight and bias of the layer with its outputs multiplied by `channels` `[out]`.
+    pub(super) fn scaled(&self, channels: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        match channels {
+            Some(channels) => {
+                Ok((self.weight.broadcast_mul(&channels.unsqueeze(1)?)?, (&self.bias * channels)?))
+            }
+            None => Ok((self.weight.clone(), self.bias.clone())),
+        }
+    }
+
     /// Weight and bias.
     pub(super) fn affine(&self) -> (&Tensor, &Tensor) {
         (&self.weight, &self.bias)

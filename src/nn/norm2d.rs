@@ -78,7 +78,7 @@ mod tests {
         for kind in [NormKind::Batch, NormKind::Group, NormKind::Layer] {
             let params = Params::new(0, &Device::Cpu);
             let norm = Norm2d::new(kind, c, params.builder())?;
-            let y = norm.forward(&x, &mut Pass::Train { rng: &mut rng })?;
+            let y = norm.forward(&x, &mut Pass::train(&mut rng))?;
             let sets = match kind {
                 NormKind::Batch => y.transpose(0, 1)?.flatten_from(1)?,
                 NormKind::Group => y.reshape((b * 2, c / 2 * side * side))?, // 6 channels: 2 groups

@@ -43,6 +43,10 @@ impl Params {
         VarBuilder::from_backend(Box::new(self.clone()), self.precision.dtype(), self.device.clone())
     }
 
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     pub fn device(&self) -> &Device {
         &self.device
     }

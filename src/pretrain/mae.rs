@@ -6,14 +6,16 @@
 //! (the same numbers for less work), and the mask token of Table 1c, for which no code exists, is
 //! `encoder_mask_token`.
 
-use super::{Mask, MaskSampler, Objective, PatchTarget};
+use super::{Mask, MaskSampler, Objective, PatchTarget, Pretraining, TokenTarget};
 use crate::config::{Mae, ModelConfig, Reconstruct};
-use crate::data::Batch;
+use crate::data::{Batch, SampleId};
+use crate::models::dvae::Tokenizer;
 use crate::models::{Backbone, Vit, VitOptions, vit};
 use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
 use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
+use std::sync::Arc;
 
 /// Encoder, decoder and target.
 #[derive(Debug)]
@@ -45,10 +47,23 @@ pub struct Reconstruction {
 }
 
 impl MaskedAutoencoder {
+    /// `tokenizer` makes the target where it is tokens.
+    ///
     /// # Errors
-    /// When a size or the mask ratio cannot work, or the builder lacks a parameter.
-    pub fn new(model: &ModelConfig, mae: &Mae, vb: VarBuilder) -> Result<Self> {
+    /// When a size or the mask ratio cannot work, the tokenizer is missing or for other images, or the builder lacks a
+    /// parameter.
+    pub fn new(
+        model: &ModelConfig,
+        mae: &Mae,
+        tokenizer: Option<Arc<Tokenizer>>,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let mut model = model.clone();
+        if !model.absolute_positions {
+            candle_core::bail!(
+                "MAE needs a model with `absolute_positions`: the encoder sees patches out of order"
+            );
+        }
         if let Some(decoder) = &mae.decoder {
             model.decoder = decoder.clone();
         }
@@ -56,7 +71,8 @@ impl MaskedAutoencoder {
         let sampler =
             MaskSampler::new(mae.mask, mae.mask_ratio, model.grid()).map_err(candle_core::Error::wrap)?;
         let values = model.patch * model.patch * model.channels;
-        let target = PatchTarget::new(mae.target, values, vb.pp("target"))?;
+        let tokens = tokenizer.map(|tokenizer| TokenTarget::new(tokenizer, &model, mae.cache_tokens));
+        let target = PatchTarget::new(mae.target, values, tokens.transpose()?, vb.pp("target"))?;
         let token = |name, width: usize| {
             vb.get_with_hints((1, 1, width), name, Init::Randn { mean: 0., stdev: 0.02 })
         };
@@ -69,34 +85,33 @@ impl MaskedAutoencoder {
         Ok(Self { encoder, decoder, mask_token, sampler, target, loss_on, patch })
     }
 
-    /// Whether pre-training updates `parameter`: everything but the two position tables.
-    pub fn learns(parameter: &str) -> bool {
-        !matches!(parameter, "pos_embed" | "decoder_pos_embed")
-    }
-
     pub fn sampler(&self) -> &MaskSampler {
         &self.sampler
     }
 
-    /// Whether [`Self::fit_target`] must run before the first step.
-    pub fn needs_fit(&self) -> Result<bool> {
-        match &self.target {
-            PatchTarget::Pca(pca) => Ok(!pca.is_fitted()?),
-            _ => Ok(false),
-        }
-    }
-
-    /// Fits the PCA of patch space to all patches of training `images` [n, C, H, W]; does nothing for other targets.
-    pub fn fit_target(&self, images: &Tensor) -> Result<()> {
-        match &self.target {
-            PatchTarget::Pca(pca) => pca.fit(&patchify(images, self.patch)?.flatten_to(1)?),
-            _ => Ok(()),
-        }
-    }
-
-    /// The loss of `images` [B, C, H, W] under `mask`: mean squared error of a patch, averaged over the removed
-    /// patches of the batch (or over all).
+    /// The loss of `images` [B, C, H, W] under `mask`: mean squared error of a patch or cross-entropy of its token,
+    /// averaged over the removed patches of the batch (or over all).
     pub fn loss(&self, images: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+        self.loss_of(images, None, mask, pass)
+    }
+
+    /// [`Self::loss`] of samples whose tokens may be remembered by their ids.
+    fn loss_of(
+        &self,
+        images: &Tensor,
+        ids: Option<&[SampleId]>,
+        mask: &Mask,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        if let PatchTarget::Token(target) = &self.target {
+            let rows = match self.loss_on {
+                Reconstruct::Masked => mask.removed_rows(),
+                Reconstruct::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
+            };
+            let decoded = self.decode(&self.encoder.patches(images)?, mask, pass)?; // [B, L, C']
+            let decoded = ops::take_rows(&decoded.flatten_to(1)?, &rows)?;
+            return target.loss(&self.decoder.pred.forward(&decoded)?, &target.of(images, ids)?, &rows);
+        }
         let patches = self.encoder.patches(images)?; // [B, L, P]
         let weights = match self.loss_on {
             Reconstruct::Masked => mask.removed(images.device())?,
@@ -106,10 +121,13 @@ impl MaskedAutoencoder {
     }
 
     /// Predicts every patch of `images` [B, C, H, W] from the visible ones. Normalised pixels are brought back with
-    /// the true mean and deviation of each patch, PCA coefficients by their components.
+    /// the true mean and deviation of each patch, PCA coefficients by their components, tokens by the tokenizer's decoder.
     pub fn reconstruct(&self, images: &Tensor, mask: Mask) -> Result<Reconstruction> {
         let patches = self.encoder.patches(images)?;
         let predictions = self.predict(&patches, &mask, &mut Pass::Eval)?.detach();
+        if let PatchTarget::Token(target) = &self.target {
+            return Ok(Reconstruction { prediction: target.draw(&predictions)?, mask });
+        }
         let decoded = self.target.decode(&predictions, &patches)?;
         let prediction = unpatchify(&decoded, self.patch, self.encoder.grid())?;
         Ok(Reconstruction { prediction, mask })
@@ -117,6 +135,11 @@ impl MaskedAutoencoder {
 
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
     fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+        self.decoder.pred.forward(&self.decode(patches, mask, pass)?)
+    }
+
+    /// `patches` [B, L, P] -> what the decoder makes of every patch, after its norm [B, L, C'].
+    fn decode(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
         let (batch, count, _) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
             candle_core::bail!(
@@ -134,7 +157,8 @@ impl MaskedAutoencoder {
                 let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
                 let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
                 let tokens = (tokens + removed.broadcast_mul(token)?)?;
-                let tokens = tokens.broadcast_add(&self.encoder.positions().detach().narrow(1, 1, count)?)?;
+                let tokens =
+                    tokens.broadcast_add(&self.encoder.positions()?.detach().narrow(1, 1, count)?)?;
                 self.decoder.embed.forward(&self.encode(&tokens, pass)?)?
             }
         };
@@ -147,13 +171,13 @@ impl MaskedAutoencoder {
         let visible = ops::take_rows(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
         let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
-        let positions = ops::take_rows(&self.encoder.positions().detach().squeeze(0)?, &ids)?;
+        let positions = ops::take_rows(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
         tokens + positions.reshape((batch, mask.kept(), ()))?
     }
 
     /// `tokens` [B, n, C] with positions -> [B, 1 + n, C] after the final norm.
     fn encode(&self, tokens: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.encoder.with_class_token(tokens, &self.encoder.positions().detach())?;
+        let x = self.encoder.with_class_token(tokens, Some(&self.encoder.positions()?.detach()))?;
         match self.encoder.encode(x, &[], pass)?.normed {
             Some(x) => Ok(x),
             None => candle_core::bail!("MAE: the encoder has no final norm"),
@@ -167,15 +191,42 @@ impl Objective for MaskedAutoencoder {
     /// Masks come from the pass in training, and from the sample ids in evaluation.
     fn losses(&self, batch: &Batch<()>, pass: &mut Pass) -> Result<Losses> {
         let mask = match pass {
-            Pass::Train { rng } => self.sampler.sample(batch.len(), rng)?,
+            Pass::Train { rng, .. } => self.sampler.sample(batch.len(), rng)?,
             Pass::Eval => self.sampler.fixed(&batch.ids)?,
         };
-        Ok(Losses::of("reconstruction", self.loss(&batch.images, &mask, pass)?))
+        let loss = self.loss_of(&batch.images, Some(&batch.ids), &mask, pass)?;
+        Ok(Losses::of("reconstruction", loss))
     }
 
     fn layer_of(&self, parameter: &str) -> usize {
         self.encoder.layer_of(parameter)
     }
+}
+
+impl Pretraining for MaskedAutoencoder {
+    /// Everything but the two position tables.
+    fn learns(&self, parameter: &str) -> bool {
+        !is_position_table(parameter)
+    }
+
+    fn needs_fit(&self) -> Result<bool> {
+        match &self.target {
+            PatchTarget::Pca(pca) => Ok(!pca.is_fitted()?),
+            _ => Ok(false),
+        }
+    }
+
+    /// Fits the PCA of patch space to all patches of `images`; does nothing for other targets.
+    fn fit(&self, images: &Tensor) -> Result<()> {
+        match &self.target {
+            PatchTarget::Pca(pca) => pca.fit(&patchify(images, self.patch)?.flatten_to(1)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_position_table(parameter: &str) -> bool {
+    matches!(parameter, "pos_embed" | "decoder_pos_embed")
 }
 
 /// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere
@@ -212,14 +263,14 @@ impl Decoder {
         })
     }
 
-    /// `x` [B, 1 + L, C'], class token first -> predictions [B, L, P'].
+    /// `x` [B, 1 + L, C'], class token first -> [B, L, C'] after the norm.
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut x = x.broadcast_add(&self.pos_embed.detach())?;
         for block in &self.blocks {
             x = block.forward(&x, pass)?;
         }
-        let x = self.pred.forward(&self.norm.forward(&x)?)?;
-        x.narrow(1, 1, x.dim(1)? - 1)
+        let x = self.norm.forward(&x)?;
+        x.narrow(1, 1, x.dim(1)? - 1)?.contiguous()
     }
 }
 

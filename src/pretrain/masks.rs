@@ -93,6 +93,13 @@ impl Mask {
             .collect()
     }
 
+    /// Rows of the removed patches in a flattened [B·L] list, ascending. [B·(L − K)]
+    pub fn removed_rows(&self) -> Vec<u32> {
+        let mut kept = vec![false; self.batch() * self.patches];
+        self.kept_rows().into_iter().for_each(|row| kept[row as usize] = true);
+        (0..).zip(kept).filter(|(_, kept)| !kept).map(|(row, _)| row).collect()
+    }
+
     /// For every patch of a flattened [B·L] list its row among the kept ones [B·K], or B·K when removed.
     pub fn restore_rows(&self) -> Vec<u32> {
         let kept = self.kept_rows();
@@ -200,6 +207,16 @@ impl MaskSampler {
 
 /// Marks exactly `budget` patches of `grid` in rectangles, then one by one where no rectangle fits.
 fn blocks(grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<bool> {
+    let mut removed = rectangles(grid, budget, rng);
+    let left = budget - removed.iter().filter(|removed| **removed).count();
+    let mut free: Vec<usize> = (0..removed.len()).filter(|id| !removed[*id]).collect();
+    free.shuffle(rng);
+    free.into_iter().take(left).for_each(|id| removed[id] = true);
+    removed
+}
+
+/// Marks at most `budget` patches of `grid` in rectangles, until none of 10 attempts fits.
+fn rectangles(grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<bool> {
     let (rows, columns) = grid;
     let smallest = 16. * (rows * columns) as f64 / 196.;
     let mut removed = vec![false; rows * columns];
@@ -209,10 +226,21 @@ fn blocks(grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<bool> {
         left -= block.len();
         block.into_iter().for_each(|id| removed[id] = true);
     }
-    let mut free: Vec<usize> = (0..removed.len()).filter(|id| !removed[*id]).collect();
-    free.shuffle(rng);
-    free.into_iter().take(left).for_each(|id| removed[id] = true);
     removed
+}
+
+/// BEiT's masks of `batch` samples: rectangles of at most `budget` patches in all, true where a patch is masked. At least
+/// one is.
+pub fn block_masks(batch: usize, grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<Vec<bool>> {
+    let draw = |rng: &mut Rng| {
+        let mut masked = rectangles(grid, budget, rng);
+        if !masked.contains(&true) {
+            let count = masked.len();
+            masked[rng.random_range(0..count)] = true;
+        }
+        masked
+    };
+    (0..batch).map(|_| draw(rng)).collect()
 }
 
 /// The patches that one random rectangle adds, if it is smaller than the grid and adds 1 to `left`.

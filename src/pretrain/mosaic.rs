@@ -36,14 +36,7 @@ pub fn mosaic(
         );
     }
     let (original, predicted) = (values(images)?, values(prediction)?);
-    let pixel = |values: &[f32], b: usize, y: usize, x: usize| {
-        Rgb(std::array::from_fn(|i| {
-            let c = i.min(channels - 1) * usize::from(channels >= 3);
-            let (mean, std) = normalize.channel(c);
-            let value = values[((b * channels + c) * height + y) * width + x] * std + mean;
-            (value * 255.).round().clamp(0., 255.) as u8
-        }))
-    };
+    let pixel = |values: &[f32], b, y, x| pixel(values, (channels, height, width), normalize, (b, y, x));
     let mut canvas = RgbImage::from_pixel(
         (4 * width + 3 * GAP) as u32,
         (batch * height + batch.saturating_sub(1) * GAP) as u32,
@@ -66,6 +59,41 @@ pub fn mosaic(
         }
     }
     Ok(canvas)
+}
+
+/// Draws `images` [B, C, H, W] (normalised) with what `drawn`, of the same shape, makes of them beside each.
+pub fn pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -> Result<RgbImage> {
+    let (batch, channels, height, width) = images.dims4()?;
+    if drawn.dims() != images.dims() {
+        candle_core::bail!("pairs: images {:?} and {:?}", images.dims(), drawn.dims());
+    }
+    let panels = [values(images)?, values(drawn)?];
+    let size = ((2 * width + GAP) as u32, (batch * (height + GAP) - GAP.min(batch)) as u32);
+    let mut canvas = RgbImage::from_pixel(size.0, size.1, SEPARATOR);
+    for (panel, values) in panels.iter().enumerate() {
+        for (b, y, x) in
+            (0..batch).flat_map(|b| (0..height).flat_map(move |y| (0..width).map(move |x| (b, y, x))))
+        {
+            let colour = pixel(values, (channels, height, width), normalize, (b, y, x));
+            canvas.put_pixel((panel * (width + GAP) + x) as u32, (b * (height + GAP) + y) as u32, colour);
+        }
+    }
+    Ok(canvas)
+}
+
+/// The colour of pixel (image, row, column) of normalised values [B, C, H, W].
+fn pixel(
+    values: &[f32],
+    (channels, height, width): (usize, usize, usize),
+    normalize: &Normalize,
+    (b, y, x): (usize, usize, usize),
+) -> Rgb<u8> {
+    Rgb(std::array::from_fn(|i| {
+        let c = i.min(channels - 1) * usize::from(channels >= 3);
+        let (mean, std) = normalize.channel(c);
+        let value = values[((b * channels + c) * height + y) * width + x] * std + mean;
+        (value * 255.).round().clamp(0., 255.) as u8
+    }))
 }
 
 fn values(t: &Tensor) -> Result<Vec<f32>> {

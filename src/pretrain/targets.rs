@@ -1,10 +1,10 @@
 //! What the decoder predicts for a patch (MAE, arXiv:2111.06377, Table 1d): its pixels, its pixels
-//! normalised by the patch's own mean and standard deviation, or the largest PCA coefficients of patch space.
+//! normalised by the patch's own mean and standard deviation, the largest PCA coefficients of patch space, or its token.
 //!
 //! Patches are those of [`crate::nn::patchify`]. No reference code exists for PCA; here it is fitted once, before
 //! the first step, and stored in the checkpoint as buffers.
 
-use super::pca;
+use super::{TokenTarget, pca};
 use crate::config::Target;
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -22,12 +22,21 @@ pub enum PatchTarget {
     Pixel,
     NormPixel,
     Pca(PatchPca),
+    Token(TokenTarget),
 }
 
 impl PatchTarget {
-    /// For patches of `values` values each. PCA keeps buffers `pca.mean` and `pca.components` in `vb`.
-    pub fn new(target: Target, values: usize, vb: VarBuilder) -> Result<Self> {
+    /// For patches of `values` values each. PCA keeps buffers `pca.mean` and `pca.components` in `vb`; `tokens` makes
+    /// the target where it is tokens.
+    ///
+    /// # Errors
+    /// Tokens without what makes them.
+    pub fn new(target: Target, values: usize, tokens: Option<TokenTarget>, vb: VarBuilder) -> Result<Self> {
         Ok(match target {
+            Target::Token => match tokens {
+                Some(tokens) => Self::Token(tokens),
+                None => candle_core::bail!("the target is tokens, but there is no tokenizer"),
+            },
             Target::Pixel => Self::Pixel,
             Target::NormPixel => Self::NormPixel,
             Target::Pca => Self::Pca(PatchPca::new(values, vb.pp("pca"))?),
@@ -38,11 +47,15 @@ impl PatchTarget {
     pub fn len(&self, values: usize) -> usize {
         match self {
             Self::Pca(_) => PCA_COEFFICIENTS.min(values),
-            _ => values,
+            Self::Token(tokens) => tokens.vocabulary(),
+            Self::Pixel | Self::NormPixel => values,
         }
     }
 
     /// `patches` [B, L, P] -> targets [B, L, `len`].
+    ///
+    /// # Errors
+    /// For tokens, which are made of whole images.
     pub fn encode(&self, patches: &Tensor) -> Result<Tensor> {
         match self {
             Self::Pixel => Ok(patches.clone()),
@@ -51,6 +64,7 @@ impl PatchTarget {
                 patches.broadcast_sub(&mean)?.broadcast_div(&std)
             }
             Self::Pca(pca) => pca.project(patches),
+            Self::Token(_) => candle_core::bail!("tokens are made of images, not of patches"),
         }
     }
 
@@ -64,6 +78,7 @@ impl PatchTarget {
                 predictions.broadcast_mul(&std)?.broadcast_add(&mean)
             }
             Self::Pca(pca) => pca.expand(predictions),
+            Self::Token(_) => candle_core::bail!("tokens stand for images, not for patches"),
         }
     }
 }

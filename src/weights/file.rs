@@ -1,8 +1,10 @@
 //! [`WeightFile`]: a file of named tensors, recognised by content.
 //!
 //! Of a PyTorch file, the state dict may sit at the top or below `model`, `state_dict`, `module` or `teacher`.
-//! candle reads the zip format of PyTorch 1.6 and later, and drops int32 and bool tensors (none in a ViT).
+//! candle reads the zip format of PyTorch 1.6 and later, and drops int32 and bool tensors (none in a ViT). A pickled
+//! module is read by [`super::module`].
 
+use super::module::ModuleFile;
 use candle_core::pickle::{PthTensors, read_pth_tensor_info};
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
@@ -40,6 +42,7 @@ pub struct WeightFile {
 enum Content {
     Safetensors(MmapedSafetensors),
     Pth(PthTensors),
+    Module(ModuleFile),
 }
 
 impl WeightFile {
@@ -89,6 +92,10 @@ impl WeightFile {
     }
 
     fn open_pth(path: &Path) -> candle_core::Result<Self> {
+        if let Some(module) = ModuleFile::open(path)? {
+            let (entries, content) = (module.entries(), Content::Module(module));
+            return Ok(Self { path: path.into(), entries, metadata: BTreeMap::new(), content });
+        }
         let mut key = None;
         let mut infos = read_pth_tensor_info(path, false, None)?;
         for wrapper in WRAPPERS {
@@ -119,7 +126,7 @@ impl WeightFile {
     pub fn format(&self) -> &'static str {
         match self.content {
             Content::Safetensors(_) => "safetensors",
-            Content::Pth(_) => "pth",
+            Content::Pth(_) | Content::Module(_) => "pth",
         }
     }
 
@@ -135,13 +142,12 @@ impl WeightFile {
 
     /// All tensors, in file order and in their own types.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
+        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
         let load = |entry: &WeightEntry| {
             let tensor = match &self.content {
                 Content::Safetensors(map) => map.get(&entry.name)?.load(device)?,
-                Content::Pth(file) => match file.get(&entry.name)? {
-                    Some(tensor) => tensor.to_device(device)?,
-                    None => candle_core::bail!("it vanished"),
-                },
+                Content::Pth(file) => found(file.get(&entry.name)?)?.to_device(device)?,
+                Content::Module(file) => found(file.get(&entry.name)?)?.to_device(device)?,
             };
             Ok((entry.name.clone(), tensor))
         };

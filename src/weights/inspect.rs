@@ -15,22 +15,24 @@ pub enum Dialect {
     MaeFull,
     /// facebookresearch/mae fine-tuned: an encoder with a classifier.
     Classifier,
+    /// microsoft/unilm BEiT.
+    Beit,
+    /// A discrete autoencoder, in the names of openai/DALL-E.
+    Dvae,
     /// Recognised and not readable.
     Foreign(&'static str),
     Unknown,
 }
 
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 9] = [
+const FOREIGN: [(&str, &str); 7] = [
     ("beit.embeddings.cls_token", "Hugging Face BEiT"),
     ("vit.embeddings.cls_token", "Hugging Face ViT or ViT-MAE"),
     ("embeddings.cls_token", "Hugging Face ViT or ViT-MAE without its head"),
-    ("blocks.0.attn.q_bias", "unilm BEiT"),
     ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
     ("backbone.layers.0.ln1.weight", "OpenMMLab"),
     ("module.base_encoder.cls_token", "MoCo v3"),
     ("blocks.0.ls1.gamma", "timm with layer scale (DeiT III, DINOv2)"),
-    ("blocks.input.w", "OpenAI dVAE"),
 ];
 
 impl Dialect {
@@ -39,6 +41,12 @@ impl Dialect {
         let has = |name: &str| entries.iter().any(|e| e.name == name);
         if let Some((_, dialect)) = FOREIGN.iter().find(|(probe, _)| has(probe)) {
             return Self::Foreign(dialect);
+        }
+        if has("blocks.0.attn.q_bias") && has("cls_token") {
+            return Self::Beit;
+        }
+        if has("blocks.input.w") || has("encoder.blocks.input.w") {
+            return Self::Dvae;
         }
         if !has("blocks.0.attn.qkv.weight") || !has("patch_embed.proj.weight") || !has("cls_token") {
             return Self::Unknown;
@@ -59,6 +67,8 @@ impl std::fmt::Display for Dialect {
             Self::MaeEncoder => f.write_str("MAE encoder (FAIR, timm)"),
             Self::MaeFull => f.write_str("MAE encoder and decoder (FAIR)"),
             Self::Classifier => f.write_str("fine-tuned classifier (FAIR)"),
+            Self::Beit => f.write_str("BEiT (unilm)"),
+            Self::Dvae => f.write_str("discrete autoencoder (openai/DALL-E)"),
             Self::Foreign(name) => write!(f, "{name} (recognised, not readable)"),
             Self::Unknown => f.write_str("unknown"),
         }
@@ -157,6 +167,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
         Dialect::MaeEncoder => vec!["initialise transfer"],
         Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
         Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
+        Dialect::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
+        Dialect::Dvae => vec!["make tokens for pre-training (pretrain.tokenizer)"],
         Dialect::Foreign(_) | Dialect::Unknown => vec![],
     };
     Ok(Inspection {

@@ -3,6 +3,7 @@
 //! Positions of another grid are resized as MAE's `main_finetune.py` does ([`crate::nn::pos_embed::resize`]).
 //! Nothing is written unless everything fits.
 
+use super::relative::fit_tables;
 use super::{Dialect, Guess, WeightEntry};
 use crate::config::ModelConfig;
 use crate::models::{Vit, VitOptions};
@@ -11,7 +12,8 @@ use candle_core::Tensor;
 use serde::Serialize;
 
 /// Tensors of a pre-training or fine-tuning file that a backbone has no place for.
-const LEFT_OUT: [&str; 6] = ["decoder_", "mask_token", "encoder_mask_token", "target.", "head.", "fc_norm."];
+const LEFT_OUT: [&str; 7] =
+    ["decoder_", "mask_token", "encoder_mask_token", "target.", "head.", "fc_norm.", "lm_head."];
 
 /// What loading did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -61,15 +63,23 @@ pub fn load_backbone(
 ) -> Result<LoadReport, LoadError> {
     let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
+    let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
+    let tables: Vec<(String, Vec<usize>)> = relative.map(|p| (p.name, p.var.dims().to_vec())).collect();
+    let mut fitted = tensors.to_vec();
+    fit_tables(&mut fitted, &tables)?;
+    let tensors = fitted.as_slice();
     let held = |name: &str| tensors.iter().any(|(held, _)| held == name);
     let mut wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
     let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
     let (found, new): (Vec<_>, Vec<_>) = relative.partition(|p| held(&p.name));
-    wanted.extend(found);
+    let more: Vec<Parameter> =
+        found.into_iter().filter(|p| !wanted.iter().any(|other| other.name == p.name)).collect();
+    wanted.extend(more);
     let mut report = LoadReport { new: new.len(), ..LoadReport::default() };
     let mut unexpected = Vec::new();
     for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
-        let unused = backbone.iter().any(|(part, _)| part == name); // this model is built without it
+        // This model is built without it.
+        let unused = backbone.iter().any(|(part, _)| part == name) || is_relative_position(name);
         let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
     }

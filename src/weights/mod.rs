@@ -7,13 +7,17 @@ mod file;
 mod hub;
 mod inspect;
 mod load;
+mod module;
+mod relative;
 mod save;
+mod tokenizer;
 
 pub use file::{FileError, WeightEntry, WeightFile};
 pub use hub::{HubError, HubFile};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};
+pub use tokenizer::{TokenizerError, load_tokenizer};
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,10 @@ fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: 
         mlp_ratio: 4.,
         norm_eps: 1e-6,
         normalize: None,
+        absolute_positions: true,
+        relative_positions: false,
+        layer_scale: None,
+        key_bias: true,
         decoder: Decoder::default(),
     }
 }

@@ -67,8 +67,7 @@ fn a_zero_head_loses_log_k_and_mixing_keeps_it() -> Result<()> {
         assert!((weights.iter().sum::<f32>() - 1.).abs() < 1e-6);
     }
     let mut rng = Rng::new(0, "pass", &[]);
-    let loss =
-        head.loss(&features()?, &batch, &mut Pass::Train { rng: &mut rng })?.total()?.to_scalar::<f32>()?;
+    let loss = head.loss(&features()?, &batch, &mut Pass::train(&mut rng))?.total()?.to_scalar::<f32>()?;
     assert!((loss - 2f32.ln()).abs() < 1e-6, "{loss}");
     Ok(())
 }

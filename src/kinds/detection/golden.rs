@@ -157,7 +157,7 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
     let mut head = golden.head(&params)?;
     let mut rng = Rng::new(0, "test", &[]);
-    let levels = head.levels(&golden.features(), &mut Pass::Train { rng: &mut rng })?;
+    let levels = head.levels(&golden.features(), &mut Pass::train(&mut rng))?;
     let told = head.rpn.forward(&levels)?;
     let count = told.anchors.boxes.len();
     let objects = [golden.objects(0), golden.objects(1)];
@@ -210,7 +210,7 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
     }
     head.pooler.sort(&mut rois);
     let x = head.pooler.pool(&levels[..4], &rois, super::box_head::SIDE)?;
-    let boxes = head.boxes.forward(&x, &mut Pass::Train { rng: &mut rng })?;
+    let boxes = head.boxes.forward(&x, &mut Pass::train(&mut rng))?;
     let object_of = |roi: &Roi| {
         let object = roi.object? as usize;
         Some((objects[roi.image].1[object], bounds[roi.image][object]))
@@ -220,7 +220,7 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
     let labels: Vec<u32> = positive.iter().filter_map(|roi| Some(object_of(roi)?.0)).collect();
     let x = head.pooler.pool(&levels[..4], &positive, super::mask_head::FEATURES)?;
     let masks = head.masks.as_ref().expect("the task has masks");
-    let logits = masks.forward(&x, &labels, &mut Pass::Train { rng: &mut rng })?;
+    let logits = masks.forward(&x, &labels, &mut Pass::train(&mut rng))?;
     let place = |k: usize| if (k / MASK * 7 + k % MASK * 3) % 5 < 2 { 1. } else { 0. };
     let mask =
         masks.loss(&logits, (0..positive.len() * MASK * MASK).map(|k| place(k % (MASK * MASK))).collect())?;

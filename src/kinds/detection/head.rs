@@ -238,7 +238,7 @@ impl Head for DetectionHead {
 
     fn loss(&self, features: &Features, batch: &Batch<DetectionTarget>, pass: &mut Pass) -> Result<Losses> {
         let mut rng = match pass {
-            Pass::Train { rng } => rng.fork(),
+            Pass::Train { rng, .. } => rng.fork(),
             Pass::Eval => Rng::new(0, "detection", &[]),
         };
         let objects: Vec<Objects> = batch.targets.iter().map(Objects::new).collect();

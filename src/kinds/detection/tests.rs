@@ -87,7 +87,7 @@ impl Ground {
             targets: targets.to_vec(),
         };
         let mut rng = Rng::new(seed, "test", &[]);
-        let losses = self.head.loss(&self.features(), &batch, &mut Pass::Train { rng: &mut rng }).unwrap();
+        let losses = self.head.loss(&self.features(), &batch, &mut Pass::train(&mut rng)).unwrap();
         let gradients = crate::ops::backward(&losses.total().unwrap()).unwrap();
         let gradient = |p: &crate::nn::Parameter| {
             let found = gradients.get(&p.var).unwrap_or_else(|| panic!("{} has no gradient", p.name));

@@ -102,7 +102,7 @@ fn losses_gradients_and_statistics_are_those_of_pytorch() {
             targets: labels.chunks_exact(48 * 48).map(target).collect(),
         };
         let mut rng = Rng::new(0, "pass", &[]);
-        let mut pass = Pass::Train { rng: &mut rng };
+        let mut pass = Pass::train(&mut rng);
         let features = model.features(&batch.images, &mut pass);
         let losses = model.head.loss(&features, &batch, &mut pass).unwrap();
         for ((_, loss), name) in losses.iter().zip(["decode", "auxiliary"]) {

@@ -46,7 +46,7 @@ fn batch(targets: [Vec<u16>; 2]) -> Batch<SegmentationTarget> {
 fn losses(training: &str, targets: [Vec<u16>; 2]) -> Vec<(&'static str, f32)> {
     let head = task("", training).unwrap().head(&SPEC, Params::new(0, &Device::Cpu).builder()).unwrap();
     let mut rng = Rng::new(0, "pass", &[]);
-    let losses = head.loss(&features(), &batch(targets), &mut Pass::Train { rng: &mut rng }).unwrap();
+    let losses = head.loss(&features(), &batch(targets), &mut Pass::train(&mut rng)).unwrap();
     losses.iter().map(|(name, loss)| (name, loss.to_scalar().unwrap())).collect()
 }
 

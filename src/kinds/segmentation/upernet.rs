@@ -47,7 +47,7 @@ impl Classifier {
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let Pass::Train { rng } = pass else { return self.conv.forward(x) };
+        let Pass::Train { rng, .. } = pass else { return self.conv.forward(x) };
         if self.dropout == 0. {
             return self.conv.forward(x);
         }

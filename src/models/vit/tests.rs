@@ -19,6 +19,10 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
         mlp_ratio: 4.,
         norm_eps: 1e-6,
         normalize: None,
+        absolute_positions: true,
+        relative_positions: false,
+        layer_scale: None,
+        key_bias: true,
         decoder: Decoder::default(),
     }
 }
@@ -168,7 +172,7 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     )?;
     let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
     let mut rng = Rng::new(0, "test", &[]);
-    let train = vit.forward(&images, &[0, 1, 2], &mut Pass::Train { rng: &mut rng })?.taps;
+    let train = vit.forward(&images, &[0, 1, 2], &mut Pass::train(&mut rng))?.taps;
     let eval = vit.forward(&images, &[0, 1, 2], &mut Pass::Eval)?.taps;
     assert_eq!(difference(&train[0], &eval[0])?, 0., "the first block is never dropped");
     assert_eq!(difference(&train[2], &train[1])?, 0., "the last block is always dropped at rate 1");

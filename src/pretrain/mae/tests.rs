@@ -18,6 +18,10 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
         mlp_ratio: 4.,
         norm_eps: 1e-6,
         normalize: None,
+        absolute_positions: true,
+        relative_positions: false,
+        layer_scale: None,
+        key_bias: true,
         decoder: config::Decoder { width: 8, depth: 1, heads: 2 },
     }
 }
@@ -27,6 +31,8 @@ fn recipe() -> Mae {
         mask_ratio: 0.75,
         mask: config::MaskSampler::Random,
         target: Target::NormPixel,
+        tokenizer: None,
+        cache_tokens: false,
         loss_on: Reconstruct::Masked,
         mask_tokens_in_encoder: false,
         decoder: None,
@@ -52,14 +58,14 @@ fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
     ];
     for (image, channels, mae) in variants {
         let params = Params::new(0, &Device::Cpu);
-        let objective = MaskedAutoencoder::new(&model(image, channels), &mae, params.builder())?;
-        params.set_trainable(MaskedAutoencoder::learns);
+        let objective = MaskedAutoencoder::new(&model(image, channels), &mae, None, params.builder())?;
+        params.set_trainable(|name| objective.learns(name));
         let images = images((4, channels, image[0], image[1]))?;
         assert_eq!(objective.needs_fit()?, mae.target == Target::Pca);
-        objective.fit_target(&images)?;
+        objective.fit(&images)?;
         let mut rng = Rng::new(0, "test mask", &[]);
         let mask = objective.sampler().sample(4, &mut rng)?;
-        let loss = objective.loss(&images, &mask, &mut Pass::Train { rng: &mut rng })?;
+        let loss = objective.loss(&images, &mask, &mut Pass::train(&mut rng))?;
         assert!(loss.to_scalar::<f32>()?.is_finite());
         let gradients = ops::backward(&loss)?;
         for p in params.trainable() {
@@ -78,7 +84,7 @@ fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
 #[test]
 fn evaluation_masks_depend_on_the_sample_alone() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
-    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &recipe(), params.builder())?;
+    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &recipe(), None, params.builder())?;
     let images = images((3, 3, 16, 16))?;
     let loss = |range: std::ops::Range<usize>| -> Result<f32> {
         let batch = Batch {
@@ -124,8 +130,8 @@ fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
     ] {
         let (model, mae, golden) = golden(name, target)?;
         let params = Params::new(0, &Device::Cpu);
-        let objective = MaskedAutoencoder::new(&model, &mae, params.builder())?;
-        params.set_trainable(MaskedAutoencoder::learns);
+        let objective = MaskedAutoencoder::new(&model, &mae, None, params.builder())?;
+        params.set_trainable(|name| objective.learns(name));
         for p in params.all() {
             p.var.set(&golden[&format!("weights.{}", p.name)])?;
         }
@@ -154,9 +160,9 @@ fn targets_are_undone_by_decoding() -> Result<()> {
     for target in [Target::Pixel, Target::NormPixel, Target::Pca] {
         let params = Params::new(0, &Device::Cpu);
         let objective =
-            MaskedAutoencoder::new(&model([32, 32], 3), &Mae { target, ..recipe() }, params.builder())?;
+            MaskedAutoencoder::new(&model([32, 32], 3), &Mae { target, ..recipe() }, None, params.builder())?;
         let images = images((4, 3, 32, 32))?;
-        objective.fit_target(&images)?;
+        objective.fit(&images)?;
         let patches = patchify(&images, 4)?;
         let targets = objective.target.encode(&patches)?;
         let error = difference(&objective.target.decode(&targets, &patches)?, &patches)?;
@@ -180,9 +186,9 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
         (size(16, 1024, 24, 16), 329_541_888, 329_239_296),
         (size(14, 1280, 32, 16), 657_074_508, 656_613_964),
     ] {
-        let shapes = crate::nn::parameter_shapes(|vb| MaskedAutoencoder::new(&size, &recipe(), vb))?;
+        let shapes = crate::nn::parameter_shapes(|vb| MaskedAutoencoder::new(&size, &recipe(), None, vb))?;
         let count = |learning: bool| -> usize {
-            let counted = shapes.iter().filter(|(name, _)| !learning || MaskedAutoencoder::learns(name));
+            let counted = shapes.iter().filter(|(name, _)| !learning || !is_position_table(name));
             counted.map(|(_, shape)| shape.elem_count()).sum()
         };
         assert_eq!((count(false), count(true)), (total, without_positions));
@@ -194,7 +200,7 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
 fn an_unfitted_pca_is_an_error() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
     let mae = Mae { target: Target::Pca, ..recipe() };
-    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &mae, params.builder())?;
+    let objective = MaskedAutoencoder::new(&model([16, 16], 3), &mae, None, params.builder())?;
     let images = images((1, 3, 16, 16))?;
     let mask = objective.sampler().sample(1, &mut Rng::new(0, "test", &[]))?;
     let error = objective.loss(&images, &mask, &mut Pass::Eval).unwrap_err().to_string();

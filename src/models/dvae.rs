@@ -1,0 +1,270 @@
+//! The discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A; openai/DALL-E `dall_e/encoder.py`,
+//! `decoder.py`): images to tokens and back.
+//!
+//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w` [out, in, k, k]
+//! and `b`. The reference computes convolutions in half precision on a device; here they are those of the builder's
+//! precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
+
+use crate::config::{DvaeSizes, Normalize};
+use crate::ops::{self, Precision};
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// Pixels are moved away from 0 and 1, where the density of their logits has no bounds.
+const MARGIN: f64 = 0.1;
+
+/// `x` in [0, 1] -> [0.1, 0.9].
+pub fn map_pixels(x: &Tensor) -> Result<Tensor> {
+    x.affine(1. - 2. * MARGIN, MARGIN)
+}
+
+/// The inverse of [`map_pixels`], within [0, 1].
+pub fn unmap_pixels(x: &Tensor) -> Result<Tensor> {
+    x.affine(1. / (1. - 2. * MARGIN), -MARGIN / (1. - 2. * MARGIN))?.clamp(0., 1.)
+}
+
+/// A convolution that keeps the size of the map.
+#[derive(Clone, Debug)]
+struct Conv {
+    w: Tensor,
+    b: Tensor,
+    precision: Precision,
+}
+
+impl Conv {
+    /// Weight normal(0, 1/√fan_in), bias 0.
+    fn new(input: usize, output: usize, kernel: usize, vb: VarBuilder) -> Result<Self> {
+        let stdev = ((input * kernel * kernel) as f64).powf(-0.5);
+        Ok(Self {
+            w: vb.get_with_hints((output, input, kernel, kernel), "w", Init::Randn { mean: 0., stdev })?,
+            b: vb.get_with_hints(output, "b", Init::Const(0.))?,
+            precision: Precision::of(vb.dtype())?,
+        })
+    }
+
+    /// The same in f32, whatever the others compute in.
+    fn exact(self) -> Self {
+        Self { precision: Precision::F32, ..self }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let padding = (self.w.dim(2)? - 1) / 2;
+        ops::conv2d(x, &self.w, Some(&self.b), 1, padding, self.precision)
+    }
+}
+
+/// id(x) + gain · four convolutions, each after a ReLU.
+#[derive(Clone, Debug)]
+struct Block {
+    id_path: Option<Conv>,
+    res_path: Vec<Conv>,
+    gain: f64,
+}
+
+impl Block {
+    /// `kernels` of the four convolutions; `layers` blocks in the whole model share the gain 1/layers².
+    fn new(input: usize, output: usize, kernels: [usize; 4], layers: usize, vb: VarBuilder) -> Result<Self> {
+        let hidden = output / 4;
+        let widths = [input, hidden, hidden, hidden, output];
+        let conv = |i: usize| {
+            let name = format!("conv_{}", i + 1);
+            Conv::new(widths[i], widths[i + 1], kernels[i], vb.pp("res_path").pp(name))
+        };
+        let id_path = (input != output).then(|| Conv::new(input, output, 1, vb.pp("id_path"))).transpose()?;
+        let gain = ((layers * layers) as f64).recip();
+        Ok(Self { id_path, res_path: (0..4).map(conv).collect::<Result<_>>()?, gain })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = x.clone();
+        for conv in &self.res_path {
+            y = conv.forward(&ops::relu(&y)?)?;
+        }
+        let id = match &self.id_path {
+            Some(conv) => conv.forward(x)?,
+            None => x.clone(),
+        };
+        id + y * self.gain
+    }
+}
+
+/// The groups of an encoder or decoder, whose blocks are named from 1.
+fn groups(
+    input: usize,
+    widths: &[usize],
+    kernels: [usize; 4],
+    sizes: &DvaeSizes,
+    vb: &VarBuilder,
+) -> Result<Vec<Vec<Block>>> {
+    let layers = sizes.groups * sizes.blocks;
+    let group = |(g, &width): (usize, &usize)| {
+        let before = if g == 0 { input } else { widths[g - 1] };
+        let block = |i: usize| {
+            let vb = vb.pp(format!("group_{}", g + 1)).pp(format!("block_{}", i + 1));
+            Block::new(if i == 0 { before } else { width }, width, kernels, layers, vb)
+        };
+        (0..sizes.blocks).map(block).collect()
+    };
+    widths.iter().enumerate().map(group).collect()
+}
+
+/// Images to a score a token.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    input: Conv,
+    groups: Vec<Vec<Block>>,
+    output: Conv,
+}
+
+impl Encoder {
+    pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
+        sizes.check().map_err(candle_core::Error::msg)?;
+        let widths: Vec<usize> = (0..sizes.groups).map(|group| sizes.width(group)).collect();
+        let (vb, last) = (vb.pp("blocks"), sizes.width(sizes.groups - 1));
+        Ok(Self {
+            input: Conv::new(sizes.channels, sizes.hidden, 7, vb.pp("input"))?,
+            groups: groups(sizes.hidden, &widths, [3, 3, 3, 1], sizes, &vb)?,
+            output: Conv::new(last, sizes.vocabulary, 1, vb.pp("output").pp("conv"))?.exact(),
+        })
+    }
+
+    /// `x` [B, C, H, W] of [`map_pixels`] -> logits [B, vocabulary, H/stride, W/stride].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.input.forward(x)?;
+        for (g, group) in self.groups.iter().enumerate() {
+            for block in group {
+                x = block.forward(&x)?;
+            }
+            if g + 1 < self.groups.len() {
+                x = ops::max_pool2d(&x, 2, 2, 0)?;
+            }
+        }
+        self.output.forward(&ops::relu(&x)?)
+    }
+}
+
+/// Weights of tokens to images.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    input: Conv,
+    groups: Vec<Vec<Block>>,
+    output: Conv,
+}
+
+impl Decoder {
+    pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
+        sizes.check().map_err(candle_core::Error::msg)?;
+        let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
+        let vb = vb.pp("blocks");
+        Ok(Self {
+            input: Conv::new(sizes.vocabulary, sizes.embedding, 1, vb.pp("input"))?.exact(),
+            groups: groups(sizes.embedding, &widths, [1, 3, 3, 3], sizes, &vb)?,
+            output: Conv::new(sizes.hidden, 2 * sizes.channels, 1, vb.pp("output").pp("conv"))?,
+        })
+    }
+
+    /// `z` [B, vocabulary, h, w], weights of the tokens -> [B, 2·C, h·stride, w·stride]: location and logarithm of the
+    /// scale of the logits of mapped pixels.
+    pub fn forward(&self, z: &Tensor) -> Result<Tensor> {
+        let mut x = self.input.forward(z)?;
+        for (g, group) in self.groups.iter().enumerate() {
+            for block in group {
+                x = block.forward(&x)?;
+            }
+            if g + 1 < self.groups.len() {
+                let (_, _, h, w) = x.dims4()?;
+                x = ops::resize_nearest(&x, (2 * h, 2 * w))?;
+            }
+        }
+        self.output.forward(&ops::relu(&x)?)
+    }
+
+    /// The image that weights of tokens stand for, in [0, 1]. [B, vocabulary, h, w] -> [B, C, H, W]
+    pub fn image(&self, z: &Tensor) -> Result<Tensor> {
+        let out = self.forward(z)?;
+        let location = out.narrow(1, 0, out.dim(1)? / 2)?;
+        unmap_pixels(&candle_nn::ops::sigmoid(&location)?)
+    }
+}
+
+/// A trained encoder, with its decoder where there is one: what makes targets of pre-training and draws them.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    pub sizes: DvaeSizes,
+    pub encoder: Encoder,
+    pub decoder: Option<Decoder>,
+}
+
+impl Tokenizer {
+    /// Tokens of `images` [B, C, H, W], normalised by `normalize`, one for each cell of `grid` -> `[B·h·w]`, row-major.
+    ///
+    /// The tokenizer sees the same crop at the size that gives one token a patch (112 pixels for patches of 16 at 224,
+    /// 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT resizes
+    /// the crop of the source image by Lanczos instead.
+    pub fn tokens(&self, images: &Tensor, normalize: &Normalize, grid: (usize, usize)) -> Result<Vec<u32>> {
+        ops::no_grad(|| {
+            let pixels = denormalized(&images.detach(), normalize)?;
+            let side = self.sizes.stride();
+            let pixels = resized(&pixels, (grid.0 * side, grid.1 * side))?;
+            let logits = self.encoder.forward(&map_pixels(&pixels)?)?; // [B, V, h, w]
+            logits.argmax(1)?.flatten_all()?.to_vec1::<u32>()
+        })
+    }
+
+    /// The images that `tokens` (`[B·h·w]`) stand for, at `size`, normalised. [B, C, H, W]
+    ///
+    /// # Errors
+    /// Without a decoder.
+    pub fn draw(
+        &self,
+        tokens: &Tensor,
+        grid: (usize, usize),
+        size: (usize, usize),
+        normalize: &Normalize,
+    ) -> Result<Tensor> {
+        let Some(decoder) = &self.decoder else {
+            candle_core::bail!("the tokenizer has no decoder: it was loaded from a file of an encoder alone")
+        };
+        ops::no_grad(|| {
+            let (h, w) = grid;
+            let (batch, count) = (tokens.elem_count() / (h * w), self.sizes.vocabulary);
+            let tokens = tokens.to_dtype(candle_core::DType::U32)?.reshape((batch, 1, h, w))?;
+            let all = Tensor::arange(0u32, count as u32, tokens.device())?.reshape((1, count, 1, 1))?;
+            let one_hot = tokens.broadcast_eq(&all)?.to_dtype(candle_core::DType::F32)?;
+            normalized(&resized(&decoder.image(&one_hot)?, size)?, normalize)
+        })
+    }
+}
+
+/// Means over areas where an image becomes smaller, bilinear where it becomes larger.
+fn resized(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    match (h, w) == size {
+        true => Ok(x.clone()),
+        false if h >= size.0 && w >= size.1 => ops::adaptive_avg_pool2d(x, size),
+        false => ops::resize_bilinear(x, size),
+    }
+}
+
+/// Statistics of the channels of an image, [1, C, 1, 1] each.
+fn statistics(x: &Tensor, normalize: &Normalize) -> Result<(Tensor, Tensor)> {
+    let channels = x.dim(1)?;
+    let (mean, std): (Vec<f32>, Vec<f32>) = (0..channels).map(|c| normalize.channel(c)).unzip();
+    let shaped = |values| Tensor::from_vec(values, (1, channels, 1, 1), x.device());
+    Ok((shaped(mean)?, shaped(std)?))
+}
+
+/// Pixels in [0, 1] of normalised ones. [B, C, H, W]
+pub fn denormalized(x: &Tensor, normalize: &Normalize) -> Result<Tensor> {
+    let (mean, std) = statistics(x, normalize)?;
+    x.broadcast_mul(&std)?.broadcast_add(&mean)?.clamp(0., 1.)
+}
+
+/// The inverse of [`denormalized`].
+pub fn normalized(x: &Tensor, normalize: &Normalize) -> Result<Tensor> {
+    let (mean, std) = statistics(x, normalize)?;
+    x.broadcast_sub(&mean)?.broadcast_div(&std)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Training of a tokenizer: the discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A.2).
+//!
+//! Tokens are relaxed by Gumbel-softmax (arXiv:1611.01144) at a falling temperature; what is minimised is the negative
+//! evidence lower bound, divided by the number of values of an image. Evaluation takes the most likely token.
+
+use super::{Objective, Pretraining};
+use crate::config::{DvaeTraining, Normalize, PixelLoss};
+use crate::data::Batch;
+use crate::models::dvae::{self, Decoder, Encoder, Tokenizer};
+use crate::nn::{Losses, Pass};
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
+use rand::Rng as _;
+
+/// Encoder, decoder and how they are trained.
+#[derive(Debug)]
+pub struct DiscreteAutoencoder {
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    training: DvaeTraining,
+    normalize: Normalize,
+}
+
+impl DiscreteAutoencoder {
+    /// For images normalised by `normalize`.
+    ///
+    /// # Errors
+    /// Sizes that cannot work, other channels than those of the images.
+    pub fn new(
+        training: &DvaeTraining,
+        normalize: Normalize,
+        image: (usize, usize, usize),
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let (sizes, (channels, height, width)) = (training.sizes, image);
+        let side = 1 << sizes.groups.saturating_sub(1);
+        if sizes.channels != channels || height % side != 0 || width % side != 0 {
+            candle_core::bail!(
+                "dVAE of {} channels and a token for every {side} pixels for images of {channels}×{height}×{width}",
+                sizes.channels
+            );
+        }
+        let (encoder, decoder) =
+            (Encoder::new(&sizes, vb.pp("encoder"))?, Decoder::new(&sizes, vb.pp("decoder"))?);
+        let tokenizer = Tokenizer { sizes, encoder, decoder: Some(decoder.clone()) };
+        Ok(Self { tokenizer, decoder, training: training.clone(), normalize })
+    }
+
+    /// What has been trained.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The mean negative log-likelihood (or squared error) of a value of the mapped pixels `x`. `out` [B, 2·C, H, W]
+    fn pixel_loss(&self, out: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let channels = x.dim(1)?;
+        let location = out.narrow(1, 0, channels)?;
+        match self.training.pixel_loss {
+            PixelLoss::L2 => (candle_nn::ops::sigmoid(&location)? - x)?.sqr()?.mean_all(),
+            PixelLoss::LogitLaplace => {
+                // −log f(x) = log 2b + log x(1 − x) + |logit x − μ|/b
+                let log_scale = out.narrow(1, channels, channels)?;
+                let rest = (1. - x)?;
+                let logit = (x / &rest)?.log()?;
+                let constant = (x * rest)?.log()?.affine(1., std::f64::consts::LN_2)?;
+                let distance = ((logit - location)?.abs()? * log_scale.neg()?.exp()?)?;
+                (log_scale + constant)?.add(&distance)?.mean_all()
+            }
+        }
+    }
+}
+
+impl Objective for DiscreteAutoencoder {
+    type Target = ();
+
+    fn losses(&self, batch: &Batch<()>, pass: &mut Pass) -> Result<Losses> {
+        let images = dvae::denormalized(&batch.images, &self.normalize)?;
+        let (b, c, height, width) = images.dims4()?;
+        let x = dvae::map_pixels(&images)?;
+        let logits = self.tokenizer.encoder.forward(&x)?; // [B, V, h, w]
+        let (_, vocabulary, h, w) = logits.dims4()?;
+        let rows = logits.permute((0, 2, 3, 1))?.reshape((b * h * w, vocabulary))?;
+        let log_q = candle_nn::ops::log_softmax(&rows, 1)?;
+        let (weights, kl_weight) = match pass {
+            Pass::Train { rng, progress } => {
+                let noise: Vec<f32> = (0..b * h * w * vocabulary)
+                    .map(|_| -(-rng.random::<f32>().max(f32::MIN_POSITIVE).ln()).ln())
+                    .collect();
+                let noise = Tensor::from_vec(noise, rows.shape(), rows.device())?;
+                let relaxed = ((&rows + noise)? / self.training.temperature.at(*progress))?;
+                (candle_nn::ops::softmax(&relaxed, 1)?, self.training.kl_weight.at(*progress))
+            }
+            Pass::Eval => (one_hot(&rows.argmax(1)?, vocabulary)?, self.training.kl_weight.to),
+        };
+        let z = weights.reshape((b, h, w, vocabulary))?.permute((0, 3, 1, 2))?.contiguous()?;
+        let pixels = self.pixel_loss(&self.decoder.forward(&z)?, &x)?;
+        // Of every token from the uniform distribution: Σ q·(log q + log V).
+        let kl = (log_q.exp()? * log_q.affine(1., (vocabulary as f64).ln())?)?.sum_all()?;
+        let share = kl_weight / (b * c * height * width) as f64;
+        let used = used(&rows.argmax(1)?.to_vec1::<u32>()?, vocabulary);
+        Ok(Losses::of("pixels", pixels)
+            .with("kl", (kl * share)?)
+            .noting("codes_used", used.share)
+            .noting("perplexity", used.perplexity))
+    }
+
+    fn layer_of(&self, _: &str) -> usize {
+        0
+    }
+}
+
+impl Pretraining for DiscreteAutoencoder {}
+
+/// 1 at the token of each row. `[N]` -> [N, vocabulary]
+fn one_hot(tokens: &Tensor, vocabulary: usize) -> Result<Tensor> {
+    let all = Tensor::arange(0u32, vocabulary as u32, tokens.device())?.unsqueeze(0)?;
+    tokens.unsqueeze(1)?.broadcast_eq(&all)?.to_dtype(DType::F32)
+}
+
+/// How much of a code book a list of tokens uses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Share of the code book that occurs.
+    pub share: f64,
+    /// exp of the entropy: the number of tokens that would be as even.
+    pub perplexity: f64,
+}
+
+/// See [`Usage`].
+pub fn used(tokens: &[u32], vocabulary: usize) -> Usage {
+    let mut counts = vec![0usize; vocabulary];
+    tokens.iter().for_each(|token| counts[*token as usize] += 1);
+    let shares = counts.iter().filter(|count| **count > 0).map(|count| *count as f64 / tokens.len() as f64);
+    let entropy: f64 = shares.map(|share| -share * share.ln()).sum();
+    let found = counts.iter().filter(|count| **count > 0).count();
+    Usage { share: found as f64 / vocabulary as f64, perplexity: entropy.exp() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Anneal, DvaeSizes};
+    use crate::data::{Frame, SampleId};
+    use crate::nn::Params;
+    use crate::ops;
+    use crate::rng::Rng;
+    use candle_core::Device;
+
+    fn small(pixel_loss: PixelLoss) -> Result<(Params, DiscreteAutoencoder)> {
+        let training = DvaeTraining {
+            sizes: DvaeSizes { vocabulary: 11, hidden: 8, groups: 2, blocks: 1, embedding: 6, channels: 3 },
+            pixel_loss,
+            temperature: Anneal { from: 1., to: 0.1, until: 1. },
+            kl_weight: Anneal { from: 1., to: 1., until: 0. },
+        };
+        let params = Params::new(0, &Device::Cpu);
+        let model = DiscreteAutoencoder::new(&training, Normalize::imagenet(3), (3, 8, 8), params.builder())?;
+        Ok((params, model))
+    }
+
+    fn batch() -> Result<Batch<()>> {
+        let mut rng = Rng::new(0, "test", &[]);
+        let values: Vec<f32> = (0..2 * 3 * 64).map(|_| rng.random_range(-2f32..2.)).collect();
+        Ok(Batch {
+            ids: vec![SampleId::new("a"), SampleId::new("b")],
+            images: Tensor::from_vec(values, (2, 3, 8, 8), &Device::Cpu)?,
+            frames: vec![Frame::new((8, 8)); 2],
+            targets: vec![(); 2],
+        })
+    }
+
+    #[test]
+    fn every_parameter_learns() -> Result<()> {
+        for loss in [PixelLoss::LogitLaplace, PixelLoss::L2] {
+            let (params, model) = small(loss)?;
+            let mut rng = Rng::new(0, "pass", &[]);
+            let losses = model.losses(&batch()?, &mut Pass::Train { rng: &mut rng, progress: 0.5 })?;
+            let store = ops::backward(&losses.total()?)?;
+            for p in params.trainable() {
+                let gradient = store.get(&p.var).map(|g| g.sqr()?.sum_all()?.to_scalar::<f32>());
+                // L2 does not read the scales.
+                let unread = loss == PixelLoss::L2 && p.name.starts_with("decoder.blocks.output");
+                assert!(gradient.transpose()?.is_some_and(|g| g > 0. || unread), "{loss:?}: {}", p.name);
+            }
+            let noted: Vec<&str> = losses.notes().map(|(name, _)| name).collect();
+            assert_eq!(noted, ["codes_used", "perplexity"]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_density_of_logit_laplace_integrates_to_one() -> Result<()> {
+        let (_, model) = small(PixelLoss::LogitLaplace)?;
+        let n = 20_000;
+        let mut mass = 0.;
+        for i in 0..n {
+            let x = (i as f32 + 0.5) / n as f32;
+            let pixel = Tensor::full(x, (1, 1, 1, 1), &Device::Cpu)?;
+            let out = Tensor::from_vec(vec![0.3f32, -0.7], (1, 2, 1, 1), &Device::Cpu)?;
+            mass += (-model.pixel_loss(&out, &pixel)?.to_scalar::<f32>()? as f64).exp() / n as f64;
+        }
+        assert!((mass - 1.).abs() < 1e-3, "{mass}");
+        Ok(())
+    }
+
+    #[test]
+    fn usage_by_hand() {
+        let Usage { share, perplexity } = used(&[0, 0, 3, 3], 8);
+        assert_eq!(share, 0.25);
+        assert!((perplexity - 2.).abs() < 1e-12);
+    }
+
+    #[test]
+    fn images_that_do_not_fit_are_refused() -> Result<()> {
+        let params = Params::new(0, &Device::Cpu);
+        let (_, model) = small(PixelLoss::L2)?;
+        let error = |image| {
+            let built =
+                DiscreteAutoencoder::new(&model.training, Normalize::imagenet(3), image, params.builder());
+            built.unwrap_err().to_string()
+        };
+        assert!(error((1, 8, 8)).contains("3 channels"), "{}", error((1, 8, 8)));
+        assert!(error((3, 9, 8)).contains("3×9×8"));
+        Ok(())
+    }
+}

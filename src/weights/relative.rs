@@ -1,0 +1,194 @@
+//! Relative-position tables of BEiT on their way into a model: one shared table becomes one a block, and a table of
+//! another grid is resized (unilm `run_class_finetuning.py`).
+//!
+//! Rows 0..(2h − 1)·(2w − 1) are offsets of patches, three more are those of the class token. The offsets are resampled by
+//! a cubic spline at places that lie further apart the further out they are, so that near offsets keep their meaning.
+
+use super::LoadError;
+use candle_core::{DType, Device, Result, Tensor};
+
+/// BEiT's name of the table that all blocks share.
+pub(super) const SHARED: &str = "rel_pos_bias.relative_position_bias_table";
+/// The end of the names of tables.
+const TABLE: &str = "relative_position_bias_table";
+/// Rows for offsets from, to and within the class token.
+const CLASS_ROWS: usize = 3;
+
+/// Gives each of the tables that `wanted` names (with rows and heads) the shared one of `tensors`, where it has none of
+/// its own, and resizes those of other grids. Indices of tables are dropped: they follow from the grid.
+pub(super) fn fit_tables(
+    tensors: &mut Vec<(String, Tensor)>,
+    wanted: &[(String, Vec<usize>)],
+) -> std::result::Result<(), LoadError> {
+    tensors.retain(|(name, _)| !name.ends_with("relative_position_index"));
+    let tables: Vec<_> = wanted.iter().filter(|(name, _)| name.ends_with(TABLE)).collect();
+    let takes_shared = tables.iter().any(|(name, _)| name == SHARED);
+    if let Some(at) = tensors.iter().position(|(name, _)| name == SHARED).filter(|_| !takes_shared) {
+        let (_, shared) = tensors.remove(at);
+        for (name, _) in &tables {
+            if !tensors.iter().any(|(held, _)| held == name) {
+                tensors.push((name.clone(), shared.clone()));
+            }
+        }
+    }
+    for (name, shape) in tables {
+        let Some((_, table)) = tensors.iter_mut().find(|(held, _)| held == name) else { continue };
+        let (&[from, heads], &[to, expected]) = (table.dims(), shape.as_slice()) else { continue };
+        if from == to || heads != expected {
+            continue; // fits, or is refused with both shapes
+        }
+        let (Some(from), Some(to)) = (side(from), side(to)) else { continue };
+        *table = resized(table, from, to)?;
+    }
+    Ok(())
+}
+
+/// The side 2G − 1 of a square table with rows of the class token.
+fn side(rows: usize) -> Option<usize> {
+    let offsets = rows.checked_sub(CLASS_ROWS)?;
+    let side = offsets.isqrt();
+    (side * side == offsets && side % 2 == 1 && side >= 3).then_some(side)
+}
+
+/// A table [from² + 3, heads] for offsets of another grid -> [to² + 3, heads].
+fn resized(table: &Tensor, from: usize, to: usize) -> Result<Tensor> {
+    let (device, heads) = (table.device().clone(), table.dim(1)?);
+    let values = table.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.t()?.contiguous()?.to_vec2::<f64>()?;
+    let places = spread(from, to);
+    let half = (to / 2) as f64;
+    let targets: Vec<f64> = (0..to).map(|i| i as f64 - half).collect();
+    let mut rows = vec![0f32; (to * to + CLASS_ROWS) * heads];
+    for (head, values) in values.iter().enumerate() {
+        let (map, class) = values.split_at(from * from);
+        // Along the columns of each row, then along the rows of each column.
+        let wide: Vec<Vec<f64>> = map.chunks(from).map(|row| spline(&places, row, &targets)).collect();
+        for x in 0..to {
+            let column: Vec<f64> = wide.iter().map(|row| row[x]).collect();
+            for (y, value) in spline(&places, &column, &targets).into_iter().enumerate() {
+                rows[(y * to + x) * heads + head] = value as f32;
+            }
+        }
+        for (i, value) in class.iter().enumerate() {
+            rows[(to * to + i) * heads + head] = *value as f32;
+        }
+    }
+    Tensor::from_vec(rows, (to * to + CLASS_ROWS, heads), &device)?.to_dtype(table.dtype())
+}
+
+/// Where the `from` offsets of a table lie among those of one of side `to`: 0 in the middle, then steps 1, q, q², …, with
+/// the q at which the outermost ones meet.
+fn spread(from: usize, to: usize) -> Vec<f64> {
+    let sum = |q: f64| (1. - q.powi((from / 2) as i32)) / (1. - q);
+    let (mut low, mut high) = (1.01f64, 1.5f64);
+    while high - low > 1e-6 {
+        let q = (low + high) / 2.;
+        if sum(q) > (to / 2) as f64 { high = q } else { low = q }
+    }
+    let q = (low + high) / 2.;
+    let mut outward = Vec::new();
+    let mut place = 1.;
+    for i in 0..from / 2 {
+        outward.push(place);
+        place += q.powi(i as i32 + 1);
+    }
+    let inward = outward.iter().rev().map(|place| -place);
+    inward.chain([0.]).chain(outward.iter().copied()).collect()
+}
+
+/// The cubic spline through (`x`, `y`) at `at`, with the same polynomial in the first and in the last two pieces, as
+/// FITPACK has it; outside it goes on flat. With three points it is a parabola.
+fn spline(x: &[f64], y: &[f64], at: &[f64]) -> Vec<f64> {
+    let n = x.len();
+    let width: Vec<f64> = x.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let slope: Vec<f64> = (0..n - 1).map(|i| (y[i + 1] - y[i]) / width[i]).collect();
+    // Second derivatives m: continuity of first derivatives inside, of third ones at the second and last but one point.
+    let mut matrix = vec![vec![0.; n + 1]; n];
+    for i in 1..n - 1 {
+        matrix[i][i - 1] = width[i - 1];
+        matrix[i][i] = 2. * (width[i - 1] + width[i]);
+        matrix[i][i + 1] = width[i];
+        matrix[i][n] = 6. * (slope[i] - slope[i - 1]);
+    }
+    if n == 3 {
+        (matrix[0][0], matrix[0][1]) = (1., -1.);
+        (matrix[2][1], matrix[2][2]) = (1., -1.);
+    } else {
+        (matrix[0][0], matrix[0][1], matrix[0][2]) = (width[1], -(width[0] + width[1]), width[0]);
+        let (a, b) = (width[n - 3], width[n - 2]);
+        (matrix[n - 1][n - 3], matrix[n - 1][n - 2], matrix[n - 1][n - 1]) = (b, -(a + b), a);
+    }
+    let m = solve(matrix);
+    let value = |&t: &f64| {
+        let t = t.clamp(x[0], x[n - 1]);
+        let i = x[1..n - 1].iter().filter(|knot| **knot <= t).count();
+        let (h, left, right) = (width[i], x[i + 1] - t, t - x[i]);
+        (m[i] * left.powi(3) + m[i + 1] * right.powi(3)) / (6. * h)
+            + (y[i] / h - m[i] * h / 6.) * left
+            + (y[i + 1] / h - m[i + 1] * h / 6.) * right
+    };
+    at.iter().map(value).collect()
+}
+
+/// Solves a linear system whose right side is the last column, by elimination with pivots.
+fn solve(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
+    let n = matrix.len();
+    for column in 0..n {
+        let pivot = (column..n)
+            .max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs()))
+            .unwrap_or(column);
+        matrix.swap(column, pivot);
+        let row = matrix[column].clone();
+        for other in (0..n).filter(|other| *other != column) {
+            let factor = matrix[other][column] / row[column];
+            for (value, pivot) in matrix[other].iter_mut().zip(&row) {
+                *value -= factor * pivot;
+            }
+        }
+    }
+    (0..n).map(|i| matrix[i][n] / matrix[i][i]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::safetensors;
+
+    #[test]
+    fn a_cubic_is_its_own_spline() {
+        let cubic = |x: f64| 2. - x + 0.5 * x * x - 0.25 * x * x * x;
+        let x = [-3., -1.5, 0., 1., 2.5];
+        let y = x.map(cubic);
+        let at = [-3., -2.2, 0.3, 1.7, 2.5];
+        for (found, t) in spline(&x, &y, &at).into_iter().zip(at) {
+            assert!((found - cubic(t)).abs() < 1e-12, "{found} at {t}, expected {}", cubic(t));
+        }
+    }
+
+    #[test]
+    fn tables_are_resized_as_the_reference_does() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/relative.safetensors");
+        let golden = safetensors::load(path, &Device::Cpu).unwrap();
+        for (name, from, to) in [("larger", 7, 15), ("smaller", 15, 9)] {
+            let found = resized(&golden[&format!("{name}.table")], from, to).unwrap();
+            let difference = (found - &golden[&format!("{name}.resized")]).unwrap().abs().unwrap();
+            let most = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            assert!(most < 1e-5, "{name}: {most}");
+        }
+    }
+
+    #[test]
+    fn a_shared_table_goes_into_every_block() {
+        let table = Tensor::arange(0f32, 56., &Device::Cpu).unwrap().reshape((28, 2)).unwrap(); // 5² + 3
+        let index = Tensor::zeros((10, 10), DType::I64, &Device::Cpu).unwrap();
+        let mut tensors =
+            vec![(SHARED.to_string(), table.clone()), ("rel_pos_bias.relative_position_index".into(), index)];
+        let name = |i: usize| format!("blocks.{i}.attn.{TABLE}");
+        let wanted = [(name(0), vec![28, 2]), (name(1), vec![84, 2])];
+        fit_tables(&mut tensors, &wanted).unwrap();
+        let found: Vec<(&str, &[usize])> = tensors.iter().map(|(n, t)| (n.as_str(), t.dims())).collect();
+        assert_eq!(found, [(name(0).as_str(), &[28, 2][..]), (name(1).as_str(), &[84, 2])]);
+        let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+        assert_eq!(values(&tensors[0].1), values(&table));
+        assert_eq!(values(&tensors[1].1)[81..], values(&table)[25..], "rows of the class token stay");
+    }
+}
