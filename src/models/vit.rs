@@ -68,6 +68,10 @@ impl Vit {
                 "ViT: the head reads the class token, which has no place in windows or decomposed positions"
             );
         }
+        let cls_token = class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?;
+        let positions = || pos_embed::parameter("pos_embed", width, config.grid(), &vb);
+        let pos_embed = config.absolute_positions.then(positions).transpose()?;
+        let patch_embed = PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?;
         let block = |i: usize| {
             let drop_path = options.drop_path * i as f64 / (depth.max(2) - 1) as f64;
             Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
@@ -81,12 +85,9 @@ impl Vit {
             spec: BackboneSpec { width, depth, patch },
             input: (channels, config.image[0], config.image[1]),
             grid: config.grid(),
-            cls_token: class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?,
-            pos_embed: match config.absolute_positions {
-                true => Some(pos_embed::parameter("pos_embed", width, config.grid(), &vb)?),
-                false => None,
-            },
-            patch_embed: PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?,
+            cls_token,
+            pos_embed,
+            patch_embed,
             blocks,
             norm: match options.final_norm {
                 true => Some(LayerNorm::new(width, config.norm_eps, vb.pp("norm"))?),

@@ -38,6 +38,13 @@ pub fn attention(
     if let Some(bias) = bias {
         bias.check(b, heads, n)?;
     }
+    #[cfg(feature = "cuda")]
+    if on_device(qkv, bias) && c3 / 3 / heads <= cuda::MOST_CHANNELS {
+        return cuda::attention(qkv, heads, bias, precision);
+    }
+    if let Some(relative @ AttentionBias::Relative { .. }) = bias {
+        return attention(qkv, heads, Some(&AttentionBias::Table(relative.whole()?)), precision);
+    }
     let inputs = [Some(qkv), bias.map(|bias| bias.tensors().0), bias.and_then(|bias| bias.tensors().1)];
     let inputs = inputs.into_iter().flatten().collect::<Vec<_>>();
     if fused(&inputs) {
@@ -45,16 +52,13 @@ pub fn attention(
         return match bias {
             None => qkv.apply_op1(op),
             Some(AttentionBias::Table(table)) => qkv.apply_op2(&table.contiguous()?, op),
+            Some(AttentionBias::Relative { .. }) => bail!("attention: a table of offsets was not gathered"),
             Some(AttentionBias::Decomposed { rows, columns }) => {
                 qkv.apply_op3(&rows.contiguous()?, &columns.contiguous()?, op)
             }
         };
     }
     let (c, d) = (c3 / 3, c3 / 3 / heads);
-    #[cfg(feature = "cuda")]
-    if cuda::fused(&inputs) && d <= cuda::MOST_CHANNELS {
-        return cuda::attention(qkv, heads, bias, precision);
-    }
     let part = |i: usize| -> Result<Tensor> {
         qkv.narrow(D::Minus1, i * c, c)?.reshape((b, n, heads, d))?.transpose(1, 2)?.contiguous()
     };
@@ -65,6 +69,13 @@ pub fn attention(
     }
     let p = candle_nn::ops::softmax(&scores, D::Minus1)?;
     p.matmul(&v)?.transpose(1, 2)?.reshape((b, n, c))
+}
+
+#[cfg(feature = "cuda")]
+fn on_device(qkv: &Tensor, bias: Option<&AttentionBias>) -> bool {
+    let of_bias = bias.map(AttentionBias::tensors);
+    let tensors = of_bias.into_iter().flat_map(|(first, second)| [Some(first), second]).flatten();
+    tensors.chain([qkv]).all(|t| cuda::fused(&[t]))
 }
 
 struct Attention {
@@ -221,6 +232,21 @@ mod tests {
         }
         let narrowed = check::random(&[2, 7, 14], 1);
         check::operator(&[narrowed], |t| attention(&t[0].narrow(2, 1, 12)?, 2, None, F32), 2e-6);
+    }
+
+    #[test]
+    fn a_table_of_offsets_is_gathered() {
+        for (grid, class) in [((2, 3), false), ((3, 2), true)] {
+            let n = grid.0 * grid.1 + usize::from(class);
+            let inputs =
+                [check::random(&[2, n, 24], 0), check::random(&[relative_offsets(grid, class), 2], 1)];
+            let relative = |t: &[Tensor]| {
+                attention(&t[0], 2, Some(&AttentionBias::Relative { table: t[1].clone(), grid, class }), F32)
+            };
+            check::operator(&inputs, relative, 2e-6);
+            let wrong = AttentionBias::Relative { table: check::single(&inputs[1]), grid: (4, 4), class };
+            assert!(attention(&check::single(&inputs[0]), 2, Some(&wrong), F32).is_err());
+        }
     }
 
     #[test]

@@ -166,6 +166,14 @@ fn transformer() -> Vec<Case> {
         product("attention", &[&[2, 65, 96], &[2, 65, 65]], "table of relative positions", |t, p| {
             ops::attention(&t[0], 2, Some(&AttentionBias::Table(t[1].clone())), p)
         }),
+        product("attention", &[&[2, 13, 24], &[38, 2]], "offsets of a grid and a class token", |t, p| {
+            let bias = AttentionBias::Relative { table: t[1].clone(), grid: (3, 4), class: true };
+            ops::attention(&t[0], 2, Some(&bias), p)
+        }),
+        product("attention", &[&[3, 100, 72], &[361, 3]], "offsets of a grid", |t, p| {
+            let bias = AttentionBias::Relative { table: t[1].clone(), grid: (10, 10), class: false };
+            ops::attention(&t[0], 3, Some(&bias), p)
+        }),
         product(
             "attention",
             &[&[2, 196, 96], &[2, 2, 196, 14], &[2, 2, 196, 14]],

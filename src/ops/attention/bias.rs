@@ -9,6 +9,14 @@ pub enum AttentionBias {
     /// One value for each head and pair of tokens, the same for all samples. [heads, N, N]; BEiT (arXiv:2106.08254)
     /// gathers it from its table of relative positions.
     Table(Tensor),
+    /// A value for each head and offset of a query from a key, N = h·w tokens of a grid, perhaps after a class token:
+    /// the table of BEiT itself, whose rows [`super::relative_offsets`] counts.
+    Relative {
+        /// [T, heads]
+        table: Tensor,
+        grid: (usize, usize),
+        class: bool,
+    },
     /// A value for each query and row of keys plus one for each query and column of keys, where the N = h·w keys
     /// are a grid: the decomposed relative positions of ViTDet (arXiv:2203.16527, after arXiv:2112.01526).
     Decomposed {
@@ -22,7 +30,7 @@ pub enum AttentionBias {
 impl AttentionBias {
     pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
         match self {
-            Self::Table(table) => (table, None),
+            Self::Table(table) | Self::Relative { table, .. } => (table, None),
             Self::Decomposed { rows, columns } => (rows, Some(columns)),
         }
     }
@@ -35,6 +43,18 @@ impl AttentionBias {
                     table.dims(),
                     [heads, n, n]
                 )
+            }
+            Self::Relative { table, grid, class } => {
+                let area = Area { size: *grid, class: *class };
+                let tokens = grid.0 * grid.1 + usize::from(*class);
+                if table.dims() != [area.offsets(), heads] || tokens != n {
+                    let expected = [area.offsets(), heads];
+                    bail!(
+                        "attention: table {:?} for {n} tokens, expected {expected:?} (offsets, heads) for {tokens}",
+                        table.dims()
+                    );
+                }
+                Ok(())
             }
             Self::Decomposed { rows, columns } => {
                 let ((.., h), (.., w)) = (rows.dims4()?, columns.dims4()?);
@@ -56,6 +76,7 @@ impl AttentionBias {
     pub(super) fn whole(&self) -> Result<Tensor> {
         match self {
             Self::Table(table) => Ok(table.clone()),
+            Self::Relative { table, grid, class } => Area { size: *grid, class: *class }.gather(table),
             Self::Decomposed { rows, columns } => {
                 let sum = rows.unsqueeze(4)?.broadcast_add(&columns.unsqueeze(3)?)?; // [B, heads, N, h, w]
                 sum.flatten_from(3)

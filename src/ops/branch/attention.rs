@@ -74,7 +74,8 @@ pub fn attention_branch_within(
             y = partition_windows(&y.reshape((b, h, w, c))?, side)?;
         }
         y = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
-        let bias = reach.table.map(|table| area.gather(table).map(AttentionBias::Table)).transpose()?;
+        let Area { size: grid, class } = area;
+        let bias = reach.table.map(|table| AttentionBias::Relative { table: table.clone(), grid, class });
         y = attention(&y, heads, bias.as_ref(), branch.precision)?;
         if let Some(side) = reach.window {
             y = merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;

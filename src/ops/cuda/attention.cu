@@ -26,22 +26,34 @@ struct Head {
   __device__ size_t rows() const { return (size_t(sample) * heads + head) * n; }
 };
 
-// What is added to scores: a table [heads, N, N], or rows [B, heads, N, h] and columns [B, heads, N, w] for a grid of
-// keys; nothing where pointers are null. The same three hold its gradient.
+// What is added to scores: a table [heads, N, N], a table [offsets, heads] of a grid h·w where `offsets` is set, or rows
+// [B, heads, N, h] and columns [B, heads, N, w] for a grid of keys; nothing where pointers are null. The same three hold
+// its gradient.
 struct Bias {
   const float *table, *rows, *columns;
   float *table_gradient, *rows_gradient, *columns_gradient;
-  int h, w;
+  int h, w, offsets; // 1: of a grid; 2: of a grid after a class token, with three more rows (BEiT)
+
+  __device__ size_t place(const Head &head, int query, int key) const {
+    if (!offsets) return (size_t(head.head) * head.n + query) * head.n + key;
+    query -= offsets - 1;
+    key -= offsets - 1;
+    const int inner = (2 * h - 1) * (2 * w - 1);
+    int row = (query / w + h - 1 - key / w) * (2 * w - 1) + query % w + w - 1 - key % w;
+    if (query < 0) row = key < 0 ? inner + 2 : inner;
+    else if (key < 0) row = inner + 1;
+    return size_t(row) * head.heads + head.head;
+  }
 
   __device__ float of(const Head &head, int query, int key) const {
     float sum = 0.f;
-    if (table) sum += table[(size_t(head.head) * head.n + query) * head.n + key];
+    if (table) sum += table[place(head, query, key)];
     if (rows) sum += rows[(head.rows() + query) * h + key / w] + columns[(head.rows() + query) * w + key % w];
     return sum;
   }
 
   __device__ void add(const Head &head, int query, int key, float gradient) const {
-    if (table_gradient) atomicAdd(table_gradient + (size_t(head.head) * head.n + query) * head.n + key, gradient);
+    if (table_gradient) atomicAdd(table_gradient + place(head, query, key), gradient);
     if (rows_gradient) atomicAdd(rows_gradient + (head.rows() + query) * h + key / w, gradient);
     if (columns_gradient) atomicAdd(columns_gradient + (head.rows() + query) * w + key % w, gradient);
   }
@@ -484,27 +496,27 @@ extern "C" __global__ void attention_products_bf16(const bf16 *grad, const bf16 
 #define KERNELS(NAME, T, BLOCK, FORWARD, QUERIES, KEYS)                                                               \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                               \
       attention_##NAME(const T *qkv, T *out, float *lse, int n, int d, int heads, float scale, const float *table,    \
-                       const float *rows, const float *columns, int h, int w) {                                       \
+                       const float *rows, const float *columns, int h, int w, int offsets) {                          \
     const int tiles = (n + BLOCK - 1) / BLOCK;                                                                        \
     const Head head(n, d, heads, scale, blockIdx.x / tiles);                                                          \
-    const Bias bias = {table, rows, columns, nullptr, nullptr, nullptr, h, w};                                        \
+    const Bias bias = {table, rows, columns, nullptr, nullptr, nullptr, h, w, offsets};                               \
     FORWARD(qkv, out, lse, head, bias, blockIdx.x % tiles * BLOCK);                                                   \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_queries_##NAME(                                     \
       const T *qkv, const T *grad, const float *lse, const float *delta, T *gradient, int n, int d, int heads,        \
-      float scale, const float *table, const float *rows, const float *columns, int h, int w, float *of_table,        \
-      float *of_rows, float *of_columns) {                                                                            \
+      float scale, const float *table, const float *rows, const float *columns, int h, int w, int offsets,            \
+      float *of_table, float *of_rows, float *of_columns) {                                                           \
     const int tiles = (n + BLOCK - 1) / BLOCK;                                                                        \
     const Head head(n, d, heads, scale, blockIdx.x / tiles);                                                          \
-    const Bias bias = {table, rows, columns, of_table, of_rows, of_columns, h, w};                                    \
+    const Bias bias = {table, rows, columns, of_table, of_rows, of_columns, h, w, offsets};                           \
     QUERIES(qkv, grad, lse, delta, gradient, head, bias, blockIdx.x % tiles * BLOCK);                                 \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_keys_##NAME(                                        \
       const T *qkv, const T *grad, const float *lse, const float *delta, T *gradient, int n, int d, int heads,        \
-      float scale, const float *table, const float *rows, const float *columns, int h, int w) {                       \
+      float scale, const float *table, const float *rows, const float *columns, int h, int w, int offsets) {          \
     const int tiles = (n + BLOCK - 1) / BLOCK;                                                                        \
     const Head head(n, d, heads, scale, blockIdx.x / tiles);                                                          \
-    const Bias bias = {table, rows, columns, nullptr, nullptr, nullptr, h, w};                                        \
+    const Bias bias = {table, rows, columns, nullptr, nullptr, nullptr, h, w, offsets};                               \
     KEYS(qkv, grad, lse, delta, gradient, head, bias, blockIdx.x % tiles * BLOCK);                                    \
   }
 

@@ -31,23 +31,41 @@ pub(super) struct Heads {
     pub width: usize,
 }
 
-/// What is added to scores: a table [heads, N, N], or rows [B, heads, N, h] and columns [B, heads, N, w]. Null where
-/// there is none.
+/// What is added to scores: a table [heads, N, N] or [T, heads], or rows [B, heads, N, h] and columns [B, heads, N, w].
+/// Null where there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Offsets {
     table: Pointer,
     rows: Pointer,
     columns: Pointer,
     grid: (usize, usize),
+    /// What the rows of the table are: pairs of tokens (0), offsets of the grid (1), those and the class token's (2).
+    of_table: usize,
+}
+
+/// Of a table [T, heads].
+#[derive(Clone, Copy)]
+struct Relative {
+    grid: (usize, usize),
+    class: bool,
 }
 
 impl Offsets {
     pub const NONE: Self =
-        Self { table: Pointer::NULL, rows: Pointer::NULL, columns: Pointer::NULL, grid: (1, 1) };
+        Self { table: Pointer::NULL, rows: Pointer::NULL, columns: Pointer::NULL, grid: (1, 1), of_table: 0 };
 
-    fn arguments(&self) -> Result<[Argument; 5]> {
+    fn of_table(table: Pointer, relative: Option<Relative>) -> Self {
+        match relative {
+            None => Self { table, ..Self::NONE },
+            Some(Relative { grid, class }) => {
+                Self { table, grid, of_table: 1 + usize::from(class), ..Self::NONE }
+            }
+        }
+    }
+
+    fn arguments(&self) -> Result<[Argument; 6]> {
         let (h, w) = (int(self.grid.0)?, int(self.grid.1)?);
-        Ok([self.table.into(), self.rows.into(), self.columns.into(), h, w])
+        Ok([self.table.into(), self.rows.into(), self.columns.into(), h, w, int(self.of_table)?])
     }
 }
 
@@ -146,10 +164,14 @@ pub(in crate::ops) fn attention(
 }
 
 fn apply<T: Value>(qkv: &Tensor, heads: usize, bias: Option<&AttentionBias>) -> Result<Tensor> {
-    let (qkv, op) = (qkv.contiguous()?, Attention::<T> { heads, of: PhantomData });
+    let (qkv, op) = (qkv.contiguous()?, Attention::<T> { heads, relative: None, of: PhantomData });
     match bias {
         None => qkv.apply_op1(op),
         Some(AttentionBias::Table(table)) => qkv.apply_op2(&table.contiguous()?, op),
+        Some(AttentionBias::Relative { table, grid, class }) => {
+            let relative = Some(Relative { grid: *grid, class: *class });
+            qkv.apply_op2(&table.contiguous()?, Attention { relative, ..op })
+        }
         Some(AttentionBias::Decomposed { rows, columns }) => {
             qkv.apply_op3(&rows.contiguous()?, &columns.contiguous()?, op)
         }
@@ -158,6 +180,8 @@ fn apply<T: Value>(qkv: &Tensor, heads: usize, bias: Option<&AttentionBias>) -> 
 
 struct Attention<T> {
     heads: usize,
+    /// What the rows of a table are; pairs of tokens when absent.
+    relative: Option<Relative>,
     of: PhantomData<T>,
 }
 
@@ -234,7 +258,7 @@ impl<T: Value> CustomOp1 for Attention<T> {
     }
 }
 
-/// With a bias for every pair of tokens.
+/// With a bias for every pair of tokens, or every offset.
 impl<T: Value> CustomOp2 for Attention<T> {
     fn name(&self) -> &'static str {
         "attention"
@@ -252,7 +276,7 @@ impl<T: Value> CustomOp2 for Attention<T> {
         table_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let table = argument::<f32>(table, table_layout)?;
-        self.forward(qkv, qkv_layout, Offsets { table, ..Offsets::NONE })
+        self.forward(qkv, qkv_layout, Offsets::of_table(table, self.relative))
     }
 
     fn bwd(
@@ -264,7 +288,7 @@ impl<T: Value> CustomOp2 for Attention<T> {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let device = device_of(qkv)?;
         let (guard, layout) = table.storage_and_layout();
-        let offsets = Offsets { table: values(&guard, layout)?, ..Offsets::NONE };
+        let offsets = Offsets::of_table(values(&guard, layout)?, self.relative);
         let of_table = sums(&device, table)?;
         let gradient =
             self.backward(qkv, grad, offsets, [pointer(&of_table), Pointer::NULL, Pointer::NULL])?;
@@ -300,10 +324,10 @@ impl<T: Value> CustomOp3 for Attention<T> {
         columns_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let offsets = Offsets {
-            table: Pointer::NULL,
             rows: argument::<f32>(rows, rows_layout)?,
             columns: argument::<f32>(columns, columns_layout)?,
             grid: (rows_layout.shape().dims4()?.3, columns_layout.shape().dims4()?.3),
+            ..Offsets::NONE
         };
         self.forward(qkv, qkv_layout, offsets)
     }
@@ -320,7 +344,7 @@ impl<T: Value> CustomOp3 for Attention<T> {
         let guards = [rows, columns].map(Tensor::storage_and_layout);
         let [of_rows, of_columns] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let grid = (rows.dims4()?.3, columns.dims4()?.3);
-        let offsets = Offsets { table: Pointer::NULL, rows: of_rows?, columns: of_columns?, grid };
+        let offsets = Offsets { rows: of_rows?, columns: of_columns?, grid, ..Offsets::NONE };
         let (of_rows, of_columns) = (sums(&device, rows)?, sums(&device, columns)?);
         let of_bias = [Pointer::NULL, pointer(&of_rows), pointer(&of_columns)];
         let gradient = self.backward(qkv, grad, offsets, of_bias)?;
