@@ -131,7 +131,7 @@ fn loader(job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
         prefetch: PREFETCH,
         shuffle: false,
         drop_last: false,
-        allowed_skips: entries.len(),
+        allowed_skips: LoaderConfig::ANY_SKIPS,
         channels: model.channels,
     };
     let target = Arc::new(|_: &Entry| Ok(()));
