@@ -174,7 +174,9 @@ impl CocoScorer {
             not_exhaustive_category_ids: ids(&image.not_exhaustive),
             ..hotcoco::Image::default()
         });
-        for object in &image.objects {
+        // lvis-api takes no notice of what has no area.
+        let counts = |area: f64| self.protocol == Protocol::Coco || area > 0.;
+        for object in image.objects.iter().filter(|object| counts(object.area)) {
             let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
             self.truths.push(truth(id, image.image_id, object));
         }
@@ -186,10 +188,11 @@ impl CocoScorer {
                 score: Some(score),
                 ..Annotation::default()
             };
-            if let Some(mask) = detection.mask.as_ref().filter(|_| self.masks) {
+            let seen = |mask: &&Rle| self.masks && counts(mask.area() as f64);
+            if let Some(mask) = detection.mask.as_ref().filter(seen) {
                 self.found[1].push(Annotation { segmentation: Some(segmentation(mask)), ..found.clone() });
             }
-            if bbox.is_some() {
+            if bbox.is_some_and(|[_, _, w, h]| counts(w * h)) {
                 self.found[0].push(Annotation { bbox, ..found });
             }
         }
