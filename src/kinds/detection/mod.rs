@@ -32,7 +32,7 @@ pub use results::{CocoMetric, Protocol, perfect, score_specs};
 pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
-pub use crate::metrics::coco::Detection;
+pub use crate::metrics::coco::{Detection, Written};
 
 use crate::data::{DatasetInfo, Entry, Image};
 use crate::metrics::Metric;
