@@ -10,3 +10,4 @@ mod datasets;
 mod foreign_task;
 mod program;
 mod resume;
+mod segmentation;
