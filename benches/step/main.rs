@@ -4,6 +4,7 @@
 //! `cargo bench --bench step` measures every case; `-- --case NAME --json` one of them, as a line of JSON for the
 //! script. The number of threads is that of rayon: `RAYON_NUM_THREADS`.
 
+mod detection;
 mod images;
 mod models;
 mod operators;
@@ -87,7 +88,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 12] = [
+const CASES: [(&str, Build); 14] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -95,6 +96,8 @@ const CASES: [(&str, Build); 12] = [
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
+    ("maskrcnn_vit_mini8", |_, on| detection::train("vit_mini8", on)),
+    ("maskrcnn_vit_mini8_predict", |_, on| detection::predict("vit_mini8", on)),
     ("upernet_vit_mini16", |_, on| segmentation::upernet("vit_mini16", on)),
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),

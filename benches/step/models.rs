@@ -177,7 +177,11 @@ pub(super) fn training<O: Objective + 'static>(
     Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
 }
 
-fn forward(params: &Params, images: usize, step: impl FnMut() -> Result<()> + 'static) -> Result<Case> {
+pub(super) fn forward(
+    params: &Params,
+    images: usize,
+    step: impl FnMut() -> Result<()> + 'static,
+) -> Result<Case> {
     let trainable = params.trainable().iter().map(|parameter| parameter.var.elem_count()).sum();
     Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
 }

@@ -138,7 +138,7 @@ def main():
     torch.manual_seed(SEED)
     model, golden = Detector(), {}
     for name, p in model.named_parameters():
-        spread = 0.2 if "rpn.head.bbox" in name or "box_predictor.bbox" in name else 1.0
+        spread = 0.2 if "rpn.head.bbox" in name or "rpn.head.cls" in name or "box_predictor.bbox" in name else 1.0
         fan = max(1, p[0].numel()) if p.dim() > 1 else 4
         nn.init.normal_(p, std=spread * (2 / fan) ** 0.5)
         if p.dim() == 1 and name.endswith("weight"):

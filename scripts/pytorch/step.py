@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import detector
 import upernet
 import vit
 
@@ -234,6 +235,38 @@ def make_images(folder, count=64, size=(500, 375)):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.jpg", quality=90)
 
 
+def detection(variant):
+    """A training step of Mask R-CNN on a ViT of 192 channels and 6 blocks, images of 128 pixels, 20 classes."""
+    width, depth, heads = 192, 6, 3
+    count = variant.batch or 2
+    model = detector.Detector(vit.Vit(width, depth, heads, patch=8, image=detector.SIDE, drop_path=0.0, final_norm=False), width)
+    model = model.to(variant.device).train()
+    batch, targets = detector.images(count, variant.device), detector.targets(count, variant.device)
+    groups = {}
+    for name, p in model.named_parameters():
+        layer = model.layer_of(name)
+        group = {"params": [], "lr": 5e-4 * 0.8 ** (depth + 1 - layer), "weight_decay": 0.1 if p.ndim > 1 else 0.0}
+        groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
+    return training(variant, model, lambda: model.loss(batch, targets), list(groups.values()), (0.9, 0.999))
+
+
+def detection_predict(variant):
+    width, depth, heads = 192, 6, 3
+    count = variant.batch or 4
+    model = detector.Detector(vit.Vit(width, depth, heads, patch=8, image=detector.SIDE, final_norm=False), width)
+    model = model.to(variant.device).eval()
+    batch = detector.images(count, variant.device)
+    predict = variant.prepare(lambda: model.predict(batch))
+
+    def step():
+        with torch.inference_mode(), variant.autocast():
+            found = predict()
+        if any(len(result["boxes"]) != 100 for result in found):
+            raise ValueError("an image has fewer than 100 detections")
+
+    return Case(step, count, model)
+
+
 def segmentation(variant):
     """UperNet on a ViT of 192 channels and 6 blocks, images of 192 pixels, 11 classes."""
     width, depth, heads, side, classes = 192, 6, 3, 192, 11
@@ -260,6 +293,8 @@ CASES = {
     "finetune_vit_b16": lambda variant: finetune("vit_b16", variant),
     "linear_probe_forward": lambda variant: linear_probe_forward("vit_b16", variant),
     "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
+    "maskrcnn_vit_mini8": detection,
+    "maskrcnn_vit_mini8_predict": detection_predict,
     "upernet_vit_mini16": segmentation,
     "attention": attention,
     "conv_head": conv_head,

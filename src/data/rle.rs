@@ -78,8 +78,13 @@ impl Rle {
         let (height, width) = self.size();
         let mut bitmap = vec![0; height * width];
         for (start, end) in self.runs() {
-            for at in start..end {
-                bitmap[at % height * width + at / height] = 1;
+            let (mut x, mut y) = (start / height, start % height);
+            for _ in start..end {
+                bitmap[y * width + x] = 1;
+                y += 1;
+                if y == height {
+                    (x, y) = (x + 1, 0);
+                }
             }
         }
         bitmap

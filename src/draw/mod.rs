@@ -202,7 +202,7 @@ mod tests {
         let picture = canvas.into_picture();
         assert_eq!((picture.get_pixel(0, 5).0, picture.get_pixel(79, 12).0), ([9; 3], [250; 3]));
         let caption = (0..h).flat_map(|y| (80 - w..80).map(move |x| (x as u32, y as u32)));
-        let dark = caption.filter(|(x, y)| picture.get_pixel(*x, *y).0[0] < 50).count();
+        let dark = caption.filter(|(x, y)| picture.get_pixel(*x, *y).0[0] < 125).count();
         assert!(dark > 20 && w > 30 && h > 10, "{dark} dark pixels of {w}x{h}");
     }
 }

@@ -22,11 +22,29 @@ pub struct Detection {
     pub bbox: [f32; 4],
     /// Of the size of the image.
     pub mask: Option<Rle>,
+    /// Its numbers in the file that it was read from, which are scored instead; `None` when a model has found it.
+    pub written: Option<Written>,
+}
+
+/// What a file of results says of a detection, unrounded: overlaps of exactly a threshold are common in made-up results.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Written {
+    pub score: f64,
+    /// x, y, width, height. `None` of a mask alone, which does not count among boxes.
+    pub bbox: Option<[f64; 4]>,
 }
 
 impl Detection {
-    /// The box of a detection that is a mask alone: it counts among masks and not among boxes.
-    pub const NO_BOX: [f32; 4] = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY];
+    /// Score and box (x, y, width, height) as they are scored.
+    fn scored(&self) -> (f64, Option<[f64; 4]>) {
+        match self.written {
+            Some(Written { score, bbox }) => (score, bbox),
+            None => {
+                let [x1, y1, x2, y2] = self.bbox.map(f64::from);
+                (f64::from(self.score), Some([x1, y1, x2 - x1, y2 - y1]))
+            }
+        }
+    }
 }
 
 /// Whose rules.
@@ -160,39 +178,41 @@ impl CocoScorer {
             let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
             self.truths.push(truth(id, image.image_id, object));
         }
-        for Detection { label, score, bbox, mask } in detections {
-            let [x1, y1, x2, y2] = bbox.map(f64::from);
+        for detection in detections {
+            let (score, bbox) = detection.scored();
             let found = Annotation {
                 image_id: image.image_id,
-                category_id: u64::from(*label),
-                score: Some(f64::from(*score)),
+                category_id: u64::from(detection.label),
+                score: Some(score),
                 ..Annotation::default()
             };
-            if let Some(mask) = mask.as_ref().filter(|_| self.masks) {
+            if let Some(mask) = detection.mask.as_ref().filter(|_| self.masks) {
                 self.found[1].push(Annotation { segmentation: Some(segmentation(mask)), ..found.clone() });
             }
-            if *bbox != Detection::NO_BOX {
-                self.found[0].push(Annotation { bbox: Some([x1, y1, x2 - x1, y2 - y1]), ..found });
+            if bbox.is_some() {
+                self.found[0].push(Annotation { bbox, ..found });
             }
         }
         Ok(())
     }
 
     fn check(&self, detection: &Detection, image: &Objects) -> Result<(), String> {
-        let Detection { label, score, bbox, mask } = detection;
-        let boxed = *bbox != Detection::NO_BOX;
-        if !score.is_finite() || boxed && bbox.iter().any(|v| !v.is_finite()) {
+        let Detection { label, score, bbox, mask, .. } = detection;
+        let (exact, scored) = detection.scored();
+        let numbers = scored.iter().flatten().chain(std::iter::once(&exact));
+        if numbers.into_iter().any(|v| !v.is_finite()) {
             return Err(format!("score {score} and box {bbox:?} must be numbers"));
         }
-        let [x1, y1, x2, y2] = bbox;
-        if boxed && (x2 < x1 || y2 < y1) {
+        if let Some([_, _, w, h]) = scored
+            && (w < 0. || h < 0.)
+        {
             return Err(format!("box {bbox:?} ends before it begins (x1, y1, x2, y2)"));
         }
         if *label as usize >= self.classes.len() {
             return Err(format!("label {label} is outside the {} classes", self.classes.len()));
         }
         match mask {
-            None if !boxed => Err("a detection has neither a box nor a mask".into()),
+            None if scored.is_none() => Err("a detection has neither a box nor a mask".into()),
             Some(mask) if mask.size() != image.size => {
                 let ((h, w), (height, width)) = (mask.size(), image.size);
                 Err(format!("a mask has {h}x{w} pixels, the image {height}x{width}"))

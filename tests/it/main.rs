@@ -7,6 +7,7 @@ mod bad_input;
 mod commands;
 mod contract;
 mod datasets;
+mod detection;
 mod foreign_task;
 mod program;
 mod resume;

@@ -44,7 +44,8 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let picture = image::open(ground.path("out/0001TP_006690.png")).unwrap().to_rgb8();
     assert_eq!(picture.dimensions(), (48, 36));
     assert_ne!(picture, image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8(), "nothing is drawn");
-    let line = format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
+    let line =
+        format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
     let found: serde_json::Value = serde_json::from_str(&ground.ok(&line)).unwrap();
     assert_eq!(found["scores"], record["scores"]);
     let ious = found["by_class"].as_object().unwrap().values().map(|scores| scores["iou"].as_f64().unwrap());
@@ -75,7 +76,10 @@ fn wrong_masks_are_named() {
         spoil(&mask);
         let output = ground.run(&transfer(&data));
         let error = crate::program::stderr(&output);
-        assert!(!output.status.success() && error.contains(words) && error.contains("0001TP_006720"), "{error}");
+        assert!(
+            !output.status.success() && error.contains(words) && error.contains("0001TP_006720"),
+            "{error}"
+        );
         let check = ground.run(&format!("data check camvid --decode --data {}", data.display()));
         let said = String::from_utf8(check.stdout).unwrap() + &String::from_utf8(check.stderr).unwrap();
         assert!(said.contains(words), "{said}");

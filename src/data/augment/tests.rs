@@ -7,6 +7,7 @@ use super::mix::{Draw, Mix};
 use super::rand_augment::{Op, RandAugment};
 use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, Resize};
+use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
 use super::{Pipeline, Prepare, Transform, erase};
 use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
 use crate::rng::Rng;
@@ -78,6 +79,13 @@ fn targets_move_with_the_pixels() {
     let (scale, ratio) = ([0.9, 1.], [1.2, 1.4]);
     let crop = RandomResizedCrop { size: (50, 50), scale, ratio, interpolation: BICUBIC, single_draw: false };
     moves_its_target(&crop, &"random_resized_crop");
+    let interpolation = Interpolation::Bilinear;
+    moves_its_target(&ResizeScale { size: (90, 70), scale: [0.7, 1.9], interpolation }, &"resize_scale");
+    moves_its_target(&ResizeLongest { size: 77, interpolation }, &"resize_longest");
+    for size in [(58, 78), (57, 99), (88, 90)] {
+        moves_its_target(&FixedSizeCrop { size, fill: vec![0] }, &"fixed_size_crop");
+    }
+    moves_its_target(&Pad { size: (60, 99), fill: vec![0] }, &"pad");
     for index in [3, 11, 12, 13, 14] {
         for (negative, interpolation) in [(false, BICUBIC), (true, Interpolation::Bilinear)] {
             let op = Op::new(index, 5., negative);
@@ -138,6 +146,59 @@ proptest! {
         let scaled = resize(&image, Rect::whole(from), to, filters[filter]).unwrap();
         prop_assert_eq!(scaled, Image::new(to.0, to.1, 1, vec![value; to.0 * to.1]));
     }
+}
+
+#[test]
+fn sizes_of_detectors_by_hand() {
+    let interpolation = Interpolation::Bilinear;
+    let jitter = ResizeScale { size: (1024, 1024), scale: [0.1, 2.], interpolation };
+    // 480×640 fits 1024×1024 at 1.6, a tenth of it at 0.16: 76.8 and 102.4.
+    assert_eq!(jitter.target((480, 640), 1.), (768, 1024));
+    assert_eq!(jitter.target((480, 640), 0.1), (77, 102));
+    assert_eq!(jitter.target((1, 640), 0.1), (1, 102));
+    let longest = ResizeLongest { size: 1024, interpolation };
+    // 427 · 1.6 = 683.2; 375 · 2.048 = 768.
+    assert_eq!(longest.target((427, 640)), (683, 1024));
+    assert_eq!(longest.target((500, 375)), (1024, 768));
+    assert_eq!(longest.target((3000, 1)), (1024, 1));
+    let crop = FixedSizeCrop { size: (512, 512), fill: vec![0] };
+    assert_eq!(crop.corner((768, 1024), 0.5), (128, 256));
+    assert_eq!(crop.corner((300, 1024), 0.999), (0, 511));
+}
+
+#[test]
+fn padding_has_its_colour_and_is_known() {
+    let image = || Image::new(2, 3, 3, vec![9; 2 * 3 * 3]);
+    let padded = |step: &dyn Transform<()>, seed| {
+        let mut sample = Sample::new(SampleId::new("a"), image(), ());
+        step.apply(&mut sample, &mut rng(seed)).unwrap();
+        sample
+    };
+    let sample = padded(&Pad { size: (3, 5), fill: vec![1, 2, 3] }, 0);
+    assert_eq!(sample.image.size(), (3, 5));
+    assert_eq!(sample.image.data[2 * 3..5 * 3], [9, 9, 9, 1, 2, 3, 1, 2, 3]);
+    assert_eq!(sample.image.data[10 * 3..11 * 3], [1, 2, 3]);
+    assert_eq!(sample.frame.shown(), [0., 0., 3., 2.]);
+    let mut sample = padded(&FixedSizeCrop { size: (4, 2), fill: vec![7; 3] }, 1);
+    assert_eq!((sample.image.size(), &sample.image.data[3 * 2 * 2..]), ((4, 2), &[7; 12][..]));
+    assert_eq!(sample.frame.shown(), [0., 0., 2., 2.]);
+    Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
+    assert_eq!(sample.frame.shown(), [0., 0., 2., 2.]);
+    let mut sample = Sample::new(SampleId::new("a"), image(), ());
+    let error =
+        Transform::apply(&Pad { size: (9, 2), fill: vec![0; 3] }, &mut sample, &mut rng(0)).unwrap_err();
+    assert_eq!(error, "pad makes 9x2 pixels, but the image has 2x3");
+
+    // Without a colour the padding becomes 0 by normalisation, up to the rounding of a byte.
+    let pad = AugmentOp::Pad { size: None, fill: None };
+    let sample = Sample::new(SampleId::new("a"), Image::new(8, 8, 3, vec![255; 192]), ());
+    let prepared = pipeline(&[pad]).unwrap().prepare(sample, &mut rng(0)).unwrap();
+    assert!(prepared.pixels[63].abs() < 0.01 && prepared.pixels[0] > 2., "{}", prepared.pixels[63]);
+    let error = pipeline(&[AugmentOp::Pad { size: None, fill: Some(vec![1, 2]) }]).unwrap_err();
+    assert_eq!(error, "pad: fill has 2 values, the images have 3 channels");
+    let scale =
+        AugmentOp::ResizeScale { size: None, scale: [2., 0.1], interpolation: Interpolation::Bilinear };
+    assert_eq!(pipeline(&[scale]).unwrap_err(), "resize_scale: scale is [2, 0.1], expected 0 < low ≤ high");
 }
 
 #[test]

@@ -55,8 +55,10 @@ mod tests {
             score: 0.9,
             bbox: [50., 60., 90., 80.],
             mask: Some(Rle::encode(&inside, (120, 160))),
+            written: None,
         };
-        let unsure = Detection { label: 1, score: 0.2, bbox: [0., 0., 160., 120.], mask: None };
+        let unsure =
+            Detection { label: 1, score: 0.2, bbox: [0., 0., 160., 120.], mask: None, written: None };
         let names = ["cat".to_string(), "dog".into()];
         let drawn = |threshold| {
             draw(&image, &[sure.clone(), unsure.clone()], &names, &Drawing { threshold }).unwrap()

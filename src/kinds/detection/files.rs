@@ -1,7 +1,7 @@
 //! Detections in COCO's result format, written and read: a list of image_id, category_id, score, bbox (x, y, width,
 //! height) and segmentation (compressed run lengths). <https://cocodataset.org/#format-results>
 
-use super::Detection;
+use super::{Detection, Written};
 use crate::data::formats::coco_json::Outline;
 use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation};
 use crate::record::write_atomic;
@@ -75,7 +75,7 @@ impl Writer for ResultWriter {
         let file_name = picture.path.file_name().unwrap_or_default().to_string_lossy().to_string();
         self.images.push((stem.parse().ok(), picture.number as u64));
         let image = self.images.len() - 1;
-        for Detection { label, score, bbox, mask } in detections {
+        for Detection { label, score, bbox, mask, .. } in detections {
             let Some(category_id) = self.category_ids.get(*label as usize) else {
                 bail!("a detection has label {label}, there are {} classes", self.category_ids.len())
             };
@@ -168,9 +168,9 @@ pub(super) fn read<'a>(
         }
     }
     if !boxes {
-        for detection in detections.iter_mut().flatten() {
-            if let Some(mask) = &detection.mask {
-                detection.bbox = corners(mask.bbox());
+        for Detection { mask, written, .. } in detections.iter_mut().flatten() {
+            if let (Some(mask), Some(written)) = (mask, written) {
+                written.bbox = Some(mask.bbox());
             }
         }
     }
@@ -183,8 +183,9 @@ fn detection(label: u32, score: f64, bbox: Option<[f64; 4]>, mask: Option<Rle>) 
     if let Some([_, _, w, h]) = bbox {
         ensure!(w >= 0. && h >= 0., "bbox {bbox:?} is no box (x, y, width, height)");
     }
-    let bbox = bbox.map_or(Detection::NO_BOX, corners);
-    Ok(Detection { label, score: score as f32, bbox, mask })
+    let around = bbox.or(mask.as_ref().map(Rle::bbox)).unwrap_or_default();
+    let written = Some(Written { score, bbox });
+    Ok(Detection { label, score: score as f32, bbox: corners(around), mask, written })
 }
 
 /// x, y, width, height -> x1, y1, x2, y2

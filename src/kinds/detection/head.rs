@@ -289,7 +289,7 @@ impl Head for DetectionHead {
             let detection = |(found, mask): (FoundBox, Option<Vec<f32>>)| {
                 let FoundBox { bounds, label, score } = found;
                 let mask = mask.map(|mask| paste(&mask, bounds, frame));
-                Some(Detection { label, score, bbox: in_source(bounds, frame)?, mask })
+                Some(Detection { label, score, bbox: in_source(bounds, frame)?, mask, written: None })
             };
             found.into_par_iter().filter_map(detection).collect()
         };

@@ -8,6 +8,8 @@
 mod anchors;
 mod box_head;
 mod boxes;
+#[cfg(test)]
+mod coco_golden;
 mod draw;
 mod files;
 #[cfg(test)]
@@ -30,7 +32,7 @@ pub use results::{CocoMetric, Protocol, perfect, score_specs};
 pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
-pub use crate::metrics::coco::Detection;
+pub use crate::metrics::coco::{Detection, Written};
 
 use crate::data::{DatasetInfo, Entry, Image};
 use crate::metrics::Metric;
@@ -46,24 +48,24 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// `[options]` of the manifest.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Options {
-    #[serde(default)]
     pub protocol: Protocol,
     /// Boxes alone are predicted and scored where this is false.
-    #[serde(default = "yes")]
     pub masks: bool,
     /// Smallest probability of a detection: 0.05, for LVIS 0.02.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub score_threshold: Option<f32>,
     /// Detections of an image: 100, for LVIS 300.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub detections: Option<usize>,
 }
 
-fn yes() -> bool {
-    true
+impl Default for Options {
+    fn default() -> Self {
+        Self { protocol: Protocol::Coco, masks: true, score_threshold: None, detections: None }
+    }
 }
 
 /// What the pyramid is made of.
@@ -247,3 +249,6 @@ impl Task for Detector {
         perfect(target)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,7 @@ pub fn perfect(target: &DetectionTarget) -> Vec<Detection> {
             score: 1.,
             bbox: [x, y, x + w, y + h].map(|v| v as f32),
             mask: object.mask(size).ok().flatten(),
+            written: None,
         }
     };
     objects.map(detection).collect()

@@ -1,3 +1,5 @@
+//! What is read, what is refused, and that no document panics.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};

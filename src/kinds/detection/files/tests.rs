@@ -1,3 +1,5 @@
+//! What is written comes back; what is wrong is named.
+
 use super::*;
 use crate::data::{ImageRef, SampleId};
 use serde_json::{Value, json};
@@ -38,8 +40,8 @@ fn what_is_written_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let mask = Rle::new(4, 6, vec![5, 2, 17]).unwrap();
     let detections = vec![
-        Detection { label: 1, score: 0.1, bbox: [0.1, 0.2, 1.7, 3.3], mask: Some(mask) },
-        Detection { label: 0, score: 0.987_654_3, bbox: [1., 1., 2., 2.], mask: None },
+        Detection { label: 1, score: 0.1, bbox: [0.1, 0.2, 1.7, 3.3], mask: Some(mask), written: None },
+        Detection { label: 0, score: 0.987_654_3, bbox: [1., 1., 2., 2.], mask: None, written: None },
     ];
     let write = |names: [&str; 2]| {
         let mut writer = Box::new(ResultWriter::new(folder.path(), &info()));
@@ -55,7 +57,10 @@ fn what_is_written_comes_back() {
     };
     let rows = write(["x/000000000003.jpg", "y/11.png"]);
     assert_eq!((&rows[0]["image_id"], &rows[0]["category_id"]), (&json!(11), &json!(90)));
-    assert_eq!(read_back(&[rows]).unwrap(), [vec![], detections.clone()]);
+    let mut back = read_back(&[rows]).unwrap();
+    assert_eq!(back[1][0].written.unwrap().bbox.unwrap()[2], f64::from(1.7f32) - f64::from(0.1f32));
+    back[1].iter_mut().for_each(|detection| detection.written = None);
+    assert_eq!(back, [vec![], detections.clone()]);
     let rows = write(["x/a.jpg", "y/11.png"]);
     assert_eq!((&rows[0]["image_id"], &rows[0]["file_name"]), (&json!(2), &json!("11.png")));
 }
@@ -67,9 +72,10 @@ fn boxes_and_masks_may_come_in_one_file_or_in_two() {
     let masks = json!([{"image_id": 3, "category_id": 5, "segmentation": mask, "score": 0.25}]);
     let both = read_back(&[boxes, masks.clone()]).unwrap();
     assert_eq!((both[0][0].bbox, &both[0][0].mask), ([0., 0., 2., 2.], &None));
-    assert_eq!((both[0][1].bbox, both[0][1].score), (Detection::NO_BOX, 0.25));
+    assert_eq!(both[0][1].written, Some(Written { score: 0.25, bbox: None }));
     let alone = read_back(&[masks]).unwrap();
     assert_eq!(alone[0][0].bbox, [1., 1., 2., 3.]);
+    assert_eq!(alone[0][0].written.unwrap().bbox, Some([1., 1., 1., 2.]));
 }
 
 #[test]

@@ -1,5 +1,8 @@
+//! Targets by hand, and on random moves.
+
 use super::*;
 use crate::data::{ImageRef, Rle, SampleId};
+use proptest::prelude::*;
 
 fn object(segmentation: Segmentation, bbox: [f64; 4]) -> Object {
     Object { label: 1, bbox, segmentation, crowd: false, area: bbox[2] * bbox[3] }
@@ -90,8 +93,8 @@ fn masks_on_a_grid_by_hand() {
         ],
     );
     let whole = [0., 0., 8., 8.];
-    // A cell whose centre is on the slope belongs to it or not by pycocotools' rounding.
-    assert_eq!(drawn(&target.mask_in(0, whole, 4).unwrap(), 4), ["####", "###.", "##..", "#..."]);
+    // A cell that the slope halves is outside by pycocotools' rounding.
+    assert_eq!(drawn(&target.mask_in(0, whole, 4).unwrap(), 4), ["###.", "##..", "#...", "...."]);
     assert_eq!(drawn(&target.mask_in(1, whole, 4).unwrap(), 4), ["####", "###.", "##..", "#..."]);
     assert_eq!(target.mask_in(2, whole, 4), None);
     target.apply(&Geometry::flip((8, 8)));
@@ -99,7 +102,7 @@ fn masks_on_a_grid_by_hand() {
     // The right half of the mirrored one, in a box that reaches beyond what is shown.
     target.apply(&Geometry::crop_resize((8, 8), 0., 4., 8., 4., (8, 4)));
     target.apply(&Geometry::crop_resize((8, 4), 0., 0., 8., 8., (8, 8)));
-    assert_eq!(drawn(&target.mask_in(0, whole, 4).unwrap(), 4), ["##..", "##..", "##..", ".#.."]);
+    assert_eq!(drawn(&target.mask_in(0, whole, 4).unwrap(), 4), ["##..", "##..", ".#..", "...."]);
     assert_eq!(drawn(&target.mask_in(1, whole, 4).unwrap(), 4), ["##..", "##..", "##..", ".#.."]);
 }
 
@@ -111,4 +114,72 @@ fn what_does_not_fit_is_told() {
     assert!(DetectionTarget::new(&label, 1).unwrap_err().to_string().contains("has no objects"));
     let error = target((4, 5), vec![]).fits((5, 4)).unwrap_err();
     assert_eq!(error, "the image has 5x4 pixels, its annotation says 4x5");
+}
+
+/// One of the moves that images make: flips, crops with scaling that may reach outside, turns.
+fn moved(target: &mut DetectionTarget, step: (u8, f64, f64, f64)) {
+    let (kind, a, b, c) = step;
+    let (height, width) = target.geometry.to;
+    let (h, w) = (height as f64, width as f64);
+    let geometry = match kind % 3 {
+        0 => Geometry::flip((height, width)),
+        1 => {
+            let to = ((3. + 30. * a) as usize, (3. + 30. * b) as usize);
+            Geometry::crop_resize(
+                (height, width),
+                (c - 0.5) * h,
+                (a - 0.5) * w,
+                (0.3 + b) * h,
+                (0.3 + c) * w,
+                to,
+            )
+        }
+        _ => {
+            let (sin, cos) = (a - 0.5).sin_cos();
+            let forward =
+                [cos, -sin, w / 2. * (1. - cos) + sin * h / 2., sin, cos, h / 2. * (1. - cos) - sin * w / 2.];
+            Geometry { from: (height, width), to: (height, width), forward }
+        }
+    };
+    target.apply(&geometry);
+}
+
+proptest! {
+    #[test]
+    fn boxes_stay_inside_and_masks_in_boxes(
+        rings in proptest::collection::vec(proptest::collection::vec((0f64..20., 0f64..16.), 3..7), 1..3),
+        bits in proptest::collection::vec(any::<bool>(), 16 * 20),
+        steps in proptest::collection::vec((any::<u8>(), 0f64..1., 0f64..1., 0f64..1.), 0..4),
+        bbox in [-3f32..20., -3f32..20., 0f32..25., 0f32..25.],
+    ) {
+        let flat = rings.iter().map(|ring| ring.iter().flat_map(|(x, y)| [*x, *y]).collect()).collect();
+        let bitmap: Vec<u8> = bits.iter().map(|bit| u8::from(*bit)).collect();
+        let mut target = target((16, 20), vec![
+            object(Segmentation::Polygons(flat), [0., 0., 20., 16.]),
+            object(Segmentation::Rle(Rle::encode(&bitmap, (16, 20))), [0., 0., 20., 16.]),
+            object(Segmentation::None, [3., 4., 5., 6.]),
+        ]);
+        for step in steps {
+            moved(&mut target, step);
+        }
+        let (height, width) = target.geometry.to;
+        let whole = [0., 0., width as f32, height as f32];
+        for (i, instance) in target.instances().iter().enumerate() {
+            let [x1, y1, x2, y2] = instance.bbox;
+            prop_assert!(x1 >= -1e-3 && y1 >= -1e-3 && x2 <= width as f32 + 1e-3 && y2 <= height as f32 + 1e-3);
+            prop_assert!(x1 < x2 && y1 < y2, "{:?}", instance);
+            let side = 32;
+            let Some(mask) = target.mask_in(i, whole, side) else { continue };
+            // A cell of margin for rounding, and half a pixel of the source for what is linear between pixels.
+            let (cell_x, cell_y) = (width as f32 / side as f32, height as f32 / side as f32);
+            let [a, b, _, d, e, _] = target.geometry.forward.map(|v| v.abs() as f32);
+            let (mx, my) = (cell_x + a + b, cell_y + d + e);
+            for k in (0..mask.len()).filter(|k| mask[*k] == 1.) {
+                let (x, y) = ((k % side) as f32 * cell_x + cell_x / 2., (k / side) as f32 * cell_y + cell_y / 2.);
+                prop_assert!(x > x1 - mx && x < x2 + mx && y > y1 - my && y < y2 + my, "{} {} {:?}", x, y, instance);
+            }
+            let [x, y, w, h] = bbox;
+            prop_assert_eq!(target.mask_in(i, [x, y, x + w, y + h], 7).unwrap().len(), 49);
+        }
+    }
 }
