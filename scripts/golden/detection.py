@@ -143,6 +143,7 @@ def main():
         nn.init.normal_(p, std=spread * (2 / fan) ** 0.5)
         if p.dim() == 1 and name.endswith("weight"):
             nn.init.uniform_(p, 0.5, 1.5)
+    nn.init.constant_(model.roi_heads.mask_predictor.mask_fcn_logits.bias, 2.0)  # masks of many pixels
     for name, b in model.named_buffers():
         if name.endswith("running_mean"):
             nn.init.normal_(b, std=0.1)

@@ -134,7 +134,7 @@ fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<
         prefetch: PREFETCH,
         shuffle: false,
         drop_last: false,
-        allowed_skips: entries.len(),
+        allowed_skips: LoaderConfig::ANY_SKIPS,
         channels: model.channels,
     };
     let target = Arc::new(|_: &Entry| Ok(()));

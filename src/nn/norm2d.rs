@@ -47,13 +47,12 @@ impl Norm2d {
         })
     }
 
-    /// `x` [B, C, H, W] -> the same shape. A batch without images stays as it is.
+    /// `x` [B, C, H, W] -> the same shape. A batch without images gives no values, and gradients of 0.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        if x.elem_count() == 0 {
-            return Ok(x.clone());
-        }
         match self {
             Self::None => Ok(x.clone()),
+            // Nothing has no statistics: those that run lead to the parameters all the same.
+            Self::Batch(norm) if x.elem_count() == 0 => norm.forward(x, &mut Pass::Eval),
             Self::Batch(norm) => norm.forward(x, pass),
             Self::Group { groups, weight, bias } => ops::group_norm(x, *groups, weight, bias, 1e-5),
             Self::Layer { weight, bias } => ops::layer_norm2d(x, weight, bias, 1e-6),
