@@ -31,9 +31,17 @@ pub fn colour(k: usize) -> Colour {
     [channel(3.), channel(1.), channel(5.)]
 }
 
+/// `colour` as it is, darker or lighter, in turn: tells things of one colour apart.
+pub fn shade(colour: Colour, k: usize) -> Colour {
+    let (towards, part) = [(0., 0.), (0., 0.4), (255., 0.45)][k % 3];
+    colour.map(|v| (f32::from(v) + part * (towards - f32::from(v))).round() as u8)
+}
+
 /// A picture being drawn.
 pub struct Canvas {
     picture: RgbImage,
+    /// Captions so far: left, top, width, height.
+    captions: Vec<[i32; 4]>,
 }
 
 impl Canvas {
@@ -44,7 +52,7 @@ impl Canvas {
     pub fn new(image: &Image) -> Result<Self, String> {
         let Image { height, width, data, .. } = image.with_channels(3)?;
         let picture = RgbImage::from_raw(width as u32, height as u32, data);
-        Ok(Self { picture: picture.ok_or("the pixels do not match the size")? })
+        Ok(Self { picture: picture.ok_or("the pixels do not match the size")?, captions: vec![] })
     }
 
     /// (height, width)
@@ -126,7 +134,7 @@ impl Canvas {
     }
 
     /// Writes one line on a ground of `colour` with its upper left corner at (x, y), moved inside the picture where it
-    /// would stick out. Returns its width and height in pixels.
+    /// would stick out, and down where another caption is, if there is room. Returns its width and height in pixels.
     pub fn caption(&mut self, text: &str, x: f32, y: f32, colour: Colour) -> (usize, usize) {
         let scale = self.text_height();
         let (w, h) = text_size(scale, &*FONT, text);
@@ -136,8 +144,18 @@ impl Canvas {
         let place = |v: f32, length: usize, own: u32| {
             v.round().clamp(0., (length as f32 - own as f32).max(0.)) as i32
         };
-        let (x, y) = (place(x, width, w), place(y, height, h));
-        self.block(x, y, w as i32, h as i32, colour);
+        let (x, top) = (place(x, width, w), place(y, height, h));
+        let (wide, high) = (w as i32, h as i32);
+        let free = |y: &i32| {
+            let meets = |[left, top, w, h]: &[i32; 4]| {
+                x < left + w && *left < x + wide && *y < top + h && *top < y + high
+            };
+            !self.captions.iter().any(meets)
+        };
+        let lines = (top..=height as i32 - high).step_by(high.max(1) as usize);
+        let y = lines.into_iter().find(free).unwrap_or(top);
+        self.captions.push([x, y, wide, high]);
+        self.block(x, y, wide, high, colour);
         let ink = Rgb(ink(colour));
         draw_text_mut(&mut self.picture, ink, x + pad as i32, y + pad as i32 / 2, scale, &*FONT, text);
         (w as usize, h as usize)
@@ -177,7 +195,8 @@ mod tests {
                 );
             }
         }
-        assert_eq!(colour(0), [255, 30, 30]);
+        assert_eq!((colour(0), shade(colour(0), 3)), ([255, 30, 30], [255, 30, 30]));
+        assert_eq!((shade([100, 0, 200], 1), shade([100, 0, 200], 2)), ([60, 0, 120], [170, 115, 225]));
     }
 
     #[test]
@@ -204,5 +223,16 @@ mod tests {
         let caption = (0..h).flat_map(|y| (80 - w..80).map(move |x| (x as u32, y as u32)));
         let dark = caption.filter(|(x, y)| picture.get_pixel(*x, *y).0[0] < 125).count();
         assert!(dark > 20 && w > 30 && h > 10, "{dark} dark pixels of {w}x{h}");
+    }
+
+    #[test]
+    fn captions_do_not_cover_each_other_where_there_is_room() {
+        let mut canvas = canvas(60, 80);
+        let (_, h) = canvas.caption("a", 0., 0., [9; 3]);
+        canvas.caption("a", 0., 3., [250; 3]);
+        let picture = canvas.into_picture();
+        assert_eq!(picture.get_pixel(0, 0).0, [9; 3]);
+        // From line 3 down in steps of a caption's height: the first that is free.
+        assert_eq!(picture.get_pixel(0, 3 + h as u32).0, [250; 3]);
     }
 }

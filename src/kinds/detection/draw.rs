@@ -2,15 +2,16 @@
 
 use super::Detection;
 use crate::data::Image;
-use crate::draw::{Canvas, colour};
+use crate::draw::{Canvas, Colour, colour, shade};
 use crate::task::Drawing;
 use anyhow::{Result, ensure};
 use image::RgbImage;
+use std::collections::BTreeMap;
 
 /// How much of a mask's colour covers the photograph.
 const ALPHA: f32 = 0.4;
 
-/// Draws detections whose score is high enough, the smallest on top. Classes have colours.
+/// Draws detections whose score is high enough, the smallest on top. Classes have colours, objects of a class shades.
 pub(super) fn draw(
     image: &Image,
     detections: &[Detection],
@@ -21,23 +22,35 @@ pub(super) fn draw(
     let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1) * (y2 - y1);
     let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= how.threshold).collect();
     shown.sort_by(|a, b| area(b.bbox).total_cmp(&area(a.bbox)));
-    for Detection { label, mask, .. } in &shown {
+    let colours = colours(&shown);
+    for (Detection { mask, .. }, colour) in shown.iter().zip(&colours) {
         let Some(mask) = mask else { continue };
         let (found, size) = (mask.size(), image.size());
         ensure!(found == size, "a mask of {found:?} pixels does not fit the image of {size:?}");
-        let (pixels, colour) = (mask.decode(), colour(*label as usize));
-        canvas.fill(&pixels, colour, ALPHA);
-        canvas.outline(&pixels, colour);
+        let pixels = mask.decode();
+        canvas.fill(&pixels, *colour, ALPHA);
+        canvas.outline(&pixels, *colour);
     }
-    for Detection { label, bbox, .. } in &shown {
-        canvas.rectangle(*bbox, colour(*label as usize));
+    for (Detection { bbox, .. }, colour) in shown.iter().zip(&colours) {
+        canvas.rectangle(*bbox, *colour);
     }
     let line = canvas.text_height();
-    for Detection { label, score, bbox: [x1, y1, ..], .. } in &shown {
+    for (Detection { label, score, bbox: [x1, y1, ..], .. }, colour) in shown.iter().zip(&colours) {
         let name = classes.get(*label as usize).map_or("?", String::as_str);
-        canvas.caption(&format!("{name} {score:.2}"), *x1, y1 - line, colour(*label as usize));
+        canvas.caption(&format!("{name} {score:.2}"), *x1, y1 - line, *colour);
     }
     Ok(canvas.into_picture())
+}
+
+/// The colour of the class of each detection, in the next of its shades.
+fn colours(shown: &[&Detection]) -> Vec<Colour> {
+    let mut seen = BTreeMap::new();
+    let mut next = |label: u32| {
+        let count: &mut usize = seen.entry(label).or_default();
+        *count += 1;
+        shade(colour(label as usize), *count - 1)
+    };
+    shown.iter().map(|detection| next(detection.label)).collect()
 }
 
 #[cfg(test)]
