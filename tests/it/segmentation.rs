@@ -62,6 +62,17 @@ fn labels_that_are_predicted_score_as_the_run_did() {
 }
 
 #[test]
+fn the_recipe_of_the_paper_reads_512_pixels_unless_it_is_told_otherwise() {
+    let ground = Ground::new();
+    let shown = ground.ok("config show transfer --task ade20k --init scratch");
+    for line in ["image = [512, 512]", "relative_position = \"per_block\"", "patch = 16", "width = 768"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let shown = ground.ok("config show transfer --task ade20k --init scratch --set model.image=[640,640]");
+    assert!(shown.contains("image = [640, 640]"), "{shown}");
+}
+
+#[test]
 fn wrong_masks_are_named() {
     for (spoil, words) in [
         ((|mask: &Path| std::fs::remove_file(mask).unwrap()) as fn(&Path), "there is no mask for image"),
