@@ -21,7 +21,8 @@ pub struct EvalArgs {
     /// Other weights than the run's last ones, such as its best.safetensors
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Score these files instead of weights (detection: results in COCO's format, boxes or masks or both)
+    /// Score these files instead of weights (detection: results in COCO's format, boxes or masks or both; segmentation: a
+    /// folder of PNGs of ids, named as the images)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
     predictions: Vec<PathBuf>,
     /// The task of --predictions
@@ -122,7 +123,7 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure
 /// Scores of files of predictions.
 fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure> {
     let manifest = manifest(site.library, task)?;
-    if let Some(missing) = args.predictions.iter().find(|file| !file.is_file()) {
+    if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
     }
     let dataset = Dataset::load(site.library, &manifest.dataset)?;

@@ -91,6 +91,10 @@ pub fn transfer<T: Task>(
         outcome.notes.extend(note);
         return Ok(outcome);
     }
+    ensure!(
+        !task.any_size(),
+        "cached_features needs images of one size, and evaluation images of this task keep theirs"
+    );
     initialize(&params, job)?; // the features need the weights, also when the head is resumed
     let unaugmented = eval_loader(task, job, job.train.clone())?;
     let cached = CachedFeatures::compute(&model, &unaugmented, plan.micro_batch, job)?;

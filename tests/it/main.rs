@@ -11,3 +11,4 @@ mod detection;
 mod foreign_task;
 mod program;
 mod resume;
+mod segmentation;

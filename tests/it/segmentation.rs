@@ -1,0 +1,120 @@
+//! Segmentation through the program: training, overlays, label PNGs scored again, masks that are wrong.
+
+use crate::program::{Ground, fixture};
+use std::path::{Path, PathBuf};
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// A copy of the fixture of `camvid`, which a test may spoil.
+fn camvid(ground: &Ground) -> PathBuf {
+    let data = ground.path("data");
+    copy(Path::new(&fixture("camvid")), &data);
+    data
+}
+
+/// Of 32-pixel windows on images of 48×64 pixels; more flags may follow.
+fn transfer(data: &Path) -> String {
+    format!(
+        "transfer --task camvid --model vit_tiny_test --recipe upernet_demo --init scratch --set epochs=2 \
+         --set batch=2 --set schedule.warmup_epochs=0 --workers 2 --data {}",
+        data.display()
+    )
+}
+
+#[test]
+fn labels_that_are_predicted_score_as_the_run_did() {
+    let ground = Ground::new();
+    let data = camvid(&ground);
+    ground.ok(&transfer(&data));
+    let record = std::fs::read_to_string(ground.only_run("runs").join("run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let id = record["id"].as_str().unwrap();
+    let images = data.join("images/val");
+    ground.ok(&format!("predict {} --weights {id} --out out", images.display()));
+    let picture = image::open(ground.path("out/0001TP_006690.png")).unwrap().to_rgb8();
+    assert_eq!(picture.dimensions(), (48, 36));
+    assert_ne!(picture, image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8(), "nothing is drawn");
+    let line =
+        format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
+    let found: serde_json::Value = serde_json::from_str(&ground.ok(&line)).unwrap();
+    assert_eq!(found["scores"], record["scores"]);
+    let ious = found["by_class"].as_object().unwrap().values().map(|scores| scores["iou"].as_f64().unwrap());
+    let (sum, count) = ious.fold((0., 0.), |(sum, count), iou| (sum + iou, count + 1.));
+    let mean = record["scores"]["miou"]["value"].as_f64().unwrap();
+    assert!((sum / count - mean).abs() < 1e-9, "{} of {count} classes, mIoU {mean}", sum / count);
+    // The annotation is its own best prediction.
+    let line = line.replace("out/labels", &data.join("annotations/val").display().to_string());
+    let error = ground.fails(1, &line);
+    assert!(error.contains("id 11") && error.contains(".png"), "void is no class: {error}");
+    std::fs::remove_file(ground.path("out/labels/0001TP_006720.png")).unwrap();
+    let line = format!("eval --predictions out/labels --task camvid --data {}", data.display());
+    assert!(ground.fails(1, &line).contains("0001TP_006720.png"));
+}
+
+#[test]
+fn the_recipe_of_the_paper_reads_512_pixels_unless_it_is_told_otherwise() {
+    let ground = Ground::new();
+    let shown = ground.ok("config show transfer --task ade20k --init scratch");
+    for line in ["image = [512, 512]", "relative_position = \"per_block\"", "patch = 16", "width = 768"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let shown = ground.ok("config show transfer --task ade20k --init scratch --set model.image=[640,640]");
+    assert!(shown.contains("image = [640, 640]"), "{shown}");
+}
+
+#[test]
+fn wrong_masks_are_named() {
+    for (spoil, words) in [
+        ((|mask: &Path| std::fs::remove_file(mask).unwrap()) as fn(&Path), "there is no mask for image"),
+        (|mask| image::GrayImage::new(5, 4).save(mask).unwrap(), "has 4x5 pixels, the image 36x48"),
+        (|mask| image::RgbImage::new(48, 36).save(mask).unwrap(), "has RGB colours"),
+        (|mask| image::GrayImage::from_pixel(48, 36, [12].into()).save(mask).unwrap(), "id 12 at column 0"),
+        (|mask| std::fs::write(mask, b"mask").unwrap(), "no readable PNG"),
+    ] {
+        let ground = Ground::new();
+        let data = camvid(&ground);
+        let mask = data.join("annotations/train/0001TP_006720.png");
+        spoil(&mask);
+        let output = ground.run(&transfer(&data));
+        let error = crate::program::stderr(&output);
+        assert!(
+            !output.status.success() && error.contains(words) && error.contains("0001TP_006720"),
+            "{error}"
+        );
+        let check = ground.run(&format!("data check camvid --decode --data {}", data.display()));
+        let said = String::from_utf8(check.stdout).unwrap() + &String::from_utf8(check.stderr).unwrap();
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn both_encodings_of_ade20k_and_images_smaller_than_a_window() {
+    let ground = Ground::new();
+    let data = ground.path("data");
+    copy(Path::new(&fixture("ade20k")), &data);
+    // An image of one pixel, with its mask, stands among the others.
+    image::RgbImage::new(1, 1).save(data.join("images/validation/ADE_val_00000009.jpg")).unwrap();
+    image::GrayImage::from_pixel(1, 1, [3].into())
+        .save(data.join("annotations/validation/ADE_val_00000009.png"))
+        .unwrap();
+    let line = format!("{} --task ade20k", transfer(&data).replace(" --task camvid", ""));
+    assert!(ground.ok(&line).contains("miou"));
+    ground.write(
+        "mine/tasks/full/task.toml",
+        "name = \"full\"\nversion = 1\nkind = \"segmentation\"\ndataset = \"ade20k\"\nprimary = \"miou\"\n\
+         recipe = \"upernet_demo\"\n[splits]\ntrain = \"full_train\"\neval = \"full_val\"\n[options]\nstride = 1.0\n\
+         scales = [0.5, 1.0]\nflip = true\n[[eval]]\nop = \"resize_within\"\n",
+    );
+    let line = line.replace("--task ade20k", "--task full --include mine --runs full");
+    assert!(ground.ok(&line).contains("miou"));
+}
