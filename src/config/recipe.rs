@@ -203,34 +203,35 @@ impl Pretrain {
         }
     }
 
+    /// Whether tokens are predicted, so that there must be a tokenizer.
+    pub fn predicts_tokens(&self) -> bool {
+        match self {
+            Self::Mae(mae) => mae.target == Target::Token,
+            Self::Beit(_) => true,
+            Self::Dvae(_) => false,
+        }
+    }
+
     fn check(&self, augment: &[AugmentOp]) -> Result<(), String> {
-        let predicts_tokens = match self {
+        match self {
             Self::Mae(mae) if !(0. ..1.).contains(&mae.mask_ratio) => {
                 let ratio = mae.mask_ratio;
-                return Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"));
+                Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"))
             }
-            Self::Mae(mae) => mae.target == Target::Token,
-            Self::Beit(beit) if beit.masked == 0 => {
-                return Err("pretrain.masked is 0, expected at least 1 patch".into());
-            }
-            Self::Beit(_) => true,
-            Self::Dvae(dvae) => return dvae.check(),
-        };
-        match self {
-            _ if predicts_tokens && self.tokenizer().is_none() => Err(
-                "tokens are predicted, but there is no tokenizer: give --set pretrain.tokenizer=RUN, the run of a recipe \
-                 `dvae_*`, or the file of a dVAE"
-                    .into(),
-            ),
-            Self::Mae(mae) if mae.tokenizer.is_some() && !predicts_tokens => {
+            Self::Mae(mae) if mae.target != Target::Token && mae.tokenizer.is_some() => {
                 Err("pretrain.tokenizer needs pretrain.target = \"token\"".into())
             }
-            Self::Mae(Mae { cache_tokens: true, .. }) if !predicts_tokens => {
+            Self::Mae(mae) if mae.target != Target::Token && mae.cache_tokens => {
                 Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into())
             }
-            Self::Mae(Mae { cache_tokens: true, .. }) if augment.iter().any(AugmentOp::is_random) => Err(
-                "pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some".into(),
+            Self::Mae(mae) if mae.cache_tokens && augment.iter().any(AugmentOp::is_random) => Err(
+                "pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some"
+                    .into(),
             ),
+            Self::Beit(beit) if beit.masked == 0 => {
+                Err("pretrain.masked is 0, expected at least 1 patch".into())
+            }
+            Self::Dvae(dvae) => dvae.check(),
             _ => Ok(()),
         }
     }

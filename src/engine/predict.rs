@@ -8,7 +8,7 @@ use super::observer::Event;
 use super::transfer::trained;
 use super::{Job, PREFETCH};
 use crate::data::augment::Pipeline;
-use crate::data::loader::{Loader, LoaderConfig};
+use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig};
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
 use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
@@ -134,7 +134,7 @@ fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<
         prefetch: PREFETCH,
         shuffle: false,
         drop_last: false,
-        allowed_skips: LoaderConfig::ANY_SKIPS,
+        allowed_skips: ANY_SKIPS,
         channels: model.channels,
     };
     let target = Arc::new(|_: &Entry| Ok(()));

@@ -134,9 +134,14 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     finish(config, manifest, dataset, (init, tokenizer), notes)
 }
 
-/// The tokenizer that a recipe of pre-training names.
+/// The tokenizer that a recipe of pre-training names, and needs where it predicts tokens.
 fn tokenizer(site: &Site, recipe: &Recipe) -> Result<Option<Initial>> {
     let name = recipe.pretrain.as_ref().and_then(Pretrain::tokenizer);
+    ensure!(
+        name.is_some() || !recipe.pretrain.as_ref().is_some_and(Pretrain::predicts_tokens),
+        "tokens are predicted, but there is no tokenizer: give --set pretrain.tokenizer=RUN, a run of a recipe `dvae_*`, \
+         or the file of a dVAE"
+    );
     name.map(|name| find(site, "pretrain.tokenizer =", name)).transpose()
 }
 
