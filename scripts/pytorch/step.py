@@ -246,7 +246,9 @@ def detection(variant):
         layer = model.layer_of(name)
         group = {"params": [], "lr": 5e-4 * 0.8 ** (depth + 1 - layer), "weight_decay": 0.1 if p.ndim > 1 else 0.0}
         groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
-    return training(variant, model, lambda: model.loss(batch, targets), list(groups.values()), (0.9, 0.999))
+    case = training(variant, model, lambda: model.loss(batch, targets), list(groups.values()), (0.9, 0.999))
+    case.images = count
+    return case
 
 
 def detection_predict(variant):
