@@ -282,7 +282,10 @@ mod tests {
             tokenizer = "encoder.pkl"
         "#;
         let items = parse::<Suite>(text, "test").unwrap().items();
-        assert_eq!(items.iter().map(|item| item.tokenizer).collect::<Vec<_>>(), [None, Some(0), None, None, None]);
+        assert_eq!(
+            items.iter().map(|item| item.tokenizer).collect::<Vec<_>>(),
+            [None, Some(0), None, None, None]
+        );
         assert_eq!(items[4].after, Some(2), "by its name");
         assert!(items[1].request.set.is_empty());
         assert_eq!(items[3].request.set, ["pretrain.tokenizer=\"encoder.pkl\""]);
