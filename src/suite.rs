@@ -28,13 +28,16 @@ pub struct Suite {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pretraining {
+    /// What `init` and `tokenizer` call it; the recipe when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     pub recipe: String,
     pub dataset: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     #[serde(default)]
     pub seed: u64,
-    /// The recipe of an earlier `[[pretrain]]`, which trains the tokenizer of this one; or a run or a file.
+    /// The name of an earlier `[[pretrain]]`, which trains the tokenizer of this one; or a run or a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
     #[serde(default)]
@@ -47,7 +50,7 @@ pub struct Pretraining {
 pub struct Transfers {
     pub task: String,
     pub recipes: Vec<String>,
-    /// `scratch`, the recipe of a `[[pretrain]]`, a run or a weights file.
+    /// `scratch`, the name of a `[[pretrain]]`, a run or a weights file.
     pub init: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -109,13 +112,13 @@ impl Suite {
 
     /// All runs, pre-training first, in the order in which they are run.
     pub fn items(&self) -> Vec<Item> {
-        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.recipe == name);
+        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.name() == name);
         let pretraining =
             |(i, p): (usize, &Pretraining)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
         let mut items: Vec<Item> = self.pretrain.iter().enumerate().map(pretraining).collect();
         for transfer in &self.transfer {
             for init in &transfer.init {
-                let after = self.pretrain.iter().position(|p| p.recipe == *init);
+                let after = self.pretrain.iter().position(|p| p.name() == init);
                 for recipe in &transfer.recipes {
                     for seed in transfer.seeds.as_ref().unwrap_or(&self.seeds) {
                         items.push(transfer.item(recipe, init, *seed, after));
@@ -212,6 +215,10 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
 }
 
 impl Pretraining {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.recipe)
+    }
+
     /// `trained` is the item that trains the tokenizer; without one, `tokenizer` names it as it is.
     fn item(&self, trained: Option<usize>) -> Item {
         let mut set = self.set.clone();
@@ -261,14 +268,24 @@ mod tests {
             dataset = "shapes"
             tokenizer = "dvae_small"
             [[pretrain]]
+            name = "deeper"
+            recipe = "mae_demo"
+            dataset = "shapes"
+            set = ["pretrain.mask_ratio=0.5"]
+            [[transfer]]
+            task = "shapes_classification"
+            recipes = ["finetune_demo"]
+            init = ["deeper"]
+            [[pretrain]]
             recipe = "beit_demo"
             dataset = "shapes"
             tokenizer = "encoder.pkl"
         "#;
         let items = parse::<Suite>(text, "test").unwrap().items();
-        assert_eq!(items.iter().map(|item| item.tokenizer).collect::<Vec<_>>(), [None, Some(0), None]);
+        assert_eq!(items.iter().map(|item| item.tokenizer).collect::<Vec<_>>(), [None, Some(0), None, None, None]);
+        assert_eq!(items[4].after, Some(2), "by its name");
         assert!(items[1].request.set.is_empty());
-        assert_eq!(items[2].request.set, ["pretrain.tokenizer=\"encoder.pkl\""]);
+        assert_eq!(items[3].request.set, ["pretrain.tokenizer=\"encoder.pkl\""]);
     }
 
     #[test]

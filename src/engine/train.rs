@@ -183,20 +183,14 @@ impl<T> Run<'_, '_, T> {
         let (step, micro_steps) = (self.done(), plan.micro_steps());
         let lr = self.schedule.at(step);
         let mut sum: Option<Gradients> = None;
-        let mut losses: Vec<(&'static str, f64)> = vec![];
+        let (mut losses, mut notes): (Values, Values) = (vec![], vec![]);
         for micro in 0..micro_steps {
             let loaded = batches.next().context("the loader ended before the epoch did")??;
             self.count_skips(&loaded.skipped)?;
-            let (found, gradients) = self
-                .backward(loaded.batch, &[step as u64, micro as u64], lr)
-                .map_err(|error| advise(error, plan.micro_batch))?;
-            for (name, value) in found {
-                let value = value / micro_steps as f64;
-                match losses.iter_mut().find(|(n, _)| *n == name) {
-                    Some((_, mean)) => *mean += value,
-                    None => losses.push((name, value)),
-                }
-            }
+            let found = self.backward(loaded.batch, &[step as u64, micro as u64], lr);
+            let (found, noted, gradients) = found.map_err(|error| advise(error, plan.micro_batch))?;
+            add_means(&mut losses, &found, micro_steps);
+            add_means(&mut notes, &noted, micro_steps);
             match &mut sum {
                 Some(sum) => sum.add(gradients)?,
                 None => sum = Some(gradients),
@@ -218,18 +212,14 @@ impl<T> Run<'_, '_, T> {
         self.images += plan.batch;
         self.time += began.elapsed();
         control.tell(Event::Step { done: self.done(), lr, losses: &losses });
+        losses.extend(notes);
         losses.push(("grad_norm", norm));
         self.state.progress.meter.add(&losses);
         Ok(())
     }
 
-    /// Losses of one micro-batch by name, and their gradients.
-    fn backward(
-        &self,
-        mut batch: Batch<T>,
-        key: &[u64],
-        lr: f64,
-    ) -> Result<(Vec<(&'static str, f64)>, Gradients)> {
+    /// Losses of one micro-batch by name, what is noted beside them, and gradients.
+    fn backward(&self, mut batch: Batch<T>, key: &[u64], lr: f64) -> Result<(Values, Values, Gradients)> {
         let Training { seed, objective, mix, plan, .. } = *self.training;
         mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
         let mut rng = Rng::new(seed, "pass", key);
@@ -241,12 +231,11 @@ impl<T> Run<'_, '_, T> {
         let value = |(name, loss): (&'static str, &Tensor)| {
             Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
         };
-        let mut values = losses.iter().map(value).collect::<candle_core::Result<Vec<_>>>()?;
-        values.extend(losses.notes());
+        let values = losses.iter().map(value).collect::<candle_core::Result<Values>>()?;
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }
-        Ok((values, gradients))
+        Ok((values, losses.notes().collect(), gradients))
     }
 
     fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {
@@ -282,6 +271,20 @@ impl<T> Run<'_, '_, T> {
             shown.join(", "),
             path.display()
         )
+    }
+}
+
+/// Numbers by name.
+type Values = Vec<(&'static str, f64)>;
+
+/// Adds one of `count` parts of a mean.
+fn add_means(means: &mut Values, found: &[(&'static str, f64)], count: usize) {
+    for &(name, value) in found {
+        let value = value / count as f64;
+        match means.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, mean)) => *mean += value,
+            None => means.push((name, value)),
+        }
     }
 }
 

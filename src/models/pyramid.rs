@@ -210,7 +210,7 @@ mod tests {
         }
         assert!(params.get("fpn.inner_blocks.3.1.running_var").is_some());
         assert!(params.get("fpn.layer_blocks.0.0.bias").is_none(), "a norm follows");
-        assert!(scales.forward(&[map.clone()], &mut Pass::Eval).is_err());
+        assert!(scales.forward(std::slice::from_ref(&map), &mut Pass::Eval).is_err());
 
         let params = Params::new(0, &Device::Cpu);
         let simple = SimplePyramid::new(16, 8, NormKind::Layer, params.builder())?;

@@ -100,7 +100,7 @@ fn stranger(object: &Object) -> Option<(&str, &str)> {
             let below = |known: &&str| {
                 module_name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            let known = KNOWN_MODULES.iter().any(|known| below(&known))
+            let known = KNOWN_MODULES.iter().any(below)
                 || KNOWN_NAMES.contains(&(module_name.as_str(), class_name.as_str()));
             (!known).then_some((module_name, class_name))
         }

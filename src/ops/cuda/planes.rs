@@ -130,7 +130,7 @@ impl CustomOp3 for Normalize {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        bias: &Tensor,
+        _: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
