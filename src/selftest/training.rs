@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Steps that are compared with the CPU.
 const COMPARED: usize = 2;
@@ -27,15 +27,19 @@ struct Bench<'a> {
     store: Store,
 }
 
-/// The losses of every step of a run.
-#[derive(Default)]
-struct Losses(Mutex<Vec<f64>>);
+/// The losses of every step of a run, which is stopped after `last`: its evaluation would say nothing more.
+struct Losses<'a> {
+    values: Mutex<Vec<f64>>,
+    last: usize,
+    stop: &'a AtomicBool,
+}
 
-impl Observer for Losses {
+impl Observer for Losses<'_> {
     fn event(&self, event: &Event) {
-        if let Event::Step { losses, .. } = event {
-            let mut all = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Event::Step { done, losses, .. } = event {
+            let mut all = self.values.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             all.push(losses.iter().map(|(_, value)| value).sum());
+            self.stop.store(*done >= self.last, Ordering::Relaxed);
         }
     }
 }
@@ -115,7 +119,8 @@ impl Bench<'_> {
         steps: usize,
         resume: bool,
     ) -> Result<Vec<f64>> {
-        let (losses, stop) = (Losses::default(), AtomicBool::new(false));
+        let stop = AtomicBool::new(false);
+        let losses = Losses { values: Mutex::default(), last: steps, stop: &stop };
         let site = Site {
             registry: self.registry,
             library: self.library,
@@ -130,9 +135,9 @@ impl Bench<'_> {
         let request = Request { dtype: Some(dtype), ..request.clone() };
         let out = self.folder.join("runs").join(format!("{} {}", place.0, place.1).replace(' ', "_"));
         match prepare(&site, stage, &request, Some(&out), resume, &|_| ())? {
-            Start::Ready(prepared) => prepared.run(&site, Some(steps))?,
+            Start::Ready(prepared) => prepared.run(&site, Some(steps + 1))?,
             Start::Done(_) => bail!("`{}` holds a finished run", out.display()),
         };
-        Ok(losses.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        Ok(losses.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
