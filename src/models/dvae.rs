@@ -35,6 +35,10 @@ impl Conv {
     /// Weight normal(0, 1/√fan_in), bias 0.
     fn new(input: usize, output: usize, kernel: usize, vb: VarBuilder) -> Result<Self> {
         let stdev = ((input * kernel * kernel) as f64).powf(-0.5);
+        Self::with_std(input, output, kernel, stdev, vb)
+    }
+
+    fn with_std(input: usize, output: usize, kernel: usize, stdev: f64, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             w: vb.get_with_hints((output, input, kernel, kernel), "w", Init::Randn { mean: 0., stdev })?,
             b: vb.get_with_hints(output, "b", Init::Const(0.))?,
@@ -157,7 +161,8 @@ impl Decoder {
         let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
         let vb = vb.pp("blocks");
         Ok(Self {
-            input: Conv::new(sizes.vocabulary, sizes.embedding, 1, vb.pp("input"))?.exact(),
+            // Its input is about one token a place, so that the fan-in is 1 (the reference counts the code book).
+            input: Conv::with_std(sizes.vocabulary, sizes.embedding, 1, 1., vb.pp("input"))?.exact(),
             groups: groups(sizes.embedding, &widths, [1, 3, 3, 3], sizes, &vb)?,
             output: Conv::new(sizes.hidden, 2 * sizes.channels, 1, vb.pp("output").pp("conv"))?,
         })
