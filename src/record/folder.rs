@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "the child of `a_killed_writer_frees_the_folder`"]
+    #[ignore = "a child process: `cargo test --lib a_killed_writer_frees_the_folder` runs it"]
     fn hold_the_lock() {
         let Some(path) = given() else { return };
         let _folder = RunFolder::open(path).unwrap();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "the child of `a_full_disk_leaves_the_old_record`"]
+    #[ignore = "a child process: `cargo test --lib a_full_disk_leaves_the_old_record` runs it"]
     fn write_with_no_room() {
         let Some(path) = given() else { return };
         let folder = RunFolder::open(path).unwrap();
