@@ -1,6 +1,6 @@
 //! The commands in the order in which a newcomer types them.
 
-use crate::program::{Ground, fixture, small_pretrain, small_transfer};
+use crate::program::{Ground, fixture, repository, small_pretrain, small_transfer};
 
 #[test]
 fn pretrain_transfer_eval_table_and_picture() {
@@ -106,6 +106,21 @@ fn every_objective_of_table_1_runs() {
     ] {
         let shown = ground.ok(&format!("{} --max-steps 2 {extra}", small_pretrain()));
         assert!(shown.contains("Truncated, 2 of"), "{extra}\n{shown}");
+    }
+}
+
+#[test]
+fn every_suite_resolves_as_far_as_its_files_are_there() {
+    let ground = Ground::new();
+    let folder = repository().join("configs/suites");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let line = format!("suite plan {name}");
+        match std::fs::read_to_string(&path).unwrap().contains("encoder.pkl") {
+            true => assert!(ground.fails(2, &line).contains("encoder.pkl: neither"), "{name}"),
+            false => assert!(ground.ok(&line).contains("left: "), "{name}"),
+        }
     }
 }
 
