@@ -102,12 +102,26 @@ pub struct DvaeTraining {
     /// Weight of the divergence of the tokens' distribution from the uniform one. Like the loss of pixels it is
     /// divided by the number of values of an image.
     pub kl_weight: Anneal,
+    /// Standard deviation over places of the initial scores of each token, which then have mean 0: fitted to training
+    /// images before the first step, so that all tokens are in use. Without it the scores are as the layers draw them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_spread: Option<f64>,
+    /// Weight of the diversity loss of wav2vec 2.0 (arXiv:2006.11477, equation 4), 1 − H(p̄)/ln V with p̄ the mean
+    /// distribution over a batch: 0 where all tokens are as likely. OpenAI's recipe has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub diversity: f64,
 }
 
 impl DvaeTraining {
     /// What cannot work, by key.
     pub fn check(&self) -> Result<(), String> {
-        let Self { sizes, temperature, kl_weight, .. } = self;
+        let Self { sizes, temperature, kl_weight, initial_spread, diversity, .. } = self;
+        if initial_spread.is_some_and(|spread| !spread.is_finite() || spread <= 0.) {
+            return Err(format!("pretrain.initial_spread is {initial_spread:?}, expected more than 0"));
+        }
+        if !diversity.is_finite() || *diversity < 0. {
+            return Err(format!("pretrain.diversity is {diversity}, expected 0 or more"));
+        }
         for (key, anneal) in [("temperature", temperature), ("kl_weight", kl_weight)] {
             let numbers = [anneal.from, anneal.to, anneal.until];
             if numbers.iter().any(|x| !x.is_finite() || *x < 0.) || anneal.until > 1. {
@@ -123,6 +137,10 @@ impl DvaeTraining {
 
 fn three() -> usize {
     3
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.
 }
 
 #[cfg(test)]

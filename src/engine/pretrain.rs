@@ -17,7 +17,7 @@ use candle_nn::VarBuilder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Images whose patches fit a PCA target.
+/// Images that a PCA target and initial weights of a tokenizer are fitted to.
 const FIT_IMAGES: usize = 2048;
 
 /// Pre-trains, and leaves `model.safetensors` with encoder and decoder in `folder`.
@@ -31,7 +31,9 @@ pub fn pretrain(job: &Job, folder: &RunFolder) -> Result<Outcome> {
                 load_exact(&params, &file.read(job.device)?)
                     .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
             }
-            None => objective.initialize(&params)?,
+            None => objective.initialize(&params, &|| {
+                first_images(&loader).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
+            })?,
         }
         if objective.needs_fit()? {
             objective.fit(&first_images(&loader)?)?;

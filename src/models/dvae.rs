@@ -134,6 +134,11 @@ impl Encoder {
 
     /// `x` [B, C, H, W] of [`map_pixels`] -> logits [B, vocabulary, H/stride, W/stride].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.output.forward(&self.features(x)?)
+    }
+
+    /// Of `x` [B, C, H, W], what the logits are a linear map of. [B, width, H/stride, W/stride]
+    fn features(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.input.forward(x)?;
         for (g, group) in self.groups.iter().enumerate() {
             for block in group {
@@ -143,7 +148,22 @@ impl Encoder {
                 x = ops::max_pool2d(&x, 2, 2, 0)?;
             }
         }
-        self.output.forward(&ops::relu(&x)?)
+        ops::relu(&x)
+    }
+
+    /// The weight and bias of the last layer that give every token scores of mean 0 and standard deviation `spread`
+    /// over the places of `x` [B, C, H, W] (as the data-dependent initialisation of arXiv:1602.07868, section 3).
+    pub fn spread_output(&self, x: &Tensor, spread: f64) -> Result<(Tensor, Tensor)> {
+        ops::no_grad(|| {
+            let scores = self.output.forward(&self.features(&x.detach())?)?; // [B, V, h, w]
+            let scores = scores.transpose(0, 1)?.flatten_from(1)?; // [V, places]
+            let mean = scores.mean_keepdim(1)?;
+            let deviation = scores.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?.sqrt()?;
+            let scale = (deviation + 1e-6)?.recip()?.affine(spread, 0.)?; // [V, 1]
+            let w = self.output.w.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+            let b = ((self.output.b.unsqueeze(1)? - mean)? * scale)?.squeeze(1)?;
+            Ok((w, b))
+        })
     }
 }
 

@@ -7,10 +7,13 @@ use super::{Objective, Pretraining};
 use crate::config::{DvaeTraining, Normalize, PixelLoss};
 use crate::data::Batch;
 use crate::models::dvae::{self, Decoder, Encoder, Tokenizer};
-use crate::nn::{Losses, Pass};
+use crate::nn::{Losses, Params, Pass};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use rand::Rng as _;
+
+/// Images that initial weights are fitted to.
+const INITIAL_IMAGES: usize = 256;
 
 /// Encoder, decoder and how they are trained.
 #[derive(Debug)]
@@ -98,10 +101,11 @@ impl Objective for DiscreteAutoencoder {
         let kl = (log_q.exp()? * log_q.affine(1., (vocabulary as f64).ln())?)?.sum_all()?;
         let share = kl_weight / (b * c * height * width) as f64;
         let used = used(&rows.argmax(1)?.to_vec1::<u32>()?, vocabulary);
-        Ok(Losses::of("pixels", pixels)
-            .with("kl", (kl * share)?)
-            .noting("codes_used", used.share)
-            .noting("perplexity", used.perplexity))
+        let mut losses = Losses::of("pixels", pixels).with("kl", (kl * share)?);
+        if self.training.diversity > 0. {
+            losses = losses.with("diversity", (diversity(&log_q)? * self.training.diversity)?);
+        }
+        Ok(losses.noting("codes_used", used.share).noting("perplexity", used.perplexity))
     }
 
     fn layer_of(&self, _: &str) -> usize {
@@ -109,7 +113,30 @@ impl Objective for DiscreteAutoencoder {
     }
 }
 
-impl Pretraining for DiscreteAutoencoder {}
+impl Pretraining for DiscreteAutoencoder {
+    fn initialize(&self, params: &Params, images: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+        let Some(spread) = self.training.initial_spread else { return Ok(()) };
+        let images = images()?;
+        let images = images.narrow(0, 0, images.dim(0)?.min(INITIAL_IMAGES))?;
+        let x = dvae::map_pixels(&dvae::denormalized(&images, &self.normalize)?)?;
+        let (w, b) = self.tokenizer.encoder.spread_output(&x, spread)?;
+        for (name, values) in [("w", w), ("b", b)] {
+            let name = format!("encoder.blocks.output.conv.{name}");
+            let Some(parameter) = params.get(&name) else { candle_core::bail!("no parameter `{name}`") };
+            parameter.var.set(&values)?;
+        }
+        Ok(())
+    }
+}
+
+/// 1 − H(p̄)/ln V of `log_q` [N, V], with p̄ the mean distribution.
+fn diversity(log_q: &Tensor) -> Result<Tensor> {
+    let vocabulary = log_q.dim(1)? as f64;
+    let mean = log_q.exp()?.mean(0)?;
+    // Σ p̄·log p̄, where 0·log 0 is 0.
+    let negative_entropy = (&mean * (&mean + 1e-30)?.log()?)?.sum_all()?;
+    negative_entropy.affine(vocabulary.ln().recip(), 1.)
+}
 
 /// 1 at the token of each row. `[N]` -> [N, vocabulary]
 fn one_hot(tokens: &Tensor, vocabulary: usize) -> Result<Tensor> {
@@ -141,7 +168,6 @@ mod tests {
     use super::*;
     use crate::config::{Anneal, DvaeSizes};
     use crate::data::{Frame, SampleId};
-    use crate::nn::Params;
     use crate::ops;
     use crate::rng::Rng;
     use candle_core::Device;
@@ -152,6 +178,8 @@ mod tests {
             pixel_loss,
             temperature: Anneal { from: 1., to: 0.1, until: 1. },
             kl_weight: Anneal { from: 1., to: 1., until: 0. },
+            initial_spread: None,
+            diversity: 0.1,
         };
         let params = Params::new(0, &Device::Cpu);
         let model = DiscreteAutoencoder::new(&training, Normalize::imagenet(3), (3, 8, 8), params.builder())?;
