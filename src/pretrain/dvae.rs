@@ -231,6 +231,54 @@ mod tests {
         Ok(())
     }
 
+    /// `count` images of 16 pixels of two colours with an edge between them.
+    fn edges(count: usize) -> Result<Tensor> {
+        let mut rng = Rng::new(0, "edges", &[]);
+        let mut values = Vec::new();
+        for _ in 0..count {
+            let edge = rng.random_range(0..16);
+            for _ in 0..3 {
+                let (left, right) = (rng.random_range(-2f32..2.), rng.random_range(-2f32..2.));
+                values.extend((0..256).map(|i| if i % 16 < edge { left } else { right }));
+            }
+        }
+        Tensor::from_vec(values, (count, 3, 16, 16), &Device::Cpu)
+    }
+
+    /// Share of a code book of 64 that `images` use before training.
+    fn used_at_first(images: &Tensor, initial_spread: Option<f64>) -> Result<f64> {
+        let training = DvaeTraining {
+            sizes: DvaeSizes { vocabulary: 64, hidden: 16, groups: 3, blocks: 1, embedding: 8, channels: 3 },
+            initial_spread,
+            ..small(PixelLoss::L2)?.1.training
+        };
+        let (params, normalize) = (Params::new(0, &Device::Cpu), Normalize::imagenet(3));
+        let model = DiscreteAutoencoder::new(&training, normalize.clone(), (3, 16, 16), params.builder())?;
+        model.initialize(&params, &|| Ok(images.clone()))?;
+        let tokens = model.tokenizer.tokens(images, &normalize, (4, 4))?;
+        Ok(used(&tokens, 64).share)
+    }
+
+    #[test]
+    fn scores_fitted_to_images_use_the_code_book_from_the_first_step() -> Result<()> {
+        let images = edges(64)?;
+        let (drawn, fitted) = (used_at_first(&images, None)?, used_at_first(&images, Some(4.))?);
+        assert!(drawn < 0.2, "as the layers draw them: {drawn}");
+        assert!(fitted > 0.6, "fitted: {fitted}");
+        Ok(())
+    }
+
+    #[test]
+    fn diversity_by_hand() -> Result<()> {
+        // Two places, surely of two tokens out of four: H = ln 2.
+        let q = Tensor::new(&[[1f32, 0., 0., 0.], [0., 1., 0., 0.]], &Device::Cpu)?;
+        let loss = diversity(&(q + 1e-20)?.log()?)?.to_scalar::<f32>()?;
+        assert!((loss - 0.5).abs() < 1e-6, "{loss}");
+        let even = diversity(&Tensor::full(0.25f32.ln(), (3, 4), &Device::Cpu)?)?.to_scalar::<f32>()?;
+        assert!(even.abs() < 1e-6, "{even}");
+        Ok(())
+    }
+
     #[test]
     fn usage_by_hand() {
         let Usage { share, perplexity } = used(&[0, 0, 3, 3], 8);

@@ -146,7 +146,7 @@ fn lists_and_descriptions() {
             serde_json::from_str(&ground.ok(&format!("config schema {file}"))).unwrap();
         assert!(schema["properties"].is_object(), "{file}");
     }
-    assert!(ground.ok("suite plan demo").contains("11 runs"));
+    assert!(ground.ok("suite plan demo").contains("15 runs"));
     assert!(ground.ok("doctor").contains("cpu"));
     assert!(ground.ok("completions bash").contains("_bench"));
     assert!(ground.ok("man").contains(".TH"));
