@@ -25,9 +25,8 @@
 //! | [`selftest`] | whether a device computes what the CPU does |
 //! | [`cli`] | the command-line program |
 //!
-//! A program that links this library keeps its freed memory (`src/allocator.rs`).
+//! A program that links this library keeps its freed memory, and its idle threads sleep (`src/process.rs`).
 
-mod allocator;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -41,6 +40,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pretrain;
+mod process;
 pub mod record;
 pub mod registry;
 pub mod rng;

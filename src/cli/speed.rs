@@ -4,7 +4,7 @@ use super::flags::{RequestFlags, SiteFlags};
 use super::progress::duration;
 use super::{Failure, Outcome};
 use crate::config::{Pretrain, RunConfig, Stage};
-use crate::engine::{Job, Speed, speed_pretrain};
+use crate::engine::{Job, Plan, Speed, speed_pretrain};
 use crate::launch::{index, resolve, stage_of};
 use crate::models::{gmacs, mae_gmacs};
 use crate::registry::Registry;
@@ -65,6 +65,7 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
     }
     let resolved = resolve(&site, stage, &request)?;
     let data = index(&site, &resolved)?;
+    Plan::new(&resolved.config.recipe, data.train.len())?; // a batch larger than the data is a wrong request
     let job = Job {
         config: &resolved.config,
         train: data.train,

@@ -37,48 +37,73 @@ pub fn shade(colour: Colour, k: usize) -> Colour {
     colour.map(|v| (f32::from(v) + part * (towards - f32::from(v))).round() as u8)
 }
 
-/// A picture being drawn.
+/// The shorter side of a picture in pixels: smaller photographs are enlarged, so that captions leave something to see.
+const SHORTEST: usize = 256;
+
+/// A picture being drawn. Coordinates and sizes are those of the photograph, also where the picture is larger.
 pub struct Canvas {
     picture: RgbImage,
+    /// Pixels of the picture for one of the photograph.
+    zoom: usize,
     /// Captions so far: left, top, width, height.
     captions: Vec<[i32; 4]>,
 }
 
 impl Canvas {
-    /// Begins with a photograph of 1 or 3 channels.
+    /// Begins with a photograph of 1 or 3 channels, enlarged by a whole number where it is small.
     ///
     /// # Errors
     /// Other channels.
     pub fn new(image: &Image) -> Result<Self, String> {
-        let Image { height, width, data, .. } = image.with_channels(3)?;
-        let picture = RgbImage::from_raw(width as u32, height as u32, data);
-        Ok(Self { picture: picture.ok_or("the pixels do not match the size")?, captions: vec![] })
+        Self::zoomed(image, SHORTEST.div_ceil(image.height.min(image.width).max(1)))
     }
 
-    /// (height, width)
-    pub fn size(&self) -> Size {
+    fn zoomed(image: &Image, zoom: usize) -> Result<Self, String> {
+        let Image { height, width, data, .. } = image.with_channels(3)?;
+        let photograph = RgbImage::from_raw(width as u32, height as u32, data);
+        let photograph = photograph.ok_or("the pixels do not match the size")?;
+        let factor = zoom as u32;
+        let pixel = |x: u32, y: u32| *photograph.get_pixel(x / factor, y / factor);
+        let picture = RgbImage::from_fn(width as u32 * factor, height as u32 * factor, pixel);
+        Ok(Self { picture, zoom, captions: vec![] })
+    }
+
+    /// (height, width) of the picture.
+    fn size(&self) -> Size {
         (self.picture.height() as usize, self.picture.width() as usize)
     }
 
-    /// Height of captions in pixels: what one reads at this size of picture.
-    pub fn text_height(&self) -> f32 {
+    /// Height of captions in pixels of the picture: what one reads at its size.
+    fn font_size(&self) -> f32 {
         let (height, width) = self.size();
         (height.min(width) as f32 / 32.).clamp(11., 40.)
     }
 
-    /// Width of lines in pixels.
+    /// Height of captions.
+    pub fn text_height(&self) -> f32 {
+        self.font_size() / self.zoom as f32
+    }
+
+    /// Width of lines in pixels of the picture.
     fn stroke(&self) -> usize {
-        (self.text_height() / 8.).round().max(1.) as usize
+        (self.font_size() / 8.).round().max(1.) as usize
+    }
+
+    /// `mask` of the photograph at the size of the picture.
+    fn enlarged<'a>(&self, mask: &'a [u8]) -> impl Fn(usize, usize) -> bool + use<'a> {
+        let (zoom, (height, width)) = (self.zoom, self.size());
+        assert_eq!(mask.len() * zoom * zoom, height * width, "the mask has the size of the photograph");
+        move |y, x| y < height && x < width && mask[(y / zoom) * (width / zoom) + x / zoom] != 0
     }
 
     /// Mixes `colour` into the pixels of a mask `[H, W]`, row-major, that are not 0; `alpha` 1 covers them.
     ///
     /// # Panics
-    /// When the mask is not of the size of the picture.
+    /// When the mask is not of the size of the photograph.
     pub fn fill(&mut self, mask: &[u8], colour: Colour, alpha: f32) {
-        assert_eq!(mask.len(), self.picture.len() / 3, "the mask has the size of the picture");
-        for (pixel, inside) in self.picture.pixels_mut().zip(mask) {
-            if *inside != 0 {
+        let inside = self.enlarged(mask);
+        for (x, y, pixel) in self.picture.enumerate_pixels_mut() {
+            if inside(y as usize, x as usize) {
                 for (byte, new) in pixel.0.iter_mut().zip(colour) {
                     *byte = (f32::from(*byte) + alpha * (f32::from(new) - f32::from(*byte))).round() as u8;
                 }
@@ -89,11 +114,9 @@ impl Canvas {
     /// Draws the inner border of a mask `[H, W]`, row-major.
     ///
     /// # Panics
-    /// When the mask is not of the size of the picture.
+    /// When the mask is not of the size of the photograph.
     pub fn outline(&mut self, mask: &[u8], colour: Colour) {
-        let (height, width) = self.size();
-        assert_eq!(mask.len(), height * width, "the mask has the size of the picture");
-        let inside = |y: usize, x: usize| y < height && x < width && mask[y * width + x] != 0;
+        let ((height, width), inside) = (self.size(), self.enlarged(mask));
         for y in 0..height {
             for x in (0..width).filter(|x| inside(y, *x)) {
                 // Below 0 wraps around, hence is outside.
@@ -108,7 +131,8 @@ impl Canvas {
     /// Draws a box (x1, y1, x2, y2 in pixels), as far as it lies inside. What is not a number draws nothing.
     pub fn rectangle(&mut self, [x1, y1, x2, y2]: [f32; 4], colour: Colour) {
         let (height, width) = self.size();
-        let at = |v: f32, length: usize| v.round().clamp(0., length as f32) as i32;
+        let zoom = self.zoom as f32;
+        let at = |v: f32, length: usize| (zoom * v).round().clamp(0., length as f32) as i32;
         let (left, top, right, bottom) = (at(x1, width), at(y1, height), at(x2, width), at(y2, height));
         let stroke = self.stroke() as i32;
         let (w, h) = (right - left, bottom - top);
@@ -122,8 +146,8 @@ impl Canvas {
         }
     }
 
-    /// Fills a rectangle given by its corner and its size, as far as it lies inside.
-    pub fn block(&mut self, x: i32, y: i32, width: i32, height: i32, colour: Colour) {
+    /// Fills a rectangle of the picture given by its corner and its size, as far as it lies inside.
+    fn block(&mut self, x: i32, y: i32, width: i32, height: i32, colour: Colour) {
         if width > 0 && height > 0 {
             draw_filled_rect_mut(
                 &mut self.picture,
@@ -134,15 +158,15 @@ impl Canvas {
     }
 
     /// Writes one line on a ground of `colour` with its upper left corner at (x, y), moved inside the picture where it
-    /// would stick out, and down where another caption is, if there is room. Returns its width and height in pixels.
-    pub fn caption(&mut self, text: &str, x: f32, y: f32, colour: Colour) -> (usize, usize) {
-        let scale = self.text_height();
+    /// would stick out, and down where another caption is, if there is room. Returns its width and height.
+    pub fn caption(&mut self, text: &str, x: f32, y: f32, colour: Colour) -> (f32, f32) {
+        let (scale, zoom) = (self.font_size(), self.zoom as f32);
         let (w, h) = text_size(scale, &*FONT, text);
         let pad = (scale / 6.).ceil() as u32;
         let (w, h) = (w + 2 * pad, h + pad);
         let (height, width) = self.size();
         let place = |v: f32, length: usize, own: u32| {
-            v.round().clamp(0., (length as f32 - own as f32).max(0.)) as i32
+            (zoom * v).round().clamp(0., (length as f32 - own as f32).max(0.)) as i32
         };
         let (x, top) = (place(x, width, w), place(y, height, h));
         let (wide, high) = (w as i32, h as i32);
@@ -158,7 +182,7 @@ impl Canvas {
         self.block(x, y, wide, high, colour);
         let ink = Rgb(ink(colour));
         draw_text_mut(&mut self.picture, ink, x + pad as i32, y + pad as i32 / 2, scale, &*FONT, text);
-        (w as usize, h as usize)
+        (w as f32 / zoom, h as f32 / zoom)
     }
 
     pub fn into_picture(self) -> RgbImage {
@@ -177,7 +201,26 @@ mod tests {
     use super::*;
 
     fn canvas(height: usize, width: usize) -> Canvas {
-        Canvas::new(&Image::new(height, width, 1, vec![100; height * width])).unwrap()
+        Canvas::zoomed(&Image::new(height, width, 1, vec![100; height * width]), 1).unwrap()
+    }
+
+    #[test]
+    fn small_photographs_are_enlarged_with_what_is_drawn_on_them() {
+        let mut canvas = Canvas::new(&Image::new(100, 200, 1, vec![100; 100 * 200])).unwrap();
+        let mut mask = vec![0; 100 * 200];
+        mask[10 * 200 + 20] = 1;
+        canvas.fill(&mask, [200; 3], 1.);
+        canvas.rectangle([50., 40., 90., 80.], [9; 3]);
+        let (_, height) = canvas.caption("a", 0., 50., [250; 3]);
+        let picture = canvas.into_picture();
+        assert_eq!(picture.dimensions(), (600, 300));
+        assert_eq!(
+            [(60, 30), (62, 32), (63, 32)].map(|(x, y)| picture.get_pixel(x, y).0[0]),
+            [200, 200, 100]
+        );
+        assert_eq!([(150, 150), (148, 150)].map(|(x, y)| picture.get_pixel(x, y).0[0]), [9, 100]);
+        assert_eq!(picture.get_pixel(0, 150).0[0], 250);
+        assert!((3. ..10.).contains(&height), "{height} of the photograph's pixels");
     }
 
     #[test]
@@ -220,9 +263,10 @@ mod tests {
         let (w, h) = canvas.caption("ä 99 %", 500., -3., [250, 250, 250]);
         let picture = canvas.into_picture();
         assert_eq!((picture.get_pixel(0, 5).0, picture.get_pixel(79, 12).0), ([9; 3], [250; 3]));
-        let caption = (0..h).flat_map(|y| (80 - w..80).map(move |x| (x as u32, y as u32)));
+        let (left, bottom) = (80 - w as u32, h as u32);
+        let caption = (0..bottom).flat_map(|y| (left..80).map(move |x| (x, y)));
         let dark = caption.filter(|(x, y)| picture.get_pixel(*x, *y).0[0] < 125).count();
-        assert!(dark > 20 && w > 30 && h > 10, "{dark} dark pixels of {w}x{h}");
+        assert!(dark > 20 && w > 30. && h > 10., "{dark} dark pixels of {w}x{h}");
     }
 
     #[test]

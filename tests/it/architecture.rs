@@ -28,7 +28,7 @@ const fn row(
 
 /// The import table: leaves first. `engine` never imports `kinds`, so that the loop cannot special-case one.
 const TABLE: &[Row] = &[
-    row("allocator", &[], &[]),
+    row("process", &[], &[]),
     row("rng", &[], &[]),
     row("config", &[], &[]),
     row("ops", &[], &[]),
@@ -48,7 +48,7 @@ const TABLE: &[Row] = &[
     row("launch", &[], &["registry"]),
     row("suite", &[], &["launch"]),
     row("selftest", &[], &["launch"]),
-    row("cli", &["allocator", "selftest"], &["suite"]),
+    row("cli", &["process", "selftest"], &["suite"]),
 ];
 
 /// Everyone may draw random numbers, but for [`LEAVES`].

@@ -98,6 +98,9 @@ fn missing_data_says_where_and_how() {
     contains(&ground.fails(2, "pretrain --dataset shapes --data shapes"), &["pretrain/images", "no images"]);
     let error = ground.fails(2, &small_pretrain().replace("batch=4", "batch=64"));
     contains(&error, &["5 images", "batch of 64", "--set batch=4"]);
+    let error =
+        ground.fails(2, &small_pretrain().replacen("pretrain", "speed", 1).replace("batch=4", "batch=64"));
+    contains(&error, &["5 images", "batch of 64"]);
     assert!(!ground.path("runs").exists());
 }
 

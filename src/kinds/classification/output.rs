@@ -32,10 +32,10 @@ fn name(classes: &[String], label: usize) -> &str {
 /// Writes the likeliest names into the upper left corner.
 pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String]) -> Result<RgbImage> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
-    let mut y = 0;
+    let mut y = 0.;
     for (label, share) in best(scores, votes) {
         let text = format!("{:.1} % {}", 100. * share, name(classes, label));
-        let (_, height) = canvas.caption(&text, 0., y as f32, colour(label));
+        let (_, height) = canvas.caption(&text, 0., y, colour(label));
         y += height;
     }
     Ok(canvas.into_picture())

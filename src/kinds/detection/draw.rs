@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_is_sure_enough_is_drawn() {
-        let image = Image::new(120, 160, 3, vec![0; 120 * 160 * 3]);
+        let image = Image::new(120, 160, 3, vec![0; 120 * 160 * 3]); // drawn at three times its size
         let mut inside = vec![0; 120 * 160];
         (60..80).for_each(|y| inside[y * 160 + 50..y * 160 + 90].fill(1));
         let sure = Detection {
@@ -76,12 +76,12 @@ mod tests {
         let drawn = |threshold| {
             draw(&image, &[sure.clone(), unsure.clone()], &names, &Drawing { threshold }).unwrap()
         };
-        let picture = drawn(0.5);
+        let pixel = |threshold, x: u32, y: u32| drawn(threshold).get_pixel(3 * x, 3 * y).0;
         let red = colour(0);
-        assert_eq!(picture.get_pixel(50, 70).0, red, "box");
-        assert_eq!(picture.get_pixel(70, 70).0, red.map(|v| (f32::from(v) * ALPHA).round() as u8), "mask");
-        assert_eq!((picture.get_pixel(0, 60).0, picture.get_pixel(100, 70).0), ([0; 3], [0; 3]));
-        assert_eq!(drawn(0.1).get_pixel(0, 60).0, colour(1), "the unsure box");
+        assert_eq!(pixel(0.5, 50, 70), red, "box");
+        assert_eq!(pixel(0.5, 70, 70), red.map(|v| (f32::from(v) * ALPHA).round() as u8), "mask");
+        assert_eq!((pixel(0.5, 0, 60), pixel(0.5, 100, 70)), ([0; 3], [0; 3]));
+        assert_eq!(pixel(0.1, 0, 60), colour(1), "the unsure box");
         let wrong = Detection { mask: Some(Rle::encode(&[1], (1, 1))), ..sure.clone() };
         let error = draw(&image, &[wrong], &names, &Drawing { threshold: 0.5 }).unwrap_err();
         assert!(error.to_string().contains("does not fit"), "{error}");

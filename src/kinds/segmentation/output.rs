@@ -34,11 +34,10 @@ pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Re
             prediction.labels.iter().map(|found| u8::from(usize::from(*found) == *label)).collect();
         canvas.fill(&inside, colour(*label), ALPHA);
     }
-    let mut y = 0;
+    let mut y = 0.;
     for label in shown.into_iter().take(SHOWN) {
         let share = 100. * areas[label] as f64 / prediction.labels.len() as f64;
-        let (_, height) =
-            canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y as f32, colour(label));
+        let (_, height) = canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y, colour(label));
         y += height;
     }
     Ok(canvas.into_picture())
@@ -110,12 +109,13 @@ mod tests {
 
     #[test]
     fn classes_cover_the_picture_and_stand_in_the_legend() {
-        let image = Image::new(60, 80, 3, vec![0; 60 * 80 * 3]);
+        let image = Image::new(60, 80, 3, vec![0; 60 * 80 * 3]); // drawn at five times its size
         let labels = (0..60 * 80).map(|i| if i % 80 < 60 { 1 } else { 0 }).collect();
         let names = ["sky".to_string(), "sea".into(), "sand".into()];
         let picture = draw(&image, &Raster::new(60, 80, labels), &names).unwrap();
         let half = |label: usize| colour(label).map(|v| (f32::from(v) * ALPHA).round() as u8);
-        assert_eq!((picture.get_pixel(30, 55).0, picture.get_pixel(79, 55).0), (half(1), half(0)));
+        assert_eq!(picture.dimensions(), (400, 300));
+        assert_eq!((picture.get_pixel(150, 275).0, picture.get_pixel(395, 275).0), (half(1), half(0)));
         assert_eq!(picture.get_pixel(0, 0).0, colour(1), "the largest class stands first");
         let error = draw(&image, &Raster::new(1, 1, vec![0]), &names).unwrap_err().to_string();
         assert!(error.contains("do not fit"), "{error}");
