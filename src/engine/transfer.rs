@@ -6,7 +6,7 @@ use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
 use super::{Job, PREFETCH, Plan};
-use crate::config::{AugmentOp, Erase, Transfer as TransferRecipe, Tune};
+use crate::config::{AugmentOp, Erase, ModelConfig, Transfer as TransferRecipe, Tune, parse};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, DatasetInfo, Entry};
@@ -204,7 +204,11 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
 fn initialize(params: &Params, job: &Job) -> Result<()> {
     let Some(path) = job.init else { return Ok(()) };
     let file = WeightFile::open(path)?;
-    let report = load_backbone(params, &file.read(job.device)?, &job.config.model).with_context(|| {
+    // Weights of our own say of what model they are.
+    let notes = file.metadata().get("bench.model");
+    let own: Option<ModelConfig> = notes.map(|model| parse(model, path.display())).transpose()?;
+    let (model, grid) = (&job.config.model, own.map(|model| model.grid()));
+    let report = load_backbone(params, &file.read(job.device)?, model, grid).with_context(|| {
         format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
     })?;
     let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());

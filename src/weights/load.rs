@@ -55,11 +55,13 @@ fn list(names: &[String]) -> String {
 ///
 /// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
 /// none. Relative positions are taken where the file has them and keep their initial values where it has not.
-/// Everything else must match both ways. A table with as many positions as the model has is taken as it is.
+/// Everything else must match both ways. Positions lie in the grid `grid` (rows, columns); where that is unknown, a
+/// table with as many positions as the model has is taken as it is, and any other is that of a square image.
 pub fn load_backbone(
     params: &Params,
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
+    grid: Option<(usize, usize)>,
 ) -> Result<LoadReport, LoadError> {
     let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
@@ -89,13 +91,18 @@ pub fn load_backbone(
     let mut resized = tensors.to_vec();
     for (name, tensor) in resized.iter_mut().filter(|(name, _)| name == "pos_embed") {
         let (found, to) = (tensor.dim(1).unwrap_or(0).saturating_sub(1), model.grid());
-        if tensor.rank() == 3 && tensor.dim(2)? == model.width && found != to.0 * to.1 {
-            let side = found.isqrt();
-            if side * side != found || found == 0 {
+        let side = found.isqrt();
+        let from = match grid {
+            Some((rows, columns)) if rows * columns == found => (rows, columns),
+            _ if found == to.0 * to.1 => to,
+            _ => (side, side),
+        };
+        if tensor.rank() == 3 && tensor.dim(2)? == model.width && from != to {
+            if from.0 * from.1 != found || found == 0 {
                 return Err(LoadError::Grid { name: name.clone(), found, to });
             }
-            *tensor = pos_embed::resize(tensor, (side, side), to)?;
-            report.resized = Some(((side, side), to));
+            *tensor = pos_embed::resize(tensor, from, to)?;
+            report.resized = Some((from, to));
         }
     }
     report.loaded = assign(&wanted, &resized)?;

@@ -127,7 +127,7 @@ fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
     assert_eq!(inspection.model, Some(guess));
     let model = model([4, 8], 1, 2, 8, 1);
     let params = build(&model, true)?;
-    let report = load_backbone(&params, &read(&path), &model).unwrap();
+    let report = load_backbone(&params, &read(&path), &model, None).unwrap();
     assert_eq!(report.loaded, params.all().len());
     assert_eq!(report.resized, None);
     assert!(report.left_out.contains(&"decoder_pred.bias".to_string()));
@@ -144,7 +144,7 @@ fn positions_are_resized_and_a_head_is_left_alone() -> Result<()> {
     let params = build(&model, false)?;
     Linear::new(16, 10, params.builder().pp("head"))?;
     let head = values(&params.get("head.weight").unwrap().var);
-    let report = load_backbone(&params, &square_weights(), &model).unwrap();
+    let report = load_backbone(&params, &square_weights(), &model, None).unwrap();
     assert_eq!(report.resized, Some(((6, 6), (9, 5))));
     assert_eq!(report.loaded, params.all().len() - 2);
     assert!(report.left_out.contains(&"norm.weight".to_string()));
@@ -153,6 +153,25 @@ fn positions_are_resized_and_a_head_is_left_alone() -> Result<()> {
     let source = square_weights().into_iter().find(|(name, _)| name == "pos_embed").unwrap().1;
     let expected = crate::nn::pos_embed::resize(&source, (6, 6), (9, 5))?;
     assert_eq!(values(&table), values(&expected));
+    Ok(())
+}
+
+#[test]
+fn positions_of_images_that_are_no_squares_are_resized_where_their_grid_is_known() -> Result<()> {
+    let wide = model([8, 16], 3, 4, 16, 2); // 2×4 patches
+    let source = build(&wide, true)?;
+    let tensors: Vec<_> = source.all().into_iter().map(|p| (p.name, p.var.as_tensor().clone())).collect();
+    let table = source.get("pos_embed").unwrap().var;
+    // As many positions, in another order.
+    let tall = model([16, 8], 3, 4, 16, 2);
+    let params = build(&tall, true)?;
+    let report = load_backbone(&params, &tensors, &tall, Some((2, 4))).unwrap();
+    assert_eq!(report.resized, Some(((2, 4), (4, 2))));
+    let expected = crate::nn::pos_embed::resize(&table, (2, 4), (4, 2))?;
+    assert_eq!(values(&params.get("pos_embed").unwrap().var), values(&expected));
+    let square = model([12, 12], 3, 4, 16, 2);
+    let error = load_backbone(&build(&square, true)?, &tensors, &square, None).unwrap_err().to_string();
+    assert!(error.contains("8 positions are no square grid"), "{error}");
     Ok(())
 }
 
@@ -191,7 +210,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
     for (model, tensors, expected) in cases {
         let params = build(&model, true)?;
         let before: Vec<_> = params.all().iter().map(|p| values(&p.var)).collect();
-        let error = load_backbone(&params, &tensors, &model).unwrap_err().to_string();
+        let error = load_backbone(&params, &tensors, &model, None).unwrap_err().to_string();
         for part in expected {
             assert!(error.contains(part), "{error}\nlacks: {part}");
         }
@@ -269,7 +288,7 @@ fn relative_positions_are_new_or_taken_and_an_unused_class_token_is_left_out() -
         Ok(params)
     };
     let params = windowed(0)?;
-    let report = load_backbone(&params, &square_weights(), &model).unwrap();
+    let report = load_backbone(&params, &square_weights(), &model, None).unwrap();
     assert_eq!((report.new, report.loaded), (1, params.all().len() - 1), "all two blocks are global");
     assert!(report.left_out.contains(&"cls_token".to_string()));
     // Its own weights hold the table, which another run takes.
@@ -278,7 +297,7 @@ fn relative_positions_are_new_or_taken_and_an_unused_class_token_is_left_out() -
     table.set(&table.ones_like()?)?;
     let tensors: Vec<_> = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
     let other = windowed(1)?;
-    let report = load_backbone(&other, &tensors, &model).unwrap();
+    let report = load_backbone(&other, &tensors, &model, None).unwrap();
     assert_eq!((report.new, report.loaded), (0, params.all().len()));
     assert!(values(&other.get(name).unwrap().var).iter().all(|&x| x == 1.));
     Ok(())
