@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
 use crate::task::Manifest;
-use crate::weights::{Guess, HubFile, WeightFile};
+use crate::weights::{Guess, HUB, HubFile, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -319,13 +319,12 @@ pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
 
 /// What `name`, which follows `key`, names.
 fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
-    if name.starts_with("hub:") {
-        let file = HubFile::parse(name)?;
-        let path = file.fetch()?;
+    if name.starts_with(HUB) {
+        let found = site.fetch(&HubFile::parse(name)?)?;
         return Ok(Initial {
-            source: file.to_string(),
-            label: file.name,
-            path: Some(path),
+            source: found.reference.to_string(),
+            label: found.reference.name,
+            path: Some(found.path),
             run: None,
             config: None,
         });

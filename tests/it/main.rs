@@ -9,6 +9,7 @@ mod contract;
 mod datasets;
 mod detection;
 mod foreign_task;
+mod hub;
 mod program;
 mod resume;
 mod segmentation;
