@@ -2,6 +2,7 @@
 
 mod attention;
 mod augment;
+mod catalogue;
 mod dvae;
 mod load;
 mod model;
@@ -10,6 +11,7 @@ mod run;
 
 pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
+pub use catalogue::{Backbone, Catalogue};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};

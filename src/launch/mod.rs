@@ -142,6 +142,7 @@ impl Prepared {
                 label: run.init_label.clone(),
                 hash: run.init_hash.clone(),
                 run: self.init_run.clone(),
+                target: self.init_target,
             },
             environment: site.environment(run.dtype),
             throughput: Throughput::default(),

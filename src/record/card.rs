@@ -76,6 +76,7 @@ fn scores_of(title: &str) -> TableSpec {
         filter: Selection::default(),
         columns: vec![score],
         references: vec![],
+        compare: false,
         differences: vec![],
         group_overrides: false,
         decimals: 1,

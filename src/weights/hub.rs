@@ -104,6 +104,7 @@ impl Hub {
             match self.fetch_named(file, name, progress) {
                 Err(error) if absent(&error) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
+                Ok(found) if found.stale.is_some() => return Ok(found),
                 Ok(found) => {
                     let config = self.fetch_named(&found.reference, CONFIG, &|_, _| ());
                     return match config {

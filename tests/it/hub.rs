@@ -238,7 +238,7 @@ fn what_may_pass_is_tried_again() {
     assert_eq!(std::fs::read(hub.ok("pull hub:me/vit")).unwrap(), bytes);
     assert!(began.elapsed().as_secs_f64() >= 1., "the pause that was asked for is kept");
     // A Hub that is away does not take away what is there.
-    hub.server.fail("HEAD", 10, Fault::Status(500, vec![]));
+    hub.server.fail("HEAD", 5, Fault::Status(500, vec![]));
     let output = hub.run("pull hub:me/vit");
     assert!(
         output.status.success() && stderr(&output).contains("the copy in the cache is used"),
