@@ -65,6 +65,12 @@ fn described(known: &Backbone) -> String {
 }
 
 fn line(model: &ModelConfig) -> Result<String> {
+    if let Some(foreign) = model.foreign {
+        return Ok(format!(
+            "{foreign:?} of candle-transformers, width {}: frozen, needs weights",
+            model.width
+        ));
+    }
     let ModelConfig { image: [h, w], patch, width, depth, heads, .. } = model;
     Ok(format!(
         "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, heads {heads:>2}: {:>7.2} M parameters, \
@@ -79,6 +85,10 @@ fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
     let model = Choice { library, overrides: &overrides }.model(name, None)?;
     println!("{}", toml::to_string(&model)?.trim_end());
+    if model.foreign.is_some() {
+        println!("# {}", line(&model)?);
+        return Ok(());
+    }
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
     println!("# parameters (encoder)      {}", parameter_count(&model)?);
     println!("# GMAC, one image           {:.2}", gmacs(&model));

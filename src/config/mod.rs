@@ -4,6 +4,7 @@ mod attention;
 mod augment;
 mod catalogue;
 mod dvae;
+mod foreign;
 mod load;
 mod model;
 mod recipe;
@@ -13,6 +14,7 @@ pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarter
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
 pub use catalogue::{Backbone, Catalogue};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
+pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};
 pub use recipe::{
