@@ -6,7 +6,6 @@
 use super::{Backbone, BackboneSpec, Features};
 use crate::config::{Foreign, ModelConfig};
 use crate::nn::{LayerNorm, Params, Pass};
-use crate::ops::no_grad;
 use candle_core::{DType, Device, Module, Result, Shape, Tensor};
 use candle_nn::{Func, Init, VarBuilder, var_builder::SimpleBackend};
 use candle_transformers::models::{convnext, resnet};
@@ -31,10 +30,8 @@ impl Backbone for ForeignBackbone {
     }
 
     fn forward(&self, images: &Tensor, taps: &[usize], _: &mut Pass) -> Result<Features> {
-        let pooled = no_grad(|| {
-            let pooled = self.pooled.forward(images)?.contiguous()?;
-            self.norm.as_ref().map_or(Ok(pooled.clone()), |norm| norm.forward(&pooled)) // [B, C]
-        })?;
+        let pooled = self.pooled.forward(images)?.contiguous()?; // [B, C]
+        let pooled = self.norm.as_ref().map_or(Ok(pooled.clone()), |norm| norm.forward(&pooled))?;
         let token = pooled.unsqueeze(1)?; // [B, 1, C]
         Ok(Features { taps: vec![token; taps.len()], cls: Some(pooled), grid: (1, 1) })
     }
@@ -120,7 +117,7 @@ impl SimpleBackend for Given {
         let Some(parameter) = self.params.get(name) else { candle_core::bail!("no parameter `{name}`") };
         parameter.var.set(&tensor.to_dtype(DType::F32)?.to_device(self.params.device())?)?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
-        Ok(parameter.var.as_tensor().clone())
+        Ok(parameter.var.as_tensor().detach()) // shares the values, and no gradient comes this way
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -55,8 +55,9 @@ pub struct Reference {
     pub variant: String,
     pub score: String,
     pub value: f64,
-    /// Standard deviation over `seeds`, where the source gives it.
+    /// Standard deviation over seeds, where the source gives it.
     pub spread: Option<f64>,
+    /// How many, where the value is their mean.
     pub seeds: Option<usize>,
     /// What the pre-training of the initial weights predicted, where it matters.
     pub target: Option<Target>,
@@ -132,11 +133,9 @@ impl Reference {
                 let field = |name: &str, own: Option<String>, common: &Option<String>| {
                     own.or_else(|| common.clone()).ok_or_else(|| at(format!("no `{name}`")))
                 };
-                if value.spread.is_some() != value.seeds.is_some()
-                    || value.spread.is_some_and(|spread| spread.is_nan() || spread < 0.)
-                    || value.seeds.is_some_and(|seeds| seeds < 2)
-                {
-                    return Err(at("`spread` (≥ 0) and `seeds` (≥ 2) belong together".into()));
+                let spread = value.spread.is_none_or(|spread| spread.is_finite() && spread >= 0.);
+                if !spread || value.seeds.is_some_and(|seeds| seeds < 2 || value.spread.is_none()) {
+                    return Err(at("`spread` is at least 0, and `seeds`, at least 2, need one".into()));
                 }
                 if !value.value.is_finite() {
                     return Err(at("not finite".into()));
@@ -237,7 +236,7 @@ mod tests {
             ("score = \"top1\"", "", "`t3`, value 0: no `score`"),
             ("init = \"scratch\", ", "", "value 1: `top1` of vit_b16, finetune, mae  is there twice"),
             ("83.6", "nan", "value 0: not finite"),
-            ("83.6", "83.6, spread = 0.1", "value 0: `spread`"),
+            ("83.6", "83.6, seeds = 3", "value 0: `spread`"),
             ("place", "palce", "palce"),
         ] {
             let text = TEXT.replacen(from, to, 1);

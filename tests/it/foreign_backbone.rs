@@ -18,7 +18,10 @@ fn weights(ground: &Ground) -> String {
         (name.clone(), Tensor::randn(mean, deviation, shape.as_slice(), &Device::Cpu).unwrap())
     };
     let mut tensors: HashMap<String, Tensor> = shapes["resnet18"].iter().map(random).collect();
-    tensors.insert("fc.weight".into(), Tensor::zeros((1000, 512), candle_core::DType::F32, &Device::Cpu).unwrap());
+    tensors.insert(
+        "fc.weight".into(),
+        Tensor::zeros((1000, 512), candle_core::DType::F32, &Device::Cpu).unwrap(),
+    );
     let path = ground.path("resnet18.safetensors");
     candle_core::safetensors::save(&tensors, &path).unwrap();
     path.display().to_string()

@@ -27,7 +27,7 @@ impl Hub {
         {
             command.env_remove(name);
         }
-        command.env_remove("HF_HUB_OFFLINE").env_remove("NO_PROXY").env("no_proxy", "127.0.0.1");
+        command.env_remove("HF_HUB_OFFLINE").env_remove("NO_PROXY").env("no_proxy", "127.0.0.1,localhost");
         command
             .env("HF_ENDPOINT", &self.server.address)
             .env("HF_HOME", self.ground.path("hf"))
@@ -116,13 +116,16 @@ fn a_file_is_fetched_once_and_lies_where_python_looks() {
 }
 
 #[test]
-fn the_token_goes_to_the_hub() {
+fn the_token_goes_to_the_hub_and_nowhere_else() {
     let hub = Hub::new();
     hub.server.put(&key(COMMIT, FILE), &content(100, 1));
     hub.ok("pull hub:me/vit");
     let requests = hub.server.requests();
-    let sent = |request: &&Request| request.headers.get("authorization") == Some(&format!("Bearer {TOKEN}"));
-    assert!(requests.iter().any(|request| sent(&request)));
+    let token = format!("Bearer {TOKEN}");
+    let (elsewhere, hub): (Vec<&Request>, Vec<&Request>) =
+        requests.iter().partition(|request| request.path.starts_with("/storage/"));
+    assert!(!elsewhere.is_empty() && elsewhere.iter().all(|r| !r.headers.contains_key("authorization")));
+    assert!(hub.len() > 1 && hub.iter().all(|request| request.headers.get("authorization") == Some(&token)));
 }
 
 #[test]

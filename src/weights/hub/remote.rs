@@ -2,7 +2,9 @@
 
 use super::{HubError, HubFile, is_commit, is_hex};
 use hf_hub::HFError;
-use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
+};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -132,9 +134,10 @@ impl Remote {
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
+            let request = request().header(ACCEPT_ENCODING, "identity"); // lengths are those of the file
             let request = match &self.token {
-                Some(token) => request().header(AUTHORIZATION, format!("Bearer {token}")),
-                None => request(),
+                Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
+                None => request,
             };
             let (reason, wait) = match request.send().await {
                 Ok(response) => {

@@ -215,7 +215,10 @@ impl Server {
         headers.push(("ETag".into(), "\"of-the-pointer\"".into()));
         headers.push(("X-Linked-Etag".into(), format!("\"{hash}\"")));
         headers.push(("X-Linked-Size".into(), content.len().to_string()));
-        headers.push(("Location".into(), format!("{}/storage/{path}", self.address)));
+        headers.push((
+            "Location".into(),
+            format!("{}/storage/{path}", self.address.replace("127.0.0.1", "localhost")),
+        ));
         (302, headers, b"elsewhere".to_vec())
     }
 }
