@@ -43,6 +43,9 @@ pub struct SiteFlags {
     /// Folder of all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs: PathBuf,
+    /// Ask the Hugging Face Hub for nothing: use what is in its cache [also: HF_HUB_OFFLINE=1]
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// What is run.
@@ -89,6 +92,7 @@ pub struct Ground {
     device: Device,
     device_name: String,
     workers: usize,
+    offline: bool,
     screen: Screen,
 }
 
@@ -105,6 +109,7 @@ impl SiteFlags {
             device,
             device_name: self.device.clone(),
             workers: self.workers.unwrap_or(cores.clamp(1, 4)),
+            offline: self.offline,
             screen: Screen::new(),
         })
     }
@@ -122,6 +127,7 @@ impl Ground {
             workers: self.workers,
             command: command_line(),
             control: Control { stop: &STOP, observer: &self.screen },
+            offline: self.offline,
         }
     }
 

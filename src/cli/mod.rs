@@ -12,6 +12,8 @@ mod inspect;
 mod model;
 mod predict;
 mod progress;
+mod pull;
+mod push;
 mod reconstruct;
 mod run;
 mod selftest;
@@ -59,6 +61,10 @@ enum Command {
     Config(config::ConfigArgs),
     /// Say what a file of weights is
     Inspect(inspect::InspectArgs),
+    /// Fetch weights from the Hugging Face Hub
+    Pull(pull::PullArgs),
+    /// Send the weights of a run to the Hugging Face Hub, with its record and a card
+    Push(push::PushArgs),
     /// Draw what a masked autoencoder fills in
     Reconstruct(reconstruct::ReconstructArgs),
     /// Measure loader, model and both together
@@ -121,6 +127,8 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Model(args) => model::model(args),
         Command::Config(args) => config::config(registry, args),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Pull(args) => pull::pull(args),
+        Command::Push(args) => push::push(args),
         Command::Reconstruct(args) => reconstruct::reconstruct(registry, args),
         Command::Speed(args) => speed::speed(registry, args),
         Command::Selftest(args) => selftest::selftest(registry, args),

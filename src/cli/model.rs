@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::flags::Include;
-use crate::config::{Choice, Library, ModelConfig};
+use crate::config::{Backbone, Catalogue, Choice, Library, ModelConfig};
 use crate::models::{gmacs, mae_gmacs, parameter_count};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -16,7 +16,13 @@ pub struct ModelArgs {
 #[derive(Subcommand, Debug)]
 enum ModelCommand {
     /// All models in a line each
-    List(Include),
+    List {
+        /// The backbones of the Hugging Face Hub that are known by name, instead of the models here
+        #[arg(long)]
+        hub: bool,
+        #[command(flatten)]
+        include: Include,
+    },
     /// Sizes and cost of a model
     Show {
         model: String,
@@ -33,7 +39,10 @@ const MASK_RATIO: f64 = 0.75;
 
 pub fn model(args: ModelArgs) -> Outcome {
     match args.command {
-        ModelCommand::List(include) => {
+        ModelCommand::List { hub: true, include } => {
+            Catalogue::load(&include.library()?)?.0.iter().for_each(|known| println!("{}", described(known)));
+        }
+        ModelCommand::List { hub: false, include } => {
             let library = include.library()?;
             for name in library.list("configs/models") {
                 let model = Choice { library: &library, overrides: &[] }.model(&name, None)?;
@@ -45,7 +54,23 @@ pub fn model(args: ModelArgs) -> Outcome {
     Ok(())
 }
 
+/// `hub:owner/name`, and what is known of it.
+fn described(known: &Backbone) -> String {
+    let model = known.model.as_deref().unwrap_or("no model here");
+    let target = known.target.map(|target| format!(", predicts {target}")).unwrap_or_default();
+    let rows = if known.rows.is_empty() { String::new() } else { format!("; {}", known.rows.join(", ")) };
+    let note = known.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+    let Backbone { hub, dialect, license, init, data, .. } = known;
+    format!("hub:{hub:<44} {init:<12} {model:<13} {dialect}, {license}, {data}{target}{rows}{note}")
+}
+
 fn line(model: &ModelConfig) -> Result<String> {
+    if let Some(foreign) = model.foreign {
+        return Ok(format!(
+            "{foreign:?} of candle-transformers, width {}: frozen, needs weights",
+            model.width
+        ));
+    }
     let ModelConfig { image: [h, w], patch, width, depth, heads, .. } = model;
     Ok(format!(
         "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, heads {heads:>2}: {:>7.2} M parameters, \
@@ -60,6 +85,10 @@ fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
     let model = Choice { library, overrides: &overrides }.model(name, None)?;
     println!("{}", toml::to_string(&model)?.trim_end());
+    if model.foreign.is_some() {
+        println!("# {}", line(&model)?);
+        return Ok(());
+    }
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
     println!("# parameters (encoder)      {}", parameter_count(&model)?);
     println!("# GMAC, one image           {:.2}", gmacs(&model));

@@ -26,6 +26,7 @@ struct State {
     loss: Option<f64>,
     line: Option<Instant>,
     evaluating: bool,
+    fetching: bool,
 }
 
 impl Screen {
@@ -66,6 +67,7 @@ impl Screen {
 const TRAIN: &str = "{bar:24} {pos}/{len} steps · {msg}";
 const PREDICT: &str = "{bar:24} {pos}/{len} images · predicting";
 const EVALUATE: &str = "{bar:24} {pos}/{len} images · evaluating";
+const FETCH: &str = "{bar:24} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left";
 
 impl Observer for Screen {
     fn event(&self, event: &Event) {
@@ -114,6 +116,23 @@ impl Observer for Screen {
                 }
                 if let Some(bar) = &state.bar {
                     bar.set_position(*done as u64);
+                }
+            }
+            Event::Fetching { done, total } => {
+                if !state.fetching {
+                    state.fetching = true;
+                    self.bar(&mut state, *total as usize, FETCH);
+                }
+                if let Some(bar) = &state.bar {
+                    bar.set_position(*done);
+                } else if state.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) {
+                    state.line = Some(Instant::now());
+                    eprintln!("fetching: {:.1} of {:.1} MB", *done as f64 / 1e6, *total as f64 / 1e6);
+                }
+                if done == total {
+                    state.fetching = false;
+                    state.line = None;
+                    state.bar.take().iter().for_each(ProgressBar::finish_and_clear);
                 }
             }
             Event::Evaluated { step, scores } => {

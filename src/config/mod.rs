@@ -2,7 +2,9 @@
 
 mod attention;
 mod augment;
+mod catalogue;
 mod dvae;
+mod foreign;
 mod load;
 mod model;
 mod recipe;
@@ -10,7 +12,9 @@ mod run;
 
 pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
+pub use catalogue::{Backbone, Catalogue};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
+pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool};
 pub use recipe::{

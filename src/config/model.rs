@@ -1,6 +1,6 @@
 //! `configs/models/<name>.toml`: the sizes of a backbone.
 
-use super::Normalize;
+use super::{Foreign, Normalize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,10 @@ pub struct ModelConfig {
     /// Whether keys have a bias, which BEiT leaves out.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub key_bias: bool,
+    /// A network of candle-transformers instead of a ViT. It is read from weights and not trained here: `width` is that of
+    /// its pooled features, `patch` its stride, `depth` and `heads` are 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
     /// Decoder of MAE pre-training for this model; 512 wide, 8 deep, 16 heads when absent.
     #[serde(default)]
     pub decoder: Decoder,

@@ -203,6 +203,15 @@ impl Pretrain {
         }
     }
 
+    /// What is predicted of an image, where something is.
+    pub fn target(&self) -> Option<Target> {
+        match self {
+            Self::Mae(mae) => Some(mae.target),
+            Self::Beit(_) => Some(Target::Token),
+            Self::Dvae(_) => None,
+        }
+    }
+
     /// Whether tokens are predicted, so that there must be a tokenizer.
     pub fn predicts_tokens(&self) -> bool {
         match self {
@@ -301,6 +310,17 @@ pub enum Target {
     Pca,
     /// The token of a discrete autoencoder, by cross-entropy.
     Token,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pixel => "pixels",
+            Self::NormPixel => "normalised pixels",
+            Self::Pca => "PCA coefficients",
+            Self::Token => "tokens",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

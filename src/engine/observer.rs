@@ -30,6 +30,11 @@ pub enum Event<'a> {
         done: usize,
         total: usize,
     },
+    /// `done` of `total` bytes of a file are here.
+    Fetching {
+        done: u64,
+        total: u64,
+    },
     Evaluated {
         step: usize,
         scores: &'a Scores,

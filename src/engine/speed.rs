@@ -42,7 +42,7 @@ pub fn speed_pretrain(job: &Job, seconds: f64) -> Result<Speed> {
 /// Measures the training of a transfer.
 pub fn speed_transfer<T: Task>(task: &Arc<T>, job: &Job, seconds: f64) -> Result<Speed> {
     let plan = Plan::new(&job.config.recipe, job.train.len())?;
-    let (params, model) = transfer::build(task.as_ref(), job)?;
+    let (params, model) = transfer::build(task.as_ref(), job, job.init)?;
     ensure!(!model.head.fits(), "recipe `{}` fits its head and trains nothing", job.config.run.recipe);
     let loader = train_loader(task, job, plan.micro_batch)?;
     measure(job, plan, &params, &model, &loader, &|batch, rng| task.mix(batch, rng), seconds)

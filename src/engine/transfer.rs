@@ -48,7 +48,12 @@ pub fn transfer<T: Task>(
     job: &Job,
     folder: &RunFolder,
 ) -> Result<Outcome> {
-    let (params, mut model) = build(task.as_ref(), job)?;
+    let (params, mut model) = build(task.as_ref(), job, job.init)?;
+    let label = job
+        .config
+        .model
+        .foreign
+        .map(|kind| format!("{kind:?} of candle-transformers: frozen, not trainable here"));
     let metadata = TransferNotes { config: job.config.clone(), dataset: info.clone() }.add(job)?;
     let evaluation = eval_loader(task, job, job.eval.clone())?;
     if model.head.fits() {
@@ -56,7 +61,9 @@ pub fn transfer<T: Task>(
         fit(task, &mut model, job)?;
         let found = score(task.as_ref(), &model, &evaluation, job)?;
         weights::save(&folder.weights(), &params, &metadata)?;
-        return Ok(Outcome::fitted(kept(found, folder)?));
+        let mut outcome = Outcome::fitted(kept(found, folder)?);
+        outcome.notes.extend(label);
+        return Ok(outcome);
     }
     let recipe = &job.config.recipe;
     let plan = Plan::new(recipe, job.train.len())?;
@@ -88,7 +95,7 @@ pub fn transfer<T: Task>(
         let note = accumulated_norms(&params, &plan);
         note.iter().for_each(|note| job.control.tell(Event::Note(note)));
         let mut outcome = train(&loader, &model, &|| initialize(&params, job))?;
-        outcome.notes.extend(note);
+        outcome.notes.extend(note.into_iter().chain(label));
         return Ok(outcome);
     }
     ensure!(
@@ -100,6 +107,7 @@ pub fn transfer<T: Task>(
     let cached = CachedFeatures::compute(&model, &unaugmented, plan.micro_batch, job)?;
     let on_features = OnFeatures { head: &model.head, layout: cached.layout() };
     let mut outcome = train(&cached, &on_features, &|| Ok(()))?;
+    outcome.notes.extend(label);
     outcome.notes.push("cached features: computed once, without augmentation".into());
     Ok(outcome)
 }
@@ -112,7 +120,7 @@ pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Evaluat
 
 /// The model of a run of this configuration, with the weights at `path`.
 pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Transfer<T::Head>> {
-    let (params, mut model) = build(task.as_ref(), job)?;
+    let (params, mut model) = build(task.as_ref(), job, Some(path))?;
     let file = WeightFile::open(path)?;
     load_exact(&params, &file.read(job.device)?).with_context(|| {
         format!("weights `{}` do not fit run `{}`", path.display(), job.config.run.recipe)
@@ -139,8 +147,12 @@ fn settings<'a>(job: &'a Job) -> Result<&'a TransferRecipe> {
 }
 
 /// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
-/// the name of a backbone's parameter is an error.
-pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T::Head>)> {
+/// the name of a backbone's parameter is an error. `weights` are those that a backbone of candle-transformers is made of.
+pub(super) fn build<T: Task>(
+    task: &T,
+    job: &Job,
+    weights: Option<&Path>,
+) -> Result<(Params, Transfer<T::Head>)> {
     let (config, tune) = (&job.config.model, settings(job)?.tune);
     let depth = config.depth;
     if let Tune::Blocks(k) = tune {
@@ -167,7 +179,16 @@ pub(super) fn build<T: Task>(task: &T, job: &Job) -> Result<(Params, Transfer<T:
         attention: settings(job)?.attention.clone(),
         pretrains: false,
     };
-    let backbone = models::build(config, options, params.builder())?;
+    let backbone = match config.foreign {
+        None => models::build(config, options, params.builder())?,
+        Some(kind) => {
+            ensure!(head.taps().len() <= 1, "{kind:?} gives one vector an image, and this head reads maps");
+            let path = weights
+                .with_context(|| format!("{kind:?} is not trainable here: give its weights to --init"))?;
+            models::foreign(config, &WeightFile::open(path)?.read(job.device)?, &params)
+                .with_context(|| format!("weights `{}` do not fit {kind:?}", path.display()))?
+        }
+    };
     params.set_trainable(|name| {
         of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
     });
@@ -202,7 +223,7 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
 
 /// Fills the backbone from the initial weights, if there are any.
 fn initialize(params: &Params, job: &Job) -> Result<()> {
-    let Some(path) = job.init else { return Ok(()) };
+    let Some(path) = job.init.filter(|_| job.config.model.foreign.is_none()) else { return Ok(()) };
     let file = WeightFile::open(path)?;
     // Weights of our own say of what model they are.
     let notes = file.metadata().get("bench.model");

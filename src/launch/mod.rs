@@ -15,9 +15,10 @@ pub use trained::{Trained, trained};
 
 use crate::config::{Dtype, Library};
 use crate::data::JPEG_DECODER;
-use crate::engine::{Control, Job, Outcome, pretrain};
+use crate::engine::{Control, Event, Job, Outcome, pretrain};
 use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
 use crate::registry::Registry;
+use crate::weights::{Fetched, Hub, HubError, HubFile};
 use anyhow::Result;
 use candle_core::Device;
 use std::path::PathBuf;
@@ -38,9 +39,25 @@ pub struct Site<'a> {
     /// The exact command line.
     pub command: String,
     pub control: Control<'a>,
+    /// Whether the Hugging Face Hub is left alone.
+    pub offline: bool,
 }
 
 impl Site<'_> {
+    /// A file of the Hub, with a bar while it comes.
+    fn fetch(&self, file: &HubFile) -> Result<Fetched, HubError> {
+        let observer = self.control.observer;
+        let found = Hub::new(self.offline)?
+            .fetch(file, &|done, total| observer.event(&Event::Fetching { done, total }))?;
+        if let Some(reason) = &found.stale {
+            observer.event(&Event::Note(&format!(
+                "{}: the copy in the cache is used: {reason}",
+                found.reference
+            )));
+        }
+        Ok(found)
+    }
+
     fn environment(&self, dtype: Dtype) -> Environment {
         Environment {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -125,6 +142,7 @@ impl Prepared {
                 label: run.init_label.clone(),
                 hash: run.init_hash.clone(),
                 run: self.init_run.clone(),
+                target: self.init_target,
             },
             environment: site.environment(run.dtype),
             throughput: Throughput::default(),

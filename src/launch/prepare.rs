@@ -2,7 +2,7 @@
 //! the last of them has passed.
 
 use super::{Request, Resolved, Site, resolve};
-use crate::config::{RunConfig, Stage, read};
+use crate::config::{RunConfig, Stage, Target, read};
 use crate::data::{Dataset, DatasetInfo, Entry};
 use crate::record::{RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
@@ -22,6 +22,8 @@ pub struct Prepared {
     pub fingerprint: String,
     pub init: Option<PathBuf>,
     pub init_run: Option<String>,
+    /// What the initial weights were trained to predict.
+    pub init_target: Option<Target>,
     pub tokenizer: Option<PathBuf>,
     pub folder: RunFolder,
     pub resume: bool,
@@ -135,6 +137,7 @@ pub fn prepare(
         fingerprint,
         init: resolved.init,
         init_run: resolved.init_run,
+        init_target: resolved.init_target,
         tokenizer: resolved.tokenizer,
         folder,
         resume,

@@ -2,13 +2,14 @@
 
 use super::{Site, default_dtype};
 use crate::config::{
-    Choice, ConfigError, Dtype, Library, ModelConfig, Pretrain, Recipe, Run, RunConfig, SCRATCH, Stage, read,
+    Catalogue, Choice, ConfigError, Dtype, Library, ModelConfig, Pretrain, Recipe, Run, RunConfig, SCRATCH,
+    Stage, Target, read,
 };
 use crate::data::Dataset;
 use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
 use crate::task::Manifest;
-use crate::weights::{Guess, HubFile, WeightFile};
+use crate::weights::{Guess, HUB, HubFile, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,8 @@ pub struct Resolved {
     pub init: Option<PathBuf>,
     /// The run that made it.
     pub init_run: Option<String>,
+    /// What they were trained to predict, where that is known.
+    pub init_target: Option<Target>,
     /// The file that makes tokens for pre-training.
     pub tokenizer: Option<PathBuf>,
     /// Choices made for the user, worth a line on the screen.
@@ -91,7 +94,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     };
     let init = initial(site, stage, request.init.as_deref(), &mut notes)?;
     let choice = Choice { library: site.library, overrides: &request.set };
-    let (model_name, base) = match (&request.model, init.model()?) {
+    let (model_name, base) = match (&request.model, init.model(site.library)?) {
         (Some(name), _) => (name.clone(), None),
         (None, Some((name, model))) => (name, Some(model)),
         (None, None) => {
@@ -167,7 +170,8 @@ fn finish(
         fits(path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
-    Ok(Resolved { config, manifest, dataset, init: init.path, init_run: init.run, tokenizer, notes })
+    let Initial { path: init, run: init_run, target: init_target, .. } = init;
+    Ok(Resolved { config, manifest, dataset, init, init_run, init_target, tokenizer, notes })
 }
 
 /// The run of a resolved configuration once more.
@@ -248,11 +252,19 @@ struct Initial {
     run: Option<String>,
     /// Configuration of the run that made them.
     config: Option<PathBuf>,
+    /// The model that the catalogue names.
+    model: Option<String>,
+    target: Option<Target>,
 }
 
 impl Initial {
     fn scratch() -> Self {
-        Self { source: SCRATCH.into(), label: SCRATCH.into(), path: None, run: None, config: None }
+        Self::labelled(SCRATCH.into(), SCRATCH.into())
+    }
+
+    /// Weights of which nothing else is known yet.
+    fn labelled(source: String, label: String) -> Self {
+        Self { source, label, path: None, run: None, config: None, model: None, target: None }
     }
 
     fn of_run(folder: &RunFolder, source: String) -> Result<Self> {
@@ -264,11 +276,11 @@ impl Initial {
             folder.weights().display()
         );
         Ok(Self {
-            source,
-            label: config.recipe.label.unwrap_or(config.run.recipe),
             path: Some(folder.weights()),
             run: Some(id),
             config: Some(folder.config()),
+            target: config.recipe.pretrain.as_ref().and_then(Pretrain::target),
+            ..Self::labelled(source, config.recipe.label.unwrap_or(config.run.recipe))
         })
     }
 
@@ -277,7 +289,7 @@ impl Initial {
     }
 
     /// Name and sizes of the model that the weights belong to, where they say so.
-    fn model(&self) -> Result<Option<(String, ModelConfig)>> {
+    fn model(&self, library: &Library) -> Result<Option<(String, ModelConfig)>> {
         if let Some(path) = &self.config {
             let config: RunConfig = read(path)?;
             return Ok(Some((config.run.model, config.model)));
@@ -287,7 +299,10 @@ impl Initial {
         let notes = file.metadata();
         match (notes.get("bench.model_name"), notes.get("bench.model")) {
             (Some(name), Some(text)) => Ok(Some((name.clone(), crate::config::parse(text, path.display())?))),
-            _ => Ok(None),
+            _ => match &self.model {
+                Some(name) => Ok(Some((name.clone(), Choice { library, overrides: &[] }.model(name, None)?))),
+                None => Ok(None),
+            },
         }
     }
 }
@@ -319,16 +334,18 @@ pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
 
 /// What `name`, which follows `key`, names.
 fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
-    if name.starts_with("hub:") {
-        let file = HubFile::parse(name)?;
-        let path = file.fetch()?;
-        return Ok(Initial {
-            source: file.to_string(),
-            label: file.name,
-            path: Some(path),
-            run: None,
-            config: None,
-        });
+    if name.starts_with(HUB) {
+        let found = site.fetch(&HubFile::parse(name)?)?;
+        let source = found.reference.to_string();
+        let initial = match Catalogue::load(site.library)?.find(&found.reference.repository()) {
+            Some(known) => Initial {
+                model: known.model.clone(),
+                target: known.target,
+                ..Initial::labelled(source, known.init.clone())
+            },
+            None => Initial::labelled(source, found.reference.name.replace('.', "_")),
+        };
+        return Ok(Initial { path: Some(found.path), ..initial });
     }
     let path = Path::new(name);
     if path.is_dir() {
@@ -339,11 +356,9 @@ fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(Initial {
-            source: name.into(),
-            label: stem,
             path: Some(path.into()),
             run: WeightFile::open(path)?.metadata().get("bench.run").cloned(),
-            config: None,
+            ..Initial::labelled(name.into(), stem)
         });
     }
     let folder = site.store.find(name).map_err(|e| {

@@ -2,10 +2,12 @@
 
 mod cost;
 pub mod dvae;
+mod foreign;
 pub mod pyramid;
 pub mod vit;
 
 pub use cost::{gmacs, mae_gmacs, parameter_count};
+pub use foreign::foreign;
 pub use vit::{Vit, VitOptions};
 
 use crate::config::ModelConfig;

@@ -178,6 +178,7 @@ mod tests {
             relative_positions: true,
             layer_scale: Some(0.3),
             key_bias: false,
+            foreign: None,
             decoder: config::Decoder::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
 
 mod atomic;
+mod card;
 mod folder;
 mod reference;
 pub mod render;
@@ -10,6 +11,7 @@ mod store;
 pub mod table;
 
 pub use atomic::write_atomic;
+pub use card::card;
 pub use folder::{RunFolder, StoreError, read_record};
 pub use reference::{Origin, Reference};
 pub use run::{

@@ -4,7 +4,7 @@
 //! for all its values; a value can replace it. `origin = "unpublished"` marks what another program gave and no
 //! paper holds.
 
-use crate::config::{ConfigError, Library, parse};
+use crate::config::{ConfigError, Library, Target, parse};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,8 @@ pub enum Origin {
     /// Somebody's paper.
     #[default]
     Published,
+    /// What others got when they repeated a paper, or its authors in another program.
+    Reproduced,
     /// Another program on the same data with the same recipe; no paper holds it.
     Unpublished,
 }
@@ -28,6 +30,7 @@ impl Origin {
         match self {
             Self::Ours => "ours",
             Self::Published => "published",
+            Self::Reproduced => "reproduced",
             Self::Unpublished => "unpublished",
         }
     }
@@ -52,6 +55,12 @@ pub struct Reference {
     pub variant: String,
     pub score: String,
     pub value: f64,
+    /// Standard deviation over seeds, where the source gives it.
+    pub spread: Option<f64>,
+    /// How many, where the value is their mean.
+    pub seeds: Option<usize>,
+    /// What the pre-training of the initial weights predicted, where it matters.
+    pub target: Option<Target>,
     /// What a reader must know.
     pub note: Option<String>,
 }
@@ -78,6 +87,7 @@ struct Published {
     recipe: Option<String>,
     init: Option<String>,
     variant: Option<String>,
+    target: Option<Target>,
     note: Option<String>,
     values: Vec<Value>,
 }
@@ -90,8 +100,11 @@ struct Value {
     recipe: Option<String>,
     init: Option<String>,
     variant: Option<String>,
+    target: Option<Target>,
     note: Option<String>,
     value: f64,
+    spread: Option<f64>,
+    seeds: Option<usize>,
 }
 
 impl Reference {
@@ -120,6 +133,10 @@ impl Reference {
                 let field = |name: &str, own: Option<String>, common: &Option<String>| {
                     own.or_else(|| common.clone()).ok_or_else(|| at(format!("no `{name}`")))
                 };
+                let spread = value.spread.is_none_or(|spread| spread.is_finite() && spread >= 0.);
+                if !spread || value.seeds.is_some_and(|seeds| seeds < 2 || value.spread.is_none()) {
+                    return Err(at("`spread` is at least 0, and `seeds`, at least 2, need one".into()));
+                }
                 if !value.value.is_finite() {
                     return Err(at("not finite".into()));
                 }
@@ -135,6 +152,9 @@ impl Reference {
                     variant: value.variant.or_else(|| published.variant.clone()).unwrap_or_default(),
                     score: field("score", value.score, &published.score)?,
                     value: value.value,
+                    spread: value.spread,
+                    seeds: value.seeds,
+                    target: value.target.or(published.target),
                     note: value.note.or_else(|| published.note.clone()),
                 };
                 let r = &reference;
@@ -216,11 +236,28 @@ mod tests {
             ("score = \"top1\"", "", "`t3`, value 0: no `score`"),
             ("init = \"scratch\", ", "", "value 1: `top1` of vit_b16, finetune, mae  is there twice"),
             ("83.6", "nan", "value 0: not finite"),
+            ("83.6", "83.6, seeds = 3", "value 0: `spread`"),
             ("place", "palce", "palce"),
         ] {
             let text = TEXT.replacen(from, to, 1);
             let error = Reference::parse(&text, "reference.toml", "imagenet").unwrap_err().to_string();
             assert!(error.starts_with("reference.toml: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_catalogue_names_rows_that_exist() {
+        let library = Library::default();
+        let references = Reference::all(&library).unwrap();
+        for known in crate::config::Catalogue::load(&library).unwrap().0 {
+            let here = |r: &&Reference| r.init == known.init && Some(&r.model) == known.model.as_ref();
+            for id in &known.rows {
+                let rows: Vec<_> = references.iter().filter(|r| r.id == *id).filter(here).collect();
+                assert!(!rows.is_empty(), "{}: `{id}` has no such row", known.hub);
+                let targets =
+                    rows.iter().all(|r| r.target.is_none()) || rows.iter().any(|r| r.target == known.target);
+                assert!(targets, "{}: {rows:?}", known.hub);
+            }
         }
     }
 

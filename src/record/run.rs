@@ -1,5 +1,6 @@
 //! [`RunRecord`]: everything a reader of a table can ask about one cell.
 
+use crate::config::Target;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -81,6 +82,9 @@ pub struct InitRecord {
     /// The pre-training run, when it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// What their pre-training predicted, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// The program and the machine.
@@ -188,7 +192,13 @@ pub(super) fn sample(id: &str) -> RunRecord {
         config_hash: "cc".into(),
         overrides: vec![],
         seed: 0,
-        init: InitRecord { source: "scratch".into(), label: "scratch".into(), hash: None, run: None },
+        init: InitRecord {
+            source: "scratch".into(),
+            label: "scratch".into(),
+            hash: None,
+            run: None,
+            target: None,
+        },
         environment: Environment {
             version: "0.1.0".into(),
             commit: Some("0123456789ab".into()),

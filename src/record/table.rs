@@ -5,6 +5,7 @@
 //! number (truncated, unfinished, uncommitted changes, notes) is a footnote. Knows no task.
 
 mod cell;
+mod compare;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,8 @@ struct RowKey {
 struct DraftRow {
     key: RowKey,
     difference: bool,
+    /// Of a comparison with ours: the origin of the other number.
+    against: Option<Origin>,
     cells: Vec<Draft>,
 }
 
@@ -111,6 +114,9 @@ pub fn table(records: &[RunRecord], references: &[Reference], spec: &TableSpec) 
     rows.extend(published_rows(references, spec)?);
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     add_differences(&mut rows, spec);
+    if spec.compare {
+        compare::compare(&mut rows);
+    }
     Ok(number(rows, spec, remarks))
 }
 
@@ -202,7 +208,7 @@ fn measured_rows(
     }
     let draft = |(key, cells): (RowKey, Vec<Vec<&RunRecord>>)| {
         let cells = cells.iter().zip(&spec.columns).map(|(runs, column)| measure(runs, column));
-        Ok(DraftRow { key, difference: false, cells: cells.collect::<Result<_, _>>()? })
+        Ok(DraftRow { key, difference: false, against: None, cells: cells.collect::<Result<_, _>>()? })
     };
     rows.into_iter().map(draft).collect()
 }
@@ -237,11 +243,16 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
                 let (column, id) = (column.title.clone(), reference.id.clone());
                 return Err(TableError::Clash { column, id, values: [other.mean, reference.value] });
             }
-            let value = Some(Estimate { mean: reference.value, spread: None, n: 1 });
-            cells[i] = Draft { value, variance: None, notes: reference.note.iter().cloned().collect() };
+            let (mean, spread, n) = (reference.value, reference.spread, reference.seeds.unwrap_or(1));
+            let notes = reference.note.iter().cloned().collect();
+            let target = reference.target;
+            cells[i] = Draft { value: Some(Estimate { mean, spread, n }), variance: None, target, notes };
         }
     }
-    Ok(rows.into_iter().map(|(key, cells)| DraftRow { key, difference: false, cells }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(key, cells)| DraftRow { key, difference: false, against: None, cells })
+        .collect())
 }
 
 /// Puts each difference below the later of its two rows.
@@ -260,7 +271,7 @@ fn add_differences(rows: &mut Vec<DraftRow>, spec: &TableSpec) {
             if cells.iter().any(|cell| cell.value.is_some()) {
                 let mut key = of.key.clone();
                 key.keys[i].2 = request.title.clone();
-                found.push((a.max(b) + 1, DraftRow { key, difference: true, cells }));
+                found.push((a.max(b) + 1, DraftRow { key, difference: true, against: None, cells }));
             }
         }
         found.sort_by_key(|(position, _)| *position);
@@ -300,7 +311,11 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
     let finish = |row: DraftRow| {
         let mut keys: Vec<String> = row.key.keys.into_iter().map(|(_, _, text)| text).collect();
         keys.extend(variants.then_some(row.key.variant));
-        keys.extend(references.then(|| row.key.origin.name().to_string()));
+        let origin = row.key.origin;
+        let origin = row
+            .against
+            .map_or(origin.name().into(), |other| format!("{} − {}", Origin::Ours.name(), other.name()));
+        keys.extend(references.then_some(origin));
         let (_, place) = &row.key.place;
         let marks = if place.is_empty() { vec![] } else { vec![mark(place)] };
         let cells = row.cells.iter().map(|cell| Cell {

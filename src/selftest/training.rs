@@ -131,6 +131,7 @@ impl Bench<'_> {
             workers: 2,
             command: "bench selftest".into(),
             control: Control { stop: &stop, observer: &losses },
+            offline: true,
         };
         let request = Request { dtype: Some(dtype), ..request.clone() };
         let out = self.folder.join("runs").join(format!("{} {}", place.0, place.1).replace(' ', "_"));

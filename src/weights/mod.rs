@@ -13,7 +13,7 @@ mod save;
 mod tokenizer;
 
 pub use file::{FileError, WeightEntry, WeightFile};
-pub use hub::{HubError, HubFile};
+pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};

@@ -23,6 +23,7 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
         relative_positions: false,
         layer_scale: None,
         key_bias: true,
+        foreign: None,
         decoder: Decoder::default(),
     }
 }

@@ -22,6 +22,7 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
         relative_positions: false,
         layer_scale: None,
         key_bias: true,
+        foreign: None,
         decoder: config::Decoder { width: 8, depth: 1, heads: 2 },
     }
 }

@@ -58,6 +58,9 @@ fn text(format: Format) -> String {
         variant: String::new(),
         score: "top1".into(),
         value: 83.6,
+        spread: None,
+        seeds: None,
+        target: None,
         note: Some("1600 epochs".into()),
     };
     render(&table(&records, &[reference], &TableSpec::parse(SPEC, "spec").unwrap()).unwrap(), format)

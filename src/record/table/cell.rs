@@ -2,6 +2,7 @@
 
 use super::spec::{Column, Key};
 use super::{Estimate, TableError};
+use crate::config::Target;
 use crate::record::{RunRecord, Score, Status};
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ pub(super) struct Draft {
     pub value: Option<Estimate>,
     /// Squared standard error of the mean, where known.
     pub variance: Option<f64>,
+    /// What the pre-training of the initial weights predicted, where that is known.
+    pub target: Option<Target>,
     pub notes: Vec<String>,
 }
 
@@ -68,6 +71,7 @@ pub(super) fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, Tab
     for (run, _) in &kept {
         remark(run, &mut draft);
     }
+    draft.target = kept.first().and_then(|(run, _)| run.init.target);
     let mut inits: Vec<_> = kept.iter().map(|(run, _)| &run.init.hash).collect();
     inits.sort();
     inits.dedup();
@@ -86,6 +90,7 @@ pub(super) fn difference(of: &Draft, minus: &Draft) -> Draft {
         value: Some(Estimate { mean: a.mean - b.mean, spread: variance.map(f64::sqrt), n: a.n.min(b.n) }),
         variance,
         notes: of.notes.clone(),
+        target: None,
     };
     minus.notes.iter().for_each(|text| draft.note(text));
     draft

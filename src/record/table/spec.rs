@@ -129,6 +129,9 @@ pub struct TableSpec {
     /// Ids of published tables (`reference.toml`) to show, in rows of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
+    /// Whether a row with the difference of ours stands below each of them that has the same keys.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
     #[serde(default, rename = "difference", skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
     /// Runs with different `--set` overrides share a cell. They are rows of their own otherwise.

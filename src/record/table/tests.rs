@@ -1,7 +1,7 @@
 //! Which runs share a cell, which never do, and what a reader is told.
 
 use super::*;
-use crate::config::Library;
+use crate::config::{Library, Target};
 use crate::record::run::sample;
 use crate::record::{InitRecord, Status};
 
@@ -25,7 +25,7 @@ fn run(id: &str, seed: u64, top1: f64) -> RunRecord {
 }
 
 fn init(label: &str, hash: &str) -> InitRecord {
-    InitRecord { source: "x".into(), label: label.into(), hash: Some(hash.into()), run: None }
+    InitRecord { source: "x".into(), label: label.into(), hash: Some(hash.into()), run: None, target: None }
 }
 
 /// Each row as `keys: mean ± spread (n) [notes]` of its first cell.
@@ -177,6 +177,9 @@ fn reference(init: &str, recipe: &str, value: f64) -> Reference {
         variant: String::new(),
         score: "top1".into(),
         value,
+        spread: None,
+        seeds: None,
+        target: None,
         note: None,
     }
 }
@@ -202,6 +205,70 @@ fn published_numbers_stand_in_rows_of_their_own() {
     assert!(matches!(table(&[], &twice, &spec), Err(TableError::Clash { .. })));
     let error = table(&[], &[], &spec).unwrap_err().to_string();
     assert!(error.starts_with("published table `t3` is unknown"), "{error}");
+}
+
+/// The notes of the comparison below the published number 83.6 of `init = "mae"`.
+fn verdict(runs: &[RunRecord], change: impl Fn(&mut Reference)) -> String {
+    let spec = spec(&format!("references = [\"t3\"]\ncompare = true\n{SPEC}"));
+    let mut published = reference("mae", "finetune", 83.6);
+    change(&mut published);
+    let result = table(runs, &[published], &spec).unwrap();
+    let shown = rows(&result);
+    assert!(result.rows.len() == 3 && result.rows[2].difference, "{shown:?}");
+    assert_eq!(result.rows[2].keys.last().unwrap(), "ours − published");
+    shown[2].split_once(": ").unwrap().1.to_string()
+}
+
+#[test]
+fn ours_is_compared_with_the_band_of_the_published_number() {
+    let ours = |id: &str, seed: u64, top1: f64, target: Option<Target>| RunRecord {
+        init: InitRecord { target, ..init("mae", "1") },
+        ..run(id, seed, top1)
+    };
+    let near = [ours("a", 0, 83.5, None)];
+    let spread = |reference: &mut Reference| (reference.spread, reference.seeds) = (Some(0.08), Some(4));
+    assert_eq!(
+        verdict(&near, spread),
+        "-0.10 (1) [inside the band 83.60 ± 0.16, 2 standard deviations over its seeds]"
+    );
+    let far = verdict(&[ours("a", 0, 83.4, None)], spread);
+    assert!(far.starts_with("-0.20 (1) [outside the band 83.60 ± 0.16"), "{far}");
+    // Without a spread of its own, that of our seeds: 0.14.
+    let seeds = [ours("a", 0, 83.4, None), ours("b", 1, 83.6, None)];
+    assert_eq!(
+        verdict(&seeds, |_| ()),
+        "-0.10 (2) [inside the band 83.60 ± 0.28, 2 standard deviations over our seeds]"
+    );
+    assert_eq!(verdict(&near, |_| ()), "-0.10 (1) [no band: neither number has a spread over seeds]");
+    // Another variant is no reproduction, near or far.
+    let pixels = [ours("a", 0, 83.5, Some(Target::Pixel))];
+    let normalised = |reference: &mut Reference| {
+        spread(reference);
+        reference.target = Some(Target::NormPixel);
+    };
+    let marked = verdict(&pixels, normalised);
+    assert!(
+        marked.contains("another variant")
+            && marked.contains("predict pixels")
+            && marked.contains("normalised pixels"),
+        "{marked}"
+    );
+    assert!(verdict(&[ours("a", 0, 83.5, Some(Target::NormPixel))], normalised).contains("inside"));
+    // A row that names no more than its target is compared with ours of that target.
+    let named = |reference: &mut Reference| {
+        spread(reference);
+        (reference.target, reference.variant) = (Some(Target::Pixel), "target pixel".into());
+    };
+    assert!(verdict(&pixels, named).contains("inside"));
+}
+
+#[test]
+fn nothing_is_compared_where_keys_or_variants_differ() {
+    let spec = spec(&format!("references = [\"t3\"]\ncompare = true\n{SPEC}"));
+    let mut published = reference("scratch", "finetune", 50.);
+    published.variant = "448 px".into();
+    let result = table(&[run("a", 0, 50.)], &[published, reference("mae", "finetune", 50.)], &spec).unwrap();
+    assert!(result.rows.len() == 3 && result.rows.iter().all(|row| !row.difference), "{:?}", rows(&result));
 }
 
 #[test]

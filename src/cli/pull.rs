@@ -1,0 +1,41 @@
+//! `bench pull`: weights of the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
+
+use super::progress::Screen;
+use super::{Failure, Outcome};
+use crate::engine::{Event, Observer};
+use crate::weights::{Hub, HubFile};
+use clap::Args;
+
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// hub:owner/name[@revision][/file]; without a file, the weights of the repository and their config.json
+    reference: String,
+    /// Ask the Hub for nothing: check what is in the cache
+    #[arg(long)]
+    offline: bool,
+}
+
+/// The path of the file goes to standard output, the rest to standard error.
+pub fn pull(args: PullArgs) -> Outcome {
+    let file = HubFile::parse(&args.reference)?;
+    let hub = Hub::new(args.offline)?;
+    let screen = Screen::new();
+    let fetch = || hub.fetch(&file, &|done, total| screen.event(&Event::Fetching { done, total }));
+    let found = fetch();
+    screen.clear();
+    let found = found.map_err(|e| Failure::Run(e.into()))?;
+    if let Some(reason) = &found.stale {
+        eprintln!("the copy in the cache is used: {reason}");
+    }
+    if found.cached {
+        hub.check(&found).map_err(|e| Failure::Run(e.into()))?;
+    }
+    let hash = match &found.sha256 {
+        Some(hash) => format!("SHA-256 {hash}, as the Hub says"),
+        None => "a small file, for which the Hub names no SHA-256".into(),
+    };
+    let how = if found.cached { "in the cache" } else { "fetched" };
+    eprintln!("{}: {how}, {:.1} MB, {hash}", found.reference, found.bytes as f64 / 1e6);
+    println!("{}", found.path.display());
+    Ok(())
+}

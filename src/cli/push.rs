@@ -1,0 +1,89 @@
+//! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
+
+use super::{Failure, Outcome};
+use crate::config::{RunConfig, read};
+use crate::record::{RunFolder, RunRecord, Store, card};
+use crate::weights::{Hub, HubFile, Upload};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct PushArgs {
+    /// Run id, or the folder of a run
+    run: String,
+    /// Where to: hub:owner/name[@branch]
+    repository: String,
+    /// Make the repository private, where it does not exist
+    #[arg(long)]
+    private: bool,
+    /// Licence of the weights for the card, as the Hub spells it (`cc-by-nc-4.0`)
+    #[arg(long)]
+    license: Option<String>,
+    /// Print the card and what would be sent
+    #[arg(long)]
+    dry_run: bool,
+    /// Ask the Hub for nothing, which ends the command
+    #[arg(long)]
+    offline: bool,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
+
+pub fn push(args: PushArgs) -> Outcome {
+    let target = HubFile::parse(&args.repository)?;
+    if let Some(file) = &target.file {
+        return Err(
+            anyhow::anyhow!("`{}`: a repository is wanted, not its file `{file}`", args.repository).into()
+        );
+    }
+    let store = Store::new(&args.runs);
+    let folder = match Path::new(&args.run) {
+        path if path.is_dir() => RunFolder::at(path),
+        _ => store.find(&args.run)?,
+    };
+    let record = folder.read_record()?;
+    let card = card(&record, &store.records()?, &args.repository, args.license.as_deref())?;
+    let files = files(&folder, &record, card.clone())?;
+    if args.dry_run {
+        println!("{card}");
+        files.iter().for_each(|(path, _)| eprintln!("{path}"));
+        return Ok(());
+    }
+    let message = format!("Run {}", record.id);
+    let pushed = Hub::new(args.offline)?
+        .push(&target, &files, &message, args.private)
+        .map_err(|e| Failure::Run(e.into()))?;
+    println!("{}", pushed.url);
+    eprintln!("{} files, commit {}", files.len(), pushed.commit.as_deref().unwrap_or("not named"));
+    Ok(())
+}
+
+/// What is sent, by path in the repository.
+fn files(folder: &RunFolder, record: &RunRecord, card: String) -> Result<Vec<(String, Upload)>> {
+    let weights = folder.weights();
+    ensure!(weights.is_file(), "run `{}` has no weights (`{}`)", record.id, weights.display());
+    let config: RunConfig = read(&folder.config())?;
+    let described = serde_json::json!({
+        "library_name": "bench",
+        "bench_version": record.environment.version,
+        "model_name": config.run.model,
+        "model": config.model,
+        "stage": record.stage,
+        "task": record.task,
+        "recipe_name": record.recipe,
+    });
+    let text = |path: &Path| {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        anyhow::Ok(Upload::Text(text))
+    };
+    Ok(vec![
+        ("README.md".into(), Upload::Text(card)),
+        ("config.json".into(), Upload::Text(serde_json::to_string_pretty(&described)?)),
+        ("config.toml".into(), text(&folder.config())?),
+        ("run.json".into(), text(&folder.record())?),
+        ("model.safetensors".into(), Upload::File(weights)),
+    ])
+}

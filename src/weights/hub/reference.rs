@@ -1,0 +1,130 @@
+//! [`HubFile`]: what names a file of the Hub, checked before it becomes part of an address or of a path.
+
+use super::HubError;
+
+/// What tells a reference from a path.
+pub const HUB: &str = "hub:";
+
+/// The longest name of a repository that the Hub takes.
+const LONGEST: usize = 96;
+
+/// `hub:owner/name[@revision][/file]`. A `/` of a revision is written `%2F`: `hub:me/vit@refs%2Fpr%2F1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubFile {
+    pub owner: String,
+    pub name: String,
+    /// Branch, tag or commit; the main branch when absent.
+    pub revision: Option<String>,
+    /// Path in the repository; its weights when absent.
+    pub file: Option<String>,
+}
+
+impl HubFile {
+    /// # Errors
+    /// Parts that are missing, or that the Hub does not take: names of other letters, paths that leave the repository.
+    pub fn parse(reference: &str) -> Result<Self, HubError> {
+        let fail = |reason: &str| HubError::Reference { reference: reference.into(), reason: reason.into() };
+        let path = reference.strip_prefix(HUB).ok_or_else(|| fail("no reference to the Hub"))?;
+        let mut parts = path.splitn(3, '/');
+        let (Some(owner), Some(repository)) = (parts.next(), parts.next()) else {
+            return Err(fail("owner or name is missing"));
+        };
+        let (name, revision) = match repository.split_once('@') {
+            Some((name, revision)) => (name, Some(revision.replace("%2F", "/"))),
+            None => (repository, None),
+        };
+        let file = parts.next();
+        if !is_name(owner) || !is_name(name) || owner.len() + name.len() >= LONGEST {
+            return Err(fail("not the name of a repository (letters, digits, `-`, `_`, single `.`)"));
+        }
+        if revision.as_deref().is_some_and(|revision| !stays_inside(revision)) {
+            return Err(fail("not a revision"));
+        }
+        if file.is_some_and(|file| !stays_inside(file)) {
+            return Err(fail("not the path of a file in a repository"));
+        }
+        Ok(Self { owner: owner.into(), name: name.into(), revision, file: file.map(String::from) })
+    }
+
+    /// `owner/name`.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+}
+
+impl std::fmt::Display for HubFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{HUB}{}/{}", self.owner, self.name)?;
+        if let Some(revision) = &self.revision {
+            write!(f, "@{}", revision.replace('/', "%2F"))?;
+        }
+        self.file.iter().try_for_each(|file| write!(f, "/{file}"))
+    }
+}
+
+/// What the Hub allows in names of owners and repositories; `--` parts them in the cache.
+fn is_name(text: &str) -> bool {
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: char| "-.".contains(c);
+    !text.is_empty()
+        && text.chars().all(letters)
+        && !text.starts_with(ends)
+        && !text.ends_with(ends)
+        && !text.contains("--")
+        && !text.contains("..")
+}
+
+/// Whether a path of parts parted by `/` names something below the folder that it is joined to, on any system.
+fn stays_inside(path: &str) -> bool {
+    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.ends_with(".lock");
+    let plain = |c: char| !c.is_control() && !"\\:%?#*".contains(c);
+    path.chars().all(plain) && path.split('/').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_have_parts() {
+        let full = HubFile::parse("hub:me/vit@v1/sub/weights.pth").unwrap();
+        assert_eq!(full.to_string(), "hub:me/vit@v1/sub/weights.pth");
+        assert_eq!((full.revision.as_deref(), full.file.as_deref()), (Some("v1"), Some("sub/weights.pth")));
+        let short = HubFile::parse("hub:timm/vit_base_patch16_224.mae").unwrap();
+        assert_eq!((short.to_string().as_str(), short.file), ("hub:timm/vit_base_patch16_224.mae", None));
+        let request = HubFile::parse("hub:me/vit@refs%2Fpr%2F1/a").unwrap();
+        assert_eq!(request.revision.as_deref(), Some("refs/pr/1"));
+        assert_eq!(request.to_string(), "hub:me/vit@refs%2Fpr%2F1/a");
+    }
+
+    #[test]
+    fn what_leaves_the_repository_or_the_cache_is_refused() {
+        for bad in [
+            "hub:vit",
+            "hub:/vit",
+            "hub:me/",
+            "hub:me/vit@",
+            "hub:me/vit/",
+            "me/vit",
+            "hub:../vit",
+            "hub:me/..",
+            "hub:me/a--b",
+            "hub:me/vi t",
+            "hub:me/vit/../../../etc/passwd",
+            "hub:me/vit/a/./b",
+            "hub:me/vit//etc/passwd",
+            "hub:me/vit/a\\..\\b",
+            "hub:me/vit/C:b",
+            "hub:me/vit/%2e%2e/b",
+            "hub:me/vit@../../b/model.safetensors",
+            "hub:me/vit@..%2F..%2Fb/model.safetensors",
+            "hub:me/vit@%2Fb/model.safetensors",
+            "hub:me/vit/a\n",
+        ] {
+            let error = HubFile::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains("expected hub:owner/name"), "{error}");
+        }
+        let long = format!("hub:me/{}", "a".repeat(LONGEST));
+        assert!(HubFile::parse(&long).is_err());
+    }
+}
