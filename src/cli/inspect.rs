@@ -24,7 +24,10 @@ pub fn inspect(args: InspectArgs) -> Outcome {
     }
     println!("file        {} ({}, {:.1} MB)", found.path.display(), found.format, found.bytes as f64 / 1e6);
     println!("blake3      {}", found.hash);
-    println!("dialect     {}", found.dialect);
+    match found.translated_from {
+        Some(title) => println!("dialect     {}, in the names of {title}", found.dialect),
+        None => println!("dialect     {}", found.dialect),
+    }
     if let Some(model) = &found.model {
         println!("model       {model}");
         if let Some((width, depth)) = model.decoder {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the run failed (or was stopped), 2 the request was wrong.
 
 mod config;
+mod convert;
 mod data;
 mod demo;
 mod doctor;
@@ -61,6 +62,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Say what a file of weights is
     Inspect(inspect::InspectArgs),
+    /// Write weights in the names of other programs (facebookresearch/mae, timm, transformers)
+    Convert(convert::ConvertArgs),
     /// Fetch weights from the Hugging Face Hub
     Pull(pull::PullArgs),
     /// Send the weights of a run to the Hugging Face Hub, with its record and a card
@@ -127,6 +130,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Model(args) => model::model(args),
         Command::Config(args) => config::config(registry, args),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Convert(args) => convert::convert(args),
         Command::Pull(args) => pull::pull(args),
         Command::Push(args) => push::push(args),
         Command::Reconstruct(args) => reconstruct::reconstruct(registry, args),

@@ -134,7 +134,7 @@ impl MaskedAutoencoder {
     }
 
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
-    fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+    pub fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
         self.decoder.pred.forward(&self.decode(patches, mask, pass)?)
     }
 

@@ -5,6 +5,7 @@
 //! module is read by [`super::module`].
 
 use super::module::ModuleFile;
+use super::translation::Translation;
 use candle_core::pickle::{PthTensors, read_pth_tensor_info};
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
@@ -23,7 +24,7 @@ pub struct FileError {
     pub reason: String,
 }
 
-/// Name and shape of a tensor in a file.
+/// Name and shape of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightEntry {
     pub name: String,
@@ -31,10 +32,12 @@ pub struct WeightEntry {
     pub dtype: DType,
 }
 
-/// An opened file of weights; tensors are read when asked for.
+/// An opened file of weights; tensors are read when asked for. Names are ours, whatever the file calls them.
 pub struct WeightFile {
     path: PathBuf,
+    /// As the file has them.
     entries: Vec<WeightEntry>,
+    translation: Option<Translation>,
     metadata: BTreeMap<String, String>,
     content: Content,
 }
@@ -55,7 +58,7 @@ impl WeightFile {
             .and_then(|mut file| file.read(&mut magic))
             .map_err(|e| fail(e.to_string()))?;
         let magic = &magic[..length];
-        let file = if magic.starts_with(b"PK\x03\x04") {
+        let mut file = if magic.starts_with(b"PK\x03\x04") {
             Self::open_pth(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
         } else if magic.get(8) == Some(&b'{') {
             Self::open_safetensors(path)
@@ -70,6 +73,7 @@ impl WeightFile {
             let wrappers = WRAPPERS.join("`, `");
             return Err(fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
         }
+        file.translation = Translation::of(&file.entries).map_err(fail)?;
         Ok(file)
     }
 
@@ -88,13 +92,25 @@ impl WeightFile {
             })
             .collect::<candle_core::Result<_>>()?;
         let metadata = safetensors_metadata(path)?;
-        Ok(Self { path: path.into(), entries, metadata, content: Content::Safetensors(map) })
+        Ok(Self {
+            path: path.into(),
+            entries,
+            translation: None,
+            metadata,
+            content: Content::Safetensors(map),
+        })
     }
 
     fn open_pth(path: &Path) -> candle_core::Result<Self> {
         if let Some(module) = ModuleFile::open(path)? {
             let (entries, content) = (module.entries(), Content::Module(module));
-            return Ok(Self { path: path.into(), entries, metadata: BTreeMap::new(), content });
+            return Ok(Self {
+                path: path.into(),
+                entries,
+                translation: None,
+                metadata: BTreeMap::new(),
+                content,
+            });
         }
         let mut key = None;
         let mut infos = read_pth_tensor_info(path, false, None)?;
@@ -115,7 +131,7 @@ impl WeightFile {
         };
         let entries = infos.iter().map(entry).collect();
         let content = Content::Pth(PthTensors::new(path, key)?);
-        Ok(Self { path: path.into(), entries, metadata: BTreeMap::new(), content })
+        Ok(Self { path: path.into(), entries, translation: None, metadata: BTreeMap::new(), content })
     }
 
     pub fn path(&self) -> &Path {
@@ -130,9 +146,14 @@ impl WeightFile {
         }
     }
 
-    /// Names and shapes in file order.
+    /// Names and shapes, in ours and in file order.
     pub fn entries(&self) -> &[WeightEntry] {
-        &self.entries
+        self.translation.as_ref().map_or(&self.entries, Translation::entries)
+    }
+
+    /// The program whose names the file has, where they are not ours.
+    pub fn translated_from(&self) -> Option<&'static str> {
+        self.translation.as_ref().map(Translation::title)
     }
 
     /// What the writer of a safetensors file noted.
@@ -140,7 +161,7 @@ impl WeightFile {
         &self.metadata
     }
 
-    /// All tensors, in file order and in their own types.
+    /// All tensors by our names, in file order and in their own types.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
         let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
         let load = |entry: &WeightEntry| {
@@ -157,7 +178,13 @@ impl WeightFile {
                 reason: format!("tensor `{}` cannot be read (truncated or corrupt file): {e}", entry.name),
             })
         };
-        self.entries.iter().map(read).collect()
+        let tensors = self.entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        match &self.translation {
+            None => Ok(tensors),
+            Some(translation) => translation
+                .apply(&tensors)
+                .map_err(|e| FileError { path: self.path.clone(), reason: e.to_string() }),
+        }
     }
 
     /// blake3 of the bytes of the file, in hexadecimal.

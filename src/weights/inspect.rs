@@ -25,14 +25,10 @@ pub enum Dialect {
 }
 
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 7] = [
-    ("beit.embeddings.cls_token", "Hugging Face BEiT"),
-    ("vit.embeddings.cls_token", "Hugging Face ViT or ViT-MAE"),
-    ("embeddings.cls_token", "Hugging Face ViT or ViT-MAE without its head"),
+const FOREIGN: [(&str, &str); 3] = [
     ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
-    ("backbone.layers.0.ln1.weight", "OpenMMLab"),
-    ("module.base_encoder.cls_token", "MoCo v3"),
-    ("blocks.0.ls1.gamma", "timm with layer scale (DeiT III, DINOv2)"),
+    ("register_tokens", "DINOv2 with registers"),
+    ("embeddings.distillation_token", "a distilled DeiT"),
 ];
 
 impl Dialect {
@@ -83,7 +79,7 @@ pub struct Guess {
     pub mlp_hidden: usize,
     pub patch: usize,
     pub channels: usize,
-    /// Position rows without the class token's.
+    /// Position rows without the class token's; 0 where there are relative positions alone.
     pub positions: usize,
     /// (width, depth) of the decoder.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +105,7 @@ impl Guess {
             mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
-            positions: dim("pos_embed", 1)?.saturating_sub(1),
+            positions: dim("pos_embed", 1).unwrap_or(0).saturating_sub(1),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
         })
@@ -127,6 +123,7 @@ impl std::fmt::Display for Guess {
         let Self { width, depth, patch, channels, positions, .. } = self;
         write!(f, "a ViT with width {width}, depth {depth}, patch {patch}, {channels} channels, ")?;
         match self.square_grid() {
+            _ if *positions == 0 => f.write_str("no absolute positions"),
             Some((h, w)) => write!(f, "{h}×{w} positions"),
             None => write!(f, "{positions} positions"),
         }
@@ -143,6 +140,9 @@ pub struct Inspection {
     /// blake3 of the file.
     pub hash: String,
     pub dialect: Dialect,
+    /// The program whose names the file has, where they are not ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translated_from: Option<&'static str>,
     /// The version of this program that wrote it, when one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
@@ -176,6 +176,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
         format: file.format(),
         bytes,
         hash: file.hash()?,
+        translated_from: file.translated_from(),
         written_by: file.metadata().get("written_by").cloned(),
         model: Guess::of(entries).filter(|_| !uses.is_empty()),
         dialect,

@@ -3,15 +3,19 @@
 //! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm's MAE files share).
 //! Other dialects are recognised and named, not converted. Loading is strict both ways with named exceptions.
 
+mod convert;
 mod file;
 mod hub;
 mod inspect;
 mod load;
 mod module;
+mod names;
 mod relative;
 mod save;
 mod tokenizer;
+mod translation;
 
+pub use convert::{ConvertError, Converted, Target, convert};
 pub use file::{FileError, WeightEntry, WeightFile};
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};

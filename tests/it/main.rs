@@ -8,6 +8,7 @@ mod commands;
 mod contract;
 mod datasets;
 mod detection;
+mod dialects;
 mod foreign_backbone;
 mod foreign_task;
 mod hub;

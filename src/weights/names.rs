@@ -1,0 +1,266 @@
+//! Names that other programs give to the tensors of a ViT, as tables: one list of rules a program, read from left to
+//! right when a file is read and from right to left when one is written.
+//!
+//! Ours are those of facebookresearch/mae, which timm shares, and of microsoft/unilm for what BEiT adds.
+
+use super::WeightEntry;
+
+/// A module of theirs and what it is called here; `{}` stands for the number of a block. What follows the module
+/// (`.weight`, `.bias`) stays. A rule may name a tensor whole, and the first one that fits counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub theirs: &'static str,
+    pub ours: &'static str,
+    /// Which third of our tensor theirs is, along the first dimension: queries, keys, values.
+    pub third: Option<usize>,
+}
+
+const fn rule(theirs: &'static str, ours: &'static str) -> Rule {
+    Rule { theirs, ours, third: None }
+}
+
+const fn third(theirs: &'static str, ours: &'static str, third: usize) -> Rule {
+    Rule { theirs, ours, third: Some(third) }
+}
+
+/// The names of one program.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub title: &'static str,
+    /// What its files may put before the names of the backbone.
+    pub prefixes: &'static [&'static str],
+    /// Backbone tensors, without the prefix, that are in a file of its names and in no other's.
+    pub probes: &'static [&'static str],
+    /// Tensors that tell another program's names although the probes are there.
+    pub never: &'static [&'static str],
+    /// Of the backbone, after the prefix.
+    pub rules: &'static [Rule],
+    /// Of what stands beside the backbone, without a prefix.
+    pub others: &'static [Rule],
+    /// Modules that a ViT has no place for: read over.
+    pub ignored: &'static [&'static str],
+}
+
+/// A block of Hugging Face's ViT, ViT-MAE and BEiT, below `$theirs`.
+macro_rules! hugging_face_block {
+    ($theirs:literal, $ours:literal) => {
+        [
+            third(concat!($theirs, ".attention.attention.query"), concat!($ours, ".attn.qkv"), 0),
+            third(concat!($theirs, ".attention.attention.key"), concat!($ours, ".attn.qkv"), 1),
+            third(concat!($theirs, ".attention.attention.value"), concat!($ours, ".attn.qkv"), 2),
+            rule(concat!($theirs, ".attention.output.dense"), concat!($ours, ".attn.proj")),
+            rule(concat!($theirs, ".layernorm_before"), concat!($ours, ".norm1")),
+            rule(concat!($theirs, ".layernorm_after"), concat!($ours, ".norm2")),
+            rule(concat!($theirs, ".intermediate.dense"), concat!($ours, ".mlp.fc1")),
+            rule(concat!($theirs, ".output.dense"), concat!($ours, ".mlp.fc2")),
+        ]
+    };
+}
+
+const fn joined<const A: usize, const B: usize, const N: usize>(a: [Rule; A], b: [Rule; B]) -> [Rule; N] {
+    let mut all = [a[0]; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < A { a[i] } else { b[i - A] };
+        i += 1;
+    }
+    all
+}
+
+const EMBEDDINGS: [Rule; 4] = [
+    rule("embeddings.cls_token", "cls_token"),
+    rule("embeddings.position_embeddings", "pos_embed"),
+    rule("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    rule("layernorm", "norm"),
+];
+const VIT: [Rule; 12] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
+const MAE_DECODER: [Rule; 13] = joined(
+    [
+        rule("decoder.mask_token", "mask_token"),
+        rule("decoder.decoder_pos_embed", "decoder_pos_embed"),
+        rule("decoder.decoder_embed", "decoder_embed"),
+        rule("decoder.decoder_norm", "decoder_norm"),
+        rule("decoder.decoder_pred", "decoder_pred"),
+    ],
+    hugging_face_block!("decoder.decoder_layers.{}", "decoder_blocks.{}"),
+);
+const BEIT: [Rule; 20] = joined(
+    [
+        rule("pooler.layernorm", "fc_norm"),
+        rule("embeddings.mask_token", "mask_token"),
+        rule("encoder.layer.{}.attention.attention.query.bias", "blocks.{}.attn.q_bias"),
+        rule("encoder.layer.{}.attention.attention.value.bias", "blocks.{}.attn.v_bias"),
+        rule(
+            "encoder.layer.{}.attention.attention.relative_position_bias.relative_position_bias_table",
+            "blocks.{}.attn.relative_position_bias_table",
+        ),
+        rule(
+            "encoder.relative_position_bias.relative_position_bias_table",
+            "rel_pos_bias.relative_position_bias_table",
+        ),
+        rule("encoder.layer.{}.lambda_1", "blocks.{}.gamma_1"),
+        rule("encoder.layer.{}.lambda_2", "blocks.{}.gamma_2"),
+    ],
+    VIT,
+);
+
+/// What stands beside the backbone: the decoder of ViT-MAE, a classifier.
+const BESIDE: [Rule; 14] = joined([rule("classifier", "head")], MAE_DECODER);
+
+pub(super) const HUGGING_FACE: Names = Names {
+    title: "Hugging Face ViT or ViT-MAE",
+    prefixes: &["vit.", "deit.", ""],
+    probes: &["embeddings.cls_token", "encoder.layer.0.attention.attention.key.bias"],
+    never: &["embeddings.distillation_token"],
+    rules: &VIT,
+    others: &BESIDE,
+    ignored: &["pooler", "embeddings.mask_token"],
+};
+
+pub(super) const HUGGING_FACE_BEIT: Names = Names {
+    title: "Hugging Face BEiT",
+    prefixes: &["beit.", ""],
+    probes: &["embeddings.cls_token", "encoder.layer.0.lambda_1"],
+    never: &[],
+    rules: &BEIT,
+    others: &[rule("layernorm", "norm"), rule("lm_head", "lm_head"), rule("classifier", "head")],
+    ignored: &[],
+};
+
+/// Programs whose files are read.
+pub(super) const ALL: [Names; 5] = [
+    HUGGING_FACE,
+    HUGGING_FACE_BEIT,
+    Names {
+        title: "OpenMMLab",
+        prefixes: &["backbone.", ""],
+        probes: &["cls_token", "layers.0.ln1.weight", "layers.0.ffn.layers.0.0.weight"],
+        never: &[],
+        rules: &[
+            rule("cls_token", "cls_token"),
+            rule("pos_embed", "pos_embed"),
+            rule("patch_embed.projection", "patch_embed.proj"),
+            rule("layers.{}.ln1", "blocks.{}.norm1"),
+            rule("layers.{}.ln2", "blocks.{}.norm2"),
+            rule("layers.{}.attn.qkv", "blocks.{}.attn.qkv"),
+            rule("layers.{}.attn.proj", "blocks.{}.attn.proj"),
+            rule("layers.{}.attn.gamma1.weight", "blocks.{}.gamma_1"),
+            rule("layers.{}.ffn.gamma2.weight", "blocks.{}.gamma_2"),
+            rule("layers.{}.ffn.layers.0.0", "blocks.{}.mlp.fc1"),
+            rule("layers.{}.ffn.layers.1", "blocks.{}.mlp.fc2"),
+            rule("ln1", "norm"),
+        ],
+        others: &[],
+        ignored: &["neck", "head", "data_preprocessor"],
+    },
+    Names {
+        title: "MoCo v3 or DINO",
+        prefixes: &["module.base_encoder.", "base_encoder.", "module.backbone.", "backbone."],
+        probes: &["cls_token", "blocks.0.attn.qkv.weight"],
+        never: &[],
+        rules: FAIR,
+        others: &[],
+        ignored: &[
+            "module.momentum_encoder",
+            "momentum_encoder",
+            "module.predictor",
+            "predictor",
+            "module.base_encoder.head",
+            "base_encoder.head",
+            "module.head",
+            "head",
+        ],
+    },
+    Names {
+        title: "timm with layer scale (DeiT III)",
+        prefixes: &[""],
+        probes: &["cls_token", "blocks.0.ls1.gamma"],
+        never: &["register_tokens", "reg_token"],
+        rules: FAIR,
+        others: &[],
+        ignored: &[],
+    },
+];
+
+const FAIR: &[Rule] = &[
+    rule("cls_token", "cls_token"),
+    rule("pos_embed", "pos_embed"),
+    rule("patch_embed.proj", "patch_embed.proj"),
+    rule("blocks.{}.norm1", "blocks.{}.norm1"),
+    rule("blocks.{}.norm2", "blocks.{}.norm2"),
+    rule("blocks.{}.attn.qkv", "blocks.{}.attn.qkv"),
+    rule("blocks.{}.attn.proj", "blocks.{}.attn.proj"),
+    rule("blocks.{}.mlp.fc1", "blocks.{}.mlp.fc1"),
+    rule("blocks.{}.mlp.fc2", "blocks.{}.mlp.fc2"),
+    rule("blocks.{}.ls1.gamma", "blocks.{}.gamma_1"),
+    rule("blocks.{}.ls2.gamma", "blocks.{}.gamma_2"),
+    rule("norm", "norm"),
+    rule("head", "head"),
+    rule("fc_norm", "fc_norm"),
+];
+
+impl Rule {
+    /// What `name`, written in the names of `from`, is called in those of `to`.
+    fn apply(name: &str, from: &str, to: &str) -> Option<String> {
+        let (number, rest) = match from.split_once("{}") {
+            None => ("", name.strip_prefix(from)?),
+            Some((before, after)) => {
+                let tail = name.strip_prefix(before)?;
+                let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+                let (number, tail) = tail.split_at(digits);
+                (number, tail.strip_prefix(after).filter(|_| !number.is_empty())?)
+            }
+        };
+        (rest.is_empty() || rest.starts_with('.')).then(|| to.replacen("{}", number, 1) + rest)
+    }
+}
+
+impl Names {
+    /// The prefix of a file in these names; `None` for any other file.
+    pub fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
+        let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+        let below = |prefix: &str, name: &str| has(&format!("{prefix}{name}"));
+        let fits = |prefix: &&&str| {
+            let foreign = self.never.iter().any(|name| below(prefix, name) || has(name));
+            self.probes.iter().all(|name| below(prefix, name)) && !foreign
+        };
+        self.prefixes.iter().find(fits).copied()
+    }
+
+    /// Our name of `theirs`, and the third that it is. `None` for what has no name here.
+    pub fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<usize>)> {
+        let find = |rules: &[Rule], name: &str| {
+            rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
+        };
+        let inside = theirs.strip_prefix(prefix).and_then(|name| find(self.rules, name));
+        inside.or_else(|| find(self.others, theirs))
+    }
+
+    /// Whether `theirs` belongs to a module that is read over.
+    pub fn ignores(&self, prefix: &str, theirs: &str) -> bool {
+        let names = [Some(theirs), theirs.strip_prefix(prefix)];
+        let within = |name: &str, module: &str| {
+            name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))
+    }
+
+    /// Their names of `ours`, with the thirds that they are: one, or those of queries, keys and values. The first
+    /// prefix is put before the backbone's.
+    pub fn theirs(&self, ours: &str) -> Vec<(String, Option<usize>)> {
+        let prefix = self.prefixes.first().copied().unwrap_or_default();
+        let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<usize>)> {
+            let renamed =
+                |r: &Rule| Some((prefix.to_string() + &Rule::apply(ours, r.ours, r.theirs)?, r.third));
+            let mut found: Vec<_> = rules.iter().filter_map(renamed).collect();
+            if found.iter().any(|(_, third)| third.is_none()) {
+                found.truncate(1);
+            }
+            found
+        };
+        match find(self.rules, prefix) {
+            found if found.is_empty() => find(self.others, ""),
+            found => found,
+        }
+    }
+}
