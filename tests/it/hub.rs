@@ -300,10 +300,16 @@ fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
     let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let init = &record["init"];
-    assert_eq!((init["label"].as_str(), init["target"].as_str()), (Some("mae_of_me"), Some("pixel")), "{init}");
+    assert_eq!(
+        (init["label"].as_str(), init["target"].as_str()),
+        (Some("mae_of_me"), Some("pixel")),
+        "{init}"
+    );
     assert!(hub.ok("model list --hub --include mine").contains("mae_of_me"));
     let known = hub.ok("model list --hub");
-    assert!(known.contains("hub:timm/vit_base_patch16_224.mae") && known.contains("predicts normalised pixels"));
+    assert!(
+        known.contains("hub:timm/vit_base_patch16_224.mae") && known.contains("predicts normalised pixels")
+    );
 
     // Runs of ours say what they were pre-trained on, too.
     let pretrained = hub.ground.only_run("runs");
