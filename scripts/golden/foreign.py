@@ -4,7 +4,7 @@
     scripts/golden/foreign.py
 
 Weights are a formula of the name's place and the element's index, which the test repeats: they are not in the file.
-Written with torch 2.13, torchvision and timm 1.0.31.
+Written with torch 2.15.0, torchvision 0.29.2 and timm 1.0.31.
 """
 
 import json

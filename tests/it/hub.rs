@@ -275,9 +275,45 @@ fn a_run_is_pushed_and_starts_another() {
     let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
     assert!(record.contains(&format!("hub:me/vit@{COMMIT}/{FILE}")), "{record}");
 
+    hub.server.requests();
+    let card = hub.ok(&format!("push {id} hub:me/vit --dry-run --license cc-by-nc-4.0"));
+    assert!(card.contains("license: cc-by-nc-4.0\n") && hub.server.requests().is_empty(), "{card}");
     hub.fails(1, &format!("push --offline {id} hub:me/vit"), &["nothing is sent offline"]);
     hub.server.fail("POST", 1, Fault::Status(401, vec![]));
     hub.fails(1, &format!("push {id} hub:me/vit"), &["hub:me/vit", "HF_TOKEN"]);
     hub.fails(2, "push nothing hub:me/vit", &["nothing"]);
     hub.fails(2, &format!("push {id} hub:me/vit/x"), &["hub:me/vit/x"]);
+}
+
+#[test]
+fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
+    let hub = Hub::new();
+    hub.ok(&small_pretrain());
+    let weights = std::fs::read(hub.ground.only_run("runs").join(FILE)).unwrap();
+    hub.server.put(&key(COMMIT, FILE), &weights);
+    hub.ground.write(
+        "mine/configs/catalogue.toml",
+        "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\ndialect = \"ours\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
+         target = \"pixel\"\ndata = \"shapes\"\nrows = []\n",
+    );
+    hub.ok(&format!("{} --include mine --init hub:me/vit --runs second", small_transfer()));
+    let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let init = &record["init"];
+    assert_eq!(
+        (init["label"].as_str(), init["target"].as_str()),
+        (Some("mae_of_me"), Some("pixel")),
+        "{init}"
+    );
+    assert!(hub.ok("model list --hub --include mine").contains("mae_of_me"));
+    let known = hub.ok("model list --hub");
+    assert!(
+        known.contains("hub:timm/vit_base_patch16_224.mae") && known.contains("predicts normalised pixels")
+    );
+
+    // Runs of ours say what they were pre-trained on, too.
+    let pretrained = hub.ground.only_run("runs");
+    hub.ok(&format!("{} --init {} --runs third", small_transfer(), pretrained.display()));
+    let record = std::fs::read_to_string(hub.ground.only_run("third").join("run.json")).unwrap();
+    assert!(record.contains("\"target\": \"norm_pixel\""), "{record}");
 }
