@@ -37,6 +37,8 @@ pub(super) struct Names {
     pub rules: &'static [Rule],
     /// Of what stands beside the backbone, without a prefix.
     pub others: &'static [Rule],
+    /// Names of some versions, without a prefix: read and not written.
+    pub read: &'static [Rule],
     /// Modules that a ViT has no place for: read over.
     pub ignored: &'static [&'static str],
 }
@@ -114,6 +116,8 @@ pub(super) const HUGGING_FACE: Names = Names {
     never: &["embeddings.distillation_token"],
     rules: &VIT,
     others: &BESIDE,
+    // transformers 5
+    read: &hugging_face_block!("decoder.decoder_encoder.layer.{}", "decoder_blocks.{}"),
     ignored: &["pooler", "embeddings.mask_token"],
 };
 
@@ -124,6 +128,7 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
     never: &[],
     rules: &BEIT,
     others: &[rule("layernorm", "norm"), rule("lm_head", "lm_head"), rule("classifier", "head")],
+    read: &[],
     ignored: &[],
 };
 
@@ -151,6 +156,7 @@ pub(super) const ALL: [Names; 5] = [
             rule("ln1", "norm"),
         ],
         others: &[],
+        read: &[],
         ignored: &["neck", "head", "data_preprocessor"],
     },
     Names {
@@ -160,6 +166,7 @@ pub(super) const ALL: [Names; 5] = [
         never: &[],
         rules: FAIR,
         others: &[],
+        read: &[],
         ignored: &[
             "module.momentum_encoder",
             "momentum_encoder",
@@ -178,6 +185,7 @@ pub(super) const ALL: [Names; 5] = [
         never: &["register_tokens", "reg_token"],
         rules: FAIR,
         others: &[],
+        read: &[],
         ignored: &[],
     },
 ];
@@ -233,7 +241,7 @@ impl Names {
             rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
         };
         let inside = theirs.strip_prefix(prefix).and_then(|name| find(self.rules, name));
-        inside.or_else(|| find(self.others, theirs))
+        inside.or_else(|| find(self.others, theirs)).or_else(|| find(self.read, theirs))
     }
 
     /// Whether `theirs` belongs to a module that is read over.

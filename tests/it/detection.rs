@@ -89,7 +89,7 @@ fn a_run_predicts_pictures_and_files() {
         ground.ok(&format!("predict --weights weights.safetensors --out seen --threshold 0 {images}"));
     assert!(shown.contains("11 images predicted") && shown.contains("11 drawn"), "{shown}");
     let picture = image::open(ground.path("seen/20000001.png")).unwrap();
-    assert_eq!((picture.width(), picture.height()), (24, 24));
+    assert_eq!((picture.width(), picture.height()), (264, 264), "11 times its size");
     let rows = json(&std::fs::read_to_string(ground.path("seen/detections.json")).unwrap());
     assert!(rows.as_array().unwrap().iter().all(|row| row["image_id"].as_u64().unwrap() > 20_000_000));
     let scored = json(&ground.ok(&format!(

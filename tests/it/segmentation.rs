@@ -42,8 +42,10 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let images = data.join("images/val");
     ground.ok(&format!("predict {} --weights {id} --out out", images.display()));
     let picture = image::open(ground.path("out/0001TP_006690.png")).unwrap().to_rgb8();
-    assert_eq!(picture.dimensions(), (48, 36));
-    assert_ne!(picture, image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8(), "nothing is drawn");
+    assert_eq!(picture.dimensions(), (384, 288), "8 times its size");
+    let source = image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8();
+    let enlarged = image::imageops::resize(&source, 384, 288, image::imageops::FilterType::Nearest);
+    assert_ne!(picture, enlarged, "nothing is drawn");
     let line =
         format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
     let found: serde_json::Value = serde_json::from_str(&ground.ok(&line)).unwrap();
