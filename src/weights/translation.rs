@@ -4,6 +4,11 @@ use super::WeightEntry;
 use super::names::{ALL, Names};
 use candle_core::{Result, Tensor};
 
+/// Named tensors, in order.
+type Tensors = Vec<(String, Tensor)>;
+/// A tensor of the file by its place, and which third of ours it is.
+type Part = (Option<usize>, usize);
+
 /// Our tensors, each made of one or three of the file's.
 #[derive(Debug)]
 pub(super) struct Translation {
@@ -33,7 +38,7 @@ impl Translation {
 
     fn new(names: &Names, prefix: &str, entries: &[WeightEntry]) -> std::result::Result<Self, String> {
         let title = names.title;
-        let mut taken: Vec<(String, Vec<(Option<usize>, usize)>)> = Vec::new();
+        let mut taken: Vec<(String, Vec<Part>)> = Vec::new();
         for (i, entry) in entries.iter().enumerate() {
             let Some((name, third)) = names.ours(prefix, &entry.name) else {
                 if names.ignores(prefix, &entry.name) {
@@ -86,7 +91,7 @@ impl Translation {
     }
 
     /// `tensors` are those of the file, in its order.
-    pub fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    pub fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
         let joined = |(entry, parts): (&WeightEntry, &Vec<usize>)| {
             let tensor = match parts.as_slice() {
                 [one] if lacks_class(&entry.name, tensors[*one].1.dims()) => {
@@ -109,10 +114,7 @@ fn lacks_class(name: &str, shape: &[usize]) -> bool {
 }
 
 /// `tensors` of ours in the names of another program. Tensors that it has no name for are returned by name.
-pub(super) fn renamed(
-    names: &Names,
-    tensors: &[(String, Tensor)],
-) -> Result<(Vec<(String, Tensor)>, Vec<String>)> {
+pub(super) fn renamed(names: &Names, tensors: &[(String, Tensor)]) -> Result<(Tensors, Vec<String>)> {
     let (mut renamed, mut left) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
         let theirs = names.theirs(name);
