@@ -1,7 +1,7 @@
 //! Reading and writing weights: files, what they hold, and how they fit a model.
 //!
-//! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm's MAE files share).
-//! Other dialects are recognised and named, not converted. Loading is strict both ways with named exceptions.
+//! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm shares) or in those of
+//! the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named exceptions.
 
 mod convert;
 mod file;
