@@ -88,13 +88,16 @@ pub fn convert(
     let (unread, tensors): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|(name, _)| starts(name, &OURS) || (target == Target::Timm && starts(name, &PRETRAINING)));
-    let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
+    let left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     let tensors = match target {
         Target::Fair | Target::Timm => tensors,
         Target::HuggingFace => {
             let names = if dialect == Dialect::Beit { &HUGGING_FACE_BEIT } else { &HUGGING_FACE };
             let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
-            left_out.extend(more);
+            if !more.is_empty() {
+                let reason = format!("{} has no place for `{}`", names.title, more.join("`, `"));
+                return Err(fail(reason)); // a model without them would compute something else
+            }
             tensors
         }
     };

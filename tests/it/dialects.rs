@@ -124,6 +124,8 @@ fn names_that_do_not_fit_together_are_refused() -> Result<()> {
     assert!(error.contains("`blocks.1.attn.qkv.weight` cannot be made of"), "{error}");
     let error = write(&|t| drop(t.insert("vit.encoder.extra".into(), one.clone())))?;
     assert!(error.contains("`vit.encoder.extra` has no place"), "{error}");
+    let index = "vit.encoder.layer.0.attention.attention.relative_position_bias.relative_position_index";
+    assert_eq!(write(&|t| drop(t.insert(index.into(), one.clone())))?, "", "an index is read over");
     let error = write(&|t| drop(t.insert(query.into(), one.narrow(0, 0, 8).unwrap())))?;
     assert!(error.contains("[8, 16]") && error.contains("[16, 16]"), "{error}");
     let error = write(&|t| {
@@ -132,6 +134,20 @@ fn names_that_do_not_fit_together_are_refused() -> Result<()> {
         }
     })?;
     assert!(error.contains("Hugging Face ViT") && error.contains("OpenMMLab"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut tensors = WeightFile::open(&golden("vit"))?.read(&Device::Cpu)?;
+    let norm = tensors.iter().find(|(name, _)| name == "norm.weight").unwrap().1.clone();
+    tensors.push(("fc_norm.weight".into(), norm));
+    let source = folder.path().join("pooled.safetensors");
+    candle_core::safetensors::save(&tensors.into_iter().collect::<HashMap<_, _>>(), &source)?;
+    let out = folder.path().join("model.safetensors");
+    let error = convert(&source, Target::HuggingFace, &out, Some(2)).unwrap_err().to_string();
+    assert!(error.contains("has no place for `fc_norm.weight`") && !out.exists(), "{error}");
     Ok(())
 }
 
