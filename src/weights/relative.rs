@@ -1,8 +1,9 @@
-//! Relative-position tables of BEiT on their way into a model: one shared table becomes one a block, and a table of
-//! another grid is resized (unilm `run_class_finetuning.py`).
+//! Relative-position tables of BEiT on their way into a model: one shared table becomes one a block, or one for windowed
+//! and one for global blocks, and a table of another grid is resized (unilm `run_class_finetuning.py`).
 //!
-//! Rows 0..(2h − 1)·(2w − 1) are offsets of patches, three more are those of the class token. The offsets are resampled by
-//! a cubic spline at places that lie further apart the further out they are, so that near offsets keep their meaning.
+//! Rows 0..(2h − 1)·(2w − 1) are offsets of patches; three more are those of the class token, where there is one. The
+//! offsets are resampled by a cubic spline at places that lie further apart the further out they are, so that near offsets
+//! keep their meaning.
 
 use super::LoadError;
 use candle_core::{DType, Device, Result, Tensor};
@@ -15,15 +16,15 @@ const TABLE: &str = "relative_position_bias_table";
 const CLASS_ROWS: usize = 3;
 
 /// Gives each of the tables that `wanted` names (with rows and heads) the shared one of `tensors`, where it has none of
-/// its own, and resizes those of other grids. Indices of tables are dropped: they follow from the grid.
+/// its own, and fits those of other grids: windows have no class token, so its rows are left out. Indices of tables are
+/// dropped: they follow from the grid.
 pub(super) fn fit_tables(
     tensors: &mut Vec<(String, Tensor)>,
     wanted: &[(String, Vec<usize>)],
 ) -> std::result::Result<(), LoadError> {
     tensors.retain(|(name, _)| !name.ends_with("relative_position_index"));
     let tables: Vec<_> = wanted.iter().filter(|(name, _)| name.ends_with(TABLE)).collect();
-    let takes_shared = tables.iter().any(|(name, _)| name == SHARED);
-    if let Some(at) = tensors.iter().position(|(name, _)| name == SHARED).filter(|_| !takes_shared) {
+    if let Some(at) = tensors.iter().position(|(name, _)| name == SHARED).filter(|_| !tables.is_empty()) {
         let (_, shared) = tensors.remove(at);
         for (name, _) in &tables {
             if !tensors.iter().any(|(held, _)| held == name) {
@@ -37,42 +38,64 @@ pub(super) fn fit_tables(
         if from == to || heads != expected {
             continue; // fits, or is refused with both shapes
         }
-        let (Some(from), Some(to)) = (side(from), side(to)) else { continue };
-        *table = resized(table, from, to)?;
+        let (Some(from), Some(to)) = (Form::of(from), Form::of(to)) else { continue };
+        if from.class >= to.class {
+            *table = fitted(table, from, to)?;
+        }
     }
     Ok(())
 }
 
-/// The side 2G − 1 of a square table with rows of the class token.
-fn side(rows: usize) -> Option<usize> {
-    let offsets = rows.checked_sub(CLASS_ROWS)?;
-    let side = offsets.isqrt();
-    (side * side == offsets && side % 2 == 1 && side >= 3).then_some(side)
+/// What the rows of a table stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Form {
+    /// Offsets along a side of a square grid of G patches: 2G − 1.
+    side: usize,
+    /// Whether there are rows of the class token.
+    class: bool,
 }
 
-/// A table [from² + 3, heads] for offsets of another grid -> [to² + 3, heads].
-fn resized(table: &Tensor, from: usize, to: usize) -> Result<Tensor> {
+impl Form {
+    fn of(rows: usize) -> Option<Self> {
+        let square = |offsets: usize, class| {
+            let side = offsets.isqrt();
+            (side * side == offsets && side % 2 == 1 && side >= 3).then_some(Self { side, class })
+        };
+        square(rows, false).or_else(|| square(rows.checked_sub(CLASS_ROWS)?, true))
+    }
+
+    fn rows(self) -> usize {
+        self.side * self.side + if self.class { CLASS_ROWS } else { 0 }
+    }
+}
+
+/// A table of one form `[rows, heads]` in another, which has no class token where the first has none.
+fn fitted(table: &Tensor, from: Form, to: Form) -> Result<Tensor> {
+    if from.side == to.side {
+        return table.narrow(0, 0, to.rows());
+    }
     let (device, heads) = (table.device().clone(), table.dim(1)?);
     let values = table.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.t()?.contiguous()?.to_vec2::<f64>()?;
-    let places = spread(from, to);
-    let half = (to / 2) as f64;
-    let targets: Vec<f64> = (0..to).map(|i| i as f64 - half).collect();
-    let mut rows = vec![0f32; (to * to + CLASS_ROWS) * heads];
+    let places = spread(from.side, to.side);
+    let half = (to.side / 2) as f64;
+    let targets: Vec<f64> = (0..to.side).map(|i| i as f64 - half).collect();
+    let mut rows = vec![0f32; to.rows() * heads];
     for (head, values) in values.iter().enumerate() {
-        let (map, class) = values.split_at(from * from);
+        let (map, class) = values.split_at(from.side * from.side);
         // Along the columns of each row, then along the rows of each column.
-        let wide: Vec<Vec<f64>> = map.chunks(from).map(|row| spline(&places, row, &targets)).collect();
-        for x in 0..to {
+        let wide: Vec<Vec<f64>> = map.chunks(from.side).map(|row| spline(&places, row, &targets)).collect();
+        for x in 0..to.side {
             let column: Vec<f64> = wide.iter().map(|row| row[x]).collect();
             for (y, value) in spline(&places, &column, &targets).into_iter().enumerate() {
-                rows[(y * to + x) * heads + head] = value as f32;
+                rows[(y * to.side + x) * heads + head] = value as f32;
             }
         }
-        for (i, value) in class.iter().enumerate() {
-            rows[(to * to + i) * heads + head] = *value as f32;
+        let offsets = to.side * to.side;
+        for (row, value) in (offsets..to.rows()).zip(class) {
+            rows[row * heads + head] = *value as f32;
         }
     }
-    Tensor::from_vec(rows, (to * to + CLASS_ROWS, heads), &device)?.to_dtype(table.dtype())
+    Tensor::from_vec(rows, (to.rows(), heads), &device)?.to_dtype(table.dtype())
 }
 
 /// Where the `from` offsets of a table lie among those of one of side `to`: 0 in the middle, then steps 1, q, q², …, with
@@ -169,7 +192,8 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/relative.safetensors");
         let golden = safetensors::load(path, &Device::Cpu).unwrap();
         for (name, from, to) in [("larger", 7, 15), ("smaller", 15, 9)] {
-            let found = resized(&golden[&format!("{name}.table")], from, to).unwrap();
+            let form = |side| Form { side, class: true };
+            let found = fitted(&golden[&format!("{name}.table")], form(from), form(to)).unwrap();
             let difference = (found - &golden[&format!("{name}.resized")]).unwrap().abs().unwrap();
             let most = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
             assert!(most < 1e-5, "{name}: {most}");
@@ -190,5 +214,27 @@ mod tests {
         let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
         assert_eq!(values(&tensors[0].1), values(&table));
         assert_eq!(values(&tensors[1].1)[81..], values(&table)[25..], "rows of the class token stay");
+    }
+    #[test]
+    fn windows_take_the_offsets_without_the_class_token() {
+        let table = Tensor::arange(0f32, 56., &Device::Cpu).unwrap().reshape((28, 2)).unwrap(); // 5² + 3
+        let window = format!("window_{SHARED}");
+        let own = format!("blocks.1.attn.{TABLE}");
+        for name in [&window, &own, &SHARED.to_string()] {
+            for (rows, exact) in [(25, true), (81, false)] {
+                let mut tensors = vec![(SHARED.to_string(), table.clone())];
+                fit_tables(&mut tensors, &[(name.clone(), vec![rows, 2])]).unwrap();
+                let [(found, fitted)] = tensors.as_slice() else { panic!("{tensors:?}") };
+                assert_eq!((found, fitted.dims()), (name, &[rows, 2][..]));
+                let (fitted, table) = (fitted.to_vec2::<f32>().unwrap(), table.to_vec2::<f32>().unwrap());
+                assert_eq!(fitted == table[..25], exact);
+                assert!((fitted[rows / 2][1] - table[12][1]).abs() < 1e-4, "no offset keeps its value");
+            }
+        }
+        // Windowed and global blocks get one each; a table without the token's rows makes none of them.
+        let mut tensors = vec![(SHARED.to_string(), table.narrow(0, 0, 25).unwrap())];
+        fit_tables(&mut tensors, &[(window.clone(), vec![9, 2]), (SHARED.into(), vec![84, 2])]).unwrap();
+        let shape = |name: &str| tensors.iter().find(|(held, _)| held == name).unwrap().1.dims().to_vec();
+        assert_eq!((shape(&window), shape(SHARED)), (vec![9, 2], vec![25, 2]));
     }
 }
