@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
-    /// A weights file (.safetensors, .pth), or the folder of a run
+    /// A weights file (.safetensors, .pth, .npz), or the folder of a run
     weights: PathBuf,
     /// Whose names the new file has
     #[arg(long, value_name = "PROGRAM")]
@@ -43,6 +43,7 @@ pub fn convert(args: ConvertArgs) -> Outcome {
     if let Some(config) = &done.config {
         println!("model in {}", config.display());
     }
+    done.notes.iter().for_each(|note| println!("note: {note}"));
     if !done.left_out.is_empty() {
         println!("left out: {}", done.left_out.join(", "));
     }

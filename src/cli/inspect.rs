@@ -6,9 +6,12 @@ use crate::weights;
 use clap::Args;
 use std::path::PathBuf;
 
+/// Names of tensors that are not read, of which there may be hundreds.
+const SHOWN: usize = 5;
+
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A weights file (.safetensors, .pth), or the folder of a run
+    /// A weights file (.safetensors, .pth, .npz), or the folder of a run
     weights: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -38,6 +41,12 @@ pub fn inspect(args: InspectArgs) -> Outcome {
         }
     }
     println!("tensors     {} ({} values)", found.tensors, found.parameters);
+    if !found.unread.is_empty() {
+        let shown: Vec<&str> = found.unread.iter().take(SHOWN).map(String::as_str).collect();
+        let more = found.unread.len() - shown.len();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more (--json has all)") };
+        println!("not read    {}{more}", shown.join(", "));
+    }
     let uses = if found.uses.is_empty() { "nothing here".into() } else { found.uses.join(", ") };
     println!("usable to   {uses}");
     for key in ["bench.run", "bench.recipe_name", "written_by"] {

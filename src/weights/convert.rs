@@ -1,10 +1,11 @@
 //! [`convert`]: weights in the names of other programs, for those who go on with Python.
 
-use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT};
+use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, TIMM};
 use super::translation::renamed;
 use super::{Dialect, FileError, Guess, SaveError, WeightFile, save_tensors};
 use crate::config::{ModelConfig, parse};
-use candle_core::{Device, Tensor};
+use crate::nn::is_relative_position;
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub enum Target {
     /// facebookresearch/mae: encoder, and decoder where there is one.
     Fair,
-    /// timm: the encoder.
+    /// timm: the encoder, and a classifier where there is one.
     Timm,
     /// Hugging Face transformers, with `config.json` beside the file.
     HuggingFace,
@@ -26,6 +27,8 @@ pub struct Converted {
     pub tensors: usize,
     /// Tensors of the source that the other program has no name for.
     pub left_out: Vec<String>,
+    /// What the other program must be told, and what was assumed.
+    pub notes: Vec<String>,
     /// The file that describes the model, where the other program reads one.
     pub config: Option<PathBuf>,
 }
@@ -88,9 +91,21 @@ pub fn convert(
     let (unread, tensors): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|(name, _)| starts(name, &OURS) || (target == Target::Timm && starts(name, &PRETRAINING)));
-    let left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
+    let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
+    left_out.extend(file.unread().iter().cloned());
+    let mut notes = Vec::new();
     let tensors = match target {
-        Target::Fair | Target::Timm => tensors,
+        Target::Fair => tensors,
+        Target::Timm if dialect == Dialect::Beit => tensors, // in the names of unilm there too
+        Target::Timm => {
+            let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| fail(e.to_string()))?;
+            if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
+                return Err(fail(format!("a ViT of timm has no place for `{name}`")));
+            }
+            left_out.extend(more);
+            notes.extend(without_class_position(&mut tensors).map_err(|e| fail(e.to_string()))?);
+            tensors
+        }
         Target::HuggingFace => {
             let names = if dialect == Dialect::Beit { &HUGGING_FACE_BEIT } else { &HUGGING_FACE };
             let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
@@ -109,7 +124,21 @@ pub fn convert(
     });
     described.transpose()?;
     let config = (target == Target::HuggingFace).then_some(config);
-    Ok(Converted { tensors: tensors.len(), left_out, config })
+    Ok(Converted { tensors: tensors.len(), left_out, notes, config })
+}
+
+/// timm's DeiT III has layer scale and no position of the class token: one that adds nothing is left out with it.
+fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
+    let scaled = tensors.iter().any(|(name, _)| name == "blocks.0.ls1.gamma");
+    let Some((_, positions)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed" && scaled) else {
+        return Ok(None);
+    };
+    let largest = positions.narrow(1, 0, 1)?.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
+    if largest.to_scalar::<f32>()? > 0. {
+        return Ok(None);
+    }
+    *positions = positions.narrow(1, 1, positions.dim(1)? - 1)?.contiguous()?;
+    Ok(Some("the class token has no position, as in DeiT III: no_embed_class=True".into()))
 }
 
 /// `config.json` of transformers.

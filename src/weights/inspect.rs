@@ -24,11 +24,16 @@ pub enum Dialect {
     Unknown,
 }
 
+/// Its classes are the mean of what two heads say of two tokens (arXiv:2012.12877 §4).
+const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
+
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 5] = [
     ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
     ("register_tokens", "DINOv2 with registers"),
-    ("embeddings.distillation_token", "a distilled DeiT"),
+    ("dist_token", DISTILLED),
+    ("embeddings.distillation_token", DISTILLED),
+    ("deit.embeddings.distillation_token", DISTILLED),
 ];
 
 impl Dialect {
@@ -134,7 +139,7 @@ impl std::fmt::Display for Guess {
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     pub path: PathBuf,
-    /// `safetensors` or `pth`.
+    /// `safetensors`, `pth` or `npz`.
     pub format: &'static str,
     pub bytes: u64,
     /// blake3 of the file.
@@ -149,6 +154,9 @@ pub struct Inspection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Guess>,
     pub tensors: usize,
+    /// Tensors that no model here reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// Values in all tensors.
     pub parameters: usize,
     pub metadata: BTreeMap<String, String>,
@@ -181,6 +189,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
         model: Guess::of(entries).filter(|_| !uses.is_empty()),
         dialect,
         tensors: entries.len(),
+        unread: file.unread().to_vec(),
         parameters: entries.iter().map(|e| e.shape.iter().product::<usize>()).sum(),
         metadata: file.metadata().clone(),
         uses,

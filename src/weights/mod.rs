@@ -1,6 +1,6 @@
 //! Reading and writing weights: files, what they hold, and how they fit a model.
 //!
-//! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm shares) or in those of
+//! Read: `.safetensors`, zip-format `.pth` and `.npz`, in the names of facebookresearch/mae (which timm shares) or in those of
 //! the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named exceptions.
 
 mod convert;
@@ -10,6 +10,7 @@ mod inspect;
 mod load;
 mod module;
 mod names;
+mod npz;
 mod relative;
 mod save;
 mod tokenizer;

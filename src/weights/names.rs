@@ -133,7 +133,7 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
 };
 
 /// Programs whose files are read.
-pub(super) const ALL: [Names; 5] = [
+pub(super) const ALL: [Names; 8] = [
     HUGGING_FACE,
     HUGGING_FACE_BEIT,
     Names {
@@ -161,36 +161,57 @@ pub(super) const ALL: [Names; 5] = [
     },
     Names {
         title: "MoCo v3 or DINO",
-        prefixes: &["module.base_encoder.", "base_encoder.", "module.backbone.", "backbone."],
+        prefixes: &["base_encoder.", "backbone."],
         probes: &["cls_token", "blocks.0.attn.qkv.weight"],
         never: &[],
-        rules: FAIR,
+        rules: &ENCODER,
         others: &[],
         read: &[],
-        ignored: &[
-            "module.momentum_encoder",
-            "momentum_encoder",
-            "module.predictor",
-            "predictor",
-            "module.base_encoder.head",
-            "base_encoder.head",
-            "module.head",
-            "head",
-        ],
+        ignored: &["momentum_encoder", "predictor", "base_encoder.head", "head"],
+    },
+    Names {
+        title: "DINO's teacher beside its student",
+        prefixes: &["teacher.backbone."],
+        probes: &["cls_token", "blocks.0.attn.qkv.weight"],
+        never: &[],
+        rules: &ENCODER,
+        others: &[],
+        read: &[],
+        ignored: &["student", "teacher.head", "teacher.dino_head", "teacher.ibot_head", "mask_token"],
+    },
+    Names {
+        title: "DINO's student",
+        prefixes: &["student.backbone."],
+        probes: &["cls_token", "blocks.0.attn.qkv.weight"],
+        never: &["teacher.backbone.cls_token"],
+        rules: &ENCODER,
+        others: &[],
+        read: &[],
+        ignored: &["student.head", "student.dino_head", "student.ibot_head", "mask_token"],
     },
     Names {
         title: "timm with layer scale (DeiT III)",
         prefixes: &[""],
         probes: &["cls_token", "blocks.0.ls1.gamma"],
         never: &["register_tokens", "reg_token"],
-        rules: FAIR,
+        rules: &FAIR,
+        others: &[],
+        read: &[],
+        ignored: &[],
+    },
+    Names {
+        title: "google-research/vision_transformer (JAX)",
+        prefixes: &["", "opt/target/", "params/"],
+        probes: &["cls", "Transformer/encoderblock_0/LayerNorm_0.weight"],
+        never: &[],
+        rules: &JAX,
         others: &[],
         read: &[],
         ignored: &[],
     },
 ];
 
-const FAIR: &[Rule] = &[
+const ENCODER: [Rule; 12] = [
     rule("cls_token", "cls_token"),
     rule("pos_embed", "pos_embed"),
     rule("patch_embed.proj", "patch_embed.proj"),
@@ -203,9 +224,43 @@ const FAIR: &[Rule] = &[
     rule("blocks.{}.ls1.gamma", "blocks.{}.gamma_1"),
     rule("blocks.{}.ls2.gamma", "blocks.{}.gamma_2"),
     rule("norm", "norm"),
-    rule("head", "head"),
-    rule("fc_norm", "fc_norm"),
 ];
+const FAIR: [Rule; 14] = joined(ENCODER, [rule("head", "head"), rule("fc_norm", "fc_norm")]);
+
+const JAX: [Rule; 14] = [
+    rule("cls", "cls_token"),
+    rule("Transformer/posembed_input/pos_embedding", "pos_embed"),
+    rule("embedding", "patch_embed.proj"),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/query", "blocks.{}.attn.qkv", 0),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/key", "blocks.{}.attn.qkv", 1),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/value", "blocks.{}.attn.qkv", 2),
+    rule("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/out", "blocks.{}.attn.proj"),
+    rule("Transformer/encoderblock_{}/LayerNorm_0", "blocks.{}.norm1"),
+    rule("Transformer/encoderblock_{}/LayerNorm_2", "blocks.{}.norm2"),
+    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_0", "blocks.{}.mlp.fc1"),
+    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_1", "blocks.{}.mlp.fc2"),
+    rule("Transformer/encoder_norm", "norm"),
+    rule("pre_logits", "pre_logits"),
+    rule("head", "head"),
+];
+
+/// Layer scale in the names of unilm, as facebookresearch/deit has it.
+const GAMMAS: [Rule; 2] =
+    [rule("blocks.{}.gamma_1", "blocks.{}.gamma_1"), rule("blocks.{}.gamma_2", "blocks.{}.gamma_2")];
+const UNPLACED_RULES: [Rule; 16] = joined(GAMMAS, FAIR);
+/// Ours, but for a position of the class token, which is not there.
+pub(super) const UNPLACED: Names = Names {
+    title: "facebookresearch/deit (DeiT III)",
+    prefixes: &[""],
+    probes: &[],
+    never: &[],
+    rules: &UNPLACED_RULES,
+    others: &[],
+    read: &[],
+    ignored: &[],
+};
+/// What timm calls the tensors of a ViT; BEiT's it calls as we do.
+pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..UNPLACED };
 
 impl Rule {
     /// What `name`, written in the names of `from`, is called in those of `to`.
