@@ -1,8 +1,7 @@
 //! `bench inspect`: what a file of weights is.
 
 use super::Outcome;
-use crate::record::RunFolder;
-use crate::weights;
+use crate::weights::{self, weights_in};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -11,7 +10,7 @@ const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A weights file (.safetensors, .pth, .npz), or the folder of a run
+    /// A weights file (.safetensors, .pth, .npz), or the folder of a run or of transformers
     weights: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -19,7 +18,7 @@ pub struct InspectArgs {
 }
 
 pub fn inspect(args: InspectArgs) -> Outcome {
-    let path = if args.weights.is_dir() { RunFolder::at(&args.weights).weights() } else { args.weights };
+    let path = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
     let found = weights::inspect(&path)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);

@@ -6,6 +6,7 @@
 
 use super::module::ModuleFile;
 use super::npz::NpzFile;
+use super::shards::Shards;
 use super::translation::Translation;
 use candle_core::pickle::{PthTensors, read_pth_tensor_info};
 use candle_core::safetensors::{Load, MmapedSafetensors};
@@ -52,19 +53,34 @@ enum Content {
     Pth(PthTensors),
     Module(ModuleFile),
     Npz(NpzFile),
+    Shards(Shards),
 }
 
 impl WeightFile {
     /// # Errors
     /// Names the file and what is wrong: absent, truncated, another format, no tensors.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut file = if Shards::is_index(path) {
+            let shards = Shards::open(path)?;
+            Self::holding(path, shards.entries(), Content::Shards(shards))
+        } else {
+            Self::open_untranslated(path)?
+        };
+        file.wrapped = unwrap(&mut file.entries);
+        let fail = |reason: String| FileError { path: path.into(), reason };
+        file.translation = Translation::of(&file.entries).map_err(fail)?;
+        Ok(file)
+    }
+
+    /// A single file, whose names stay as they are.
+    pub(super) fn open_untranslated(path: &Path) -> Result<Self, FileError> {
         let fail = |reason: String| FileError { path: path.into(), reason };
         let mut magic = [0; 9];
         let length = std::fs::File::open(path)
             .and_then(|mut file| file.read(&mut magic))
             .map_err(|e| fail(e.to_string()))?;
         let magic = &magic[..length];
-        let mut file = if magic.starts_with(b"PK\x03\x04") {
+        let file = if magic.starts_with(b"PK\x03\x04") {
             Self::open_zip(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
         } else if magic.get(8) == Some(&b'{') {
             Self::open_safetensors(path)
@@ -79,8 +95,6 @@ impl WeightFile {
             let wrappers = WRAPPERS.join("`, `");
             return Err(fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
         }
-        file.wrapped = unwrap(&mut file.entries);
-        file.translation = Translation::of(&file.entries).map_err(fail)?;
         Ok(file)
     }
 
@@ -143,7 +157,7 @@ impl WeightFile {
     /// `safetensors`, `pth` or `npz`.
     pub fn format(&self) -> &'static str {
         match self.content {
-            Content::Safetensors(_) => "safetensors",
+            Content::Safetensors(_) | Content::Shards(_) => "safetensors",
             Content::Pth(_) | Content::Module(_) => "pth",
             Content::Npz(_) => "npz",
         }
@@ -171,22 +185,12 @@ impl WeightFile {
 
     /// All tensors by our names, in file order and in their own types.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
-        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
-        let load = |entry: &WeightEntry| {
-            let name = format!("{}{}", self.wrapped, entry.name);
-            let tensor = match &self.content {
-                Content::Safetensors(map) => map.get(&name)?.load(device)?,
-                Content::Pth(file) => found(file.get(&name)?)?.to_device(device)?,
-                Content::Module(file) => found(file.get(&name)?)?.to_device(device)?,
-                Content::Npz(file) => found(file.get(&name)?)?.to_device(device)?,
-            };
-            Ok((entry.name.clone(), tensor))
-        };
         let read = |entry: &WeightEntry| {
-            load(entry).map_err(|e: candle_core::Error| FileError {
+            let tensor = self.get(&entry.name, device).map_err(|e| FileError {
                 path: self.path.clone(),
                 reason: format!("tensor `{}` cannot be read (truncated or corrupt file): {e}", entry.name),
-            })
+            })?;
+            Ok((entry.name.clone(), tensor))
         };
         let tensors = self.entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         match &self.translation {
@@ -197,12 +201,47 @@ impl WeightFile {
         }
     }
 
-    /// blake3 of the bytes of the file, in hexadecimal.
+    /// The tensor that the file calls `name`, but for what all its names begin with.
+    pub(super) fn get(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
+        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
+        let name = format!("{}{name}", self.wrapped);
+        match &self.content {
+            Content::Safetensors(map) => map.get(&name)?.load(device),
+            Content::Pth(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Module(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Npz(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Shards(files) => found(files.get(&name, device)?),
+        }
+    }
+
+    /// Bytes of the file, and of those that it stands for.
+    pub fn bytes(&self) -> Result<u64, FileError> {
+        let size = |path: &Path| std::fs::metadata(path).map(|data| data.len());
+        let sizes = self.paths().into_iter().map(|path| size(path).map_err(|e| self.fail(e.to_string())));
+        sizes.sum()
+    }
+
+    /// The file, and those that it stands for.
+    fn paths(&self) -> Vec<&Path> {
+        let mut paths = vec![self.path.as_path()];
+        if let Content::Shards(files) = &self.content {
+            paths.extend(files.paths());
+        }
+        paths
+    }
+
+    fn fail(&self, reason: String) -> FileError {
+        FileError { path: self.path.clone(), reason }
+    }
+
+    /// blake3 of the bytes of the file (of an index, then of its files in the order of their names), in hexadecimal.
     pub fn hash(&self) -> Result<String, FileError> {
         let mut hasher = blake3::Hasher::new();
-        std::fs::File::open(&self.path)
-            .and_then(|file| hasher.update_reader(file).map(|_| ()))
-            .map_err(|e| FileError { path: self.path.clone(), reason: e.to_string() })?;
+        for path in self.paths() {
+            std::fs::File::open(path)
+                .and_then(|file| hasher.update_reader(file).map(|_| ()))
+                .map_err(|e| self.fail(e.to_string()))?;
+        }
         Ok(hasher.finalize().to_hex().to_string())
     }
 }

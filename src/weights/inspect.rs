@@ -1,6 +1,7 @@
 //! What a file of weights is, told by its names and shapes alone.
 
 use super::{FileError, WeightEntry, WeightFile};
+use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,16 @@ impl Guess {
         })
     }
 
+    /// Patches along a side of a square image, by positions or by relative ones among `tensors`; 0 where neither tells.
+    pub(super) fn grid_side(&self, tensors: &[(String, Tensor)]) -> usize {
+        let table = tensors.iter().find(|(name, _)| name.ends_with("relative_position_bias_table"));
+        let rows = table.and_then(|(_, table)| table.dim(0).ok()?.checked_sub(3));
+        match (self.positions, rows) {
+            (0, Some(rows)) => rows.isqrt().div_ceil(2),
+            (positions, _) => positions.isqrt(),
+        }
+    }
+
     /// The grid of positions when it is square.
     pub fn square_grid(&self) -> Option<(usize, usize)> {
         let side = self.positions.isqrt();
@@ -168,8 +179,6 @@ pub struct Inspection {
 pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
     let file = WeightFile::open(path)?;
     let entries = file.entries();
-    let bytes =
-        std::fs::metadata(path).map_err(|e| FileError { path: path.into(), reason: e.to_string() })?.len();
     let dialect = Dialect::of(entries);
     let uses = match &dialect {
         Dialect::MaeEncoder => vec!["initialise transfer"],
@@ -182,7 +191,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
     Ok(Inspection {
         path: path.into(),
         format: file.format(),
-        bytes,
+        bytes: file.bytes()?,
         hash: file.hash()?,
         translated_from: file.translated_from(),
         written_by: file.metadata().get("written_by").cloned(),

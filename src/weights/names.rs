@@ -69,13 +69,14 @@ const fn joined<const A: usize, const B: usize, const N: usize>(a: [Rule; A], b:
     all
 }
 
-const EMBEDDINGS: [Rule; 4] = [
+const EMBEDDINGS: [Rule; 3] = [
     rule("embeddings.cls_token", "cls_token"),
     rule("embeddings.position_embeddings", "pos_embed"),
     rule("embeddings.patch_embeddings.projection", "patch_embed.proj"),
-    rule("layernorm", "norm"),
 ];
-const VIT: [Rule; 12] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
+const NORM: [Rule; 1] = [rule("layernorm", "norm")];
+const VIT_BLOCKS: [Rule; 11] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
+const VIT: [Rule; 12] = joined(NORM, VIT_BLOCKS);
 const MAE_DECODER: [Rule; 13] = joined(
     [
         rule("decoder.mask_token", "mask_token"),
@@ -86,7 +87,7 @@ const MAE_DECODER: [Rule; 13] = joined(
     ],
     hugging_face_block!("decoder.decoder_layers.{}", "decoder_blocks.{}"),
 );
-const BEIT: [Rule; 20] = joined(
+const BEIT_BLOCKS: [Rule; 19] = joined(
     [
         rule("pooler.layernorm", "fc_norm"),
         rule("embeddings.mask_token", "mask_token"),
@@ -103,8 +104,9 @@ const BEIT: [Rule; 20] = joined(
         rule("encoder.layer.{}.lambda_1", "blocks.{}.gamma_1"),
         rule("encoder.layer.{}.lambda_2", "blocks.{}.gamma_2"),
     ],
-    VIT,
+    VIT_BLOCKS,
 );
+const BEIT: [Rule; 20] = joined(NORM, BEIT_BLOCKS);
 
 /// What stands beside the backbone: the decoder of ViT-MAE, a classifier.
 const BESIDE: [Rule; 14] = joined([rule("classifier", "head")], MAE_DECODER);
@@ -131,6 +133,9 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
     read: &[],
     ignored: &[],
 };
+
+/// With the final norm and the classifier of masked patches beside the backbone.
+pub(super) const HUGGING_FACE_BEIT_MASKED: Names = Names { rules: &BEIT_BLOCKS, ..HUGGING_FACE_BEIT };
 
 /// Programs whose files are read.
 pub(super) const ALL: [Names; 8] = [
