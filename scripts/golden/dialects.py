@@ -6,7 +6,8 @@ they compute.
   vit.safetensors        ViTForImageClassification
   beit.safetensors       BeitForMaskedImageModeling, one table of relative positions
   beit_model.safetensors BeitModel, a table a block
-  expected.safetensors   images, noise of the mask; logits, loss and features of each
+  beit_class.safetensors BeitForImageClassification
+  expected.safetensors   images, noise of masks; logits, loss and features of each
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import (
     BeitConfig,
+    BeitForImageClassification,
     BeitForMaskedImageModeling,
     BeitModel,
     ViTConfig,
@@ -77,6 +79,7 @@ def main():
 
     config = BeitConfig(**SIZES, **BEIT, use_mask_token=True, use_shared_relative_position_bias=True)
     model = randomize(BeitForMaskedImageModeling(config))
+    expected["beit.logits"] = model(images, bool_masked_pos=noise > 0.6).logits
     expected["beit.class"] = model.layernorm(model.beit(images).last_hidden_state)[:, 0]
     save(model, out / "beit.safetensors")
 
@@ -84,6 +87,10 @@ def main():
     model = randomize(BeitModel(config, add_pooling_layer=False))
     expected["beit_model.class"] = model(images).last_hidden_state[:, 0]
     save(model, out / "beit_model.safetensors")
+
+    model = randomize(BeitForImageClassification(BeitConfig(**SIZES, **BEIT, use_relative_position_bias=True, num_labels=5)))
+    expected["beit_class.logits"] = model(images).logits
+    save(model, out / "beit_class.safetensors")
     save_file({name: value.contiguous().clone() for name, value in expected.items()}, out / "expected.safetensors")
 
 

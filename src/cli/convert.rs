@@ -1,14 +1,13 @@
 //! `bench convert`: weights in the names of other programs.
 
 use super::Outcome;
-use crate::record::RunFolder;
-use crate::weights::{self, Target};
+use crate::weights::{self, Details, Target, weights_in};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
-    /// A weights file (.safetensors, .pth), or the folder of a run
+    /// A weights file (.safetensors, .pth, .npz), or the folder of a run or of transformers
     weights: PathBuf,
     /// Whose names the new file has
     #[arg(long, value_name = "PROGRAM")]
@@ -19,6 +18,18 @@ pub struct ConvertArgs {
     /// Heads of attention, where the file does not tell; the width over 64 when absent
     #[arg(long)]
     heads: Option<usize>,
+    /// Epsilon of layer norms, where the file does not tell; 1e-6 when absent
+    #[arg(long, value_name = "EPS")]
+    norm_eps: Option<f64>,
+    /// Heads of the decoder, where the file does not tell; 32 channels each when absent, 16 at most
+    #[arg(long, value_name = "HEADS")]
+    decoder_heads: Option<usize>,
+    /// Whether the decoder predicts normalised pixels, where the file does not tell; it does when absent
+    #[arg(long, value_name = "BOOL")]
+    norm_pix_loss: Option<bool>,
+    /// Share of masked patches in pre-training, where the file does not tell; 0.75 when absent
+    #[arg(long, value_name = "SHARE")]
+    mask_ratio: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,17 +43,25 @@ enum To {
 }
 
 pub fn convert(args: ConvertArgs) -> Outcome {
-    let source = if args.weights.is_dir() { RunFolder::at(&args.weights).weights() } else { args.weights };
+    let details = Details {
+        heads: args.heads,
+        norm_eps: args.norm_eps,
+        decoder_heads: args.decoder_heads,
+        norm_pix_loss: args.norm_pix_loss,
+        mask_ratio: args.mask_ratio,
+    };
+    let source = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
     let target = match args.to {
         To::Fair => Target::Fair,
         To::Timm => Target::Timm,
         To::Hf => Target::HuggingFace,
     };
-    let done = weights::convert(&source, target, &args.out, args.heads)?;
+    let done = weights::convert(&source, target, &args.out, &details)?;
     println!("{} tensors in {}", done.tensors, args.out.display());
     if let Some(config) = &done.config {
         println!("model in {}", config.display());
     }
+    done.notes.iter().for_each(|note| println!("note: {note}"));
     if !done.left_out.is_empty() {
         println!("left out: {}", done.left_out.join(", "));
     }

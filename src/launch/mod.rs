@@ -4,13 +4,15 @@
 //! afterwards is a failed run, and its record says so.
 
 mod device;
+mod initial;
 mod prepare;
 mod request;
 mod trained;
 
 pub use device::{default_dtype, open_device};
+pub use initial::find_weights;
 pub use prepare::{Data, Prepared, Start, index, prepare};
-pub use request::{Request, Resolved, find_weights, resolve, stage_of};
+pub use request::{Request, Resolved, resolve, stage_of};
 pub use trained::{Trained, trained};
 
 use crate::config::{Dtype, Library};

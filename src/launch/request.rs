@@ -1,16 +1,12 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
+use super::initial::{Initial, find, fits, initial};
 use super::{Site, default_dtype};
-use crate::config::{
-    Catalogue, Choice, ConfigError, Dtype, Library, ModelConfig, Pretrain, Recipe, Run, RunConfig, SCRATCH,
-    Stage, Target, read,
-};
+use crate::config::{Choice, Dtype, Library, Pretrain, Recipe, Run, RunConfig, SCRATCH, Stage, Target, read};
 use crate::data::Dataset;
-use crate::record::{RunFolder, Status};
 use crate::registry::manifest;
 use crate::task::Manifest;
-use crate::weights::{Guess, HUB, HubFile, WeightFile};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// Pre-trains on this data set when nothing else is said.
@@ -103,11 +99,18 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     };
     let mut model = choice.model(&model_name, base.as_ref())?;
     let recipe_config = choice.recipe(stage, &recipe, &model_name)?;
-    let given = request.set.iter().any(|set| set.trim_start().starts_with("model.image"));
-    if let Some(image) =
-        recipe_config.transfer.as_ref().and_then(|transfer| transfer.image).filter(|_| !given)
-    {
+    let given = |key: &str| request.set.iter().any(|set| set.trim_start().starts_with(key));
+    let image = recipe_config.transfer.as_ref().and_then(|transfer| transfer.image);
+    if let Some(image) = image.filter(|_| !given("model.image")) {
         model.image = image;
+    }
+    if let Some(eps) = init.norm_eps(&model)?.filter(|eps| *eps != model.norm_eps && !given("model.norm_eps"))
+    {
+        notes.push(format!(
+            "model.norm_eps {eps:e}: config.json beside the weights, not {:e}",
+            model.norm_eps
+        ));
+        model.norm_eps = eps;
     }
     let tokenizer = tokenizer(site, &recipe_config)?;
     let config = RunConfig {
@@ -242,153 +245,4 @@ fn dataset(
 fn request_name(request: &Request, dataset: &Dataset) -> String {
     let folder = request.dataset.is_none() && request.task.is_none() && request.data.is_some();
     if folder { FOLDER.into() } else { dataset.name.clone() }
-}
-
-/// Initial weights.
-struct Initial {
-    source: String,
-    label: String,
-    path: Option<PathBuf>,
-    run: Option<String>,
-    /// Configuration of the run that made them.
-    config: Option<PathBuf>,
-    /// The model that the catalogue names.
-    model: Option<String>,
-    target: Option<Target>,
-}
-
-impl Initial {
-    fn scratch() -> Self {
-        Self::labelled(SCRATCH.into(), SCRATCH.into())
-    }
-
-    /// Weights of which nothing else is known yet.
-    fn labelled(source: String, label: String) -> Self {
-        Self { source, label, path: None, run: None, config: None, model: None, target: None }
-    }
-
-    fn of_run(folder: &RunFolder, source: String) -> Result<Self> {
-        let id = folder.id();
-        let config: RunConfig = read(&folder.config())?;
-        ensure!(
-            folder.weights().is_file(),
-            "run `{id}` has no weights yet (`{}`); finish it first",
-            folder.weights().display()
-        );
-        Ok(Self {
-            path: Some(folder.weights()),
-            run: Some(id),
-            config: Some(folder.config()),
-            target: config.recipe.pretrain.as_ref().and_then(Pretrain::target),
-            ..Self::labelled(source, config.recipe.label.unwrap_or(config.run.recipe))
-        })
-    }
-
-    fn hash(&self) -> Result<Option<String>> {
-        Ok(self.path.as_ref().map(|path| WeightFile::open(path)?.hash()).transpose()?)
-    }
-
-    /// Name and sizes of the model that the weights belong to, where they say so.
-    fn model(&self, library: &Library) -> Result<Option<(String, ModelConfig)>> {
-        if let Some(path) = &self.config {
-            let config: RunConfig = read(path)?;
-            return Ok(Some((config.run.model, config.model)));
-        }
-        let Some(path) = &self.path else { return Ok(None) };
-        let file = WeightFile::open(path)?;
-        let notes = file.metadata();
-        match (notes.get("bench.model_name"), notes.get("bench.model")) {
-            (Some(name), Some(text)) => Ok(Some((name.clone(), crate::config::parse(text, path.display())?))),
-            _ => match &self.model {
-                Some(name) => Ok(Some((name.clone(), Choice { library, overrides: &[] }.model(name, None)?))),
-                None => Ok(None),
-            },
-        }
-    }
-}
-
-/// The weights that `--init` names, or the obvious ones.
-fn initial(site: &Site, stage: Stage, init: Option<&str>, notes: &mut Vec<String>) -> Result<Initial> {
-    match (init, stage) {
-        (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(Initial::scratch()),
-        (Some(name), _) => find(site, "--init", name),
-        (None, Stage::Transfer) => {
-            let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
-            let Some(record) = newest else {
-                bail!(
-                    "which weights? There is no finished pre-training run in `{}`. Give --init scratch, a run, or a \
-                     weights file, or run `bench pretrain` first",
-                    site.store.root().display()
-                )
-            };
-            notes.push(format!("--init {}: the newest finished pre-training run", record.id));
-            Initial::of_run(&site.store.find(&record.id)?, record.id)
-        }
-    }
-}
-
-/// The weights file that a run id, a run's folder or a path names.
-pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
-    find(site, "--init", name)?.path.with_context(|| format!("`{name}` has no weights"))
-}
-
-/// What `name`, which follows `key`, names.
-fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
-    if name.starts_with(HUB) {
-        let found = site.fetch(&HubFile::parse(name)?)?;
-        let source = found.reference.to_string();
-        let initial = match Catalogue::load(site.library)?.find(&found.reference.repository()) {
-            Some(known) => Initial {
-                model: known.model.clone(),
-                target: known.target,
-                ..Initial::labelled(source, known.init.clone())
-            },
-            None => Initial::labelled(source, found.reference.name.replace('.', "_")),
-        };
-        return Ok(Initial { path: Some(found.path), ..initial });
-    }
-    let path = Path::new(name);
-    if path.is_dir() {
-        let folder = RunFolder::at(path);
-        ensure!(folder.config().is_file(), "{key} {name}: the folder is not that of a run (no config.toml)");
-        return Initial::of_run(&folder, name.into());
-    }
-    if path.is_file() {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
-        return Ok(Initial {
-            path: Some(path.into()),
-            run: WeightFile::open(path)?.metadata().get("bench.run").cloned(),
-            ..Initial::labelled(name.into(), stem)
-        });
-    }
-    let folder = site.store.find(name).map_err(|e| {
-        ConfigError::new(
-            format!("{key} {name}"),
-            format!("neither `scratch`, nor a file or folder, nor a run: {e}"),
-        )
-    })?;
-    if folder.record().is_file() {
-        let record = folder.read_record()?;
-        let usable = matches!(record.status, Status::Finished | Status::Truncated);
-        ensure!(usable, "run `{}` is not finished; continue it with --resume", record.id);
-    }
-    Initial::of_run(&folder, folder.id())
-}
-
-/// Compares the sizes that the names in a file reveal with those of the model.
-fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
-    let file = WeightFile::open(path)?;
-    let Some(guess) = Guess::of(file.entries()) else { return Ok(()) }; // loading says what they are
-    let found = (guess.width, guess.depth, guess.patch, guess.channels);
-    let expected = (model.width, model.depth, model.patch, model.channels);
-    ensure!(
-        found == expected,
-        "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels",
-        path.display(),
-        model.width,
-        model.depth,
-        model.patch,
-        model.channels
-    );
-    Ok(())
 }

@@ -1,11 +1,12 @@
 //! [`convert`]: weights in the names of other programs, for those who go on with Python.
 
-use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT};
+use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::transformers::{Described, Details};
 use super::translation::renamed;
 use super::{Dialect, FileError, Guess, SaveError, WeightFile, save_tensors};
 use crate::config::{ModelConfig, parse};
-use candle_core::{Device, Tensor};
-use serde_json::{Value, json};
+use crate::nn::is_relative_position;
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub enum Target {
     /// facebookresearch/mae: encoder, and decoder where there is one.
     Fair,
-    /// timm: the encoder.
+    /// timm: the encoder, and a classifier where there is one.
     Timm,
     /// Hugging Face transformers, with `config.json` beside the file.
     HuggingFace,
@@ -26,6 +27,8 @@ pub struct Converted {
     pub tensors: usize,
     /// Tensors of the source that the other program has no name for.
     pub left_out: Vec<String>,
+    /// What the other program must be told, and what was assumed.
+    pub notes: Vec<String>,
     /// The file that describes the model, where the other program reads one.
     pub config: Option<PathBuf>,
 }
@@ -50,16 +53,17 @@ const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
 /// What only pre-training needs.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
-/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `target`. `heads` of attention are
-/// those that the file tells of itself, or the width over 64.
+/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `target`. What the file does not tell
+/// of its model is what its run or a `config.json` beside it says, or `asked`, or assumed in a note.
 ///
 /// # Errors
-/// A source that is no ViT, heads that do not divide the width, files that are there already.
+/// A source that is no ViT, heads that do not divide the width, `asked` for other than is known, files that are there
+/// already.
 pub fn convert(
     source: &Path,
     target: Target,
     out: &Path,
-    heads: Option<usize>,
+    asked: &Details,
 ) -> Result<Converted, ConvertError> {
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
     let file = WeightFile::open(source)?;
@@ -76,23 +80,43 @@ pub fn convert(
         Some(text) => Some(parse(text, source.display()).map_err(|e| fail(e.to_string()))?),
         None => None,
     };
-    let heads = heads.or(model.as_ref().map(|model| model.heads)).unwrap_or(guess.width / 64);
-    if heads == 0 || !guess.width.is_multiple_of(heads) {
-        let width = guess.width;
-        return Err(fail(format!(
-            "{heads} heads do not divide the width {width}: say how many with --heads"
-        )));
+    let mut details = match &model {
+        Some(model) => {
+            asked.agreeing(&Details::of_run(source, model), "the run of the weights").map_err(fail)?
+        }
+        None => *asked,
+    };
+    if let Some(described) = Described::beside(source)? {
+        details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
+    let (details, assumed) = details.completed(&guess).map_err(fail)?;
+    let mut notes = if target == Target::HuggingFace { assumed } else { vec![] };
     let tensors = file.read(&Device::Cpu)?;
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
     let (unread, tensors): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|(name, _)| starts(name, &OURS) || (target == Target::Timm && starts(name, &PRETRAINING)));
-    let left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
+    let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
+    left_out.extend(file.unread().iter().cloned());
     let tensors = match target {
-        Target::Fair | Target::Timm => tensors,
+        Target::Fair => tensors,
+        Target::Timm if dialect == Dialect::Beit => tensors, // in the names of unilm there too
+        Target::Timm => {
+            let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| fail(e.to_string()))?;
+            if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
+                return Err(fail(format!("a ViT of timm has no place for `{name}`")));
+            }
+            left_out.extend(more);
+            notes.extend(without_class_position(&mut tensors).map_err(|e| fail(e.to_string()))?);
+            tensors
+        }
         Target::HuggingFace => {
-            let names = if dialect == Dialect::Beit { &HUGGING_FACE_BEIT } else { &HUGGING_FACE };
+            let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
+            let names = match dialect {
+                Dialect::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
+                Dialect::Beit => &HUGGING_FACE_BEIT,
+                _ => &HUGGING_FACE,
+            };
             let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
             if !more.is_empty() {
                 let reason = format!("{} has no place for `{}`", names.title, more.join("`, `"));
@@ -104,69 +128,25 @@ pub fn convert(
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     save_tensors(out, &tensors, &metadata)?;
     let described = (target == Target::HuggingFace).then(|| {
-        let text = format!("{:#}\n", described(&dialect, &guess, heads, model.as_ref(), &tensors));
+        let image = model.as_ref().map(|model| model.image);
+        let text = format!("{:#}\n", details.described(&dialect, &guess, image, &tensors));
         std::fs::write(&config, text).map_err(|source| ConvertError::Write { path: config.clone(), source })
     });
     described.transpose()?;
     let config = (target == Target::HuggingFace).then_some(config);
-    Ok(Converted { tensors: tensors.len(), left_out, config })
+    Ok(Converted { tensors: tensors.len(), left_out, notes, config })
 }
 
-/// `config.json` of transformers.
-fn described(
-    dialect: &Dialect,
-    guess: &Guess,
-    heads: usize,
-    model: Option<&ModelConfig>,
-    tensors: &[(String, Tensor)],
-) -> Value {
-    let has = |part: &str| tensors.iter().any(|(name, _)| name.contains(part));
-    let (kind, architecture) = match (dialect, guess.decoder, guess.classes) {
-        (Dialect::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
-        (Dialect::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
-        (Dialect::Beit, ..) => ("beit", "BeitModel"),
-        (_, Some(_), _) => ("vit_mae", "ViTMAEForPreTraining"),
-        (_, None, Some(_)) => ("vit", "ViTForImageClassification"),
-        (_, None, None) => ("vit", "ViTModel"),
+/// timm's DeiT III has layer scale and no position of the class token: one that adds nothing is left out with it.
+fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
+    let scaled = tensors.iter().any(|(name, _)| name == "blocks.0.ls1.gamma");
+    let Some((_, positions)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed" && scaled) else {
+        return Ok(None);
     };
-    let side = guess.positions.isqrt() * guess.patch;
-    let image = model.map_or([side, side], |model| model.image);
-    let image = if image[0] == image[1] { json!(image[0]) } else { json!(image) };
-    let mut config = json!({
-        "model_type": kind,
-        "architectures": [architecture],
-        "image_size": image,
-        "patch_size": guess.patch,
-        "num_channels": guess.channels,
-        "hidden_size": guess.width,
-        "num_hidden_layers": guess.depth,
-        "num_attention_heads": heads,
-        "intermediate_size": guess.mlp_hidden,
-        "hidden_act": "gelu",
-        "qkv_bias": true,
-        "layer_norm_eps": model.map_or(1e-6, |model| model.norm_eps),
-    });
-    if let Some((width, depth)) = guess.decoder {
-        let known = model.map(|model| model.decoder.heads);
-        let heads = known.unwrap_or(if width.is_multiple_of(32) { (width / 32).min(16) } else { 1 });
-        let hidden = 4 * width;
-        config["decoder_hidden_size"] = json!(width);
-        config["decoder_num_hidden_layers"] = json!(depth);
-        config["decoder_num_attention_heads"] = json!(heads);
-        config["decoder_intermediate_size"] = json!(hidden);
-        config["norm_pix_loss"] = json!(true);
-        config["mask_ratio"] = json!(0.75);
+    let largest = positions.narrow(1, 0, 1)?.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
+    if largest.to_scalar::<f32>()? > 0. {
+        return Ok(None);
     }
-    if *dialect == Dialect::Beit {
-        config["use_absolute_position_embeddings"] = json!(has("position_embeddings"));
-        config["use_shared_relative_position_bias"] = json!(has("encoder.relative_position_bias"));
-        config["use_relative_position_bias"] = json!(has("attention.relative_position_bias"));
-        config["use_mask_token"] = json!(has("mask_token"));
-    }
-    if let Some(classes) = guess.classes {
-        let labels: serde_json::Map<String, Value> =
-            (0..classes).map(|k| (k.to_string(), json!(format!("LABEL_{k}")))).collect();
-        config["id2label"] = Value::Object(labels);
-    }
-    config
+    *positions = positions.narrow(1, 1, positions.dim(1)? - 1)?.contiguous()?;
+    Ok(Some("the class token has no position, as in DeiT III: no_embed_class=True".into()))
 }

@@ -2,9 +2,11 @@
 //!
 //! Of a PyTorch file, the state dict may sit at the top or below `model`, `state_dict`, `module` or `teacher`.
 //! candle reads the zip format of PyTorch 1.6 and later, and drops int32 and bool tensors (none in a ViT). A pickled
-//! module is read by [`super::module`].
+//! module is read by [`super::module`], NumPy's archives by [`super::npz`].
 
 use super::module::ModuleFile;
+use super::npz::NpzFile;
+use super::shards::Shards;
 use super::translation::Translation;
 use candle_core::pickle::{PthTensors, read_pth_tensor_info};
 use candle_core::safetensors::{Load, MmapedSafetensors};
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Keys below which a PyTorch file may hold its state dict.
 const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "teacher"];
+/// What DistributedDataParallel and torch.compile put before every name.
+const WRAPPED: [&str; 2] = ["module.", "_orig_mod."];
 
 /// A file that cannot be read as weights.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +39,10 @@ pub struct WeightEntry {
 /// An opened file of weights; tensors are read when asked for. Names are ours, whatever the file calls them.
 pub struct WeightFile {
     path: PathBuf,
-    /// As the file has them.
+    /// As the file has them, without `wrapped`.
     entries: Vec<WeightEntry>,
+    /// What all names of the file begin with and says nothing.
+    wrapped: String,
     translation: Option<Translation>,
     metadata: BTreeMap<String, String>,
     content: Content,
@@ -46,20 +52,36 @@ enum Content {
     Safetensors(MmapedSafetensors),
     Pth(PthTensors),
     Module(ModuleFile),
+    Npz(NpzFile),
+    Shards(Shards),
 }
 
 impl WeightFile {
     /// # Errors
     /// Names the file and what is wrong: absent, truncated, another format, no tensors.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut file = if Shards::is_index(path) {
+            let shards = Shards::open(path)?;
+            Self::holding(path, shards.entries(), Content::Shards(shards))
+        } else {
+            Self::open_untranslated(path)?
+        };
+        file.wrapped = unwrap(&mut file.entries);
+        let fail = |reason: String| FileError { path: path.into(), reason };
+        file.translation = Translation::of(&file.entries).map_err(fail)?;
+        Ok(file)
+    }
+
+    /// A single file, whose names stay as they are.
+    pub(super) fn open_untranslated(path: &Path) -> Result<Self, FileError> {
         let fail = |reason: String| FileError { path: path.into(), reason };
         let mut magic = [0; 9];
         let length = std::fs::File::open(path)
             .and_then(|mut file| file.read(&mut magic))
             .map_err(|e| fail(e.to_string()))?;
         let magic = &magic[..length];
-        let mut file = if magic.starts_with(b"PK\x03\x04") {
-            Self::open_pth(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
+        let file = if magic.starts_with(b"PK\x03\x04") {
+            Self::open_zip(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
         } else if magic.get(8) == Some(&b'{') {
             Self::open_safetensors(path)
                 .map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?
@@ -67,13 +89,12 @@ impl WeightFile {
             let hint = "save it again with torch >= 1.6 (zip format), or as .safetensors";
             return Err(fail(format!("PyTorch file of the legacy format (bare pickle); {hint}")));
         } else {
-            return Err(fail("neither a .safetensors nor a PyTorch zip file".into()));
+            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz".into()));
         };
         if file.entries.is_empty() {
             let wrappers = WRAPPERS.join("`, `");
             return Err(fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
         }
-        file.translation = Translation::of(&file.entries).map_err(fail)?;
         Ok(file)
     }
 
@@ -92,25 +113,20 @@ impl WeightFile {
             })
             .collect::<candle_core::Result<_>>()?;
         let metadata = safetensors_metadata(path)?;
-        Ok(Self {
-            path: path.into(),
-            entries,
-            translation: None,
-            metadata,
-            content: Content::Safetensors(map),
-        })
+        Ok(Self { metadata, ..Self::holding(path, entries, Content::Safetensors(map)) })
     }
 
-    fn open_pth(path: &Path) -> candle_core::Result<Self> {
+    fn holding(path: &Path, entries: Vec<WeightEntry>, content: Content) -> Self {
+        let (metadata, wrapped) = (BTreeMap::new(), String::new());
+        Self { path: path.into(), entries, wrapped, translation: None, metadata, content }
+    }
+
+    fn open_zip(path: &Path) -> candle_core::Result<Self> {
+        if let Some(arrays) = NpzFile::open(path)? {
+            return Ok(Self::holding(path, arrays.entries(), Content::Npz(arrays)));
+        }
         if let Some(module) = ModuleFile::open(path)? {
-            let (entries, content) = (module.entries(), Content::Module(module));
-            return Ok(Self {
-                path: path.into(),
-                entries,
-                translation: None,
-                metadata: BTreeMap::new(),
-                content,
-            });
+            return Ok(Self::holding(path, module.entries(), Content::Module(module)));
         }
         let mut key = None;
         let mut infos = read_pth_tensor_info(path, false, None)?;
@@ -131,18 +147,19 @@ impl WeightFile {
         };
         let entries = infos.iter().map(entry).collect();
         let content = Content::Pth(PthTensors::new(path, key)?);
-        Ok(Self { path: path.into(), entries, translation: None, metadata: BTreeMap::new(), content })
+        Ok(Self::holding(path, entries, content))
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `safetensors` or `pth`.
+    /// `safetensors`, `pth` or `npz`.
     pub fn format(&self) -> &'static str {
         match self.content {
-            Content::Safetensors(_) => "safetensors",
+            Content::Safetensors(_) | Content::Shards(_) => "safetensors",
             Content::Pth(_) | Content::Module(_) => "pth",
+            Content::Npz(_) => "npz",
         }
     }
 
@@ -156,6 +173,11 @@ impl WeightFile {
         self.translation.as_ref().map(Translation::title)
     }
 
+    /// Tensors of the file that belong to no model here, by their own names: projectors, a second encoder, indices.
+    pub fn unread(&self) -> &[String] {
+        self.translation.as_ref().map_or(&[], Translation::unread)
+    }
+
     /// What the writer of a safetensors file noted.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -163,20 +185,12 @@ impl WeightFile {
 
     /// All tensors by our names, in file order and in their own types.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
-        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
-        let load = |entry: &WeightEntry| {
-            let tensor = match &self.content {
-                Content::Safetensors(map) => map.get(&entry.name)?.load(device)?,
-                Content::Pth(file) => found(file.get(&entry.name)?)?.to_device(device)?,
-                Content::Module(file) => found(file.get(&entry.name)?)?.to_device(device)?,
-            };
-            Ok((entry.name.clone(), tensor))
-        };
         let read = |entry: &WeightEntry| {
-            load(entry).map_err(|e: candle_core::Error| FileError {
+            let tensor = self.get(&entry.name, device).map_err(|e| FileError {
                 path: self.path.clone(),
                 reason: format!("tensor `{}` cannot be read (truncated or corrupt file): {e}", entry.name),
-            })
+            })?;
+            Ok((entry.name.clone(), tensor))
         };
         let tensors = self.entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         match &self.translation {
@@ -187,14 +201,60 @@ impl WeightFile {
         }
     }
 
-    /// blake3 of the bytes of the file, in hexadecimal.
+    /// The tensor that the file calls `name`, but for what all its names begin with.
+    pub(super) fn get(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
+        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
+        let name = format!("{}{name}", self.wrapped);
+        match &self.content {
+            Content::Safetensors(map) => map.get(&name)?.load(device),
+            Content::Pth(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Module(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Npz(file) => found(file.get(&name)?)?.to_device(device),
+            Content::Shards(files) => found(files.get(&name, device)?),
+        }
+    }
+
+    /// Bytes of the file, and of those that it stands for.
+    pub fn bytes(&self) -> Result<u64, FileError> {
+        let size = |path: &Path| std::fs::metadata(path).map(|data| data.len());
+        let sizes = self.paths().into_iter().map(|path| size(path).map_err(|e| self.fail(e.to_string())));
+        sizes.sum()
+    }
+
+    /// The file, and those that it stands for.
+    fn paths(&self) -> Vec<&Path> {
+        let mut paths = vec![self.path.as_path()];
+        if let Content::Shards(files) = &self.content {
+            paths.extend(files.paths());
+        }
+        paths
+    }
+
+    fn fail(&self, reason: String) -> FileError {
+        FileError { path: self.path.clone(), reason }
+    }
+
+    /// blake3 of the bytes of the file (of an index, then of its files in the order of their names), in hexadecimal.
     pub fn hash(&self) -> Result<String, FileError> {
         let mut hasher = blake3::Hasher::new();
-        std::fs::File::open(&self.path)
-            .and_then(|file| hasher.update_reader(file).map(|_| ()))
-            .map_err(|e| FileError { path: self.path.clone(), reason: e.to_string() })?;
+        for path in self.paths() {
+            std::fs::File::open(path)
+                .and_then(|file| hasher.update_reader(file).map(|_| ()))
+                .map_err(|e| self.fail(e.to_string()))?;
+        }
         Ok(hasher.finalize().to_hex().to_string())
     }
+}
+
+/// Takes what wrappers put before every name off, and returns it.
+fn unwrap(entries: &mut [WeightEntry]) -> String {
+    let mut taken = String::new();
+    let shared = |entries: &[WeightEntry], prefix: &str| entries.iter().all(|e| e.name.starts_with(prefix));
+    while let Some(prefix) = WRAPPED.iter().find(|prefix| shared(entries, prefix)) {
+        entries.iter_mut().for_each(|entry| drop(entry.name.drain(..prefix.len())));
+        taken += prefix;
+    }
+    taken
 }
 
 /// The `__metadata__` of the header, which candle's reader does not show.

@@ -1,6 +1,7 @@
 //! What a file of weights is, told by its names and shapes alone.
 
 use super::{FileError, WeightEntry, WeightFile};
+use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,16 @@ pub enum Dialect {
     Unknown,
 }
 
+/// Its classes are the mean of what two heads say of two tokens (arXiv:2012.12877 §4).
+const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
+
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 5] = [
     ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
     ("register_tokens", "DINOv2 with registers"),
-    ("embeddings.distillation_token", "a distilled DeiT"),
+    ("dist_token", DISTILLED),
+    ("embeddings.distillation_token", DISTILLED),
+    ("deit.embeddings.distillation_token", DISTILLED),
 ];
 
 impl Dialect {
@@ -111,6 +117,16 @@ impl Guess {
         })
     }
 
+    /// Patches along a side of a square image, by positions or by relative ones among `tensors`; 0 where neither tells.
+    pub(super) fn grid_side(&self, tensors: &[(String, Tensor)]) -> usize {
+        let table = tensors.iter().find(|(name, _)| name.ends_with("relative_position_bias_table"));
+        let rows = table.and_then(|(_, table)| table.dim(0).ok()?.checked_sub(3));
+        match (self.positions, rows) {
+            (0, Some(rows)) => rows.isqrt().div_ceil(2),
+            (positions, _) => positions.isqrt(),
+        }
+    }
+
     /// The grid of positions when it is square.
     pub fn square_grid(&self) -> Option<(usize, usize)> {
         let side = self.positions.isqrt();
@@ -134,7 +150,7 @@ impl std::fmt::Display for Guess {
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     pub path: PathBuf,
-    /// `safetensors` or `pth`.
+    /// `safetensors`, `pth` or `npz`.
     pub format: &'static str,
     pub bytes: u64,
     /// blake3 of the file.
@@ -149,6 +165,9 @@ pub struct Inspection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Guess>,
     pub tensors: usize,
+    /// Tensors that no model here reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// Values in all tensors.
     pub parameters: usize,
     pub metadata: BTreeMap<String, String>,
@@ -160,8 +179,6 @@ pub struct Inspection {
 pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
     let file = WeightFile::open(path)?;
     let entries = file.entries();
-    let bytes =
-        std::fs::metadata(path).map_err(|e| FileError { path: path.into(), reason: e.to_string() })?.len();
     let dialect = Dialect::of(entries);
     let uses = match &dialect {
         Dialect::MaeEncoder => vec!["initialise transfer"],
@@ -174,13 +191,14 @@ pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
     Ok(Inspection {
         path: path.into(),
         format: file.format(),
-        bytes,
+        bytes: file.bytes()?,
         hash: file.hash()?,
         translated_from: file.translated_from(),
         written_by: file.metadata().get("written_by").cloned(),
         model: Guess::of(entries).filter(|_| !uses.is_empty()),
         dialect,
         tensors: entries.len(),
+        unread: file.unread().to_vec(),
         parameters: entries.iter().map(|e| e.shape.iter().product::<usize>()).sum(),
         metadata: file.metadata().clone(),
         uses,

@@ -12,8 +12,16 @@ use candle_core::Tensor;
 use serde::Serialize;
 
 /// Tensors of a pre-training or fine-tuning file that a backbone has no place for.
-const LEFT_OUT: [&str; 7] =
-    ["decoder_", "mask_token", "encoder_mask_token", "target.", "head.", "fc_norm.", "lm_head."];
+const LEFT_OUT: [&str; 8] = [
+    "decoder_",
+    "mask_token",
+    "encoder_mask_token",
+    "target.",
+    "head.",
+    "fc_norm.",
+    "lm_head.",
+    "pre_logits.",
+];
 
 /// What loading did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

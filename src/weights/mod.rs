@@ -1,6 +1,6 @@
 //! Reading and writing weights: files, what they hold, and how they fit a model.
 //!
-//! Read: `.safetensors` and zip-format `.pth`, in the names of facebookresearch/mae (which timm shares) or in those of
+//! Read: `.safetensors` (sharded too), zip-format `.pth` and `.npz`, in the names of facebookresearch/mae (which timm shares) or in those of
 //! the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named exceptions.
 
 mod convert;
@@ -10,9 +10,12 @@ mod inspect;
 mod load;
 mod module;
 mod names;
+mod npz;
 mod relative;
 mod save;
+mod shards;
 mod tokenizer;
+mod transformers;
 mod translation;
 
 pub use convert::{ConvertError, Converted, Target, convert};
@@ -21,7 +24,9 @@ pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};
+pub use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
+pub use transformers::{Described, Details};
 
 #[cfg(test)]
 mod tests;

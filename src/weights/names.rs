@@ -69,13 +69,14 @@ const fn joined<const A: usize, const B: usize, const N: usize>(a: [Rule; A], b:
     all
 }
 
-const EMBEDDINGS: [Rule; 4] = [
+const EMBEDDINGS: [Rule; 3] = [
     rule("embeddings.cls_token", "cls_token"),
     rule("embeddings.position_embeddings", "pos_embed"),
     rule("embeddings.patch_embeddings.projection", "patch_embed.proj"),
-    rule("layernorm", "norm"),
 ];
-const VIT: [Rule; 12] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
+const NORM: [Rule; 1] = [rule("layernorm", "norm")];
+const VIT_BLOCKS: [Rule; 11] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
+const VIT: [Rule; 12] = joined(NORM, VIT_BLOCKS);
 const MAE_DECODER: [Rule; 13] = joined(
     [
         rule("decoder.mask_token", "mask_token"),
@@ -86,7 +87,7 @@ const MAE_DECODER: [Rule; 13] = joined(
     ],
     hugging_face_block!("decoder.decoder_layers.{}", "decoder_blocks.{}"),
 );
-const BEIT: [Rule; 20] = joined(
+const BEIT_BLOCKS: [Rule; 19] = joined(
     [
         rule("pooler.layernorm", "fc_norm"),
         rule("embeddings.mask_token", "mask_token"),
@@ -103,8 +104,9 @@ const BEIT: [Rule; 20] = joined(
         rule("encoder.layer.{}.lambda_1", "blocks.{}.gamma_1"),
         rule("encoder.layer.{}.lambda_2", "blocks.{}.gamma_2"),
     ],
-    VIT,
+    VIT_BLOCKS,
 );
+const BEIT: [Rule; 20] = joined(NORM, BEIT_BLOCKS);
 
 /// What stands beside the backbone: the decoder of ViT-MAE, a classifier.
 const BESIDE: [Rule; 14] = joined([rule("classifier", "head")], MAE_DECODER);
@@ -132,8 +134,11 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
     ignored: &[],
 };
 
+/// With the final norm and the classifier of masked patches beside the backbone.
+pub(super) const HUGGING_FACE_BEIT_MASKED: Names = Names { rules: &BEIT_BLOCKS, ..HUGGING_FACE_BEIT };
+
 /// Programs whose files are read.
-pub(super) const ALL: [Names; 5] = [
+pub(super) const ALL: [Names; 8] = [
     HUGGING_FACE,
     HUGGING_FACE_BEIT,
     Names {
@@ -161,36 +166,57 @@ pub(super) const ALL: [Names; 5] = [
     },
     Names {
         title: "MoCo v3 or DINO",
-        prefixes: &["module.base_encoder.", "base_encoder.", "module.backbone.", "backbone."],
+        prefixes: &["base_encoder.", "backbone."],
         probes: &["cls_token", "blocks.0.attn.qkv.weight"],
         never: &[],
-        rules: FAIR,
+        rules: &ENCODER,
         others: &[],
         read: &[],
-        ignored: &[
-            "module.momentum_encoder",
-            "momentum_encoder",
-            "module.predictor",
-            "predictor",
-            "module.base_encoder.head",
-            "base_encoder.head",
-            "module.head",
-            "head",
-        ],
+        ignored: &["momentum_encoder", "predictor", "base_encoder.head", "head"],
+    },
+    Names {
+        title: "DINO's teacher beside its student",
+        prefixes: &["teacher.backbone."],
+        probes: &["cls_token", "blocks.0.attn.qkv.weight"],
+        never: &[],
+        rules: &ENCODER,
+        others: &[],
+        read: &[],
+        ignored: &["student", "teacher.head", "teacher.dino_head", "teacher.ibot_head", "mask_token"],
+    },
+    Names {
+        title: "DINO's student",
+        prefixes: &["student.backbone."],
+        probes: &["cls_token", "blocks.0.attn.qkv.weight"],
+        never: &["teacher.backbone.cls_token"],
+        rules: &ENCODER,
+        others: &[],
+        read: &[],
+        ignored: &["student.head", "student.dino_head", "student.ibot_head", "mask_token"],
     },
     Names {
         title: "timm with layer scale (DeiT III)",
         prefixes: &[""],
         probes: &["cls_token", "blocks.0.ls1.gamma"],
         never: &["register_tokens", "reg_token"],
-        rules: FAIR,
+        rules: &FAIR,
+        others: &[],
+        read: &[],
+        ignored: &[],
+    },
+    Names {
+        title: "google-research/vision_transformer (JAX)",
+        prefixes: &["", "opt/target/", "params/"],
+        probes: &["cls", "Transformer/encoderblock_0/LayerNorm_0.weight"],
+        never: &[],
+        rules: &JAX,
         others: &[],
         read: &[],
         ignored: &[],
     },
 ];
 
-const FAIR: &[Rule] = &[
+const ENCODER: [Rule; 12] = [
     rule("cls_token", "cls_token"),
     rule("pos_embed", "pos_embed"),
     rule("patch_embed.proj", "patch_embed.proj"),
@@ -203,9 +229,43 @@ const FAIR: &[Rule] = &[
     rule("blocks.{}.ls1.gamma", "blocks.{}.gamma_1"),
     rule("blocks.{}.ls2.gamma", "blocks.{}.gamma_2"),
     rule("norm", "norm"),
-    rule("head", "head"),
-    rule("fc_norm", "fc_norm"),
 ];
+const FAIR: [Rule; 14] = joined(ENCODER, [rule("head", "head"), rule("fc_norm", "fc_norm")]);
+
+const JAX: [Rule; 14] = [
+    rule("cls", "cls_token"),
+    rule("Transformer/posembed_input/pos_embedding", "pos_embed"),
+    rule("embedding", "patch_embed.proj"),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/query", "blocks.{}.attn.qkv", 0),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/key", "blocks.{}.attn.qkv", 1),
+    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/value", "blocks.{}.attn.qkv", 2),
+    rule("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/out", "blocks.{}.attn.proj"),
+    rule("Transformer/encoderblock_{}/LayerNorm_0", "blocks.{}.norm1"),
+    rule("Transformer/encoderblock_{}/LayerNorm_2", "blocks.{}.norm2"),
+    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_0", "blocks.{}.mlp.fc1"),
+    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_1", "blocks.{}.mlp.fc2"),
+    rule("Transformer/encoder_norm", "norm"),
+    rule("pre_logits", "pre_logits"),
+    rule("head", "head"),
+];
+
+/// Layer scale in the names of unilm, as facebookresearch/deit has it.
+const GAMMAS: [Rule; 2] =
+    [rule("blocks.{}.gamma_1", "blocks.{}.gamma_1"), rule("blocks.{}.gamma_2", "blocks.{}.gamma_2")];
+const UNPLACED_RULES: [Rule; 16] = joined(GAMMAS, FAIR);
+/// Ours, but for a position of the class token, which is not there.
+pub(super) const UNPLACED: Names = Names {
+    title: "facebookresearch/deit (DeiT III)",
+    prefixes: &[""],
+    probes: &[],
+    never: &[],
+    rules: &UNPLACED_RULES,
+    others: &[],
+    read: &[],
+    ignored: &[],
+};
+/// What timm calls the tensors of a ViT; BEiT's it calls as we do.
+pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..UNPLACED };
 
 impl Rule {
     /// What `name`, written in the names of `from`, is called in those of `to`.

@@ -1,7 +1,7 @@
 //! [`Translation`]: the tensors of a file in other programs' names, as ours.
 
 use super::WeightEntry;
-use super::names::{ALL, Names};
+use super::names::{ALL, Names, UNPLACED};
 use candle_core::{Result, Tensor};
 
 /// Named tensors, in order.
@@ -16,6 +16,8 @@ pub(super) struct Translation {
     entries: Vec<WeightEntry>,
     /// For each of `entries` the tensors of the file, to be joined along the first dimension.
     parts: Vec<Vec<usize>>,
+    /// Tensors of the file that are read over.
+    unread: Vec<String>,
 }
 
 impl Translation {
@@ -27,6 +29,7 @@ impl Translation {
         let fits = |names: &'static Names| Some((names, names.prefix(entries)?));
         let found: Vec<(&Names, &str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
+            [] if lacks_class_alone(entries) => Self::new(&UNPLACED, "", entries).map(Some),
             [] => Ok(None),
             [(names, prefix)] => Self::new(names, prefix, entries).map(Some),
             [(first, _), (second, _), ..] => Err(format!(
@@ -38,10 +41,11 @@ impl Translation {
 
     fn new(names: &Names, prefix: &str, entries: &[WeightEntry]) -> std::result::Result<Self, String> {
         let title = names.title;
-        let mut taken: Vec<(String, Vec<Part>)> = Vec::new();
+        let (mut taken, mut unread): (Vec<(String, Vec<Part>)>, _) = (Vec::new(), Vec::new());
         for (i, entry) in entries.iter().enumerate() {
             let Some((name, third)) = names.ours(prefix, &entry.name) else {
                 if names.ignores(prefix, &entry.name) {
+                    unread.push(entry.name.clone());
                     continue;
                 }
                 return Err(format!("`{}` has no place in a ViT in the names of {title}", entry.name));
@@ -51,7 +55,7 @@ impl Translation {
                 None => taken.push((name, vec![(third, i)])),
             }
         }
-        let mut translation = Self { title, entries: vec![], parts: vec![] };
+        let mut translation = Self { title, entries: vec![], parts: vec![], unread };
         for (name, mut parts) in taken {
             parts.sort_unstable();
             let thirds: Vec<Option<usize>> = parts.iter().map(|(third, _)| *third).collect();
@@ -85,6 +89,11 @@ impl Translation {
         self.title
     }
 
+    /// Tensors of the file that are read over, by its names.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
     /// Ours.
     pub fn entries(&self) -> &[WeightEntry] {
         &self.entries
@@ -111,6 +120,13 @@ impl Translation {
 fn lacks_class(name: &str, shape: &[usize]) -> bool {
     let square = |n: usize| n > 1 && n.isqrt() * n.isqrt() == n;
     name == "pos_embed" && shape.len() == 3 && square(shape[1])
+}
+
+/// Whether names that are ours come with such a table: layer scale tells DeiT III from others, whose images need be no
+/// squares.
+fn lacks_class_alone(entries: &[WeightEntry]) -> bool {
+    let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+    has("cls_token") && has("blocks.0.gamma_1") && entries.iter().any(|e| lacks_class(&e.name, &e.shape))
 }
 
 /// `tensors` of ours in the names of another program. Tensors that it has no name for are returned by name.

@@ -3,14 +3,16 @@
 
 use crate::program::{Ground, repository};
 use anyhow::Result;
-use bench::config::{Mae, ModelConfig};
+use bench::config::{DvaeSizes, Mae, ModelConfig};
+use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, Vit, VitOptions};
-use bench::nn::{Params, Pass, patchify};
-use bench::pretrain::{Mask, MaskedAutoencoder};
-use bench::weights::{Target, WeightFile, convert, load_backbone, load_exact};
+use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
+use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
+use bench::weights::{Details, Target, WeightFile, convert, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 fn golden(name: &str) -> PathBuf {
     repository().join("tests/golden/dialects").join(format!("{name}.safetensors"))
@@ -29,6 +31,10 @@ fn model(more: &str) -> ModelConfig {
 
 const BEIT: &str =
     "absolute_positions = false\nrelative_positions = true\nlayer_scale = 0.3\nkey_bias = false\n";
+
+fn heads() -> Details {
+    Details { heads: Some(2), ..Details::default() }
+}
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
@@ -84,12 +90,49 @@ fn vit_and_beit_compute_what_transformers_computes() -> Result<()> {
 }
 
 #[test]
+fn beit_predicts_the_tokens_that_transformers_predicts() -> Result<()> {
+    let (params, expected) = (Params::new(0, &Device::Cpu), expected()?);
+    let sizes = DvaeSizes { vocabulary: 23, hidden: 8, groups: 2, blocks: 1, embedding: 4, channels: 3 };
+    let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
+    let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
+    let beit = bench::config::Beit { masked: 14, tokenizer: None };
+    let objective = Beit::new(&model(BEIT), &beit, 0., tokenizer, params.builder())?;
+    load_exact(&params, &WeightFile::open(&golden("beit"))?.read(&Device::Cpu)?)?;
+    let masked = |row: &Vec<f32>| row.iter().map(|noise| *noise > 0.6).collect();
+    let masks: Vec<Vec<bool>> = expected["noise"].to_vec2()?.iter().map(masked).collect();
+    let rows: Vec<u32> = (0..72).collect();
+    let logits = objective.logits(&expected["images"], &masks, &rows, &mut Pass::Eval)?;
+    let error = largest_difference(&logits, &expected["beit.logits"].reshape((72, 23))?)?;
+    assert!(error < 1e-4, "{error}");
+    Ok(())
+}
+
+#[test]
+fn beit_predicts_the_classes_that_transformers_predicts() -> Result<()> {
+    let (params, expected, model) = (Params::new(0, &Device::Cpu), expected()?, model(BEIT));
+    let vit = Vit::new(&model, VitOptions::default(), params.builder())?;
+    let norm = LayerNorm::new(16, 1e-6, params.builder().pp("fc_norm"))?;
+    let head = Linear::new(16, 5, params.builder().pp("head"))?;
+    load_exact(&params, &WeightFile::open(&golden("beit_class"))?.read(&Device::Cpu)?)?;
+    let tokens = vit.forward(&expected["images"], &[1], &mut Pass::Eval)?.taps.remove(0);
+    let logits = head.forward(&norm.forward(&tokens.mean(1)?)?)?;
+    let error = largest_difference(&logits, &expected["beit_class.logits"])?;
+    assert!(error < 1e-4, "{error}");
+    Ok(())
+}
+
+#[test]
 fn what_is_read_is_written_in_the_same_names() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for (name, kind) in [("vit_mae", "ViTMAEForPreTraining"), ("vit", "ViTForImageClassification")] {
+    for (name, kind) in [
+        ("vit_mae", "ViTMAEForPreTraining"),
+        ("vit", "ViTForImageClassification"),
+        ("beit", "BeitForMaskedImageModeling"),
+        ("beit_class", "BeitForImageClassification"),
+    ] {
         let out = folder.path().join(name).join("model.safetensors");
         std::fs::create_dir(out.parent().unwrap())?;
-        let done = convert(&golden(name), Target::HuggingFace, &out, Some(2))?;
+        let done = convert(&golden(name), Target::HuggingFace, &out, &heads())?;
         assert_eq!(done.left_out, Vec::<String>::new());
         // Names of the decoder are those of transformers 4, which 5 reads too.
         let source: HashMap<_, _> = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
@@ -102,7 +145,8 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
         let config: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(done.config.unwrap())?)?;
         assert_eq!((&config["architectures"][0], &config["hidden_size"]), (&kind.into(), &16.into()));
-        let error = convert(&golden(name), Target::HuggingFace, &out, Some(2)).unwrap_err().to_string();
+        assert_eq!((&config["image_size"], &config["num_attention_heads"]), (&24.into(), &2.into()));
+        let error = convert(&golden(name), Target::HuggingFace, &out, &heads()).unwrap_err().to_string();
         assert!(error.contains("is there already"), "{error}");
     }
     Ok(())
@@ -146,9 +190,118 @@ fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()>
     let source = folder.path().join("pooled.safetensors");
     candle_core::safetensors::save(&tensors.into_iter().collect::<HashMap<_, _>>(), &source)?;
     let out = folder.path().join("model.safetensors");
-    let error = convert(&source, Target::HuggingFace, &out, Some(2)).unwrap_err().to_string();
+    let error = convert(&source, Target::HuggingFace, &out, &heads()).unwrap_err().to_string();
     assert!(error.contains("has no place for `fc_norm.weight`") && !out.exists(), "{error}");
     Ok(())
+}
+
+#[test]
+fn several_files_with_an_index_are_one_model() -> Result<()> {
+    let ground = Ground::new();
+    let folder = ground.path("sharded");
+    std::fs::create_dir(&folder)?;
+    let tensors: BTreeMap<_, _> =
+        candle_core::safetensors::load(golden("vit"), &Device::Cpu)?.into_iter().collect();
+    let file = |i: usize| format!("model-0000{}-of-00002.safetensors", i + 1);
+    let mut map = serde_json::Map::new();
+    for i in 0..2 {
+        let part: HashMap<_, _> = tensors
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| at % 2 == i)
+            .map(|(_, (n, t))| (n.clone(), t.clone()))
+            .collect();
+        map.extend(part.keys().map(|name| (name.clone(), file(i).into())));
+        candle_core::safetensors::save(&part, folder.join(file(i)))?;
+    }
+    let index = folder.join("model.safetensors.index.json");
+    let write = |map: &serde_json::Map<String, serde_json::Value>| {
+        std::fs::write(&index, serde_json::json!({ "metadata": {}, "weight_map": map }).to_string())
+    };
+    write(&map)?;
+    let found: HashMap<_, _> = WeightFile::open(&index)?.read(&Device::Cpu)?.into_iter().collect();
+    for (name, tensor) in WeightFile::open(&golden("vit"))?.read(&Device::Cpu)? {
+        assert_eq!(largest_difference(&tensor, &found[&name])?, 0., "{name}");
+    }
+    let hash = WeightFile::open(&index)?.hash()?;
+    assert!(ground.ok("inspect sharded").contains(&hash));
+    ground.ok("convert sharded --to fair --heads 2 --out fair.safetensors");
+
+    let name = "vit.layernorm.bias".to_string();
+    let (before, refused) = (map.clone(), |map: &_| -> Result<String> {
+        write(map)?;
+        Ok(WeightFile::open(&index).err().map(|error| error.to_string()).unwrap_or_default())
+    });
+    map.insert(name.clone(), "../elsewhere.safetensors".into());
+    assert!(refused(&map)?.contains("`../elsewhere.safetensors` is no file beside the index"));
+    map.insert(name.clone(), "absent.safetensors".into());
+    assert!(refused(&map)?.contains("absent.safetensors"));
+    map.remove(&name);
+    assert!(refused(&map)?.contains("holds `vit.layernorm.bias`, against"));
+    map = before;
+    map.insert("vit.more".into(), file(0).into());
+    assert!(refused(&map)?.contains("lacks `vit.more`, against"));
+    std::fs::write(&index, "{}")?;
+    assert!(WeightFile::open(&index).err().unwrap().to_string().contains("no index of tensors"));
+    Ok(())
+}
+
+/// Heads, epsilon and what the decoder predicts: from `config.json` beside the weights, from options, or assumed aloud.
+#[test]
+fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Result<()> {
+    let ground = Ground::new();
+    for folder in ["hf", "one", "two", "three", "four"] {
+        std::fs::create_dir(ground.path(folder))?;
+    }
+    std::fs::copy(golden("vit_mae"), ground.path("hf/model.safetensors"))?;
+    let shown = ground.ok("convert hf --to hf --heads 2 --out one/model.safetensors");
+    for assumed in ["ε 1e-6 (--norm-eps)", "1 heads of the decoder", "normalised within", "three quarters"] {
+        assert!(shown.contains(assumed), "{shown}\nlacks: {assumed}");
+    }
+    let described = |text: &str| std::fs::write(ground.path("hf/config.json"), text);
+    let config = r#"{ "model_type": "vit_mae", "hidden_size": 16, "num_attention_heads": 2, "layer_norm_eps": 1e-12,
+        "decoder_num_attention_heads": 4, "norm_pix_loss": false, "mask_ratio": 0.6 }"#;
+    described(config)?;
+    let shown = ground.ok("convert hf --to hf --out two/model.safetensors");
+    assert!(!shown.contains("assumed"), "{shown}");
+    let written: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(ground.path("two/config.json"))?)?;
+    for (key, value) in serde_json::from_str::<serde_json::Map<_, _>>(config)? {
+        assert_eq!(written[&key], value, "{key}");
+    }
+    let error = ground.fails(2, "convert hf --to hf --heads 4 --out three/model.safetensors");
+    assert!(error.contains("heads: 4 is asked for, and config.json beside the weights says 2"), "{error}");
+    described("{ \"model_type\": \"vit_mae\", \"hidden_size\": \"wide\" }")?;
+    let error = ground.fails(2, "convert hf --to hf --out three/model.safetensors");
+    assert!(error.contains("config.json") && error.contains("wide"), "{error}");
+    described("{ \"architecture\": \"vit_base_patch16_224\" }")?;
+    ground.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
+    Ok(())
+}
+
+#[test]
+fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
+    let ground = Ground::new();
+    let config = |heads: usize, eps: &str| {
+        let text = format!(
+            "{{ \"model_type\": \"vit\", \"hidden_size\": 16, \"num_attention_heads\": {heads}, \
+             \"layer_norm_eps\": {eps} }}"
+        );
+        ground.write("hf/config.json", &text)
+    };
+    config(2, "0.002");
+    std::fs::copy(golden("vit"), ground.path("hf/model.safetensors")).unwrap();
+    let text = "image = [24, 24]\npatch = 4\nwidth = 16\ndepth = 2\nheads = 2\n\
+                decoder = { width = 8, depth = 1, heads = 2 }\n";
+    ground.write("mine/configs/models/vit_golden.toml", text);
+    let show = "config show transfer --include mine --task shapes_classification --init hf --model vit_golden --recipe finetune";
+    let shown = ground.ok(show);
+    assert!(shown.contains("norm_eps = 0.002"), "{shown}");
+    let shown = ground.ok(&format!("{show} --set model.norm_eps=0.003"));
+    assert!(shown.contains("norm_eps = 0.003"), "{shown}");
+    config(4, "0.002");
+    let error = ground.fails(2, show);
+    assert!(error.contains("16 wide with 4 heads of attention; the model is 16 wide with 2"), "{error}");
 }
 
 #[test]

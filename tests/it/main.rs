@@ -15,3 +15,4 @@ mod hub;
 mod program;
 mod resume;
 mod segmentation;
+mod timm_dialects;

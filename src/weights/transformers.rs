@@ -1,0 +1,237 @@
+//! `config.json` of Hugging Face transformers: what names and shapes do not tell of a model, read from beside its weights
+//! and written beside converted ones.
+
+use super::{Dialect, FileError, Guess};
+use crate::config::{ModelConfig, Pretrain, RunConfig, Target, read};
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What a file of weights does not tell of its model, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Details {
+    /// Of attention.
+    pub heads: Option<usize>,
+    /// ε of layer norms.
+    pub norm_eps: Option<f64>,
+    pub decoder_heads: Option<usize>,
+    /// Whether the decoder predicts pixels normalised within their patch.
+    pub norm_pix_loss: Option<bool>,
+    pub mask_ratio: Option<f64>,
+}
+
+/// The part of a `config.json` that is read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Described {
+    model_type: String,
+    hidden_size: usize,
+    num_attention_heads: Option<usize>,
+    layer_norm_eps: Option<f64>,
+    decoder_num_attention_heads: Option<usize>,
+    norm_pix_loss: Option<bool>,
+    mask_ratio: Option<f64>,
+}
+
+/// Models that are a plain ViT.
+const KNOWN: [&str; 6] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers"];
+
+impl Described {
+    /// That of the folder in which `weights` lie; `None` where there is none, or one that describes no ViT of
+    /// transformers.
+    ///
+    /// # Errors
+    /// A file that is no JSON, or describes a ViT by values of other types.
+    pub fn beside(weights: &Path) -> Result<Option<Self>, FileError> {
+        let path = weights.with_file_name("config.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let fail = |reason: String| FileError { path: path.clone(), reason };
+        let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        if !value.get("model_type").and_then(Value::as_str).is_some_and(|kind| KNOWN.contains(&kind)) {
+            return Ok(None);
+        }
+        serde_json::from_value(value).map(Some).map_err(|e| fail(e.to_string()))
+    }
+
+    pub fn details(&self) -> Details {
+        let mae = self.model_type == "vit_mae";
+        Details {
+            heads: self.num_attention_heads,
+            norm_eps: self.layer_norm_eps,
+            decoder_heads: self.decoder_num_attention_heads.filter(|_| mae),
+            norm_pix_loss: self.norm_pix_loss.filter(|_| mae),
+            mask_ratio: self.mask_ratio.filter(|_| mae),
+        }
+    }
+
+    /// ε of layer norms for `model`, which the weights beside are to fill.
+    ///
+    /// # Errors
+    /// When the file describes another width or other heads: shapes do not show the latter.
+    pub fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
+        let heads = self.num_attention_heads.unwrap_or(model.heads);
+        if (self.hidden_size, heads) == (model.width, model.heads) {
+            return Ok(self.layer_norm_eps);
+        }
+        Err(format!(
+            "config.json beside the weights describes a model {} wide with {heads} heads of attention; the model is {} \
+             wide with {} heads",
+            self.hidden_size, model.width, model.heads
+        ))
+    }
+}
+
+impl Details {
+    /// What the run that wrote `weights` says, in them (`model`) or in its folder.
+    pub(super) fn of_run(weights: &Path, model: &ModelConfig) -> Self {
+        let config = read::<RunConfig>(&weights.with_file_name("config.toml")).ok();
+        let config = config.filter(|config| config.model == *model); // or that of other weights
+        let mae = match config.and_then(|config| config.recipe.pretrain) {
+            Some(Pretrain::Mae(mae)) => Some(mae),
+            _ => None,
+        };
+        Self {
+            heads: Some(model.heads),
+            norm_eps: Some(model.norm_eps),
+            decoder_heads: Some(model.decoder.heads),
+            norm_pix_loss: mae.as_ref().map(|mae| mae.target == Target::NormPixel),
+            mask_ratio: mae.map(|mae| mae.mask_ratio),
+        }
+    }
+
+    /// Both, where they do not contradict each other.
+    pub(super) fn agreeing(&self, known: &Self, who: &str) -> Result<Self, String> {
+        fn one<T: Copy + PartialEq + std::fmt::Display>(
+            asked: Option<T>,
+            known: Option<T>,
+            (what, who): (&str, &str),
+        ) -> Result<Option<T>, String> {
+            match (asked, known) {
+                (Some(asked), Some(known)) if asked != known => {
+                    Err(format!("{what}: {asked} is asked for, and {who} says {known}"))
+                }
+                _ => Ok(asked.or(known)),
+            }
+        }
+        Ok(Self {
+            heads: one(self.heads, known.heads, ("heads", who))?,
+            norm_eps: one(self.norm_eps, known.norm_eps, ("norm_eps", who))?,
+            decoder_heads: one(self.decoder_heads, known.decoder_heads, ("decoder_heads", who))?,
+            norm_pix_loss: one(self.norm_pix_loss, known.norm_pix_loss, ("norm_pix_loss", who))?,
+            mask_ratio: one(self.mask_ratio, known.mask_ratio, ("mask_ratio", who))?,
+        })
+    }
+
+    /// With a value for everything, and what was assumed for it.
+    ///
+    /// # Errors
+    /// Heads that do not divide their width.
+    pub(super) fn completed(&self, guess: &Guess) -> Result<(Self, Vec<String>), String> {
+        let mut assumed = Vec::new();
+        let mut assume = |what: String| assumed.push(format!("assumed, as the file does not tell: {what}"));
+        let heads = self.heads.unwrap_or_else(|| {
+            let heads = guess.width / 64;
+            assume(format!("{heads} heads of 64 channels (--heads)"));
+            heads
+        });
+        let norm_eps = self.norm_eps.unwrap_or_else(|| {
+            assume("layer norms with ε 1e-6 (--norm-eps)".into());
+            1e-6
+        });
+        let width = guess.width;
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(format!("{heads} heads do not divide the width {width}: say how many with --heads"));
+        }
+        let mut details = Self { heads: Some(heads), norm_eps: Some(norm_eps), ..*self };
+        let Some((width, _)) = guess.decoder else { return Ok((details, assumed)) };
+        let decoder_heads = self.decoder_heads.unwrap_or_else(|| {
+            let heads = if width.is_multiple_of(32) { (width / 32).min(16) } else { 1 };
+            assume(format!("{heads} heads of the decoder (--decoder-heads)"));
+            heads
+        });
+        if decoder_heads == 0 || !width.is_multiple_of(decoder_heads) {
+            return Err(format!(
+                "{decoder_heads} heads do not divide the width {width} of the decoder: say how many with \
+                 --decoder-heads"
+            ));
+        }
+        details.decoder_heads = Some(decoder_heads);
+        details.norm_pix_loss.get_or_insert_with(|| {
+            assume("pixels normalised within patches are predicted (--norm-pix-loss)".into());
+            true
+        });
+        details.mask_ratio.get_or_insert_with(|| {
+            assume("three quarters of the patches are masked (--mask-ratio)".into());
+            0.75
+        });
+        Ok((details, assumed))
+    }
+
+    /// `config.json` for `tensors` in the names of transformers. `image` is the height and width of inputs where they are
+    /// known; else they are squares.
+    pub(super) fn described(
+        &self,
+        dialect: &Dialect,
+        guess: &Guess,
+        image: Option<[usize; 2]>,
+        tensors: &[(String, Tensor)],
+    ) -> Value {
+        let has = |part: &str| tensors.iter().any(|(name, _)| name.contains(part));
+        let rows = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims()[0]);
+        let (kind, architecture) = match (dialect, guess.decoder, guess.classes) {
+            (Dialect::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
+            (Dialect::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
+            (Dialect::Beit, ..) => ("beit", "BeitModel"),
+            (_, Some(_), _) => ("vit_mae", "ViTMAEForPreTraining"),
+            (_, None, Some(_)) => ("vit", "ViTForImageClassification"),
+            (_, None, None) => ("vit", "ViTModel"),
+        };
+        let side = guess.grid_side(tensors) * guess.patch;
+        let image = match image.unwrap_or([side; 2]) {
+            [height, width] if height == width => json!(height),
+            image => json!(image),
+        };
+        let mut config = json!({
+            "model_type": kind,
+            "architectures": [architecture],
+            "image_size": image,
+            "patch_size": guess.patch,
+            "num_channels": guess.channels,
+            "hidden_size": guess.width,
+            "num_hidden_layers": guess.depth,
+            "num_attention_heads": self.heads,
+            "intermediate_size": guess.mlp_hidden,
+            "hidden_act": "gelu",
+            "qkv_bias": true,
+            "layer_norm_eps": self.norm_eps,
+        });
+        if let Some((width, depth)) = guess.decoder {
+            let hidden = rows("decoder.decoder_layers.0.intermediate.dense.weight");
+            config["decoder_hidden_size"] = json!(width);
+            config["decoder_num_hidden_layers"] = json!(depth);
+            config["decoder_num_attention_heads"] = json!(self.decoder_heads);
+            config["decoder_intermediate_size"] = json!(hidden.unwrap_or(4 * width));
+            config["norm_pix_loss"] = json!(self.norm_pix_loss);
+            config["mask_ratio"] = json!(self.mask_ratio);
+        }
+        if *dialect == Dialect::Beit {
+            config["use_absolute_position_embeddings"] = json!(has("position_embeddings"));
+            config["use_shared_relative_position_bias"] = json!(has("encoder.relative_position_bias"));
+            config["use_relative_position_bias"] = json!(has("attention.relative_position_bias"));
+            config["use_mask_token"] = json!(has("mask_token"));
+            config["use_mean_pooling"] = json!(!has("beit.layernorm"));
+            if let Some(vocabulary) = rows("lm_head.weight") {
+                config["vocab_size"] = json!(vocabulary);
+            }
+        }
+        if let Some(classes) = guess.classes {
+            let labels: serde_json::Map<String, Value> =
+                (0..classes).map(|k| (k.to_string(), json!(format!("LABEL_{k}")))).collect();
+            config["id2label"] = Value::Object(labels);
+        }
+        config
+    }
+}
