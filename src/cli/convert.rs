@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::record::RunFolder;
-use crate::weights::{self, Target};
+use crate::weights::{self, Program};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -33,12 +33,12 @@ enum To {
 
 pub fn convert(args: ConvertArgs) -> Outcome {
     let source = if args.weights.is_dir() { RunFolder::at(&args.weights).weights() } else { args.weights };
-    let target = match args.to {
-        To::Fair => Target::Fair,
-        To::Timm => Target::Timm,
-        To::Hf => Target::HuggingFace,
+    let program = match args.to {
+        To::Fair => Program::Fair,
+        To::Timm => Program::Timm,
+        To::Hf => Program::HuggingFace,
     };
-    let done = weights::convert(&source, target, &args.out, args.heads)?;
+    let done = weights::convert(&source, program, &args.out, args.heads)?;
     println!("{} tensors in {}", done.tensors, args.out.display());
     if let Some(config) = &done.config {
         println!("model in {}", config.display());

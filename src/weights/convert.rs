@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Whose names the new file has.
+/// The program whose names the new file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Program {
     /// facebookresearch/mae: encoder, and decoder where there is one.
     Fair,
     /// timm: the encoder.
@@ -50,14 +50,14 @@ const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
 /// What only pre-training needs.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
-/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `target`. `heads` of attention are
+/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `program`. `heads` of attention are
 /// those that the file tells of itself, or the width over 64.
 ///
 /// # Errors
 /// A source that is no ViT, heads that do not divide the width, files that are there already.
 pub fn convert(
     source: &Path,
-    target: Target,
+    program: Program,
     out: &Path,
     heads: Option<usize>,
 ) -> Result<Converted, ConvertError> {
@@ -67,7 +67,7 @@ pub fn convert(
     let guess = Guess::of(file.entries()).filter(|_| !matches!(dialect, Dialect::Foreign(_) | Dialect::Dvae));
     let guess = guess.ok_or_else(|| fail(format!("{dialect}: only a ViT can be converted")))?;
     let config = out.with_file_name("config.json");
-    for path in [Some(out), (target == Target::HuggingFace).then_some(&config)].into_iter().flatten() {
+    for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {
         if path.exists() {
             return Err(ConvertError::Exists { path: path.into() });
         }
@@ -85,13 +85,13 @@ pub fn convert(
     }
     let tensors = file.read(&Device::Cpu)?;
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
-    let (unread, tensors): (Vec<_>, Vec<_>) = tensors
-        .into_iter()
-        .partition(|(name, _)| starts(name, &OURS) || (target == Target::Timm && starts(name, &PRETRAINING)));
+    let (unread, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| {
+        starts(name, &OURS) || (program == Program::Timm && starts(name, &PRETRAINING))
+    });
     let left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
-    let tensors = match target {
-        Target::Fair | Target::Timm => tensors,
-        Target::HuggingFace => {
+    let tensors = match program {
+        Program::Fair | Program::Timm => tensors,
+        Program::HuggingFace => {
             let names = if dialect == Dialect::Beit { &HUGGING_FACE_BEIT } else { &HUGGING_FACE };
             let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
             if !more.is_empty() {
@@ -103,12 +103,12 @@ pub fn convert(
     };
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     save_tensors(out, &tensors, &metadata)?;
-    let described = (target == Target::HuggingFace).then(|| {
+    let described = (program == Program::HuggingFace).then(|| {
         let text = format!("{:#}\n", described(&dialect, &guess, heads, model.as_ref(), &tensors));
         std::fs::write(&config, text).map_err(|source| ConvertError::Write { path: config.clone(), source })
     });
     described.transpose()?;
-    let config = (target == Target::HuggingFace).then_some(config);
+    let config = (program == Program::HuggingFace).then_some(config);
     Ok(Converted { tensors: tensors.len(), left_out, config })
 }
 

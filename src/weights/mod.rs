@@ -5,23 +5,28 @@
 
 mod convert;
 mod file;
+mod finite;
 mod hub;
 mod inspect;
 mod load;
-mod module;
 mod names;
+mod pickle;
 mod relative;
 mod save;
 mod tokenizer;
+mod torch;
 mod translation;
 
-pub use convert::{ConvertError, Converted, Target, convert};
+pub use convert::{ConvertError, Converted, Program, convert};
 pub use file::{FileError, WeightEntry, WeightFile};
+pub use finite::{NotFinite, refuse_not_finite};
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact};
 pub use save::{SaveError, save, save_tensors};
 pub use tokenizer::{TokenizerError, load_tokenizer};
 
+#[cfg(test)]
+mod bad_input;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use bench::config::{Mae, ModelConfig};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{Params, Pass, patchify};
 use bench::pretrain::{Mask, MaskedAutoencoder};
-use bench::weights::{Target, WeightFile, convert, load_backbone, load_exact};
+use bench::weights::{Program, WeightFile, convert, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
     for (name, kind) in [("vit_mae", "ViTMAEForPreTraining"), ("vit", "ViTForImageClassification")] {
         let out = folder.path().join(name).join("model.safetensors");
         std::fs::create_dir(out.parent().unwrap())?;
-        let done = convert(&golden(name), Target::HuggingFace, &out, Some(2))?;
+        let done = convert(&golden(name), Program::HuggingFace, &out, Some(2))?;
         assert_eq!(done.left_out, Vec::<String>::new());
         // Names of the decoder are those of transformers 4, which 5 reads too.
         let source: HashMap<_, _> = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
@@ -102,7 +102,7 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
         let config: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(done.config.unwrap())?)?;
         assert_eq!((&config["architectures"][0], &config["hidden_size"]), (&kind.into(), &16.into()));
-        let error = convert(&golden(name), Target::HuggingFace, &out, Some(2)).unwrap_err().to_string();
+        let error = convert(&golden(name), Program::HuggingFace, &out, Some(2)).unwrap_err().to_string();
         assert!(error.contains("is there already"), "{error}");
     }
     Ok(())
@@ -146,7 +146,7 @@ fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()>
     let source = folder.path().join("pooled.safetensors");
     candle_core::safetensors::save(&tensors.into_iter().collect::<HashMap<_, _>>(), &source)?;
     let out = folder.path().join("model.safetensors");
-    let error = convert(&source, Target::HuggingFace, &out, Some(2)).unwrap_err().to_string();
+    let error = convert(&source, Program::HuggingFace, &out, Some(2)).unwrap_err().to_string();
     assert!(error.contains("has no place for `fc_norm.weight`") && !out.exists(), "{error}");
     Ok(())
 }
