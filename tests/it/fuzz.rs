@@ -83,12 +83,13 @@ fn list(name: &str) -> Vec<u8> {
 /// The files of an archive.
 fn members(bytes: Vec<u8>) -> Vec<(String, Vec<u8>)> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).unwrap();
+    let count = archive.len();
     let member = |i| {
         let (mut file, mut bytes) = (archive.by_index(i).unwrap(), vec![]);
         file.read_to_end(&mut bytes).unwrap();
         (file.name().unwrap().to_string(), bytes)
     };
-    (0..archive.len()).map(member).collect()
+    (0..count).map(member).collect()
 }
 
 /// An archive of these files, with `pickle` in place of its own.

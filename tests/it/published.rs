@@ -110,10 +110,10 @@ fn check(slice: &Slice, places: &Places) -> Result<bool> {
         }
     };
     ensure!(found.len() == slice.expected.len(), "{}: {} values", slice.repository, found.len());
-    let errors = found.iter().zip(&slice.expected).map(|(found, expected)| (found - expected).abs());
-    let largest = errors.fold(0f32, |a, b| if b.is_nan() { b } else { a.max(b) });
+    let errors = || found.iter().zip(&slice.expected).map(|(found, expected)| (found - expected).abs());
+    let largest = errors().fold(0f32, f32::max);
     ensure!(
-        largest <= slice.tolerance,
+        errors().all(|error| error <= slice.tolerance), // which NaN is not
         "{}: {found:?}, published {:?}: they differ by {largest:e}",
         slice.repository,
         slice.expected
@@ -128,7 +128,7 @@ fn pixels(path: &Path, model: &ModelConfig) -> Result<Tensor> {
     let text = anyhow::Error::msg::<String>;
     let pipeline =
         Pipeline::new(&[resize], None, &model.normalize(), model.image, model.channels).map_err(text)?;
-    let sample = Sample::new(SampleId::new("image".into()), Image::open(path, model.channels)?, ());
+    let sample = Sample::new(SampleId::new("image"), Image::open(path, model.channels)?, ());
     let prepared = pipeline.prepare(sample, &mut Rng::new(0, "published", &[])).map_err(text)?;
     let (channels, height, width) = prepared.shape;
     Ok(Tensor::from_vec(prepared.pixels, (1, channels, height, width), &Device::Cpu)?)
