@@ -57,7 +57,7 @@ impl Initial {
     }
 
     pub fn hash(&self) -> Result<Option<String>> {
-        Ok(self.path.as_ref().map(|path| WeightFile::open(path)?.hash()).transpose()?)
+        Ok(self.path.as_ref().map(|path| WeightFile::open(path).map(|file| file.hash())).transpose()?)
     }
 
     /// Name and sizes of the model that the weights belong to, where they say so.

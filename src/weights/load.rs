@@ -3,6 +3,7 @@
 //! Positions of another grid are resized as MAE's `main_finetune.py` does ([`crate::nn::pos_embed::resize`]).
 //! Nothing is written unless everything fits.
 
+use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
 use super::{Dialect, Guess, WeightEntry};
 use crate::config::ModelConfig;
@@ -47,8 +48,14 @@ pub enum LoadError {
     Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
     #[error("`{name}`: {found} positions are no square grid, so they cannot be resized to {}×{}", to.0, to.1)]
     Grid { name: String, found: usize, to: (usize, usize) },
+    #[error("the weights are no numbers in {}: training diverged, or the file is damaged", list(&all(tensors)))]
+    NotFinite { tensors: Vec<NotFinite> },
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+fn all(tensors: &[NotFinite]) -> Vec<String> {
+    tensors.iter().map(ToString::to_string).collect()
 }
 
 fn list(names: &[String]) -> String {
@@ -129,26 +136,43 @@ pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), L
     assign(&wanted, tensors).map(|_| ())
 }
 
-/// Checks that every one of `wanted` is there in its shape, then writes them all.
+/// Checks that every one of `wanted` is there in its shape and holds numbers, then writes them all.
 fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, LoadError> {
-    let find = |p: &Parameter| tensors.iter().find(|(name, _)| *name == p.name).map(|(_, tensor)| tensor);
-    let missing: Vec<String> = wanted.iter().filter(|p| find(p).is_none()).map(|p| p.name.clone()).collect();
-    if !missing.is_empty() {
-        return Err(LoadError::Missing { names: missing, file: describe(tensors) });
+    let shapes: Vec<(String, Vec<usize>)> =
+        wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
+    let found = matching(&shapes, tensors)?;
+    let convert = |(p, tensor): (&Parameter, &Tensor)| {
+        Ok((p.name.clone(), tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?))
+    };
+    let values = wanted.iter().zip(found).map(convert).collect::<candle_core::Result<Vec<_>>>()?;
+    refuse_not_finite(&values)?;
+    for (p, (_, tensor)) in wanted.iter().zip(&values) {
+        p.var.set(tensor)?;
     }
-    let pairs: Vec<(&Parameter, &Tensor)> = wanted.iter().filter_map(|p| Some((p, find(p)?))).collect();
-    if let Some((p, tensor)) = pairs.iter().find(|(p, tensor)| p.var.dims() != tensor.dims()) {
+    Ok(values.len())
+}
+
+/// The tensors of these names, which must have these shapes.
+fn matching<'a>(
+    wanted: &[(String, Vec<usize>)],
+    tensors: &'a [(String, Tensor)],
+) -> Result<Vec<&'a Tensor>, LoadError> {
+    let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
+    let missing = wanted.iter().filter(|(name, _)| find(name).is_none());
+    let names: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+    if !names.is_empty() {
+        return Err(LoadError::Missing { names, file: describe(tensors) });
+    }
+    let pairs: Vec<_> = wanted.iter().filter_map(|wanted| Some((wanted, find(&wanted.0)?))).collect();
+    if let Some(((name, expected), tensor)) = pairs.iter().find(|((_, shape), t)| shape != t.dims()) {
         return Err(LoadError::Shape {
-            name: p.name.clone(),
+            name: name.clone(),
             found: tensor.dims().to_vec(),
-            expected: p.var.dims().to_vec(),
+            expected: expected.clone(),
             file: describe(tensors),
         });
     }
-    for (p, tensor) in &pairs {
-        p.var.set(&tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?)?;
-    }
-    Ok(pairs.len())
+    Ok(pairs.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
 /// What the file seems to be.

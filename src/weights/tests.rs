@@ -250,7 +250,7 @@ fn broken_files_are_named() -> Result<()> {
     for (name, bytes, reason) in [
         ("half.safetensors", &safetensors[..safetensors.len() / 2], "truncated or corrupt"),
         ("header.safetensors", &safetensors[..100], "truncated or corrupt"),
-        ("half.pth", &pth[..pth.len() / 2], "PyTorch zip file cannot be read"),
+        ("half.pth", &pth[..pth.len() / 2], "PyTorch or NumPy zip file cannot be read"),
         ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "legacy format"),
         ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
         ("nothing", &b""[..], "neither a .safetensors nor"),
