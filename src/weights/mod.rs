@@ -4,6 +4,7 @@
 //! the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named exceptions.
 
 mod convert;
+mod dense;
 mod file;
 mod hub;
 mod inspect;
@@ -22,7 +23,7 @@ pub use convert::{ConvertError, Converted, Target, convert};
 pub use file::{FileError, WeightEntry, WeightFile};
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
-pub use load::{LoadError, LoadReport, load_backbone, load_exact};
+pub use load::{LoadError, LoadReport, load_backbone, load_exact, load_model};
 pub use save::{SaveError, save, save_tensors};
 pub use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
