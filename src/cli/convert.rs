@@ -32,14 +32,24 @@ pub struct ConvertArgs {
     mask_ratio: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum To {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum To {
     /// facebookresearch/mae
     Fair,
     /// timm
     Timm,
     /// Hugging Face transformers
     Hf,
+}
+
+impl To {
+    pub fn target(self) -> Target {
+        match self {
+            To::Fair => Target::Fair,
+            To::Timm => Target::Timm,
+            To::Hf => Target::HuggingFace,
+        }
+    }
 }
 
 pub fn convert(args: ConvertArgs) -> Outcome {
@@ -51,12 +61,7 @@ pub fn convert(args: ConvertArgs) -> Outcome {
         mask_ratio: args.mask_ratio,
     };
     let source = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
-    let target = match args.to {
-        To::Fair => Target::Fair,
-        To::Timm => Target::Timm,
-        To::Hf => Target::HuggingFace,
-    };
-    let done = weights::convert(&source, target, &args.out, &details)?;
+    let done = weights::convert(&source, args.to.target(), &args.out, &details)?;
     println!("{} tensors in {}", done.tensors, args.out.display());
     if let Some(config) = &done.config {
         println!("model in {}", config.display());

@@ -1,9 +1,10 @@
 //! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
 
+use super::convert::To;
 use super::{Failure, Outcome};
 use crate::config::{RunConfig, read};
 use crate::record::{RunFolder, RunRecord, Store, card};
-use crate::weights::{Hub, HubFile, Upload};
+use crate::weights::{self, Details, Hub, HubFile, Upload};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ pub struct PushArgs {
     run: String,
     /// Where to: hub:owner/name[@branch]
     repository: String,
+    /// Whose names the weights have there; those of facebookresearch/mae, with what they say of themselves, when absent
+    #[arg(long, value_name = "PROGRAM")]
+    to: Option<To>,
     /// Make the repository private, where it does not exist
     #[arg(long)]
     private: bool,
@@ -44,8 +48,14 @@ pub fn push(args: PushArgs) -> Outcome {
         _ => store.find(&args.run)?,
     };
     let record = folder.read_record()?;
-    let card = card(&record, &store.records()?, &args.repository, args.license.as_deref())?;
-    let files = files(&folder, &record, card.clone())?;
+    let library = match args.to {
+        Some(To::Hf) => "transformers",
+        Some(To::Timm) => "timm",
+        Some(To::Fair) | None => "bench",
+    };
+    let card = card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
+    let scratch = tempfile::tempdir().context("no folder for temporary files")?;
+    let files = files(&folder, &record, card.clone(), args.to, scratch.path())?;
     if args.dry_run {
         println!("{card}");
         files.iter().for_each(|(path, _)| eprintln!("{path}"));
@@ -60,12 +70,18 @@ pub fn push(args: PushArgs) -> Outcome {
     Ok(())
 }
 
-/// What is sent, by path in the repository.
-fn files(folder: &RunFolder, record: &RunRecord, card: String) -> Result<Vec<(String, Upload)>> {
-    let weights = folder.weights();
+/// What is sent, by path in the repository. Weights in other names are written to `scratch` first.
+fn files(
+    folder: &RunFolder,
+    record: &RunRecord,
+    card: String,
+    to: Option<To>,
+    scratch: &Path,
+) -> Result<Vec<(String, Upload)>> {
+    let mut weights = folder.weights();
     ensure!(weights.is_file(), "run `{}` has no weights (`{}`)", record.id, weights.display());
     let config: RunConfig = read(&folder.config())?;
-    let described = serde_json::json!({
+    let mut described = serde_json::json!({
         "library_name": "bench",
         "bench_version": record.environment.version,
         "model_name": config.run.model,
@@ -74,6 +90,22 @@ fn files(folder: &RunFolder, record: &RunRecord, card: String) -> Result<Vec<(St
         "task": record.task,
         "recipe_name": record.recipe,
     });
+    if let Some(to) = to {
+        let converted = scratch.join("model.safetensors");
+        let done = weights::convert(&weights, to.target(), &converted, &Details::default())?;
+        done.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        if !done.left_out.is_empty() {
+            eprintln!("left out: {}", done.left_out.join(", "));
+        }
+        if let Some(path) = done.config {
+            // transformers hands keys that it does not know on.
+            let theirs = std::fs::read_to_string(&path)?;
+            let mut theirs: serde_json::Value = serde_json::from_str(&theirs)?;
+            theirs["bench"] = described;
+            described = theirs;
+        }
+        weights = converted;
+    }
     let text = |path: &Path| {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;

@@ -17,7 +17,7 @@ use candle_nn::VarBuilder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Images that a PCA target and initial weights of a tokenizer are fitted to.
+/// Images that a PCA target is fitted to.
 const FIT_IMAGES: usize = 2048;
 
 /// Pre-trains, and leaves `model.safetensors` with encoder and decoder in `folder`.
@@ -31,12 +31,12 @@ pub fn pretrain(job: &Job, folder: &RunFolder) -> Result<Outcome> {
                 load_exact(&params, &file.read(job.device)?)
                     .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
             }
-            None => objective.initialize(&params, &|| {
-                first_images(&loader).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
+            None => objective.initialize(&params, &|count| {
+                first_images(&loader, count).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
             })?,
         }
         if objective.needs_fit()? {
-            objective.fit(&first_images(&loader)?)?;
+            objective.fit(&first_images(&loader, FIT_IMAGES)?)?;
         }
         Ok(())
     };
@@ -126,18 +126,18 @@ pub(super) fn loader(job: &Job, batch: usize) -> Result<Loader<()>> {
     Ok(Loader::new(job.train.clone(), target, Arc::new(pipeline), config, job.device.clone()))
 }
 
-/// The first images of the first epoch. [n, C, H, W]
-fn first_images(loader: &Loader<()>) -> Result<Tensor> {
-    let (mut images, mut count) = (Vec::new(), 0);
+/// The first `count` images of the first epoch, or all. [n, C, H, W]
+fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
+    let (mut images, mut found) = (Vec::new(), 0);
     for loaded in loader.epoch(0, 0) {
         let batch = loaded?.batch;
-        count += batch.len();
+        found += batch.len();
         images.push(batch.images);
-        if count >= FIT_IMAGES {
+        if found >= count {
             break;
         }
     }
-    Ok(Tensor::cat(&images, 0)?)
+    Ok(Tensor::cat(&images, 0)?.narrow(0, 0, found.min(count))?)
 }
 
 /// What a file of weights says about itself: enough to build its model without the run's folder.

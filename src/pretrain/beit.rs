@@ -123,7 +123,7 @@ impl Objective for Beit {
 impl Pretraining for Beit {
     /// Weights of linear layers, tokens and the patch embedding normal(0, 0.02) cut at one standard deviation (sic),
     /// biases 0; the last layer of each branch of block l divided by √(2·l), l from 1.
-    fn initialize(&self, params: &Params, _: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+    fn initialize(&self, params: &Params, _: &dyn Fn(usize) -> Result<Tensor>) -> Result<()> {
         for p in params.trainable() {
             let name = p.name.as_str();
             let linear = name.ends_with(".weight") && p.var.dims().len() > 1;
@@ -243,7 +243,7 @@ mod tests {
         let params = Params::new(0, &Device::Cpu);
         let objective = objective(&params)?;
         params.set_trainable(|name| objective.learns(name));
-        objective.initialize(&params, &|| candle_core::bail!("no images"))?;
+        objective.initialize(&params, &|_| candle_core::bail!("no images"))?;
         let spread = |name: &str| -> f32 {
             let var = params.get(name).unwrap().var;
             var.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar().unwrap()

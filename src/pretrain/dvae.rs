@@ -8,9 +8,11 @@ use crate::config::{DvaeTraining, Normalize, PixelLoss};
 use crate::data::Batch;
 use crate::models::dvae::{self, Decoder, Encoder, Tokenizer};
 use crate::nn::{Losses, Params, Pass};
+use crate::rng::Rng;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use rand::Rng as _;
+use rayon::prelude::*;
 
 /// Images that initial weights are fitted to.
 const INITIAL_IMAGES: usize = 256;
@@ -86,9 +88,7 @@ impl Objective for DiscreteAutoencoder {
         let log_q = candle_nn::ops::log_softmax(&rows, 1)?;
         let (weights, kl_weight) = match pass {
             Pass::Train { rng, progress } => {
-                let noise: Vec<f32> = (0..b * h * w * vocabulary)
-                    .map(|_| -(-rng.random::<f32>().max(f32::MIN_POSITIVE).ln()).ln())
-                    .collect();
+                let noise = gumbel(b, h * w * vocabulary, rng);
                 let noise = Tensor::from_vec(noise, rows.shape(), rows.device())?;
                 let relaxed = ((&rows + noise)? / self.training.temperature.at(*progress))?;
                 (candle_nn::ops::softmax(&relaxed, 1)?, self.training.kl_weight.at(*progress))
@@ -114,11 +114,9 @@ impl Objective for DiscreteAutoencoder {
 }
 
 impl Pretraining for DiscreteAutoencoder {
-    fn initialize(&self, params: &Params, images: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+    fn initialize(&self, params: &Params, images: &dyn Fn(usize) -> Result<Tensor>) -> Result<()> {
         let Some(spread) = self.training.initial_spread else { return Ok(()) };
-        let images = images()?;
-        let images = images.narrow(0, 0, images.dim(0)?.min(INITIAL_IMAGES))?;
-        let x = dvae::map_pixels(&dvae::denormalized(&images, &self.normalize)?)?;
+        let x = dvae::map_pixels(&dvae::denormalized(&images(INITIAL_IMAGES)?, &self.normalize)?)?;
         let (w, b) = self.tokenizer.encoder.spread_output(&x, spread)?;
         for (name, values) in [("w", w), ("b", b)] {
             let name = format!("encoder.blocks.output.conv.{name}");
@@ -127,6 +125,17 @@ impl Pretraining for DiscreteAutoencoder {
         }
         Ok(())
     }
+}
+
+/// Values of the standard Gumbel distribution, `each` for every one of `count` images.
+fn gumbel(count: usize, each: usize, rng: &mut Rng) -> Vec<f32> {
+    let seeds: Vec<u64> = (0..count).map(|_| rng.random()).collect();
+    let mut noise = vec![0f32; count * each];
+    noise.par_chunks_mut(each.max(1)).zip(seeds).for_each(|(noise, seed)| {
+        let mut rng = Rng::new(seed, "gumbel", &[]);
+        noise.fill_with(|| -(-rng.random::<f32>().max(f32::MIN_POSITIVE).ln()).ln());
+    });
+    noise
 }
 
 /// 1 − H(p̄)/ln V of `log_q` [N, V], with p̄ the mean distribution.
@@ -169,7 +178,6 @@ mod tests {
     use crate::config::{Anneal, DvaeSizes};
     use crate::data::{Frame, SampleId};
     use crate::ops;
-    use crate::rng::Rng;
     use candle_core::Device;
 
     fn small(pixel_loss: PixelLoss) -> Result<(Params, DiscreteAutoencoder)> {
@@ -254,7 +262,7 @@ mod tests {
         };
         let (params, normalize) = (Params::new(0, &Device::Cpu), Normalize::imagenet(3));
         let model = DiscreteAutoencoder::new(&training, normalize.clone(), (3, 16, 16), params.builder())?;
-        model.initialize(&params, &|| Ok(images.clone()))?;
+        model.initialize(&params, &|_| Ok(images.clone()))?;
         let tokens = model.tokenizer.tokens(images, &normalize, (4, 4))?;
         Ok(used(&tokens, 64).share)
     }
@@ -266,6 +274,16 @@ mod tests {
         assert!(drawn < 0.2, "as the layers draw them: {drawn}");
         assert!(fitted > 0.6, "fitted: {fitted}");
         Ok(())
+    }
+
+    #[test]
+    fn noise_has_the_moments_of_gumbel() {
+        let noise = gumbel(64, 4096, &mut Rng::new(0, "test", &[]));
+        let mean = noise.iter().map(|x| f64::from(*x)).sum::<f64>() / noise.len() as f64;
+        let square = noise.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / noise.len() as f64;
+        assert!((mean - 0.577_215_66).abs() < 0.01, "{mean}");
+        assert!((square - std::f64::consts::PI.powi(2) / 6.).abs() < 0.02, "{square}");
+        assert_ne!(noise[..4096], noise[4096..8192]);
     }
 
     #[test]

@@ -35,9 +35,9 @@ pub trait Pretraining: Objective<Target = ()> {
     fn learns(&self, _parameter: &str) -> bool {
         true
     }
-    /// Draws initial weights where those of the layers are not the right ones. `images` reads training images
-    /// [n, C, H, W], for weights that depend on data.
-    fn initialize(&self, _params: &Params, _images: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+    /// Draws initial weights where those of the layers are not the right ones. `images` reads so many training images
+    /// [n, C, H, W], or all there are, for weights that depend on data.
+    fn initialize(&self, _params: &Params, _images: &dyn Fn(usize) -> Result<Tensor>) -> Result<()> {
         Ok(())
     }
     /// Whether [`Self::fit`] must run before the first step.

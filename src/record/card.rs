@@ -7,7 +7,8 @@ use super::{RunRecord, Status};
 /// The text for the weights of `run`, to be found at `reference` (`hub:me/name`): what made them, how to use them, and
 /// the scores of the runs of `records` that start from them or, for a transfer, its own.
 ///
-/// `license` is an identifier that the Hub knows; none is claimed when absent.
+/// `library` is the program that reads the weights, `license` an identifier that the Hub knows; none is claimed when
+/// absent.
 ///
 /// # Errors
 /// Records that do not fit one table.
@@ -15,10 +16,10 @@ pub fn card(
     run: &RunRecord,
     records: &[RunRecord],
     reference: &str,
-    license: Option<&str>,
+    (library, license): (&str, Option<&str>),
 ) -> Result<String, TableError> {
     let pretrained = run.task.is_none();
-    let mut head = String::from("---\nlibrary_name: bench\n");
+    let mut head = format!("---\nlibrary_name: {library}\n");
     head += &license.map(|license| format!("license: {}\n", quoted(license))).unwrap_or_default();
     head += &format!("tags:\n- vision-transformer\n- {}\n---\n", quoted(&run.recipe));
     let title = reference.rsplit('/').next().unwrap_or(reference);
@@ -105,7 +106,8 @@ mod tests {
         run.command = "bench pretrain | tee log".into();
         let mut after = sample("after");
         after.init.run = Some("pre".into());
-        let text = card(&run, &[run.clone(), after, sample("other")], "hub:me/vit", Some("mit")).unwrap();
+        let text =
+            card(&run, &[run.clone(), after, sample("other")], "hub:me/vit", ("bench", Some("mit"))).unwrap();
         for part in [
             "license: mit\n",
             "- \"mae: \\\"new\\\"\"\n",
@@ -119,15 +121,16 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
         assert!(!text.contains("n=2"), "{text}");
-        let alone = card(&run, &[], "hub:me/vit", None).unwrap();
+        let alone = card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
         assert!(alone.contains("No run has been made") && !alone.contains("license"), "{alone}");
+        assert!(alone.starts_with("---\nlibrary_name: timm\n"), "{alone}");
     }
 
     #[test]
     fn a_transfer_shows_its_own_score_and_how_it_ended() {
         let mut run = sample("t");
         run.status = Status::Interrupted;
-        let text = card(&run, &[], "hub:me/vit", None).unwrap();
+        let text = card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
         for part in
             ["did not reach its planned end", "bench predict --task tiny", "top1", "50.0", "unfinished"]
         {

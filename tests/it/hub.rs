@@ -275,6 +275,15 @@ fn a_run_is_pushed_and_starts_another() {
     let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
     assert!(record.contains(&format!("hub:me/vit@{COMMIT}/{FILE}")), "{record}");
 
+    // In the names of transformers, with a config.json that it reads; they start a run as well.
+    hub.ok(&format!("push {id} hub:me/vit --to hf"));
+    let config: serde_json::Value = serde_json::from_str(&pushed("config.json")).unwrap();
+    assert_eq!(config["model_type"], "vit_mae");
+    assert_eq!(config["bench"]["model_name"], "vit_tiny_test");
+    assert!(pushed("README.md").starts_with("---\nlibrary_name: transformers\n"));
+    assert_ne!(hub.server.file(&key(COMMIT, FILE)).unwrap(), std::fs::read(run.join(FILE)).unwrap());
+    hub.ok(&format!("{} --init hub:me/vit --model vit_tiny_test --runs third", small_transfer()));
+
     hub.server.requests();
     let card = hub.ok(&format!("push {id} hub:me/vit --dry-run --license cc-by-nc-4.0"));
     assert!(card.contains("license: cc-by-nc-4.0\n") && hub.server.requests().is_empty(), "{card}");

@@ -1,13 +1,13 @@
 //! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
 
+use super::Training;
 use super::inference::{self, Options};
+use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
 use super::upernet::UperNet;
-use super::{Average, Training};
-use crate::data::{Batch, Frame, IGNORE, Raster, Size};
+use crate::data::{Batch, Frame, Raster, Size};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
-use crate::ops;
 use crate::task::{Forward, Head};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -17,7 +17,7 @@ pub struct SegmentationHead {
     taps: Vec<usize>,
     classes: usize,
     options: Options,
-    average: Average,
+    loss: PixelLoss,
     /// Weight of the auxiliary loss.
     auxiliary: Option<f64>,
     patch: usize,
@@ -29,7 +29,7 @@ impl SegmentationHead {
         backbone: &BackboneSpec,
         options: &Options,
         training: &Training,
-        classes: usize,
+        classes: &[String],
         vb: VarBuilder,
     ) -> Result<Self> {
         let taps = training.taps.clone().unwrap_or_else(|| default_taps(backbone.depth));
@@ -41,12 +41,12 @@ impl SegmentationHead {
         }
         Ok(Self {
             taps,
-            classes,
+            classes: classes.len(),
             options: options.clone(),
-            average: training.average,
+            loss: PixelLoss::new(classes, training),
             auxiliary: training.auxiliary.map(|auxiliary| auxiliary.weight),
             patch: backbone.patch,
-            net: UperNet::new(backbone.width, classes, training, vb)?,
+            net: UperNet::new(backbone.width, classes.len(), training, vb)?,
         })
     }
 
@@ -57,17 +57,6 @@ impl SegmentationHead {
     /// Logits of images without randomness. `[B, K, 4h, 4w]`
     pub(super) fn logits(&self, features: &Features) -> Result<Tensor> {
         Ok(self.net.forward(&self.maps(features)?, false, &mut Pass::Eval)?.0)
-    }
-
-    /// Cross-entropy of logits, scaled to the labels `[B, H, W]`. `valid` is the share of labels that count.
-    fn loss_of(&self, logits: &Tensor, labels: &Tensor, valid: f64) -> Result<Tensor> {
-        let (_, height, width) = labels.dims3()?;
-        let logits = ops::resize_bilinear(logits, (height, width))?;
-        let mean = ops::cross_entropy(&logits, labels, Some(u32::from(IGNORE)), 0.)?;
-        match self.average {
-            Average::Valid => Ok(mean),
-            Average::All => mean * valid,
-        }
     }
 }
 
@@ -99,13 +88,11 @@ impl Head for SegmentationHead {
         for target in &batch.targets {
             labels.extend(target.labels().into_iter().map(u32::from));
         }
-        let valid = labels.iter().filter(|label| **label != u32::from(IGNORE)).count();
-        let valid = valid as f64 / labels.len() as f64;
-        let labels = Tensor::from_vec(labels, (b, height, width), batch.images.device())?;
+        let labels = self.loss.labels(&labels, (b, height, width), batch.images.device())?;
         let (logits, beside) = self.net.forward(&self.maps(features)?, self.auxiliary.is_some(), pass)?;
-        let mut losses = Losses::of("cross_entropy", self.loss_of(&logits, &labels, valid)?);
+        let mut losses = Losses::of("cross_entropy", self.loss.of(&logits, &labels)?);
         if let (Some(weight), Some(beside)) = (self.auxiliary, beside) {
-            losses = losses.with("auxiliary", (self.loss_of(&beside, &labels, valid)? * weight)?);
+            losses = losses.with("auxiliary", (self.loss.of(&beside, &labels)? * weight)?);
         }
         Ok(losses)
     }

@@ -6,6 +6,7 @@
 
 mod head;
 mod inference;
+mod loss;
 mod output;
 mod stitch;
 mod target;
@@ -26,6 +27,7 @@ use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// `[transfer.head]` of the recipe.
@@ -49,6 +51,9 @@ pub struct Training {
     pub dropout: f64,
     #[serde(default)]
     pub average: Average,
+    /// Weights of classes in the losses, by name; others weigh 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub class_weight: BTreeMap<String, f64>,
     /// None when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auxiliary: Option<Auxiliary>,
@@ -93,13 +98,15 @@ impl Default for Training {
             norm: norm(),
             dropout: dropout(),
             average: Average::default(),
+            class_weight: BTreeMap::new(),
             auxiliary: None,
         }
     }
 }
 
 impl Training {
-    fn check(&self) -> Result<()> {
+    /// Checks the table for a data set of `classes`.
+    fn check(&self, classes: &[String]) -> Result<()> {
         ensure!(
             !self.pool_scales.is_empty() && !self.pool_scales.contains(&0),
             "pool_scales are {:?}, expected positive numbers",
@@ -112,6 +119,17 @@ impl Training {
         ensure!(!channels.contains(&Some(0)), "channels is 0, expected at least 1");
         let weight = self.auxiliary.map_or(1., |auxiliary| auxiliary.weight);
         ensure!(weight > 0. && weight.is_finite(), "auxiliary.weight is {weight}, expected > 0");
+        for (class, weight) in &self.class_weight {
+            ensure!(
+                *weight > 0. && weight.is_finite(),
+                "class_weight of `{class}` is {weight}, expected > 0"
+            );
+            ensure!(
+                classes.contains(class),
+                "class_weight names `{class}`, which is none of the classes {}",
+                classes.join(", ")
+            );
+        }
         Ok(())
     }
 }
@@ -143,7 +161,7 @@ impl Task for Segmentation {
             classes.len()
         );
         options.check().map_err(anyhow::Error::msg)?;
-        training.check()?;
+        training.check(&classes)?;
         let listed: Vec<u32> =
             dataset.categories.iter().filter_map(|category| u32::try_from(category.id).ok()).collect();
         let ids = if listed.len() == classes.len() { listed } else { (0..classes.len() as u32).collect() };
@@ -162,7 +180,7 @@ impl Task for Segmentation {
     }
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<SegmentationHead> {
-        SegmentationHead::new(backbone, &self.options, &self.training, self.classes.len(), params)
+        SegmentationHead::new(backbone, &self.options, &self.training, &self.classes, params)
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = SegmentationTarget, Prediction = Raster>> {
