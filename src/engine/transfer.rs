@@ -16,7 +16,7 @@ use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
-use crate::weights::{self, WeightFile, load_backbone, load_exact, refuse_not_finite};
+use crate::weights::{self, WeightFile, load_backbone, load_exact, load_model, refuse_not_finite};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -122,7 +122,12 @@ pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Evaluat
 pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Transfer<T::Head>> {
     let (params, mut model) = build(task.as_ref(), job, Some(path))?;
     let file = WeightFile::open(path)?;
-    load_exact(&params, &file.read(job.device)?).with_context(|| {
+    let tensors = file.read(job.device)?;
+    let loaded = match file.translated_from() {
+        None => load_exact(&params, &tensors),
+        Some(_) => load_model(&params, &tensors, &job.config.model),
+    };
+    loaded.with_context(|| {
         format!("weights `{}` do not fit run `{}`", path.display(), job.config.run.recipe)
     })?;
     if model.head.fits() {

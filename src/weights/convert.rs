@@ -68,7 +68,8 @@ pub fn convert(
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
     let file = WeightFile::open(source)?;
     let dialect = Dialect::of(file.entries());
-    let guess = Guess::of(file.entries()).filter(|_| !matches!(dialect, Dialect::Foreign(_) | Dialect::Dvae));
+    let other = matches!(dialect, Dialect::Foreign(_) | Dialect::Dvae | Dialect::Detector | Dialect::Unknown);
+    let guess = Guess::of(file.entries()).filter(|_| !other);
     let guess = guess.ok_or_else(|| fail(format!("{dialect}: only a ViT can be converted")))?;
     let config = out.with_file_name("config.json");
     for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {

@@ -18,6 +18,10 @@ pub enum Dialect {
     Classifier,
     /// microsoft/unilm BEiT.
     Beit,
+    /// A backbone with UperNet, in the names of mmsegmentation.
+    Segmenter,
+    /// A backbone with Mask R-CNN, in the names of torchvision.
+    Detector,
     /// A discrete autoencoder, in the names of openai/DALL-E.
     Dvae,
     /// Recognised and not readable.
@@ -29,8 +33,7 @@ pub enum Dialect {
 const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
 
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 5] = [
-    ("backbone.net.blocks.0.attn.qkv.weight", "detectron2 ViTDet"),
+const FOREIGN: [(&str, &str); 4] = [
     ("register_tokens", "DINOv2 with registers"),
     ("dist_token", DISTILLED),
     ("embeddings.distillation_token", DISTILLED),
@@ -43,6 +46,12 @@ impl Dialect {
         let has = |name: &str| entries.iter().any(|e| e.name == name);
         if let Some((_, dialect)) = FOREIGN.iter().find(|(probe, _)| has(probe)) {
             return Self::Foreign(dialect);
+        }
+        if has("decode_head.conv_seg.weight") && has("blocks.0.attn.qkv.weight") {
+            return Self::Segmenter;
+        }
+        if has("rpn.head.cls_logits.weight") && has("blocks.0.attn.qkv.weight") {
+            return Self::Detector;
         }
         if has("blocks.0.attn.q_bias") && has("cls_token") {
             return Self::Beit;
@@ -70,6 +79,8 @@ impl std::fmt::Display for Dialect {
             Self::MaeFull => f.write_str("MAE encoder and decoder (FAIR)"),
             Self::Classifier => f.write_str("fine-tuned classifier (FAIR)"),
             Self::Beit => f.write_str("BEiT (unilm)"),
+            Self::Segmenter => f.write_str("segmenter: backbone and UperNet"),
+            Self::Detector => f.write_str("detector: backbone and Mask R-CNN"),
             Self::Dvae => f.write_str("discrete autoencoder (openai/DALL-E)"),
             Self::Foreign(name) => write!(f, "{name} (recognised, not readable)"),
             Self::Unknown => f.write_str("unknown"),
@@ -106,7 +117,7 @@ impl Guess {
             indices.max().map_or(0, |last: usize| last.saturating_add(1))
         };
         Some(Self {
-            width: dim("cls_token", 2)?,
+            width: dim("patch_embed.proj.weight", 0)?,
             depth: blocks("blocks."),
             mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
             patch: dim("patch_embed.proj.weight", 2)?,
@@ -195,6 +206,9 @@ impl Inspection {
             Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
             Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
             Dialect::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
+            Dialect::Segmenter | Dialect::Detector => {
+                vec!["evaluate (bench eval RUN --weights)", "initialise transfer (without its head)"]
+            }
             Dialect::Dvae => vec!["make tokens for pre-training (pretrain.tokenizer)"],
             Dialect::Foreign(_) | Dialect::Unknown => vec![],
         };

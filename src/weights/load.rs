@@ -12,8 +12,8 @@ use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, pos_e
 use candle_core::Tensor;
 use serde::Serialize;
 
-/// Tensors of a pre-training or fine-tuning file that a backbone has no place for.
-const LEFT_OUT: [&str; 8] = [
+/// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
+const LEFT_OUT: [&str; 16] = [
     "decoder_",
     "mask_token",
     "encoder_mask_token",
@@ -22,6 +22,14 @@ const LEFT_OUT: [&str; 8] = [
     "fc_norm.",
     "lm_head.",
     "pre_logits.",
+    "fpn1.",
+    "fpn2.",
+    "decode_head.",
+    "auxiliary_head.",
+    "pyramid.",
+    "fpn.",
+    "rpn.",
+    "roi_heads.",
 ];
 
 /// What loading did.
@@ -34,7 +42,7 @@ pub struct LoadReport {
     /// Relative positions of the model that the file lacks: they keep their initial values.
     pub new: usize,
     /// Old and new grid of the positions, when they were resized.
-    pub resized: Option<((usize, usize), (usize, usize))>,
+    pub resized: Option<Resized>,
 }
 
 /// Weights that do not fit the model.
@@ -104,24 +112,51 @@ pub fn load_backbone(
         return Err(LoadError::Unexpected { names: unexpected, file: describe(tensors) });
     }
     let mut resized = tensors.to_vec();
-    for (name, tensor) in resized.iter_mut().filter(|(name, _)| name == "pos_embed") {
-        let (found, to) = (tensor.dim(1).unwrap_or(0).saturating_sub(1), model.grid());
-        let side = found.isqrt();
-        let from = match grid {
-            Some((rows, columns)) if rows * columns == found => (rows, columns),
-            _ if found == to.0 * to.1 => to,
-            _ => (side, side),
-        };
-        if tensor.rank() == 3 && tensor.dim(2)? == model.width && from != to {
-            if from.0 * from.1 != found || found == 0 {
-                return Err(LoadError::Grid { name: name.clone(), found, to });
-            }
-            *tensor = pos_embed::resize(tensor, from, to)?;
-            report.resized = Some((from, to));
-        }
-    }
+    report.resized = fit_positions(&mut resized, model, grid)?;
     report.loaded = assign(&wanted, &resized)?;
     Ok(report)
+}
+
+/// Old and new grid.
+type Resized = ((usize, usize), (usize, usize));
+
+/// Resizes the table of positions among `tensors`, which lie in the grid `from` where that is known, to the grid of
+/// `model`.
+fn fit_positions(
+    tensors: &mut [(String, Tensor)],
+    model: &ModelConfig,
+    from: Option<(usize, usize)>,
+) -> Result<Option<Resized>, LoadError> {
+    let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed") else {
+        return Ok(None);
+    };
+    let (found, to) = (tensor.dim(1).unwrap_or(0).saturating_sub(1), model.grid());
+    let side = found.isqrt();
+    let from = match from {
+        Some((rows, columns)) if rows * columns == found => (rows, columns),
+        _ if found == to.0 * to.1 => to,
+        _ => (side, side),
+    };
+    if tensor.rank() != 3 || tensor.dim(2)? != model.width || from == to {
+        return Ok(None);
+    }
+    if from.0 * from.1 != found || found == 0 {
+        return Err(LoadError::Grid { name: name.clone(), found, to });
+    }
+    *tensor = pos_embed::resize(tensor, from, to)?;
+    Ok(Some((from, to)))
+}
+
+/// Fills all of `params`, a backbone of `model` with its head, from `tensors` of another program: exactly, but for
+/// positions of another grid, which ViTDet and others resize in every forward pass.
+pub fn load_model(
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    model: &ModelConfig,
+) -> Result<(), LoadError> {
+    let mut tensors = tensors.to_vec();
+    fit_positions(&mut tensors, model, None)?;
+    load_exact(params, &tensors)
 }
 
 /// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming

@@ -4,6 +4,7 @@
 //! Ours are those of facebookresearch/mae, which timm shares, and of microsoft/unilm for what BEiT adds.
 
 use super::WeightEntry;
+use super::dense::{HUGGING_FACE_UPERNET, MMSEG_HEADS, UNILM_UPERNET, VITDET};
 
 /// A module of theirs and what it is called here; `{}` stands for the number of a block. What follows the module
 /// (`.weight`, `.bias`) stays. A rule may name a tensor whole, and the first one that fits counts.
@@ -15,7 +16,7 @@ pub(super) struct Rule {
     pub third: Option<usize>,
 }
 
-const fn rule(theirs: &'static str, ours: &'static str) -> Rule {
+pub(super) const fn rule(theirs: &'static str, ours: &'static str) -> Rule {
     Rule { theirs, ours, third: None }
 }
 
@@ -59,7 +60,10 @@ macro_rules! hugging_face_block {
     };
 }
 
-const fn joined<const A: usize, const B: usize, const N: usize>(a: [Rule; A], b: [Rule; B]) -> [Rule; N] {
+pub(super) const fn joined<const A: usize, const B: usize, const N: usize>(
+    a: [Rule; A],
+    b: [Rule; B],
+) -> [Rule; N] {
     let mut all = [a[0]; N];
     let mut i = 0;
     while i < N {
@@ -87,7 +91,7 @@ const MAE_DECODER: [Rule; 13] = joined(
     ],
     hugging_face_block!("decoder.decoder_layers.{}", "decoder_blocks.{}"),
 );
-const BEIT_BLOCKS: [Rule; 19] = joined(
+pub(super) const BEIT_BLOCKS: [Rule; 19] = joined(
     [
         rule("pooler.layernorm", "fc_norm"),
         rule("embeddings.mask_token", "mask_token"),
@@ -123,13 +127,17 @@ pub(super) const HUGGING_FACE: Names = Names {
     ignored: &["pooler", "embeddings.mask_token"],
 };
 
+/// What stands beside a BEiT: a classifier of masked patches or of images, or a UperNet.
+const BESIDE_BEIT: [Rule; 9] =
+    joined([rule("layernorm", "norm"), rule("lm_head", "lm_head"), rule("classifier", "head")], MMSEG_HEADS);
+
 pub(super) const HUGGING_FACE_BEIT: Names = Names {
     title: "Hugging Face BEiT",
     prefixes: &["beit.", ""],
     probes: &["embeddings.cls_token", "encoder.layer.0.lambda_1"],
     never: &[],
     rules: &BEIT,
-    others: &[rule("layernorm", "norm"), rule("lm_head", "lm_head"), rule("classifier", "head")],
+    others: &BESIDE_BEIT,
     read: &[],
     ignored: &[],
 };
@@ -138,9 +146,12 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
 pub(super) const HUGGING_FACE_BEIT_MASKED: Names = Names { rules: &BEIT_BLOCKS, ..HUGGING_FACE_BEIT };
 
 /// Programs whose files are read.
-pub(super) const ALL: [Names; 8] = [
+pub(super) const ALL: [Names; 11] = [
     HUGGING_FACE,
     HUGGING_FACE_BEIT,
+    HUGGING_FACE_UPERNET,
+    UNILM_UPERNET,
+    VITDET,
     Names {
         title: "OpenMMLab",
         prefixes: &["backbone.", ""],
@@ -152,15 +163,21 @@ pub(super) const ALL: [Names; 8] = [
             rule("patch_embed.projection", "patch_embed.proj"),
             rule("layers.{}.ln1", "blocks.{}.norm1"),
             rule("layers.{}.ln2", "blocks.{}.norm2"),
-            rule("layers.{}.attn.qkv", "blocks.{}.attn.qkv"),
-            rule("layers.{}.attn.proj", "blocks.{}.attn.proj"),
             rule("layers.{}.attn.gamma1.weight", "blocks.{}.gamma_1"),
+            rule("layers.{}.attn", "blocks.{}.attn"),
+            rule("layers.{}.gamma_1", "blocks.{}.gamma_1"),
+            rule("layers.{}.gamma_2", "blocks.{}.gamma_2"),
             rule("layers.{}.ffn.gamma2.weight", "blocks.{}.gamma_2"),
             rule("layers.{}.ffn.layers.0.0", "blocks.{}.mlp.fc1"),
             rule("layers.{}.ffn.layers.1", "blocks.{}.mlp.fc2"),
             rule("ln1", "norm"),
         ],
-        others: &[],
+        others: &[
+            rule("neck.upsample_4x", "fpn1"),
+            rule("neck.upsample_2x", "fpn2"),
+            rule("decode_head", "decode_head"),
+            rule("auxiliary_head", "auxiliary_head"),
+        ],
         read: &[],
         ignored: &["neck", "head", "data_preprocessor"],
     },
@@ -168,7 +185,7 @@ pub(super) const ALL: [Names; 8] = [
         title: "MoCo v3 or DINO",
         prefixes: &["base_encoder.", "backbone."],
         probes: &["cls_token", "blocks.0.attn.qkv.weight"],
-        never: &[],
+        never: &["fpn1.0.weight"],
         rules: &ENCODER,
         others: &[],
         read: &[],
@@ -283,6 +300,11 @@ impl Rule {
     }
 }
 
+/// What follows from the size of a window, and how many batches a norm has seen, which nothing reads.
+fn is_derived(name: &str) -> bool {
+    [".relative_position_index", ".num_batches_tracked"].iter().any(|end| name.ends_with(end))
+}
+
 impl Names {
     /// The prefix of a file in these names; `None` for any other file.
     pub fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
@@ -300,6 +322,9 @@ impl Names {
         let find = |rules: &[Rule], name: &str| {
             rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
         };
+        if is_derived(theirs) {
+            return None;
+        }
         let inside = theirs.strip_prefix(prefix).and_then(|name| find(self.rules, name));
         inside.or_else(|| find(self.others, theirs)).or_else(|| find(self.read, theirs))
     }
@@ -310,9 +335,8 @@ impl Names {
         let within = |name: &str, module: &str| {
             name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        // Follows from the size of the window; files of some versions hold it.
-        let index = theirs.ends_with(".relative_position_index");
-        index || names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))
+        is_derived(theirs)
+            || names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))
     }
 
     /// Their names of `ours`, with the thirds that they are: one, or those of queries, keys and values. The first

@@ -267,10 +267,10 @@ fn broken_files_are_named() -> Result<()> {
 #[test]
 fn names_of_others_are_recognised() {
     let entry = |name: &str| WeightEntry { name: name.into(), shape: vec![1, 1, 8], dtype: DType::F32 };
-    let detector = [entry("backbone.net.blocks.0.attn.qkv.weight")];
-    assert_eq!(Dialect::of(&detector).to_string(), "detectron2 ViTDet (recognised, not readable)");
+    let foreign = [entry("register_tokens")];
+    assert_eq!(Dialect::of(&foreign).to_string(), "DINOv2 with registers (recognised, not readable)");
     assert_eq!(Dialect::of(&[entry("conv1.weight")]), Dialect::Unknown);
-    assert_eq!(Guess::of(&detector), None);
+    assert_eq!(Guess::of(&foreign), None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod bad_input;
 mod commands;
 mod contract;
 mod datasets;
+mod dense_dialects;
 mod detection;
 mod dialects;
 mod foreign_backbone;
