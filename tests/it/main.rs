@@ -9,6 +9,7 @@ mod contract;
 mod datasets;
 mod detection;
 mod dialects;
+mod dinov2;
 mod foreign_backbone;
 mod foreign_task;
 mod hub;
