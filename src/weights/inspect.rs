@@ -33,8 +33,7 @@ pub enum Dialect {
 const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
 
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 4] = [
-    ("register_tokens", "DINOv2 with registers"),
+const FOREIGN: [(&str, &str); 3] = [
     ("dist_token", DISTILLED),
     ("embeddings.distillation_token", DISTILLED),
     ("deit.embeddings.distillation_token", DISTILLED),
@@ -98,6 +97,8 @@ pub struct Guess {
     pub channels: usize,
     /// Position rows without the class token's; 0 where there are relative positions alone.
     pub positions: usize,
+    /// Tokens beside those of patches and class.
+    pub registers: usize,
     /// (width, depth) of the decoder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder: Option<(usize, usize)>,
@@ -123,6 +124,7 @@ impl Guess {
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
             positions: dim("pos_embed", 1).unwrap_or(0).saturating_sub(1),
+            registers: dim("register_tokens", 1).unwrap_or(0),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
         })
@@ -153,6 +155,10 @@ impl std::fmt::Display for Guess {
             _ if *positions == 0 => f.write_str("no absolute positions"),
             Some((h, w)) => write!(f, "{h}×{w} positions"),
             None => write!(f, "{positions} positions"),
+        }?;
+        match self.registers {
+            0 => Ok(()),
+            registers => write!(f, ", {registers} registers"),
         }
     }
 }

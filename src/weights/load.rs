@@ -1,14 +1,15 @@
 //! Puts tensors of a file into a model: strict both ways, with named exceptions.
 //!
-//! Positions of another grid are resized as MAE's `main_finetune.py` does ([`crate::nn::pos_embed::resize`]).
+//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]).
 //! Nothing is written unless everything fits.
 
 use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
 use super::{Dialect, Guess, WeightEntry};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
-use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, pos_embed};
+use crate::nn::pos_embed::{self, Bicubic};
+use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes};
 use candle_core::Tensor;
 use serde::Serialize;
 
@@ -143,7 +144,7 @@ fn fit_positions(
     if from.0 * from.1 != found || found == 0 {
         return Err(LoadError::Grid { name: name.clone(), found, to });
     }
-    *tensor = pos_embed::resize(tensor, from, to)?;
+    *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
     Ok(Some((from, to)))
 }
 
@@ -157,6 +158,17 @@ pub fn load_model(
     let mut tensors = tensors.to_vec();
     fit_positions(&mut tensors, model, None)?;
     load_exact(params, &tensors)
+}
+
+/// DINOv2's `interpolate_offset` (facebookresearch/dinov2 `hub/backbones.py`).
+const OFFSET: f64 = 0.1;
+
+fn kernel(resize: ResizePositions) -> Bicubic {
+    match resize {
+        ResizePositions::Bicubic => Bicubic::Plain,
+        ResizePositions::Antialias => Bicubic::Antialias,
+        ResizePositions::Offset => Bicubic::Offset(OFFSET),
+    }
 }
 
 /// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming

@@ -6,7 +6,6 @@
 
 mod archive;
 mod convert;
-mod dense;
 mod file;
 mod finite;
 mod hub;

@@ -10,6 +10,7 @@ mod datasets;
 mod dense_dialects;
 mod detection;
 mod dialects;
+mod dinov2;
 mod foreign_backbone;
 mod foreign_task;
 mod fuzz;
