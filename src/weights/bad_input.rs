@@ -88,8 +88,11 @@ fn headers_that_do_not_add_up_are_refused() {
         bytes[..8].copy_from_slice(&length.to_le_bytes());
         assert!(refused(bytes).contains("truncated or corrupt safetensors"));
     }
-    let error = refused(file(r#"{"a":{"dtype":"BOOL","shape":[4],"data_offsets":[0,4]}}"#, 4));
-    assert!(error.contains("tensor `a` has the type BOOL, which is not read"), "{error}");
+    for dtype in ["BOOL", "F8_E8M0", "F8_E5M2"] {
+        let header = one(&format!(r#"{{"dtype":"{dtype}","shape":[4],"data_offsets":[0,4]}}"#));
+        let error = refused(file(&header, 4));
+        assert!(error.contains(&format!("tensor `a` has the type {dtype}, which is not read")), "{error}");
+    }
 }
 
 #[test]
@@ -153,6 +156,17 @@ fn a_tokenizer_takes_no_memory_that_its_file_does_not_fill() {
     save_tensors(&path, &tensors, &Default::default()).unwrap();
     let error = load_tokenizer(&path, &Device::Cpu).err().unwrap().to_string();
     assert!(error.contains("expected four dimensions, none of them 0"), "{error}");
+}
+
+#[test]
+fn integers_are_no_weights() {
+    let (params, mut tensors) = small([1.; 3]);
+    tensors[0].1 = Tensor::new(&[1i64, 2, 3], &Device::Cpu).unwrap();
+    let error = load_exact(&params, &tensors).unwrap_err().to_string();
+    assert!(error.contains("`w` has values of type I64, which weights do not have"), "{error}");
+    tensors[0].1 = Tensor::new(&[1f64, 2., 3.], &Device::Cpu).unwrap();
+    load_exact(&params, &tensors).unwrap();
+    assert_eq!(params.get("w").unwrap().var.to_vec1::<f32>().unwrap(), [1., 2., 3.]);
 }
 
 /// A safetensors file of tensors [1] of these names.

@@ -303,6 +303,9 @@ fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Ve
     places.into_iter().flat_map(|place| &bytes[place * size..][..size]).copied().collect()
 }
 
+/// Types of a byte or less that candle computes with.
+const READ: [DType; 2] = [DType::U8, DType::F8E4M3];
+
 /// Where the tensors of a safetensors file lie, in that order, and its metadata.
 fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), String> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
@@ -310,8 +313,11 @@ fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), 
     let stored = metadata.offset_keys().into_iter().filter_map(|name| {
         let info = metadata.info(&name)?;
         let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-        let unread = |_| format!("tensor `{name}` has the type {:?}, which is not read", info.dtype);
-        Some(DType::try_from(info.dtype).map_err(unread).map(|dtype| {
+        let dtype = DType::try_from(info.dtype)
+            .ok()
+            .filter(|dtype| dtype.size_in_bytes() > 1 || READ.contains(dtype));
+        let unread = || format!("tensor `{name}` has the type {:?}, which is not read", info.dtype);
+        Some(dtype.ok_or_else(unread).map(|dtype| {
             let entry = WeightEntry { name: name.clone(), shape: info.shape.clone(), dtype };
             Stored { entry, bytes, strides: None }
         }))

@@ -10,7 +10,7 @@ use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
 use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::Serialize;
 
 /// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
@@ -57,6 +57,8 @@ pub enum LoadError {
     Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
     #[error("`{name}`: {found} positions are no square grid, so they cannot be resized to {}×{}", to.0, to.1)]
     Grid { name: String, found: usize, to: (usize, usize) },
+    #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
+    Type { name: String, found: DType, file: String },
     #[error("the weights are no numbers in {}: training diverged, or the file is damaged", list(&all(tensors)))]
     NotFinite { tensors: Vec<NotFinite> },
     #[error(transparent)]
@@ -188,6 +190,10 @@ fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, L
     let shapes: Vec<(String, Vec<usize>)> =
         wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
     let found = matching(&shapes, tensors)?;
+    if let Some((p, tensor)) = wanted.iter().zip(&found).find(|(_, tensor)| !tensor.dtype().is_float()) {
+        let (name, found, file) = (p.name.clone(), tensor.dtype(), describe(tensors));
+        return Err(LoadError::Type { name, found, file });
+    }
     let convert = |(p, tensor): (&Parameter, &Tensor)| {
         Ok((p.name.clone(), tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?))
     };
