@@ -59,10 +59,8 @@ pub fn inspect(args: InspectArgs) -> Outcome {
     }
     println!("blake3      {}", found.hash);
     println!("sha256      {}", found.sha256);
-    match found.translated_from {
-        Some(title) => println!("dialect     {}, in the names of {title}", found.dialect),
-        None => println!("dialect     {}", found.dialect),
-    }
+    println!("dialect     {}", found.dialect.unwrap_or("unknown"));
+    println!("holds       {}", found.contents);
     if let Some(model) = &found.model {
         println!("model       {model}");
         println!("configs     {}", listed(&models(&library, model)?, "none of its sizes"));

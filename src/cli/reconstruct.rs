@@ -8,7 +8,7 @@ use crate::engine::{Pretrained, reconstruct as draw};
 use crate::launch::{Site, find_weights};
 use crate::record::write_atomic;
 use crate::registry::Registry;
-use crate::weights::{Dialect, WeightFile};
+use crate::weights::{Contents, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::io::Cursor;
@@ -93,7 +93,7 @@ fn entry(path: &Path) -> Entry {
 fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
     let choice = Choice { library: site.library, overrides: &RequestFlags::default().set };
     if let (Some(model), None) = (&args.model, &args.recipe) {
-        let discrete = Dialect::of(WeightFile::open(weights)?.entries()) == Dialect::Dvae;
+        let discrete = Contents::of(WeightFile::open(weights)?.entries()) == Contents::Tokenizer;
         if discrete {
             return Ok(Pretrained::Tokenizer { model: Box::new(choice.model(model, None)?) });
         }

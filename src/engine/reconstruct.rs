@@ -7,7 +7,7 @@ use crate::data::{Batch, Entry};
 use crate::nn::Params;
 use crate::ops::no_grad;
 use crate::pretrain::{MaskedAutoencoder, mosaic, pairs};
-use crate::weights::{Dialect, WeightFile, load_exact, load_tokenizer};
+use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -35,7 +35,7 @@ impl Pretrained {
     pub fn of(weights: &Path) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
         let notes = file.metadata();
-        let discrete = Dialect::of(file.entries()) == Dialect::Dvae;
+        let discrete = Contents::of(file.entries()) == Contents::Tokenizer;
         if !discrete && !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
             let from = match notes.get("bench.run") {
                 Some(run) => format!(" (they are those of run `{run}`)"),

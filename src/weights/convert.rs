@@ -3,7 +3,7 @@
 use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
 use super::transformers::{Described, Details};
 use super::translation::renamed;
-use super::{Dialect, FileError, Guess, SaveError, WeightFile, save_tensors};
+use super::{Contents, FileError, Guess, SaveError, WeightFile, save_tensors};
 use crate::config::{ModelConfig, parse};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
@@ -67,10 +67,13 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
     let file = WeightFile::open(source)?;
-    let dialect = Dialect::of(file.entries());
-    let other = matches!(dialect, Dialect::Foreign(_) | Dialect::Dvae | Dialect::Detector | Dialect::Unknown);
+    let contents = Contents::of(file.entries());
+    let other = matches!(
+        contents,
+        Contents::Unread(_) | Contents::Tokenizer | Contents::Detector | Contents::Unknown
+    );
     let guess = Guess::of(file.entries()).filter(|_| !other);
-    let guess = guess.ok_or_else(|| fail(format!("{dialect}: only a ViT can be converted")))?;
+    let guess = guess.ok_or_else(|| fail(format!("{contents}: only a ViT can be converted")))?;
     let config = out.with_file_name("config.json");
     for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {
         if path.exists() {
@@ -101,7 +104,7 @@ pub fn convert(
     left_out.extend(file.unread().iter().cloned());
     let tensors = match program {
         Program::Fair => tensors,
-        Program::Timm if dialect == Dialect::Beit => tensors, // in the names of unilm there too
+        Program::Timm if contents == Contents::Beit => tensors, // in the names of unilm there too
         Program::Timm => {
             let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| fail(e.to_string()))?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
@@ -113,9 +116,9 @@ pub fn convert(
         }
         Program::HuggingFace => {
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
-            let names = match dialect {
-                Dialect::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
-                Dialect::Beit => &HUGGING_FACE_BEIT,
+            let names = match contents {
+                Contents::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
+                Contents::Beit => &HUGGING_FACE_BEIT,
                 _ => &HUGGING_FACE,
             };
             let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
@@ -130,7 +133,7 @@ pub fn convert(
     save_tensors(out, &tensors, &metadata)?;
     let described = (program == Program::HuggingFace).then(|| {
         let image = model.as_ref().map(|model| model.image);
-        let text = format!("{:#}\n", details.described(&dialect, &guess, image, &tensors));
+        let text = format!("{:#}\n", details.described(&contents, &guess, image, &tensors));
         std::fs::write(&config, text).map_err(|source| ConvertError::Write { path: config.clone(), source })
     });
     described.transpose()?;

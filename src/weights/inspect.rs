@@ -1,89 +1,73 @@
 //! What a file of weights is, told by its names and shapes alone.
 
-use super::{FileError, NotFinite, WeightEntry, WeightFile};
+use super::{FileError, NotFinite, WeightEntry, WeightFile, names};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Whose names the tensors carry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What a file holds. Whose names it has is another question ([`Inspection::dialect`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Dialect {
-    /// facebookresearch/mae or timm: an encoder with its final norm.
-    MaeEncoder,
-    /// facebookresearch/mae `_full` and `visualize`: encoder and decoder.
-    MaeFull,
-    /// facebookresearch/mae fine-tuned: an encoder with a classifier.
+pub enum Contents {
+    Encoder,
+    /// Of masked autoencoding.
+    EncoderAndDecoder,
+    /// An encoder with a classifier.
     Classifier,
-    /// microsoft/unilm BEiT.
     Beit,
-    /// A backbone with UperNet, in the names of mmsegmentation.
+    /// A backbone with UperNet.
     Segmenter,
-    /// A backbone with Mask R-CNN, in the names of torchvision.
+    /// A backbone with Mask R-CNN.
     Detector,
-    /// A discrete autoencoder, in the names of openai/DALL-E.
-    Dvae,
-    /// Recognised and not readable.
-    Foreign(&'static str),
+    /// A discrete autoencoder.
+    Tokenizer,
+    /// What no model here can read.
+    Unread(&'static str),
     Unknown,
 }
 
-/// Its classes are the mean of what two heads say of two tokens (arXiv:2012.12877 §4).
-const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
-
-/// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 3] = [
-    ("dist_token", DISTILLED),
-    ("embeddings.distillation_token", DISTILLED),
-    ("deit.embeddings.distillation_token", DISTILLED),
-];
-
-impl Dialect {
-    /// Decides by probe names.
+impl Contents {
+    /// Decides by our names.
     pub fn of(entries: &[WeightEntry]) -> Self {
         let has = |name: &str| entries.iter().any(|e| e.name == name);
-        if let Some((_, dialect)) = FOREIGN.iter().find(|(probe, _)| has(probe)) {
-            return Self::Foreign(dialect);
+        if let Some(program) = names::unread(entries) {
+            return Self::Unread(program);
         }
-        if has("decode_head.conv_seg.weight") && has("blocks.0.attn.qkv.weight") {
-            return Self::Segmenter;
-        }
-        if has("rpn.head.cls_logits.weight") && has("blocks.0.attn.qkv.weight") {
-            return Self::Detector;
-        }
-        if has("blocks.0.attn.q_bias") && has("cls_token") {
-            return Self::Beit;
-        }
+        let blocks = has("blocks.0.attn.qkv.weight");
         if has("blocks.input.w") || has("encoder.blocks.input.w") {
-            return Self::Dvae;
-        }
-        if !has("blocks.0.attn.qkv.weight") || !has("patch_embed.proj.weight") || !has("cls_token") {
-            return Self::Unknown;
-        }
-        if has("decoder_embed.weight") {
-            Self::MaeFull
+            Self::Tokenizer
+        } else if blocks && has("decode_head.conv_seg.weight") {
+            Self::Segmenter
+        } else if blocks && has("rpn.head.cls_logits.weight") {
+            Self::Detector
+        } else if has("blocks.0.attn.q_bias") && has("cls_token") {
+            Self::Beit
+        } else if !blocks || !has("patch_embed.proj.weight") || !has("cls_token") {
+            Self::Unknown
+        } else if has("decoder_embed.weight") {
+            Self::EncoderAndDecoder
         } else if has("head.weight") || has("head.1.weight") {
             Self::Classifier
         } else {
-            Self::MaeEncoder
+            Self::Encoder
         }
     }
 }
 
-impl std::fmt::Display for Dialect {
+impl std::fmt::Display for Contents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::MaeEncoder => f.write_str("MAE encoder (FAIR, timm)"),
-            Self::MaeFull => f.write_str("MAE encoder and decoder (FAIR)"),
-            Self::Classifier => f.write_str("fine-tuned classifier (FAIR)"),
-            Self::Beit => f.write_str("BEiT (unilm)"),
-            Self::Segmenter => f.write_str("segmenter: backbone and UperNet"),
-            Self::Detector => f.write_str("detector: backbone and Mask R-CNN"),
-            Self::Dvae => f.write_str("discrete autoencoder (openai/DALL-E)"),
-            Self::Foreign(name) => write!(f, "{name} (recognised, not readable)"),
-            Self::Unknown => f.write_str("unknown"),
-        }
+        f.write_str(match self {
+            Self::Encoder => "encoder",
+            Self::EncoderAndDecoder => "encoder and decoder of a masked autoencoder",
+            Self::Classifier => "encoder and classifier",
+            Self::Beit => "BEiT",
+            Self::Segmenter => "segmenter: backbone and UperNet",
+            Self::Detector => "detector: backbone and Mask R-CNN",
+            Self::Tokenizer => "discrete autoencoder",
+            Self::Unread(what) => return write!(f, "{what}: recognised, not read"),
+            Self::Unknown => "unknown",
+        })
     }
 }
 
@@ -174,10 +158,10 @@ pub struct Inspection {
     pub hash: String,
     /// What the Hub names it by.
     pub sha256: String,
-    pub dialect: Dialect,
-    /// The program whose names the file has, where they are not ours.
+    pub contents: Contents,
+    /// The program whose names the file has, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub translated_from: Option<&'static str>,
+    pub dialect: Option<&'static str>,
     /// The version of this program that wrote it, when one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
@@ -206,17 +190,17 @@ impl Inspection {
     /// Names a tensor that is damaged.
     pub fn of(file: &WeightFile) -> Result<Self, FileError> {
         let entries = file.entries();
-        let dialect = Dialect::of(entries);
-        let uses = match &dialect {
-            Dialect::MaeEncoder => vec!["initialise transfer"],
-            Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
-            Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
-            Dialect::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
-            Dialect::Segmenter | Dialect::Detector => {
+        let contents = Contents::of(entries);
+        let uses = match contents {
+            Contents::Encoder => vec!["initialise transfer"],
+            Contents::EncoderAndDecoder => vec!["initialise transfer", "reconstruct images"],
+            Contents::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
+            Contents::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
+            Contents::Segmenter | Contents::Detector => {
                 vec!["evaluate (bench eval RUN --weights)", "initialise transfer (without its head)"]
             }
-            Dialect::Dvae => vec!["make tokens for pre-training (pretrain.tokenizer)"],
-            Dialect::Foreign(_) | Dialect::Unknown => vec![],
+            Contents::Tokenizer => vec!["make tokens for pre-training (pretrain.tokenizer)"],
+            Contents::Unread(_) | Contents::Unknown => vec![],
         };
         Ok(Self {
             path: file.path().into(),
@@ -224,10 +208,10 @@ impl Inspection {
             bytes: file.bytes() as u64,
             hash: file.hash(),
             sha256: file.sha256(),
-            translated_from: file.translated_from(),
+            dialect: file.translated_from().or_else(|| names::ours(entries)),
             written_by: file.metadata().get("written_by").cloned(),
             model: Guess::of(entries).filter(|_| !uses.is_empty()),
-            dialect,
+            contents,
             tensors: entries.len(),
             unread: file.unread().to_vec(),
             parameters: entries.iter().map(WeightEntry::count).fold(0, usize::saturating_add),

@@ -5,7 +5,7 @@
 
 use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
-use super::{Dialect, Guess, WeightEntry};
+use super::{Contents, Guess, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
@@ -230,8 +230,8 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
         dtype: tensor.dtype(),
     };
     let entries: Vec<WeightEntry> = tensors.iter().map(entry).collect();
-    match (Dialect::of(&entries), Guess::of(&entries)) {
-        (Dialect::Foreign(name), _) => format!("this file has the names of {name}, which cannot be read"),
+    match (Contents::of(&entries), Guess::of(&entries)) {
+        (Contents::Unread(what), _) => format!("this file is {what}"),
         (_, Some(guess)) => format!("this file is {guess}"),
         (_, None) => "this file is no ViT in the names of MAE's checkpoints".into(),
     }

@@ -5,10 +5,12 @@
 
 mod dense;
 mod dinov2;
+mod plain;
 
 use super::WeightEntry;
 use dense::{HUGGING_FACE_UPERNET, MMSEG_HEADS, UNILM_UPERNET, VITDET};
 use dinov2::{DINOV2, DINOV2_CHUNKED, HUGGING_FACE_DINOV2};
+pub(super) use plain::{ours, unread};
 
 /// A module of theirs and what it is called here; `{}` stands for a number, and the last one is that of a block. What
 /// follows the module (`.weight`, `.bias`) stays. A rule may name a tensor whole, and the first one that fits counts.
@@ -291,6 +293,10 @@ pub(super) const UNPLACED: Names = Names {
 /// What timm calls the tensors of a ViT; BEiT's it calls as we do.
 pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..UNPLACED };
 
+fn has(entries: &[WeightEntry], name: &str) -> bool {
+    entries.iter().any(|entry| entry.name == name)
+}
+
 impl Rule {
     /// What `name`, written in the names of `from`, is called in those of `to`.
     fn apply(name: &str, from: &str, to: &str) -> Option<String> {
@@ -314,7 +320,7 @@ fn is_derived(name: &str) -> bool {
 impl Names {
     /// The prefix of a file in these names; `None` for any other file.
     pub fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
-        let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+        let has = |name: &str| has(entries, name);
         let below = |prefix: &str, name: &str| has(&format!("{prefix}{name}"));
         let fits = |prefix: &&&str| {
             let foreign = self.never.iter().any(|name| below(prefix, name) || has(name));

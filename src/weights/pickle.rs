@@ -182,11 +182,11 @@ impl<'a> Machine<'a> {
         let code = self.byte()?;
         match code {
             b'.' => return Ok(false),
-            0x80 => drop(self.take(1)?), // version of the protocol
-            0x95 => drop(self.take(8)?), // length of a frame
+            0x80 => _ = self.take(1)?, // version of the protocol
+            0x95 => _ = self.take(8)?, // length of a frame
             b'(' => self.marks.push(self.stack.len()),
-            b'0' => drop(self.pop()?),
-            b'1' => drop(self.above_mark()?),
+            b'0' => _ = self.pop()?,
+            b'1' => _ = self.above_mark()?,
             b'2' => {
                 let place = self.pop()?;
                 self.stack.extend([place, place]);

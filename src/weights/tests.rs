@@ -87,7 +87,10 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
         assert_eq!(values(&a.var), values(&b.var), "{}", a.name);
     }
     let inspection = inspect(&path).unwrap();
-    assert_eq!(inspection.dialect, Dialect::MaeEncoder);
+    assert_eq!(
+        (inspection.contents, inspection.dialect),
+        (Contents::Encoder, Some("facebookresearch/mae, timm"))
+    );
     assert_eq!(inspection.written_by.unwrap(), concat!("bench ", env!("CARGO_PKG_VERSION")));
     assert_eq!(inspection.hash, blake3::hash(&first).to_hex().to_string());
     assert_eq!(inspection.parameters, params.count());
@@ -116,7 +119,7 @@ fn all_kinds_of_numbers_survive() -> Result<()> {
 fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
     let path = golden("mae_nested.pth");
     let inspection = inspect(&path).unwrap();
-    assert_eq!((inspection.format, &inspection.dialect), ("pth", &Dialect::MaeFull));
+    assert_eq!((inspection.format, inspection.contents), ("pth", Contents::EncoderAndDecoder));
     let guess = Guess {
         width: 8,
         depth: 1,
@@ -270,10 +273,10 @@ fn broken_files_are_named() -> Result<()> {
 #[test]
 fn names_of_others_are_recognised() {
     let entry = |name: &str| WeightEntry { name: name.into(), shape: vec![1, 1, 8], dtype: DType::F32 };
-    let foreign = [entry("dist_token")];
-    assert!(Dialect::of(&foreign).to_string().starts_with("a distilled DeiT"));
-    assert_eq!(Dialect::of(&[entry("conv1.weight")]), Dialect::Unknown);
-    assert_eq!(Guess::of(&foreign), None);
+    let distilled = [entry("dist_token"), entry("cls_token"), entry("blocks.0.attn.qkv.weight")];
+    assert!(Contents::of(&distilled).to_string().contains("a distilled DeiT"));
+    assert_eq!(Contents::of(&[entry("conv1.weight")]), Contents::Unknown);
+    assert_eq!(Guess::of(&distilled), None);
 }
 
 #[test]

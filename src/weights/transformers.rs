@@ -1,7 +1,7 @@
 //! `config.json` of Hugging Face transformers: what names and shapes do not tell of a model, read from beside its weights
 //! and written beside converted ones.
 
-use super::{Dialect, FileError, Guess};
+use super::{Contents, FileError, Guess};
 use crate::config::{ModelConfig, Pretrain, RunConfig, Target, read};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -174,17 +174,17 @@ impl Details {
     /// known; else they are squares.
     pub(super) fn described(
         &self,
-        dialect: &Dialect,
+        contents: &Contents,
         guess: &Guess,
         image: Option<[usize; 2]>,
         tensors: &[(String, Tensor)],
     ) -> Value {
         let has = |part: &str| tensors.iter().any(|(name, _)| name.contains(part));
         let rows = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims()[0]);
-        let (kind, architecture) = match (dialect, guess.decoder, guess.classes) {
-            (Dialect::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
-            (Dialect::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
-            (Dialect::Beit, ..) => ("beit", "BeitModel"),
+        let (kind, architecture) = match (contents, guess.decoder, guess.classes) {
+            (Contents::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
+            (Contents::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
+            (Contents::Beit, ..) => ("beit", "BeitModel"),
             (_, Some(_), _) => ("vit_mae", "ViTMAEForPreTraining"),
             (_, None, Some(_)) => ("vit", "ViTForImageClassification"),
             (_, None, None) => ("vit", "ViTModel"),
@@ -217,7 +217,7 @@ impl Details {
             config["norm_pix_loss"] = json!(self.norm_pix_loss);
             config["mask_ratio"] = json!(self.mask_ratio);
         }
-        if *dialect == Dialect::Beit {
+        if *contents == Contents::Beit {
             config["use_absolute_position_embeddings"] = json!(has("position_embeddings"));
             config["use_shared_relative_position_bias"] = json!(has("encoder.relative_position_bias"));
             config["use_relative_position_bias"] = json!(has("attention.relative_position_bias"));

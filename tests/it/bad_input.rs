@@ -165,6 +165,40 @@ fn weights_of_another_model_or_cut_short_are_refused() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_shown_and_not_trained_from() {
+    let ground = Ground::new();
+    ground.ok(&small_pretrain());
+    let weights = ground.only_run("runs").join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let place = |name: &str| {
+        let data = tensors.tensor(name).unwrap().data();
+        data.as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    let (norm, decoder) = (place("blocks.1.norm1.weight"), place("decoder_pred.bias"));
+    let mut with = |at: usize, value: f32, name: &str| {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(ground.path(name), &bytes).unwrap();
+    };
+    with(decoder, f32::INFINITY, "decoder.safetensors");
+    with(norm, f32::NAN, "both.safetensors");
+
+    let shown = ground.ok("inspect both.safetensors");
+    contains(
+        &shown,
+        &["no numbers  blocks.1.norm1.weight (1 NaN of 32)", "decoder_pred.bias (1 infinite of "],
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ground.ok("inspect --json both.safetensors")).unwrap();
+    assert_eq!(json["not_finite"][0]["name"], "blocks.1.norm1.weight");
+    let transfer = format!("{} --max-steps 1", small_transfer());
+    let error = ground.fails(1, &format!("{transfer} --init both.safetensors --runs both"));
+    contains(&error, &["both.safetensors", "no numbers in `blocks.1.norm1.weight (1 NaN of 32)`"]);
+    assert!(!error.contains("decoder_pred"), "the decoder is not read: {error}");
+    ground.ok(&format!("{transfer} --init decoder.safetensors --runs decoder"));
+}
+
+#[test]
 fn a_truncated_state_is_refused_and_kept() {
     let ground = Ground::new();
     let line = small_pretrain();

@@ -8,7 +8,7 @@ use bench::kinds::{detection, segmentation};
 use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass};
 use bench::task::{Head as _, Task as _};
-use bench::weights::{Dialect, WeightFile, inspect, load_backbone, load_exact, load_model};
+use bench::weights::{Contents, WeightFile, inspect, load_backbone, load_exact, load_model};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -174,10 +174,10 @@ fn heads_are_left_out_of_a_backbone_and_strange_tensors_are_named() -> Result<()
 
 #[test]
 fn whole_models_are_inspected() -> Result<()> {
-    assert_eq!(inspect(&golden("mmseg.pth"))?.dialect, Dialect::Segmenter);
-    assert_eq!(inspect(&golden("upernet.safetensors"))?.dialect, Dialect::Segmenter);
+    assert_eq!(inspect(&golden("mmseg.pth"))?.contents, Contents::Segmenter);
+    assert_eq!(inspect(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
     let found = inspect(&golden("vitdet.pth"))?;
-    assert_eq!((found.dialect, found.model.unwrap().width), (Dialect::Detector, 8));
+    assert_eq!((found.contents, found.model.unwrap().width), (Contents::Detector, 8));
     let ground = Ground::new();
     let error = ground
         .fails(2, &format!("convert {} --to hf --out model.safetensors", golden("vitdet.pth").display()));

@@ -315,5 +315,5 @@ fn inspect_and_convert_from_the_command_line() {
     assert!(error.contains("--heads"), "{error}");
     ground.ok(&format!("convert {source} --to timm --heads 2 --out timm.safetensors"));
     let shown = ground.ok("inspect timm.safetensors");
-    assert!(shown.contains("MAE encoder (FAIR, timm)") && !shown.contains("decoder "), "{shown}");
+    assert!(shown.contains("facebookresearch/mae, timm") && !shown.contains("decoder "), "{shown}");
 }

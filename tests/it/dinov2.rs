@@ -97,7 +97,7 @@ fn the_original_names_and_those_of_timm_are_the_same_model() -> Result<()> {
         let (vit, ..) = load(&path, &model)?;
         compare(&vit, "dinov2_registers", "24x24")?;
         let found = inspect(&path)?;
-        assert_eq!(found.translated_from, Some(title));
+        assert_eq!(found.dialect, Some(title));
         assert_eq!(found.model.map(|model| model.registers), Some(3), "{title}");
     }
     Ok(())

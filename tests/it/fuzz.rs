@@ -92,13 +92,13 @@ fn members(bytes: Vec<u8>) -> Vec<(String, Vec<u8>)> {
     (0..count).map(member).collect()
 }
 
-/// An archive of these files, with `pickle` in place of its own.
-fn with_pickle(members: &[(String, Vec<u8>)], pickle: &[u8]) -> Vec<u8> {
+/// An archive of these files, with `content` in place of that of the file whose name ends like this.
+fn with(members: &[(String, Vec<u8>)], name_end: &str, content: &[u8]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(vec![]));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     for (name, bytes) in members {
         zip.start_file(name.as_str(), options).unwrap();
-        zip.write_all(if name.ends_with("data.pkl") { pickle } else { bytes }).unwrap();
+        zip.write_all(if name.ends_with(name_end) { content } else { bytes }).unwrap();
     }
     zip.finish().unwrap().into_inner()
 }
@@ -107,7 +107,15 @@ fn with_pickle(members: &[(String, Vec<u8>)], pickle: &[u8]) -> Vec<u8> {
 fn pickles(file: &str) -> Target {
     let members = members(golden(file));
     let (_, pickle) = members.iter().find(|(name, _)| name.ends_with("data.pkl")).unwrap();
-    target("pickle", vec![pickle.clone()], move |bytes| weights(with_pickle(&members, bytes)))
+    target("pickle", vec![pickle.clone()], move |bytes| weights(with(&members, "data.pkl", bytes)))
+}
+
+/// An archive of NumPy in which one array is damaged.
+fn arrays() -> Target {
+    let members = members(golden("dialects/timm/augreg.npz"));
+    let kernel = "encoderblock_0/MlpBlock_3/Dense_0/kernel.npy";
+    let (_, array) = members.iter().find(|(name, _)| name.ends_with(kernel)).unwrap();
+    target("array", vec![array.clone()], move |bytes| weights(with(&members, kernel, bytes)))
 }
 
 /// Names and shapes, translated and loaded into a small ViT.
@@ -187,7 +195,10 @@ fn targets() -> Vec<Target> {
             |bytes| weights(bytes.to_vec()),
         ),
         target("header", vec![seed], move |bytes| weights(with_header(bytes, data))),
-        target("archive", vec![golden("mae_nested.pth")], |bytes| weights(bytes.to_vec())),
+        target("archive", vec![golden("mae_nested.pth"), golden("dialects/timm/augreg.npz")], |bytes| {
+            weights(bytes.to_vec())
+        }),
+        arrays(),
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
         names(),
@@ -279,7 +290,7 @@ fn seeds_are_read_whole() {
     assert!(WeightFile::parse(Path::new("archive"), golden("mae_nested.pth")).is_ok());
     let members = members(golden("dvae_encoder.pkl"));
     let (_, pickle) = members.iter().find(|(name, _)| name.ends_with("data.pkl")).unwrap();
-    assert!(WeightFile::parse(Path::new("pickle"), with_pickle(&members, pickle)).is_ok());
+    assert!(WeightFile::parse(Path::new("pickle"), with(&members, "data.pkl", pickle)).is_ok());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod server;
 
 use crate::program::{Ground, small_pretrain, small_transfer, stderr};
 use server::{COMMIT, Fault, OLD, Request, Server};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -113,6 +114,24 @@ fn a_file_is_fetched_once_and_lies_where_python_looks() {
     assert!(offline.status.success(), "{}", stderr(&offline));
     assert_eq!(hub.server.requests().len(), 0);
     hub.fails(1, "pull --offline hub:me/vit@old", &["hub:me/vit@old", "not in the cache", "--offline"]);
+}
+
+#[test]
+fn inspect_fetches_what_it_shows() {
+    let hub = Hub::new();
+    let golden = crate::program::repository().join("tests/golden/dialects/vit_mae.safetensors");
+    let bytes = std::fs::read(golden).unwrap();
+    hub.server.put(&key(COMMIT, FILE), &bytes);
+    let shown = hub.ok("inspect hub:me/vit");
+    let from = format!("from        hub:me/vit@{COMMIT}/{FILE}");
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    for line in [from, format!("sha256      {sha256}"), "dialect     Hugging Face ViT or ViT-MAE".into()] {
+        assert!(shown.contains(&line), "no `{line}` in:\n{shown}");
+    }
+    assert_eq!(hub.read_from(), [0]);
+    assert_eq!(hub.ok("inspect --offline hub:me/vit"), shown);
+    hub.fails(1, "inspect hub:me/none", &["hub:me/none"]);
+    hub.fails(2, "inspect hub:me/../none", &["expected hub:owner/name"]);
 }
 
 #[test]

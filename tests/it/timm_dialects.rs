@@ -6,7 +6,7 @@ use anyhow::Result;
 use bench::config::ModelConfig;
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass};
-use bench::weights::{Details, Dialect, Program, WeightFile, convert, inspect, load_backbone, load_exact};
+use bench::weights::{Contents, Details, Program, WeightFile, convert, inspect, load_backbone, load_exact};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ fn a_student_alone_is_read_and_gives_way_to_its_teacher() -> Result<()> {
 #[test]
 fn a_distilled_deit_is_refused_by_name() -> Result<()> {
     let inspection = inspect(&golden("deit_distilled.safetensors"))?;
-    assert!(matches!(inspection.dialect, Dialect::Foreign(name) if name.contains("distilled DeiT")));
+    assert!(matches!(inspection.contents, Contents::Unread(name) if name.contains("distilled DeiT")));
     assert!(inspection.uses.is_empty());
     let params = Params::new(0, &Device::Cpu);
     Vit::new(&model(""), VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
@@ -192,7 +192,7 @@ fn an_archive_of_numpy_is_inspected_and_converted() {
     assert!(shown.contains("(npz, ") && shown.contains("google-research/vision_transformer"), "{shown}");
     ground.ok(&format!("convert {source} --to fair --heads 2 --out fair.safetensors"));
     let shown = ground.ok("inspect fair.safetensors");
-    assert!(shown.contains("fine-tuned classifier") && shown.contains("head        5 classes"), "{shown}");
+    assert!(shown.contains("encoder and classifier") && shown.contains("head        5 classes"), "{shown}");
     let shown = ground.ok(&format!("inspect {}", golden("moco_v3.pth").display()));
     assert!(shown.contains("not read    ") && shown.contains("and 61 more"), "{shown}");
 }

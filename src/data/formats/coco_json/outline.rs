@@ -26,6 +26,9 @@ pub enum Counts {
     Compressed(String),
 }
 
+/// Coordinates of a polygon reach no further than so many sides of its image.
+const FAR: f64 = 4.;
+
 /// What is wrong with an outline.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OutlineError {
@@ -38,7 +41,7 @@ impl Outline {
     /// Checks it against the (height, width) of its image.
     ///
     /// # Errors
-    /// Rings of fewer than three points or half a point, coordinates that are no numbers; runs for another size.
+    /// Rings of fewer than three points or half a point, coordinates that are no numbers or far away; runs for another size.
     pub fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
         match self {
             Self::None => Ok(Segmentation::None),
@@ -49,8 +52,11 @@ impl Outline {
                         let message = format!("a polygon has {n} numbers, expected pairs of x and y");
                         return Err(OutlineError::Wrong(message));
                     }
-                    if ring.iter().any(|v| !v.is_finite()) {
-                        return Err(OutlineError::Wrong("a polygon has a point that is no number".into()));
+                    // Rasterising takes time and memory in proportion to the distance.
+                    let far = FAR * size.0.max(size.1) as f64;
+                    if let Some(v) = ring.iter().find(|v| !v.is_finite() || v.abs() > far) {
+                        let message = format!("a polygon has a point at {v}, far outside of its image");
+                        return Err(OutlineError::Wrong(message));
                     }
                     if n < 6 {
                         let message = format!("a polygon has {} points, expected at least 3", n / 2);

@@ -116,6 +116,11 @@ fn what_is_wrong_is_named() {
             "annotation 1 (image 4): a polygon has 2 points",
         ),
         ("/annotations/0/segmentation", json!([[1, 1, 2, 2, 3, 3, 4]]), "a polygon has 7 numbers"),
+        (
+            "/annotations/0/segmentation",
+            json!([[1, 1, 1e9, 2, 3, 3]]),
+            "a polygon has a point at 1000000000, far outside of its image",
+        ),
         ("/annotations/0/segmentation", json!([1, 1, 2, 2]), "annotations[0].segmentation[0]: invalid type"),
         ("/annotations/0/segmentation", json!("x"), "expected a list of polygons, or a mask"),
         (
