@@ -1,7 +1,7 @@
 //! `bench convert`: weights in the names of other programs.
 
 use super::Outcome;
-use crate::weights::{self, Details, Target, weights_in};
+use crate::weights::{self, Details, Program, weights_in};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -43,11 +43,11 @@ pub(super) enum To {
 }
 
 impl To {
-    pub fn target(self) -> Target {
+    pub fn program(self) -> Program {
         match self {
-            To::Fair => Target::Fair,
-            To::Timm => Target::Timm,
-            To::Hf => Target::HuggingFace,
+            To::Fair => Program::Fair,
+            To::Timm => Program::Timm,
+            To::Hf => Program::HuggingFace,
         }
     }
 }
@@ -61,7 +61,7 @@ pub fn convert(args: ConvertArgs) -> Outcome {
         mask_ratio: args.mask_ratio,
     };
     let source = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
-    let done = weights::convert(&source, args.to.target(), &args.out, &details)?;
+    let done = weights::convert(&source, args.to.program(), &args.out, &details)?;
     println!("{} tensors in {}", done.tensors, args.out.display());
     if let Some(config) = &done.config {
         println!("model in {}", config.display());

@@ -1,7 +1,12 @@
 //! `bench inspect`: what a file of weights is.
 
-use super::Outcome;
-use crate::weights::{self, weights_in};
+use super::flags::Include;
+use super::progress::Screen;
+use super::{Failure, Outcome};
+use crate::config::{Catalogue, Choice, Library};
+use crate::engine::{Event, Observer};
+use crate::weights::{self, Guess, HUB, Hub, HubFile, weights_in};
+use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -10,28 +15,57 @@ const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A weights file (.safetensors, .pth, .npz), or the folder of a run or of transformers
-    weights: PathBuf,
+    /// A weights file (.safetensors, .pth, .npz), the folder of a run or of transformers, or
+    /// hub:owner/name[@revision][/file]
+    weights: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Ask the Hugging Face Hub for nothing: use what is in its cache
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    include: Include,
 }
 
 pub fn inspect(args: InspectArgs) -> Outcome {
-    let path = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
+    let hub = args.weights.starts_with(HUB).then(|| HubFile::parse(&args.weights)).transpose()?;
+    let (path, source) = match &hub {
+        Some(file) => {
+            let screen = Screen::new();
+            let found = Hub::new(args.offline)?
+                .fetch(file, &|done, total| screen.event(&Event::Fetching { done, total }));
+            screen.clear();
+            let found = found.map_err(|e| Failure::Run(e.into()))?;
+            (found.path, Some(found.reference))
+        }
+        None => {
+            let path = PathBuf::from(&args.weights);
+            (if path.is_dir() { weights_in(&path) } else { path }, None)
+        }
+    };
     let found = weights::inspect(&path)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
+    let library = args.include.library()?;
     println!("file        {} ({}, {:.1} MB)", found.path.display(), found.format, found.bytes as f64 / 1e6);
+    if let Some(reference) = &source {
+        println!("from        {reference}");
+        if let Some(known) = Catalogue::load(&library)?.find(&reference.repository()) {
+            println!("known as    {}, {}, {}", known.init, known.license, known.data);
+        }
+    }
     println!("blake3      {}", found.hash);
+    println!("sha256      {}", found.sha256);
     match found.translated_from {
         Some(title) => println!("dialect     {}, in the names of {title}", found.dialect),
         None => println!("dialect     {}", found.dialect),
     }
     if let Some(model) = &found.model {
         println!("model       {model}");
+        println!("configs     {}", listed(&models(&library, model)?, "none of its sizes"));
         if let Some((width, depth)) = model.decoder {
             println!("decoder     width {width}, depth {depth}");
         }
@@ -46,12 +80,32 @@ pub fn inspect(args: InspectArgs) -> Outcome {
         let more = if more == 0 { String::new() } else { format!(" and {more} more (--json has all)") };
         println!("not read    {}{more}", shown.join(", "));
     }
-    let uses = if found.uses.is_empty() { "nothing here".into() } else { found.uses.join(", ") };
-    println!("usable to   {uses}");
+    for broken in &found.not_finite {
+        println!("no numbers  {broken}");
+    }
+    let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
+    println!("usable to   {}", listed(&uses, "nothing here"));
     for key in ["bench.run", "bench.recipe_name", "written_by"] {
         if let Some(value) = found.metadata.get(key) {
             println!("{:<11} {value}", key.trim_start_matches("bench."));
         }
     }
     Ok(())
+}
+
+fn listed(words: &[String], none: &str) -> String {
+    if words.is_empty() { none.into() } else { words.join(", ") }
+}
+
+/// Models (`--model`) of the sizes that the file reveals.
+fn models(library: &Library, guess: &Guess) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in library.list("configs/models") {
+        let model = Choice { library, overrides: &[] }.model(&name, None)?;
+        let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
+        if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }

@@ -92,7 +92,7 @@ fn files(
     });
     if let Some(to) = to {
         let converted = scratch.join("model.safetensors");
-        let done = weights::convert(&weights, to.target(), &converted, &Details::default())?;
+        let done = weights::convert(&weights, to.program(), &converted, &Details::default())?;
         done.notes.iter().for_each(|note| eprintln!("note: {note}"));
         if !done.left_out.is_empty() {
             eprintln!("left out: {}", done.left_out.join(", "));

@@ -16,7 +16,7 @@ pub use catalogue::{Backbone, Catalogue};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
-pub use model::{Decoder, ModelConfig, Pool};
+pub use model::{Decoder, ModelConfig, Pool, ResizePositions};
 pub use recipe::{
     Beit, Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
     Transfer, Tune,

@@ -15,6 +15,19 @@ pub enum Pool {
     Cls,
 }
 
+/// How positions of weights with another grid are brought to that of the model: bicubic in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizePositions {
+    /// Four neighbours whatever the sizes: MAE, ViTDet, transformers.
+    #[default]
+    Bicubic,
+    /// As many neighbours as fall below an output: timm, DINOv2 with registers.
+    Antialias,
+    /// As if n outputs were n + 0.1: DINOv2 without registers.
+    Offset,
+}
+
 /// A plain vision transformer (ViT, arXiv:2010.11929) with fixed or free input size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,12 +51,17 @@ pub struct ModelConfig {
     /// Positions added to the patch embeddings; BEiT has none.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub absolute_positions: bool,
+    #[serde(default, skip_serializing_if = "is_bicubic")]
+    pub resize_positions: ResizePositions,
     /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one a block after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub relative_positions: bool,
     /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_scale: Option<f64>,
+    /// Learnt tokens without a position that attention may use as it likes (arXiv:2309.16588).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub registers: usize,
     /// Whether keys have a bias, which BEiT leaves out.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub key_bias: bool,
@@ -123,6 +141,12 @@ fn yes() -> bool {
 }
 fn is_yes(yes: &bool) -> bool {
     *yes
+}
+fn is_bicubic(resize: &ResizePositions) -> bool {
+    *resize == ResizePositions::Bicubic
+}
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 fn three() -> usize {
     3

@@ -16,7 +16,7 @@ use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
-use crate::weights::{self, WeightFile, load_backbone, load_exact, load_model};
+use crate::weights::{self, WeightFile, load_backbone, load_exact, load_model, refuse_not_finite};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -190,8 +190,10 @@ pub(super) fn build<T: Task>(
             ensure!(head.taps().len() <= 1, "{kind:?} gives one vector an image, and this head reads maps");
             let path = weights
                 .with_context(|| format!("{kind:?} is not trainable here: give its weights to --init"))?;
-            models::foreign(config, &WeightFile::open(path)?.read(job.device)?, &params)
-                .with_context(|| format!("weights `{}` do not fit {kind:?}", path.display()))?
+            let tensors = WeightFile::open(path)?.read(job.device)?;
+            let unfit = || format!("weights `{}` do not fit {kind:?}", path.display());
+            refuse_not_finite(&tensors).with_context(unfit)?;
+            models::foreign(config, &tensors, &params).with_context(unfit)?
         }
     };
     params.set_trainable(|name| {

@@ -57,7 +57,7 @@ impl Initial {
     }
 
     pub fn hash(&self) -> Result<Option<String>> {
-        Ok(self.path.as_ref().map(|path| WeightFile::open(path)?.hash()).transpose()?)
+        Ok(self.path.as_ref().map(|path| WeightFile::open(path).map(|file| file.hash())).transpose()?)
     }
 
     /// Name and sizes of the model that the weights belong to, where they say so.
@@ -164,16 +164,18 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
 pub(super) fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     let file = WeightFile::open(path)?;
     let Some(guess) = Guess::of(file.entries()) else { return Ok(()) }; // loading says what they are
-    let found = (guess.width, guess.depth, guess.patch, guess.channels);
-    let expected = (model.width, model.depth, model.patch, model.channels);
+    let found = [guess.width, guess.depth, guess.patch, guess.channels, guess.registers];
+    let expected = [model.width, model.depth, model.patch, model.channels, model.registers];
     ensure!(
         found == expected,
-        "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels",
+        "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
+         {} registers",
         path.display(),
         model.width,
         model.depth,
         model.patch,
-        model.channels
+        model.channels,
+        model.registers
     );
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::config::{Decoder, ModelConfig};
 use crate::nn::parameter_shapes;
 use candle_core::Result;
 
-/// Parameters of the encoder with class token, positions and final norm.
+/// Parameters of the encoder with class token, registers, positions and final norm.
 pub fn parameter_count(config: &ModelConfig) -> Result<usize> {
     if let Some(foreign) = config.foreign {
         candle_core::bail!("{foreign:?} is known by its weights alone");
@@ -20,7 +20,7 @@ pub fn parameter_count(config: &ModelConfig) -> Result<usize> {
 /// GMAC of one image through the whole encoder.
 pub fn gmacs(config: &ModelConfig) -> f64 {
     let (h, w) = config.grid();
-    encoder_gmacs(config, 1 + h * w)
+    encoder_gmacs(config, 1 + config.registers + h * w)
 }
 
 /// GMAC of one image through MAE: (encoder on the visible patches, decoder). The patch embedding is
@@ -30,7 +30,7 @@ pub fn mae_gmacs(config: &ModelConfig, decoder: &Decoder, mask_ratio: f64) -> (f
     let (all, visible) = (1 + h * w, 1 + ((h * w) as f64 * (1. - mask_ratio)) as usize);
     let outer = visible * config.width + all * config.patch.pow(2) * config.channels;
     let blocks = decoder.depth as f64 * block_macs(decoder.width, config.mlp_ratio, all);
-    (encoder_gmacs(config, visible), (blocks + (decoder.width * outer) as f64) / 1e9)
+    (encoder_gmacs(config, visible + config.registers), (blocks + (decoder.width * outer) as f64) / 1e9)
 }
 
 /// `tokens` go through the blocks, all patches through the embedding.

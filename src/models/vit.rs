@@ -21,7 +21,7 @@ pub struct VitOptions {
     /// Leading blocks, and everything before them, that no gradient reaches; with all blocks, the final norm too.
     pub frozen: usize,
     /// How far tokens attend: everywhere, without relative positions, when absent. With windows or decomposed
-    /// positions there is no class token.
+    /// positions there is no class token and there are no registers.
     pub attention: Option<Attention>,
     /// A model with relative positions shares them among its blocks.
     pub pretrains: bool,
@@ -38,7 +38,7 @@ impl VitOptions {
     }
 }
 
-/// Patch embedding, class token, positions, blocks and, on demand, the final norm.
+/// Patch embedding, class token, registers, positions, blocks and, on demand, the final norm.
 #[derive(Clone, Debug)]
 pub struct Vit {
     spec: BackboneSpec,
@@ -47,6 +47,7 @@ pub struct Vit {
     grid: (usize, usize),
     patch_embed: PatchEmbed,
     cls_token: Option<Tensor>, // [1, 1, C]
+    registers: Option<Tensor>, // [1, R, C]
     /// [1, 1 + N, C]
     pos_embed: Option<Tensor>,
     blocks: Vec<Block>,
@@ -68,7 +69,16 @@ impl Vit {
                 "ViT: the head reads the class token, which has no place in windows or decomposed positions"
             );
         }
+        let registers = if class { config.registers } else { 0 };
+        if registers > 0 && attention.is_some() {
+            candle_core::bail!(
+                "ViT: registers have no place beside relative positions: leave `transfer.attention` out, or set windows \
+                 (which leave them out with the class token)"
+            );
+        }
         let cls_token = class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?;
+        let registers =
+            (registers > 0).then(|| vb.get_with_hints((1, registers, width), "register_tokens", token));
         let positions = || pos_embed::parameter("pos_embed", width, config.grid(), &vb);
         let pos_embed = config.absolute_positions.then(positions).transpose()?;
         let patch_embed = PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?;
@@ -86,6 +96,7 @@ impl Vit {
             input: (channels, config.image[0], config.image[1]),
             grid: config.grid(),
             cls_token,
+            registers: registers.transpose()?,
             pos_embed,
             patch_embed,
             blocks,
@@ -134,8 +145,8 @@ impl Vit {
         }
     }
 
-    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts the class token before
-    /// them, where it has one -> [B, 1 + N, C].
+    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts class token and registers
+    /// before them, where it has some -> [B, 1 + R + N, C].
     pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
         match &self.pos_embed {
             Some(positions) => {
@@ -147,8 +158,8 @@ impl Vit {
         }
     }
 
-    /// Puts the class token, with its row of `positions`, before `tokens` [B, n, C] -> [B, 1 + n, C]. Without a class
-    /// token, the tokens alone.
+    /// Puts the class token, with its row of `positions`, and registers before `tokens` [B, n, C] -> [B, 1 + R + n, C].
+    /// Without a class token, the tokens alone.
     pub fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
         let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;
@@ -156,10 +167,22 @@ impl Vit {
             Some(positions) => (class + positions.narrow(1, 0, 1)?)?, // [1, 1, C]
             None => class.clone(),
         };
-        Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, tokens], 1)
+        let mut parts = vec![class.broadcast_as((batch, 1, width))?];
+        if let Some(registers) = &self.registers {
+            parts.push(registers.broadcast_as((batch, registers.dim(1)?, width))?);
+        }
+        parts.push(tokens.clone());
+        Tensor::cat(&parts, 1)
     }
 
-    /// Runs the blocks and the final norm on `x` [B, 1 + n, C] (with positions). Without a final norm, blocks
+    /// `x` [B, 1 + R + n, C] without the registers -> [B, 1 + n, C].
+    fn without_registers(&self, x: Tensor) -> Result<Tensor> {
+        let Some(registers) = &self.registers else { return Ok(x) };
+        let first = 1 + registers.dim(1)?;
+        Tensor::cat(&[x.narrow(1, 0, 1)?, x.narrow(1, first, x.dim(1)? - first)?], 1)
+    }
+
+    /// Runs the blocks and the final norm on `x` [B, 1 + R + n, C] (with positions). Without a final norm, blocks
     /// after the last tap do not run.
     pub fn encode(&self, mut x: Tensor, taps: &[usize], pass: &mut Pass) -> Result<Encoded> {
         let depth = self.spec.depth;
@@ -173,10 +196,11 @@ impl Vit {
                 true => no_grad(|| block.forward(&x, pass))?.detach(),
                 false => block.forward(&x, pass)?,
             };
-            after[i] = taps.contains(&i).then(|| x.clone());
+            after[i] = taps.contains(&i).then(|| self.without_registers(x.clone())).transpose()?;
         }
         let taps = taps.iter().filter_map(|tap| after[*tap].clone()).collect();
-        let mut normed = self.norm.as_ref().map(|norm| norm.forward(&x)).transpose()?;
+        let mut normed =
+            self.norm.as_ref().map(|norm| self.without_registers(norm.forward(&x)?)).transpose()?;
         if self.frozen >= depth {
             normed = normed.map(|x| x.detach());
         }
@@ -184,7 +208,7 @@ impl Vit {
     }
 }
 
-/// What [`Vit::encode`] gives; class token first.
+/// What [`Vit::encode`] gives; class token first, registers left out.
 #[derive(Clone, Debug)]
 pub struct Encoded {
     /// After the asked blocks. [B, 1 + n, C]
@@ -246,12 +270,12 @@ fn reaches(attention: &Attention, config: &ModelConfig, vb: &VarBuilder) -> Resu
     windows.into_iter().enumerate().map(reach).collect()
 }
 
-/// 0 for class token, positions and patch embedding, i + 1 for block i, depth + 1 for the rest
+/// 0 for class token, registers, positions and patch embedding, i + 1 for block i, depth + 1 for the rest
 /// (MAE `util/lr_decay.py`).
 pub(crate) fn layer_of(parameter: &str, depth: usize) -> usize {
     let mut parts = parameter.split('.');
     match parts.next() {
-        Some("cls_token" | "pos_embed" | "patch_embed" | "encoder_mask_token") => 0,
+        Some("cls_token" | "register_tokens" | "pos_embed" | "patch_embed" | "encoder_mask_token") => 0,
         Some("blocks") => parts.next().and_then(|i| i.parse::<usize>().ok()).map_or(depth + 1, |i| i + 1),
         _ => depth + 1,
     }

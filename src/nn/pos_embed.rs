@@ -1,8 +1,9 @@
 //! Position tables: fixed 2-D sine-cosine (MAE `util/pos_embed.py`) and the resize of a table to
 //! another grid.
 //!
-//! The resize is PyTorch's bicubic `interpolate` ([`ops::resize_bicubic`]), as in MAE and ViTDet; timm
-//! antialiases when shrinking, which differs slightly.
+//! The resize is PyTorch's bicubic `interpolate` in the variant that the weights' own program uses ([`Bicubic`]).
+
+pub use crate::ops::Bicubic;
 
 use crate::ops;
 use candle_core::{DType, Device, Result, Tensor};
@@ -49,17 +50,17 @@ pub fn parameter(name: &str, width: usize, grid: Grid, vb: &VarBuilder) -> Resul
     Ok(table)
 }
 
-/// Resizes `table` [1, 1 + h·w, C] from grid `from` to grid `to`; the class row is copied. Computed in f64.
+/// Resizes `table` [1, 1 + h·w, C] from grid `from` to grid `to` by `kernel`; the class row is copied. Computed in f64.
 ///
 /// # Errors
 /// When the table does not hold `from`.
-pub fn resize(table: &Tensor, from: Grid, to: Grid) -> Result<Tensor> {
+pub fn resize(table: &Tensor, from: Grid, to: Grid, kernel: Bicubic) -> Result<Tensor> {
     let (_, rows, width) = table.dims3()?;
     if rows != 1 + from.0 * from.1 {
         candle_core::bail!("position table has {rows} rows, expected 1 + {}·{}", from.0, from.1);
     }
     let image = table.narrow(1, 1, rows - 1)?.reshape((1, from.0, from.1, width))?.permute((0, 3, 1, 2))?;
-    let image = ops::resize_bicubic(&image.to_dtype(DType::F64)?, to)?; // [1, C, h, w]
+    let image = ops::resize_bicubic_by(kernel, &image.to_dtype(DType::F64)?, to)?; // [1, C, h, w]
     let patches = image.flatten_from(2)?.transpose(1, 2)?.to_dtype(table.dtype())?;
     Tensor::cat(&[&table.narrow(1, 0, 1)?, &patches], 1)
 }
@@ -100,7 +101,7 @@ mod tests {
         let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
         for (from, to) in [((7, 7), (12, 12)), ((7, 7), (5, 9)), ((4, 6), (6, 3))] {
             let key = format!("resize.{}x{}.{}x{}", from.0, from.1, to.0, to.1);
-            let found = resize(&golden[&format!("{key}.from")], from, to)?;
+            let found = resize(&golden[&format!("{key}.from")], from, to, Bicubic::Plain)?;
             let error = (found - &golden[&format!("{key}.to")])?.abs()?.flatten_all()?.max(0)?;
             assert!(error.to_scalar::<f32>()? < 1e-6, "{key}: {error}");
         }

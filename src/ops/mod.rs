@@ -58,7 +58,7 @@ pub use nms::{batched_nms, nms};
 pub use pointwise_loss::{binary_cross_entropy_with_logits, smooth_l1};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, subsample};
 pub use relu::relu;
-pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
+pub use resize::{Bicubic, resize_bicubic, resize_bicubic_by, resize_bilinear, resize_nearest};
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
 pub use take_rows::take_rows;

@@ -1,5 +1,5 @@
-//! Resizes of feature maps as PyTorch's `interpolate` does them with `align_corners=False`, without
-//! antialiasing. Images of data sets are resized in [`crate::data`] with PIL's filters.
+//! Resizes of feature maps as PyTorch's `interpolate` does them with `align_corners=False`. Images of data
+//! sets are resized in [`crate::data`] with PIL's filters.
 
 use super::resample::{Axis, resample};
 use super::storage::count;
@@ -18,32 +18,78 @@ pub fn resize_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
 /// Bilinear. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_bilinear(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     resize("resize_bilinear", x, size, |from, to, i| {
-        let source = centre(from, to, i).max(0.);
+        let source = centre(from as f64 / to as f64, i).max(0.);
         let (low, share) = ((source as usize).min(from - 1), source.fract());
         vec![(low, 1. - share), ((low + 1).min(from - 1), share)]
     })
 }
 
+/// How the inputs of a bicubic output and their weights are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bicubic {
+    /// Four neighbours, a = −0.75 (`size`).
+    Plain,
+    /// The same, with outputs as far apart as if there were that many more: `scale_factor` is (outputs + offset) / inputs.
+    Offset(f64),
+    /// a = −0.5, and a kernel as wide as the outputs are apart where there are fewer of them (`antialias`).
+    Antialias,
+}
+
 /// Bicubic with a = −0.75. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_bicubic(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.) * x - (A + 3.)) * x * x + 1.; // |x| <= 1
-    let far = |x: f64| ((A * x - 5. * A) * x + 8. * A) * x - 4. * A; // 1 < |x| < 2
-    resize("resize_bicubic", x, size, |from, to, i| {
-        let source = centre(from, to, i);
-        let t = source - source.floor();
-        let weights = [far(t + 1.), near(t), near(1. - t), far(2. - t)];
-        let tap = |(k, weight)| {
-            let position = source.floor() as isize + k as isize - 1;
-            (position.clamp(0, from as isize - 1) as usize, weight)
-        };
-        weights.into_iter().enumerate().map(tap).collect()
+    resize_bicubic_by(Bicubic::Plain, x, size)
+}
+
+/// Bicubic by `kernel`. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+pub fn resize_bicubic_by(kernel: Bicubic, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("resize_bicubic", x, size, |from, to, i| match kernel {
+        Bicubic::Plain => four_taps(from, centre(from as f64 / to as f64, i)),
+        Bicubic::Offset(offset) => four_taps(from, centre(from as f64 / (to as f64 + offset), i)),
+        Bicubic::Antialias => wide_taps(from, to, i),
     })
 }
 
-/// Where the centre of output pixel `i` lies among the inputs.
-fn centre(from: usize, to: usize, i: usize) -> f64 {
-    (i as f64 + 0.5) * (from as f64 / to as f64) - 0.5
+/// The four inputs around `source`, of which those beyond an edge are the one at it.
+fn four_taps(from: usize, source: f64) -> Vec<(usize, f64)> {
+    const A: f64 = -0.75;
+    let t = source - source.floor();
+    let weights = [far(A, t + 1.), near(A, t), near(A, 1. - t), far(A, 2. - t)];
+    let tap = |(k, weight)| {
+        let position = source.floor() as isize + k as isize - 1;
+        (position.clamp(0, from as isize - 1) as usize, weight)
+    };
+    weights.into_iter().enumerate().map(tap).collect()
+}
+
+/// All inputs below a kernel that is stretched where outputs are further apart than inputs; weights sum to 1.
+fn wide_taps(from: usize, to: usize, i: usize) -> Vec<(usize, f64)> {
+    const A: f64 = -0.5;
+    let ratio = from as f64 / to as f64;
+    let (source, stretch) = (centre(ratio, i), ratio.max(1.));
+    let first = (source - 2. * stretch + 1.).max(0.) as usize;
+    let end = ((source + 2. * stretch + 1.) as usize).min(from);
+    let weight = |input: usize| match ((input as f64 - source) / stretch).abs() {
+        x if x < 1. => near(A, x),
+        x if x < 2. => far(A, x),
+        _ => 0.,
+    };
+    let sum: f64 = (first..end).map(weight).sum();
+    (first..end).map(|input| (input, weight(input) / sum)).collect()
+}
+
+/// The cubic convolution kernel at a distance up to 1.
+fn near(a: f64, x: f64) -> f64 {
+    ((a + 2.) * x - (a + 3.)) * x * x + 1.
+}
+
+/// The cubic convolution kernel at a distance between 1 and 2.
+fn far(a: f64, x: f64) -> f64 {
+    ((a * x - 5. * a) * x + 8. * a) * x - 4. * a
+}
+
+/// Where the centre of output pixel `i` lies among the inputs, which are `ratio` times as many.
+fn centre(ratio: f64, i: usize) -> f64 {
+    (i as f64 + 0.5) * ratio - 0.5
 }
 
 /// Resizes both axes; `taps` are those of (from, to, output).

@@ -10,9 +10,9 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Whose names the new file has.
+/// The program whose names the new file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Program {
     /// facebookresearch/mae: encoder, and decoder where there is one.
     Fair,
     /// timm: the encoder, and a classifier where there is one.
@@ -53,7 +53,7 @@ const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
 /// What only pre-training needs.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
-/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `target`. What the file does not tell
+/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `program`. What the file does not tell
 /// of its model is what its run or a `config.json` beside it says, or `asked`, or assumed in a note.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 /// already.
 pub fn convert(
     source: &Path,
-    target: Target,
+    program: Program,
     out: &Path,
     asked: &Details,
 ) -> Result<Converted, ConvertError> {
@@ -72,7 +72,7 @@ pub fn convert(
     let guess = Guess::of(file.entries()).filter(|_| !other);
     let guess = guess.ok_or_else(|| fail(format!("{dialect}: only a ViT can be converted")))?;
     let config = out.with_file_name("config.json");
-    for path in [Some(out), (target == Target::HuggingFace).then_some(&config)].into_iter().flatten() {
+    for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {
         if path.exists() {
             return Err(ConvertError::Exists { path: path.into() });
         }
@@ -91,18 +91,18 @@ pub fn convert(
         details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
     let (details, assumed) = details.completed(&guess).map_err(fail)?;
-    let mut notes = if target == Target::HuggingFace { assumed } else { vec![] };
+    let mut notes = if program == Program::HuggingFace { assumed } else { vec![] };
     let tensors = file.read(&Device::Cpu)?;
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
-    let (unread, tensors): (Vec<_>, Vec<_>) = tensors
-        .into_iter()
-        .partition(|(name, _)| starts(name, &OURS) || (target == Target::Timm && starts(name, &PRETRAINING)));
+    let (unread, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| {
+        starts(name, &OURS) || (program == Program::Timm && starts(name, &PRETRAINING))
+    });
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     left_out.extend(file.unread().iter().cloned());
-    let tensors = match target {
-        Target::Fair => tensors,
-        Target::Timm if dialect == Dialect::Beit => tensors, // in the names of unilm there too
-        Target::Timm => {
+    let tensors = match program {
+        Program::Fair => tensors,
+        Program::Timm if dialect == Dialect::Beit => tensors, // in the names of unilm there too
+        Program::Timm => {
             let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| fail(e.to_string()))?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
                 return Err(fail(format!("a ViT of timm has no place for `{name}`")));
@@ -111,7 +111,7 @@ pub fn convert(
             notes.extend(without_class_position(&mut tensors).map_err(|e| fail(e.to_string()))?);
             tensors
         }
-        Target::HuggingFace => {
+        Program::HuggingFace => {
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
             let names = match dialect {
                 Dialect::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
@@ -128,13 +128,13 @@ pub fn convert(
     };
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     save_tensors(out, &tensors, &metadata)?;
-    let described = (target == Target::HuggingFace).then(|| {
+    let described = (program == Program::HuggingFace).then(|| {
         let image = model.as_ref().map(|model| model.image);
         let text = format!("{:#}\n", details.described(&dialect, &guess, image, &tensors));
         std::fs::write(&config, text).map_err(|source| ConvertError::Write { path: config.clone(), source })
     });
     described.transpose()?;
-    let config = (target == Target::HuggingFace).then_some(config);
+    let config = (program == Program::HuggingFace).then_some(config);
     Ok(Converted { tensors: tensors.len(), left_out, notes, config })
 }
 

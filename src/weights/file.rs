@@ -1,22 +1,17 @@
-//! [`WeightFile`]: a file of named tensors, recognised by content.
-//!
-//! Of a PyTorch file, the state dict may sit at the top or below `model`, `state_dict`, `module` or `teacher`.
-//! candle reads the zip format of PyTorch 1.6 and later, and drops int32 and bool tensors (none in a ViT). A pickled
-//! module is read by [`super::module`], NumPy's archives by [`super::npz`].
+//! [`WeightFile`]: a file of named tensors, recognised by content. What it says of itself is checked against its bytes
+//! before anything is made of it.
 
-use super::module::ModuleFile;
-use super::npz::NpzFile;
-use super::shards::Shards;
 use super::translation::Translation;
-use candle_core::pickle::{PthTensors, read_pth_tensor_info};
-use candle_core::safetensors::{Load, MmapedSafetensors};
+use super::{NotFinite, npz, shards, torch};
 use candle_core::{DType, Device, Tensor};
-use std::collections::BTreeMap;
-use std::io::Read as _;
+use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-/// Keys below which a PyTorch file may hold its state dict.
-const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "teacher"];
 /// What DistributedDataParallel and torch.compile put before every name.
 const WRAPPED: [&str; 2] = ["module.", "_orig_mod."];
 
@@ -36,118 +31,135 @@ pub struct WeightEntry {
     pub dtype: DType,
 }
 
+impl WeightEntry {
+    /// Values in the tensor.
+    pub fn count(&self) -> usize {
+        self.shape.iter().fold(1, |count, n| count.saturating_mul(*n))
+    }
+}
+
+/// A tensor in its file.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub entry: WeightEntry,
+    /// From its first value to its last.
+    pub bytes: Range<usize>,
+    /// In values; `None` where they lie in order.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// What a part of a file must add up to.
+#[derive(Clone, Debug)]
+pub(super) struct Checksum {
+    pub bytes: Range<usize>,
+    pub crc32: u32,
+}
+
 /// An opened file of weights; tensors are read when asked for. Names are ours, whatever the file calls them.
 pub struct WeightFile {
     path: PathBuf,
+    content: Content,
+    format: &'static str,
+    stored: Vec<Stored>,
+    checksums: Vec<Checksum>,
+    /// The files that an index names, which has no tensors of its own.
+    shards: Vec<WeightFile>,
     /// As the file has them, without `wrapped`.
     entries: Vec<WeightEntry>,
     /// What all names of the file begin with and says nothing.
     wrapped: String,
     translation: Option<Translation>,
     metadata: BTreeMap<String, String>,
-    content: Content,
 }
 
 enum Content {
-    Safetensors(MmapedSafetensors),
-    Pth(PthTensors),
-    Module(ModuleFile),
-    Npz(NpzFile),
-    Shards(Shards),
+    Mapped(memmap2::Mmap),
+    Held(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
 }
 
 impl WeightFile {
     /// # Errors
     /// Names the file and what is wrong: absent, truncated, another format, no tensors.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let mut file = if Shards::is_index(path) {
-            let shards = Shards::open(path)?;
-            Self::holding(path, shards.entries(), Content::Shards(shards))
-        } else {
-            Self::open_untranslated(path)?
-        };
-        file.wrapped = unwrap(&mut file.entries);
-        let fail = |reason: String| FileError { path: path.into(), reason };
-        file.translation = Translation::of(&file.entries).map_err(fail)?;
-        Ok(file)
+        Self::open_untranslated(path)?.translated()
     }
 
-    /// A single file, whose names stay as they are.
+    /// A file that is in memory already, and is called `path`.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
+        Self::of(path, Content::Held(bytes))?.translated()
+    }
+
+    /// A file whose names stay as they are.
     pub(super) fn open_untranslated(path: &Path) -> Result<Self, FileError> {
         let fail = |reason: String| FileError { path: path.into(), reason };
-        let mut magic = [0; 9];
-        let length = std::fs::File::open(path)
-            .and_then(|mut file| file.read(&mut magic))
-            .map_err(|e| fail(e.to_string()))?;
-        let magic = &magic[..length];
-        let file = if magic.starts_with(b"PK\x03\x04") {
-            Self::open_zip(path).map_err(|e| fail(format!("PyTorch zip file cannot be read: {e}")))?
-        } else if magic.get(8) == Some(&b'{') {
-            Self::open_safetensors(path)
-                .map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?
-        } else if magic.starts_with(&[0x80]) {
+        let file = File::open(path).map_err(|e| fail(e.to_string()))?;
+        if !file.metadata().is_ok_and(|data| data.is_file()) {
+            return Err(fail("no file".into()));
+        }
+        // SAFETY: the map is read-only and lives as long as `content`. A file that another process truncates
+        // meanwhile would end this one; weights are written atomically and not edited in place.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| fail(e.to_string()))?;
+        Self::of(path, Content::Mapped(map))
+    }
+
+    fn of(path: &Path, content: Content) -> Result<Self, FileError> {
+        let fail = |reason: String| FileError { path: path.into(), reason };
+        let (mut metadata, mut shards) = (BTreeMap::new(), Vec::new());
+        let (format, stored, checksums) = if shards::is_index(path) {
+            shards = shards::open(path, &content)?;
+            ("safetensors", vec![], vec![])
+        } else if content.starts_with(b"PK\x03\x04") {
+            let unreadable = |e: String| fail(format!("PyTorch or NumPy zip file cannot be read: {e}"));
+            let (format, found) = match npz::parse(&content).map_err(unreadable)? {
+                Some(found) => ("npz", found),
+                None => ("pth", torch::parse(&content).map_err(unreadable)?),
+            };
+            (format, found.0, found.1)
+        } else if content.get(8) == Some(&b'{') {
+            let found = safetensors(&content);
+            let stored;
+            (stored, metadata) =
+                found.map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?;
+            ("safetensors", stored, vec![])
+        } else if content.starts_with(&[0x80]) {
             let hint = "save it again with torch >= 1.6 (zip format), or as .safetensors";
             return Err(fail(format!("PyTorch file of the legacy format (bare pickle); {hint}")));
         } else {
             return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz".into()));
         };
-        if file.entries.is_empty() {
-            let wrappers = WRAPPERS.join("`, `");
-            return Err(fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
-        }
-        Ok(file)
+        let own = stored.iter().map(|stored| &stored.entry);
+        let entries = own.chain(shards.iter().flat_map(|shard| &shard.entries)).cloned().collect();
+        let (path, wrapped, translation) = (path.into(), String::new(), None);
+        Ok(Self { path, content, format, stored, checksums, shards, entries, wrapped, translation, metadata })
     }
 
-    fn open_safetensors(path: &Path) -> candle_core::Result<Self> {
-        // SAFETY: the map is read-only and lives as long as `content`. A file that another process truncates
-        // meanwhile would end this one; weights are written atomically and not edited in place.
-        let map = unsafe { MmapedSafetensors::new(path)? };
-        let mut views = map.tensors();
-        // The reader's own order is that of a hash map; a file's order is where the data lies.
-        views.sort_by(|(a, left), (b, right)| (left.data().as_ptr(), a).cmp(&(right.data().as_ptr(), b)));
-        let entries = views
-            .iter()
-            .map(|(name, view)| {
-                let dtype = view.dtype().try_into()?;
-                Ok(WeightEntry { name: name.clone(), shape: view.shape().to_vec(), dtype })
-            })
-            .collect::<candle_core::Result<_>>()?;
-        let metadata = safetensors_metadata(path)?;
-        Ok(Self { metadata, ..Self::holding(path, entries, Content::Safetensors(map)) })
-    }
-
-    fn holding(path: &Path, entries: Vec<WeightEntry>, content: Content) -> Self {
-        let (metadata, wrapped) = (BTreeMap::new(), String::new());
-        Self { path: path.into(), entries, wrapped, translation: None, metadata, content }
-    }
-
-    fn open_zip(path: &Path) -> candle_core::Result<Self> {
-        if let Some(arrays) = NpzFile::open(path)? {
-            return Ok(Self::holding(path, arrays.entries(), Content::Npz(arrays)));
+    /// With our names, where the file's are those of a program that is known.
+    fn translated(mut self) -> Result<Self, FileError> {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = self.entries.iter().find(|entry| !seen.insert(&entry.name)) {
+            return Err(self.fail(format!("two tensors are called `{}`", twice.name)));
         }
-        if let Some(module) = ModuleFile::open(path)? {
-            return Ok(Self::holding(path, module.entries(), Content::Module(module)));
+        if self.entries.is_empty() {
+            let wrappers = torch::WRAPPERS.join("`, `");
+            return Err(self.fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
         }
-        let mut key = None;
-        let mut infos = read_pth_tensor_info(path, false, None)?;
-        for wrapper in WRAPPERS {
-            // A missing key is an error there, and no news here.
-            match read_pth_tensor_info(path, false, Some(wrapper)) {
-                Ok(found) if !found.is_empty() => {
-                    (key, infos) = (Some(wrapper), found);
-                    break;
-                }
-                _ => (),
-            }
-        }
-        let entry = |info: &candle_core::pickle::TensorInfo| WeightEntry {
-            name: info.name.clone(),
-            shape: info.layout.dims().to_vec(),
-            dtype: info.dtype,
-        };
-        let entries = infos.iter().map(entry).collect();
-        let content = Content::Pth(PthTensors::new(path, key)?);
-        Ok(Self::holding(path, entries, content))
+        self.wrapped = unwrap(&mut self.entries);
+        self.translation = Translation::of(&self.entries).map_err(|reason| self.fail(reason))?;
+        Ok(self)
     }
 
     pub fn path(&self) -> &Path {
@@ -156,11 +168,12 @@ impl WeightFile {
 
     /// `safetensors`, `pth` or `npz`.
     pub fn format(&self) -> &'static str {
-        match self.content {
-            Content::Safetensors(_) | Content::Shards(_) => "safetensors",
-            Content::Pth(_) | Content::Module(_) => "pth",
-            Content::Npz(_) => "npz",
-        }
+        self.format
+    }
+
+    /// Length of the file, and of those that it names.
+    pub fn bytes(&self) -> usize {
+        self.content.len() + self.shards.iter().map(Self::bytes).sum::<usize>()
     }
 
     /// Names and shapes, in ours and in file order.
@@ -184,65 +197,89 @@ impl WeightFile {
     }
 
     /// All tensors by our names, in file order and in their own types.
+    ///
+    /// # Errors
+    /// Names a tensor that is damaged.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
-        let read = |entry: &WeightEntry| {
-            let tensor = self.get(&entry.name, device).map_err(|e| FileError {
-                path: self.path.clone(),
-                reason: format!("tensor `{}` cannot be read (truncated or corrupt file): {e}", entry.name),
-            })?;
-            Ok((entry.name.clone(), tensor))
-        };
-        let tensors = self.entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut tensors = self.untranslated(device)?;
+        tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..self.wrapped.len())));
         match &self.translation {
             None => Ok(tensors),
-            Some(translation) => translation
-                .apply(&tensors)
-                .map_err(|e| FileError { path: self.path.clone(), reason: e.to_string() }),
+            Some(translation) => translation.apply(&tensors).map_err(|e| self.fail(e.to_string())),
         }
     }
 
-    /// The tensor that the file calls `name`, but for what all its names begin with.
-    pub(super) fn get(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
-        let found = |tensor: Option<Tensor>| tensor.ok_or(candle_core::Error::Msg("it vanished".into()));
-        let name = format!("{}{name}", self.wrapped);
-        match &self.content {
-            Content::Safetensors(map) => map.get(&name)?.load(device),
-            Content::Pth(file) => found(file.get(&name)?)?.to_device(device),
-            Content::Module(file) => found(file.get(&name)?)?.to_device(device),
-            Content::Npz(file) => found(file.get(&name)?)?.to_device(device),
-            Content::Shards(files) => found(files.get(&name, device)?),
+    /// All tensors by the names of the file.
+    fn untranslated(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
+        self.check()?;
+        let named = |stored: &Stored| Ok((stored.entry.name.clone(), self.tensor(stored, device)?));
+        let mut tensors = self.stored.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        for shard in &self.shards {
+            tensors.extend(shard.untranslated(device)?);
         }
+        Ok(tensors)
     }
 
-    /// Bytes of the file, and of those that it stands for.
-    pub fn bytes(&self) -> Result<u64, FileError> {
-        let size = |path: &Path| std::fs::metadata(path).map(|data| data.len());
-        let sizes = self.paths().into_iter().map(|path| size(path).map_err(|e| self.fail(e.to_string())));
-        sizes.sum()
+    /// Tensors that hold NaN or infinities, in the names of the file.
+    ///
+    /// # Errors
+    /// Names a tensor that is damaged.
+    pub fn not_finite(&self) -> Result<Vec<NotFinite>, FileError> {
+        self.check()?;
+        let found = |stored: &Stored| {
+            let tensor = self.tensor(stored, &Device::Cpu)?;
+            NotFinite::of(&stored.entry.name, &tensor).map_err(|e| self.fail(e.to_string()))
+        };
+        let own: Result<Vec<_>, _> =
+            self.stored.iter().filter_map(|stored| found(stored).transpose()).collect();
+        let mut all = own?;
+        for shard in &self.shards {
+            all.extend(shard.not_finite()?);
+        }
+        Ok(all)
     }
 
-    /// The file, and those that it stands for.
-    fn paths(&self) -> Vec<&Path> {
-        let mut paths = vec![self.path.as_path()];
-        if let Content::Shards(files) = &self.content {
-            paths.extend(files.paths());
+    /// Compares what the file adds up to with what it says.
+    fn check(&self) -> Result<(), FileError> {
+        for Checksum { bytes, crc32 } in &self.checksums {
+            if crc32fast::hash(&self.content[bytes.clone()]) != *crc32 {
+                let of =
+                    |stored: &&Stored| bytes.start <= stored.bytes.start && stored.bytes.end <= bytes.end;
+                let name = self.stored.iter().find(of).map_or("", |stored| &stored.entry.name);
+                let reason = format!("tensor `{name}` is damaged (another CRC-32 than the file says)");
+                return Err(self.fail(reason));
+            }
         }
-        paths
+        Ok(())
     }
 
     fn fail(&self, reason: String) -> FileError {
         FileError { path: self.path.clone(), reason }
     }
 
-    /// blake3 of the bytes of the file (of an index, then of its files in the order of their names), in hexadecimal.
-    pub fn hash(&self) -> Result<String, FileError> {
-        let mut hasher = blake3::Hasher::new();
-        for path in self.paths() {
-            std::fs::File::open(path)
-                .and_then(|file| hasher.update_reader(file).map(|_| ()))
-                .map_err(|e| self.fail(e.to_string()))?;
+    fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, FileError> {
+        let Stored { entry: WeightEntry { name, shape, dtype }, bytes, strides } = stored;
+        let mut bytes = Cow::Borrowed(&self.content[bytes.clone()]);
+        if let Some(strides) = strides {
+            bytes = gathered(&bytes, dtype.size_in_bytes(), shape, strides).into();
         }
-        Ok(hasher.finalize().to_hex().to_string())
+        Tensor::from_raw_buffer(&bytes, *dtype, shape, device)
+            .map_err(|e| self.fail(format!("tensor `{name}` cannot be read: {e}")))
+    }
+
+    /// SHA-256 of the bytes of the file (of an index, its own), in hexadecimal.
+    pub fn sha256(&self) -> String {
+        Sha256::digest(&*self.content).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// blake3 of the bytes of the file (of an index, then of its files in the order of their names), in hexadecimal.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.content);
+        for shard in &self.shards {
+            hasher.update(&shard.content);
+        }
+        hasher.finalize().to_hex().to_string()
     }
 }
 
@@ -257,16 +294,28 @@ fn unwrap(entries: &mut [WeightEntry]) -> String {
     taken
 }
 
-/// The `__metadata__` of the header, which candle's reader does not show.
-fn safetensors_metadata(path: &Path) -> candle_core::Result<BTreeMap<String, String>> {
-    let mut file = std::fs::File::open(path)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length)?;
-    let mut header = String::new();
-    file.take(u64::from_le_bytes(length)).read_to_string(&mut header)?;
-    let header: serde_json::Value = serde_json::from_str(&header).map_err(candle_core::Error::wrap)?;
-    let Some(entries) = header.get("__metadata__").and_then(|m| m.as_object()) else {
-        return Ok(BTreeMap::new());
-    };
-    Ok(entries.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect())
+/// Values of `size` bytes in the order of `shape`, which lie `strides` apart.
+fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let mut places = vec![0];
+    for (n, stride) in shape.iter().zip(strides) {
+        places = places.iter().flat_map(|place| (0..*n).map(move |i| place + i * stride)).collect();
+    }
+    places.into_iter().flat_map(|place| &bytes[place * size..][..size]).copied().collect()
+}
+
+/// Where the tensors of a safetensors file lie, in that order, and its metadata.
+fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), String> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let data = 8 + header;
+    let stored = metadata.offset_keys().into_iter().filter_map(|name| {
+        let info = metadata.info(&name)?;
+        let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
+        let unread = |_| format!("tensor `{name}` has the type {:?}, which is not read", info.dtype);
+        Some(DType::try_from(info.dtype).map_err(unread).map(|dtype| {
+            let entry = WeightEntry { name: name.clone(), shape: info.shape.clone(), dtype };
+            Stored { entry, bytes, strides: None }
+        }))
+    });
+    let notes = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
+    Ok((stored.collect::<Result<_, _>>()?, notes.collect()))
 }

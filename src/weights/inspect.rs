@@ -1,6 +1,6 @@
 //! What a file of weights is, told by its names and shapes alone.
 
-use super::{FileError, WeightEntry, WeightFile};
+use super::{FileError, NotFinite, WeightEntry, WeightFile};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,8 +33,7 @@ pub enum Dialect {
 const DISTILLED: &str = "a distilled DeiT, whose second token and head have no place here";
 
 /// Names that give away a dialect which cannot be read.
-const FOREIGN: [(&str, &str); 4] = [
-    ("register_tokens", "DINOv2 with registers"),
+const FOREIGN: [(&str, &str); 3] = [
     ("dist_token", DISTILLED),
     ("embeddings.distillation_token", DISTILLED),
     ("deit.embeddings.distillation_token", DISTILLED),
@@ -98,6 +97,8 @@ pub struct Guess {
     pub channels: usize,
     /// Position rows without the class token's; 0 where there are relative positions alone.
     pub positions: usize,
+    /// Tokens beside those of patches and class.
+    pub registers: usize,
     /// (width, depth) of the decoder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder: Option<(usize, usize)>,
@@ -114,7 +115,7 @@ impl Guess {
         let blocks = |prefix: &str| {
             let indices =
                 entries.iter().filter_map(|e| e.name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
-            indices.max().map_or(0, |last: usize| last + 1)
+            indices.max().map_or(0, |last: usize| last.saturating_add(1))
         };
         Some(Self {
             width: dim("patch_embed.proj.weight", 0)?,
@@ -123,6 +124,7 @@ impl Guess {
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
             positions: dim("pos_embed", 1).unwrap_or(0).saturating_sub(1),
+            registers: dim("register_tokens", 1).unwrap_or(0),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
         })
@@ -153,6 +155,10 @@ impl std::fmt::Display for Guess {
             _ if *positions == 0 => f.write_str("no absolute positions"),
             Some((h, w)) => write!(f, "{h}×{w} positions"),
             None => write!(f, "{positions} positions"),
+        }?;
+        match self.registers {
+            0 => Ok(()),
+            registers => write!(f, ", {registers} registers"),
         }
     }
 }
@@ -164,8 +170,10 @@ pub struct Inspection {
     /// `safetensors`, `pth` or `npz`.
     pub format: &'static str,
     pub bytes: u64,
-    /// blake3 of the file.
+    /// blake3 of the file: what records name it by.
     pub hash: String,
+    /// What the Hub names it by.
+    pub sha256: String,
     pub dialect: Dialect,
     /// The program whose names the file has, where they are not ours.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,39 +190,50 @@ pub struct Inspection {
     /// Values in all tensors.
     pub parameters: usize,
     pub metadata: BTreeMap<String, String>,
+    /// Tensors that hold NaN or infinities, in the names of the file.
+    pub not_finite: Vec<NotFinite>,
     /// What it can be used for here.
     pub uses: Vec<&'static str>,
 }
 
-/// Reads names and shapes of the file at `path`, and hashes it.
+/// Reads the file at `path`, whole.
 pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
-    let file = WeightFile::open(path)?;
-    let entries = file.entries();
-    let dialect = Dialect::of(entries);
-    let uses = match &dialect {
-        Dialect::MaeEncoder => vec!["initialise transfer"],
-        Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
-        Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
-        Dialect::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
-        Dialect::Segmenter | Dialect::Detector => {
-            vec!["evaluate (bench eval RUN --weights)", "initialise transfer (without its head)"]
-        }
-        Dialect::Dvae => vec!["make tokens for pre-training (pretrain.tokenizer)"],
-        Dialect::Foreign(_) | Dialect::Unknown => vec![],
-    };
-    Ok(Inspection {
-        path: path.into(),
-        format: file.format(),
-        bytes: file.bytes()?,
-        hash: file.hash()?,
-        translated_from: file.translated_from(),
-        written_by: file.metadata().get("written_by").cloned(),
-        model: Guess::of(entries).filter(|_| !uses.is_empty()),
-        dialect,
-        tensors: entries.len(),
-        unread: file.unread().to_vec(),
-        parameters: entries.iter().map(|e| e.shape.iter().product::<usize>()).sum(),
-        metadata: file.metadata().clone(),
-        uses,
-    })
+    Inspection::of(&WeightFile::open(path)?)
+}
+
+impl Inspection {
+    /// # Errors
+    /// Names a tensor that is damaged.
+    pub fn of(file: &WeightFile) -> Result<Self, FileError> {
+        let entries = file.entries();
+        let dialect = Dialect::of(entries);
+        let uses = match &dialect {
+            Dialect::MaeEncoder => vec!["initialise transfer"],
+            Dialect::MaeFull => vec!["initialise transfer", "reconstruct images"],
+            Dialect::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
+            Dialect::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
+            Dialect::Segmenter | Dialect::Detector => {
+                vec!["evaluate (bench eval RUN --weights)", "initialise transfer (without its head)"]
+            }
+            Dialect::Dvae => vec!["make tokens for pre-training (pretrain.tokenizer)"],
+            Dialect::Foreign(_) | Dialect::Unknown => vec![],
+        };
+        Ok(Self {
+            path: file.path().into(),
+            format: file.format(),
+            bytes: file.bytes() as u64,
+            hash: file.hash(),
+            sha256: file.sha256(),
+            translated_from: file.translated_from(),
+            written_by: file.metadata().get("written_by").cloned(),
+            model: Guess::of(entries).filter(|_| !uses.is_empty()),
+            dialect,
+            tensors: entries.len(),
+            unread: file.unread().to_vec(),
+            parameters: entries.iter().map(WeightEntry::count).fold(0, usize::saturating_add),
+            metadata: file.metadata().clone(),
+            not_finite: file.not_finite()?,
+            uses,
+        })
+    }
 }

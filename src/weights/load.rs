@@ -1,13 +1,15 @@
 //! Puts tensors of a file into a model: strict both ways, with named exceptions.
 //!
-//! Positions of another grid are resized as MAE's `main_finetune.py` does ([`crate::nn::pos_embed::resize`]).
+//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]).
 //! Nothing is written unless everything fits.
 
+use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
 use super::{Dialect, Guess, WeightEntry};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
-use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, pos_embed};
+use crate::nn::pos_embed::{self, Bicubic};
+use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes};
 use candle_core::Tensor;
 use serde::Serialize;
 
@@ -55,8 +57,14 @@ pub enum LoadError {
     Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
     #[error("`{name}`: {found} positions are no square grid, so they cannot be resized to {}×{}", to.0, to.1)]
     Grid { name: String, found: usize, to: (usize, usize) },
+    #[error("the weights are no numbers in {}: training diverged, or the file is damaged", list(&all(tensors)))]
+    NotFinite { tensors: Vec<NotFinite> },
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+fn all(tensors: &[NotFinite]) -> Vec<String> {
+    tensors.iter().map(ToString::to_string).collect()
 }
 
 fn list(names: &[String]) -> String {
@@ -136,7 +144,7 @@ fn fit_positions(
     if from.0 * from.1 != found || found == 0 {
         return Err(LoadError::Grid { name: name.clone(), found, to });
     }
-    *tensor = pos_embed::resize(tensor, from, to)?;
+    *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
     Ok(Some((from, to)))
 }
 
@@ -152,6 +160,17 @@ pub fn load_model(
     load_exact(params, &tensors)
 }
 
+/// DINOv2's `interpolate_offset` (facebookresearch/dinov2 `hub/backbones.py`).
+const OFFSET: f64 = 0.1;
+
+fn kernel(resize: ResizePositions) -> Bicubic {
+    match resize {
+        ResizePositions::Bicubic => Bicubic::Plain,
+        ResizePositions::Antialias => Bicubic::Antialias,
+        ResizePositions::Offset => Bicubic::Offset(OFFSET),
+    }
+}
+
 /// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming
 /// and for evaluating our own runs.
 pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), LoadError> {
@@ -164,26 +183,43 @@ pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), L
     assign(&wanted, tensors).map(|_| ())
 }
 
-/// Checks that every one of `wanted` is there in its shape, then writes them all.
+/// Checks that every one of `wanted` is there in its shape and holds numbers, then writes them all.
 fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, LoadError> {
-    let find = |p: &Parameter| tensors.iter().find(|(name, _)| *name == p.name).map(|(_, tensor)| tensor);
-    let missing: Vec<String> = wanted.iter().filter(|p| find(p).is_none()).map(|p| p.name.clone()).collect();
-    if !missing.is_empty() {
-        return Err(LoadError::Missing { names: missing, file: describe(tensors) });
+    let shapes: Vec<(String, Vec<usize>)> =
+        wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
+    let found = matching(&shapes, tensors)?;
+    let convert = |(p, tensor): (&Parameter, &Tensor)| {
+        Ok((p.name.clone(), tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?))
+    };
+    let values = wanted.iter().zip(found).map(convert).collect::<candle_core::Result<Vec<_>>>()?;
+    refuse_not_finite(&values)?;
+    for (p, (_, tensor)) in wanted.iter().zip(&values) {
+        p.var.set(tensor)?;
     }
-    let pairs: Vec<(&Parameter, &Tensor)> = wanted.iter().filter_map(|p| Some((p, find(p)?))).collect();
-    if let Some((p, tensor)) = pairs.iter().find(|(p, tensor)| p.var.dims() != tensor.dims()) {
+    Ok(values.len())
+}
+
+/// The tensors of these names, which must have these shapes.
+fn matching<'a>(
+    wanted: &[(String, Vec<usize>)],
+    tensors: &'a [(String, Tensor)],
+) -> Result<Vec<&'a Tensor>, LoadError> {
+    let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
+    let missing = wanted.iter().filter(|(name, _)| find(name).is_none());
+    let names: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+    if !names.is_empty() {
+        return Err(LoadError::Missing { names, file: describe(tensors) });
+    }
+    let pairs: Vec<_> = wanted.iter().filter_map(|wanted| Some((wanted, find(&wanted.0)?))).collect();
+    if let Some(((name, expected), tensor)) = pairs.iter().find(|((_, shape), t)| shape != t.dims()) {
         return Err(LoadError::Shape {
-            name: p.name.clone(),
+            name: name.clone(),
             found: tensor.dims().to_vec(),
-            expected: p.var.dims().to_vec(),
+            expected: expected.clone(),
             file: describe(tensors),
         });
     }
-    for (p, tensor) in &pairs {
-        p.var.set(&tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?)?;
-    }
-    Ok(pairs.len())
+    Ok(pairs.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
 /// What the file seems to be.

@@ -1,26 +1,30 @@
 //! Reading and writing weights: files, what they hold, and how they fit a model.
 //!
-//! Read: `.safetensors` (sharded too), zip-format `.pth` and `.npz`, in the names of facebookresearch/mae (which timm shares) or in those of
-//! the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named exceptions.
+//! Read: `.safetensors` (sharded too), zip-format `.pth` and `.npz`, in the names of facebookresearch/mae (which timm
+//! shares) or in those of the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named
+//! exceptions.
 
+mod archive;
 mod convert;
-mod dense;
 mod file;
+mod finite;
 mod hub;
 mod inspect;
 mod load;
-mod module;
 mod names;
 mod npz;
+mod pickle;
 mod relative;
 mod save;
 mod shards;
 mod tokenizer;
+mod torch;
 mod transformers;
 mod translation;
 
-pub use convert::{ConvertError, Converted, Target, convert};
+pub use convert::{ConvertError, Converted, Program, convert};
 pub use file::{FileError, WeightEntry, WeightFile};
+pub use finite::{NotFinite, refuse_not_finite};
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Dialect, Guess, Inspection, inspect};
 pub use load::{LoadError, LoadReport, load_backbone, load_exact, load_model};
@@ -29,5 +33,7 @@ pub use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
 pub use transformers::{Described, Details};
 
+#[cfg(test)]
+mod bad_input;
 #[cfg(test)]
 mod tests;

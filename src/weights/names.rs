@@ -3,11 +3,15 @@
 //!
 //! Ours are those of facebookresearch/mae, which timm shares, and of microsoft/unilm for what BEiT adds.
 
-use super::WeightEntry;
-use super::dense::{HUGGING_FACE_UPERNET, MMSEG_HEADS, UNILM_UPERNET, VITDET};
+mod dense;
+mod dinov2;
 
-/// A module of theirs and what it is called here; `{}` stands for the number of a block. What follows the module
-/// (`.weight`, `.bias`) stays. A rule may name a tensor whole, and the first one that fits counts.
+use super::WeightEntry;
+use dense::{HUGGING_FACE_UPERNET, MMSEG_HEADS, UNILM_UPERNET, VITDET};
+use dinov2::{DINOV2, DINOV2_CHUNKED, HUGGING_FACE_DINOV2};
+
+/// A module of theirs and what it is called here; `{}` stands for a number, and the last one is that of a block. What
+/// follows the module (`.weight`, `.bias`) stays. A rule may name a tensor whole, and the first one that fits counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub theirs: &'static str,
@@ -38,7 +42,7 @@ pub(super) struct Names {
     pub rules: &'static [Rule],
     /// Of what stands beside the backbone, without a prefix.
     pub others: &'static [Rule],
-    /// Names of some versions, without a prefix: read and not written.
+    /// Names of some versions, with a prefix or without: read and not written.
     pub read: &'static [Rule],
     /// Modules that a ViT has no place for: read over.
     pub ignored: &'static [&'static str],
@@ -119,7 +123,7 @@ pub(super) const HUGGING_FACE: Names = Names {
     title: "Hugging Face ViT or ViT-MAE",
     prefixes: &["vit.", "deit.", ""],
     probes: &["embeddings.cls_token", "encoder.layer.0.attention.attention.key.bias"],
-    never: &["embeddings.distillation_token"],
+    never: &["embeddings.distillation_token", "encoder.layer.0.layer_scale1.lambda1"],
     rules: &VIT,
     others: &BESIDE,
     // transformers 5
@@ -146,12 +150,15 @@ pub(super) const HUGGING_FACE_BEIT: Names = Names {
 pub(super) const HUGGING_FACE_BEIT_MASKED: Names = Names { rules: &BEIT_BLOCKS, ..HUGGING_FACE_BEIT };
 
 /// Programs whose files are read.
-pub(super) const ALL: [Names; 11] = [
+pub(super) const ALL: [Names; 14] = [
     HUGGING_FACE,
     HUGGING_FACE_BEIT,
     HUGGING_FACE_UPERNET,
     UNILM_UPERNET,
     VITDET,
+    HUGGING_FACE_DINOV2,
+    DINOV2,
+    DINOV2_CHUNKED,
     Names {
         title: "OpenMMLab",
         prefixes: &["backbone.", ""],
@@ -185,7 +192,7 @@ pub(super) const ALL: [Names; 11] = [
         title: "MoCo v3 or DINO",
         prefixes: &["base_encoder.", "backbone."],
         probes: &["cls_token", "blocks.0.attn.qkv.weight"],
-        never: &["fpn1.0.weight"],
+        never: &["fpn1.0.weight", "blocks.0.ls1.gamma"],
         rules: &ENCODER,
         others: &[],
         read: &[],
@@ -212,13 +219,13 @@ pub(super) const ALL: [Names; 11] = [
         ignored: &["student.head", "student.dino_head", "student.ibot_head", "mask_token"],
     },
     Names {
-        title: "timm with layer scale (DeiT III)",
+        title: "timm with layer scale (DeiT III, DINOv2)",
         prefixes: &[""],
         probes: &["cls_token", "blocks.0.ls1.gamma"],
-        never: &["register_tokens", "reg_token"],
+        never: &["mask_token"],
         rules: &FAIR,
-        others: &[],
-        read: &[],
+        others: &[rule("reg_token", "register_tokens")],
+        read: &[rule("register_tokens", "register_tokens")],
         ignored: &[],
     },
     Names {
@@ -287,16 +294,18 @@ pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..UNPLACED }
 impl Rule {
     /// What `name`, written in the names of `from`, is called in those of `to`.
     fn apply(name: &str, from: &str, to: &str) -> Option<String> {
-        let (number, rest) = match from.split_once("{}") {
-            None => ("", name.strip_prefix(from)?),
-            Some((before, after)) => {
-                let tail = name.strip_prefix(before)?;
-                let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
-                let (number, tail) = tail.split_at(digits);
-                (number, tail.strip_prefix(after).filter(|_| !number.is_empty())?)
+        let (mut number, mut parts) = ("", name.split('.'));
+        for expected in from.split('.') {
+            let part = parts.next()?;
+            let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            match expected {
+                "{}" if is_number => number = part,
+                _ if part == expected => {}
+                _ => return None,
             }
-        };
-        (rest.is_empty() || rest.starts_with('.')).then(|| to.replacen("{}", number, 1) + rest)
+        }
+        let rest: String = parts.flat_map(|part| [".", part]).collect();
+        Some(to.replacen("{}", number, 1) + &rest)
     }
 }
 
@@ -325,7 +334,9 @@ impl Names {
         if is_derived(theirs) {
             return None;
         }
-        let inside = theirs.strip_prefix(prefix).and_then(|name| find(self.rules, name));
+        let inside = theirs
+            .strip_prefix(prefix)
+            .and_then(|name| find(self.rules, name).or_else(|| find(self.read, name)));
         inside.or_else(|| find(self.others, theirs)).or_else(|| find(self.read, theirs))
     }
 

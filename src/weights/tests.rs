@@ -1,9 +1,9 @@
 //! What is written is read back; what does not fit is refused with the reason.
 
 use super::*;
-use crate::config::{Decoder, ModelConfig};
+use crate::config::{Decoder, ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
-use crate::nn::{Linear, Params};
+use crate::nn::{Linear, Params, pos_embed::Bicubic};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,10 @@ fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: 
         norm_eps: 1e-6,
         normalize: None,
         absolute_positions: true,
+        resize_positions: ResizePositions::default(),
         relative_positions: false,
         layer_scale: None,
+        registers: 0,
         key_bias: true,
         foreign: None,
         decoder: Decoder::default(),
@@ -122,6 +124,7 @@ fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
         patch: 2,
         channels: 1,
         positions: 8,
+        registers: 0,
         decoder: Some((4, 1)),
         classes: None,
     };
@@ -152,7 +155,7 @@ fn positions_are_resized_and_a_head_is_left_alone() -> Result<()> {
     assert_eq!(values(&params.get("head.weight").unwrap().var), head);
     let table = params.get("pos_embed").unwrap().var;
     let source = square_weights().into_iter().find(|(name, _)| name == "pos_embed").unwrap().1;
-    let expected = crate::nn::pos_embed::resize(&source, (6, 6), (9, 5))?;
+    let expected = crate::nn::pos_embed::resize(&source, (6, 6), (9, 5), Bicubic::Plain)?;
     assert_eq!(values(&table), values(&expected));
     Ok(())
 }
@@ -168,7 +171,7 @@ fn positions_of_images_that_are_no_squares_are_resized_where_their_grid_is_known
     let params = build(&tall, true)?;
     let report = load_backbone(&params, &tensors, &tall, Some((2, 4))).unwrap();
     assert_eq!(report.resized, Some(((2, 4), (4, 2))));
-    let expected = crate::nn::pos_embed::resize(&table, (2, 4), (4, 2))?;
+    let expected = crate::nn::pos_embed::resize(&table, (2, 4), (4, 2), Bicubic::Plain)?;
     assert_eq!(values(&params.get("pos_embed").unwrap().var), values(&expected));
     let square = model([12, 12], 3, 4, 16, 2);
     let error = load_backbone(&build(&square, true)?, &tensors, &square, None).unwrap_err().to_string();
@@ -250,7 +253,7 @@ fn broken_files_are_named() -> Result<()> {
     for (name, bytes, reason) in [
         ("half.safetensors", &safetensors[..safetensors.len() / 2], "truncated or corrupt"),
         ("header.safetensors", &safetensors[..100], "truncated or corrupt"),
-        ("half.pth", &pth[..pth.len() / 2], "PyTorch zip file cannot be read"),
+        ("half.pth", &pth[..pth.len() / 2], "PyTorch or NumPy zip file cannot be read"),
         ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "legacy format"),
         ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
         ("nothing", &b""[..], "neither a .safetensors nor"),

@@ -8,8 +8,9 @@ use super::{FileError, LoadError, WeightFile, load_exact};
 use crate::config::DvaeSizes;
 use crate::models::dvae::{Decoder, Encoder, Tokenizer};
 use crate::nn::Params;
-use candle_core::{Device, Tensor};
-use std::collections::BTreeSet;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// A file that makes no tokenizer.
@@ -41,12 +42,19 @@ pub fn load_tokenizer(path: &Path, device: &Device) -> Result<Tokenizer, Tokeniz
         }
     }
     let sizes = sizes(&tensors).map_err(unfit)?;
-    let params = Params::new(0, device);
-    let encoder = Encoder::new(&sizes, params.builder().pp("encoder"))?;
     let has_decoder = tensors.iter().any(|(name, _)| name.starts_with("decoder."));
-    let decoder = has_decoder.then(|| Decoder::new(&sizes, params.builder().pp("decoder"))).transpose()?;
+    let build = |vb: VarBuilder| -> candle_core::Result<Tokenizer> {
+        let encoder = Encoder::new(&sizes, vb.pp("encoder"))?;
+        let decoder = has_decoder.then(|| Decoder::new(&sizes, vb.pp("decoder"))).transpose()?;
+        Ok(Tokenizer { sizes, encoder, decoder })
+    };
+    // Sizes come from the file: no memory is taken for tensors that it does not hold.
+    let held: HashMap<String, Tensor> = tensors.iter().cloned().collect();
+    build(VarBuilder::from_tensors(held, DType::F32, device)).map_err(|e| unfit(e.to_string()))?;
+    let params = Params::new(0, device);
+    let tokenizer = build(params.builder())?;
     load_exact(&params, &tensors).map_err(|source| TokenizerError::Load { path: path.into(), source })?;
-    Ok(Tokenizer { sizes, encoder, decoder })
+    Ok(tokenizer)
 }
 
 fn rename(tensors: &mut [(String, Tensor)], prefix: &str) {
@@ -64,8 +72,8 @@ fn decoder_beside(path: &Path) -> Option<PathBuf> {
 fn sizes(tensors: &[(String, Tensor)]) -> Result<DvaeSizes, String> {
     let shape = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims().to_vec());
     let four = |name: &str| match shape(name).as_deref() {
-        Some(&[a, b, c, d]) => Ok([a, b, c, d]),
-        Some(other) => Err(format!("`{name}` is {other:?}, expected four dimensions")),
+        Some(&[a, b, c, d]) if [a, b, c, d].iter().all(|n| *n > 0) => Ok([a, b, c, d]),
+        Some(other) => Err(format!("`{name}` is {other:?}, expected four dimensions, none of them 0")),
         None => Err(format!("this is no discrete autoencoder: there is no `{name}`")),
     };
     let numbers = |prefix: &str| -> usize {

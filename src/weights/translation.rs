@@ -74,7 +74,7 @@ impl Translation {
             }
             let mut shape = first.shape.clone();
             if let Some(rows) = shape.first_mut() {
-                *rows *= parts.len();
+                *rows = rows.saturating_mul(parts.len());
             }
             if lacks_class(&name, &shape) {
                 shape[1] += 1;

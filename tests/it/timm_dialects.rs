@@ -6,7 +6,7 @@ use anyhow::Result;
 use bench::config::ModelConfig;
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass};
-use bench::weights::{Details, Dialect, Target, WeightFile, convert, inspect, load_backbone, load_exact};
+use bench::weights::{Details, Dialect, Program, WeightFile, convert, inspect, load_backbone, load_exact};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ fn what_is_written_for_timm_has_its_names_and_shapes() -> Result<()> {
         ("augreg.npz", "vit.safetensors", 0),
     ] {
         let out = folder.path().join(file).with_extension("timm.safetensors");
-        let done = convert(&golden(file), Target::Timm, &out, &heads())?;
+        let done = convert(&golden(file), Program::Timm, &out, &heads())?;
         assert_eq!((&done.left_out, done.notes.len()), (&vec![], notes), "{file}: {:?}", done.notes);
         let source = candle_core::safetensors::load(golden(source), &Device::Cpu)?;
         let written = candle_core::safetensors::load(&out, &Device::Cpu)?;
@@ -171,13 +171,14 @@ fn a_class_position_that_counts_is_kept_and_relative_positions_are_refused() -> 
     positions.1 = (&positions.1 + 1.)?;
     save(&tensors)?;
     let out = folder.path().join("timm.safetensors");
-    let done = convert(&source, Target::Timm, &out, &heads())?;
+    let done = convert(&source, Program::Timm, &out, &heads())?;
     assert_eq!(done.notes, Vec::<String>::new());
     assert_eq!(candle_core::safetensors::load(&out, &Device::Cpu)?["pos_embed"].dims(), [1, 37, 8]);
     let table = Tensor::zeros((124, 2), DType::F32, &Device::Cpu)?;
     tensors.push(("blocks.0.attn.relative_position_bias_table".into(), table));
     save(&tensors)?;
-    let error = convert(&source, Target::Timm, &folder.path().join("two"), &heads()).unwrap_err().to_string();
+    let error =
+        convert(&source, Program::Timm, &folder.path().join("two"), &heads()).unwrap_err().to_string();
     assert!(error.contains("no place for `blocks.0.attn.relative_position_bias_table`"), "{error}");
     Ok(())
 }

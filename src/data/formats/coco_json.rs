@@ -96,9 +96,7 @@ impl Format for CocoJson {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
         let file = root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
-        let document = parse(&text).map_err(|e| DataError::file(&file, e))?;
-        drop(text); // hundreds of megabytes
-        let (images, classes, categories) = self.objects(document).map_err(|e| DataError::file(&file, e))?;
+        let (images, classes, categories) = self.read(text).map_err(|e| DataError::file(&file, e))?;
         let folder = split.images_at(root);
         let entry = |(name, objects): (String, Objects)| {
             file_entry(root, listed_image(&folder, &name), Annotation::Objects(Arc::new(objects)))
@@ -119,9 +117,19 @@ fn parse(text: &[u8]) -> Result<Document, String> {
 }
 
 /// File names with what is annotated, class names, and what else is said of classes.
-type Content = (Vec<(String, Objects)>, Vec<String>, Vec<Category>);
+pub type Content = (Vec<(String, Objects)>, Vec<String>, Vec<Category>);
 
 impl CocoJson {
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// Says where in it what is wrong.
+    pub fn read(&self, text: Vec<u8>) -> Result<Content, String> {
+        let document = parse(&text)?;
+        drop(text); // hundreds of megabytes
+        self.objects(document)
+    }
+
     fn objects(&self, document: Document) -> Result<Content, String> {
         let (label_of, classes, categories) = classes(document.categories)?;
         let labels = |ids: &[u64], image: u64| -> Result<Vec<u32>, String> {

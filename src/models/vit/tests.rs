@@ -1,7 +1,7 @@
 //! The ViT against PyTorch (`scripts/golden/mae.py`) and against candle-transformers.
 
 use super::*;
-use crate::config::{Attention, Decoder, GlobalBlocks, RelativePosition};
+use crate::config::{Attention, Decoder, GlobalBlocks, RelativePosition, ResizePositions};
 use crate::nn::Params;
 use crate::rng::Rng;
 use candle_core::{DType, Device};
@@ -20,8 +20,10 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
         norm_eps: 1e-6,
         normalize: None,
         absolute_positions: true,
+        resize_positions: ResizePositions::default(),
         relative_positions: false,
         layer_scale: None,
+        registers: 0,
         key_bias: true,
         foreign: None,
         decoder: Decoder::default(),
@@ -239,5 +241,46 @@ fn new_relative_positions_change_nothing() -> Result<()> {
         VitOptions { attention: windows(RelativePosition::None), final_norm: true, ..VitOptions::default() };
     let error = Vit::new(&config, options, Params::new(0, &Device::Cpu).builder()).unwrap_err().to_string();
     assert!(error.contains("class token"), "{error}");
+    Ok(())
+}
+
+/// Registers are seen by the other tokens, learn, and come out nowhere.
+#[test]
+fn registers_take_part_and_are_left_out_of_the_features() -> Result<()> {
+    let config = ModelConfig { registers: 3, ..config([16, 16], 3, 4, 8, 2) };
+    let images = Tensor::ones((2, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let params = Params::new(0, &Device::Cpu);
+    let vit = Vit::new(&config, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
+    let before = vit.forward(&images, &[0, 1], &mut Pass::Eval)?;
+    assert!(before.taps.iter().all(|tap| tap.dims() == [2, 16, 8]));
+    let class = before.cls.unwrap();
+    assert_eq!(class.dims(), [2, 8]);
+    let gradients = crate::ops::backward(&(class.sqr()?.narrow(1, 0, 3)?.sum_all()?))?;
+    let registers = params.get("register_tokens").unwrap().var;
+    assert!(gradients.get(&registers).unwrap().abs()?.sum_all()?.to_scalar::<f32>()? > 0.);
+    registers.set(&registers.ones_like()?)?;
+    let after = vit.forward(&images, &[0, 1], &mut Pass::Eval)?;
+    assert!(difference(&after.taps[0], &before.taps[0])? > 1e-4);
+    let narrow = vit.with_positions(&vit.embed(&vit.patches(&images)?)?)?;
+    assert_eq!(narrow.dims(), [2, 1 + 3 + 16, 8]);
+    assert_eq!(vit.encode(narrow, &[], &mut Pass::Eval)?.normed.unwrap().dims(), [2, 17, 8]);
+    Ok(())
+}
+
+#[test]
+fn registers_go_with_the_class_token_and_have_no_place_beside_relative_positions() -> Result<()> {
+    let config = ModelConfig { registers: 3, ..config([16, 16], 3, 4, 8, 2) };
+    let build = |attention| -> Result<Params> {
+        let params = Params::new(0, &Device::Cpu);
+        Vit::new(&config, VitOptions { attention, ..VitOptions::default() }, params.builder())?;
+        Ok(params)
+    };
+    assert!(build(None)?.get("register_tokens").is_some());
+    let windows = Attention { window: Some(2), ..Attention::default() };
+    let params = build(Some(windows))?;
+    assert!(params.get("register_tokens").is_none() && params.get("cls_token").is_none());
+    let relative = Attention { relative_position: RelativePosition::PerBlock, ..Attention::default() };
+    let error = build(Some(relative)).err().unwrap().to_string();
+    assert!(error.contains("registers have no place beside relative positions"), "{error}");
     Ok(())
 }

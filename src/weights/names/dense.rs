@@ -3,7 +3,7 @@
 //! Ours are those of mmsegmentation (`decode_head.*`, `auxiliary_head.*`) and of BEiT's pyramid (`fpn1.*`, `fpn2.*`) for
 //! segmentation, and torchvision's (`rpn.*`, `roi_heads.*`) for detection.
 
-use super::names::{BEIT_BLOCKS, Names, Rule, joined, rule};
+use super::{BEIT_BLOCKS, Names, Rule, joined, rule};
 
 /// Heads of mmsegmentation, which are ours, and those of transformers' BEiT, which differ in the classifiers.
 pub(super) const MMSEG_HEADS: [Rule; 6] = [

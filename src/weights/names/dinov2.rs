@@ -1,0 +1,65 @@
+//! Names of DINOv2 (arXiv:2304.07193), with registers (arXiv:2309.16588) or without: facebookresearch/dinov2, where
+//! training may put blocks into chunks, and transformers.
+
+use super::{EMBEDDINGS, FAIR, Names, Rule, joined, rule, third};
+
+const ORIGINAL: [Rule; 16] =
+    joined(FAIR, [rule("register_tokens", "register_tokens"), rule("mask_token", "mask_token")]);
+
+/// `blocks.<chunk>.<block>`, where blocks are counted through.
+const CHUNKS: [Rule; 3] = [
+    rule("blocks.{}.{}.ls1.gamma", "blocks.{}.gamma_1"),
+    rule("blocks.{}.{}.ls2.gamma", "blocks.{}.gamma_2"),
+    rule("blocks.{}.{}", "blocks.{}"),
+];
+
+pub(super) const DINOV2: Names = Names {
+    title: "DINOv2",
+    prefixes: &["", "backbone."],
+    probes: &["cls_token", "mask_token", "blocks.0.ls1.gamma"],
+    never: &[],
+    rules: &ORIGINAL,
+    others: &[],
+    read: &CHUNKS,
+    ignored: &["dino_head", "ibot_head"],
+};
+
+pub(super) const DINOV2_CHUNKED: Names = Names {
+    title: "DINOv2 with chunks of blocks",
+    probes: &["cls_token", "mask_token", "blocks.0.0.ls1.gamma"],
+    ..DINOV2
+};
+
+const TRANSFORMERS: [Rule; 16] = joined(
+    joined::<3, 3, 6>(
+        EMBEDDINGS,
+        [
+            rule("embeddings.mask_token", "mask_token"),
+            rule("embeddings.register_tokens", "register_tokens"),
+            rule("layernorm", "norm"),
+        ],
+    ),
+    [
+        third("encoder.layer.{}.attention.attention.query", "blocks.{}.attn.qkv", 0),
+        third("encoder.layer.{}.attention.attention.key", "blocks.{}.attn.qkv", 1),
+        third("encoder.layer.{}.attention.attention.value", "blocks.{}.attn.qkv", 2),
+        rule("encoder.layer.{}.attention.output.dense", "blocks.{}.attn.proj"),
+        rule("encoder.layer.{}.norm1", "blocks.{}.norm1"),
+        rule("encoder.layer.{}.norm2", "blocks.{}.norm2"),
+        rule("encoder.layer.{}.mlp.fc1", "blocks.{}.mlp.fc1"),
+        rule("encoder.layer.{}.mlp.fc2", "blocks.{}.mlp.fc2"),
+        rule("encoder.layer.{}.layer_scale1.lambda1", "blocks.{}.gamma_1"),
+        rule("encoder.layer.{}.layer_scale2.lambda1", "blocks.{}.gamma_2"),
+    ],
+);
+
+pub(super) const HUGGING_FACE_DINOV2: Names = Names {
+    title: "Hugging Face DINOv2",
+    prefixes: &["", "dinov2.", "dinov2_with_registers."],
+    probes: &["embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1"],
+    never: &[],
+    rules: &TRANSFORMERS,
+    others: &[rule("classifier", "head")],
+    read: &[],
+    ignored: &[],
+};

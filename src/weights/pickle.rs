@@ -1,0 +1,400 @@
+//! [`Pickle`]: a pickle as data. Nothing is run: what would call a function is kept as a note that it would.
+//!
+//! A pickle is a program for a stack machine that may name any function of Python. Here each name must be one that
+//! weights, or what training programs leave beside them, have a use for; any other refuses the file. Values lie in one
+//! list and refer to each other by place, so that sharing and nesting cost no more than the bytes that ask for them.
+
+use std::collections::BTreeMap;
+
+/// Bytes of the largest pickle; that of ViT-H with its optimiser is below 1 MB.
+pub(super) const MOST_BYTES: usize = 1 << 26;
+/// Values of the largest pickle.
+const MOST_VALUES: usize = 1 << 22;
+
+/// Modules whose classes may be named, and those of modules below them.
+const MODULES: [&str; 2] = ["torch.nn", "dall_e"];
+/// Classes and functions that may be named: what makes tensors, containers, and what training programs note.
+const NAMES: [(&str, &[&str]); 16] = [
+    ("torch", &TORCH),
+    ("torch._utils", &["_rebuild_tensor_v2", "_rebuild_parameter"]),
+    ("torch._tensor", &["_rebuild_from_type_v2"]),
+    ("torch.serialization", &["_get_layout"]),
+    ("builtins", &BUILTINS),
+    ("__builtin__", &BUILTINS),
+    ("collections", &["OrderedDict", "defaultdict", "Counter", "deque"]),
+    ("argparse", &["Namespace"]),
+    ("types", &["SimpleNamespace"]),
+    ("pathlib", &["Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"]),
+    ("_codecs", &["encode"]),
+    ("numpy", &["dtype", "ndarray"]),
+    ("numpy.core.multiarray", &["scalar", "_reconstruct"]),
+    ("numpy._core.multiarray", &["scalar", "_reconstruct"]),
+    ("mmengine.logging.history_buffer", &["HistoryBuffer"]),
+    ("mmengine.config.config", &["ConfigDict"]),
+];
+const BUILTINS: [&str; 11] =
+    ["set", "frozenset", "list", "dict", "tuple", "int", "float", "bool", "str", "complex", "slice"];
+const TORCH: [&str; 24] = [
+    "Tensor",
+    "Size",
+    "device",
+    "FloatStorage",
+    "DoubleStorage",
+    "HalfStorage",
+    "BFloat16Storage",
+    "ByteStorage",
+    "CharStorage",
+    "ShortStorage",
+    "IntStorage",
+    "LongStorage",
+    "BoolStorage",
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "bool",
+    "strided",
+];
+
+/// The place of a value in its pickle.
+pub(super) type Place = usize;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    /// A class or function.
+    Name {
+        module: &'a str,
+        name: &'a str,
+    },
+    /// A tuple, list or set.
+    Items(Vec<Place>),
+    Dict(Vec<(Place, Place)>),
+    /// What Python would get by calling something, and the state that it would give it.
+    Call {
+        callable: Place,
+        arguments: Place,
+        state: Option<Place>,
+    },
+    /// What lies beside the pickle: the values of a tensor.
+    Outside(Place),
+}
+
+/// The values of a pickle, and which of them it is.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    values: Vec<Value<'a>>,
+    root: Place,
+}
+
+impl<'a> Pickle<'a> {
+    /// # Errors
+    /// A pickle that is cut short, too large or none, or names what weights have no use for.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        let mut machine = Machine { rest: bytes, ..Machine::default() };
+        while machine.step()? {}
+        let root = machine.pop()?;
+        let stranger = machine.values.iter().find_map(|value| match value {
+            Value::Name { module, name } if !known(module, name) => Some(format!("{module}.{name}")),
+            _ => None,
+        });
+        match stranger {
+            Some(name) => {
+                Err(format!("the pickle names `{name}`, which no weights need: refused, nothing was run"))
+            }
+            None => Ok(Self { values: machine.values, root }),
+        }
+    }
+
+    pub fn root(&self) -> Place {
+        self.root
+    }
+
+    pub fn value(&self, place: Place) -> &Value<'a> {
+        &self.values[place]
+    }
+
+    pub fn text(&self, place: Place) -> Option<&'a str> {
+        match self.value(place) {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn items(&self, place: Place) -> Option<&[Place]> {
+        match self.value(place) {
+            Value::Items(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// An integer that is a size.
+    pub fn size(&self, place: Place) -> Option<usize> {
+        match self.value(place) {
+            Value::Int(number) => usize::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    /// Names and values of a dictionary, in the order in which they were put in. Keys that are no text are left out.
+    pub fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
+        match self.value(place) {
+            Value::Dict(pairs) => {
+                Some(pairs.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn known(module: &str, name: &str) -> bool {
+    let below = |known: &&str| {
+        module.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    MODULES.iter().any(|known| below(known))
+        || NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
+}
+
+/// The stack machine.
+#[derive(Default)]
+struct Machine<'a> {
+    rest: &'a [u8],
+    values: Vec<Value<'a>>,
+    stack: Vec<Place>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: BTreeMap<u64, Place>,
+}
+
+impl<'a> Machine<'a> {
+    /// One operation; `false` after the last.
+    fn step(&mut self) -> Result<bool, String> {
+        let code = self.byte()?;
+        match code {
+            b'.' => return Ok(false),
+            0x80 => drop(self.take(1)?), // version of the protocol
+            0x95 => drop(self.take(8)?), // length of a frame
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.above_mark()?),
+            b'2' => {
+                let place = self.pop()?;
+                self.stack.extend([place, place]);
+            }
+            b'q' | b'r' | 0x94 => {
+                let key = match code {
+                    b'q' => self.number(1)?,
+                    b'r' => self.number(4)?,
+                    _ => self.memo.len() as u64,
+                };
+                let place = self.pop()?;
+                self.stack.push(place);
+                self.memo.insert(key, place);
+            }
+            b'h' | b'j' => {
+                let key = self.number(if code == b'h' { 1 } else { 4 })?;
+                let place = self.memo.get(&key).ok_or_else(|| format!("the pickle has no value {key}"))?;
+                self.stack.push(*place);
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(vec![item])?;
+            }
+            b'e' | 0x90 => {
+                let items = self.above_mark()?;
+                self.append(items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.insert(vec![(key, value)])?;
+            }
+            b'u' => {
+                let pairs = self.pairs()?;
+                self.insert(pairs)?;
+            }
+            b'b' => self.build()?,
+            _ => {
+                let value = self.made(code)?;
+                self.push(value)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The value that the operation `code` makes.
+    fn made(&mut self, code: u8) -> Result<Value<'a>, String> {
+        Ok(match code {
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'K' => Value::Int(self.number(1)? as i64),
+            b'M' => Value::Int(self.number(2)? as i64),
+            b'J' => Value::Int((self.number(4)? as u32 as i32).into()),
+            0x8a | 0x8b => {
+                let bytes = self.counted(if code == 0x8a { 1 } else { 4 })?;
+                integer(bytes).map_or(Value::Bytes(bytes), Value::Int)
+            }
+            b'G' => Value::Float(f64::from_bits(self.number(8)?.swap_bytes())),
+            b'X' | 0x8c | 0x8d => {
+                let width =
+                    [(b'X', 4), (0x8c, 1)].iter().find(|(c, _)| *c == code).map_or(8, |(_, width)| *width);
+                Value::Text(text(self.counted(width)?)?)
+            }
+            // Text of Python 2, or bytes.
+            b'U' | b'T' => {
+                let bytes = self.counted(if code == b'U' { 1 } else { 4 })?;
+                std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text)
+            }
+            b'C' => Value::Bytes(self.counted(1)?),
+            b'B' => Value::Bytes(self.counted(4)?),
+            0x8e => Value::Bytes(self.counted(8)?),
+            b'c' => Value::Name { module: self.line()?, name: self.line()? },
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (&self.values[module], &self.values[name]) {
+                    (Value::Text(module), Value::Text(name)) => Value::Name { module, name },
+                    _ => return Err("the pickle names something by no text".into()),
+                }
+            }
+            b')' | b']' | 0x8f => Value::Items(vec![]),
+            b'}' => Value::Dict(vec![]),
+            b't' | b'l' | 0x91 => Value::Items(self.above_mark()?),
+            b'd' => Value::Dict(self.pairs()?),
+            0x85..=0x87 => {
+                let mut items = (0x84..code).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
+                items.reverse();
+                Value::Items(items)
+            }
+            b'R' | 0x81 | 0x92 => {
+                if code == 0x92 {
+                    self.pop()?; // arguments by name
+                }
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                match self.values[callable] {
+                    Value::Name { module: "collections", name: "OrderedDict" | "defaultdict" } => {
+                        Value::Dict(vec![])
+                    }
+                    _ => Value::Call { callable, arguments, state: None },
+                }
+            }
+            b'Q' => Value::Outside(self.pop()?),
+            _ => return Err(format!("the pickle has the operation {code:#04x}, which no weights need")),
+        })
+    }
+
+    fn push(&mut self, value: Value<'a>) -> Result<(), String> {
+        if self.values.len() == MOST_VALUES {
+            return Err(format!("the pickle has more than {MOST_VALUES} values"));
+        }
+        self.stack.push(self.values.len());
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Place, String> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= floor {
+            return Err("the pickle takes a value where there is none".into());
+        }
+        self.stack.pop().ok_or_else(String::new)
+    }
+
+    /// What lies above the last mark, which is taken away.
+    fn above_mark(&mut self) -> Result<Vec<Place>, String> {
+        let mark = self.marks.pop().ok_or("the pickle takes values above a mark where there is none")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn pairs(&mut self) -> Result<Vec<(Place, Place)>, String> {
+        let items = self.above_mark()?;
+        let (pairs, []) = items.as_chunks::<2>() else {
+            return Err("the pickle has a key without a value".into());
+        };
+        Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
+    }
+
+    /// The value on the stack that others are put into.
+    fn container(&mut self) -> Result<&mut Value<'a>, String> {
+        let place = self.pop()?;
+        self.stack.push(place);
+        Ok(&mut self.values[place])
+    }
+
+    fn append(&mut self, more: Vec<Place>) -> Result<(), String> {
+        match self.container()? {
+            Value::Items(items) => items.extend(more),
+            Value::Call { .. } => {} // a class of lists
+            _ => return Err("the pickle appends to what is no list".into()),
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, more: Vec<(Place, Place)>) -> Result<(), String> {
+        match self.container()? {
+            Value::Dict(pairs) => pairs.extend(more),
+            Value::Call { .. } => {} // a class of dictionaries
+            _ => return Err("the pickle puts a key into what is no dictionary".into()),
+        }
+        Ok(())
+    }
+
+    fn build(&mut self) -> Result<(), String> {
+        let place = self.pop()?;
+        match self.container()? {
+            Value::Call { state, .. } => *state = Some(place),
+            Value::Dict(_) => {} // versions of modules, beside a state dict
+            _ => return Err("the pickle gives a state to what has none".into()),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or("the pickle ends early")?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// Little endian.
+    fn number(&mut self, bytes: usize) -> Result<u64, String> {
+        Ok(self.take(bytes)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    /// Bytes behind their count.
+    fn counted(&mut self, width: usize) -> Result<&'a [u8], String> {
+        let count = self.number(width)?;
+        self.take(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    fn line(&mut self) -> Result<&'a str, String> {
+        let end = self.rest.iter().position(|byte| *byte == b'\n').ok_or("the pickle ends early")?;
+        let line = self.take(end)?;
+        self.take(1)?;
+        text(line)
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| "the pickle has text that is no UTF-8".into())
+}
+
+/// Two's complement, little endian; `None` where it is longer than an i64.
+fn integer(bytes: &[u8]) -> Option<i64> {
+    let negative = bytes.last().is_some_and(|byte| *byte >= 0x80);
+    let mut all = [if negative { 0xff } else { 0 }; 8];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(i64::from_le_bytes(all))
+}

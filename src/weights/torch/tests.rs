@@ -1,0 +1,267 @@
+//! Files of PyTorch, sound and hostile. Pickles are put together here, operation by operation.
+
+use crate::weights::WeightFile;
+use candle_core::{DType, Device, Tensor};
+use std::io::{Cursor, Write as _};
+use std::path::{Path, PathBuf};
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(name)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat()
+}
+
+fn name(module: &str, name: &str) -> Vec<u8> {
+    format!("c{module}\n{name}\n").into_bytes()
+}
+
+fn integer(number: i32) -> Vec<u8> {
+    [b"J".as_slice(), &number.to_le_bytes()].concat()
+}
+
+fn tuple(items: &[Vec<u8>]) -> Vec<u8> {
+    [b"(".to_vec(), items.concat(), b"t".to_vec()].concat()
+}
+
+fn sizes(numbers: &[i32]) -> Vec<u8> {
+    tuple(&numbers.iter().map(|number| integer(*number)).collect::<Vec<_>>())
+}
+
+fn call(callable: Vec<u8>, arguments: &[Vec<u8>]) -> Vec<u8> {
+    [callable, tuple(arguments), b"R".to_vec()].concat()
+}
+
+fn dict(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let pairs: Vec<u8> = pairs.iter().flat_map(|(key, value)| [text(key), value.clone()].concat()).collect();
+    [b"}(".to_vec(), pairs, b"u".to_vec()].concat()
+}
+
+/// A view of the storage `key`.
+fn tensor(kind: &str, key: &str, start: i32, shape: &[i32], strides: &[i32]) -> Vec<u8> {
+    let id = tuple(&[text("storage"), name("torch", kind), text(key), text("cpu"), integer(0)]);
+    let storage = [id, b"Q".to_vec()].concat();
+    let rest = [b"\x89".to_vec(), b"}".to_vec()];
+    let arguments = [vec![storage, integer(start), sizes(shape), sizes(strides)], rest.to_vec()].concat();
+    call(name("torch._utils", "_rebuild_tensor_v2"), &arguments)
+}
+
+/// The archive of a pickle and of storages, as `torch.save` writes it.
+fn archive(pickle: &[u8], storages: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let pickle = [b"\x80\x02", pickle, b"."].concat();
+    let storages = storages.iter().map(|(key, bytes)| (format!("data/{key}"), bytes.clone()));
+    files(&[("data.pkl".to_string(), pickle)].into_iter().chain(storages).collect::<Vec<_>>())
+}
+
+fn files(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(vec![]));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    for (name, bytes) in files {
+        zip.start_file(format!("archive/{name}"), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn open(bytes: Vec<u8>) -> Result<WeightFile, String> {
+    WeightFile::parse(Path::new("some.pth"), bytes).map_err(|error| error.to_string())
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// What is wrong with a file of this pickle and six floats `0`.
+fn refused(pickle: &[u8]) -> String {
+    let found = open(archive(pickle, &[("0", floats(&[0., 1., 2., 3., 4., 5.]))]));
+    found.err().unwrap_or_else(|| panic!("not refused: {}", pickle.escape_ascii()))
+}
+
+#[test]
+fn a_pickled_module_has_the_tensors_of_its_state_dict() {
+    let file = WeightFile::open(&golden("dvae_encoder.pkl")).unwrap();
+    let expected = candle_core::safetensors::load(golden("dvae.safetensors"), &Device::Cpu).unwrap();
+    let found = file.read(&Device::Cpu).unwrap();
+    assert_eq!(found.len(), expected.keys().filter(|key| key.starts_with("encoder.")).count());
+    for (name, tensor) in found {
+        let expected = &expected[&format!("encoder.{name}")];
+        assert_eq!(tensor.dims(), expected.dims(), "{name}");
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&tensor), values(expected), "{name}");
+    }
+}
+
+#[test]
+fn truncated_files_are_errors() {
+    let bytes = std::fs::read(golden("dvae_encoder.pkl")).unwrap();
+    for length in [5, 100, bytes.len() / 2, bytes.len() - 30] {
+        let error = open(bytes[..length].to_vec()).err().unwrap();
+        assert!(error.contains("some.pth"), "{error}");
+    }
+}
+
+#[test]
+fn what_would_run_something_is_refused_and_does_not_run() {
+    let error = WeightFile::open(&golden("dvae_stranger.pkl")).err().unwrap().to_string();
+    assert!(error.contains("posix.system") && error.contains("nothing was run"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let proof = folder.path().join("proof");
+    let command = text(&format!("touch {}", proof.display()));
+    let weight = tensor("FloatStorage", "0", 0, &[6], &[1]);
+    let by_text = [text("os"), text("system"), b"\x93".to_vec()].concat();
+    for (callable, named) in [
+        (name("posix", "system"), "posix.system"),
+        (by_text, "os.system"),
+        (name("builtins", "eval"), "builtins.eval"),
+        (name("subprocess", "Popen"), "subprocess.Popen"),
+        (name("torch.hub", "load"), "torch.hub.load"),
+        (name("torch", "load"), "torch.load"),
+        (name("torch.nnet", "Linear"), "torch.nnet.Linear"),
+        (name("numpy.testing._private.utils", "runstring"), "runstring"),
+    ] {
+        let hostile = call(callable, &[command.clone()]);
+        let beside = dict(&[("weight", weight.clone()), ("extra", hostile.clone())]);
+        // In the state dict, beside it, in its place, and thrown away at once.
+        let around = dict(&[("model", dict(&[("weight", weight.clone())])), ("args", hostile.clone())]);
+        let dropped = [hostile.clone(), b"0".to_vec(), dict(&[("weight", weight.clone())])].concat();
+        for pickle in [beside, around, hostile, dropped] {
+            let error = refused(&pickle);
+            assert!(error.contains(named) && error.contains("nothing was run"), "{error}");
+        }
+    }
+    assert!(!proof.exists());
+}
+
+#[test]
+fn what_training_programs_note_is_read_over() {
+    let namespace =
+        [call(name("argparse", "Namespace"), &[]), dict(&[("lr", integer(1))]), b"b".to_vec()].concat();
+    let path = call(name("pathlib", "PosixPath"), &[text("out")]);
+    let state = dict(&[("step", integer(3)), ("weight", tensor("FloatStorage", "0", 0, &[2, 3], &[3, 1]))]);
+    let pickle = dict(&[("args", namespace), ("path", path), ("model", state)]);
+    let file = open(archive(&pickle, &[("0", floats(&[0., 1., 2., 3., 4., 5.]))])).unwrap();
+    let found = file.read(&Device::Cpu).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].0.as_str(), found[0].1.to_vec2::<f32>().unwrap()),
+        ("weight", vec![vec![0., 1., 2.], vec![3., 4., 5.]])
+    );
+}
+
+#[test]
+fn views_have_the_values_that_they_show() {
+    let ordered = tensor("FloatStorage", "0", 2, &[2, 2], &[2, 1]);
+    let turned = tensor("FloatStorage", "0", 0, &[3, 2], &[1, 3]);
+    let spread = tensor("FloatStorage", "0", 1, &[3], &[2]);
+    let flags = tensor("BoolStorage", "1", 0, &[2], &[1]);
+    let counts = tensor("IntStorage", "2", 0, &[], &[]);
+    let none = tensor("FloatStorage", "0", 0, &[0, 4], &[4, 1]);
+    let pickle =
+        dict(&[("o", ordered), ("t", turned), ("s", spread), ("f", flags), ("c", counts), ("n", none)]);
+    let storages =
+        [("0", floats(&[0., 1., 2., 3., 4., 5.])), ("1", vec![1, 0]), ("2", 7i32.to_le_bytes().to_vec())];
+    let found = open(archive(&pickle, &storages)).unwrap().read(&Device::Cpu).unwrap();
+    let values =
+        |i: usize| found[i].1.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(values(0), [2., 3., 4., 5.]);
+    assert_eq!(values(1), [0., 3., 1., 4., 2., 5.]);
+    assert_eq!(values(2), [1., 3., 5.]);
+    assert_eq!((values(3), values(4)), (vec![1., 0.], vec![7.]));
+    assert_eq!((found[5].1.dims(), found[4].1.dtype()), (&[0, 4][..], DType::I32));
+}
+
+#[test]
+fn tensors_that_are_not_what_they_say_are_named() {
+    let f = "FloatStorage";
+    for (tensor, expected) in [
+        (tensor(f, "0", 0, &[7], &[1]), "shape [7] from value 0 on, of 6 values"),
+        (tensor(f, "0", 5, &[2], &[1]), "of 6 values"),
+        (tensor(f, "0", 0, &[2], &[6]), "of 6 values"),
+        (tensor(f, "0", 0, &[i32::MAX, i32::MAX, i32::MAX], &[i32::MAX, i32::MAX, 1]), "of 6 values"),
+        (tensor(f, "0", 0, &[1000, 1000], &[0, 0]), "of 6 values"),
+        (tensor("DoubleStorage", "0", 0, &[6], &[1]), "of 3 values"),
+        (tensor(f, "0", -1, &[2], &[1]), "not as PyTorch writes it"),
+        (tensor(f, "0", 0, &[-2], &[1]), "not as PyTorch writes it"),
+        (tensor(f, "0", 0, &[2, 3], &[1]), "2 dimensions and 1 strides"),
+        (tensor("CharStorage", "0", 0, &[2], &[1]), "CharStorage, which is not read"),
+        (tensor(f, "1", 0, &[2], &[1]), "the archive has no `archive/data/1`"),
+        (tensor(f, "../data.pkl", 0, &[2], &[1]), "the archive has no `archive/data/../data.pkl`"),
+        (tensor(f, "/etc/passwd", 0, &[2], &[1]), "the archive has no"),
+        (call(name("torch._utils", "_rebuild_tensor_v2"), &[integer(1)]), "not as PyTorch writes it"),
+        (call(name("torch._utils", "_rebuild_parameter"), &[]), "not as PyTorch writes it"),
+    ] {
+        let error = refused(&dict(&[("weight", tensor)]));
+        assert!(error.contains("tensor `weight`") && error.contains(expected), "{error}\nlacks: {expected}");
+    }
+    let weight = tensor(f, "0", 0, &[6], &[1]);
+    let error = refused(&dict(&[("weight", weight.clone()), ("weight", weight)]));
+    assert!(error.contains("two tensors are called `weight`"), "{error}");
+}
+
+#[test]
+fn pickles_that_ask_for_more_than_they_are_cost_nothing() {
+    let weight = tensor("FloatStorage", "0", 0, &[6], &[1]);
+    // Text of 4 GB, and of 2⁶³ bytes.
+    assert!(refused(b"X\xff\xff\xff\xff").contains("ends early"));
+    assert!(refused(b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f").contains("ends early"));
+    // Each value holds the one before it ten times, thirty times over.
+    let mut laughs = [b"]".to_vec(), text("a"), b"a".to_vec()].concat();
+    for level in 0..30u8 {
+        laughs.extend([b'q', level, b'0', b'(']);
+        (0..10).for_each(|_| laughs.extend([b'h', level]));
+        laughs.push(b't');
+    }
+    assert!(refused(&laughs).contains("no tensors found"));
+    // A million tuples in each other; modules that share and hold themselves.
+    assert!(refused(&[b")".to_vec(), vec![0x85; 1_000_000]].concat()).contains("no tensors found"));
+    let state = dict(&[("_modules", [b"}q\x02".to_vec(), text("a"), b"h\x01s".to_vec()].concat())]);
+    let module = [call(name("torch.nn", "Module"), &[]), b"q\x01".to_vec(), state, b"b".to_vec()].concat();
+    assert!(refused(&module).contains("modules lie more than"));
+    let many = [vec![b')'; 1 << 23], dict(&[("weight", weight)])].concat();
+    assert!(refused(&many).contains("more than 4194304 values"));
+}
+
+#[test]
+fn broken_pickles_are_errors() {
+    for (pickle, expected) in [
+        (&b"R"[..], "takes a value where there is none"),
+        (b"(0", "takes a value where there is none"),
+        (b"t", "above a mark"),
+        (b"(Nd", "a key without a value"),
+        (b"NNa", "appends to what is no list"),
+        (b"NNNs", "no dictionary"),
+        (b"NNb", "a state to what has none"),
+        (b"h\x09", "no value 9"),
+        (b"ios\nsystem\n", "0x69, which no weights need"),
+        (b"NN\x93", "by no text"),
+        (b"X\x01\0\0\0\xff", "no UTF-8"),
+    ] {
+        let error = refused(pickle);
+        assert!(error.contains(expected), "{error}\nlacks: {expected}");
+    }
+    let weight = archive(&dict(&[("weight", tensor("FloatStorage", "0", 0, &[6], &[1]))]), &[]);
+    assert!(open(weight).err().unwrap().contains("no `archive/data/0`"));
+    let file = |name: &str, bytes: &[u8]| (name.to_string(), bytes.to_vec());
+    let none = file("data.pkl", b"\x80\x02N.");
+    let error = |parts: &[(String, Vec<u8>)]| open(files(parts)).err().unwrap();
+    assert!(error(&[none.clone(), file("more/data.pkl", b"")]).contains("2 files `data.pkl`"));
+    assert!(error(&[file("version", b"3")]).contains("0 files `data.pkl`"));
+    assert!(error(&[none, file("byteorder", b"big")]).contains("big-endian"));
+}
+
+#[test]
+fn a_flipped_bit_of_a_tensor_is_found() {
+    let pickle = dict(&[("weight", tensor("FloatStorage", "0", 0, &[2], &[1]))]);
+    let (values, mut bytes) = (floats(&[1.5, -2.5]), vec![]);
+    bytes.extend(archive(&pickle, &[("0", values.clone())]));
+    assert_eq!(
+        open(bytes.clone()).unwrap().read(&Device::Cpu).unwrap()[0].1.to_vec1::<f32>().unwrap(),
+        [1.5, -2.5]
+    );
+    let at = bytes.windows(values.len()).position(|window| window == values).unwrap();
+    bytes[at + 5] ^= 1;
+    let error = open(bytes).unwrap().read(&Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("tensor `weight` is damaged"), "{error}");
+}
