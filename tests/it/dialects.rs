@@ -1,7 +1,7 @@
 //! Files as transformers saves them (`scripts/golden/dialects.py`) compute here what they compute there, and are written
 //! back in the same names.
 
-use crate::program::{Ground, repository};
+use crate::program::{Ground, repository, small_pretrain};
 use anyhow::Result;
 use bench::config::{DvaeSizes, Mae, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
@@ -276,6 +276,24 @@ fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Resu
     assert!(error.contains("config.json") && error.contains("wide"), "{error}");
     described("{ \"architecture\": \"vit_base_patch16_224\" }")?;
     ground.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
+    Ok(())
+}
+
+#[test]
+fn a_run_tells_what_its_weights_do_not() -> Result<()> {
+    let ground = Ground::new();
+    ground.ok(&format!("{} --set pretrain.mask_ratio=0.5 --set pretrain.target=pixel", small_pretrain()));
+    let run = ground.only_run("runs");
+    let shown = ground.ok(&format!("convert {} --to hf --out model.safetensors", run.display()));
+    assert!(!shown.contains("assumed"), "{shown}");
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(ground.path("config.json"))?)?;
+    let found = ["mask_ratio", "norm_pix_loss", "num_attention_heads", "decoder_num_attention_heads"];
+    assert_eq!(serde_json::json!(found.map(|key| &config[key])), serde_json::json!([0.5, false, 2, 2]));
+    let line = format!("convert {} --to hf --mask-ratio 0.75 --out other.safetensors", run.display());
+    std::fs::remove_file(ground.path("config.json"))?;
+    let error = ground.fails(2, &line);
+    assert!(error.contains("mask_ratio: 0.75 is asked for, and the run of the weights says 0.5"), "{error}");
     Ok(())
 }
 
