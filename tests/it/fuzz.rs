@@ -118,6 +118,9 @@ fn names() -> Target {
         "dialects/vit_mae",
         "dialects/beit",
         "dialects/beit_model",
+        "dialects/timm/deit3",
+        "dialects/timm/deit_distilled",
+        "dialects/dense/upernet",
         "dvae",
         "relative",
     ];
@@ -188,6 +191,7 @@ fn targets() -> Vec<Target> {
         ),
         target("header", vec![seed], move |bytes| weights(with_header(bytes, data))),
         target("archive", vec![golden("mae_nested.pth")], |bytes| weights(bytes.to_vec())),
+        target("arrays", vec![golden("dialects/timm/augreg.npz")], |bytes| weights(bytes.to_vec())),
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
         names(),
