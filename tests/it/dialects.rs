@@ -315,6 +315,10 @@ fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
     let show = "config show transfer --include mine --task shapes_classification --init hf --model vit_golden --recipe finetune";
     let shown = ground.ok(show);
     assert!(shown.contains("norm_eps = 0.002"), "{shown}");
+    let plain = std::fs::read_to_string(ground.path("hf/config.json")).unwrap();
+    ground
+        .write("hf/config.json", &format!("{{ \"model_type\": \"upernet\", \"backbone_config\": {plain} }}"));
+    assert_eq!(ground.ok(show), shown, "the backbone of a UperNet");
     let shown = ground.ok(&format!("{show} --set model.norm_eps=0.003"));
     assert!(shown.contains("norm_eps = 0.003"), "{shown}");
     config(4, "0.002");
