@@ -132,7 +132,7 @@ fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure>
     let index = dataset.index(&root, split)?;
     // How the head would be trained has no part in scores, but belongs to a task.
     let choice = Choice { library: site.library, overrides: &[] };
-    let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, "")?;
+    let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;
     catch_ctrl_c()?;

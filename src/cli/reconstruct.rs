@@ -105,7 +105,7 @@ fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrain
             weights.display()
         )
     };
-    let recipe = choice.recipe(Stage::Pretrain, recipe, model)?;
+    let recipe = choice.recipe(Stage::Pretrain, recipe, (model, ""))?;
     let Some(Pretrain::Mae(mae)) = recipe.pretrain else { bail!("the recipe has no MAE objective") };
     let model = Box::new(choice.model(model, None)?);
     Ok(Pretrained::Autoencoder { model, mae: Box::new(mae) })

@@ -104,9 +104,11 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
         );
     }
     let choice = Choice { library, overrides: &[] };
-    let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, "").with_context(context)?;
-    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let root = dataset.root(None, bench_data().as_deref());
+    // What a recipe says for a task may name its classes.
+    let part = if root.is_ok() { name } else { "" };
+    let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, ("", part)).with_context(context)?;
+    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let Ok(root) = root else {
         // Without the data, two classes stand for all.
         let classes = vec!["a".to_string(), "b".into()];
@@ -142,7 +144,7 @@ fn check_files(library: &Library) -> Result<()> {
     }
     for stage in [Stage::Pretrain, Stage::Transfer] {
         for recipe in library.list(&format!("configs/{}", stage.as_str())) {
-            let recipe = choice.recipe(stage, &recipe, "")?;
+            let recipe = choice.recipe(stage, &recipe, ("", ""))?;
             if let Some(model) = &recipe.default_model {
                 choice.model(model, None)?;
             }

@@ -179,30 +179,45 @@ impl Choice<'_> {
         self.edited(tree, "model.")
     }
 
-    /// The recipe `configs/<stage>/<name>.toml`: body < `[model.<model>]` < `--set`.
-    pub fn recipe(&self, stage: Stage, name: &str, model: &str) -> Result<Recipe, ConfigError> {
+    /// The recipe `configs/<stage>/<name>.toml` for a model and a task, where they are known (else empty): body <
+    /// `[task.<task>]` < `[model.<model>]` < `--set`.
+    pub fn recipe(
+        &self,
+        stage: Stage,
+        name: &str,
+        (model, task): (&str, &str),
+    ) -> Result<Recipe, ConfigError> {
         let (mut tree, origin) = self.file("recipe", name, &format!("configs/{}", stage.as_str()))?;
-        let parts = match tree.remove("model") {
-            None => toml::Table::new(),
-            Some(toml::Value::Table(parts)) => parts,
-            Some(_) => return Err(ConfigError::new(origin, "`model` must hold tables `[model.<name>]`")),
-        };
-        // Every part is checked, not only the one in use: a typo must not wait for its model.
-        let known = self.library.list("configs/models");
-        for (part, edits) in &parts {
-            if !known.contains(part) && part != model {
-                let message = format!("`[model.{part}]`: {}", super::unknown(part, &known));
-                return Err(ConfigError::new(origin, message));
-            }
-            let toml::Value::Table(edits) = edits else {
-                return Err(ConfigError::new(origin, format!("`model.{part}` must be a table")));
+        let parts = [("task", task, "tasks"), ("model", model, "configs/models")];
+        let parts = parts.map(|(key, name, folder)| (key, name, folder, tree.remove(key)));
+        for (key, name, folder, parts) in parts {
+            let parts = match parts {
+                None => continue,
+                Some(toml::Value::Table(parts)) => parts,
+                Some(_) => {
+                    return Err(ConfigError::new(
+                        origin,
+                        format!("`{key}` must hold tables `[{key}.<name>]`"),
+                    ));
+                }
             };
-            let mut merged = tree.clone();
-            merge(&mut merged, edits);
-            parse_table::<Recipe>(merged, format!("{origin} with [model.{part}]"))?;
-        }
-        if let Some(toml::Value::Table(edits)) = parts.get(model) {
-            merge(&mut tree, edits);
+            // Every part is checked, not only the one in use: a typo must not wait for its model.
+            let known = self.library.list(folder);
+            for (part, edits) in &parts {
+                if !known.contains(part) && part != name {
+                    let message = format!("`[{key}.{part}]`: {}", super::unknown(part, &known));
+                    return Err(ConfigError::new(origin, message));
+                }
+                let toml::Value::Table(edits) = edits else {
+                    return Err(ConfigError::new(origin, format!("`{key}.{part}` must be a table")));
+                };
+                let mut merged = tree.clone();
+                merge(&mut merged, edits);
+                parse_table::<Recipe>(merged, format!("{origin} with [{key}.{part}]"))?;
+            }
+            if let Some(toml::Value::Table(edits)) = parts.get(name) {
+                merge(&mut tree, edits);
+            }
         }
         let recipe: Recipe = parse_table(tree.clone(), &origin)?;
         recipe.check(stage).map_err(|e| ConfigError::new(&origin, e))?;
@@ -270,7 +285,14 @@ mod tests {
         write("configs/models/small.toml", "image = [8, 8]\npatch = 4\nwidth = 8\ndepth = 2\nheads = 2\n");
         let recipe = "epochs = 10\nbatch = 8\n[optim]\nname = \"adamw\"\nbase_lr = 1e-3\nweight_decay = 0.1\n\
                       [schedule]\nname = \"cosine\"\n[transfer]\ntune = \"all\"\n";
-        write("configs/transfer/r.toml", &format!("{recipe}[model.small]\noptim = {{ base_lr = 2e-3 }}\n"));
+        write(
+            "configs/transfer/r.toml",
+            &format!(
+                "{recipe}[model.small]\noptim = {{ base_lr = 2e-3 }}\n\
+                       [task.flowers]\noptim = {{ base_lr = 4e-3, weight_decay = 0.2 }}\n"
+            ),
+        );
+        write("tasks/flowers/task.toml", "");
         write("configs/transfer/typo.toml", &format!("{recipe}[model.small]\noptim = {{ bas_lr = 2e-3 }}\n"));
         write("configs/transfer/pre.toml", &recipe.replace("transfer", "pretrain"));
         let library = Library::new(&[folder.path().to_path_buf()]).unwrap();
@@ -278,11 +300,15 @@ mod tests {
     }
 
     #[test]
-    fn set_is_above_the_part_of_a_model_is_above_the_body() {
+    fn set_is_above_the_part_of_a_model_is_above_that_of_a_task_is_above_the_body() {
         let (_folder, library) = library();
-        let lr = |overrides: &[String], model: &str| {
-            Choice { library: &library, overrides }.recipe(Stage::Transfer, "r", model).unwrap().optim.base_lr
+        let recipe = |overrides: &[String], model: &str, task: &str| {
+            Choice { library: &library, overrides }.recipe(Stage::Transfer, "r", (model, task)).unwrap()
         };
+        let lr = |overrides: &[String], model: &str| recipe(overrides, model, "").optim.base_lr;
+        let both = recipe(&[], "small", "flowers").optim;
+        assert_eq!((both.base_lr, both.weight_decay), (2e-3, 0.2));
+        assert_eq!(recipe(&[], "vit_b16", "flowers").optim.base_lr, 4e-3);
         assert_eq!(lr(&[], "vit_b16"), 1e-3);
         assert_eq!(lr(&[], "small"), 2e-3);
         assert_eq!(lr(&["optim.base_lr=3e-3".into(), "model.depth=3".into()], "small"), 3e-3);
@@ -296,7 +322,7 @@ mod tests {
         let recipe = |name: &str, set: &str| {
             let overrides: Vec<String> = if set.is_empty() { vec![] } else { vec![set.to_string()] };
             let choice = Choice { library: &library, overrides: &overrides };
-            choice.recipe(Stage::Transfer, name, "vit_b16").unwrap_err().to_string()
+            choice.recipe(Stage::Transfer, name, ("vit_b16", "")).unwrap_err().to_string()
         };
         let error = recipe("typo", "");
         assert!(error.contains("typo.toml") && error.contains("bas_lr"), "{error}");

@@ -90,15 +90,16 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     };
     let init = initial(site, stage, request.init.as_deref(), &mut notes)?;
     let choice = Choice { library: site.library, overrides: &request.set };
+    let task = manifest.as_ref().map_or("", |manifest| &manifest.name);
     let (model_name, base) = match (&request.model, init.model(site.library)?) {
         (Some(name), _) => (name.clone(), None),
         (None, Some((name, model))) => (name, Some(model)),
         (None, None) => {
-            (choice.recipe(stage, &recipe, "")?.default_model.unwrap_or_else(|| MODEL.into()), None)
+            (choice.recipe(stage, &recipe, ("", task))?.default_model.unwrap_or_else(|| MODEL.into()), None)
         }
     };
     let mut model = choice.model(&model_name, base.as_ref())?;
-    let recipe_config = choice.recipe(stage, &recipe, &model_name)?;
+    let recipe_config = choice.recipe(stage, &recipe, (&model_name, task))?;
     let given = |key: &str| request.set.iter().any(|set| set.trim_start().starts_with(key));
     let image = recipe_config.transfer.as_ref().and_then(|transfer| transfer.image);
     if let Some(image) = image.filter(|_| !given("model.image")) {

@@ -81,8 +81,8 @@ fn list(names: &[String]) -> String {
 ///
 /// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
 /// none. Relative positions are taken where the file has them and keep their initial values where it has not.
-/// Everything else must match both ways. Positions lie in the grid `grid` (rows, columns); where that is unknown, a
-/// table with as many positions as the model has is taken as it is, and any other is that of a square image.
+/// Everything else must match both ways. Positions lie in the grid `grid` (rows, columns); where that is unknown, in
+/// that of a square image, or that of the model where they make no square.
 pub fn load_backbone(
     params: &Params,
     tensors: &[(String, Tensor)],
@@ -137,7 +137,7 @@ fn fit_positions(
     let side = found.isqrt();
     let from = match from {
         Some((rows, columns)) if rows * columns == found => (rows, columns),
-        _ if found == to.0 * to.1 => to,
+        _ if found == to.0 * to.1 && side * side != found => to,
         _ => (side, side),
     };
     if tensor.rank() != 3 || tensor.dim(2)? != model.width || from == to {

@@ -300,18 +300,15 @@ fn has(entries: &[WeightEntry], name: &str) -> bool {
 impl Rule {
     /// What `name`, written in the names of `from`, is called in those of `to`.
     fn apply(name: &str, from: &str, to: &str) -> Option<String> {
-        let (mut number, mut parts) = ("", name.split('.'));
-        for expected in from.split('.') {
-            let part = parts.next()?;
-            let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            match expected {
-                "{}" if is_number => number = part,
-                _ if part == expected => {}
-                _ => return None,
-            }
+        let (mut number, mut pieces) = ("", from.split("{}"));
+        let mut rest = name.strip_prefix(pieces.next()?)?;
+        for piece in pieces {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let tail;
+            (number, tail) = rest.split_at(digits);
+            rest = tail.strip_prefix(piece).filter(|_| digits > 0)?;
         }
-        let rest: String = parts.flat_map(|part| [".", part]).collect();
-        Some(to.replacen("{}", number, 1) + &rest)
+        (rest.is_empty() || rest.starts_with('.')).then(|| to.replacen("{}", number, 1) + rest)
     }
 }
 

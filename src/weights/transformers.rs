@@ -49,7 +49,10 @@ impl Described {
         }
         let fail = |reason: String| FileError { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let mut value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        if let Some(backbone) = value.get_mut("backbone_config") {
+            value = backbone.take(); // of a UperNet
+        }
         if !value.get("model_type").and_then(Value::as_str).is_some_and(|kind| KNOWN.contains(&kind)) {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
 
-use crate::program::{Ground, repository};
+use crate::program::{Ground, fixture, repository};
 use anyhow::Result;
 use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
 use bench::data::{Batch, DatasetInfo, Frame, Raster, SampleId};
@@ -182,5 +182,34 @@ fn whole_models_are_inspected() -> Result<()> {
     let error = ground
         .fails(2, &format!("convert {} --to hf --out model.safetensors", golden("vitdet.pth").display()));
     assert!(error.contains("detector") && error.contains("only a ViT can be converted"), "{error}");
+    Ok(())
+}
+
+/// Weights under other names score as those of the run do.
+#[test]
+fn a_run_is_evaluated_with_weights_in_the_names_of_others() -> Result<()> {
+    let (ground, data) = (Ground::new(), fixture("shapes"));
+    ground.ok(&format!(
+        "transfer --task shapes_segmentation --model vit_tiny_test --recipe upernet_demo --init scratch --set epochs=1 --set batch=2 \
+         --set schedule.warmup_epochs=0 --workers 2 --data {data}"
+    ));
+    let run = ground.only_run("runs");
+    let tensors = candle_core::safetensors::load(run.join("model.safetensors"), &Device::Cpu)?;
+    let renamed: HashMap<_, _> = tensors
+        .into_iter()
+        .map(|(name, tensor)| match name.contains("_head.") {
+            true => (name, tensor),
+            false => (format!("backbone.{name}"), tensor),
+        })
+        .collect();
+    candle_core::safetensors::save(&renamed, ground.path("unilm.safetensors"))?;
+    assert!(ground.ok("inspect unilm.safetensors").contains("microsoft/unilm's UperNet"));
+    let line = format!("eval {} --data {data} --json", run.display());
+    let scores = |line: &str| -> Result<serde_json::Value> {
+        Ok(serde_json::from_str::<serde_json::Value>(&ground.ok(line))?["scores"].clone())
+    };
+    assert_eq!(scores(&line)?, scores(&format!("{line} --weights unilm.safetensors"))?);
+    let error = ground.fails(1, &format!("{line} --weights {}", golden("mmseg.pth").display()));
+    assert!(error.contains("do not fit run"), "{error}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Files as transformers saves them (`scripts/golden/dialects.py`) compute here what they compute there, and are written
 //! back in the same names.
 
-use crate::program::{Ground, repository};
+use crate::program::{Ground, repository, small_pretrain};
 use anyhow::Result;
 use bench::config::{DvaeSizes, Mae, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
@@ -280,6 +280,24 @@ fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Resu
 }
 
 #[test]
+fn a_run_tells_what_its_weights_do_not() -> Result<()> {
+    let ground = Ground::new();
+    ground.ok(&format!("{} --set pretrain.mask_ratio=0.5 --set pretrain.target=pixel", small_pretrain()));
+    let run = ground.only_run("runs");
+    let shown = ground.ok(&format!("convert {} --to hf --out model.safetensors", run.display()));
+    assert!(!shown.contains("assumed"), "{shown}");
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(ground.path("config.json"))?)?;
+    let found = ["mask_ratio", "norm_pix_loss", "num_attention_heads", "decoder_num_attention_heads"];
+    assert_eq!(serde_json::json!(found.map(|key| &config[key])), serde_json::json!([0.5, false, 2, 2]));
+    let line = format!("convert {} --to hf --mask-ratio 0.75 --out other.safetensors", run.display());
+    std::fs::remove_file(ground.path("config.json"))?;
+    let error = ground.fails(2, &line);
+    assert!(error.contains("mask_ratio: 0.75 is asked for, and the run of the weights says 0.5"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
     let ground = Ground::new();
     let config = |heads: usize, eps: &str| {
@@ -297,6 +315,10 @@ fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
     let show = "config show transfer --include mine --task shapes_classification --init hf --model vit_golden --recipe finetune";
     let shown = ground.ok(show);
     assert!(shown.contains("norm_eps = 0.002"), "{shown}");
+    let plain = std::fs::read_to_string(ground.path("hf/config.json")).unwrap();
+    ground
+        .write("hf/config.json", &format!("{{ \"model_type\": \"upernet\", \"backbone_config\": {plain} }}"));
+    assert_eq!(ground.ok(show), shown, "the backbone of a UperNet");
     let shown = ground.ok(&format!("{show} --set model.norm_eps=0.003"));
     assert!(shown.contains("norm_eps = 0.003"), "{shown}");
     config(4, "0.002");
