@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub fn loader(folder: &Path) -> Result<Case> {
     let (library, model) = (Library::default(), "vit_b16");
     let choice = Choice { library: &library, overrides: &[] };
-    let (model, recipe) = (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", model)?);
+    let (model, recipe) =
+        (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", (model, ""))?);
     let pipeline = Pipeline::new(&recipe.augment, None, &model.normalize(), model.image, model.channels)
         .map_err(anyhow::Error::msg)?;
     let entries = entries(folder)?;

@@ -85,7 +85,7 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
 pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
     let library = Library::default();
     let choice = Choice { library: &library, overrides: &[] };
-    Ok((choice.model(model, None)?, choice.recipe(stage, recipe, model)?))
+    Ok((choice.model(model, None)?, choice.recipe(stage, recipe, (model, ""))?))
 }
 
 /// A backbone with a head for [`CLASSES`] classes.

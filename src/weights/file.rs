@@ -55,6 +55,9 @@ pub(super) struct Checksum {
     pub crc32: u32,
 }
 
+/// Where tensors lie in a file, and the checksums of its parts.
+pub(super) type Located = (Vec<Stored>, Vec<Checksum>);
+
 /// An opened file of weights; tensors are read when asked for. Names are ours, whatever the file calls them.
 pub struct WeightFile {
     path: PathBuf,

@@ -5,7 +5,7 @@
 
 use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Checksum, Stored};
+use super::file::{Located, Stored};
 use candle_core::DType;
 use std::io::Read;
 
@@ -18,7 +18,7 @@ const LONGEST_HEADER: usize = 1 << 16;
 ///
 /// # Errors
 /// A file that is truncated, arrays of other types than PyTorch's.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Vec<Stored>, Vec<Checksum>)>, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Located>, String> {
     let mut archive = Archive::open(bytes)?;
     let members: Vec<String> = archive.names.iter().filter(|name| name.ends_with(SUFFIX)).cloned().collect();
     let (mut stored, mut parts) = (Vec::new(), Vec::new());

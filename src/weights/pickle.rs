@@ -161,8 +161,7 @@ fn known(module: &str, name: &str) -> bool {
     let below = |known: &&str| {
         module.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    MODULES.iter().any(|known| below(known))
-        || NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
+    MODULES.iter().any(below) || NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
 }
 
 /// The stack machine.

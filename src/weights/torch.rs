@@ -5,7 +5,7 @@
 
 use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Checksum, Stored};
+use super::file::{Checksum, Located, Stored};
 use super::pickle::{MOST_BYTES, Pickle, Place, Value};
 use candle_core::DType;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ const STORAGES: [(&str, DType); 9] = [
 ///
 /// # Errors
 /// A file that is cut short or damaged, that names what weights have no use for, or whose tensors are not what it says.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Vec<Stored>, Vec<Checksum>), String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Located, String> {
     let mut archive = Archive::open(bytes)?;
     let is_pickle = |name: &&String| name.as_str() == "data.pkl" || name.ends_with("/data.pkl");
     let pickles: Vec<String> = archive.names.iter().filter(is_pickle).cloned().collect();
@@ -62,7 +62,7 @@ struct Parts<'a, 'p> {
 }
 
 impl<'p> Parts<'_, 'p> {
-    fn stored(mut self) -> Result<(Vec<Stored>, Vec<Checksum>), String> {
+    fn stored(mut self) -> Result<Located, String> {
         let root = self.pickle.root();
         let top = self.pickle.named(root).unwrap_or_default();
         let wrapped = WRAPPERS.iter().filter_map(|key| top.iter().find(|(name, _)| name == key));

@@ -24,10 +24,13 @@ const FEW: u64 = 4_000;
 /// No input takes longer, on a machine that does other things too.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// What reads an input.
+type Reader = Box<dyn Fn(&[u8])>;
+
 struct Target {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
-    run: Box<dyn Fn(&[u8])>,
+    run: Reader,
 }
 
 fn target(name: &'static str, seeds: Vec<Vec<u8>>, run: impl Fn(&[u8]) + 'static) -> Target {

@@ -121,7 +121,7 @@ fn what_would_run_something_is_refused_and_does_not_run() {
         (name("torch.nnet", "Linear"), "torch.nnet.Linear"),
         (name("numpy.testing._private.utils", "runstring"), "runstring"),
     ] {
-        let hostile = call(callable, &[command.clone()]);
+        let hostile = call(callable, std::slice::from_ref(&command));
         let beside = dict(&[("weight", weight.clone()), ("extra", hostile.clone())]);
         // In the state dict, beside it, in its place, and thrown away at once.
         let around = dict(&[("model", dict(&[("weight", weight.clone())])), ("args", hostile.clone())]);
