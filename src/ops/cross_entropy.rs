@@ -29,6 +29,30 @@ pub fn cross_entropy(
     ignore: Option<u32>,
     smoothing: f64,
 ) -> Result<Tensor> {
+    against(logits, targets, ignore, smoothing, vec![])
+}
+
+/// [`cross_entropy`] without smoothing, where a position counts as much as its class weighs: Σ w·loss / Σ w, as
+/// PyTorch's `weight`. `weights` [K].
+pub fn weighted_cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    ignore: Option<u32>,
+    weights: &[f32],
+) -> Result<Tensor> {
+    if logits.rank() < 2 || weights.len() != logits.dim(1)? {
+        bail!("cross_entropy: {} weights, logits {:?}", weights.len(), logits.shape());
+    }
+    against(logits, targets, ignore, 0., weights.to_vec())
+}
+
+fn against(
+    logits: &Tensor,
+    targets: &Tensor,
+    ignore: Option<u32>,
+    smoothing: f64,
+    weights: Vec<f32>,
+) -> Result<Tensor> {
     let (b, k, positions, expected) = match *logits.dims() {
         [n, k] => (n, k, 1, vec![n]),
         [b, k, h, w] => (b, k, h * w, vec![b, h, w]),
@@ -46,14 +70,13 @@ pub fn cross_entropy(
     if let Some(i) = targets.iter().position(|&target| counts(target) && target as usize >= k) {
         bail!("cross_entropy: target {} at position {i} of {expected:?}, logits of {k} classes", targets[i]);
     }
-    let count = targets.iter().filter(|&&target| counts(target)).count();
     let targets: Vec<u32> =
         targets.into_iter().map(|target| if counts(target) { target } else { IGNORED }).collect();
+    let targets = Targets::new((b, k, positions), targets, weights, smoothing as f32);
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits]) {
-        return cuda::cross_entropy(logits, (b, k, positions), targets, count, smoothing as f32);
+        return cuda::cross_entropy(logits, targets);
     }
-    let targets = Targets { shape: (b, k, positions), targets, count, smoothing: smoothing as f32 };
     if !fused(&[logits]) {
         return targets.composed(logits);
     }
@@ -69,15 +92,23 @@ pub fn cross_entropy(
 const IGNORED: u32 = u32::MAX;
 
 /// What is to be predicted at each of the B·P positions of logits [B, K, P].
-struct Targets {
-    shape: (usize, usize, usize),
-    targets: Vec<u32>,
-    /// Positions that count.
-    count: usize,
-    smoothing: f32,
+pub(super) struct Targets {
+    pub shape: (usize, usize, usize),
+    pub targets: Vec<u32>,
+    /// Of classes; without any, all weigh 1.
+    pub weights: Vec<f32>,
+    /// Weight of all positions that count; 1 where none does.
+    pub total: f64,
+    pub smoothing: f32,
 }
 
 impl Targets {
+    fn new(shape: (usize, usize, usize), targets: Vec<u32>, weights: Vec<f32>, smoothing: f32) -> Self {
+        let counted = targets.iter().filter(|target| **target != IGNORED);
+        let total: f64 = counted.map(|target| f64::from(weight(&weights, *target))).sum();
+        Self { shape, targets, weights, total: if total > 0. { total } else { 1. }, smoothing }
+    }
+
     /// The loss of candle's operators, for other devices and types.
     fn composed(&self, logits: &Tensor) -> Result<Tensor> {
         let (b, k, positions) = self.shape;
@@ -85,7 +116,7 @@ impl Targets {
         let mut weights = vec![0f64; b * k * positions];
         for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
             let at = |class: usize| (i / positions * k + class) * positions + i % positions;
-            let share = 1. / self.count as f64;
+            let share = f64::from(weight(&self.weights, target)) / self.total;
             (0..k).for_each(|class| weights[at(class)] = f64::from(self.smoothing) / k as f64 * share);
             weights[at(target as usize)] += (1. - f64::from(self.smoothing)) * share;
         }
@@ -116,6 +147,12 @@ impl Targets {
     }
 }
 
+/// Of a class.
+#[inline(always)]
+fn weight(weights: &[f32], class: u32) -> f32 {
+    weights.get(class as usize).copied().unwrap_or(1.)
+}
+
 struct CrossEntropy {
     targets: Targets,
     norms: Vec<[f32; 3]>,
@@ -128,8 +165,8 @@ impl CustomOp1 for CrossEntropy {
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let logits = argument(logits, layout)?;
-        let Targets { shape: (_, k, positions), ref targets, count, smoothing } = self.targets;
-        let mut total = 0f64;
+        let Targets { shape: (_, k, positions), ref targets, ref weights, total, smoothing } = self.targets;
+        let mut sum_of_losses = 0f64;
         for (i, (&target, [largest, sum, shifted])) in targets.iter().zip(&self.norms).enumerate() {
             if target != IGNORED {
                 let logit = logits[(i / positions * k + target as usize) * positions + i % positions];
@@ -137,17 +174,17 @@ impl CustomOp1 for CrossEntropy {
                 if smoothing > 0. {
                     loss -= f64::from(smoothing) / k as f64 * f64::from(*shifted);
                 }
-                total += loss;
+                sum_of_losses += f64::from(weight(weights, target)) * loss;
             }
         }
-        Ok((CpuStorage::F32(vec![(total / count.max(1) as f64) as f32]), Shape::from(())))
+        Ok((CpuStorage::F32(vec![(sum_of_losses / total) as f32]), Shape::from(())))
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let Targets { shape: (_, k, positions), ref targets, count, smoothing } = self.targets;
+        let Targets { shape: (_, k, positions), ref targets, ref weights, total, smoothing } = self.targets;
         let (guard, layout) = logits.storage_and_layout();
         let held = values(&guard, layout)?;
-        let scale = grad.to_scalar::<f32>()? / count.max(1) as f32;
+        let scale = grad.to_scalar::<f32>()? / total as f32;
         let (target, rest) = (scale * (1. - smoothing), scale * smoothing / k as f32);
         let mut gradient = vec![0f32; held.len()];
         if positions == 1 {
@@ -155,6 +192,7 @@ impl CustomOp1 for CrossEntropy {
                 vectorized(RowGradient {
                     logits: &held[rows.start * k..rows.end * k],
                     targets: &targets[rows.clone()],
+                    weights,
                     norms: &self.norms[rows],
                     shares: [scale, target, rest],
                     gradient,
@@ -170,6 +208,7 @@ impl CustomOp1 for CrossEntropy {
                         positions,
                         first: columns.start,
                         targets: &targets[span.clone()],
+                        weights,
                         norms: &self.norms[span],
                         shares: [scale, target, rest],
                         gradient,
@@ -203,10 +242,12 @@ impl Kernel for RowNorms<'_> {
     }
 }
 
-/// scale·softmax − target·\[class is the target\] − rest of each row; 0 in ignored rows.
+/// weight·(scale·softmax − target·\[class is the target\] − rest) of each row; 0 in ignored rows.
 struct RowGradient<'a> {
     logits: &'a [f32],
     targets: &'a [u32],
+    /// Of classes.
+    weights: &'a [f32],
     norms: &'a [[f32; 3]],
     /// scale, target, rest.
     shares: [f32; 3],
@@ -227,7 +268,8 @@ impl Kernel for RowGradient<'_> {
             if target == IGNORED {
                 continue;
             }
-            let scale = scale / sum;
+            let weight = weight(self.weights, target);
+            let (scale, share, rest) = (weight * scale / sum, weight * share, weight * rest);
             for (g, &x) in gradient.iter_mut().zip(logits) {
                 *g = scale * exp(x - largest) - rest;
             }
@@ -282,6 +324,8 @@ struct BlockGradient<'a> {
     positions: usize,
     first: usize,
     targets: &'a [u32],
+    /// Of classes.
+    weights: &'a [f32],
     norms: &'a [[f32; 3]],
     /// scale, target, rest.
     shares: [f32; 3],
@@ -300,7 +344,8 @@ impl Kernel for BlockGradient<'_> {
             positions.zip(self.targets.iter().zip(self.norms))
         {
             if target != IGNORED {
-                (*largest, *own_scale, *own_rest) = (norms[0], scale / norms[1], rest);
+                let weight = weight(self.weights, target);
+                (*largest, *own_scale, *own_rest) = (norms[0], weight * scale / norms[1], weight * rest);
             }
         }
         let classes = self.logits.chunks_exact(self.positions).map(|class| &class[self.first..]);
@@ -312,7 +357,7 @@ impl Kernel for BlockGradient<'_> {
             }
         }
         for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
-            self.gradient[target as usize][i] -= share;
+            self.gradient[target as usize][i] -= weight(self.weights, target) * share;
         }
     }
 }
@@ -345,6 +390,35 @@ mod tests {
                 check::operator(&[check::random(&[b, k, h, w], 0)], loss, 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn classes_weigh() {
+        let weights = [0.25, 1., 3., 0.5];
+        // By the definition: each position by the weight of its class, over all weights.
+        let expected = |logits: &Tensor, targets: &Tensor| -> Result<Tensor> {
+            let rows = logits.flatten_from(2)?.transpose(1, 2)?.reshape(((), 4))?;
+            let classes = targets.flatten_all()?.to_vec1::<u32>()?;
+            let own = |i: usize| if classes[i / 4] as usize == i % 4 { weights[i % 4] } else { 0. };
+            let own: Vec<f32> = (0..classes.len() * 4).map(own).collect();
+            let total: f32 = own.iter().sum();
+            let log_p = candle_nn::ops::log_softmax(&rows, 1)?;
+            (log_p * Tensor::from_vec(own, rows.shape(), &Device::Cpu)?)?.sum_all()? / f64::from(-total)
+        };
+        for [b, k, h, w] in [[3, 4, 5, 2], [2, 4, 13, 11], [6, 4, 1, 1]] {
+            let targets = targets(&[b, h, w], k);
+            let loss = |t: &[Tensor]| weighted_cross_entropy(&t[0], &targets, Some(255), &weights);
+            let x = check::random(&[b, k, h, w], 0);
+            check::operator(&[x.clone()], loss, 1e-6);
+            let single = check::single(&x);
+            let found = loss(&[single.clone()]).unwrap();
+            let difference = (found - expected(&single, &targets).unwrap()).unwrap();
+            assert!(difference.abs().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
+        }
+        let x = check::single(&check::random(&[2, 3], 0));
+        let targets = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
+        let error = weighted_cross_entropy(&x, &targets, None, &weights).unwrap_err().to_string();
+        assert!(error.contains("4 weights, logits [2, 3]"), "{error}");
     }
 
     #[test]

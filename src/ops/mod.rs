@@ -45,7 +45,7 @@ pub use branch::{
     AttentionWeights, Branch, MlpWeights, attention_branch, attention_branch_within, mlp_branch,
 };
 pub use conv::{conv_transpose2d, conv2d};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{cross_entropy, weighted_cross_entropy};
 pub use gelu::gelu;
 pub use gemm::Precision;
 pub use group_norm::group_norm;

@@ -214,6 +214,10 @@ fn losses() -> Vec<Case> {
             let targets = Tensor::new(classes(84, 5), t[0].device())?.reshape((2, 6, 7))?;
             ops::cross_entropy(&t[0], &targets, Some(4), 0.)
         }),
+        case("cross_entropy", &[&[2, 5, 6, 7]], "pixels, classes weigh", move |t| {
+            let targets = Tensor::new(classes(84, 5), t[0].device())?.reshape((2, 6, 7))?;
+            ops::weighted_cross_entropy(&t[0], &targets, Some(4), &[0.1, 1., 2., 0.5, 1.])
+        }),
         case("binary_cross_entropy", &[&[11, 3]], "", |t| {
             let targets = random(&[11, 3], 5, t[0].device())?.gt(0.)?.to_dtype(DType::F32)?;
             ops::binary_cross_entropy_with_logits(&t[0], &targets, None)

@@ -80,6 +80,21 @@ enum Content {
     Held(Vec<u8>),
 }
 
+impl Content {
+    /// Lets go of mapped pages, which are read again where they are asked for again: tensors are copies, and a file need
+    /// not lie in memory beside them.
+    fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: nobody writes through the map, so that its pages are those of the file after this as before.
+            let released = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+            drop(released); // a hint
+        }
+    }
+}
+
 impl Deref for Content {
     type Target = [u8];
 
@@ -261,13 +276,14 @@ impl WeightFile {
     }
 
     fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, FileError> {
-        let Stored { entry: WeightEntry { name, shape, dtype }, bytes, strides } = stored;
-        let mut bytes = Cow::Borrowed(&self.content[bytes.clone()]);
+        let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides } = stored;
+        let mut bytes = Cow::Borrowed(&self.content[range.clone()]);
         if let Some(strides) = strides {
             bytes = gathered(&bytes, dtype.size_in_bytes(), shape, strides).into();
         }
-        Tensor::from_raw_buffer(&bytes, *dtype, shape, device)
-            .map_err(|e| self.fail(format!("tensor `{name}` cannot be read: {e}")))
+        let tensor = Tensor::from_raw_buffer(&bytes, *dtype, shape, device);
+        self.content.release(range.clone());
+        tensor.map_err(|e| self.fail(format!("tensor `{name}` cannot be read: {e}")))
     }
 
     /// SHA-256 of the bytes of the file (of an index, its own), in hexadecimal.

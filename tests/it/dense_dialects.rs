@@ -1,5 +1,6 @@
 //! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
 
+use crate::dialects::largest_difference;
 use crate::program::{Ground, fixture, repository};
 use anyhow::Result;
 use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
@@ -32,10 +33,6 @@ const BEIT: &str = "relative_positions = true\nlayer_scale = 0.3\nkey_bias = fal
 
 fn classes(count: usize) -> DatasetInfo {
     DatasetInfo { classes: (0..count).map(|k| k.to_string()).collect(), ..DatasetInfo::default() }
-}
-
-fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-    Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 
 /// UperNet on BEiT, in the names of transformers (two models), of mmsegmentation and of unilm: losses and labels.

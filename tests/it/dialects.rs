@@ -29,14 +29,14 @@ fn model(more: &str) -> ModelConfig {
     bench::config::parse(&format!("{sizes}{more}{decoder}"), "test").unwrap()
 }
 
-const BEIT: &str =
+pub const BEIT: &str =
     "absolute_positions = false\nrelative_positions = true\nlayer_scale = 0.3\nkey_bias = false\n";
 
-fn heads() -> Details {
+pub fn heads() -> Details {
     Details { heads: Some(2), ..Details::default() }
 }
 
-fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 

@@ -1,6 +1,7 @@
 //! DINOv2 as transformers, timm and facebookresearch/dinov2 save it (`scripts/golden/dinov2.py`) computes here what it
 //! computes there, with registers and without, at its own grid of positions and at others.
 
+use crate::dialects::largest_difference;
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
@@ -25,10 +26,6 @@ fn model(image: [usize; 2], registers: usize, resize_positions: ResizePositions)
     let sizes = "patch = 4\nwidth = 16\ndepth = 2\nheads = 2\nlayer_scale = 1e-5\n";
     let model = parse(&format!("image = {image:?}\nregisters = {registers}\n{sizes}"), "test")?;
     Ok(ModelConfig { resize_positions, ..model })
-}
-
-fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-    Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 
 /// A backbone with the weights of `path`, and what loading did.

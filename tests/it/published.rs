@@ -264,7 +264,7 @@ fn mae(repository: &'static str, patch: usize, sizes: (usize, usize, usize), exp
 }
 
 #[test]
-#[ignore = "needs published weights"]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
 fn mae_on_cats() {
     compare(&Slice {
         repository: "facebook/vit-mae-base",
@@ -277,7 +277,7 @@ fn mae_on_cats() {
 }
 
 #[test]
-#[ignore = "needs published weights"]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
 fn mae_on_a_fox() {
     let base = [-0.9192, -0.8481, -1.1259, -1.1349, -1.0034, -1.2599, -1.1757, -1.0429, -1.2726];
     let large = [-0.7309, -0.7128, -1.0169, -1.0161, -0.9058, -1.1878, -1.0478, -0.9411, -1.1911];
@@ -288,7 +288,7 @@ fn mae_on_a_fox() {
 }
 
 #[test]
-#[ignore = "needs published weights"]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
 fn vit_and_dino_on_cats() {
     compare(&Slice {
         repository: "google/vit-base-patch16-224",
@@ -309,7 +309,7 @@ fn vit_and_dino_on_cats() {
 }
 
 #[test]
-#[ignore = "needs published weights"]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
 fn beit_predicts_tokens_of_cats() {
     compare(&Slice {
         repository: "microsoft/beit-base-patch16-224-pt22k",
@@ -322,7 +322,7 @@ fn beit_predicts_tokens_of_cats() {
 }
 
 #[test]
-#[ignore = "needs published weights"]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
 fn beit_classifies_cats() {
     for (repository, side, sizes, expected, tolerance) in [
         ("microsoft/beit-base-patch16-224", 224, BASE, [-1.2385, -1.0987, -1.0108, 281.], 1e-4),

@@ -1,12 +1,13 @@
 //! Files as timm and its relatives save them (`scripts/golden/timm_dialects.py`): logits and features are those of timm,
 //! and what is written for timm has the names and shapes of the source.
 
+use crate::dialects::{BEIT, heads, largest_difference};
 use crate::program::{Ground, repository};
 use anyhow::Result;
 use bench::config::ModelConfig;
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass};
-use bench::weights::{Contents, Details, Program, WeightFile, convert, inspect, load_backbone, load_exact};
+use bench::weights::{Contents, Program, WeightFile, convert, inspect, load_backbone, load_exact};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,16 +28,6 @@ fn model(more: &str) -> ModelConfig {
 }
 
 const LAYER_SCALE: &str = "layer_scale = 0.3\n";
-const BEIT: &str =
-    "absolute_positions = false\nrelative_positions = true\nlayer_scale = 0.3\nkey_bias = false\n";
-
-fn heads() -> Details {
-    Details { heads: Some(2), ..Details::default() }
-}
-
-fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-    Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
-}
 
 /// The logits of a classifier whose file must hold exactly its tensors: on the class token, or on `mean` patches.
 fn logits(path: &Path, model: &ModelConfig, mean: bool) -> Result<Tensor> {

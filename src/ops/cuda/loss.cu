@@ -78,10 +78,11 @@ __device__ __forceinline__ void norms(const float *logits, int classes, size_t s
   if (LANES > 1) sum = warp_sum(sum);
 }
 
-// Losses of positions of logits [B, K, P] against classes [B·P].
+// Losses of positions of logits [B, K, P] against classes [B·P], which weigh 1 where `weights` [K] is null.
 template <int LANES>
-__device__ __forceinline__ void cross_entropy(const float *logits, const unsigned *targets, float *losses,
-                                              size_t count, int classes, int positions, float smoothing) {
+__device__ __forceinline__ void cross_entropy(const float *logits, const unsigned *targets, const float *weights,
+                                              float *losses, size_t count, int classes, int positions,
+                                              float smoothing) {
   const size_t index = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
   if (index >= count) return;
   logits += index / positions * classes * positions + index % positions;
@@ -90,16 +91,21 @@ __device__ __forceinline__ void cross_entropy(const float *logits, const unsigne
   norms<LANES>(logits, classes, positions, largest, sum, plain);
   const float lse = largest + logf(sum);
   if (threadIdx.x % LANES > 0) return;
-  losses[index] = target == IGNORED ? 0.f
-                                    : (1.f - smoothing) * (lse - logits[size_t(target) * positions]) +
-                                          smoothing * (lse - plain / classes);
+  if (target == IGNORED) {
+    losses[index] = 0.f;
+    return;
+  }
+  const float loss =
+      (1.f - smoothing) * (lse - logits[size_t(target) * positions]) + smoothing * (lse - plain / classes);
+  losses[index] = weights ? weights[target] * loss : loss;
 }
 
-// gradient = factor·grad·(softmax − q)
+// gradient = weight·factor·grad·(softmax − q)
 template <int LANES>
-__device__ __forceinline__ void cross_entropy_gradient(const float *logits, const unsigned *targets, const float *grad,
-                                                       float *gradient, size_t count, int classes, int positions,
-                                                       float smoothing, float factor) {
+__device__ __forceinline__ void cross_entropy_gradient(const float *logits, const unsigned *targets,
+                                                       const float *weights, const float *grad, float *gradient,
+                                                       size_t count, int classes, int positions, float smoothing,
+                                                       float factor) {
   const size_t index = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
   if (index >= count) return;
   const size_t start = index / positions * classes * positions + index % positions;
@@ -108,7 +114,7 @@ __device__ __forceinline__ void cross_entropy_gradient(const float *logits, cons
   const unsigned target = targets[index];
   float largest, sum, plain;
   norms<LANES>(logits, classes, positions, largest, sum, plain);
-  const float scale = target == IGNORED ? 0.f : factor * grad[0];
+  const float scale = target == IGNORED ? 0.f : factor * grad[0] * (weights ? weights[target] : 1.f);
   for (int k = threadIdx.x % LANES; k < classes; k += LANES) {
     const size_t i = size_t(k) * positions;
     const float q = smoothing / classes + (unsigned(k) == target ? 1.f - smoothing : 0.f);
@@ -116,23 +122,27 @@ __device__ __forceinline__ void cross_entropy_gradient(const float *logits, cons
   }
 }
 
-extern "C" __global__ void cross_entropy_rows(const float *logits, const unsigned *targets, float *losses,
-                                              size_t count, int classes, int positions, float smoothing) {
-  cross_entropy<WARP>(logits, targets, losses, count, classes, positions, smoothing);
+extern "C" __global__ void cross_entropy_rows(const float *logits, const unsigned *targets, const float *weights,
+                                              float *losses, size_t count, int classes, int positions,
+                                              float smoothing) {
+  cross_entropy<WARP>(logits, targets, weights, losses, count, classes, positions, smoothing);
 }
-extern "C" __global__ void cross_entropy_planes(const float *logits, const unsigned *targets, float *losses,
-                                                size_t count, int classes, int positions, float smoothing) {
-  cross_entropy<1>(logits, targets, losses, count, classes, positions, smoothing);
+extern "C" __global__ void cross_entropy_planes(const float *logits, const unsigned *targets, const float *weights,
+                                                float *losses, size_t count, int classes, int positions,
+                                                float smoothing) {
+  cross_entropy<1>(logits, targets, weights, losses, count, classes, positions, smoothing);
 }
-extern "C" __global__ void cross_entropy_gradient_rows(const float *logits, const unsigned *targets, const float *grad,
-                                                       float *gradient, size_t count, int classes, int positions,
-                                                       float smoothing, float factor) {
-  cross_entropy_gradient<WARP>(logits, targets, grad, gradient, count, classes, positions, smoothing, factor);
+extern "C" __global__ void cross_entropy_gradient_rows(const float *logits, const unsigned *targets,
+                                                       const float *weights, const float *grad, float *gradient,
+                                                       size_t count, int classes, int positions, float smoothing,
+                                                       float factor) {
+  cross_entropy_gradient<WARP>(logits, targets, weights, grad, gradient, count, classes, positions, smoothing, factor);
 }
 extern "C" __global__ void cross_entropy_gradient_planes(const float *logits, const unsigned *targets,
-                                                         const float *grad, float *gradient, size_t count, int classes,
-                                                         int positions, float smoothing, float factor) {
-  cross_entropy_gradient<1>(logits, targets, grad, gradient, count, classes, positions, smoothing, factor);
+                                                         const float *weights, const float *grad, float *gradient,
+                                                         size_t count, int classes, int positions, float smoothing,
+                                                         float factor) {
+  cross_entropy_gradient<1>(logits, targets, weights, grad, gradient, count, classes, positions, smoothing, factor);
 }
 
 // Losses of rows against soft targets [rows, K]; a warp a row.

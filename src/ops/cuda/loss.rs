@@ -2,6 +2,7 @@
 
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
 use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
+use crate::ops::cross_entropy::Targets;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{
@@ -106,31 +107,32 @@ impl CustomOp3 for PatchMse {
     }
 }
 
-/// Softmax cross-entropy of contiguous logits [B, K, P] against classes [B·P], of which `count` are not u32::MAX.
-pub(in crate::ops) fn cross_entropy(
-    logits: &Tensor,
-    shape: (usize, usize, usize),
-    targets: Vec<u32>,
-    count: usize,
-    smoothing: f32,
-) -> Result<Tensor> {
+/// Softmax cross-entropy of f32 logits [B, K, P].
+pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result<Tensor> {
+    let (device, Targets { shape, targets, weights, total, smoothing }) = (device_of(logits)?, targets);
+    let weights = (!weights.is_empty()).then(|| device.clone_htod(&weights)).transpose()?;
     let targets = match targets.is_empty() {
-        true => device_of(logits)?.alloc_zeros(1)?,
-        false => device_of(logits)?.clone_htod(&targets)?,
+        true => device.alloc_zeros(1)?,
+        false => device.clone_htod(&targets)?,
     };
-    logits.contiguous()?.apply_op1(CrossEntropy { shape, targets, count, smoothing })
+    let factor = (1. / total) as f32;
+    logits.contiguous()?.apply_op1(CrossEntropy { shape, targets, weights, factor, smoothing })
 }
 
 struct CrossEntropy {
     shape: (usize, usize, usize),
     targets: CudaSlice<u32>,
-    count: usize,
+    /// Of classes; without any, all weigh 1.
+    weights: Option<CudaSlice<f32>>,
+    factor: f32,
     smoothing: f32,
 }
 
 impl CrossEntropy {
-    fn factor(&self) -> f32 {
-        1. / self.count.max(1) as f32
+    /// Classes of positions, and weights of classes.
+    fn classes(&self) -> [Argument; 2] {
+        let weights = self.weights.as_ref().map_or(Pointer::NULL, OnDevice::pointer);
+        [self.targets.pointer().into(), weights.into()]
     }
 
     /// Queues a kernel for every position, whose arguments begin with `first`.
@@ -160,9 +162,10 @@ impl CustomOp1 for CrossEntropy {
         let (device, positions) = (&logits.device, self.shape.0 * self.shape.2);
         let losses = room::<f32>(device, positions)?;
         let logits = argument::<f32>(logits, layout)?;
-        let first = vec![logits.into(), self.targets.pointer().into(), losses.pointer().into()];
+        let [targets, weights] = self.classes();
+        let first = vec![logits.into(), targets, weights, losses.pointer().into()];
         self.run(device, "cross_entropy", first, &[self.smoothing])?;
-        let loss = weighted_sum(device, (losses.pointer(), Pointer::NULL), positions, self.factor(), false)?;
+        let loss = weighted_sum(device, (losses.pointer(), Pointer::NULL), positions, self.factor, false)?;
         Ok((storage(loss, device), Shape::from(())))
     }
 
@@ -171,8 +174,9 @@ impl CustomOp1 for CrossEntropy {
         let guards = [logits, grad].map(Tensor::storage_and_layout);
         let [x, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let gradient = room::<f32>(&device, logits.elem_count())?;
-        let first = vec![x?.into(), self.targets.pointer().into(), g?.into(), gradient.pointer().into()];
-        self.run(&device, "cross_entropy_gradient", first, &[self.smoothing, self.factor()])?;
+        let [targets, weights] = self.classes();
+        let first = vec![x?.into(), targets, weights, g?.into(), gradient.pointer().into()];
+        self.run(&device, "cross_entropy_gradient", first, &[self.smoothing, self.factor])?;
         Ok(Some(tensor(gradient, logits.shape(), &device)))
     }
 }
