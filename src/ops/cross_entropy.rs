@@ -409,9 +409,9 @@ mod tests {
             let targets = targets(&[b, h, w], k);
             let loss = |t: &[Tensor]| weighted_cross_entropy(&t[0], &targets, Some(255), &weights);
             let x = check::random(&[b, k, h, w], 0);
-            check::operator(&[x.clone()], loss, 1e-6);
+            check::operator(std::slice::from_ref(&x), loss, 1e-6);
             let single = check::single(&x);
-            let found = loss(&[single.clone()]).unwrap();
+            let found = loss(std::slice::from_ref(&single)).unwrap();
             let difference = (found - expected(&single, &targets).unwrap()).unwrap();
             assert!(difference.abs().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
         }
