@@ -18,6 +18,7 @@ pub use relative::{Reach, relative_offsets};
 use super::cuda;
 use super::gemm::{Precision, Shared};
 use super::storage::{argument, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// softmax(q·kᵀ/√d + bias)·v per head, with the products in `precision`. `qkv` [B, N, 3·C], laid out as
@@ -50,11 +51,11 @@ pub fn attention(
     if fused(&inputs) {
         let (qkv, op) = (qkv.contiguous()?, Attention { heads, precision });
         return match bias {
-            None => qkv.apply_op1(op),
-            Some(AttentionBias::Table(table)) => qkv.apply_op2(&table.contiguous()?, op),
+            None => qkv.taped1(op),
+            Some(AttentionBias::Table(table)) => qkv.taped2(&table.contiguous()?, op),
             Some(AttentionBias::Relative { .. }) => bail!("attention: a table of offsets was not gathered"),
             Some(AttentionBias::Decomposed { rows, columns }) => {
-                qkv.apply_op3(&rows.contiguous()?, &columns.contiguous()?, op)
+                qkv.taped3(&rows.contiguous()?, &columns.contiguous()?, op)
             }
         };
     }

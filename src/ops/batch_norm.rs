@@ -4,6 +4,7 @@
 use super::cuda;
 use super::planes::{Moment, Normalize, Planes};
 use super::storage::{fused, values};
+use super::tape::Taped;
 use candle_core::{Result, Tensor, bail};
 
 /// Mean and biased variance of every channel, `[C]` each. They are constants.
@@ -73,8 +74,8 @@ fn normalize(
     };
     let op = Normalize::new("batch_norm", planes, set_of, &moments, eps, given.is_none());
     let y = match affine {
-        Some((weight, bias)) => x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?,
-        None => x.apply_op3(
+        Some((weight, bias)) => x.taped3(&weight.contiguous()?, &bias.contiguous()?, op)?,
+        None => x.taped3(
             &Tensor::ones(channels, x.dtype(), x.device())?,
             &Tensor::zeros(channels, x.dtype(), x.device())?,
             op,

@@ -7,7 +7,7 @@
 use super::cuda;
 use super::simd::{Kernel, exp, max, sum, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -85,7 +85,7 @@ fn against(
         let (guard, layout) = logits.storage_and_layout();
         targets.norms(values(&guard, layout)?)
     };
-    logits.apply_op1(CrossEntropy { targets, norms })
+    logits.taped1(CrossEntropy { targets, norms })
 }
 
 /// No class has this number: logits would not fit into memory.

@@ -2,11 +2,12 @@
 
 use super::simd::{Kernel, exp, vectorized};
 use super::storage::{argument, for_rows, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// x·Φ(x), elementwise (arXiv:1606.08415; PyTorch's default form).
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if fused(&[x]) { x.contiguous()?.apply_op1(Gelu) } else { x.gelu_erf() }
+    if fused(&[x]) { x.contiguous()?.taped1(Gelu) } else { x.gelu_erf() }
 }
 
 struct Gelu;

@@ -4,6 +4,7 @@
 use super::cuda;
 use super::planes::{Normalize, Planes};
 use super::storage::{fused, values};
+use super::tape::Taped;
 use candle_core::{Result, Tensor, bail};
 
 /// Normalises each of `groups` groups of neighbouring channels of each image by its mean and biased
@@ -34,7 +35,7 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
         planes.moments(values(&guard, layout)?, b * groups, set_of)
     };
     let op = Normalize::new("group_norm", planes, set_of, &moments, eps, true);
-    x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// (x − mean) / sqrt(var + eps) · weight + bias over the last dimension (arXiv:1607.06450), with the
@@ -14,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     if fused(&[x, weight, bias]) {
         let op = LayerNorm { eps: eps as f32 };
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op);
+        return x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x, weight, bias]) {

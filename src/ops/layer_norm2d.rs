@@ -7,7 +7,7 @@
 use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ pub fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Res
     }
     if fused(&[x, weight, bias]) {
         let op = LayerNorm2d { eps: eps as f32 };
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op);
+        return x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x, weight, bias]) {

@@ -8,7 +8,7 @@
 use super::cuda;
 use super::gemm::{Matrix, MatrixMut, Precision, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `x` [.., in], `weight` [out, in], `bias` `[out]` -> [.., out]. The product is computed in `precision`, whose results
@@ -26,8 +26,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Pre
     if fused(&all) {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
-            Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
-            None => x.apply_op2(&weight, op),
+            Some(bias) => x.taped3(&weight, &bias.contiguous()?, op),
+            None => x.taped2(&weight, op),
         };
     }
     #[cfg(feature = "cuda")]

@@ -7,7 +7,7 @@
 use super::cuda;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
             let (guard, layout) = x.storage_and_layout();
             windows.maxima(values(&guard, layout)?, f32::NEG_INFINITY)
         };
-        return x.apply_op1(MaxPool { to, maxima });
+        return x.taped1(MaxPool { to, maxima });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) {

@@ -4,6 +4,7 @@
 use super::cuda;
 use super::simd::{Kernel, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// Σ weights·mean((prediction − target)²) / Σ weights (arXiv:2111.06377 §3, where weights are 1 on
@@ -20,7 +21,7 @@ pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Resu
     }
     if fused(&[prediction, target, weights]) {
         let (target, weights) = (target.contiguous()?, weights.contiguous()?);
-        return prediction.contiguous()?.apply_op3(&target, &weights, PatchMse);
+        return prediction.contiguous()?.taped3(&target, &weights, PatchMse);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[prediction, target, weights]) {

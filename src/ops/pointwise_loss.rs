@@ -4,7 +4,7 @@
 
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// −t·log σ(x) − (1 − t)·log(1 − σ(x)). `logits`, `targets` and `weights` have one shape; without
@@ -139,7 +139,7 @@ fn total<L: PointwiseLoss>(
     }
     let held = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
     let weights = weights.map(held).transpose()?;
-    x.contiguous()?.apply_op1(Total { name, loss, targets: held(targets)?, weights, share: share as f32 })
+    x.contiguous()?.taped1(Total { name, loss, targets: held(targets)?, weights, share: share as f32 })
 }
 
 /// share·Σ weight·loss.

@@ -2,12 +2,13 @@
 
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, for_rows, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// max(x, 0), elementwise; NaN stays NaN.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if fused(&[x]) {
-        return x.contiguous()?.apply_op1(Relu);
+        return x.contiguous()?.taped1(Relu);
     }
     x.detach().le(0.)?.where_cond(&x.zeros_like()?, x)
 }

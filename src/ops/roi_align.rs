@@ -9,7 +9,7 @@ use super::cuda;
 use super::resample::map_by_matrices;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_columns, for_rows_costing, fused, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -55,7 +55,7 @@ pub fn roi_align(
     };
     let regions = rows.iter().enumerate().map(region).collect::<Result<Vec<_>>>()?;
     if fused(&[x]) {
-        return x.contiguous()?.apply_op1(RoiAlign { size, regions });
+        return x.contiguous()?.taped1(RoiAlign { size, regions });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) && x.elem_count() > 0 {

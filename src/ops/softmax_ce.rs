@@ -4,6 +4,7 @@
 use super::cuda;
 use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 
 /// −Σ target·log softmax(logits), mean over rows. `logits`, `targets` [B, K]; targets are constants
@@ -17,7 +18,7 @@ pub fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor
         bail!("softmax_cross_entropy: targets lead to variables, but get no gradient; detach them");
     }
     if fused(&[logits, targets]) {
-        return logits.contiguous()?.apply_op2(&targets.contiguous()?, SoftmaxCrossEntropy);
+        return logits.contiguous()?.taped2(&targets.contiguous()?, SoftmaxCrossEntropy);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits, targets]) {

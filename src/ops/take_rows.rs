@@ -6,6 +6,7 @@
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::storage::{argument, count, for_rows, fused, values};
+use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Row `rows[i]` of `x` [R, C] at place i -> [rows, C]. A row may be taken any number of times.
@@ -19,7 +20,7 @@ pub fn take_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     }
     count("take_rows", &[rows.len(), width])?;
     if fused(&[x]) {
-        return x.contiguous()?.apply_op1(TakeRows { rows: rows.to_vec() });
+        return x.contiguous()?.taped1(TakeRows { rows: rows.to_vec() });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) {

@@ -5,7 +5,7 @@
 //! have more inputs than candle's three: it keeps its weights itself.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
 use std::cell::{Cell, RefCell};
 
 /// A variable and a part of its gradient.
@@ -48,6 +48,42 @@ pub fn no_grad<T>(forward: impl FnOnce() -> T) -> T {
 /// Whether an operator with these inputs takes part in a backward pass.
 pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
     RECORDS.get() && inputs.into_iter().any(Tensor::track_op)
+}
+
+/// candle's `apply_op*` for operators of this crate: the inputs, and with them all that led to them, are kept only where
+/// the operator takes part in a backward pass.
+pub(super) trait Taped {
+    fn taped1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor>;
+    fn taped2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor>;
+    fn taped3(
+        &self,
+        second: &Tensor,
+        third: &Tensor,
+        op: impl CustomOp3 + Send + Sync + 'static,
+    ) -> Result<Tensor>;
+}
+
+impl Taped for Tensor {
+    fn taped1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+        if records([self]) { self.apply_op1(op) } else { self.apply_op1_no_bwd(&op) }
+    }
+
+    fn taped2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+        if records([self, second]) { self.apply_op2(second, op) } else { self.apply_op2_no_bwd(second, &op) }
+    }
+
+    fn taped3(
+        &self,
+        second: &Tensor,
+        third: &Tensor,
+        op: impl CustomOp3 + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        if records([self, second, third]) {
+            self.apply_op3(second, third, op)
+        } else {
+            self.apply_op3_no_bwd(second, third, &op)
+        }
+    }
 }
 
 /// Hands over the gradient of an input that candle knows: nothing remains to return when the input is a variable and
@@ -102,11 +138,12 @@ mod tests {
     #[test]
     fn nothing_is_recorded_without_gradients_and_the_state_comes_back() {
         let w = var(&[1.]);
+        let product = || linear(&w, &w, None, Default::default()).unwrap();
         let inside = no_grad(|| {
             no_grad(|| ());
-            records([w.as_tensor()])
+            product()
         });
-        assert!(!inside);
-        assert!(records([w.as_tensor()]));
+        assert!(!inside.track_op());
+        assert!(product().track_op());
     }
 }

@@ -132,12 +132,7 @@ impl Decoder {
         for (sum, module) in sums.iter_mut().zip(&self.fpn) {
             *sum = module.forward(sum, pass)?;
         }
-        let finest = size(&sums[0])?;
-        let scaled = sums.iter().enumerate().map(|(i, sum)| match i {
-            0 => Ok(sum.clone()),
-            _ => ops::resize_bilinear(sum, finest),
-        });
-        let fused = Tensor::cat(&scaled.collect::<Result<Vec<_>>>()?, 1)?;
+        let fused = stacked_at_finest(sums)?;
         self.classifier.forward(&self.fusion.forward(&fused, pass)?, pass)
     }
 }
@@ -188,6 +183,15 @@ impl UperNet {
         let beside = head.classifier.forward(&head.conv.forward(&levels[2], pass)?, pass)?;
         Ok((logits, Some(beside)))
     }
+}
+
+/// All levels at the size of the first, `[B, LEVELS·C, H, W]`. Takes them, since these maps are the largest of all.
+fn stacked_at_finest(mut levels: Vec<Tensor>) -> Result<Tensor> {
+    let finest = size(&levels[0])?;
+    for level in &mut levels[1..] {
+        *level = ops::resize_bilinear(level, finest)?;
+    }
+    Tensor::cat(&levels, 1)
 }
 
 fn size(x: &Tensor) -> Result<Size> {

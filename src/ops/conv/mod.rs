@@ -16,7 +16,7 @@ use super::cuda;
 use super::gemm::Precision;
 use super::simd::{Kernel, sum, vectorized};
 use super::storage::{argument, fused, values};
-use super::tape::deliver;
+use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 pub(super) use geometry::{Geometry, Plane};
 use rayon::prelude::*;
@@ -95,8 +95,8 @@ impl Convolution {
         }
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         match bias {
-            Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, self),
-            None => x.apply_op2(&weight, self),
+            Some(bias) => x.taped3(&weight, &bias.contiguous()?, self),
+            None => x.taped2(&weight, self),
         }
     }
 

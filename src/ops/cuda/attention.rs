@@ -5,6 +5,7 @@ use super::linear::rounded;
 use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
 use crate::ops::attention::AttentionBias;
 use crate::ops::gemm::Precision;
+use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{
@@ -166,14 +167,14 @@ pub(in crate::ops) fn attention(
 fn apply<T: Value>(qkv: &Tensor, heads: usize, bias: Option<&AttentionBias>) -> Result<Tensor> {
     let (qkv, op) = (qkv.contiguous()?, Attention::<T> { heads, relative: None, of: PhantomData });
     match bias {
-        None => qkv.apply_op1(op),
-        Some(AttentionBias::Table(table)) => qkv.apply_op2(&table.contiguous()?, op),
+        None => qkv.taped1(op),
+        Some(AttentionBias::Table(table)) => qkv.taped2(&table.contiguous()?, op),
         Some(AttentionBias::Relative { table, grid, class }) => {
             let relative = Some(Relative { grid: *grid, class: *class });
-            qkv.apply_op2(&table.contiguous()?, Attention { relative, ..op })
+            qkv.taped2(&table.contiguous()?, Attention { relative, ..op })
         }
         Some(AttentionBias::Decomposed { rows, columns }) => {
-            qkv.apply_op3(&rows.contiguous()?, &columns.contiguous()?, op)
+            qkv.taped3(&rows.contiguous()?, &columns.contiguous()?, op)
         }
     }
 }

@@ -6,7 +6,7 @@ use super::linear::rounded;
 use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
 use crate::ops::conv::{Geometry, Plane};
 use crate::ops::gemm::Precision;
-use crate::ops::tape::deliver;
+use crate::ops::tape::{Taped, deliver};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -44,8 +44,8 @@ impl<T: Value> Convolution<T> {
     fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         match bias {
-            Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, self),
-            None => x.apply_op2(&weight, self),
+            Some(bias) => x.taped3(&weight, &bias.contiguous()?, self),
+            None => x.taped2(&weight, self),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::launch::{GATHER, Grid, THREADS, int, launch, size};
 use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
 use crate::ops::take_rows::Takers;
+use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
@@ -12,7 +13,7 @@ const SPAN: usize = 64;
 
 /// [`crate::ops::take_rows`] of an f32 matrix that has these rows.
 pub(in crate::ops) fn take_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(TakeRows { rows: rows.to_vec() })
+    x.contiguous()?.taped1(TakeRows { rows: rows.to_vec() })
 }
 
 struct TakeRows {

@@ -5,7 +5,7 @@ use super::launch::{Grid, ROWS, int, launch, size};
 use super::norm::column_sums;
 use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
 use crate::ops::gemm::Precision;
-use crate::ops::tape::deliver;
+use crate::ops::tape::{Taped, deliver};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -28,8 +28,8 @@ pub(in crate::ops) fn linear(
 fn apply<T: Value>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (x, weight, op) = (x.contiguous()?, weight.contiguous()?, Linear::<T>(PhantomData));
     match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
-        None => x.apply_op2(&weight, op),
+        Some(bias) => x.taped3(&weight, &bias.contiguous()?, op),
+        None => x.taped2(&weight, op),
     }
 }
 

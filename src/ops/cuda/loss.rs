@@ -3,6 +3,7 @@
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
 use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
 use crate::ops::cross_entropy::Targets;
+use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{
@@ -32,7 +33,7 @@ fn weighted_sum(
 
 /// [`crate::ops::patch_mse`] of contiguous f32 tensors of shapes that fit.
 pub(in crate::ops) fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    prediction.contiguous()?.apply_op3(&target.contiguous()?, &weights.contiguous()?, PatchMse)
+    prediction.contiguous()?.taped3(&target.contiguous()?, &weights.contiguous()?, PatchMse)
 }
 
 struct PatchMse;
@@ -116,7 +117,7 @@ pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result
         false => device.clone_htod(&targets)?,
     };
     let factor = (1. / total) as f32;
-    logits.contiguous()?.apply_op1(CrossEntropy { shape, targets, weights, factor, smoothing })
+    logits.contiguous()?.taped1(CrossEntropy { shape, targets, weights, factor, smoothing })
 }
 
 struct CrossEntropy {
@@ -183,7 +184,7 @@ impl CustomOp1 for CrossEntropy {
 
 /// [`crate::ops::softmax_cross_entropy`] of f32 tensors [B, K].
 pub(in crate::ops) fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    logits.contiguous()?.apply_op2(&targets.contiguous()?, SoftCrossEntropy)
+    logits.contiguous()?.taped2(&targets.contiguous()?, SoftCrossEntropy)
 }
 
 struct SoftCrossEntropy;

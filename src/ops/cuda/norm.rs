@@ -2,6 +2,7 @@
 
 use super::launch::{Grid, ROWS, THREADS, int, launch};
 use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
+use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -126,7 +127,7 @@ fn columns(rows: usize, width: usize) -> Grid {
 
 /// [`crate::ops::layer_norm`] of contiguous f32 tensors.
 pub(in crate::ops) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps: eps as f32 })
+    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps: eps as f32 })
 }
 
 struct LayerNorm {

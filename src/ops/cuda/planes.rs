@@ -2,6 +2,7 @@
 
 use super::launch::{Argument, Grid, PLANES, THREADS, int, launch, size};
 use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
+use crate::ops::tape::Taped;
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Planes that share a mean and a variance.
@@ -67,7 +68,7 @@ pub(in crate::ops) fn normalize(
         eps: eps as f32,
         own,
     };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 struct Normalize {

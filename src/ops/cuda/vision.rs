@@ -5,6 +5,7 @@ use super::launch::{Argument, Grid, THREADS, VISION, int, launch, size};
 use super::value::{OnDevice, argument, device_of, room, storage, tensor, values};
 use crate::ops::branch::Kept;
 use crate::ops::conv::Plane;
+use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -15,7 +16,7 @@ pub(in crate::ops) fn max_pool2d(
     (kernel, stride, padding): (usize, usize, usize),
     to: (usize, usize),
 ) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(MaxPool { kernel, stride, padding, to, places: Kept::nothing() })
+    x.contiguous()?.taped1(MaxPool { kernel, stride, padding, to, places: Kept::nothing() })
 }
 
 struct MaxPool {
@@ -87,7 +88,7 @@ pub(in crate::ops) fn roi_align(
     sampling_ratio: usize,
 ) -> Result<Tensor> {
     let boxes = boxes.to_device(x.device())?.contiguous()?;
-    x.contiguous()?.apply_op1(RoiAlign { boxes, size, scale: scale as f32, sampling_ratio })
+    x.contiguous()?.taped1(RoiAlign { boxes, size, scale: scale as f32, sampling_ratio })
 }
 
 struct RoiAlign {
@@ -151,7 +152,7 @@ impl CustomOp1 for RoiAlign {
 /// [`crate::ops::layer_norm2d`] of f32 tensors of shapes that fit.
 pub(in crate::ops) fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let op = LayerNorm2d { eps: eps as f32, moments: Kept::nothing() };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 struct LayerNorm2d {
