@@ -79,19 +79,45 @@ def places365(root):
     (root / "categories_places365.txt").write_text("".join(categories))
 
 
-def inat2018(root):
+def inaturalist(root, year, folder):
+    """Images in `folder` and the two files of that year, as iNaturalist has them."""
     categories = [{"id": i, "name": str(i), "supercategory": "Plantae"} for i in range(3)]
     for split, shift in [("train", 0), ("val", 10)]:
         images, annotations = [], []
         for label in range(3):
             for i in range(EXAMPLES):
                 number = len(images)
-                name = f"train_val2018/Plantae/{label}/{split}{i:02}.jpg"
+                name = f"{folder}/Plantae/{label}/{split}{i:02}.jpg"
                 write(root / name, label, i + shift)
                 images.append({"id": number, "file_name": name, "height": 32, "width": 32})
                 annotations.append({"id": number, "image_id": number, "category_id": label})
         content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / f"{split}2018.json").write_text(json.dumps(content))
+        (root / f"{split}{year}.json").write_text(json.dumps(content))
+
+
+def inat2017(root):
+    inaturalist(root, 2017, "train_val_images")
+
+
+def inat2018(root):
+    inaturalist(root, 2018, "train_val2018")
+
+
+def inat2019(root):
+    inaturalist(root, 2019, "train_val2019")
+
+
+def places205(root):
+    folder = root / "trainvalsplit_places205"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, shift in [("train", 0), ("val", 10)]:
+        lines = []
+        for label, name in enumerate(["a/abbey", "a/airport_terminal", "a/alley"]):
+            for i in range(EXAMPLES):
+                file = f"{name}/{split}_{i + 1:08}.jpg"
+                write(root / "data/vision/torralba/deeplearning/images256" / file, label, i + shift)
+                lines.append(f"{file} {label}\n")
+        (folder / f"{split}_places205.csv").write_text("".join(lines))
 
 
 def fashion_mnist(root):
@@ -253,8 +279,8 @@ def voc2012(root):
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2018, places365, fashion_mnist, coco, lvis, ade20k, cityscapes,
-          camvid, voc2012]
+MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2017, inat2018, inat2019, places205, places365, fashion_mnist,
+          coco, lvis, ade20k, cityscapes, camvid, voc2012]
 
 
 def main():

@@ -1,14 +1,14 @@
 //! `configs/catalogue.toml`: backbones of the Hugging Face Hub that are known by name, so that tables can name what
 //! they are and put them beside the published rows that they belong to. Everything else on the Hub can be used too.
 
-use super::{ConfigError, Library, Target, parse};
+use super::{ConfigError, Library, Normalize, Target, parse};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
 const PATH: &str = "configs/catalogue.toml";
 
 /// One backbone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backbone {
     /// `owner/name`.
@@ -23,6 +23,8 @@ pub struct Backbone {
     pub init: String,
     /// What its pre-training predicts, where it predicts something of the image.
     pub target: Option<Target>,
+    /// Statistics of its inputs, where they are not ImageNet's.
+    pub normalize: Option<Normalize>,
     /// What it has seen.
     pub data: String,
     /// Ids of the published tables that it belongs to.

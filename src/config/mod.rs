@@ -18,7 +18,7 @@ pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool, ResizePositions};
 pub use recipe::{
-    Beit, Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName, Target,
-    Transfer, Tune,
+    Beit, Exempt, Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName,
+    Target, Transfer, Tune,
 };
 pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

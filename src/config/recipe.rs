@@ -144,9 +144,30 @@ pub struct Optim {
     /// Layer-wise lr decay: lr scale = layer_decay^(depth + 1 − layer). 1 = off.
     #[serde(default = "one")]
     pub layer_decay: f64,
-    /// Parameters without weight decay besides 1-D tensors and biases, by exact name.
+    /// What weight decay spares.
+    #[serde(default, skip_serializing_if = "Exempt::is_usual")]
+    pub exempt: Exempt,
+    /// Parameters that it spares besides, by exact name.
     #[serde(default)]
     pub no_decay: Vec<String>,
+}
+
+/// Which parameters weight decay spares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Exempt {
+    /// Tensors of one dimension and biases: MAE, BEiT, timm.
+    #[default]
+    OneDimensional,
+    /// Weights and biases of norms: detectron2.
+    Norms,
+    Nothing,
+}
+
+impl Exempt {
+    fn is_usual(&self) -> bool {
+        *self == Self::OneDimensional
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

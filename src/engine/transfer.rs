@@ -246,6 +246,9 @@ fn initialize(params: &Params, job: &Job) -> Result<()> {
     if let Some((from, to)) = report.resized {
         note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
     }
+    if let Some((from, to)) = report.patches {
+        note += &format!(", patches resized from {from} to {to} pixels");
+    }
     job.control.tell(Event::Note(&note));
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use super::Site;
 use crate::config::{
-    Catalogue, Choice, ConfigError, Library, ModelConfig, Pretrain, RunConfig, SCRATCH, Stage, Target, read,
+    Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, RunConfig, SCRATCH, Stage,
+    Target, read,
 };
 use crate::record::{RunFolder, Status};
 use crate::weights::{Described, Guess, HUB, HubFile, WeightFile, weights_in};
@@ -20,6 +21,8 @@ pub(super) struct Initial {
     /// The model that the catalogue names.
     pub model: Option<String>,
     pub target: Option<Target>,
+    /// Statistics of the inputs that they have seen, where the catalogue names them.
+    pub normalize: Option<Normalize>,
 }
 
 impl Initial {
@@ -29,7 +32,16 @@ impl Initial {
 
     /// Weights of which nothing else is known yet.
     fn labelled(source: String, label: String) -> Self {
-        Self { source, label, path: None, run: None, config: None, model: None, target: None }
+        Self {
+            source,
+            label,
+            path: None,
+            run: None,
+            config: None,
+            model: None,
+            target: None,
+            normalize: None,
+        }
     }
 
     fn of_run(folder: &RunFolder, source: String) -> Result<Self> {
@@ -118,6 +130,7 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
             Some(known) => Initial {
                 model: known.model.clone(),
                 target: known.target,
+                normalize: known.normalize.clone(),
                 ..Initial::labelled(source, known.init.clone())
             },
             None => Initial::labelled(source, found.reference.name.replace('.', "_")),
@@ -164,8 +177,9 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
 pub(super) fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     let file = WeightFile::open(path)?;
     let Some(guess) = Guess::of(file.entries()) else { return Ok(()) }; // loading says what they are
-    let found = [guess.width, guess.depth, guess.patch, guess.channels, guess.registers];
-    let expected = [model.width, model.depth, model.patch, model.channels, model.registers];
+    // Patches of another size are resized.
+    let found = [guess.width, guess.depth, guess.channels, guess.registers];
+    let expected = [model.width, model.depth, model.channels, model.registers];
     ensure!(
         found == expected,
         "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \

@@ -113,6 +113,15 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         ));
         model.norm_eps = eps;
     }
+    if let Some(normalize) = init.normalize.clone().filter(|_| !given("model.normalize")) {
+        if model.normalize.as_ref() != Some(&normalize) {
+            notes.push(format!(
+                "model.normalize mean {:?}, std {:?}: what `{}` has seen",
+                normalize.mean, normalize.std, init.source
+            ));
+        }
+        model.normalize = Some(normalize);
+    }
     let tokenizer = tokenizer(site, &recipe_config)?;
     let config = RunConfig {
         run: Run {

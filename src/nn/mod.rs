@@ -26,6 +26,6 @@ pub use norm::LayerNorm;
 pub use norm2d::{Norm2d, NormKind};
 pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
-pub use patch::{PatchEmbed, patchify, unpatchify};
+pub use patch::{PatchEmbed, patchify, resize_kernel, unpatchify};
 pub use reach::{Reach, Relative, is_relative_position};
 pub use shapes::parameter_shapes;

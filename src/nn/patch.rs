@@ -6,7 +6,7 @@
 
 use super::linear::xavier_uniform;
 use crate::ops::{self, Precision};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// `images` [B, C, H, W] -> [B, h·w, p·p·C], row-major patches.
@@ -73,6 +73,15 @@ impl PatchEmbed {
     }
 }
 
+/// The kernel `weight` [D, C, p, p] of a patch embedding for patches of `patch` pixels: bicubic, and smaller by as much
+/// as a patch has more pixels, so that tokens keep their size. Computed in f64.
+pub fn resize_kernel(weight: &Tensor, patch: usize) -> Result<Tensor> {
+    let (_, _, _, from) = weight.dims4()?;
+    let resized = ops::resize_bicubic(&weight.to_dtype(DType::F64)?, (patch, patch))?;
+    let share = (from * from) as f64 / (patch * patch) as f64;
+    (resized * share)?.to_dtype(weight.dtype())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +101,23 @@ mod tests {
         assert_eq!(back.flatten_all()?.to_vec1::<f32>()?, images.flatten_all()?.to_vec1::<f32>()?);
         assert!(patchify(&images, 4).unwrap_err().to_string().contains("4×6 is not a multiple of patch 4"));
         assert!(unpatchify(&patches, 2, (2, 2)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_resized_kernel_sees_the_same_in_larger_patches() -> Result<()> {
+        // A ramp over 14 pixels, on an image of one colour and on the same ramp drawn at each size.
+        let ramp = |side: usize| -> Result<Tensor> {
+            let value = |i: usize| ((i % side) as f32 + 0.5) / side as f32;
+            Tensor::from_vec((0..side * side).map(value).collect(), (1, 1, side, side), &Device::Cpu)
+        };
+        let (kernel, resized) = (ramp(14)?, resize_kernel(&ramp(14)?, 16)?);
+        let sum = |t: Tensor| t.sum_all()?.to_scalar::<f32>();
+        let flat = [sum(kernel.clone())?, sum(resized.clone())?];
+        let sloped = [sum((&kernel * ramp(14)?)?)?, sum((&resized * ramp(16)?)?)?];
+        for [before, after] in [flat, sloped] {
+            assert!((before - after).abs() < 0.01 * before, "{before} {after}");
+        }
         Ok(())
     }
 }

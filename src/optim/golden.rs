@@ -59,6 +59,7 @@ fn config(name: OptimName) -> Optim {
         trust: 1e-3,
         weight_decay: 0.05,
         layer_decay: 0.65,
+        exempt: Default::default(),
         no_decay: vec!["pos_embed".into()],
     }
 }

@@ -4,7 +4,10 @@
 //! MAE (arXiv:2111.06377 Table 9): scale = decay^(layers − layer), 1 for the head.
 
 use super::Gradients;
-use crate::{config::Optim, nn::Parameter};
+use crate::{
+    config::{Exempt, Optim},
+    nn::Parameter,
+};
 use candle_core::{Result, Tensor, bail};
 
 /// One parameter and its own hyperparameters.
@@ -17,17 +20,25 @@ pub struct Slot {
 }
 
 /// The slots of `params`, in their order. `layer_of` gives the layer of a parameter (0 for
-/// embeddings), `layers` that of the head (depth + 1). Tensors of one dimension, names that end in
-/// `.bias` and the names in `optim.no_decay` are not decayed.
+/// embeddings), `layers` that of the head (depth + 1). What `optim.exempt` and `optim.no_decay` name is not decayed.
 pub fn slots(
     params: &[Parameter],
     optim: &Optim,
     layer_of: &dyn Fn(&str) -> usize,
     layers: usize,
 ) -> Vec<Slot> {
+    // Only norms have weights of one dimension.
+    let is_norm = |module: &str| {
+        params.iter().any(|p| p.name.strip_suffix(".weight") == Some(module) && p.var.rank() <= 1)
+    };
     let slot = |p: &Parameter| {
         let depth = layers.saturating_sub(layer_of(&p.name));
-        let exempt = p.var.rank() <= 1 || p.name.ends_with(".bias") || optim.no_decay.contains(&p.name);
+        let spared = match optim.exempt {
+            Exempt::OneDimensional => p.var.rank() <= 1 || p.name.ends_with(".bias"),
+            Exempt::Norms => p.name.rsplit_once('.').is_some_and(|(module, _)| is_norm(module)),
+            Exempt::Nothing => false,
+        };
+        let exempt = spared || optim.no_decay.contains(&p.name);
         Slot {
             parameter: p.clone(),
             lr_scale: (0..depth).fold(1., |scale, _| scale * optim.layer_decay),
@@ -74,6 +85,7 @@ mod tests {
             trust: 1e-3,
             weight_decay: 0.05,
             layer_decay: 0.5,
+            exempt: Exempt::OneDimensional,
             no_decay: vec!["pos_embed".into()],
         };
         let parameter = |name: &str, shape: &[usize]| Parameter {
@@ -85,6 +97,8 @@ mod tests {
             parameter("pos_embed", &[1, 4, 2]),
             parameter("blocks.0.mlp.fc1.weight", &[2, 2]),
             parameter("blocks.0.norm1.weight", &[2]),
+            parameter("blocks.0.norm1.bias", &[2]),
+            parameter("blocks.0.mlp.fc1.bias", &[2]),
             parameter("relative.bias", &[2, 2]),
             parameter("head.weight", &[2, 2]),
         ];
@@ -93,10 +107,14 @@ mod tests {
             Some("blocks") => 1,
             _ => 2,
         };
-        let found: Vec<(f64, f64)> = slots(&params, &optim, &layer_of, 2)
-            .iter()
-            .map(|slot| (slot.lr_scale, slot.weight_decay))
-            .collect();
-        assert_eq!(found, [(0.25, 0.), (0.5, 0.05), (0.5, 0.), (1., 0.), (1., 0.05)]);
+        let found: Vec<f64> = slots(&params, &optim, &layer_of, 2).iter().map(|slot| slot.lr_scale).collect();
+        assert_eq!(found, [0.25, 0.5, 0.5, 0.5, 0.5, 1., 1.]);
+        let decayed = |exempt| -> Vec<bool> {
+            let optim = Optim { exempt, ..optim.clone() };
+            slots(&params, &optim, &layer_of, 2).iter().map(|slot| slot.weight_decay == 0.05).collect()
+        };
+        assert_eq!(decayed(Exempt::OneDimensional), [false, true, false, false, false, false, true]);
+        assert_eq!(decayed(Exempt::Norms), [false, true, false, false, true, true, true]);
+        assert_eq!(decayed(Exempt::Nothing), [false, true, true, true, true, true, true]);
     }
 }

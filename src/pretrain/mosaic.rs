@@ -1,5 +1,5 @@
 //! The picture of a reconstruction: a row an image, with four panels: original, masked, reconstruction,
-//! and reconstruction with the visible patches pasted in (MAE's demo). No captions: that needs a font.
+//! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches have the mean colour.
 
 use super::Reconstruction;
 use crate::config::Normalize;
@@ -10,8 +10,6 @@ use image::{Rgb, RgbImage};
 const GAP: usize = 2;
 /// Colour between panels.
 const SEPARATOR: Rgb<u8> = Rgb([255, 255, 255]);
-/// Colour of removed patches.
-const REMOVED: Rgb<u8> = Rgb([128, 128, 128]);
 
 /// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
 /// One channel is drawn grey; of other numbers of channels the first three are drawn.
@@ -37,6 +35,7 @@ pub fn mosaic(
     }
     let (original, predicted) = (values(images)?, values(prediction)?);
     let pixel = |values: &[f32], b, y, x| pixel(values, (channels, height, width), normalize, (b, y, x));
+    let removed = self::pixel(&vec![0.; channels], (channels, 1, 1), normalize, (0, 0, 0));
     let mut canvas = RgbImage::from_pixel(
         (4 * width + 3 * GAP) as u32,
         (batch * height + batch.saturating_sub(1) * GAP) as u32,
@@ -49,7 +48,7 @@ pub fn mosaic(
             for x in 0..width {
                 let seen = visible[(y / patch) * (width / patch) + x / patch];
                 let (truth, guess) = (pixel(&original, b, y, x), pixel(&predicted, b, y, x));
-                let masked = if seen { truth } else { REMOVED };
+                let masked = if seen { truth } else { removed };
                 let pasted = if seen { truth } else { guess };
                 for (panel, colour) in [truth, masked, guess, pasted].into_iter().enumerate() {
                     let (left, top) = (panel * (width + GAP) + x, b * (height + GAP) + y);

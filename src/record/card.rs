@@ -70,7 +70,7 @@ pub fn card(
 }
 
 fn scores_of(title: &str) -> TableSpec {
-    let score = Column { title: "score".into(), score: None, selection: Selection::default() };
+    let score = Column { title: "score".into(), score: None, selection: Selection::default(), best: false };
     TableSpec {
         title: format!("Runs from {title}: primary scores"),
         rows: vec![Key::Task, Key::Primary, Key::Model, Key::Recipe],

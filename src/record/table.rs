@@ -11,7 +11,7 @@ mod spec;
 mod tests;
 
 use super::{Origin, Reference, RunRecord};
-use cell::{Draft, count, difference, measure};
+use cell::{Draft, count, difference, measure_column};
 pub use spec::{Column, Difference, Key, Selection, TableSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -207,7 +207,7 @@ fn measured_rows(
         }
     }
     let draft = |(key, cells): (RowKey, Vec<Vec<&RunRecord>>)| {
-        let cells = cells.iter().zip(&spec.columns).map(|(runs, column)| measure(runs, column));
+        let cells = cells.iter().zip(&spec.columns).map(|(runs, column)| measure_column(runs, column));
         Ok(DraftRow { key, difference: false, against: None, cells: cells.collect::<Result<_, _>>()? })
     };
     rows.into_iter().map(draft).collect()

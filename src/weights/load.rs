@@ -1,6 +1,7 @@
 //! Puts tensors of a file into a model: strict both ways, with named exceptions.
 //!
-//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]).
+//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]), and so is the kernel of a
+//! backbone's patches of another size.
 //! Nothing is written unless everything fits.
 
 use super::finite::{NotFinite, refuse_not_finite};
@@ -9,7 +10,7 @@ use super::{Contents, Guess, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
-use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes};
+use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resize_kernel};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ pub struct LoadReport {
     pub new: usize,
     /// Old and new grid of the positions, when they were resized.
     pub resized: Option<Resized>,
+    /// Old and new side of patches in pixels, when their kernel was resized.
+    pub patches: Option<(usize, usize)>,
 }
 
 /// Weights that do not fit the model.
@@ -116,6 +119,7 @@ pub fn load_backbone(
     }
     let mut resized = tensors.to_vec();
     report.resized = fit_positions(&mut resized, model, grid)?;
+    report.patches = fit_patches(&mut resized, model)?;
     report.loaded = assign(&wanted, &resized)?;
     Ok(report)
 }
@@ -148,6 +152,22 @@ fn fit_positions(
     }
     *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
     Ok(Some((from, to)))
+}
+
+/// Resizes the kernel of patches among `tensors` to the patches of `model`.
+fn fit_patches(
+    tensors: &mut [(String, Tensor)],
+    model: &ModelConfig,
+) -> Result<Option<(usize, usize)>, LoadError> {
+    let kernel = tensors.iter_mut().find(|(name, _)| name == "patch_embed.proj.weight");
+    let Some((_, kernel)) = kernel else { return Ok(None) };
+    match *kernel.dims() {
+        [_, _, from, width] if from == width && from > 0 && from != model.patch => {
+            *kernel = resize_kernel(kernel, model.patch)?;
+            Ok(Some((from, model.patch)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Fills all of `params`, a backbone of `model` with its head, from `tensors` of another program: exactly, but for

@@ -183,6 +183,19 @@ fn positions_of_images_that_are_no_squares_are_resized_where_their_grid_is_known
 }
 
 #[test]
+fn the_kernel_of_patches_is_resized() -> Result<()> {
+    let model = model([36, 24], 3, 6, 16, 2); // 6×4 patches of 6 pixels; the file has 6×6 of 4
+    let params = build(&model, false)?;
+    let report = load_backbone(&params, &square_weights(), &model, None).unwrap();
+    assert_eq!((report.patches, report.resized), (Some((4, 6)), Some(((6, 6), (6, 4)))));
+    let name = "patch_embed.proj.weight";
+    let source = square_weights().into_iter().find(|(held, _)| held == name).unwrap().1;
+    let expected = crate::nn::resize_kernel(&source, 6)?;
+    assert_eq!(values(&params.get(name).unwrap().var), values(&expected));
+    Ok(())
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
     let good = model([24, 24], 3, 4, 16, 2);
     let file = "a ViT with width 16, depth 2, patch 4, 3 channels, 6×6 positions";

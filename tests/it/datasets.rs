@@ -11,7 +11,7 @@ use std::path::Path;
 type Row = (&'static str, &'static str, usize, usize, [&'static str; 2], [Option<u32>; 2]);
 
 #[rustfmt::skip] // a table
-const FIXTURES: [Row; 34] = [
+const FIXTURES: [Row; 40] = [
     ("ade20k", "full_train", 2, 3, ["ADE20K_2021_17_01/images/ADE/training/urban/street/ADE_train_00000001.jpg", "ADE20K_2021_17_01/images/ADE/training/urban/street/ADE_train_00000002.jpg"], [None, None]),
     ("ade20k", "full_val", 2, 4, ["ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_00000001.jpg", "ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_00000002.jpg"], [None, None]),
     ("ade20k", "train", 4, 5, ["images/training/ADE_train_00000001.jpg", "images/training/ADE_train_00000004.jpg"], [None, None]),
@@ -26,10 +26,16 @@ const FIXTURES: [Row; 34] = [
     ("fashion_mnist", "train", 20, 10, ["train-images-idx3-ubyte.gz#0", "train-images-idx3-ubyte.gz#19"], [Some(0), Some(9)]),
     ("imagenet", "train", 12, 3, ["train/n01440764/n01440764_0.JPEG", "train/n01484850/n01484850_3.JPEG"], [Some(0), Some(2)]),
     ("imagenet", "val", 12, 3, ["val/n01440764/ILSVRC2012_val_00000000.JPEG", "val/n01484850/ILSVRC2012_val_00000003.JPEG"], [Some(0), Some(2)]),
+    ("inat2017", "train", 12, 3, ["train_val_images/Plantae/0/train00.jpg", "train_val_images/Plantae/2/train03.jpg"], [Some(0), Some(2)]),
+    ("inat2017", "val", 12, 3, ["train_val_images/Plantae/0/val00.jpg", "train_val_images/Plantae/2/val03.jpg"], [Some(0), Some(2)]),
     ("inat2018", "train", 12, 3, ["train_val2018/Plantae/0/train00.jpg", "train_val2018/Plantae/2/train03.jpg"], [Some(0), Some(2)]),
     ("inat2018", "val", 12, 3, ["train_val2018/Plantae/0/val00.jpg", "train_val2018/Plantae/2/val03.jpg"], [Some(0), Some(2)]),
+    ("inat2019", "train", 12, 3, ["train_val2019/Plantae/0/train00.jpg", "train_val2019/Plantae/2/train03.jpg"], [Some(0), Some(2)]),
+    ("inat2019", "val", 12, 3, ["train_val2019/Plantae/0/val00.jpg", "train_val2019/Plantae/2/val03.jpg"], [Some(0), Some(2)]),
     ("lvis", "train", 5, 4, ["train2017/000000000001.jpg", "train2017/000000000005.jpg"], [None, None]),
     ("lvis", "val", 6, 4, ["val2017/000000000011.jpg", "val2017/000000000016.jpg"], [None, None]),
+    ("places205", "train", 12, 3, ["data/vision/torralba/deeplearning/images256/a/abbey/train_00000001.jpg", "data/vision/torralba/deeplearning/images256/a/alley/train_00000004.jpg"], [Some(0), Some(2)]),
+    ("places205", "val", 12, 3, ["data/vision/torralba/deeplearning/images256/a/abbey/val_00000001.jpg", "data/vision/torralba/deeplearning/images256/a/alley/val_00000004.jpg"], [Some(0), Some(2)]),
     ("places365", "train", 12, 3, ["data_256/a/airfield/00000001.jpg", "data_256/a/airport_terminal/00000004.jpg"], [Some(0), Some(2)]),
     ("places365", "val", 12, 3, ["val_256/Places365_val_00000001.jpg", "val_256/Places365_val_00000012.jpg"], [Some(0), Some(2)]),
     ("shapes", "pretrain", 5, 0, ["pretrain/images/00000001.png", "pretrain/images/00000005.png"], [None, None]),

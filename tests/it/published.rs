@@ -12,14 +12,16 @@ mod noise;
 use anyhow::{Result, ensure};
 use bench::config::{AugmentOp, Beit as BeitOptions, DvaeSizes, Mae, ModelConfig, parse};
 use bench::data::augment::{Pipeline, Prepare as _};
-use bench::data::{Image, Sample, SampleId};
+use bench::data::{DatasetInfo, Image, Sample, SampleId};
+use bench::kinds::segmentation::Segmentation;
 use bench::models::dvae::{Encoder, Tokenizer};
-use bench::models::{Backbone as _, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass, patchify};
 use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
 use bench::rng::Rng;
-use bench::weights::{Hub, HubError, HubFile, WeightFile, load_backbone, load_exact};
-use candle_core::{D, Device, Tensor};
+use bench::task::{Head as _, Task as _};
+use bench::weights::{Hub, HubError, HubFile, WeightFile, load_backbone, load_exact, load_model};
+use candle_core::{D, Device, IndexOp as _, Tensor};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,6 +217,26 @@ fn pooled(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<Vec
     classified(&normed.broadcast_add(named(tensors, "fc_norm.bias")?)?, tensors)
 }
 
+/// The first three rows and columns of the logits of three classes [1, K, h, w], of UperNet on BEiT.
+fn segmented(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<Vec<f32>> {
+    let (classes, beside) =
+        (named(tensors, "decode_head.conv_seg.bias")?, named(tensors, "auxiliary_head.conv_seg.weight")?);
+    let names = (0..classes.dim(0)?).map(|k| k.to_string()).collect();
+    let training = format!("dropout = 0.0\nauxiliary = {{ weight = 0.4, channels = {} }}\n", beside.dim(1)?);
+    let task = Segmentation::new(
+        Default::default(),
+        parse(&training, "published")?,
+        &DatasetInfo { classes: names, ..DatasetInfo::default() },
+    )?;
+    let params = Params::new(0, &Device::Cpu);
+    let vit = Vit::new(model, VitOptions::default(), params.builder())?;
+    let (width, depth, patch) = (model.width, model.depth, model.patch);
+    let head = task.head(&BackboneSpec { width, depth, patch }, params.builder())?;
+    load_model(&params, tensors, model)?;
+    let logits = head.logits(&vit.forward(images, head.taps(), &mut Pass::Eval)?)?;
+    Ok(logits.i((0, ..3, ..3, ..3))?.flatten_all()?.to_vec1()?)
+}
+
 /// BEiT's tokens of an image that is masked altogether.
 fn masked(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<Vec<f32>> {
     let vocabulary = named(tensors, "lm_head.bias")?.dim(0)?;
@@ -233,6 +255,8 @@ fn masked(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<Vec
 
 const CATS: &str = "000000039769";
 const FOX: &str = "fox";
+/// Image 0 of the data set hf-internal-testing/fixtures_ade20k.
+const STREET: &str = "fixtures_ade20k";
 /// Statistics of ViT and BEiT.
 const HALF: &str = "normalize = { mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }\n";
 const BEIT: &str =
@@ -338,6 +362,28 @@ fn beit_classifies_cats() {
     }
 }
 
+#[test]
+#[ignore = "needs published weights in BENCH_WEIGHTS or on the Hub: `cargo test --release -- --ignored published`"]
+fn beit_segments_a_street() {
+    let base = [
+        -4.8960, -2.3688, -3.0355, -2.8478, -0.9836, -1.7418, -2.9449, -1.3332, -2.1456, // class 0
+        -5.8081, -3.4124, -4.1006, -3.8561, -2.2081, -3.0323, -3.8365, -2.4601, -3.3669, // 1
+        -0.0309, 3.9868, 4.0540, 2.9640, 4.6877, 4.9976, 3.2081, 4.7690, 4.9942, // 2
+    ];
+    let large = [
+        -4.3305, -2.3049, -3.0161, -2.9591, -1.5305, -2.2251, -3.4198, -1.8004, -2.9062, // class 0
+        -5.8922, -3.7435, -4.3978, -4.2063, -2.7872, -3.4755, -4.2791, -3.1874, -4.1681, // 1
+        0.9895, 4.3467, 4.7663, 4.2476, 5.6830, 6.1518, 4.5550, 6.2495, 6.5154, // 2
+    ];
+    for (repository, sizes, expected, tolerance) in [
+        ("microsoft/beit-base-finetuned-ade-640-640", BASE, base, 1e-4),
+        ("microsoft/beit-large-finetuned-ade-640-640", LARGE, large, 1e-3),
+    ] {
+        let (model, expected) = (model(640, 16, sizes, &format!("{BEIT}{HALF}")), expected.to_vec());
+        compare(&Slice { repository, image: STREET, model, compute: segmented, expected, tolerance });
+    }
+}
+
 /// A slice of a made-up repository: a file of `tests/golden/dialects`.
 fn made_up(
     folder: &Path,
@@ -352,7 +398,9 @@ fn made_up(
     let picture = image::RgbImage::from_fn(20, 30, |x, y| image::Rgb([10 * x as u8, 8 * y as u8, 100]));
     picture.save(folder.join("made.png")).unwrap();
     let decoder = "decoder = { width = 8, depth = 1, heads = 2 }\n";
-    let model = model(24, 4, (16, 2, 2), &format!("{more}{decoder}"));
+    let (side, patch, sizes) =
+        if file.starts_with("dense/") { (48, 8, (8, 4, 2)) } else { (24, 4, (16, 2, 2)) };
+    let model = model(side, patch, sizes, &format!("{more}{decoder}"));
     Slice { repository: "made/up", image: "made", model, compute, expected: vec![], tolerance: 1e-4 }
 }
 
@@ -377,12 +425,17 @@ fn what_is_not_there_is_skipped_and_says_so() {
 #[test]
 fn other_values_than_the_published_ones_fail() {
     type Compute = fn(&ModelConfig, &Tensors, &Tensor) -> Result<Vec<f32>>;
-    let cases: [(&str, &str, Compute); 5] = [
+    let cases: [(&str, &str, Compute); 6] = [
         ("vit_mae.safetensors", "", mae_numpy),
         ("vit_mae.safetensors", "", mae_torch),
         ("vit.safetensors", "", class_token),
         ("vit.safetensors", "", tokens),
         ("beit.safetensors", BEIT, masked),
+        (
+            "dense/upernet.safetensors",
+            "relative_positions = true\nlayer_scale = 0.3\nkey_bias = false\n",
+            segmented,
+        ),
     ];
     for (file, more, compute) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -55,7 +55,7 @@ impl SegmentationHead {
     }
 
     /// Logits of images without randomness. `[B, K, 4h, 4w]`
-    pub(super) fn logits(&self, features: &Features) -> Result<Tensor> {
+    pub fn logits(&self, features: &Features) -> Result<Tensor> {
         Ok(self.net.forward(&self.maps(features)?, false, &mut Pass::Eval)?.0)
     }
 }

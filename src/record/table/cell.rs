@@ -26,6 +26,35 @@ impl Draft {
     }
 }
 
+/// The cell of `runs` in `column`, which may ask for the best of those that differ in their overrides.
+///
+/// # Errors
+/// When the runs differ in what a cell cannot average over.
+pub(super) fn measure_column(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
+    if !column.best {
+        return measure(runs, column);
+    }
+    agree(runs, column)?;
+    let mut candidates: BTreeMap<String, Vec<&RunRecord>> = BTreeMap::new();
+    for run in runs {
+        candidates.entry(Key::Overrides.of_run(run)).or_default().push(run);
+    }
+    let several = candidates.len();
+    let mut best = Draft::default();
+    let mut highest = f64::NEG_INFINITY;
+    for (overrides, runs) in &candidates {
+        let mut draft = measure(runs, column)?;
+        let mean = draft.value.as_ref().map_or(f64::NEG_INFINITY, |value| value.mean);
+        if mean > highest || best.value.is_none() {
+            if several > 1 && draft.value.is_some() {
+                draft.note(format!("best of {several}: {overrides}"));
+            }
+            (best, highest) = (draft, mean);
+        }
+    }
+    Ok(best)
+}
+
 /// The cell of `runs` in `column`: mean and standard deviation over seeds.
 ///
 /// Of runs with one seed and the same initial weights only one counts, a finished one and then the last by
@@ -33,7 +62,7 @@ impl Draft {
 ///
 /// # Errors
 /// When the runs differ in what a cell cannot average over.
-pub(super) fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
+fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
     agree(runs, column)?;
     let mut draft = Draft::default();
     let mut scored: Vec<(&RunRecord, Score)> = Vec::new();

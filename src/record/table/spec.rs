@@ -100,6 +100,9 @@ pub struct Column {
     pub score: Option<String>,
     #[serde(default, rename = "where")]
     pub selection: Selection,
+    /// Shows the best of the runs that differ in `--set`: the highest mean over seeds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub best: bool,
 }
 
 /// A row that holds the difference of two others, which agree in everything but `key`.
@@ -173,6 +176,12 @@ impl TableSpec {
         for column in &self.columns {
             if !titles.insert(&column.title) {
                 return Err(format!("two columns have the title `{}`", column.title));
+            }
+            if column.best && !self.group_overrides {
+                return Err(format!(
+                    "column `{}`: `best` needs `group_overrides = true`, or each run has a row of its own",
+                    column.title
+                ));
             }
             if column.score.is_none() && !self.references.is_empty() {
                 return Err(format!(

@@ -61,6 +61,25 @@ fn one_seed_counts_once_and_a_committed_copy_of_a_record_too() {
 }
 
 #[test]
+fn a_column_may_show_the_best_of_several_overrides() {
+    let with = |id: &str, seed, top1, epochs: &str| RunRecord {
+        overrides: vec![format!("epochs={epochs}")],
+        ..run(id, seed, top1)
+    };
+    let records = [
+        with("a", 0, 50., "50"),
+        with("b", 0, 53., "100"),
+        with("c", 1, 55., "100"),
+        with("d", 0, 52., "200"),
+    ];
+    let spec = spec(&format!("group_overrides = true\n{SPEC}\nbest = true"));
+    let table = table(&records, &[], &spec).unwrap();
+    assert_eq!(rows(&table), ["scratch: 54.00 ± 1.41 (2) [best of 3: epochs=100]"]);
+    let error = TableSpec::parse(&format!("{SPEC}\nbest = true"), "spec").unwrap_err().to_string();
+    assert!(error.contains("group_overrides"), "{error}");
+}
+
+#[test]
 fn one_seed_from_two_weights_is_two_runs_with_a_note() {
     let mut records = [run("a", 0, 50.), run("b", 0, 52.)];
     records[0].init = init("mae", "1");
