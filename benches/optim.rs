@@ -54,6 +54,7 @@ fn row(name: OptimName, params: &[Parameter], threads: usize) -> Result<()> {
         trust: 1e-3,
         weight_decay: 0.05,
         layer_decay: 1.,
+        exempt: Default::default(),
         no_decay: vec![],
     };
     let mut optimizer = build(&optim, slots(params, &optim, &|_| 0, 0))?;

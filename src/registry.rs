@@ -18,7 +18,10 @@ pub struct Registry {
 impl Registry {
     /// The kinds of this crate.
     pub fn builtin() -> Self {
-        Self::empty().with::<kinds::Classification>().with::<kinds::Detector>().with::<kinds::Segmentation>()
+        Self::empty()
+            .with::<kinds::ClassificationTask>()
+            .with::<kinds::DetectionTask>()
+            .with::<kinds::SegmentationTask>()
     }
 
     pub fn empty() -> Self {
@@ -163,7 +166,8 @@ impl<T: Task> AnyKind for Kind<T> {
     ) -> Result<Box<dyn ErasedTask>> {
         let origin = format!("tasks/{}/task.toml, [options]", manifest.name);
         let options: T::Options = crate::config::parse_table(manifest.options.clone(), origin)?;
-        let training: T::Training = crate::config::parse_table(training.clone(), "recipe, [transfer.head]")?;
+        let training: T::HeadConfig =
+            crate::config::parse_table(training.clone(), "recipe, [transfer.head]")?;
         let task = Arc::new(T::new(options, training, dataset)?);
         Ok(Box::new(Erased { task, info: dataset.clone() }))
     }

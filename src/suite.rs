@@ -19,7 +19,7 @@ pub struct Suite {
     /// The table of `configs/tables/` that shows the results.
     pub table: String,
     #[serde(default)]
-    pub pretrain: Vec<Pretraining>,
+    pub pretrain: Vec<PretrainLine>,
     #[serde(default)]
     pub transfer: Vec<Transfers>,
 }
@@ -27,7 +27,7 @@ pub struct Suite {
 /// One pre-training run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Pretraining {
+pub struct PretrainLine {
     /// What `init` and `tokenizer` call it; the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -114,7 +114,7 @@ impl Suite {
     pub fn items(&self) -> Vec<Item> {
         let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.name() == name);
         let pretraining =
-            |(i, p): (usize, &Pretraining)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
+            |(i, p): (usize, &PretrainLine)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
         let mut items: Vec<Item> = self.pretrain.iter().enumerate().map(pretraining).collect();
         for transfer in &self.transfer {
             for init in &transfer.init {
@@ -214,7 +214,7 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
     })
 }
 
-impl Pretraining {
+impl PretrainLine {
     fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.recipe)
     }

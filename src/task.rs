@@ -22,12 +22,12 @@ pub trait Task: Sized + Send + Sync + 'static {
     /// `[options]` of the manifest: the protocol. Derive `Deserialize` with `deny_unknown_fields`.
     type Options: DeserializeOwned + Serialize;
     /// `[transfer.head]` of the recipe: how the head is trained. Derive `Deserialize` with `deny_unknown_fields`.
-    type Training: DeserializeOwned + Serialize;
+    type HeadConfig: DeserializeOwned + Serialize;
     type Target: Geometric + Clone + Send + Sync + 'static;
     type Prediction: Send + 'static;
     type Head: Head<Target = Self::Target, Prediction = Self::Prediction> + 'static;
 
-    fn new(options: Self::Options, training: Self::Training, dataset: &DatasetInfo) -> anyhow::Result<Self>;
+    fn new(options: Self::Options, config: Self::HeadConfig, dataset: &DatasetInfo) -> anyhow::Result<Self>;
     /// Every score that evaluation returns, exactly.
     fn scores(&self) -> &[ScoreSpec];
     /// Makes the target of one entry; the error names what is wrong with its annotation.

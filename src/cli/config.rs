@@ -1,6 +1,6 @@
 //! `bench config show|schema`.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::{RequestFlags, SiteFlags};
 use crate::config::{ModelConfig, Recipe, RunConfig, Stage};
 use crate::engine::Plan;
@@ -53,12 +53,12 @@ enum SchemaName {
     Run,
 }
 
-pub fn config(registry: &Registry, args: ConfigArgs) -> Outcome {
+pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
             let ShowArgs { stage, task, dataset, request, site } = *args;
-            let ground = site.ground()?;
-            let site = ground.site(registry);
+            let context = site.context()?;
+            let site = context.site(registry);
             let stage = match stage {
                 StageName::Pretrain => Stage::Pretrain,
                 StageName::Transfer => Stage::Transfer,

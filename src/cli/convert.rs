@@ -1,7 +1,7 @@
 //! `bench convert`: weights in the names of other programs.
 
-use super::Outcome;
-use crate::weights::{self, Details, Program, weights_in};
+use super::CommandResult;
+use crate::weights::{self, CheckpointHints, Program, weights_in};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -52,8 +52,8 @@ impl To {
     }
 }
 
-pub fn convert(args: ConvertArgs) -> Outcome {
-    let details = Details {
+pub fn convert(args: ConvertArgs) -> CommandResult {
+    let details = CheckpointHints {
         heads: args.heads,
         norm_eps: args.norm_eps,
         decoder_heads: args.decoder_heads,

@@ -1,6 +1,6 @@
 //! `bench data list|check|make`.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::{Include, bench_data};
 use crate::config::Library;
 use crate::data::Dataset;
@@ -56,7 +56,7 @@ enum DataCommand {
     },
 }
 
-pub fn data(args: DataArgs) -> Outcome {
+pub fn data(args: DataArgs) -> CommandResult {
     match args.command {
         DataCommand::List(include) => list(&include.library()?)?,
         DataCommand::Check { dataset, data, decode, include } => {

@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::duration;
-use super::{Failure, Outcome, data, reconstruct, suite, table};
+use super::{CommandResult, Failure, data, reconstruct, suite, table};
 use crate::config::Stage;
 use crate::data::shapes::ShapesSpec;
 use crate::engine::Pretrained;
@@ -26,26 +26,26 @@ pub struct DemoArgs {
 /// Rows of the picture.
 const ROWS: usize = 8;
 
-pub fn demo(registry: &Registry, args: DemoArgs) -> Outcome {
+pub fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let began = Instant::now();
     let out = args.out;
-    let ground = args.site.ground()?.with_store(Store::new(out.join("runs")));
-    let demo = Suite::load(&ground.library, "demo")?;
+    let context = args.site.context()?.with_store(Store::new(out.join("runs")));
+    let demo = Suite::load(&context.library, "demo")?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
     let data_root = out.join("data");
     data::make_shapes(&ShapesSpec::default(), &data_root.join("shapes"))?;
 
-    let mut site = ground.site(registry);
+    let mut site = context.site(registry);
     site.bench_data = Some(data_root);
     catch_ctrl_c()?;
-    let records = suite::run(&demo, &ground, &site)?;
+    let records = suite::run(&demo, &context, &site)?;
 
-    let shown = table::show(&ground.library, &demo.table, &records)?;
-    let markdown = table::markdown(&ground.library, &demo.table, &records)?;
+    let shown = table::show(&context.library, &demo.table, &records)?;
+    let markdown = table::markdown(&context.library, &demo.table, &records)?;
     write_atomic(&out.join("table.md"), markdown.as_bytes()).context("cannot write the table")?;
     let pretrained = records.iter().find(|record| record.stage == Stage::Pretrain.as_str());
     let pretrained = pretrained.context("the suite `demo` pre-trains")?;
-    let weights = ground.store.find(&pretrained.id)?.weights();
+    let weights = context.store.find(&pretrained.id)?.weights();
     let picture = out.join("reconstruction.png");
     let entries = reconstruct::trained_on(&site, &weights, None, ROWS)?;
     let model = Pretrained::of(&weights)?.context("weights of our own name their model")?;

@@ -1,6 +1,6 @@
 //! `bench doctor`: what the program finds on this machine.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::{SiteFlags, bench_data};
 use crate::data::{Dataset, JPEG_DECODER};
 use crate::registry::Registry;
@@ -12,21 +12,21 @@ pub struct DoctorArgs {
     site: SiteFlags,
 }
 
-pub fn doctor(registry: &Registry, args: DoctorArgs) -> Outcome {
-    let ground = args.site.ground()?;
+pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
+    let context = args.site.context()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("program    bench {}", env!("BENCH_VERSION"));
     println!("devices    cpu ({cores} threads{})", instructions());
     cuda();
     println!("jpeg       {JPEG_DECODER}");
     println!("kinds      {}", registry.names().collect::<Vec<_>>().join(", "));
-    println!("runs       {} ({} runs)", ground.store.root().display(), ground.store.ids()?.len());
+    println!("runs       {} ({} runs)", context.store.root().display(), context.store.ids()?.len());
     match bench_data() {
         None => println!("data       BENCH_DATA is not set; `bench demo` needs none"),
         Some(root) => {
             println!("data       BENCH_DATA = {}", root.display());
-            for name in ground.library.list("datasets") {
-                let dataset = Dataset::load(&ground.library, &name)?;
+            for name in context.library.list("datasets") {
+                let dataset = Dataset::load(&context.library, &name)?;
                 let there = dataset.root(None, Some(&root)).is_ok();
                 println!("           {name:<18} {}", if there { "there" } else { "not there" });
             }

@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::describe;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::config::{Choice, RunConfig, Stage, read};
 use crate::data::Dataset;
 use crate::engine::{Evaluated, Job};
@@ -44,15 +44,15 @@ pub struct EvalArgs {
     site: SiteFlags,
 }
 
-pub fn eval(registry: &Registry, args: EvalArgs) -> Outcome {
-    let ground = args.site.ground()?;
-    let site = ground.site(registry);
+pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
+    let context = args.site.context()?;
+    let site = context.site(registry);
     let found = match (&args.run, &args.task) {
         (Some(run), _) => weights(&site, run, &args)?,
         (None, Some(task)) => files(&site, task, &args)?,
         (None, None) => return Err(anyhow!("which run? Give one, or --predictions and --task").into()),
     };
-    ground.screen().clear();
+    context.screen().clear();
     let Evaluated { scores, by_class, images, predicting, scoring } = &found;
     if args.json {
         let text = json!({

@@ -86,7 +86,7 @@ impl RequestFlags {
 }
 
 /// Owns what a [`Site`] borrows.
-pub struct Ground {
+pub struct CliContext {
     pub library: Library,
     pub store: Store,
     device: Device,
@@ -97,13 +97,13 @@ pub struct Ground {
 }
 
 impl SiteFlags {
-    pub fn ground(&self) -> Result<Ground> {
+    pub fn context(&self) -> Result<CliContext> {
         let device = open_device(&self.device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if self.workers == Some(0) {
             bail!("--workers 0: at least 1 is needed");
         }
-        Ok(Ground {
+        Ok(CliContext {
             library: self.include.library()?,
             store: Store::new(&self.runs),
             device,
@@ -115,7 +115,7 @@ impl SiteFlags {
     }
 }
 
-impl Ground {
+impl CliContext {
     pub fn site<'a>(&'a self, registry: &'a Registry) -> Site<'a> {
         Site {
             registry,
@@ -131,7 +131,7 @@ impl Ground {
         }
     }
 
-    /// The same ground with the runs elsewhere.
+    /// The same context with the runs elsewhere.
     pub fn with_store(mut self, store: Store) -> Self {
         self.store = store;
         self

@@ -2,10 +2,10 @@
 
 use super::flags::Include;
 use super::progress::Screen;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::config::{Catalogue, Choice, Library};
 use crate::engine::{Event, Observer};
-use crate::weights::{self, Guess, HUB, Hub, HubFile, weights_in};
+use crate::weights::{self, HUB, Hub, HubFile, InferredVit, weights_in};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct InspectArgs {
     include: Include,
 }
 
-pub fn inspect(args: InspectArgs) -> Outcome {
+pub fn inspect(args: InspectArgs) -> CommandResult {
     let hub = args.weights.starts_with(HUB).then(|| HubFile::parse(&args.weights)).transpose()?;
     let (path, source) = match &hub {
         Some(file) => {
@@ -96,7 +96,7 @@ fn listed(words: &[String], none: &str) -> String {
 }
 
 /// Models (`--model`) of the sizes that the file reveals.
-fn models(library: &Library, guess: &Guess) -> Result<Vec<String>> {
+fn models(library: &Library, guess: &InferredVit) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for name in library.list("configs/models") {
         let model = Choice { library, overrides: &[] }.model(&name, None)?;

@@ -101,7 +101,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-type Outcome = Result<(), Failure>;
+type CommandResult = Result<(), Failure>;
 
 /// The program with the kinds of `registry`: the whole `main` of a plugin.
 pub fn main(registry: Registry) -> ExitCode {

@@ -1,8 +1,8 @@
 //! `bench model list|show`.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::Include;
-use crate::config::{Backbone, Catalogue, Choice, Library, ModelConfig};
+use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
 use crate::models::{gmacs, mae_gmacs, parameter_count};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -37,7 +37,7 @@ enum ModelCommand {
 /// Mask ratio for the cost of MAE: the paper's.
 const MASK_RATIO: f64 = 0.75;
 
-pub fn model(args: ModelArgs) -> Outcome {
+pub fn model(args: ModelArgs) -> CommandResult {
     match args.command {
         ModelCommand::List { hub: true, include } => {
             Catalogue::load(&include.library()?)?.0.iter().for_each(|known| println!("{}", described(known)));
@@ -55,12 +55,12 @@ pub fn model(args: ModelArgs) -> Outcome {
 }
 
 /// `hub:owner/name`, and what is known of it.
-fn described(known: &Backbone) -> String {
+fn described(known: &KnownBackbone) -> String {
     let model = known.model.as_deref().unwrap_or("no model here");
     let target = known.target.map(|target| format!(", predicts {target}")).unwrap_or_default();
     let rows = if known.rows.is_empty() { String::new() } else { format!("; {}", known.rows.join(", ")) };
     let note = known.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
-    let Backbone { hub, dialect, license, init, data, .. } = known;
+    let KnownBackbone { hub, dialect, license, init, data, .. } = known;
     format!("hub:{hub:<44} {init:<12} {model:<13} {dialect}, {license}, {data}{target}{rows}{note}")
 }
 

@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::duration;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::data::formats::images_below;
 use crate::engine::{Job, Pictures};
 use crate::launch::{Trained, trained};
@@ -44,9 +44,9 @@ pub struct PredictArgs {
     site: SiteFlags,
 }
 
-pub fn predict(registry: &Registry, args: PredictArgs) -> Outcome {
-    let ground = args.site.ground()?;
-    let site = ground.site(registry);
+pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
+    let context = args.site.context()?;
+    let site = context.site(registry);
     if !(0. ..=1.).contains(&args.threshold) {
         return Err(anyhow!("--threshold {}: expected 0 to 1", args.threshold).into());
     }
@@ -77,7 +77,7 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> Outcome {
         control: &site.control,
     };
     let predicted = task.predict(&job, &weights, &pictures).map_err(Failure::Run)?;
-    ground.screen().clear();
+    context.screen().clear();
     for (file, reason) in &predicted.unreadable {
         eprintln!("cannot read `{}`: {reason}", file.display());
     }

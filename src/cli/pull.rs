@@ -1,7 +1,7 @@
 //! `bench pull`: weights of the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
 
 use super::progress::Screen;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::engine::{Event, Observer};
 use crate::weights::{Hub, HubFile};
 use clap::Args;
@@ -16,7 +16,7 @@ pub struct PullArgs {
 }
 
 /// The path of the file goes to standard output, the rest to standard error.
-pub fn pull(args: PullArgs) -> Outcome {
+pub fn pull(args: PullArgs) -> CommandResult {
     let file = HubFile::parse(&args.reference)?;
     let hub = Hub::new(args.offline)?;
     let screen = Screen::new();

@@ -1,10 +1,10 @@
 //! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
 
 use super::convert::To;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::config::{RunConfig, read};
 use crate::record::{RunFolder, RunRecord, Store, card};
-use crate::weights::{self, Details, Hub, HubFile, Upload};
+use crate::weights::{self, CheckpointHints, Hub, HubFile, Upload};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct PushArgs {
     runs: PathBuf,
 }
 
-pub fn push(args: PushArgs) -> Outcome {
+pub fn push(args: PushArgs) -> CommandResult {
     let target = HubFile::parse(&args.repository)?;
     if let Some(file) = &target.file {
         return Err(
@@ -92,7 +92,7 @@ fn files(
     });
     if let Some(to) = to {
         let converted = scratch.join("model.safetensors");
-        let done = weights::convert(&weights, to.program(), &converted, &Details::default())?;
+        let done = weights::convert(&weights, to.program(), &converted, &CheckpointHints::default())?;
         done.notes.iter().for_each(|note| eprintln!("note: {note}"));
         if !done.left_out.is_empty() {
             eprintln!("left out: {}", done.left_out.join(", "));

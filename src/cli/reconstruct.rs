@@ -1,6 +1,6 @@
 //! `bench reconstruct`: the mosaic of a masked autoencoder, or the pairs of a tokenizer.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::{RequestFlags, SiteFlags};
 use crate::config::{Choice, Pretrain, RunConfig, Stage, read};
 use crate::data::{Annotation, Dataset, Entry, ImageRef, SampleId};
@@ -39,9 +39,9 @@ pub struct ReconstructArgs {
     site: SiteFlags,
 }
 
-pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> Outcome {
-    let ground = args.site.ground()?;
-    let site = ground.site(registry);
+pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
+    let context = args.site.context()?;
+    let site = context.site(registry);
     if args.out.exists() {
         return Err(anyhow::anyhow!("`{}` exists; choose another --out", args.out.display()).into());
     }

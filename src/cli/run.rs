@@ -1,8 +1,8 @@
 //! `bench pretrain` and `bench transfer`.
 
-use super::flags::{Ground, RequestFlags, SiteFlags, catch_ctrl_c};
+use super::flags::{CliContext, RequestFlags, SiteFlags, catch_ctrl_c};
 use super::progress::{describe, duration};
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::config::Stage;
 use crate::launch::{Request, Start, prepare};
 use crate::record::{RunFolder, RunRecord, Status};
@@ -23,7 +23,7 @@ pub struct PretrainArgs {
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
-    how: HowFlags,
+    how: RunFlags,
     #[command(flatten)]
     site: SiteFlags,
 }
@@ -36,13 +36,13 @@ pub struct TransferArgs {
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
-    how: HowFlags,
+    how: RunFlags,
     #[command(flatten)]
     site: SiteFlags,
 }
 
 #[derive(Args, Debug)]
-struct HowFlags {
+struct RunFlags {
     /// Folder of the run [default: a folder below --runs, named after the configuration]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -54,20 +54,26 @@ struct HowFlags {
     resume: bool,
 }
 
-pub fn pretrain(registry: &Registry, args: PretrainArgs) -> Outcome {
+pub fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
     let request = args.request.request(args.task, args.dataset);
     run(registry, Stage::Pretrain, &request, &args.how, &args.site)
 }
 
-pub fn transfer(registry: &Registry, args: TransferArgs) -> Outcome {
+pub fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
     let request = args.request.request(args.task, None);
     run(registry, Stage::Transfer, &request, &args.how, &args.site)
 }
 
-fn run(registry: &Registry, stage: Stage, request: &Request, how: &HowFlags, site: &SiteFlags) -> Outcome {
-    let ground = site.ground()?;
-    let site = ground.site(registry);
-    let tell = |note: &str| ground.screen().say(note);
+fn run(
+    registry: &Registry,
+    stage: Stage,
+    request: &Request,
+    how: &RunFlags,
+    site: &SiteFlags,
+) -> CommandResult {
+    let context = site.context()?;
+    let site = context.site(registry);
+    let tell = |note: &str| context.screen().say(note);
     let prepared = match prepare(&site, stage, request, how.out.as_deref(), how.resume, &tell)? {
         Start::Done(record) => {
             tell("this run is finished already; nothing to do");
@@ -80,24 +86,24 @@ fn run(registry: &Registry, stage: Stage, request: &Request, how: &HowFlags, sit
     let folder = prepared.folder.path().to_path_buf();
     tell(&format!("run {} in {}", prepared.folder.id(), folder.display()));
     let result = prepared.run(&site, how.max_steps);
-    ground.screen().clear();
+    context.screen().clear();
     let stopped = site.control.stopped();
     match result {
-        Ok(record) if record.status == Status::Interrupted => Err(interrupted(&folder, stage, &ground)),
+        Ok(record) if record.status == Status::Interrupted => Err(interrupted(&folder, stage, &context)),
         Ok(record) => {
             show(&record);
             Ok(())
         }
-        Err(_) if stopped => Err(interrupted(&folder, stage, &ground)),
+        Err(_) if stopped => Err(interrupted(&folder, stage, &context)),
         Err(error) => Err(Failure::Run(error)),
     }
 }
 
 /// Says how to go on.
-fn interrupted(folder: &std::path::Path, stage: Stage, ground: &Ground) -> Failure {
-    let in_store = folder.parent() == Some(ground.store.root());
+fn interrupted(folder: &std::path::Path, stage: Stage, context: &CliContext) -> Failure {
+    let in_store = folder.parent() == Some(context.store.root());
     let out = if in_store { String::new() } else { format!(" --out {}", folder.display()) };
-    let runs = match ground.store.root().to_str() {
+    let runs = match context.store.root().to_str() {
         Some("runs") | None => String::new(),
         Some(_) if !in_store => String::new(),
         Some(other) => format!(" --runs {other}"),

@@ -1,7 +1,7 @@
 //! `bench selftest`: whether this program computes on a device what it computes on the CPU.
 
 use super::flags::Include;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::launch::open_device;
 use crate::record::write_atomic;
 use crate::registry::Registry;
@@ -29,7 +29,7 @@ pub struct SelftestArgs {
     include: Include,
 }
 
-pub fn selftest(registry: &Registry, args: SelftestArgs) -> Outcome {
+pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
     let device = open_device(&args.device)?;
     let library = args.include.library()?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;

@@ -1,6 +1,6 @@
 //! Completions and the manual page, for packagers.
 
-use super::{Cli, Outcome};
+use super::{Cli, CommandResult};
 use clap::{Args, CommandFactory};
 
 #[derive(Args, Debug)]
@@ -8,12 +8,12 @@ pub struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-pub fn completions(args: CompletionsArgs) -> Outcome {
+pub fn completions(args: CompletionsArgs) -> CommandResult {
     clap_complete::generate(args.shell, &mut Cli::command(), "bench", &mut std::io::stdout());
     Ok(())
 }
 
-pub fn man() -> Outcome {
+pub fn man() -> CommandResult {
     clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::flags::{RequestFlags, SiteFlags};
 use super::progress::duration;
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::config::{Pretrain, RunConfig, Stage};
 use crate::engine::{Job, Plan, Speed, speed_pretrain};
 use crate::launch::{index, resolve, stage_of};
@@ -55,11 +55,11 @@ pub struct SpeedArgs {
     site: SiteFlags,
 }
 
-pub fn speed(registry: &Registry, args: SpeedArgs) -> Outcome {
-    let ground = args.site.ground()?;
-    let site = ground.site(registry);
+pub fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
+    let context = args.site.context()?;
+    let site = context.site(registry);
     let mut request = args.request.request(args.task, args.dataset);
-    let stage = stage_of(&ground.library, &request)?;
+    let stage = stage_of(&context.library, &request)?;
     if stage == Stage::Transfer && request.init.is_none() {
         request.init = Some(crate::config::SCRATCH.into()); // the speed does not depend on it
     }

@@ -1,8 +1,8 @@
 //! `bench suite run|plan`.
 
-use super::flags::{Ground, SiteFlags, catch_ctrl_c};
+use super::flags::{CliContext, SiteFlags, catch_ctrl_c};
 use super::progress::{describe, duration};
-use super::{Failure, Outcome};
+use super::{CommandResult, Failure};
 use crate::launch::Site;
 use crate::record::{RunRecord, Status};
 use crate::registry::Registry;
@@ -33,33 +33,33 @@ struct NameArgs {
     site: SiteFlags,
 }
 
-pub fn suite(registry: &Registry, args: SuiteArgs) -> Outcome {
+pub fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     match args.command {
         SuiteCommand::Run(args) => {
-            let ground = args.site.ground()?;
-            let suite = Suite::load(&ground.library, &args.suite)?;
+            let context = args.site.context()?;
+            let suite = Suite::load(&context.library, &args.suite)?;
             catch_ctrl_c()?;
-            let records = run(&suite, &ground, &ground.site(registry))?;
-            println!("{}", super::table::show(&ground.library, &suite.table, &records)?);
+            let records = run(&suite, &context, &context.site(registry))?;
+            println!("{}", super::table::show(&context.library, &suite.table, &records)?);
             Ok(())
         }
         SuiteCommand::Plan(args) => {
-            let ground = args.site.ground()?;
-            let suite = Suite::load(&ground.library, &args.suite)?;
-            plan(&suite, &ground.site(registry))
+            let context = args.site.context()?;
+            let suite = Suite::load(&context.library, &args.suite)?;
+            plan(&suite, &context.site(registry))
         }
     }
 }
 
 /// Runs a suite to its end and says so, run by run.
-pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>, Failure> {
+pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRecord>, Failure> {
     let (began, total) = (Instant::now(), suite.items().len());
     let begin = |i: usize, item: &crate::suite::Item| {
-        ground.screen().clear();
-        ground.screen().say(&format!("[{}/{total}, {}] {}", i + 1, duration(began.elapsed()), item.title()));
+        context.screen().clear();
+        context.screen().say(&format!("[{}/{total}, {}] {}", i + 1, duration(began.elapsed()), item.title()));
     };
     let records = suite.run(site, &begin);
-    ground.screen().clear();
+    context.screen().clear();
     match records {
         Ok(records) if records.len() == total && records.iter().all(|r| r.status == Status::Finished) => {
             let scored: Vec<String> = records
@@ -67,7 +67,7 @@ pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>
                 .filter(|record| !record.scores.is_empty())
                 .map(|record| format!("{}: {}", record.id, describe(&record.scores)))
                 .collect();
-            scored.iter().for_each(|line| ground.screen().say(line));
+            scored.iter().for_each(|line| context.screen().say(line));
             Ok(records)
         }
         Ok(records) => {
@@ -79,7 +79,7 @@ pub fn run(suite: &Suite, ground: &Ground, site: &Site) -> Result<Vec<RunRecord>
     }
 }
 
-fn plan(suite: &Suite, site: &Site) -> Outcome {
+fn plan(suite: &Suite, site: &Site) -> CommandResult {
     let planned = suite.plan(site)?;
     println!("{}: {} runs", suite.title, planned.len());
     let (mut left, mut unknown) = (0, false);

@@ -1,6 +1,6 @@
 //! `bench table`: records to a table, and the generated blocks of a README.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::Include;
 use crate::config::Library;
 use crate::record::render::{Format, readme, render};
@@ -43,7 +43,7 @@ const SPEED: &str = "benches/results";
 /// The block of a README that shows the records of [`SPEED`].
 const SPEED_BLOCK: &str = "speed";
 
-pub fn table(args: TableArgs) -> Outcome {
+pub fn table(args: TableArgs) -> CommandResult {
     let library = args.include.library()?;
     // Blocks of a README hold what everybody can see: committed records.
     let block = |records: &[RunRecord], name: &str| match name {

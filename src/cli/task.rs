@@ -1,6 +1,6 @@
 //! `bench task list|show|check`.
 
-use super::Outcome;
+use super::CommandResult;
 use super::flags::{Include, bench_data};
 use crate::config::{Choice, Library, Stage};
 use crate::data::{Dataset, DatasetInfo};
@@ -39,7 +39,7 @@ enum TaskCommand {
     },
 }
 
-pub fn task(registry: &Registry, args: TaskArgs) -> Outcome {
+pub fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
     match args.command {
         TaskCommand::List(include) => list(&include.library()?)?,
         TaskCommand::Show { task, include } => show(&include.library()?, &task)?,

@@ -1,7 +1,7 @@
 //! `configs/catalogue.toml`: backbones of the Hugging Face Hub that are known by name, so that tables can name what
 //! they are and put them beside the published rows that they belong to. Everything else on the Hub can be used too.
 
-use super::{ConfigError, Library, Normalize, Target, parse};
+use super::{ConfigError, Library, Normalize, ReconstructionTarget, parse};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ const PATH: &str = "configs/catalogue.toml";
 /// One backbone.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Backbone {
+pub struct KnownBackbone {
     /// `owner/name`.
     pub hub: String,
     /// File of `configs/models`; absent for what is none of ours.
@@ -22,7 +22,7 @@ pub struct Backbone {
     /// Label of its rows in tables.
     pub init: String,
     /// What its pre-training predicts, where it predicts something of the image.
-    pub target: Option<Target>,
+    pub target: Option<ReconstructionTarget>,
     /// Statistics of its inputs, where they are not ImageNet's.
     pub normalize: Option<Normalize>,
     /// What it has seen.
@@ -35,12 +35,12 @@ pub struct Backbone {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    backbone: Vec<Backbone>,
+    backbone: Vec<KnownBackbone>,
 }
 
 /// All known backbones, in the order of the file.
 #[derive(Clone, Debug)]
-pub struct Catalogue(pub Vec<Backbone>);
+pub struct Catalogue(pub Vec<KnownBackbone>);
 
 impl Catalogue {
     /// The file of an included folder stands in place of the built-in one.
@@ -58,7 +58,7 @@ impl Catalogue {
     }
 
     /// What is known of the repository `owner/name`.
-    pub fn find(&self, repository: &str) -> Option<&Backbone> {
+    pub fn find(&self, repository: &str) -> Option<&KnownBackbone> {
         self.0.iter().find(|known| known.hub == repository)
     }
 }
@@ -83,8 +83,8 @@ mod tests {
     fn the_two_kinds_of_mae_on_the_hub_are_apart() {
         let catalogue = Catalogue::load(&Library::default()).unwrap();
         for (hub, target, row) in [
-            ("timm/vit_base_patch16_224.mae", Target::NormPixel, "mae_table3"),
-            ("facebook/vit-mae-base", Target::Pixel, "mae_table7"),
+            ("timm/vit_base_patch16_224.mae", ReconstructionTarget::NormPixel, "mae_table3"),
+            ("facebook/vit-mae-base", ReconstructionTarget::Pixel, "mae_table7"),
         ] {
             let known = catalogue.find(hub).unwrap();
             assert_eq!((known.target, known.init.as_str()), (Some(target), "mae"));

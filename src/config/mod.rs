@@ -12,13 +12,13 @@ mod run;
 
 pub use attention::{Attention, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{AugmentOp, Erase, Interpolation, Normalize};
-pub use catalogue::{Backbone, Catalogue};
+pub use catalogue::{Catalogue, KnownBackbone};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool, ResizePositions};
 pub use recipe::{
-    Beit, Exempt, Mae, MaskSampler, Optim, OptimName, Pretrain, Recipe, Reconstruct, Schedule, ScheduleName,
-    Target, Transfer, Tune,
+    Beit, Exempt, Mae, MaskKind, Optim, OptimName, Pretrain, Recipe, Reconstruct, ReconstructionTarget,
+    Schedule, ScheduleName, Transfer, Tune,
 };
 pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

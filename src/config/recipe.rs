@@ -225,10 +225,10 @@ impl Pretrain {
     }
 
     /// What is predicted of an image, where something is.
-    pub fn target(&self) -> Option<Target> {
+    pub fn target(&self) -> Option<ReconstructionTarget> {
         match self {
             Self::Mae(mae) => Some(mae.target),
-            Self::Beit(_) => Some(Target::Token),
+            Self::Beit(_) => Some(ReconstructionTarget::Token),
             Self::Dvae(_) => None,
         }
     }
@@ -236,7 +236,7 @@ impl Pretrain {
     /// Whether tokens are predicted, so that there must be a tokenizer.
     pub fn predicts_tokens(&self) -> bool {
         match self {
-            Self::Mae(mae) => mae.target == Target::Token,
+            Self::Mae(mae) => mae.target == ReconstructionTarget::Token,
             Self::Beit(_) => true,
             Self::Dvae(_) => false,
         }
@@ -248,10 +248,10 @@ impl Pretrain {
                 let ratio = mae.mask_ratio;
                 Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"))
             }
-            Self::Mae(mae) if mae.target != Target::Token && mae.tokenizer.is_some() => {
+            Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.tokenizer.is_some() => {
                 Err("pretrain.tokenizer needs pretrain.target = \"token\"".into())
             }
-            Self::Mae(mae) if mae.target != Target::Token && mae.cache_tokens => {
+            Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.cache_tokens => {
                 Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into())
             }
             Self::Mae(mae) if mae.cache_tokens && augment.iter().any(AugmentOp::is_random) => Err(
@@ -286,9 +286,9 @@ pub struct Mae {
     /// Share of patches removed.
     pub mask_ratio: f64,
     #[serde(default)]
-    pub mask: MaskSampler,
+    pub mask: MaskKind,
     #[serde(default)]
-    pub target: Target,
+    pub target: ReconstructionTarget,
     /// Target `token`: a run, a file, or `hub:owner/name` of a discrete autoencoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
@@ -309,7 +309,7 @@ pub struct Mae {
 /// Table 1f.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum MaskSampler {
+pub enum MaskKind {
     #[default]
     Random,
     /// BEiT's block-wise generator.
@@ -322,7 +322,7 @@ pub enum MaskSampler {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Target {
+pub enum ReconstructionTarget {
     Pixel,
     /// Pixels normalised by the mean and unbiased variance of their patch.
     #[default]
@@ -333,7 +333,7 @@ pub enum Target {
     Token,
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for ReconstructionTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Pixel => "pixels",

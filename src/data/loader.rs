@@ -181,7 +181,7 @@ struct Fault {
 }
 
 /// The number of a batch, and the batch.
-type Finished<T> = (usize, Result<Host<T>, LoadError>);
+type Finished<T> = (usize, Result<HostBatch<T>, LoadError>);
 
 impl<T: Geometric + Clone> Work<T> {
     /// Does jobs until there are no more.
@@ -216,7 +216,7 @@ impl<T: Geometric + Clone> Work<T> {
         }
         let samples = std::mem::take(&mut slots.samples);
         drop(slots);
-        Some((job.batch, Host::new(samples.into_iter().flatten().collect())))
+        Some((job.batch, HostBatch::new(samples.into_iter().flatten().collect())))
     }
 
     /// The sample of entry `index`, or the reason why there is none and whether it may be replaced.
@@ -240,7 +240,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A batch in host memory.
-struct Host<T> {
+struct HostBatch<T> {
     ids: Vec<SampleId>,
     /// [B, C, H, W] row-major.
     pixels: Vec<f32>,
@@ -251,7 +251,7 @@ struct Host<T> {
     skipped: Vec<Fault>,
 }
 
-impl<T: Clone> Host<T> {
+impl<T: Clone> HostBatch<T> {
     fn new(samples: Vec<Result<Prepared<T>, Fault>>) -> Result<Self, LoadError> {
         let (mut readable, mut skipped) = (Vec::with_capacity(samples.len()), vec![]);
         for sample in samples {
@@ -314,7 +314,7 @@ pub struct Epoch<T> {
     jobs: Sender<Job<T>>,
     results: Receiver<Finished<T>>,
     /// Batches that came before their turn.
-    waiting: BTreeMap<usize, Result<Host<T>, LoadError>>,
+    waiting: BTreeMap<usize, Result<HostBatch<T>, LoadError>>,
     skips: usize,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
@@ -332,7 +332,7 @@ impl<T: Geometric + Clone> Epoch<T> {
     }
 
     /// Waits for batch `number`, with `prefetch` more under way.
-    fn wait(&mut self, number: usize) -> Result<Host<T>, LoadError> {
+    fn wait(&mut self, number: usize) -> Result<HostBatch<T>, LoadError> {
         if self.workers.is_empty() {
             let finished = self.work_of(number).filter_map(|job| self.work.run(self.epoch, job)).last();
             return finished.map_or(Err(LoadError::Workers(number)), |(_, host)| host);

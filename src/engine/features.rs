@@ -4,7 +4,7 @@
 use super::Job;
 use super::observer::Event;
 use super::train::{Batches, Source};
-use super::transfer::Transfer;
+use super::transfer::BackboneWithHead;
 use crate::data::loader::{Loaded, Loader};
 use crate::data::{Batch, Frame, Geometric, SampleId};
 use crate::models::Features;
@@ -61,7 +61,7 @@ pub(super) struct CachedFeatures<T> {
 
 impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
     pub fn compute<H: Head<Target = T>>(
-        model: &Transfer<H>,
+        model: &BackboneWithHead<H>,
         loader: &Loader<T>,
         batch: usize,
         job: &Job,

@@ -6,7 +6,7 @@ use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
 use super::{Job, PREFETCH, Plan};
-use crate::config::{AugmentOp, Erase, ModelConfig, Transfer as TransferRecipe, Tune, parse};
+use crate::config::{AugmentOp, Erase, ModelConfig, Transfer, Tune, parse};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, DatasetInfo, Entry};
@@ -22,12 +22,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A head on a backbone.
-pub(super) struct Transfer<H> {
+pub(super) struct BackboneWithHead<H> {
     pub backbone: Box<dyn Backbone>,
     pub head: H,
 }
 
-impl<H: Head> Objective for Transfer<H> {
+impl<H: Head> Objective for BackboneWithHead<H> {
     type Target = H::Target;
 
     fn losses(&self, batch: &Batch<H::Target>, pass: &mut Pass) -> candle_core::Result<Losses> {
@@ -119,7 +119,7 @@ pub fn rescore<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Evaluat
 }
 
 /// The model of a run of this configuration, with the weights at `path`.
-pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<Transfer<T::Head>> {
+pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<BackboneWithHead<T::Head>> {
     let (params, mut model) = build(task.as_ref(), job, Some(path))?;
     let file = WeightFile::open(path)?;
     let tensors = file.read(job.device)?;
@@ -146,7 +146,7 @@ fn kept(found: Evaluated, folder: &RunFolder) -> Result<Scores> {
     Ok(found.scores)
 }
 
-fn settings<'a>(job: &'a Job) -> Result<&'a TransferRecipe> {
+fn settings<'a>(job: &'a Job) -> Result<&'a Transfer> {
     let settings = job.config.recipe.transfer.as_ref();
     settings.with_context(|| format!("recipe `{}` has no `[transfer]`", job.config.run.recipe))
 }
@@ -157,7 +157,7 @@ pub(super) fn build<T: Task>(
     task: &T,
     job: &Job,
     weights: Option<&Path>,
-) -> Result<(Params, Transfer<T::Head>)> {
+) -> Result<(Params, BackboneWithHead<T::Head>)> {
     let (config, tune) = (&job.config.model, settings(job)?.tune);
     let depth = config.depth;
     if let Tune::Blocks(k) = tune {
@@ -199,7 +199,7 @@ pub(super) fn build<T: Task>(
     params.set_trainable(|name| {
         of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
     });
-    Ok((params, Transfer { backbone, head }))
+    Ok((params, BackboneWithHead { backbone, head }))
 }
 
 /// What to know about batch norms of a model whose batch is accumulated: they see the images of one pass.
@@ -304,7 +304,7 @@ fn loader<T: Task>(
 
 fn score<T: Task>(
     task: &T,
-    model: &Transfer<T::Head>,
+    model: &BackboneWithHead<T::Head>,
     loader: &Loader<T::Target>,
     job: &Job,
 ) -> Result<Evaluated> {
@@ -314,7 +314,7 @@ fn score<T: Task>(
 }
 
 /// One pass over the training split, without augmentation, for a head that is fitted.
-fn fit<T: Task>(task: &Arc<T>, model: &mut Transfer<T::Head>, job: &Job) -> Result<()> {
+fn fit<T: Task>(task: &Arc<T>, model: &mut BackboneWithHead<T::Head>, job: &Job) -> Result<()> {
     let loader = eval_loader(task, job, job.train.clone())?;
     let (mut done, total) = (0, job.train.len());
     for loaded in loader.epoch(0, 0) {

@@ -4,6 +4,6 @@ pub mod classification;
 pub mod detection;
 pub mod segmentation;
 
-pub use classification::Classification;
-pub use detection::Detector;
-pub use segmentation::Segmentation;
+pub use classification::ClassificationTask;
+pub use detection::DetectionTask;
+pub use segmentation::SegmentationTask;

@@ -2,11 +2,11 @@
 
 use super::Site;
 use crate::config::{
-    Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, RunConfig, SCRATCH, Stage,
-    Target, read,
+    Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, ReconstructionTarget,
+    RunConfig, SCRATCH, Stage, read,
 };
 use crate::record::{RunFolder, Status};
-use crate::weights::{Described, Guess, HUB, HubFile, WeightFile, weights_in};
+use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub(super) struct Initial {
     pub config: Option<PathBuf>,
     /// The model that the catalogue names.
     pub model: Option<String>,
-    pub target: Option<Target>,
+    pub target: Option<ReconstructionTarget>,
     /// Statistics of the inputs that they have seen, where the catalogue names them.
     pub normalize: Option<Normalize>,
 }
@@ -64,7 +64,7 @@ impl Initial {
     /// ε of layer norms, where a `config.json` of transformers beside the weights says it.
     pub fn norm_eps(&self, model: &ModelConfig) -> Result<Option<f64>> {
         let Some(path) = &self.path else { return Ok(None) };
-        let Some(described) = Described::beside(path)? else { return Ok(None) };
+        let Some(described) = HfConfig::beside(path)? else { return Ok(None) };
         described.eps_for(model).map_err(|reason| anyhow!("weights `{}`: {reason}", path.display()))
     }
 
@@ -176,7 +176,7 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
 /// Compares the sizes that the names in a file reveal with those of the model.
 pub(super) fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     let file = WeightFile::open(path)?;
-    let Some(guess) = Guess::of(file.entries()) else { return Ok(()) }; // loading says what they are
+    let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];

@@ -2,7 +2,7 @@
 //! the last of them has passed.
 
 use super::{Request, Resolved, Site, resolve};
-use crate::config::{RunConfig, Stage, Target, read};
+use crate::config::{ReconstructionTarget, RunConfig, Stage, read};
 use crate::data::{Dataset, DatasetInfo, Entry};
 use crate::record::{RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
@@ -23,7 +23,7 @@ pub struct Prepared {
     pub init: Option<PathBuf>,
     pub init_run: Option<String>,
     /// What the initial weights were trained to predict.
-    pub init_target: Option<Target>,
+    pub init_target: Option<ReconstructionTarget>,
     pub tokenizer: Option<PathBuf>,
     pub folder: RunFolder,
     pub resume: bool,

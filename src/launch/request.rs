@@ -2,7 +2,9 @@
 
 use super::initial::{Initial, find, fits, initial};
 use super::{Site, default_dtype};
-use crate::config::{Choice, Dtype, Library, Pretrain, Recipe, Run, RunConfig, SCRATCH, Stage, Target, read};
+use crate::config::{
+    Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
+};
 use crate::data::Dataset;
 use crate::registry::manifest;
 use crate::task::Manifest;
@@ -47,7 +49,7 @@ pub struct Resolved {
     /// The run that made it.
     pub init_run: Option<String>,
     /// What they were trained to predict, where that is known.
-    pub init_target: Option<Target>,
+    pub init_target: Option<ReconstructionTarget>,
     /// The file that makes tokens for pre-training.
     pub tokenizer: Option<PathBuf>,
     /// Choices made for the user, worth a line on the screen.

@@ -21,7 +21,7 @@ enum Projection {
     /// `qkv.weight`, `qkv.bias`.
     Biased(Linear),
     /// BEiT: `qkv.weight`, and `q_bias` and `v_bias` `[C]`, for keys have none.
-    Keyless { weight: Tensor, q_bias: Tensor, v_bias: Tensor, precision: Precision },
+    NoKeyBias { weight: Tensor, q_bias: Tensor, v_bias: Tensor, precision: Precision },
 }
 
 impl Projection {
@@ -30,7 +30,7 @@ impl Projection {
             return Ok(Self::Biased(Linear::new(width, 3 * width, vb.pp("qkv"))?));
         }
         let bias = |name| vb.get_with_hints(width, name, Init::Const(0.));
-        Ok(Self::Keyless {
+        Ok(Self::NoKeyBias {
             weight: vb.get_with_hints((3 * width, width), "qkv.weight", xavier_uniform(width, 3 * width))?,
             q_bias: bias("q_bias")?,
             v_bias: bias("v_bias")?,
@@ -42,7 +42,7 @@ impl Projection {
     fn affine(&self) -> Result<(Tensor, Tensor)> {
         match self {
             Self::Biased(linear) => linear.scaled(None),
-            Self::Keyless { weight, q_bias, v_bias, .. } => {
+            Self::NoKeyBias { weight, q_bias, v_bias, .. } => {
                 let bias = Tensor::cat(&[q_bias, &q_bias.detach().zeros_like()?, v_bias], 0)?;
                 Ok((weight.clone(), bias))
             }
@@ -52,7 +52,7 @@ impl Projection {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Biased(linear) => linear.forward(x),
-            Self::Keyless { precision, .. } => {
+            Self::NoKeyBias { precision, .. } => {
                 let (weight, bias) = self.affine()?;
                 ops::linear(x, &weight, Some(&bias), *precision)
             }

@@ -114,7 +114,7 @@ impl Mask {
 /// Draws masks of one kind, ratio and grid.
 #[derive(Clone, Debug)]
 pub struct MaskSampler {
-    kind: config::MaskSampler,
+    kind: config::MaskKind,
     grid: (usize, usize),
     kept: usize,
 }
@@ -135,7 +135,7 @@ pub enum MaskError {
 impl MaskSampler {
     /// Keeps int(L·(1 − `ratio`)) of the L patches of `grid`.
     pub fn new(
-        kind: config::MaskSampler,
+        kind: config::MaskKind,
         ratio: f64,
         grid: (usize, usize),
     ) -> std::result::Result<Self, MaskError> {
@@ -144,7 +144,7 @@ impl MaskSampler {
         if !(0. ..1.).contains(&ratio) || kept == 0 || kept >= patches {
             return Err(MaskError::Count { ratio, kept, patches });
         }
-        if kind == config::MaskSampler::Grid {
+        if kind == config::MaskKind::Grid {
             let cell = (1. / (1. - ratio)).sqrt().round() as usize;
             let share = |k: usize| 1. - 1. / (k.max(1) * k.max(1)) as f64;
             if (share(cell) - ratio).abs() > 1e-6 {
@@ -184,18 +184,18 @@ impl MaskSampler {
     fn draw(&self, rng: &mut Rng) -> Vec<u32> {
         let (rows, columns) = self.grid;
         match self.kind {
-            config::MaskSampler::Random => {
+            config::MaskKind::Random => {
                 let mut noise: Vec<(f32, u32)> =
                     (0..(rows * columns) as u32).map(|id| (rng.random(), id)).collect();
                 noise.sort_by(|a, b| a.0.total_cmp(&b.0));
                 noise.into_iter().take(self.kept).map(|(_, id)| id).collect()
             }
-            config::MaskSampler::Block => {
+            config::MaskKind::Block => {
                 let removed = blocks(self.grid, rows * columns - self.kept, rng);
                 let kept = removed.iter().enumerate().filter(|(_, removed)| !**removed);
                 kept.map(|(id, _)| id as u32).collect()
             }
-            config::MaskSampler::Grid => {
+            config::MaskKind::Grid => {
                 let cell = ((rows * columns / self.kept) as f64).sqrt().round() as usize;
                 let corner =
                     |id: &usize| (id / columns).is_multiple_of(cell) && (id % columns).is_multiple_of(cell);
@@ -268,7 +268,7 @@ fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MaskSampler as Kind;
+    use crate::config::MaskKind as Kind;
 
     fn golden(name: &str) -> Vec<Vec<f32>> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");

@@ -5,7 +5,7 @@
 //! the first step, and stored in the checkpoint as buffers.
 
 use super::{TokenTarget, pca};
-use crate::config::Target;
+use crate::config::ReconstructionTarget;
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::OnceLock;
@@ -31,15 +31,20 @@ impl PatchTarget {
     ///
     /// # Errors
     /// Tokens without what makes them.
-    pub fn new(target: Target, values: usize, tokens: Option<TokenTarget>, vb: VarBuilder) -> Result<Self> {
+    pub fn new(
+        target: ReconstructionTarget,
+        values: usize,
+        tokens: Option<TokenTarget>,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         Ok(match target {
-            Target::Token => match tokens {
+            ReconstructionTarget::Token => match tokens {
                 Some(tokens) => Self::Token(tokens),
                 None => candle_core::bail!("the target is tokens, but there is no tokenizer"),
             },
-            Target::Pixel => Self::Pixel,
-            Target::NormPixel => Self::NormPixel,
-            Target::Pca => Self::Pca(PatchPca::new(values, vb.pp("pca"))?),
+            ReconstructionTarget::Pixel => Self::Pixel,
+            ReconstructionTarget::NormPixel => Self::NormPixel,
+            ReconstructionTarget::Pca => Self::Pca(PatchPca::new(values, vb.pp("pca"))?),
         })
     }
 

@@ -4,7 +4,7 @@
 //! for all its values; a value can replace it. `origin = "unpublished"` marks what another program gave and no
 //! paper holds.
 
-use crate::config::{ConfigError, Library, Target, parse};
+use crate::config::{ConfigError, Library, ReconstructionTarget, parse};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,7 @@ pub struct Reference {
     /// How many, where the value is their mean.
     pub seeds: Option<usize>,
     /// What the pre-training of the initial weights predicted, where it matters.
-    pub target: Option<Target>,
+    pub target: Option<ReconstructionTarget>,
     /// What a reader must know.
     pub note: Option<String>,
 }
@@ -87,7 +87,7 @@ struct Published {
     recipe: Option<String>,
     init: Option<String>,
     variant: Option<String>,
-    target: Option<Target>,
+    target: Option<ReconstructionTarget>,
     note: Option<String>,
     values: Vec<Value>,
 }
@@ -100,7 +100,7 @@ struct Value {
     recipe: Option<String>,
     init: Option<String>,
     variant: Option<String>,
-    target: Option<Target>,
+    target: Option<ReconstructionTarget>,
     note: Option<String>,
     value: f64,
     spread: Option<f64>,

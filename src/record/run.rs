@@ -1,6 +1,6 @@
 //! [`RunRecord`]: everything a reader of a table can ask about one cell.
 
-use crate::config::Target;
+use crate::config::ReconstructionTarget;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ pub struct InitRecord {
     pub run: Option<String>,
     /// What their pre-training predicted, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
+    pub target: Option<ReconstructionTarget>,
 }
 
 /// The program and the machine.

@@ -1,9 +1,9 @@
 //! [`convert`]: weights in the names of other programs, for those who go on with Python.
 
 use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
-use super::transformers::{Described, Details};
+use super::transformers::{CheckpointHints, HfConfig};
 use super::translation::renamed;
-use super::{Contents, FileError, Guess, SaveError, WeightFile, save_tensors};
+use super::{Contents, FileError, InferredVit, SaveError, WeightFile, save_tensors};
 use crate::config::{ModelConfig, parse};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
@@ -63,7 +63,7 @@ pub fn convert(
     source: &Path,
     program: Program,
     out: &Path,
-    asked: &Details,
+    asked: &CheckpointHints,
 ) -> Result<Converted, ConvertError> {
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
     let file = WeightFile::open(source)?;
@@ -72,7 +72,7 @@ pub fn convert(
         contents,
         Contents::Unread(_) | Contents::Tokenizer | Contents::Detector | Contents::Unknown
     );
-    let guess = Guess::of(file.entries()).filter(|_| !other);
+    let guess = InferredVit::of(file.entries()).filter(|_| !other);
     let guess = guess.ok_or_else(|| fail(format!("{contents}: only a ViT can be converted")))?;
     let config = out.with_file_name("config.json");
     for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {
@@ -86,11 +86,11 @@ pub fn convert(
     };
     let mut details = match &model {
         Some(model) => {
-            asked.agreeing(&Details::of_run(source, model), "the run of the weights").map_err(fail)?
+            asked.agreeing(&CheckpointHints::of_run(source, model), "the run of the weights").map_err(fail)?
         }
         None => *asked,
     };
-    if let Some(described) = Described::beside(source)? {
+    if let Some(described) = HfConfig::beside(source)? {
         details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
     let (details, assumed) = details.completed(&guess).map_err(fail)?;

@@ -73,7 +73,7 @@ impl std::fmt::Display for Contents {
 
 /// The sizes that names and shapes reveal. Numbers of heads are not stored in weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Guess {
+pub struct InferredVit {
     pub width: usize,
     pub depth: usize,
     pub mlp_hidden: usize,
@@ -90,7 +90,7 @@ pub struct Guess {
     pub classes: Option<usize>,
 }
 
-impl Guess {
+impl InferredVit {
     /// `None` when the tensors are not those of a ViT in the names of FAIR.
     pub fn of(entries: &[WeightEntry]) -> Option<Self> {
         let dim = |name: &str, i: usize| {
@@ -131,7 +131,7 @@ impl Guess {
     }
 }
 
-impl std::fmt::Display for Guess {
+impl std::fmt::Display for InferredVit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { width, depth, patch, channels, positions, .. } = self;
         write!(f, "a ViT with width {width}, depth {depth}, patch {patch}, {channels} channels, ")?;
@@ -166,7 +166,7 @@ pub struct Inspection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<Guess>,
+    pub model: Option<InferredVit>,
     pub tensors: usize,
     /// Tensors that no model here reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -210,7 +210,7 @@ impl Inspection {
             sha256: file.sha256(),
             dialect: file.translated_from().or_else(|| names::ours(entries)),
             written_by: file.metadata().get("written_by").cloned(),
-            model: Guess::of(entries).filter(|_| !uses.is_empty()),
+            model: InferredVit::of(entries).filter(|_| !uses.is_empty()),
             contents,
             tensors: entries.len(),
             unread: file.unread().to_vec(),

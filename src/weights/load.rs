@@ -6,7 +6,7 @@
 
 use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
-use super::{Contents, Guess, WeightEntry};
+use super::{Contents, InferredVit, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
@@ -256,7 +256,7 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
         dtype: tensor.dtype(),
     };
     let entries: Vec<WeightEntry> = tensors.iter().map(entry).collect();
-    match (Contents::of(&entries), Guess::of(&entries)) {
+    match (Contents::of(&entries), InferredVit::of(&entries)) {
         (Contents::Unread(what), _) => format!("this file is {what}"),
         (_, Some(guess)) => format!("this file is {guess}"),
         (_, None) => "this file is no ViT in the names of MAE's checkpoints".into(),

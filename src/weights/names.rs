@@ -280,7 +280,7 @@ const GAMMAS: [Rule; 2] =
     [rule("blocks.{}.gamma_1", "blocks.{}.gamma_1"), rule("blocks.{}.gamma_2", "blocks.{}.gamma_2")];
 const UNPLACED_RULES: [Rule; 16] = joined(GAMMAS, FAIR);
 /// Ours, but for a position of the class token, which is not there.
-pub(super) const UNPLACED: Names = Names {
+pub(super) const DEIT_III: Names = Names {
     title: "facebookresearch/deit (DeiT III)",
     prefixes: &[""],
     probes: &[],
@@ -291,7 +291,7 @@ pub(super) const UNPLACED: Names = Names {
     ignored: &[],
 };
 /// What timm calls the tensors of a ViT; BEiT's it calls as we do.
-pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..UNPLACED };
+pub(super) const TIMM: Names = Names { title: "timm", rules: &FAIR, ..DEIT_III };
 
 fn has(entries: &[WeightEntry], name: &str) -> bool {
     entries.iter().any(|entry| entry.name == name)

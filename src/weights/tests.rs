@@ -120,7 +120,7 @@ fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
     let path = golden("mae_nested.pth");
     let inspection = inspect(&path).unwrap();
     assert_eq!((inspection.format, inspection.contents), ("pth", Contents::EncoderAndDecoder));
-    let guess = Guess {
+    let guess = InferredVit {
         width: 8,
         depth: 1,
         mlp_hidden: 32,
@@ -289,7 +289,7 @@ fn names_of_others_are_recognised() {
     let distilled = [entry("dist_token"), entry("cls_token"), entry("blocks.0.attn.qkv.weight")];
     assert!(Contents::of(&distilled).to_string().contains("a distilled DeiT"));
     assert_eq!(Contents::of(&[entry("conv1.weight")]), Contents::Unknown);
-    assert_eq!(Guess::of(&distilled), None);
+    assert_eq!(InferredVit::of(&distilled), None);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `config.json` of Hugging Face transformers: what names and shapes do not tell of a model, read from beside its weights
 //! and written beside converted ones.
 
-use super::{Contents, FileError, Guess};
-use crate::config::{ModelConfig, Pretrain, RunConfig, Target, read};
+use super::{Contents, FileError, InferredVit};
+use crate::config::{ModelConfig, Pretrain, ReconstructionTarget, RunConfig, read};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// What a file of weights does not tell of its model, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Details {
+pub struct CheckpointHints {
     /// Of attention.
     pub heads: Option<usize>,
     /// ε of layer norms.
@@ -23,7 +23,7 @@ pub struct Details {
 
 /// The part of a `config.json` that is read.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Described {
+pub struct HfConfig {
     model_type: String,
     hidden_size: usize,
     num_attention_heads: Option<usize>,
@@ -36,7 +36,7 @@ pub struct Described {
 /// Models that are a plain ViT.
 const KNOWN: [&str; 6] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers"];
 
-impl Described {
+impl HfConfig {
     /// That of the folder in which `weights` lie; `None` where there is none, or one that describes no ViT of
     /// transformers.
     ///
@@ -59,9 +59,9 @@ impl Described {
         serde_json::from_value(value).map(Some).map_err(|e| fail(e.to_string()))
     }
 
-    pub fn details(&self) -> Details {
+    pub fn details(&self) -> CheckpointHints {
         let mae = self.model_type == "vit_mae";
-        Details {
+        CheckpointHints {
             heads: self.num_attention_heads,
             norm_eps: self.layer_norm_eps,
             decoder_heads: self.decoder_num_attention_heads.filter(|_| mae),
@@ -87,7 +87,7 @@ impl Described {
     }
 }
 
-impl Details {
+impl CheckpointHints {
     /// What the run that wrote `weights` says, in them (`model`) or in its folder.
     pub(super) fn of_run(weights: &Path, model: &ModelConfig) -> Self {
         let config = read::<RunConfig>(&weights.with_file_name("config.toml")).ok();
@@ -100,7 +100,7 @@ impl Details {
             heads: Some(model.heads),
             norm_eps: Some(model.norm_eps),
             decoder_heads: Some(model.decoder.heads),
-            norm_pix_loss: mae.as_ref().map(|mae| mae.target == Target::NormPixel),
+            norm_pix_loss: mae.as_ref().map(|mae| mae.target == ReconstructionTarget::NormPixel),
             mask_ratio: mae.map(|mae| mae.mask_ratio),
         }
     }
@@ -132,7 +132,7 @@ impl Details {
     ///
     /// # Errors
     /// Heads that do not divide their width.
-    pub(super) fn completed(&self, guess: &Guess) -> Result<(Self, Vec<String>), String> {
+    pub(super) fn completed(&self, guess: &InferredVit) -> Result<(Self, Vec<String>), String> {
         let mut assumed = Vec::new();
         let mut assume = |what: String| assumed.push(format!("assumed, as the file does not tell: {what}"));
         let heads = self.heads.unwrap_or_else(|| {
@@ -178,7 +178,7 @@ impl Details {
     pub(super) fn described(
         &self,
         contents: &Contents,
-        guess: &Guess,
+        guess: &InferredVit,
         image: Option<[usize; 2]>,
         tensors: &[(String, Tensor)],
     ) -> Value {

@@ -1,7 +1,7 @@
 //! [`Translation`]: the tensors of a file in other programs' names, as ours.
 
 use super::WeightEntry;
-use super::names::{ALL, Names, UNPLACED};
+use super::names::{ALL, DEIT_III, Names};
 use candle_core::{Result, Tensor};
 
 /// Named tensors, in order.
@@ -29,7 +29,7 @@ impl Translation {
         let fits = |names: &'static Names| Some((names, names.prefix(entries)?));
         let found: Vec<(&Names, &str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
-            [] if lacks_class_alone(entries) => Self::new(&UNPLACED, "", entries).map(Some),
+            [] if lacks_class_alone(entries) => Self::new(&DEIT_III, "", entries).map(Some),
             [] => Ok(None),
             [(names, prefix)] => Self::new(names, prefix, entries).map(Some),
             [(first, _), (second, _), ..] => Err(format!(

@@ -1,6 +1,6 @@
 //! Wrong requests: a clear error that names the thing, the right exit code, and nothing written over.
 
-use crate::program::{Ground, fixture, small_pretrain, small_transfer, stderr};
+use crate::program::{Sandbox, fixture, small_pretrain, small_transfer, stderr};
 use std::path::Path;
 
 fn contains(error: &str, words: &[&str]) {
@@ -10,11 +10,11 @@ fn contains(error: &str, words: &[&str]) {
 }
 
 /// A folder for --include with one file, in which `from` became `to`.
-fn with_typo(ground: &Ground, file: &str, from: &str, to: &str) -> String {
+fn with_typo(sandbox: &Sandbox, file: &str, from: &str, to: &str) -> String {
     let text = std::fs::read_to_string(crate::program::repository().join(file)).unwrap();
     assert!(text.contains(from), "{file}");
-    ground.write(&format!("include/{file}"), &text.replacen(from, to, 1));
-    format!("--include {}", ground.path("include").display())
+    sandbox.write(&format!("include/{file}"), &text.replacen(from, to, 1));
+    format!("--include {}", sandbox.path("include").display())
 }
 
 #[test]
@@ -33,21 +33,21 @@ fn a_misspelt_key_is_named_with_its_file() {
         ("configs/suites/demo.toml", "recipes", "recips", "suite plan demo"),
         ("configs/tables/demo.toml", "rows", "row", "table demo"),
     ] {
-        let ground = Ground::new();
-        let include = with_typo(&ground, file, from, to);
-        let error = ground.fails(2, &format!("{line} {include}"));
+        let sandbox = Sandbox::new();
+        let include = with_typo(&sandbox, file, from, to);
+        let error = sandbox.fails(2, &format!("{line} {include}"));
         let key = to.split(' ').next().unwrap();
         contains(&error, &[key]);
         if !to.starts_with("label_sm") && !to.starts_with("pol") {
             contains(&error, &[file]);
         }
-        assert!(!ground.path("runs").exists(), "{file}");
+        assert!(!sandbox.path("runs").exists(), "{file}");
     }
 }
 
 #[test]
 fn a_misspelt_set_is_named() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     for (set, words) in [
         ("optim.bas_lr=1", &["--set optim.bas_lr=1", "bas_lr", "base_lr"][..]),
         ("model.depht=3", &["--set model.depht=3", "depht"]),
@@ -59,17 +59,17 @@ fn a_misspelt_set_is_named() {
         ("transfer.tune=all", &["transfer"]),
         ("eval=[]", &["eval"]),
     ] {
-        contains(&ground.fails(2, &format!("{} --set {set}", small_pretrain())), words);
+        contains(&sandbox.fails(2, &format!("{} --set {set}", small_pretrain())), words);
     }
     let error =
-        ground.fails(2, &format!("{} --init scratch --set transfer.head.smoothing=1", small_transfer()));
+        sandbox.fails(2, &format!("{} --init scratch --set transfer.head.smoothing=1", small_transfer()));
     contains(&error, &["smoothing", "label_smoothing"]);
-    assert!(!ground.path("runs").exists());
+    assert!(!sandbox.path("runs").exists());
 }
 
 #[test]
 fn unknown_names_suggest_near_misses() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     for (line, words) in [
         ("transfer --task imagnet --init scratch", &["imagnet", "did you mean `imagenet`"][..]),
         ("pretrain --model vit_b61", &["vit_b61", "did you mean `vit_b16`"]),
@@ -82,26 +82,26 @@ fn unknown_names_suggest_near_misses() {
         ("pretrain --device cuda", &["cuda", "CPU"]),
         ("pretrain --include nowhere", &["nowhere", "no such folder"]),
     ] {
-        contains(&ground.fails(2, line), words);
+        contains(&sandbox.fails(2, line), words);
     }
 }
 
 #[test]
 fn missing_data_says_where_and_how() {
-    let ground = Ground::new();
-    contains(&ground.fails(2, "pretrain"), &["imagenet", "BENCH_DATA is not set", "bench demo"]);
-    let output = ground.command("pretrain").env("BENCH_DATA", "/nowhere").output().unwrap();
+    let sandbox = Sandbox::new();
+    contains(&sandbox.fails(2, "pretrain"), &["imagenet", "BENCH_DATA is not set", "bench demo"]);
+    let output = sandbox.command("pretrain").env("BENCH_DATA", "/nowhere").output().unwrap();
     contains(&stderr(&output), &["/nowhere/imagenet", "how to get it", "bench demo"]);
-    std::fs::create_dir(ground.path("empty")).unwrap();
-    contains(&ground.fails(2, "pretrain --data empty"), &["empty", "no images"]);
-    std::fs::create_dir_all(ground.path("shapes/pretrain/images")).unwrap();
-    contains(&ground.fails(2, "pretrain --dataset shapes --data shapes"), &["pretrain/images", "no images"]);
-    let error = ground.fails(2, &small_pretrain().replace("batch=4", "batch=64"));
+    std::fs::create_dir(sandbox.path("empty")).unwrap();
+    contains(&sandbox.fails(2, "pretrain --data empty"), &["empty", "no images"]);
+    std::fs::create_dir_all(sandbox.path("shapes/pretrain/images")).unwrap();
+    contains(&sandbox.fails(2, "pretrain --dataset shapes --data shapes"), &["pretrain/images", "no images"]);
+    let error = sandbox.fails(2, &small_pretrain().replace("batch=4", "batch=64"));
     contains(&error, &["5 images", "batch of 64", "--set batch=4"]);
     let error =
-        ground.fails(2, &small_pretrain().replacen("pretrain", "speed", 1).replace("batch=4", "batch=64"));
+        sandbox.fails(2, &small_pretrain().replacen("pretrain", "speed", 1).replace("batch=4", "batch=64"));
     contains(&error, &["5 images", "batch of 64"]);
-    assert!(!ground.path("runs").exists());
+    assert!(!sandbox.path("runs").exists());
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -119,8 +119,8 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn one_corrupt_image_stops_the_run_unless_allowed() {
-    let ground = Ground::new();
-    let data = ground.path("data");
+    let sandbox = Sandbox::new();
+    let data = sandbox.path("data");
     copy(Path::new(&fixture("shapes")), &data);
     let images = data.join("pretrain/images");
     let mut names: Vec<_> = std::fs::read_dir(&images).unwrap().map(|e| e.unwrap().path()).collect();
@@ -129,46 +129,46 @@ fn one_corrupt_image_stops_the_run_unless_allowed() {
     let name = names[2].file_name().unwrap().to_str().unwrap();
     let line = small_pretrain().replace(&fixture("shapes"), data.to_str().unwrap());
 
-    contains(&ground.fails(1, &line), &[name, "decode"]);
-    let record = std::fs::read_to_string(ground.only_run("runs").join("run.json")).unwrap();
+    contains(&sandbox.fails(1, &line), &[name, "decode"]);
+    let record = std::fs::read_to_string(sandbox.only_run("runs").join("run.json")).unwrap();
     contains(&record, &["\"failed\"", name]);
 
-    let shown = ground.ok(&format!("{line} --set allowed_skips=3 --runs allowed"));
+    let shown = sandbox.ok(&format!("{line} --set allowed_skips=3 --runs allowed"));
     assert!(shown.contains("unreadable images"), "{shown}");
-    let error = ground.fails(1, &format!("{line} --set epochs=30 --set allowed_skips=2 --runs few"));
+    let error = sandbox.fails(1, &format!("{line} --set epochs=30 --set allowed_skips=2 --runs few"));
     contains(&error, &["unreadable images", name]);
-    let error = ground.fails(2, &format!("data check shapes --decode --data {}", data.display()));
+    let error = sandbox.fails(2, &format!("data check shapes --decode --data {}", data.display()));
     contains(&error, &["1 problem"]);
 }
 
 #[test]
 fn weights_of_another_model_or_cut_short_are_refused() {
-    let ground = Ground::new();
-    ground.ok(&small_pretrain());
-    let weights = ground.only_run("runs").join("model.safetensors");
+    let sandbox = Sandbox::new();
+    sandbox.ok(&small_pretrain());
+    let weights = sandbox.only_run("runs").join("model.safetensors");
     let transfer = small_transfer();
 
-    let error = ground.fails(2, &format!("{transfer} --model vit_micro8 --init {}", weights.display()));
+    let error = sandbox.fails(2, &format!("{transfer} --model vit_micro8 --init {}", weights.display()));
     contains(&error, &["another model", "vit_micro8", "width 32"]);
-    let error = ground.fails(2, &format!("{transfer} --set model.depth=1 --init {}", weights.display()));
+    let error = sandbox.fails(2, &format!("{transfer} --set model.depth=1 --init {}", weights.display()));
     contains(&error, &["another model", "depth 2"]);
 
     let bytes = std::fs::read(&weights).unwrap();
-    let cut = ground.path("cut.safetensors");
+    let cut = sandbox.path("cut.safetensors");
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
-    let error = ground.fails(2, &format!("{transfer} --init {}", cut.display()));
+    let error = sandbox.fails(2, &format!("{transfer} --init {}", cut.display()));
     contains(&error, &["cut.safetensors", "truncated"]);
-    std::fs::write(ground.path("text.pth"), "hello, this is no checkpoint").unwrap();
-    contains(&ground.fails(2, &format!("{transfer} --init text.pth")), &["text.pth"]);
-    contains(&ground.fails(2, "inspect nothing.pth"), &["nothing.pth"]);
+    std::fs::write(sandbox.path("text.pth"), "hello, this is no checkpoint").unwrap();
+    contains(&sandbox.fails(2, &format!("{transfer} --init text.pth")), &["text.pth"]);
+    contains(&sandbox.fails(2, "inspect nothing.pth"), &["nothing.pth"]);
     assert_eq!(std::fs::read(&weights).unwrap(), bytes);
 }
 
 #[test]
 fn weights_that_are_no_numbers_are_shown_and_not_trained_from() {
-    let ground = Ground::new();
-    ground.ok(&small_pretrain());
-    let weights = ground.only_run("runs").join("model.safetensors");
+    let sandbox = Sandbox::new();
+    sandbox.ok(&small_pretrain());
+    let weights = sandbox.only_run("runs").join("model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let place = |name: &str| {
@@ -178,54 +178,54 @@ fn weights_that_are_no_numbers_are_shown_and_not_trained_from() {
     let (norm, decoder) = (place("blocks.1.norm1.weight"), place("decoder_pred.bias"));
     let mut with = |at: usize, value: f32, name: &str| {
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-        std::fs::write(ground.path(name), &bytes).unwrap();
+        std::fs::write(sandbox.path(name), &bytes).unwrap();
     };
     with(decoder, f32::INFINITY, "decoder.safetensors");
     with(norm, f32::NAN, "both.safetensors");
 
-    let shown = ground.ok("inspect both.safetensors");
+    let shown = sandbox.ok("inspect both.safetensors");
     contains(
         &shown,
         &["no numbers  blocks.1.norm1.weight (1 NaN of 32)", "decoder_pred.bias (1 infinite of "],
     );
     let json: serde_json::Value =
-        serde_json::from_str(&ground.ok("inspect --json both.safetensors")).unwrap();
+        serde_json::from_str(&sandbox.ok("inspect --json both.safetensors")).unwrap();
     assert_eq!(json["not_finite"][0]["name"], "blocks.1.norm1.weight");
     let transfer = format!("{} --max-steps 1", small_transfer());
-    let error = ground.fails(1, &format!("{transfer} --init both.safetensors --runs both"));
+    let error = sandbox.fails(1, &format!("{transfer} --init both.safetensors --runs both"));
     contains(&error, &["both.safetensors", "no numbers in `blocks.1.norm1.weight (1 NaN of 32)`"]);
     assert!(!error.contains("decoder_pred"), "the decoder is not read: {error}");
-    ground.ok(&format!("{transfer} --init decoder.safetensors --runs decoder"));
+    sandbox.ok(&format!("{transfer} --init decoder.safetensors --runs decoder"));
 }
 
 #[test]
 fn a_truncated_state_is_refused_and_kept() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let line = small_pretrain();
-    ground.ok(&format!("{line} --max-steps 2"));
-    let run = ground.only_run("runs");
+    sandbox.ok(&format!("{line} --max-steps 2"));
+    let run = sandbox.only_run("runs");
     let state = run.join("state.safetensors");
     let bytes = std::fs::read(&state).unwrap();
     std::fs::write(&state, &bytes[..bytes.len() - 100]).unwrap();
-    contains(&ground.fails(1, &format!("{line} --resume")), &["state.safetensors", "truncated"]);
+    contains(&sandbox.fails(1, &format!("{line} --resume")), &["state.safetensors", "truncated"]);
     assert_eq!(std::fs::read(&state).unwrap().len(), bytes.len() - 100);
 }
 
 #[test]
 fn a_folder_has_one_run_and_one_owner() {
-    let ground = Ground::new();
-    ground.ok(&format!("{} --out mine", small_pretrain()));
-    let error = ground.fails(2, &format!("{} --out mine --seed 1", small_pretrain()));
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{} --out mine", small_pretrain()));
+    let error = sandbox.fails(2, &format!("{} --out mine --seed 1", small_pretrain()));
     contains(&error, &["mine", "another run", "--out"]);
 
     let long = small_pretrain().replace("epochs=3", "epochs=3000");
     let mut first =
-        ground.command(&format!("{long} --out busy")).stderr(std::process::Stdio::null()).spawn().unwrap();
+        sandbox.command(&format!("{long} --out busy")).stderr(std::process::Stdio::null()).spawn().unwrap();
     let began = std::time::Instant::now();
-    while !ground.path("busy/log.jsonl").exists() && began.elapsed().as_secs() < 60 {
+    while !sandbox.path("busy/log.jsonl").exists() && began.elapsed().as_secs() < 60 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let error = ground.fails(2, &format!("{long} --out busy --resume"));
+    let error = sandbox.fails(2, &format!("{long} --out busy --resume"));
     first.kill().unwrap();
     first.wait().unwrap();
     contains(&error, &["busy", "in use by"]);
@@ -233,10 +233,10 @@ fn a_folder_has_one_run_and_one_owner() {
 
 #[test]
 fn a_loss_that_is_not_finite_leaves_a_report() {
-    let ground = Ground::new();
-    let error = ground.fails(1, &format!("{} --set optim.base_lr=1e30 --set epochs=20", small_pretrain()));
+    let sandbox = Sandbox::new();
+    let error = sandbox.fails(1, &format!("{} --set optim.base_lr=1e30 --set epochs=20", small_pretrain()));
     contains(&error, &["not finite", "failure.json"]);
-    let report = std::fs::read_to_string(ground.only_run("runs").join("failure.json")).unwrap();
+    let report = std::fs::read_to_string(sandbox.only_run("runs").join("failure.json")).unwrap();
     contains(&report, &["\"step\"", "\"samples\"", "pretrain/images"]);
 }
 
@@ -244,15 +244,15 @@ fn a_loss_that_is_not_finite_leaves_a_report() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_and_keeps_what_was_there() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let line = small_pretrain();
-    ground.ok(&format!("{line} --max-steps 1"));
-    let state = ground.only_run("runs").join("state.safetensors");
+    sandbox.ok(&format!("{line} --max-steps 1"));
+    let state = sandbox.only_run("runs").join("state.safetensors");
     let before = std::fs::read(&state).unwrap();
     let shell = format!("trap '' XFSZ; ulimit -f 40; exec {} {line} --resume", env!("CARGO_BIN_EXE_bench"));
     let output = std::process::Command::new("bash")
         .args(["-c", &shell])
-        .current_dir(ground.folder.path())
+        .current_dir(sandbox.folder.path())
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -261,18 +261,21 @@ fn a_full_disk_is_an_error_and_keeps_what_was_there() {
     let left: Vec<_> =
         std::fs::read_dir(state.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains(".part")), "{left:?}");
-    ground.ok(&format!("{line} --resume"));
+    sandbox.ok(&format!("{line} --resume"));
 }
 
 #[test]
 fn broken_manifests_are_told_apart() {
-    let ground = Ground::new();
-    let task = |ground: &Ground, from: &str, to: &str| {
-        let include = with_typo(ground, "tasks/shapes_classification/task.toml", from, to);
-        ground.fails(2, &format!("{} --init scratch {include}", small_transfer()))
+    let sandbox = Sandbox::new();
+    let task = |sandbox: &Sandbox, from: &str, to: &str| {
+        let include = with_typo(sandbox, "tasks/shapes_classification/task.toml", from, to);
+        sandbox.fails(2, &format!("{} --init scratch {include}", small_transfer()))
     };
-    contains(&task(&ground, "\"classification\"", "\"depth\""), &["depth", "known: classification"]);
-    contains(&task(&ground, "primary = \"top1\"", "primary = \"top3\""), &["top3", "top1, top5"]);
-    contains(&task(&ground, "eval = \"val\"", "eval = \"test\""), &["no split `test`", "it has: pretrain, "]);
-    contains(&task(&ground, "version = 1", "version = "), &["task.toml", "version ="]);
+    contains(&task(&sandbox, "\"classification\"", "\"depth\""), &["depth", "known: classification"]);
+    contains(&task(&sandbox, "primary = \"top1\"", "primary = \"top3\""), &["top3", "top1, top5"]);
+    contains(
+        &task(&sandbox, "eval = \"val\"", "eval = \"test\""),
+        &["no split `test`", "it has: pretrain, "],
+    );
+    contains(&task(&sandbox, "version = 1", "version = "), &["task.toml", "version ="]);
 }

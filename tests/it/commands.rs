@@ -1,15 +1,15 @@
 //! The commands in the order in which a newcomer types them.
 
-use crate::program::{Ground, fixture, repository, small_pretrain, small_transfer};
+use crate::program::{Sandbox, fixture, repository, small_pretrain, small_transfer};
 
 #[test]
 fn pretrain_transfer_eval_table_and_picture() {
-    let ground = Ground::new();
-    let shown = ground.ok(&small_pretrain());
+    let sandbox = Sandbox::new();
+    let shown = sandbox.ok(&small_pretrain());
     assert!(shown.contains("Finished"), "{shown}");
 
     // Without --init the newest pre-training run is taken, with its model.
-    let output = ground.run(&small_transfer());
+    let output = sandbox.run(&small_transfer());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     assert!(said.contains("newest finished pre-training run"), "{said}");
@@ -17,44 +17,44 @@ fn pretrain_transfer_eval_table_and_picture() {
     assert!(shown.contains("top1"), "{shown}");
 
     // The same again is done already, and nothing changes.
-    let again = ground.run(&small_transfer());
+    let again = sandbox.run(&small_transfer());
     assert!(String::from_utf8_lossy(&again.stderr).contains("finished already"));
 
     let id = shown.split_whitespace().nth(1).unwrap();
-    let record = std::fs::read_to_string(ground.path(&format!("runs/{id}/run.json"))).unwrap();
+    let record = std::fs::read_to_string(sandbox.path(&format!("runs/{id}/run.json"))).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let top1 = record["scores"]["top1"]["value"].as_f64().unwrap();
     assert_eq!(record["init"]["label"], "mae");
     assert!(record["init"]["run"].as_str().unwrap().starts_with("mae_demo-shapes-vit_tiny_test-s0-"));
 
     // Evaluation of the saved weights gives the score of the record.
-    let scores = ground.ok(&format!("eval {id} --data {}", fixture("shapes")));
+    let scores = sandbox.ok(&format!("eval {id} --data {}", fixture("shapes")));
     assert!(scores.contains(&format!("top1 {top1:.2}")), "{scores} {top1}");
 
-    let table = ground.ok("table main --format markdown");
+    let table = sandbox.ok("table main --format markdown");
     assert!(table.contains("shapes_classification") && table.contains("mae"), "{table}");
 
     let pretrained = record["init"]["run"].as_str().unwrap();
-    ground.ok(&format!("reconstruct {pretrained} --count 3"));
-    let picture = image::open(ground.path("reconstruction.png")).unwrap();
+    sandbox.ok(&format!("reconstruct {pretrained} --count 3"));
+    let picture = image::open(sandbox.path("reconstruction.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (4 * 32 + 3 * 2, 3 * 32 + 2 * 2));
-    let error = ground.fails(2, &format!("reconstruct {pretrained}"));
+    let error = sandbox.fails(2, &format!("reconstruct {pretrained}"));
     assert!(error.contains("exists"), "{error}");
-    let error = ground.fails(2, &format!("reconstruct {id} --out other.png"));
+    let error = sandbox.fails(2, &format!("reconstruct {id} --out other.png"));
     assert!(error.contains("no decoder"), "{error}");
 
-    let inspected = ground.ok(&format!("inspect runs/{pretrained}"));
+    let inspected = sandbox.ok(&format!("inspect runs/{pretrained}"));
     assert!(inspected.contains("encoder and decoder") && inspected.contains(pretrained), "{inspected}");
 }
 
 #[test]
 fn a_configuration_fed_back_gives_the_same_weights() {
-    let ground = Ground::new();
-    ground.ok(&small_pretrain());
-    let first = ground.only_run("runs");
+    let sandbox = Sandbox::new();
+    sandbox.ok(&small_pretrain());
+    let first = sandbox.only_run("runs");
     let config = first.join("config.toml");
-    ground.ok(&format!("pretrain --config {} --runs again --workers 1", config.display()));
-    let again = ground.only_run("again");
+    sandbox.ok(&format!("pretrain --config {} --runs again --workers 1", config.display()));
+    let again = sandbox.only_run("again");
     for file in ["model.safetensors", "log.jsonl", "config.toml"] {
         assert_eq!(
             std::fs::read(first.join(file)).unwrap(),
@@ -66,8 +66,8 @@ fn a_configuration_fed_back_gives_the_same_weights() {
 
 #[test]
 fn every_protocol_of_classification_runs() {
-    let ground = Ground::new();
-    ground.ok(&small_pretrain());
+    let sandbox = Sandbox::new();
+    sandbox.ok(&small_pretrain());
     for extra in [
         "--recipe linear_demo",
         "--recipe linear_demo --set transfer.cached_features=true",
@@ -79,19 +79,19 @@ fn every_protocol_of_classification_runs() {
         "--recipe finetune_demo --set transfer.head.pool=cls",
     ] {
         let line = small_transfer().replace("--recipe finetune_demo", extra);
-        let shown = ground.ok(&line);
+        let shown = sandbox.ok(&line);
         assert!(shown.contains("scores  top1"), "{line}\n{shown}");
     }
     let knn = format!(
         "transfer --task shapes_classification --data {} --recipe knn --set batch=5",
         fixture("shapes")
     );
-    assert!(ground.ok(&knn).contains("scores  top1"));
+    assert!(sandbox.ok(&knn).contains("scores  top1"));
 }
 
 #[test]
 fn every_objective_of_table_1_runs() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     for extra in [
         "--set pretrain.target=pixel",
         "--set pretrain.target=pca --set model.patch=4 --set model.image=[16,16]",
@@ -104,59 +104,59 @@ fn every_objective_of_table_1_runs() {
         "--set augment=[{op=\"center_crop\"}]",
         "--set micro_batch=2",
     ] {
-        let shown = ground.ok(&format!("{} --max-steps 2 {extra}", small_pretrain()));
+        let shown = sandbox.ok(&format!("{} --max-steps 2 {extra}", small_pretrain()));
         assert!(shown.contains("Truncated, 2 of"), "{extra}\n{shown}");
     }
 }
 
 #[test]
 fn every_suite_resolves_as_far_as_its_files_are_there() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let folder = repository().join("configs/suites");
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let line = format!("suite plan {name}");
         match std::fs::read_to_string(&path).unwrap().contains("encoder.pkl") {
-            true => assert!(ground.fails(2, &line).contains("encoder.pkl: neither"), "{name}"),
-            false => assert!(ground.ok(&line).contains("left: "), "{name}"),
+            true => assert!(sandbox.fails(2, &line).contains("encoder.pkl: neither"), "{name}"),
+            false => assert!(sandbox.ok(&line).contains("left: "), "{name}"),
         }
     }
 }
 
 #[test]
 fn lists_and_descriptions() {
-    let ground = Ground::new();
-    assert!(ground.ok("task list").contains("imagenet"));
-    assert!(ground.ok("task show imagenet").contains("Table 3"));
-    assert!(ground.ok("task check --all").contains("shapes_classification"));
-    assert!(ground.ok("data list").contains("shapes"));
+    let sandbox = Sandbox::new();
+    assert!(sandbox.ok("task list").contains("imagenet"));
+    assert!(sandbox.ok("task show imagenet").contains("Table 3"));
+    assert!(sandbox.ok("task check --all").contains("shapes_classification"));
+    assert!(sandbox.ok("data list").contains("shapes"));
     assert!(
-        ground.ok(&format!("data check shapes --decode --data {}", fixture("shapes"))).contains("pretrain")
+        sandbox.ok(&format!("data check shapes --decode --data {}", fixture("shapes"))).contains("pretrain")
     );
-    assert!(ground.ok("model list").contains("vit_h14"));
-    assert!(ground.ok("model show vit_b16").contains("85798656"));
-    assert!(ground.ok("model show vit_b16 --set image=[224,448]").contains("image = [224, 448]"));
-    let config = ground.ok("config show pretrain --dataset imagenet --recipe mae_1600 --model vit_l16");
+    assert!(sandbox.ok("model list").contains("vit_h14"));
+    assert!(sandbox.ok("model show vit_b16").contains("85798656"));
+    assert!(sandbox.ok("model show vit_b16 --set image=[224,448]").contains("image = [224, 448]"));
+    let config = sandbox.ok("config show pretrain --dataset imagenet --recipe mae_1600 --model vit_l16");
     assert!(config.contains("1.5e-4 * 4096 / 256 = 2.4e-3"), "{config}");
-    let config = ground.ok("config show transfer --task imagenet --model vit_l16 --init scratch");
+    let config = sandbox.ok("config show transfer --task imagenet --model vit_l16 --init scratch");
     assert!(config.contains("epochs = 50") && config.contains("layer_decay = 0.75"), "{config}");
     for file in ["model", "recipe", "task", "suite", "run"] {
         let schema: serde_json::Value =
-            serde_json::from_str(&ground.ok(&format!("config schema {file}"))).unwrap();
+            serde_json::from_str(&sandbox.ok(&format!("config schema {file}"))).unwrap();
         assert!(schema["properties"].is_object(), "{file}");
     }
-    assert!(ground.ok("suite plan demo").contains("15 runs"));
-    assert!(ground.ok("doctor").contains("cpu"));
-    assert!(ground.ok("completions bash").contains("_bench"));
-    assert!(ground.ok("man").contains(".TH"));
+    assert!(sandbox.ok("suite plan demo").contains("15 runs"));
+    assert!(sandbox.ok("doctor").contains("cpu"));
+    assert!(sandbox.ok("completions bash").contains("_bench"));
+    assert!(sandbox.ok("man").contains(".TH"));
 }
 
 #[test]
 fn speed_of_either_stage() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let speed = |flags: &str, first: &str| {
-        let shown = ground.ok(&format!("speed --seconds 0.1 {flags}"));
+        let shown = sandbox.ok(&format!("speed --seconds 0.1 {flags}"));
         for line in [first, "loader alone", "model alone", "end to end", "images take"] {
             assert!(shown.contains(line), "{flags}\n{shown}");
         }
@@ -166,37 +166,37 @@ fn speed_of_either_stage() {
     speed(&transfer, "recipe finetune_demo");
     // A recipe of pre-training with a task, a repeated configuration: either says which stage.
     speed(&transfer.replace("finetune_demo", "mae_demo"), "recipe mae_demo");
-    ground.ok(&format!("{} --init scratch --model vit_tiny_test --max-steps 1 --out ft", small_transfer()));
+    sandbox.ok(&format!("{} --init scratch --model vit_tiny_test --max-steps 1 --out ft", small_transfer()));
     speed("--config ft/config.toml", "recipe finetune_demo");
 }
 
 #[test]
 fn a_folder_of_images_needs_no_manifest() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let images = format!("{}/pretrain/images", fixture("shapes"));
     let line = format!(
         "pretrain --data {images} --model vit_tiny_test --recipe mae_demo --set epochs=1 --set batch=4 --max-steps 1"
     );
-    assert!(ground.ok(&line).contains("mae_demo-folder-vit_tiny_test"));
+    assert!(sandbox.ok(&line).contains("mae_demo-folder-vit_tiny_test"));
 }
 
 #[test]
 #[cfg(unix)]
 fn a_closed_pipe_is_no_error() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     for line in ["task show imagenet", "completions bash", "man", "table imagenet"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = ground.command(line).stdout(writer).output().unwrap();
+        let output = sandbox.command(line).stdout(writer).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
     }
 }
 
 #[test]
 fn the_block_of_a_readme_shows_the_committed_speed() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let write = |path: &str, text: &str| {
-        let path = ground.path(path);
+        let path = sandbox.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
@@ -215,10 +215,10 @@ fn the_block_of_a_readme_shows_the_committed_speed() {
     });
     write("benches/results/laptop.json", &record.to_string());
     write("README.md", "<!-- table: speed -->\n<!-- /table -->\n");
-    let error = ground.fails(2, "table --check README.md");
+    let error = sandbox.fails(2, "table --check README.md");
     assert!(error.contains("table `speed` is out of date") && error.contains("mae_vit_s16"), "{error}");
-    ground.ok("table --update README.md");
-    ground.ok("table --check README.md");
-    let shown = ground.ok("table --speed benches/results/laptop.json");
+    sandbox.ok("table --update README.md");
+    sandbox.ok("table --check README.md");
+    let shown = sandbox.ok("table --speed benches/results/laptop.json");
     assert!(shown.contains("bench f32") && shown.contains("2.00"), "{shown}");
 }

@@ -1,7 +1,7 @@
 //! What every task of `tasks/` keeps to, by its fixture: it trains with a finite, falling loss, evaluation returns the
 //! declared scores, and a perfect prediction scores the maximum.
 
-use crate::program::{Ground, fixture, repository};
+use crate::program::{Sandbox, fixture, repository};
 use std::path::Path;
 
 /// Names of folders, sorted.
@@ -17,8 +17,8 @@ fn folders(of: &str) -> Vec<String> {
 }
 
 /// A folder whose entries are the fixtures, by name of the data set.
-fn bench_data(ground: &Ground) -> std::path::PathBuf {
-    let root = ground.path("data");
+fn bench_data(sandbox: &Sandbox) -> std::path::PathBuf {
+    let root = sandbox.path("data");
     std::fs::create_dir(&root).unwrap();
     for name in folders("datasets") {
         std::os::unix::fs::symlink(fixture(&name), root.join(name)).unwrap();
@@ -28,8 +28,8 @@ fn bench_data(ground: &Ground) -> std::path::PathBuf {
 
 #[test]
 fn every_task_trains_on_its_fixture_and_can_reach_its_maximum() {
-    let ground = Ground::new();
-    let data = bench_data(&ground);
+    let sandbox = Sandbox::new();
+    let data = bench_data(&sandbox);
     for task in folders("tasks") {
         let (recipe, more) = match kind(&task).as_str() {
             "detection" => ("maskrcnn_demo", "--set model.depth=4"),
@@ -41,9 +41,9 @@ fn every_task_trains_on_its_fixture_and_can_reach_its_maximum() {
              --set epochs=12 --set batch=2 --set schedule.warmup_epochs=0 --set drop_path=0.0 \
              --set schedule.name=constant --set optim.base_lr=0.2 {more}"
         );
-        let output = ground.command(&line).env("BENCH_DATA", &data).output().unwrap();
+        let output = sandbox.command(&line).env("BENCH_DATA", &data).output().unwrap();
         assert!(output.status.success(), "{task}: {}", crate::program::stderr(&output));
-        let run = ground.only_run(&task);
+        let run = sandbox.only_run(&task);
         let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
         let losses: Vec<f64> = log.lines().filter_map(total_loss).collect();
         assert!(losses.iter().all(|loss| loss.is_finite()), "{task}: {losses:?}");
@@ -52,7 +52,7 @@ fn every_task_trains_on_its_fixture_and_can_reach_its_maximum() {
         let (first, last) = (mean(&losses[..quarter]), mean(&losses[losses.len() - quarter..]));
         assert!(last < first, "{task}: loss from {first} to {last}");
 
-        let check = ground.command(&format!("task check {task}")).env("BENCH_DATA", &data).output().unwrap();
+        let check = sandbox.command(&format!("task check {task}")).env("BENCH_DATA", &data).output().unwrap();
         let said = String::from_utf8(check.stdout).unwrap();
         let best: f64 = said.trim().rsplit(' ').next().unwrap().parse().unwrap();
         assert!(check.status.success() && (best - 100.).abs() < 1e-9, "{task}: {said}");

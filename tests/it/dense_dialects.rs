@@ -1,7 +1,7 @@
 //! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
 
 use crate::dialects::largest_difference;
-use crate::program::{Ground, fixture, repository};
+use crate::program::{Sandbox, fixture, repository};
 use anyhow::Result;
 use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
 use bench::data::{Batch, DatasetInfo, Frame, Raster, SampleId};
@@ -48,7 +48,7 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
         let (params, model) = (Params::new(0, &Device::Cpu), model(depth, BEIT));
         let training = "taps = [0, 1, 2, 3]\ndropout = 0.0\nchannels = 8\n\
                         auxiliary = { weight = 0.4, channels = 6 }\n";
-        let task = segmentation::Segmentation::new(
+        let task = segmentation::SegmentationTask::new(
             segmentation::Options::default(),
             bench::config::parse(training, "test")?,
             &classes(5),
@@ -94,7 +94,7 @@ fn windowed() -> VitOptions {
 fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {
     let training = "pyramid = \"simple\"\nfpn_norm = \"layer\"\nhead_norm = \"layer\"\nchannels = 8\n\
                     rpn_convs = 2\nbox_convs = 4\nbox_width = 16\nmask_convs = 4\n";
-    let task = detection::Detector::new(
+    let task = detection::DetectionTask::new(
         detection::Options::default(),
         bench::config::parse(training, "test")?,
         &classes(3),
@@ -175,8 +175,8 @@ fn whole_models_are_inspected() -> Result<()> {
     assert_eq!(inspect(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
     let found = inspect(&golden("vitdet.pth"))?;
     assert_eq!((found.contents, found.model.unwrap().width), (Contents::Detector, 8));
-    let ground = Ground::new();
-    let error = ground
+    let sandbox = Sandbox::new();
+    let error = sandbox
         .fails(2, &format!("convert {} --to hf --out model.safetensors", golden("vitdet.pth").display()));
     assert!(error.contains("detector") && error.contains("only a ViT can be converted"), "{error}");
     Ok(())
@@ -185,12 +185,12 @@ fn whole_models_are_inspected() -> Result<()> {
 /// Weights under other names score as those of the run do.
 #[test]
 fn a_run_is_evaluated_with_weights_in_the_names_of_others() -> Result<()> {
-    let (ground, data) = (Ground::new(), fixture("shapes"));
-    ground.ok(&format!(
+    let (sandbox, data) = (Sandbox::new(), fixture("shapes"));
+    sandbox.ok(&format!(
         "transfer --task shapes_segmentation --model vit_tiny_test --recipe upernet_demo --init scratch --set epochs=1 --set batch=2 \
          --set schedule.warmup_epochs=0 --workers 2 --data {data}"
     ));
-    let run = ground.only_run("runs");
+    let run = sandbox.only_run("runs");
     let tensors = candle_core::safetensors::load(run.join("model.safetensors"), &Device::Cpu)?;
     let renamed: HashMap<_, _> = tensors
         .into_iter()
@@ -199,14 +199,14 @@ fn a_run_is_evaluated_with_weights_in_the_names_of_others() -> Result<()> {
             false => (format!("backbone.{name}"), tensor),
         })
         .collect();
-    candle_core::safetensors::save(&renamed, ground.path("unilm.safetensors"))?;
-    assert!(ground.ok("inspect unilm.safetensors").contains("microsoft/unilm's UperNet"));
+    candle_core::safetensors::save(&renamed, sandbox.path("unilm.safetensors"))?;
+    assert!(sandbox.ok("inspect unilm.safetensors").contains("microsoft/unilm's UperNet"));
     let line = format!("eval {} --data {data} --json", run.display());
     let scores = |line: &str| -> Result<serde_json::Value> {
-        Ok(serde_json::from_str::<serde_json::Value>(&ground.ok(line))?["scores"].clone())
+        Ok(serde_json::from_str::<serde_json::Value>(&sandbox.ok(line))?["scores"].clone())
     };
     assert_eq!(scores(&line)?, scores(&format!("{line} --weights unilm.safetensors"))?);
-    let error = ground.fails(1, &format!("{line} --weights {}", golden("mmseg.pth").display()));
+    let error = sandbox.fails(1, &format!("{line} --weights {}", golden("mmseg.pth").display()));
     assert!(error.contains("do not fit run"), "{error}");
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! Detection from the command line: files of results are scored, runs are trained, evaluated and used on pictures.
 
-use crate::program::{Ground, fixture, repository};
+use crate::program::{Sandbox, fixture, repository};
 use serde_json::Value;
 
 /// A task on the annotations of `tests/golden/coco`.
-fn golden_task(ground: &Ground) -> String {
+fn golden_task(sandbox: &Sandbox) -> String {
     let manifest = "name = \"golden\"\nversion = \"1\"\nlicense = \"none\"\n[split.val]\nimages = \"images\"\n\
                     annotations = { format = \"coco_json\", file = \"instances.json\" }\n";
-    ground.write("mine/datasets/golden/dataset.toml", manifest);
+    sandbox.write("mine/datasets/golden/dataset.toml", manifest);
     let task = "name = \"golden\"\nversion = 1\nkind = \"detection\"\ndataset = \"golden\"\nprimary = \"box_ap\"\n\
                 recipe = \"maskrcnn_small\"\n[splits]\ntrain = \"val\"\neval = \"val\"\n[[eval]]\nop = \"resize_longest\"\n\
                 [[eval]]\nop = \"pad\"\n";
-    ground.write("mine/tasks/golden/task.toml", task);
+    sandbox.write("mine/tasks/golden/task.toml", task);
     let data = repository().join("tests/golden/coco");
     format!("eval --include mine --task golden --data {}", data.display())
 }
@@ -22,12 +22,12 @@ fn json(text: &str) -> Value {
 
 #[test]
 fn files_of_results_are_scored_without_a_run() {
-    let ground = Ground::new();
-    let eval = golden_task(&ground);
+    let sandbox = Sandbox::new();
+    let eval = golden_task(&sandbox);
     let golden = repository().join("tests/golden/coco");
     let expected = json(&std::fs::read_to_string(golden.join("expected.json")).unwrap());
     let file = golden.join("results.json");
-    let found = json(&ground.ok(&format!("{eval} --json --predictions {}", file.display())));
+    let found = json(&sandbox.ok(&format!("{eval} --json --predictions {}", file.display())));
     assert_eq!(found["images"], 30);
     for (name, kind) in [("box_ap", "box"), ("mask_ap", "mask")] {
         let (found, expected) = (&found["scores"][name]["value"], &expected[kind]["stats"][0]);
@@ -37,7 +37,7 @@ fn files_of_results_are_scored_without_a_run() {
         );
     }
     assert!(found["by_class"]["bottle"]["box_ap"].is_number(), "{found}");
-    let shown = ground.ok(&format!("{eval} --by-class --predictions {}", file.display()));
+    let shown = sandbox.ok(&format!("{eval} --by-class --predictions {}", file.display()));
     assert!(shown.contains("mask_ar_100") && shown.contains("toothbrush"), "{shown}");
 
     // Boxes and masks in two files count apart, as on COCO's servers.
@@ -49,101 +49,101 @@ fn files_of_results_are_scored_without_a_run() {
         });
         Value::Array(rows.collect()).to_string()
     };
-    ground.write("boxes.json", &without("segmentation"));
-    ground.write("masks.json", &without("bbox"));
-    let apart = json(&ground.ok(&format!("{eval} --json --predictions boxes.json masks.json")));
+    sandbox.write("boxes.json", &without("segmentation"));
+    sandbox.write("masks.json", &without("bbox"));
+    let apart = json(&sandbox.ok(&format!("{eval} --json --predictions boxes.json masks.json")));
     assert_eq!(apart["scores"], found["scores"]);
-    let boxes = json(&ground.ok(&format!("{eval} --json --predictions boxes.json")));
+    let boxes = json(&sandbox.ok(&format!("{eval} --json --predictions boxes.json")));
     assert_eq!(boxes["scores"]["mask_ap"]["value"], -1.);
 
     assert!(
-        ground.fails(2, &format!("{eval} --predictions none.json")).contains("none.json: there is no such")
+        sandbox.fails(2, &format!("{eval} --predictions none.json")).contains("none.json: there is no such")
     );
-    ground.write("wrong.json", r#"[{"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}]"#);
-    let error = ground.fails(2, &format!("{eval} --predictions wrong.json"));
+    sandbox.write("wrong.json", r#"[{"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}]"#);
+    let error = sandbox.fails(2, &format!("{eval} --predictions wrong.json"));
     assert!(error.contains("wrong.json") && error.contains("image 1 is not in the split"), "{error}");
-    assert!(ground.fails(2, &format!("{eval} --predictions boxes.json --split x")).contains("no split `x`"));
+    assert!(sandbox.fails(2, &format!("{eval} --predictions boxes.json --split x")).contains("no split `x`"));
     let data = fixture("shapes");
     let classes = format!("eval --task shapes_classification --data {data} --predictions boxes.json");
-    let error = ground.fails(2, &classes);
+    let error = sandbox.fails(2, &classes);
     assert!(error.contains("kind `classification` does not read predictions"), "{error}");
 }
 
 #[test]
 fn a_run_predicts_pictures_and_files() {
-    let ground = Ground::new();
-    ground.ok(&format!(
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!(
         "transfer --task shapes_detection --data {} --model vit_tiny_test --recipe maskrcnn_demo --init scratch \
          --set model.depth=4 --set epochs=1 --set batch=2 --workers 2",
         fixture("shapes")
     ));
-    let run = ground.only_run("runs");
+    let run = sandbox.only_run("runs");
     let id = run.file_name().unwrap().to_str().unwrap().to_string();
     let record = json(&std::fs::read_to_string(run.join("run.json")).unwrap());
     assert_eq!(record["scores"].as_object().unwrap().len(), 24);
 
     // The weights alone are enough: neither the run nor its data is needed.
-    std::fs::copy(run.join("model.safetensors"), ground.path("weights.safetensors")).unwrap();
+    std::fs::copy(run.join("model.safetensors"), sandbox.path("weights.safetensors")).unwrap();
     let images = format!("{}/val/images", fixture("shapes"));
     let shown =
-        ground.ok(&format!("predict --weights weights.safetensors --out seen --threshold 0 {images}"));
+        sandbox.ok(&format!("predict --weights weights.safetensors --out seen --threshold 0 {images}"));
     assert!(shown.contains("11 images predicted") && shown.contains("11 drawn"), "{shown}");
-    let picture = image::open(ground.path("seen/20000001.png")).unwrap();
+    let picture = image::open(sandbox.path("seen/20000001.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (264, 264), "11 times its size");
-    let rows = json(&std::fs::read_to_string(ground.path("seen/detections.json")).unwrap());
+    let rows = json(&std::fs::read_to_string(sandbox.path("seen/detections.json")).unwrap());
     assert!(rows.as_array().unwrap().iter().all(|row| row["image_id"].as_u64().unwrap() > 20_000_000));
-    let scored = json(&ground.ok(&format!(
+    let scored = json(&sandbox.ok(&format!(
         "eval --json --task shapes_detection --data {} --predictions seen/detections.json",
         fixture("shapes")
     )));
-    let rescored = json(&ground.ok(&format!("eval {id} --json --data {}", fixture("shapes"))));
+    let rescored = json(&sandbox.ok(&format!("eval {id} --json --data {}", fixture("shapes"))));
     assert_eq!(scored["scores"], rescored["scores"], "what was written is what was predicted");
     assert_eq!(rescored["scores"], record["scores"]);
 
-    let error = ground.fails(2, &format!("predict --weights {id} --out seen {images}"));
+    let error = sandbox.fails(2, &format!("predict --weights {id} --out seen {images}"));
     assert!(error.contains("would be overwritten") && error.contains("--force"), "{error}");
-    ground.ok(&format!("predict --weights {id} --out seen --force {images}/20000001.png"));
-    std::fs::create_dir(ground.path("empty")).unwrap();
+    sandbox.ok(&format!("predict --weights {id} --out seen --force {images}/20000001.png"));
+    std::fs::create_dir(sandbox.path("empty")).unwrap();
     assert!(
-        ground.fails(2, &format!("predict --weights {id} --out a empty")).contains("there are no images")
+        sandbox.fails(2, &format!("predict --weights {id} --out a empty")).contains("there are no images")
     );
     assert!(
-        ground.fails(2, &format!("predict --weights {id} --out a none.png")).contains("neither an image")
+        sandbox.fails(2, &format!("predict --weights {id} --out a none.png")).contains("neither an image")
     );
     // A broken image is named and counted; the others are predicted.
-    ground.write("mixed/broken.png", "no image");
-    std::fs::copy(format!("{images}/20000002.png"), ground.path("mixed/20000002.png")).unwrap();
+    sandbox.write("mixed/broken.png", "no image");
+    std::fs::copy(format!("{images}/20000002.png"), sandbox.path("mixed/20000002.png")).unwrap();
     for batch in [1, 2] {
         let out = format!("b{batch}");
-        let error = ground.fails(1, &format!("predict --weights {id} --out {out} --batch {batch} mixed"));
+        let error = sandbox.fails(1, &format!("predict --weights {id} --out {out} --batch {batch} mixed"));
         assert!(error.contains("broken.png`: ") && error.contains("1 of 2 images cannot be read"), "{error}");
-        assert!(ground.path(&format!("{out}/20000002.png")).is_file());
-        assert!(!ground.path(&format!("{out}/broken.png")).exists());
+        assert!(sandbox.path(&format!("{out}/20000002.png")).is_file());
+        assert!(!sandbox.path(&format!("{out}/broken.png")).exists());
     }
-    assert!(!ground.path("a").exists());
+    assert!(!sandbox.path("a").exists());
 }
 
 #[test]
 fn a_classifier_names_what_it_sees() {
-    let ground = Ground::new();
-    ground.ok(&format!(
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!(
         "transfer --task shapes_classification --data {} --model vit_tiny_test --recipe finetune_demo --init scratch \
          --set epochs=1 --set batch=5",
         fixture("shapes")
     ));
-    let run = ground.only_run("runs");
+    let run = sandbox.only_run("runs");
     let images = format!("{}/val/images", fixture("shapes"));
-    ground.ok(&format!("predict --weights {} --out seen {images}", run.display()));
-    let table = std::fs::read_to_string(ground.path("seen/labels.csv")).unwrap();
+    sandbox.ok(&format!("predict --weights {} --out seen {images}", run.display()));
+    let table = std::fs::read_to_string(sandbox.path("seen/labels.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 11 * 5, "{table}");
     assert!(table.starts_with("image,rank,label,class,share\n20000001,1,"), "{table}");
-    assert!(image::open(ground.path("seen/20000011.png")).is_ok());
+    assert!(image::open(sandbox.path("seen/20000011.png")).is_ok());
 }
 
 #[test]
 fn an_annotation_for_another_image_is_found() {
-    let ground = Ground::new();
-    let root = ground.path("data");
+    let sandbox = Sandbox::new();
+    let root = sandbox.path("data");
     std::fs::create_dir_all(root.join("val2017")).unwrap();
     let fixture = std::path::PathBuf::from(fixture("coco"));
     for file in ["train2017", "annotations"] {
@@ -157,7 +157,7 @@ fn an_annotation_for_another_image_is_found() {
     }
     let other = image::RgbImage::new(60, 48);
     other.save(root.join("val2017/000000000011.jpg")).unwrap();
-    let shown = ground.run(&format!("data check coco --data {}", root.display()));
+    let shown = sandbox.run(&format!("data check coco --data {}", root.display()));
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("000000000012.jpg` is not there"), "{shown}");
     assert!(shown.contains("the image has 48x60 pixels, its annotation says 48x64"), "{shown}");

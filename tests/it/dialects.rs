@@ -1,14 +1,14 @@
 //! Files as transformers saves them (`scripts/golden/dialects.py`) compute here what they compute there, and are written
 //! back in the same names.
 
-use crate::program::{Ground, repository, small_pretrain};
+use crate::program::{Sandbox, repository, small_pretrain};
 use anyhow::Result;
 use bench::config::{DvaeSizes, Mae, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
 use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
-use bench::weights::{Details, Program, WeightFile, convert, load_backbone, load_exact};
+use bench::weights::{CheckpointHints, Program, WeightFile, convert, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -32,8 +32,8 @@ fn model(more: &str) -> ModelConfig {
 pub const BEIT: &str =
     "absolute_positions = false\nrelative_positions = true\nlayer_scale = 0.3\nkey_bias = false\n";
 
-pub fn heads() -> Details {
-    Details { heads: Some(2), ..Details::default() }
+pub fn heads() -> CheckpointHints {
+    CheckpointHints { heads: Some(2), ..CheckpointHints::default() }
 }
 
 pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
@@ -197,8 +197,8 @@ fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()>
 
 #[test]
 fn several_files_with_an_index_are_one_model() -> Result<()> {
-    let ground = Ground::new();
-    let folder = ground.path("sharded");
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("sharded");
     std::fs::create_dir(&folder)?;
     let tensors: BTreeMap<_, _> =
         candle_core::safetensors::load(golden("vit"), &Device::Cpu)?.into_iter().collect();
@@ -224,8 +224,8 @@ fn several_files_with_an_index_are_one_model() -> Result<()> {
         assert_eq!(largest_difference(&tensor, &found[&name])?, 0., "{name}");
     }
     let hash = WeightFile::open(&index)?.hash();
-    assert!(ground.ok("inspect sharded").contains(&hash));
-    ground.ok("convert sharded --to fair --heads 2 --out fair.safetensors");
+    assert!(sandbox.ok("inspect sharded").contains(&hash));
+    sandbox.ok("convert sharded --to fair --heads 2 --out fair.safetensors");
 
     let name = "vit.layernorm.bias".to_string();
     let (before, refused) = (map.clone(), |map: &_| -> Result<String> {
@@ -249,93 +249,93 @@ fn several_files_with_an_index_are_one_model() -> Result<()> {
 /// Heads, epsilon and what the decoder predicts: from `config.json` beside the weights, from options, or assumed aloud.
 #[test]
 fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Result<()> {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     for folder in ["hf", "one", "two", "three", "four"] {
-        std::fs::create_dir(ground.path(folder))?;
+        std::fs::create_dir(sandbox.path(folder))?;
     }
-    std::fs::copy(golden("vit_mae"), ground.path("hf/model.safetensors"))?;
-    let shown = ground.ok("convert hf --to hf --heads 2 --out one/model.safetensors");
+    std::fs::copy(golden("vit_mae"), sandbox.path("hf/model.safetensors"))?;
+    let shown = sandbox.ok("convert hf --to hf --heads 2 --out one/model.safetensors");
     for assumed in ["ε 1e-6 (--norm-eps)", "1 heads of the decoder", "normalised within", "three quarters"] {
         assert!(shown.contains(assumed), "{shown}\nlacks: {assumed}");
     }
-    let described = |text: &str| std::fs::write(ground.path("hf/config.json"), text);
+    let described = |text: &str| std::fs::write(sandbox.path("hf/config.json"), text);
     let config = r#"{ "model_type": "vit_mae", "hidden_size": 16, "num_attention_heads": 2, "layer_norm_eps": 1e-12,
         "decoder_num_attention_heads": 4, "norm_pix_loss": false, "mask_ratio": 0.6 }"#;
     described(config)?;
-    let shown = ground.ok("convert hf --to hf --out two/model.safetensors");
+    let shown = sandbox.ok("convert hf --to hf --out two/model.safetensors");
     assert!(!shown.contains("assumed"), "{shown}");
     let written: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(ground.path("two/config.json"))?)?;
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("two/config.json"))?)?;
     for (key, value) in serde_json::from_str::<serde_json::Map<_, _>>(config)? {
         assert_eq!(written[&key], value, "{key}");
     }
-    let error = ground.fails(2, "convert hf --to hf --heads 4 --out three/model.safetensors");
+    let error = sandbox.fails(2, "convert hf --to hf --heads 4 --out three/model.safetensors");
     assert!(error.contains("heads: 4 is asked for, and config.json beside the weights says 2"), "{error}");
     described("{ \"model_type\": \"vit_mae\", \"hidden_size\": \"wide\" }")?;
-    let error = ground.fails(2, "convert hf --to hf --out three/model.safetensors");
+    let error = sandbox.fails(2, "convert hf --to hf --out three/model.safetensors");
     assert!(error.contains("config.json") && error.contains("wide"), "{error}");
     described("{ \"architecture\": \"vit_base_patch16_224\" }")?;
-    ground.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
+    sandbox.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
     Ok(())
 }
 
 #[test]
 fn a_run_tells_what_its_weights_do_not() -> Result<()> {
-    let ground = Ground::new();
-    ground.ok(&format!("{} --set pretrain.mask_ratio=0.5 --set pretrain.target=pixel", small_pretrain()));
-    let run = ground.only_run("runs");
-    let shown = ground.ok(&format!("convert {} --to hf --out model.safetensors", run.display()));
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{} --set pretrain.mask_ratio=0.5 --set pretrain.target=pixel", small_pretrain()));
+    let run = sandbox.only_run("runs");
+    let shown = sandbox.ok(&format!("convert {} --to hf --out model.safetensors", run.display()));
     assert!(!shown.contains("assumed"), "{shown}");
     let config: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(ground.path("config.json"))?)?;
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("config.json"))?)?;
     let found = ["mask_ratio", "norm_pix_loss", "num_attention_heads", "decoder_num_attention_heads"];
     assert_eq!(serde_json::json!(found.map(|key| &config[key])), serde_json::json!([0.5, false, 2, 2]));
     let line = format!("convert {} --to hf --mask-ratio 0.75 --out other.safetensors", run.display());
-    std::fs::remove_file(ground.path("config.json"))?;
-    let error = ground.fails(2, &line);
+    std::fs::remove_file(sandbox.path("config.json"))?;
+    let error = sandbox.fails(2, &line);
     assert!(error.contains("mask_ratio: 0.75 is asked for, and the run of the weights says 0.5"), "{error}");
     Ok(())
 }
 
 #[test]
 fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let config = |heads: usize, eps: &str| {
         let text = format!(
             "{{ \"model_type\": \"vit\", \"hidden_size\": 16, \"num_attention_heads\": {heads}, \
              \"layer_norm_eps\": {eps} }}"
         );
-        ground.write("hf/config.json", &text)
+        sandbox.write("hf/config.json", &text)
     };
     config(2, "0.002");
-    std::fs::copy(golden("vit"), ground.path("hf/model.safetensors")).unwrap();
+    std::fs::copy(golden("vit"), sandbox.path("hf/model.safetensors")).unwrap();
     let text = "image = [24, 24]\npatch = 4\nwidth = 16\ndepth = 2\nheads = 2\n\
                 decoder = { width = 8, depth = 1, heads = 2 }\n";
-    ground.write("mine/configs/models/vit_golden.toml", text);
+    sandbox.write("mine/configs/models/vit_golden.toml", text);
     let show = "config show transfer --include mine --task shapes_classification --init hf --model vit_golden --recipe finetune";
-    let shown = ground.ok(show);
+    let shown = sandbox.ok(show);
     assert!(shown.contains("norm_eps = 0.002"), "{shown}");
-    let plain = std::fs::read_to_string(ground.path("hf/config.json")).unwrap();
-    ground
+    let plain = std::fs::read_to_string(sandbox.path("hf/config.json")).unwrap();
+    sandbox
         .write("hf/config.json", &format!("{{ \"model_type\": \"upernet\", \"backbone_config\": {plain} }}"));
-    assert_eq!(ground.ok(show), shown, "the backbone of a UperNet");
-    let shown = ground.ok(&format!("{show} --set model.norm_eps=0.003"));
+    assert_eq!(sandbox.ok(show), shown, "the backbone of a UperNet");
+    let shown = sandbox.ok(&format!("{show} --set model.norm_eps=0.003"));
     assert!(shown.contains("norm_eps = 0.003"), "{shown}");
     config(4, "0.002");
-    let error = ground.fails(2, show);
+    let error = sandbox.fails(2, show);
     assert!(error.contains("16 wide with 4 heads of attention; the model is 16 wide with 2"), "{error}");
 }
 
 #[test]
 fn inspect_and_convert_from_the_command_line() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let source = golden("vit_mae");
     let source = source.to_str().unwrap();
-    let shown = ground.ok(&format!("inspect {source}"));
+    let shown = sandbox.ok(&format!("inspect {source}"));
     assert!(shown.contains("Hugging Face ViT") && shown.contains("width 16, depth 2"), "{shown}");
-    let error = ground.fails(2, &format!("convert {source} --to timm --out timm.safetensors"));
+    let error = sandbox.fails(2, &format!("convert {source} --to timm --out timm.safetensors"));
     assert!(error.contains("--heads"), "{error}");
-    ground.ok(&format!("convert {source} --to timm --heads 2 --out timm.safetensors"));
-    let shown = ground.ok("inspect timm.safetensors");
+    sandbox.ok(&format!("convert {source} --to timm --heads 2 --out timm.safetensors"));
+    let shown = sandbox.ok("inspect timm.safetensors");
     assert!(shown.contains("facebookresearch/mae, timm") && !shown.contains("decoder "), "{shown}");
 }

@@ -1,11 +1,11 @@
 //! A network of candle-transformers as a frozen backbone: k-NN and a linear probe, and what it is not for.
 
-use crate::program::{Ground, fixture, repository};
+use crate::program::{Sandbox, fixture, repository};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
 /// Random weights of a ResNet-18 in the names of torchvision.
-fn weights(ground: &Ground) -> String {
+fn weights(sandbox: &Sandbox) -> String {
     let shapes = std::fs::read_to_string(repository().join("tests/golden/foreign.json")).unwrap();
     let shapes: BTreeMap<String, BTreeMap<String, Vec<usize>>> = serde_json::from_str(&shapes).unwrap();
     let random = |(name, shape): (&String, &Vec<usize>)| {
@@ -22,7 +22,7 @@ fn weights(ground: &Ground) -> String {
         "fc.weight".into(),
         Tensor::zeros((1000, 512), candle_core::DType::F32, &Device::Cpu).unwrap(),
     );
-    let path = ground.path("resnet18.safetensors");
+    let path = sandbox.path("resnet18.safetensors");
     candle_core::safetensors::save(&tensors, &path).unwrap();
     path.display().to_string()
 }
@@ -37,20 +37,20 @@ fn transfer(recipe: &str) -> String {
 
 #[test]
 fn a_foreign_backbone_serves_probes_and_says_that_it_is_frozen() {
-    let ground = Ground::new();
-    let init = weights(&ground);
+    let sandbox = Sandbox::new();
+    let init = weights(&sandbox);
     let linear = "--recipe linear_demo --set schedule.warmup_epochs=0";
     for (runs, recipe) in [("knn", "--recipe knn"), ("linear", linear)] {
-        ground.ok(&transfer(&format!("{recipe} --init {init} --runs {runs}")));
-        let run = ground.only_run(runs);
+        sandbox.ok(&transfer(&format!("{recipe} --init {init} --runs {runs}")));
+        let run = sandbox.only_run(runs);
         let record = std::fs::read_to_string(run.join("run.json")).unwrap();
         assert!(record.contains("frozen, not trainable here") && record.contains("\"top1\""), "{record}");
         let id = run.file_name().unwrap().to_str().unwrap();
-        ground.ok(&format!("eval {id} --runs {runs} --data {}", fixture("shapes")));
+        sandbox.ok(&format!("eval {id} --runs {runs} --data {}", fixture("shapes")));
     }
-    let error = ground.fails(2, &transfer(&format!("--recipe finetune_demo --init {init}")));
+    let error = sandbox.fails(2, &transfer(&format!("--recipe finetune_demo --init {init}")));
     assert!(error.contains("foreign_resnet18") && error.contains("not trainable here"), "{error}");
-    let error = ground.fails(1, &transfer(&format!("{linear} --init scratch")));
+    let error = sandbox.fails(1, &transfer(&format!("{linear} --init scratch")));
     assert!(error.contains("give its weights to --init"), "{error}");
-    assert!(ground.ok("model show foreign_resnet50").contains("frozen, needs weights"));
+    assert!(sandbox.ok("model show foreign_resnet50").contains("frozen, needs weights"));
 }

@@ -1,7 +1,7 @@
 //! A whole kind of task as a third party writes it: with `bench::prelude` (and candle, serde, anyhow), in no folder
 //! of this crate. It predicts the mean brightness of an image, before normalisation, from its tokens.
 
-use crate::program::{Ground, fixture};
+use crate::program::{Sandbox, fixture};
 use anyhow::Result;
 use bench::prelude::*;
 use candle_core::Tensor;
@@ -20,7 +20,7 @@ struct Options {
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Training {}
+struct HeadConfig {}
 
 /// What is to be predicted: a made-up number that depends on the class.
 #[derive(Clone)]
@@ -81,12 +81,12 @@ impl Metric for MeanError {
 impl Task for Brightness {
     const KIND: &'static str = "brightness";
     type Options = Options;
-    type Training = Training;
+    type HeadConfig = HeadConfig;
     type Target = Level;
     type Prediction = f32;
     type Head = LevelHead;
 
-    fn new(options: Options, _: Training, _: &DatasetInfo) -> Result<Self> {
+    fn new(options: Options, _: HeadConfig, _: &DatasetInfo) -> Result<Self> {
         Ok(Self { offset: options.offset })
     }
 
@@ -150,11 +150,11 @@ tune = "all"
 
 #[test]
 fn a_foreign_kind_has_the_whole_program() {
-    let ground = Ground::new();
-    ground.write("mine/tasks/levels/task.toml", TASK);
-    ground.write("mine/configs/transfer/levels.toml", RECIPE);
+    let sandbox = Sandbox::new();
+    sandbox.write("mine/tasks/levels/task.toml", TASK);
+    sandbox.write("mine/configs/transfer/levels.toml", RECIPE);
     let registry = Registry::builtin().with::<Brightness>();
-    let path = |name: &str| ground.path(name).display().to_string();
+    let path = |name: &str| sandbox.path(name).display().to_string();
     let bench = |words: &[&str]| {
         let include = path("mine");
         let mut args = vec!["bench"];
@@ -178,7 +178,7 @@ fn a_foreign_kind_has_the_whole_program() {
     ];
     assert_eq!(bench(&transfer), 0);
 
-    let record = std::fs::read_to_string(ground.only_run("runs").join("run.json")).unwrap();
+    let record = std::fs::read_to_string(sandbox.only_run("runs").join("run.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let mae = record["scores"]["mae"]["value"].as_f64().unwrap();
     assert!(mae < 1., "learnt nothing: mean error {mae} of levels from 3 to 4");

@@ -2,7 +2,7 @@
 
 mod server;
 
-use crate::program::{Ground, small_pretrain, small_transfer, stderr};
+use crate::program::{Sandbox, small_pretrain, small_transfer, stderr};
 use server::{COMMIT, Fault, OLD, Request, Server};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ const TOKEN: &str = "hf_SecretOfTheTest";
 
 /// A folder with a cache of its own, and a Hub.
 struct Hub {
-    ground: Ground,
+    sandbox: Sandbox,
     server: Server,
 }
 
 impl Hub {
     fn new() -> Self {
-        Self { ground: Ground::new(), server: Server::start() }
+        Self { sandbox: Sandbox::new(), server: Server::start() }
     }
 
     fn command(&self, line: &str) -> Command {
-        let mut command = self.ground.command(line);
+        let mut command = self.sandbox.command(line);
         for name in
             ["HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"]
         {
@@ -31,7 +31,7 @@ impl Hub {
         command.env_remove("HF_HUB_OFFLINE").env_remove("NO_PROXY").env("no_proxy", "127.0.0.1,localhost");
         command
             .env("HF_ENDPOINT", &self.server.address)
-            .env("HF_HOME", self.ground.path("hf"))
+            .env("HF_HOME", self.sandbox.path("hf"))
             .env("HF_TOKEN", TOKEN);
         command
     }
@@ -58,7 +58,7 @@ impl Hub {
     }
 
     fn cache(&self, name: &str) -> PathBuf {
-        self.ground.path("hf/hub").join(name)
+        self.sandbox.path("hf/hub").join(name)
     }
 
     /// `GET` of content since the last look, by the first byte that each asks for.
@@ -272,7 +272,7 @@ fn what_may_pass_is_tried_again() {
 fn a_run_is_pushed_and_starts_another() {
     let hub = Hub::new();
     hub.ok(&small_pretrain());
-    let run = hub.ground.only_run("runs");
+    let run = hub.sandbox.only_run("runs");
     let id = run.file_name().unwrap().to_str().unwrap();
     hub.ok(&format!("push {id} hub:me/vit"));
     assert_eq!(hub.server.repositories(), ["me/vit"]);
@@ -291,7 +291,7 @@ fn a_run_is_pushed_and_starts_another() {
     // Into the repository that is there now; then a transfer from it, whose record names commit and file.
     hub.ok(&format!("push {id} hub:me/vit"));
     hub.ok(&format!("{} --init hub:me/vit --runs second", small_transfer()));
-    let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
+    let record = std::fs::read_to_string(hub.sandbox.only_run("second").join("run.json")).unwrap();
     assert!(record.contains(&format!("hub:me/vit@{COMMIT}/{FILE}")), "{record}");
 
     // In the names of transformers, with a config.json that it reads; they start a run as well.
@@ -317,15 +317,15 @@ fn a_run_is_pushed_and_starts_another() {
 fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
     let hub = Hub::new();
     hub.ok(&small_pretrain());
-    let weights = std::fs::read(hub.ground.only_run("runs").join(FILE)).unwrap();
+    let weights = std::fs::read(hub.sandbox.only_run("runs").join(FILE)).unwrap();
     hub.server.put(&key(COMMIT, FILE), &weights);
-    hub.ground.write(
+    hub.sandbox.write(
         "mine/configs/catalogue.toml",
         "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\ndialect = \"ours\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
          target = \"pixel\"\ndata = \"shapes\"\nrows = []\n",
     );
     hub.ok(&format!("{} --include mine --init hub:me/vit --runs second", small_transfer()));
-    let record = std::fs::read_to_string(hub.ground.only_run("second").join("run.json")).unwrap();
+    let record = std::fs::read_to_string(hub.sandbox.only_run("second").join("run.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let init = &record["init"];
     assert_eq!(
@@ -340,8 +340,8 @@ fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
     );
 
     // Runs of ours say what they were pre-trained on, too.
-    let pretrained = hub.ground.only_run("runs");
+    let pretrained = hub.sandbox.only_run("runs");
     hub.ok(&format!("{} --init {} --runs third", small_transfer(), pretrained.display()));
-    let record = std::fs::read_to_string(hub.ground.only_run("third").join("run.json")).unwrap();
+    let record = std::fs::read_to_string(hub.sandbox.only_run("third").join("run.json")).unwrap();
     assert!(record.contains("\"target\": \"norm_pixel\""), "{record}");
 }

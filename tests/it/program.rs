@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder to run in, deleted in the end.
-pub struct Ground {
+pub struct Sandbox {
     pub folder: TempDir,
 }
 
-impl Ground {
+impl Sandbox {
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }

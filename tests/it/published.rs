@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use bench::config::{AugmentOp, Beit as BeitOptions, DvaeSizes, Mae, ModelConfig, parse};
 use bench::data::augment::{Pipeline, Prepare as _};
 use bench::data::{DatasetInfo, Image, Sample, SampleId};
-use bench::kinds::segmentation::Segmentation;
+use bench::kinds::segmentation::SegmentationTask;
 use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass, patchify};
@@ -223,7 +223,7 @@ fn segmented(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<
         (named(tensors, "decode_head.conv_seg.bias")?, named(tensors, "auxiliary_head.conv_seg.weight")?);
     let names = (0..classes.dim(0)?).map(|k| k.to_string()).collect();
     let training = format!("dropout = 0.0\nauxiliary = {{ weight = 0.4, channels = {} }}\n", beside.dim(1)?);
-    let task = Segmentation::new(
+    let task = SegmentationTask::new(
         Default::default(),
         parse(&training, "published")?,
         &DatasetInfo { classes: names, ..DatasetInfo::default() },

@@ -1,6 +1,6 @@
 //! A run that is killed and resumed ends in the bytes of one that was not, whatever the number of loader workers.
 
-use crate::program::{Ground, fixture, small_pretrain, stderr};
+use crate::program::{Sandbox, fixture, small_pretrain, stderr};
 use bench::rng::Rng;
 use rand::Rng as _;
 use std::path::Path;
@@ -34,9 +34,9 @@ fn killed_after(mut child: Child, time: Duration) -> bool {
 
 /// Kills the run `line` so many times at random moments, resumes it each time, and compares it with an undisturbed one.
 fn kill_test(line: &str, kills: usize) {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let began = Instant::now();
-    ground.ok(&format!("{line} --runs whole --workers 1"));
+    sandbox.ok(&format!("{line} --runs whole --workers 1"));
     // Twice the mean time between two kills: they fall all along the run, on a fast machine as on a slow one.
     let mut longest = began.elapsed().div_f64(kills as f64);
     let mut rng = Rng::new(0, "kill test", &[]);
@@ -44,13 +44,13 @@ fn kill_test(line: &str, kills: usize) {
         let runs = format!("killed{attempt}");
         let line = format!("{line} --runs {runs}");
         if (0..kills).all(|round| {
-            killed_after(resumed(&ground, &line, round), longest.mul_f64(rng.random_range(0.05..1.0)))
+            killed_after(resumed(&sandbox, &line, round), longest.mul_f64(rng.random_range(0.05..1.0)))
         }) {
             assert!(
-                !killed_after(resumed(&ground, &line, kills), Duration::from_secs(300)),
+                !killed_after(resumed(&sandbox, &line, kills), Duration::from_secs(300)),
                 "the run does not end"
             );
-            return same(&ground.only_run("whole"), &ground.only_run(&runs));
+            return same(&sandbox.only_run("whole"), &sandbox.only_run(&runs));
         }
         // It ended before its last kill: a busy machine had measured the undisturbed run.
         longest /= 2;
@@ -59,8 +59,8 @@ fn kill_test(line: &str, kills: usize) {
 }
 
 /// The run `line` going on, with another number of workers each round.
-fn resumed(ground: &Ground, line: &str, round: usize) -> Child {
-    let mut command = ground.command(&format!("{line} --workers {} --resume", 1 + round % 3));
+fn resumed(sandbox: &Sandbox, line: &str, round: usize) -> Child {
+    let mut command = sandbox.command(&format!("{line} --workers {} --resume", 1 + round % 3));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -82,47 +82,47 @@ fn a_transfer_with_averages_and_evaluation_survives_kills_too() {
 
 #[test]
 fn the_number_of_threads_changes_nothing_in_either_dtype() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let line = small_pretrain().replace("vit_tiny_test", "vit_micro8");
     for dtype in ["f32", "bf16"] {
         for threads in ["1", "2", "3"] {
             let line = format!("{line} --dtype {dtype} --runs {dtype}-{threads}");
-            let output = ground.command(&line).env("RAYON_NUM_THREADS", threads).output().unwrap();
+            let output = sandbox.command(&line).env("RAYON_NUM_THREADS", threads).output().unwrap();
             assert!(output.status.success(), "bench {line}\n{}", stderr(&output));
-            same(&ground.only_run(&format!("{dtype}-1")), &ground.only_run(&format!("{dtype}-{threads}")));
+            same(&sandbox.only_run(&format!("{dtype}-1")), &sandbox.only_run(&format!("{dtype}-{threads}")));
         }
     }
     let weights =
-        |dtype: &str| std::fs::read(ground.only_run(&format!("{dtype}-1")).join("model.safetensors"));
+        |dtype: &str| std::fs::read(sandbox.only_run(&format!("{dtype}-1")).join("model.safetensors"));
     assert!(weights("f32").unwrap() != weights("bf16").unwrap(), "--dtype has no effect");
-    let record = std::fs::read_to_string(ground.only_run("bf16-1").join("run.json")).unwrap();
+    let record = std::fs::read_to_string(sandbox.only_run("bf16-1").join("run.json")).unwrap();
     assert!(record.contains("\"dtype\": \"bf16\""), "{record}");
-    assert!(ground.fails(2, &format!("{line} --dtype f16")).contains("f32, bf16"));
+    assert!(sandbox.fails(2, &format!("{line} --dtype f16")).contains("f32, bf16"));
 }
 
 #[test]
 fn max_steps_and_resume_go_all_the_way() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let line = small_pretrain();
-    ground.ok(&format!("{line} --runs whole"));
-    let shown = ground.ok(&format!("{line} --runs parts --max-steps 2"));
+    sandbox.ok(&format!("{line} --runs whole"));
+    let shown = sandbox.ok(&format!("{line} --runs parts --max-steps 2"));
     assert!(shown.contains("Truncated, 2 of"), "{shown}");
-    let error = ground.fails(2, &format!("{line} --runs parts"));
+    let error = sandbox.fails(2, &format!("{line} --runs parts"));
     assert!(error.contains("--resume"), "{error}");
-    ground.ok(&format!("{line} --runs parts --resume"));
-    same(&ground.only_run("whole"), &ground.only_run("parts"));
-    assert!(!ground.only_run("parts").join("state.safetensors").exists());
+    sandbox.ok(&format!("{line} --runs parts --resume"));
+    same(&sandbox.only_run("whole"), &sandbox.only_run("parts"));
+    assert!(!sandbox.only_run("parts").join("state.safetensors").exists());
 }
 
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let line = format!("{} --set save_steps=20", small_pretrain().replace("epochs=3", "epochs=1500"));
-    ground.ok(&format!("{line} --runs whole"));
-    let mut child = ground.command(&format!("{line} --runs cut")).stderr(Stdio::piped()).spawn().unwrap();
+    sandbox.ok(&format!("{line} --runs whole"));
+    let mut child = sandbox.command(&format!("{line} --runs cut")).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    while !ground.saved("cut") {
+    while !sandbox.saved("cut") {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it was saved");
         assert!(began.elapsed() < Duration::from_secs(300), "the run saves nothing");
         std::thread::sleep(Duration::from_millis(1));
@@ -133,6 +133,6 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     let resume = said.lines().find(|line| line.trim_start().starts_with("bench pretrain")).expect(&said);
-    ground.ok(resume.trim_start().trim_start_matches("bench "));
-    same(&ground.only_run("whole"), &ground.only_run("cut"));
+    sandbox.ok(resume.trim_start().trim_start_matches("bench "));
+    same(&sandbox.only_run("whole"), &sandbox.only_run("cut"));
 }

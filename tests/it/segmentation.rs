@@ -1,6 +1,6 @@
 //! Segmentation through the program: training, overlays, label PNGs scored again, masks that are wrong.
 
-use crate::program::{Ground, fixture};
+use crate::program::{Sandbox, fixture};
 use std::path::{Path, PathBuf};
 
 fn copy(from: &Path, to: &Path) {
@@ -16,8 +16,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A copy of the fixture of `camvid`, which a test may spoil.
-fn camvid(ground: &Ground) -> PathBuf {
-    let data = ground.path("data");
+fn camvid(sandbox: &Sandbox) -> PathBuf {
+    let data = sandbox.path("data");
     copy(Path::new(&fixture("camvid")), &data);
     data
 }
@@ -33,22 +33,22 @@ fn transfer(data: &Path) -> String {
 
 #[test]
 fn labels_that_are_predicted_score_as_the_run_did() {
-    let ground = Ground::new();
-    let data = camvid(&ground);
-    ground.ok(&transfer(&data));
-    let record = std::fs::read_to_string(ground.only_run("runs").join("run.json")).unwrap();
+    let sandbox = Sandbox::new();
+    let data = camvid(&sandbox);
+    sandbox.ok(&transfer(&data));
+    let record = std::fs::read_to_string(sandbox.only_run("runs").join("run.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     let id = record["id"].as_str().unwrap();
     let images = data.join("images/val");
-    ground.ok(&format!("predict {} --weights {id} --out out", images.display()));
-    let picture = image::open(ground.path("out/0001TP_006690.png")).unwrap().to_rgb8();
+    sandbox.ok(&format!("predict {} --weights {id} --out out", images.display()));
+    let picture = image::open(sandbox.path("out/0001TP_006690.png")).unwrap().to_rgb8();
     assert_eq!(picture.dimensions(), (384, 288), "8 times its size");
     let source = image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8();
     let enlarged = image::imageops::resize(&source, 384, 288, image::imageops::FilterType::Nearest);
     assert_ne!(picture, enlarged, "nothing is drawn");
     let line =
         format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
-    let found: serde_json::Value = serde_json::from_str(&ground.ok(&line)).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&sandbox.ok(&line)).unwrap();
     assert_eq!(found["scores"], record["scores"]);
     let ious = found["by_class"].as_object().unwrap().values().map(|scores| scores["iou"].as_f64().unwrap());
     let (sum, count) = ious.fold((0., 0.), |(sum, count), iou| (sum + iou, count + 1.));
@@ -56,21 +56,21 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     assert!((sum / count - mean).abs() < 1e-9, "{} of {count} classes, mIoU {mean}", sum / count);
     // The annotation is its own best prediction.
     let line = line.replace("out/labels", &data.join("annotations/val").display().to_string());
-    let error = ground.fails(2, &line);
+    let error = sandbox.fails(2, &line);
     assert!(error.contains("id 11") && error.contains(".png"), "void is no class: {error}");
-    std::fs::remove_file(ground.path("out/labels/0001TP_006720.png")).unwrap();
+    std::fs::remove_file(sandbox.path("out/labels/0001TP_006720.png")).unwrap();
     let line = format!("eval --predictions out/labels --task camvid --data {}", data.display());
-    assert!(ground.fails(2, &line).contains("0001TP_006720.png"));
+    assert!(sandbox.fails(2, &line).contains("0001TP_006720.png"));
 }
 
 #[test]
 fn the_recipe_of_the_paper_reads_512_pixels_unless_it_is_told_otherwise() {
-    let ground = Ground::new();
-    let shown = ground.ok("config show transfer --task ade20k --init scratch");
+    let sandbox = Sandbox::new();
+    let shown = sandbox.ok("config show transfer --task ade20k --init scratch");
     for line in ["image = [512, 512]", "relative_position = \"per_block\"", "patch = 16", "width = 768"] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
-    let shown = ground.ok("config show transfer --task ade20k --init scratch --set model.image=[640,640]");
+    let shown = sandbox.ok("config show transfer --task ade20k --init scratch --set model.image=[640,640]");
     assert!(shown.contains("image = [640, 640]"), "{shown}");
 }
 
@@ -83,17 +83,17 @@ fn wrong_masks_are_named() {
         (|mask| image::GrayImage::from_pixel(48, 36, [12].into()).save(mask).unwrap(), "id 12 at column 0"),
         (|mask| std::fs::write(mask, b"mask").unwrap(), "no readable PNG"),
     ] {
-        let ground = Ground::new();
-        let data = camvid(&ground);
+        let sandbox = Sandbox::new();
+        let data = camvid(&sandbox);
         let mask = data.join("annotations/train/0001TP_006720.png");
         spoil(&mask);
-        let output = ground.run(&transfer(&data));
+        let output = sandbox.run(&transfer(&data));
         let error = crate::program::stderr(&output);
         assert!(
             !output.status.success() && error.contains(words) && error.contains("0001TP_006720"),
             "{error}"
         );
-        let check = ground.run(&format!("data check camvid --decode --data {}", data.display()));
+        let check = sandbox.run(&format!("data check camvid --decode --data {}", data.display()));
         let said = String::from_utf8(check.stdout).unwrap() + &String::from_utf8(check.stderr).unwrap();
         assert!(said.contains(words), "{said}");
     }
@@ -101,8 +101,8 @@ fn wrong_masks_are_named() {
 
 #[test]
 fn both_encodings_of_ade20k_and_images_smaller_than_a_window() {
-    let ground = Ground::new();
-    let data = ground.path("data");
+    let sandbox = Sandbox::new();
+    let data = sandbox.path("data");
     copy(Path::new(&fixture("ade20k")), &data);
     // An image of one pixel, with its mask, stands among the others.
     image::RgbImage::new(1, 1).save(data.join("images/validation/ADE_val_00000009.jpg")).unwrap();
@@ -110,13 +110,13 @@ fn both_encodings_of_ade20k_and_images_smaller_than_a_window() {
         .save(data.join("annotations/validation/ADE_val_00000009.png"))
         .unwrap();
     let line = format!("{} --task ade20k", transfer(&data).replace(" --task camvid", ""));
-    assert!(ground.ok(&line).contains("miou"));
-    ground.write(
+    assert!(sandbox.ok(&line).contains("miou"));
+    sandbox.write(
         "mine/tasks/full/task.toml",
         "name = \"full\"\nversion = 1\nkind = \"segmentation\"\ndataset = \"ade20k\"\nprimary = \"miou\"\n\
          recipe = \"upernet_demo\"\n[splits]\ntrain = \"full_train\"\neval = \"full_val\"\n[options]\nstride = 1.0\n\
          scales = [0.5, 1.0]\nflip = true\n[[eval]]\nop = \"resize_within\"\n",
     );
     let line = line.replace("--task ade20k", "--task full --include mine --runs full");
-    assert!(ground.ok(&line).contains("miou"));
+    assert!(sandbox.ok(&line).contains("miou"));
 }

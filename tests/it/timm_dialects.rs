@@ -2,7 +2,7 @@
 //! and what is written for timm has the names and shapes of the source.
 
 use crate::dialects::{BEIT, heads, largest_difference};
-use crate::program::{Ground, repository};
+use crate::program::{Sandbox, repository};
 use anyhow::Result;
 use bench::config::ModelConfig;
 use bench::models::{Backbone as _, Vit, VitOptions};
@@ -176,14 +176,14 @@ fn a_class_position_that_counts_is_kept_and_relative_positions_are_refused() -> 
 
 #[test]
 fn an_archive_of_numpy_is_inspected_and_converted() {
-    let ground = Ground::new();
+    let sandbox = Sandbox::new();
     let source = golden("augreg.npz");
     let source = source.to_str().unwrap();
-    let shown = ground.ok(&format!("inspect {source}"));
+    let shown = sandbox.ok(&format!("inspect {source}"));
     assert!(shown.contains("(npz, ") && shown.contains("google-research/vision_transformer"), "{shown}");
-    ground.ok(&format!("convert {source} --to fair --heads 2 --out fair.safetensors"));
-    let shown = ground.ok("inspect fair.safetensors");
+    sandbox.ok(&format!("convert {source} --to fair --heads 2 --out fair.safetensors"));
+    let shown = sandbox.ok("inspect fair.safetensors");
     assert!(shown.contains("encoder and classifier") && shown.contains("head        5 classes"), "{shown}");
-    let shown = ground.ok(&format!("inspect {}", golden("moco_v3.pth").display()));
+    let shown = sandbox.ok(&format!("inspect {}", golden("moco_v3.pth").display()));
     assert!(shown.contains("not read    ") && shown.contains("and 61 more"), "{shown}");
 }

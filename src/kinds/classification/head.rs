@@ -2,7 +2,7 @@
 //! `head.1` for the linear probe.
 
 use super::knn::Neighbours;
-use super::{ClassTarget, Classifier, Training};
+use super::{ClassTarget, Classifier, HeadConfig};
 use crate::config::Pool;
 use crate::data::{Batch, Frame};
 use crate::models::{BackboneSpec, Features};
@@ -33,13 +33,13 @@ impl ClassificationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
         pool: Pool,
-        training: &Training,
+        config: &HeadConfig,
         classes: usize,
         vb: VarBuilder,
     ) -> Result<Self> {
         let width = backbone.width;
-        let linear = |vb| Linear::with_std(width, classes, training.init_std, vb);
-        let classifier = match training.classifier {
+        let linear = |vb| Linear::with_std(width, classes, config.init_std, vb);
+        let classifier = match config.classifier {
             Classifier::Linear => Layers::Linear {
                 norm: match pool {
                     Pool::Mean => Some(LayerNorm::new(width, EPS, vb.pp("fc_norm"))?),
@@ -52,14 +52,14 @@ impl ClassificationHead {
                 linear: linear(vb.pp("head.1"))?,
             },
             Classifier::Knn => {
-                Layers::Neighbours(Neighbours::new(training.neighbours, training.temperature, classes))
+                Layers::Neighbours(Neighbours::new(config.neighbours, config.temperature, classes))
             }
         };
         let taps = match pool {
             Pool::Mean => vec![backbone.depth - 1],
             Pool::Cls => vec![],
         };
-        Ok(Self { taps, classes, label_smoothing: training.label_smoothing, classifier })
+        Ok(Self { taps, classes, label_smoothing: config.label_smoothing, classifier })
     }
 
     /// One vector an image. [B, C]

@@ -51,7 +51,7 @@ pub enum Classifier {
 /// `[transfer.head]` of the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Training {
+pub struct HeadConfig {
     #[serde(default)]
     pub classifier: Classifier,
     /// Replaces the task's pooling.
@@ -85,21 +85,21 @@ fn temperature() -> f64 {
 
 /// One classification task.
 #[derive(Clone, Debug)]
-pub struct Classification {
+pub struct ClassificationTask {
     pool: Pool,
-    training: Training,
+    config: HeadConfig,
     classes: Vec<String>,
 }
 
-impl Task for Classification {
+impl Task for ClassificationTask {
     const KIND: &'static str = "classification";
     type Options = Options;
-    type Training = Training;
+    type HeadConfig = HeadConfig;
     type Target = ClassTarget;
     type Prediction = Vec<f32>;
     type Head = ClassificationHead;
 
-    fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
@@ -107,14 +107,14 @@ impl Task for Classification {
             dataset.name,
             classes.len()
         );
-        let smoothing = training.label_smoothing;
+        let smoothing = config.label_smoothing;
         ensure!(
             (0. ..1.).contains(&smoothing),
             "label_smoothing is {smoothing}, expected 0 ≤ label_smoothing < 1"
         );
-        ensure!(training.neighbours > 0, "neighbours is 0, expected at least 1");
-        ensure!(training.temperature > 0., "temperature is {}, expected > 0", training.temperature);
-        Ok(Self { pool: training.pool.unwrap_or(options.pool), training, classes })
+        ensure!(config.neighbours > 0, "neighbours is 0, expected at least 1");
+        ensure!(config.temperature > 0., "temperature is {}, expected > 0", config.temperature);
+        Ok(Self { pool: config.pool.unwrap_or(options.pool), config, classes })
     }
 
     fn scores(&self) -> &[ScoreSpec] {
@@ -134,7 +134,7 @@ impl Task for Classification {
     }
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<ClassificationHead> {
-        ClassificationHead::new(backbone, self.pool, &self.training, self.classes.len(), params)
+        ClassificationHead::new(backbone, self.pool, &self.config, self.classes.len(), params)
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = ClassTarget, Prediction = Vec<f32>>> {
@@ -142,9 +142,9 @@ impl Task for Classification {
     }
 
     fn mix(&self, batch: &mut Batch<ClassTarget>, rng: &mut Rng) -> candle_core::Result<()> {
-        let Some(mix) = &self.training.mix else { return Ok(()) };
+        let Some(mix) = &self.config.mix else { return Ok(()) };
         let labels: Vec<u32> = batch.targets.iter().map(ClassTarget::label).collect();
-        let smoothing = self.training.label_smoothing;
+        let smoothing = self.config.label_smoothing;
         let (images, targets) = mix_batch(&batch.images, &labels, self.classes.len(), smoothing, mix, rng)?;
         batch.images = images;
         batch.targets = targets.to_vec2()?.into_iter().map(ClassTarget::Soft).collect();
@@ -164,10 +164,10 @@ impl Task for Classification {
     }
 }
 
-impl Classification {
+impl ClassificationTask {
     /// Whether scores are votes of neighbours instead of logits.
     fn votes(&self) -> bool {
-        self.training.classifier == Classifier::Knn
+        self.config.classifier == Classifier::Knn
     }
 }
 

@@ -7,14 +7,14 @@ use crate::nn::{Params, Pass};
 use crate::task::Head;
 use candle_core::{Device, Tensor};
 
-fn task(training: &str) -> Result<Classification> {
+fn task(config: &str) -> Result<ClassificationTask> {
     let dataset = DatasetInfo {
         name: "d".into(),
         version: "1".into(),
         classes: vec!["a".into(), "b".into()],
         categories: vec![],
     };
-    Classification::new(Options::default(), toml::from_str(training)?, &dataset)
+    ClassificationTask::new(Options::default(), toml::from_str(config)?, &dataset)
 }
 
 fn batch(images: Tensor, targets: Vec<ClassTarget>) -> Batch<ClassTarget> {
@@ -35,7 +35,7 @@ const SPEC: BackboneSpec = BackboneSpec { width: 4, depth: 3, patch: 2 };
 
 #[test]
 fn each_classifier_has_the_names_of_the_reference() -> Result<()> {
-    for (training, names, taps, cls) in [
+    for (config, names, taps, cls) in [
         ("", &["fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"][..], &[2usize][..], false),
         ("pool = \"cls\"", &["head.weight", "head.bias"], &[], true),
         (
@@ -47,10 +47,10 @@ fn each_classifier_has_the_names_of_the_reference() -> Result<()> {
         ("classifier = \"knn\"", &[], &[2], false),
     ] {
         let params = Params::new(0, &Device::Cpu);
-        let head = task(training)?.head(&SPEC, params.builder())?;
+        let head = task(config)?.head(&SPEC, params.builder())?;
         let found: Vec<String> = params.all().into_iter().map(|p| p.name).collect();
-        assert_eq!(found, names, "{training}");
-        assert_eq!((head.taps(), head.reads_cls()), (taps, cls), "{training}");
+        assert_eq!(found, names, "{config}");
+        assert_eq!((head.taps(), head.reads_cls()), (taps, cls), "{config}");
     }
     Ok(())
 }
@@ -101,6 +101,6 @@ fn labels_and_options_are_checked() -> Result<()> {
         assert!(classes.target(&entry(annotation)).unwrap_err().to_string().contains("x/1.png"));
     }
     assert!(task("label_smoothing = 1.0").is_err());
-    assert!(toml::from_str::<Training>("label_smothing = 0.1").is_err());
+    assert!(toml::from_str::<HeadConfig>("label_smothing = 0.1").is_err());
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! and, for every class, four deltas. Background is the last class, as in detectron2; in torchvision it is the first.
 //! Names are torchvision's (`roi_heads.box_head.*`, `roi_heads.box_predictor.*`).
 
-use super::boxes::{Bounds, Codec, clip, is_proper};
+use super::boxes::{Bounds, BoxCoder, clip, is_proper};
 use super::roi::Roi;
 use super::tower::Tower;
 use crate::nn::{Linear, NormKind, Pass};
@@ -35,7 +35,7 @@ pub(super) struct BoxHead {
 }
 
 /// What the head says of regions.
-pub(super) struct BoxesTold {
+pub(super) struct BoxHeadOutput {
     /// [R, K + 1]
     pub logits: Tensor,
     /// [R, 4·K]
@@ -44,7 +44,7 @@ pub(super) struct BoxesTold {
 
 /// When a box counts as found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Threshold {
+pub(super) struct Postprocess {
     /// Smallest probability of its class.
     pub score: f32,
     /// Overlap from which the worse of two boxes of a class is dropped.
@@ -78,17 +78,17 @@ impl BoxHead {
     }
 
     /// `x` [R, C, 7, 7]
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxesTold> {
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxHeadOutput> {
         let x = self.tower.forward(x, pass)?.flatten_from(1)?;
         let x = ops::relu(&self.wide.forward(&x)?)?; // [R, width]
-        Ok(BoxesTold { logits: self.classes.forward(&x)?, deltas: self.deltas.forward(&x)? })
+        Ok(BoxHeadOutput { logits: self.classes.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
 
     /// (classes, boxes): cross-entropy over all regions, and L1 of the deltas of the right class of those that stand
     /// for objects, divided by all regions. `object_of` gives label and box of the object of a region.
     pub fn losses(
         &self,
-        told: &BoxesTold,
+        told: &BoxHeadOutput,
         rois: &[Roi],
         object_of: impl Fn(&Roi) -> Option<(u32, Bounds)>,
     ) -> Result<(Tensor, Tensor)> {
@@ -101,7 +101,7 @@ impl BoxHead {
             };
             labels.push(label);
             rows.push((i * self.count) as u32 + label);
-            targets.extend(Codec::ROI.encode(roi.bounds, bounds));
+            targets.extend(BoxCoder::ROI.encode(roi.bounds, bounds));
         }
         let labels = Tensor::from_vec(labels, rois.len(), device)?;
         let classes = ops::cross_entropy(&told.logits, &labels, None, 0.)?;
@@ -115,10 +115,10 @@ impl BoxHead {
     /// The boxes that the head finds in `rois`, by image, surest first; all are read from the device at once.
     pub fn found(
         &self,
-        told: &BoxesTold,
+        told: &BoxHeadOutput,
         rois: &[Roi],
         regions: &[Bounds],
-        threshold: Threshold,
+        threshold: Postprocess,
     ) -> Result<Vec<Vec<FoundBox>>> {
         let probabilities = candle_nn::ops::softmax(&told.logits, 1)?;
         let both = Tensor::cat(&[&probabilities, &told.deltas], 1)?.detach(); // [R, K + 1 + 4·K]
@@ -130,7 +130,7 @@ impl BoxHead {
             let sure = scores[..self.count].iter().enumerate().filter(|(_, score)| **score > threshold.score);
             for (label, &score) in sure {
                 let deltas = &deltas[4 * label..][..4];
-                let bounds = Codec::ROI.decode(roi.bounds, [deltas[0], deltas[1], deltas[2], deltas[3]]);
+                let bounds = BoxCoder::ROI.decode(roi.bounds, [deltas[0], deltas[1], deltas[2], deltas[3]]);
                 let bounds = clip(bounds, regions[roi.image]);
                 if is_proper(bounds) && score.is_finite() {
                     candidates[roi.image].push(FoundBox { bounds, label: label as u32, score });
@@ -142,7 +142,7 @@ impl BoxHead {
 }
 
 /// The surest of `found` after NMS of each class.
-fn best(found: Vec<FoundBox>, threshold: Threshold) -> Result<Vec<FoundBox>> {
+fn best(found: Vec<FoundBox>, threshold: Postprocess) -> Result<Vec<FoundBox>> {
     let count = found.len();
     let boxes: Vec<f32> = found.iter().flat_map(|found| found.bounds).collect();
     let boxes = Tensor::from_vec(boxes, (count, 4), &Device::Cpu)?;

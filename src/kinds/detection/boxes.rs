@@ -47,12 +47,12 @@ pub(super) fn is_proper([x1, y1, x2, y2]: Bounds) -> bool {
 
 /// How a box is told relative to another: offsets of the centre in sides, logarithms of the sides, each times a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Codec {
+pub(super) struct BoxCoder {
     /// Of x, y, width, height.
     pub weights: [f32; 4],
 }
 
-impl Codec {
+impl BoxCoder {
     /// Of proposals relative to anchors.
     pub const RPN: Self = Self { weights: [1., 1., 1., 1.] };
     /// Of objects relative to proposals.
@@ -98,17 +98,17 @@ mod tests {
 
     #[test]
     fn the_code_goes_there_and_back() {
-        for codec in [Codec::RPN, Codec::ROI] {
+        for codec in [BoxCoder::RPN, BoxCoder::ROI] {
             let (from, to) = ([10., 20., 50., 40.], [-3., 18., 60., 77.]);
             let back = codec.decode(from, codec.encode(from, to));
             assert!(back.iter().zip(to).all(|(a, b)| (a - b).abs() < 1e-4), "{back:?}");
         }
         // 10·(35 − 30)/40, 10·(30 − 30)/20, 5·ln(30/40), 5·ln(20/20)
-        let deltas = Codec::ROI.encode([10., 20., 50., 40.], [20., 20., 50., 40.]);
+        let deltas = BoxCoder::ROI.encode([10., 20., 50., 40.], [20., 20., 50., 40.]);
         assert_eq!(deltas, [1.25, 0., 5. * 0.75f32.ln(), 0.]);
-        let huge = Codec::RPN.decode([0., 0., 16., 16.], [0., 0., 1e9, f32::INFINITY]);
+        let huge = BoxCoder::RPN.decode([0., 0., 16., 16.], [0., 0., 1e9, f32::INFINITY]);
         assert_eq!(huge, [8. - 500., 8. - 500., 8. + 500., 8. + 500.]);
-        assert!(!is_proper(Codec::RPN.decode([0., 0., 1., 1.], [f32::NAN, 0., 0., 0.])));
-        assert!(!is_proper(Codec::RPN.decode([0., 0., 1., 1.], [f32::INFINITY, 0., 0., 0.])));
+        assert!(!is_proper(BoxCoder::RPN.decode([0., 0., 1., 1.], [f32::NAN, 0., 0., 0.])));
+        assert!(!is_proper(BoxCoder::RPN.decode([0., 0., 1., 1.], [f32::INFINITY, 0., 0., 0.])));
     }
 }

@@ -1,15 +1,15 @@
 //! The detector against torchvision's parts (`scripts/golden/detection.py` says what is changed there), stage by stage
 //! and as a whole. 1e-4 of the largest value is what sums in f32 lose over the length of the model.
 
-use super::boxes::{Bounds, Codec};
-use super::head::{DetectionHead, Levels};
+use super::boxes::{Bounds, BoxCoder};
+use super::head::{DetectionHead, Neck};
 use super::mask_head::MASK;
 use super::matcher::Match;
 use super::paste::paste;
 use super::roi::{self, Roi};
 use super::rpn::Rpn;
 use super::sampler::Sampler;
-use super::{NormKind, Threshold, Training};
+use super::{HeadConfig, NormKind, Postprocess};
 use crate::config::quarters;
 use crate::data::{Frame, Geometry};
 use crate::models::{BackboneSpec, Features};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 const TOLERANCE: f64 = 1e-4;
 const EVERYTHING: usize = 1_000_000;
-const THRESHOLD: Threshold = Threshold { score: 0.05, nms: 0.5, most: 20 };
+const THRESHOLD: Postprocess = Postprocess { score: 0.05, nms: 0.5, most: 20 };
 
 struct Golden(HashMap<String, Tensor>);
 
@@ -41,7 +41,7 @@ impl Golden {
 
     /// The detector with the weights of the file.
     fn head(&self, params: &Params) -> Result<DetectionHead> {
-        let training = Training {
+        let config = HeadConfig {
             channels: 8,
             anchor_sizes: Some(vec![6., 12., 24., 40., 60.]),
             anchors: EVERYTHING,
@@ -54,10 +54,10 @@ impl Golden {
             box_width: 16,
             mask_convs: 2,
             pyramid_norm: NormKind::Group,
-            ..Training::default()
+            ..HeadConfig::default()
         };
         let spec = BackboneSpec { width: 8, depth: 4, patch: 8 };
-        let head = DetectionHead::new(&spec, &training, (3, true), THRESHOLD, params.builder())?;
+        let head = DetectionHead::new(&spec, &config, (3, true), THRESHOLD, params.builder())?;
         for p in params.all() {
             p.var.set(self.get(&format!("weights.{}", p.name)))?;
         }
@@ -105,7 +105,7 @@ fn detections_equal_torchvision() -> Result<()> {
     let head = golden.head(&Params::new(0, &Device::Cpu))?;
     assert_eq!(quarters(4), [0, 1, 2, 3]);
     let levels = head.levels(&golden.features(), &mut Pass::Eval)?;
-    assert!(matches!(head.pyramid, Levels::Taps { .. }));
+    assert!(matches!(head.pyramid, Neck::Taps { .. }));
     for (i, level) in levels.iter().enumerate() {
         near(&format!("level {i}"), level, golden.get(&format!("levels.{i}")));
     }
@@ -179,7 +179,7 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
         .flat_map(|(matches, bounds)| {
             let of_object = |(i, found): (usize, &Match)| match found {
                 Match::Object(object) => {
-                    Some(Codec::RPN.encode(told.anchors.boxes[i], bounds[*object as usize]))
+                    Some(BoxCoder::RPN.encode(told.anchors.boxes[i], bounds[*object as usize]))
                 }
                 _ => None,
             };

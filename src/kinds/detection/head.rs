@@ -3,14 +3,14 @@
 //! Recipes of Li et al. (arXiv:2111.11429) and ViTDet (arXiv:2203.16527); numbers shared by both are detectron2's.
 //! Padding of an input is background for anchors; proposals and boxes end where its image ends.
 
-use super::box_head::{self, BoxConfig, BoxHead, FoundBox, Threshold};
+use super::box_head::{self, BoxConfig, BoxHead, FoundBox, Postprocess};
 use super::boxes::{Bounds, is_proper};
 use super::mask_head::{self, MASK, MaskHead};
 use super::paste::paste;
 use super::roi::{self, Pooler, Roi};
 use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
-use super::{Detection, DetectionTarget, PyramidKind, Training};
+use super::{Detection, DetectionTarget, HeadConfig, PyramidKind};
 use crate::config::quarters;
 use crate::data::{Batch, Frame};
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
@@ -26,17 +26,17 @@ use rayon::prelude::*;
 /// The detector.
 pub struct DetectionHead {
     taps: Vec<usize>,
-    pub(super) pyramid: Levels,
+    pub(super) pyramid: Neck,
     pub(super) rpn: Rpn,
     pub(super) pooler: Pooler,
     pub(super) boxes: BoxHead,
     pub(super) masks: Option<MaskHead>,
     pub(super) sampler: Sampler,
-    threshold: Threshold,
+    threshold: Postprocess,
 }
 
 /// From taps to four maps of equal depth.
-pub(super) enum Levels {
+pub(super) enum Neck {
     Taps { scales: ScalePyramid, fpn: Fpn },
     Last(SimplePyramid),
 }
@@ -44,50 +44,49 @@ pub(super) enum Levels {
 impl DetectionHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
-        training: &Training,
+        config: &HeadConfig,
         (classes, masks): (usize, bool),
-        threshold: Threshold,
+        threshold: Postprocess,
         vb: VarBuilder,
     ) -> Result<Self> {
         let BackboneSpec { width, depth, patch } = *backbone;
-        let channels = training.channels;
-        let (taps, pyramid) = match training.pyramid {
+        let channels = config.channels;
+        let (taps, pyramid) = match config.pyramid {
             PyramidKind::Taps => {
-                let taps = training.taps.clone().unwrap_or_else(|| quarters(depth));
+                let taps = config.taps.clone().unwrap_or_else(|| quarters(depth));
                 if taps.len() != LEVELS {
                     candle_core::bail!(
                         "detection: {} taps {taps:?} of {depth} blocks, expected {LEVELS}; set transfer.head.taps",
                         taps.len()
                     );
                 }
-                let scales = ScalePyramid::new(width, training.pyramid_norm, vb.pp("pyramid"))?;
-                let fpn = Fpn::new(&[width; LEVELS], channels, training.fpn_norm, vb.pp("fpn"))?;
-                (taps, Levels::Taps { scales, fpn })
+                let scales = ScalePyramid::new(width, config.pyramid_norm, vb.pp("pyramid"))?;
+                let fpn = Fpn::new(&[width; LEVELS], channels, config.fpn_norm, vb.pp("fpn"))?;
+                (taps, Neck::Taps { scales, fpn })
             }
             PyramidKind::Simple => {
-                let simple = SimplePyramid::new(width, channels, training.fpn_norm, vb.pp("pyramid"))?;
-                (vec![depth - 1], Levels::Last(simple))
+                let simple = SimplePyramid::new(width, channels, config.fpn_norm, vb.pp("pyramid"))?;
+                (vec![depth - 1], Neck::Last(simple))
             }
         };
         // ¼, ½, 1 and 2 patches, and one more for proposals.
         let strides: Vec<f32> = (0..=LEVELS).map(|i| patch as f32 / 4. * (1 << i) as f32).collect();
-        let sizes = training.anchor_sizes.clone();
+        let sizes = config.anchor_sizes.clone();
         let sizes = sizes.unwrap_or_else(|| strides.iter().map(|stride| 8. * stride).collect());
         let rpn = RpnConfig {
             channels,
-            convs: training.rpn_convs,
-            ratios: training.anchor_ratios.clone(),
+            convs: config.rpn_convs,
+            ratios: config.anchor_ratios.clone(),
             sizes,
             strides: strides.clone(),
-            sampler: Sampler { count: training.anchors, positive: 0.5 },
-            before_nms: [training.proposals_before_nms, training.proposals_before_nms_test],
-            after_nms: training.proposals,
+            sampler: Sampler { count: config.anchors, positive: 0.5 },
+            before_nms: [config.proposals_before_nms, config.proposals_before_nms_test],
+            after_nms: config.proposals,
         };
         let regions = vb.pp("roi_heads");
-        let norm = training.head_norm;
-        let boxes =
-            BoxConfig { channels, convs: training.box_convs, width: training.box_width, norm, classes };
-        let mask_head = || MaskHead::new(channels, training.mask_convs, norm, classes, regions.clone());
+        let norm = config.head_norm;
+        let boxes = BoxConfig { channels, convs: config.box_convs, width: config.box_width, norm, classes };
+        let mask_head = || MaskHead::new(channels, config.mask_convs, norm, classes, regions.clone());
         Ok(Self {
             taps,
             pyramid,
@@ -95,7 +94,7 @@ impl DetectionHead {
             pooler: Pooler { strides: strides[..LEVELS].to_vec(), canonical: 14. * patch as f32 },
             boxes: BoxHead::new(boxes, regions.clone())?,
             masks: masks.then(mask_head).transpose()?,
-            sampler: Sampler { count: training.regions, positive: training.regions_positive },
+            sampler: Sampler { count: config.regions, positive: config.regions_positive },
             threshold,
         })
     }
@@ -103,11 +102,11 @@ impl DetectionHead {
     /// Five maps of equal depth, finest first; the last is for proposals alone.
     pub(super) fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
         let mut levels = match &self.pyramid {
-            Levels::Taps { scales, fpn } => {
+            Neck::Taps { scales, fpn } => {
                 let maps = (0..LEVELS).map(|tap| features.map(tap)).collect::<Result<Vec<_>>>()?;
                 fpn.forward(&scales.forward(&maps, pass)?, pass)?
             }
-            Levels::Last(simple) => simple.forward(&features.map(0)?, pass)?,
+            Neck::Last(simple) => simple.forward(&features.map(0)?, pass)?,
         };
         levels.push(ops::subsample(&levels[LEVELS - 1], 2)?);
         Ok(levels)

@@ -41,7 +41,7 @@ use crate::nn::NormKind;
 use crate::record::ScoreSpec;
 use crate::task::{Drawing, Predictions, Task, Writer};
 use anyhow::{Result, ensure};
-use box_head::Threshold;
+use box_head::Postprocess;
 use candle_nn::VarBuilder;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ pub enum PyramidKind {
 /// `[transfer.head]` of the recipe. What is left out is as in Li et al. and detectron2.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Training {
+pub struct HeadConfig {
     pub pyramid: PyramidKind,
     /// Between the two transposed convolutions of the finest level, with `pyramid = "taps"`.
     pub pyramid_norm: NormKind,
@@ -120,7 +120,7 @@ pub struct Training {
     pub mask_convs: usize,
 }
 
-impl Default for Training {
+impl Default for HeadConfig {
     fn default() -> Self {
         Self {
             pyramid: PyramidKind::Taps,
@@ -145,7 +145,7 @@ impl Default for Training {
     }
 }
 
-impl Training {
+impl HeadConfig {
     /// What cannot work, by key.
     fn check(&self) -> Result<()> {
         let positive = [
@@ -176,19 +176,19 @@ impl Training {
 
 /// One detection task.
 #[derive(Clone, Debug)]
-pub struct Detector {
+pub struct DetectionTask {
     options: Options,
-    training: Training,
+    config: HeadConfig,
     info: DatasetInfo,
 }
 
-impl Detector {
-    fn threshold(&self) -> Threshold {
+impl DetectionTask {
+    fn threshold(&self) -> Postprocess {
         let (score, most) = match self.options.protocol {
             Protocol::Coco => (0.05, 100),
             Protocol::Lvis => (0.02, 300),
         };
-        Threshold {
+        Postprocess {
             score: self.options.score_threshold.unwrap_or(score),
             nms: 0.5,
             most: self.options.detections.unwrap_or(most),
@@ -196,20 +196,20 @@ impl Detector {
     }
 }
 
-impl Task for Detector {
+impl Task for DetectionTask {
     const KIND: &'static str = "detection";
     type Options = Options;
-    type Training = Training;
+    type HeadConfig = HeadConfig;
     type Target = DetectionTarget;
     type Prediction = Vec<Detection>;
     type Head = DetectionHead;
 
-    fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
         ensure!(!dataset.classes.is_empty(), "data set `{}` has no classes", dataset.name);
-        training.check()?;
+        config.check()?;
         let least = options.score_threshold.unwrap_or(0.);
         ensure!((0. ..1.).contains(&least), "score_threshold is {least}, expected 0 ≤ score_threshold < 1");
-        Ok(Self { options, training, info: dataset.clone() })
+        Ok(Self { options, config, info: dataset.clone() })
     }
 
     fn scores(&self) -> &[ScoreSpec] {
@@ -222,7 +222,7 @@ impl Task for Detector {
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<DetectionHead> {
         let classes = (self.info.classes.len(), self.options.masks);
-        DetectionHead::new(backbone, &self.training, classes, self.threshold(), params)
+        DetectionHead::new(backbone, &self.config, classes, self.threshold(), params)
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = DetectionTarget, Prediction = Vec<Detection>>> {

@@ -2,7 +2,7 @@
 //! the loss of both, and the proposals. Two convolutions in Li et al. and ViTDet. Names are torchvision's (`rpn.head.*`).
 
 use super::anchors::{Anchors, Level};
-use super::boxes::{Bounds, Codec, clip, is_proper};
+use super::boxes::{Bounds, BoxCoder, clip, is_proper};
 use super::matcher::{Match, Matcher};
 use super::sampler::{Sampled, Sampler};
 use crate::nn::{Conv2d, ConvConfig, ConvInit};
@@ -43,7 +43,7 @@ pub(super) struct Rpn {
 }
 
 /// What the network says of every anchor.
-pub(super) struct Told {
+pub(super) struct RpnOutput {
     /// Objectness and deltas, in the order of the anchors. [B·anchors, 5]
     pub values: Tensor,
     pub anchors: Anchors,
@@ -64,7 +64,7 @@ impl Rpn {
     }
 
     /// `levels` [B, C, h, w], finest first.
-    pub fn forward(&self, levels: &[Tensor]) -> Result<Told> {
+    pub fn forward(&self, levels: &[Tensor]) -> Result<RpnOutput> {
         let Self { config, .. } = self;
         let (mut values, mut places) = (vec![], vec![]);
         for ((x, &stride), &size) in levels.iter().zip(&config.strides).zip(&config.sizes) {
@@ -82,7 +82,11 @@ impl Rpn {
         }
         let values = Tensor::cat(&values, 1)?; // [B, anchors, 5]
         let images = values.dim(0)?;
-        Ok(Told { values: values.flatten_to(1)?, anchors: Anchors::new(&places, &config.ratios), images })
+        Ok(RpnOutput {
+            values: values.flatten_to(1)?,
+            anchors: Anchors::new(&places, &config.ratios),
+            images,
+        })
     }
 
     /// Draws the anchors of an image that learn.
@@ -94,7 +98,7 @@ impl Rpn {
     /// both divided by the samples asked for, in all images. `objects` are the boxes of each image.
     pub fn losses(
         &self,
-        told: &Told,
+        told: &RpnOutput,
         objects: &[Vec<Bounds>],
         matches: &[Vec<Match>],
         sampled: &[Sampled],
@@ -107,7 +111,7 @@ impl Rpn {
             for &i in positive {
                 if let Match::Object(object) = matches[image][i] {
                     of_objects.push(row(i));
-                    deltas.extend(Codec::RPN.encode(anchors[i], objects[image][object as usize]));
+                    deltas.extend(BoxCoder::RPN.encode(anchors[i], objects[image][object as usize]));
                 }
             }
             rows.extend(positive.iter().chain(negative).map(|&i| row(i)));
@@ -129,13 +133,13 @@ impl Rpn {
     }
 
     /// Matches of the anchors of each image.
-    pub fn matches(told: &Told, objects: &[Vec<Bounds>]) -> Vec<Vec<Match>> {
+    pub fn matches(told: &RpnOutput, objects: &[Vec<Bounds>]) -> Vec<Vec<Match>> {
         objects.iter().map(|objects| Matcher::RPN.run(&told.anchors.boxes, objects)).collect()
     }
 
     /// The surest boxes of each image, within `regions` (the part of each input that shows its image). Boxes that are
     /// not finite or empty are left out.
-    pub fn proposals(&self, told: &Told, regions: &[Bounds], train: bool) -> Result<Vec<Vec<Bounds>>> {
+    pub fn proposals(&self, told: &RpnOutput, regions: &[Bounds], train: bool) -> Result<Vec<Vec<Bounds>>> {
         let values = told.values.detach().flatten_all()?.to_vec1::<f32>()?;
         let most = self.config.before_nms[usize::from(!train)];
         let count = told.anchors.boxes.len();
@@ -176,7 +180,7 @@ impl Found {
     fn add(&mut self, level: u32, order: Vec<usize>, values: &[f32], anchors: &Anchors, region: Bounds) {
         for i in order {
             let told = &values[i * VALUES..][..VALUES];
-            let bounds = Codec::RPN.decode(anchors.boxes[i], [told[1], told[2], told[3], told[4]]);
+            let bounds = BoxCoder::RPN.decode(anchors.boxes[i], [told[1], told[2], told[3], told[4]]);
             let bounds = clip(bounds, region);
             if is_proper(bounds) {
                 self.boxes.push(bounds);

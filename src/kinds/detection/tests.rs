@@ -19,8 +19,8 @@ fn info() -> DatasetInfo {
     DatasetInfo { name: "made".into(), classes, categories, ..DatasetInfo::default() }
 }
 
-fn training(norm: NormKind) -> Training {
-    Training {
+fn head_config(norm: NormKind) -> HeadConfig {
+    HeadConfig {
         fpn_norm: norm,
         head_norm: norm,
         channels: 8,
@@ -33,7 +33,7 @@ fn training(norm: NormKind) -> Training {
         box_convs: 1,
         box_width: 16,
         mask_convs: 1,
-        ..Training::default()
+        ..HeadConfig::default()
     }
 }
 
@@ -61,7 +61,7 @@ struct Ground {
 impl Ground {
     fn new(norm: NormKind, masks: bool) -> Self {
         let options = Options { masks, score_threshold: Some(0.), ..Options::default() };
-        let task = Detector::new(options, training(norm), &info()).unwrap();
+        let task = DetectionTask::new(options, head_config(norm), &info()).unwrap();
         let params = Params::new(0, &Device::Cpu);
         let spec = BackboneSpec { width: 8, depth: 4, patch: 8 };
         let head = task.head(&spec, params.builder()).unwrap();
@@ -157,8 +157,11 @@ fn predictions_lie_in_the_source_and_can_be_scored() {
             assert_eq!(mask.as_ref().unwrap().size(), frame.source);
         }
     }
-    let task =
-        Detector::new(Options { masks: true, ..Options::default() }, training(NormKind::Layer), &info());
+    let task = DetectionTask::new(
+        Options { masks: true, ..Options::default() },
+        head_config(NormKind::Layer),
+        &info(),
+    );
     let mut metric = task.unwrap().metric();
     let mut truth = target(vec![object(1, [4., 6., 16., 12.], false)]);
     truth.apply(&Geometry::flip((SIDE, SIDE)));
@@ -192,21 +195,21 @@ fn numbers_that_run_away_give_no_boxes_and_no_panic() {
 
 #[test]
 fn choices_that_cannot_work_are_refused_by_name() {
-    let refused = |training: Training, options: Options| {
-        Detector::new(options, training, &info()).unwrap_err().to_string()
+    let refused = |config: HeadConfig, options: Options| {
+        DetectionTask::new(options, config, &info()).unwrap_err().to_string()
     };
-    let plain = || training(NormKind::Layer);
-    let error = refused(Training { anchor_sizes: Some(vec![8.]), ..plain() }, Options::default());
+    let plain = || head_config(NormKind::Layer);
+    let error = refused(HeadConfig { anchor_sizes: Some(vec![8.]), ..plain() }, Options::default());
     assert!(error.contains("anchor_sizes has 1 values, expected 5"), "{error}");
-    let error = refused(Training { regions: 0, ..plain() }, Options::default());
+    let error = refused(HeadConfig { regions: 0, ..plain() }, Options::default());
     assert!(error.contains("regions"), "{error}");
     let error = refused(plain(), Options { score_threshold: Some(1.5), ..Options::default() });
     assert!(error.contains("score_threshold"), "{error}");
-    let taps = Training { taps: Some(vec![0, 1]), ..plain() };
-    let task = Detector::new(Options::default(), taps, &info()).unwrap();
+    let taps = HeadConfig { taps: Some(vec![0, 1]), ..plain() };
+    let task = DetectionTask::new(Options::default(), taps, &info()).unwrap();
     let spec = BackboneSpec { width: 8, depth: 2, patch: 8 };
     let error = task.head(&spec, Params::new(0, &Device::Cpu).builder()).err().unwrap().to_string();
     assert!(error.contains("2 taps [0, 1] of 2 blocks, expected 4"), "{error}");
-    let unknown = crate::config::parse::<Training>("channel = 3", "recipe").unwrap_err().to_string();
+    let unknown = crate::config::parse::<HeadConfig>("channel = 3", "recipe").unwrap_err().to_string();
     assert!(unknown.contains("channel"), "{unknown}");
 }

@@ -31,8 +31,8 @@ struct Model {
 
 impl Model {
     /// The network of a case, with its weights.
-    fn new(golden: &Golden, case: &str, training: &str) -> Self {
-        let config: ModelConfig = toml::from_str(
+    fn new(golden: &Golden, case: &str, head: &str) -> Self {
+        let model: ModelConfig = toml::from_str(
             "image = [48, 48]\npatch = 8\nwidth = 8\ndepth = 5\nheads = 2\n\
              decoder = { width = 8, depth = 1, heads = 2 }",
         )
@@ -41,13 +41,13 @@ impl Model {
         let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
         let names = (0..CLASSES).map(|k| k.to_string()).collect();
         let dataset = DatasetInfo { classes: names, ..DatasetInfo::default() };
-        let training = format!("taps = [0, 1, 2, 3]\ndropout = 0.0\n{training}");
+        let head = format!("taps = [0, 1, 2, 3]\ndropout = 0.0\n{head}");
         let task =
-            Segmentation::new(Options::default(), toml::from_str(&training).unwrap(), &dataset).unwrap();
+            SegmentationTask::new(Options::default(), toml::from_str(&head).unwrap(), &dataset).unwrap();
         let params = Params::new(0, &Device::Cpu);
         let spec = BackboneSpec { width: 8, depth: 5, patch: 8 };
         let head = task.head(&spec, params.builder()).unwrap();
-        let vit = Vit::new(&config, options, params.builder()).unwrap();
+        let vit = Vit::new(&model, options, params.builder()).unwrap();
         for parameter in params.all() {
             let value = golden.get(&format!("{case}.weights.{}", parameter.name));
             parameter.var.set(value.unwrap_or_else(|| panic!("no `{}`", parameter.name))).unwrap();
@@ -87,9 +87,9 @@ fn logits_are_those_of_transformers() {
 fn losses_gradients_and_statistics_are_those_of_pytorch() {
     let golden = golden();
     for average in ["all", "valid"] {
-        let training =
+        let config =
             format!("channels = 12\nauxiliary = {{ weight = 0.4, channels = 6 }}\naverage = \"{average}\"");
-        let model = Model::new(&golden, "upernet", &training);
+        let model = Model::new(&golden, "upernet", &config);
         let labels: Vec<u32> = golden["upernet.labels"].flatten_all().unwrap().to_vec1().unwrap();
         let target = |labels: &[u32]| {
             let labels = labels.iter().map(|label| *label as u16).collect();

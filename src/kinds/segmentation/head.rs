@@ -1,6 +1,6 @@
 //! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
 
-use super::Training;
+use super::HeadConfig;
 use super::inference::{self, Options};
 use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
@@ -28,11 +28,11 @@ impl SegmentationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
         options: &Options,
-        training: &Training,
+        config: &HeadConfig,
         classes: &[String],
         vb: VarBuilder,
     ) -> Result<Self> {
-        let taps = training.taps.clone().unwrap_or_else(|| default_taps(backbone.depth));
+        let taps = config.taps.clone().unwrap_or_else(|| default_taps(backbone.depth));
         if taps.len() != 4 || taps.iter().any(|tap| *tap >= backbone.depth) {
             candle_core::bail!(
                 "segmentation: taps are {taps:?}, expected four blocks of 0..{}",
@@ -43,10 +43,10 @@ impl SegmentationHead {
             taps,
             classes: classes.len(),
             options: options.clone(),
-            loss: PixelLoss::new(classes, training),
-            auxiliary: training.auxiliary.map(|auxiliary| auxiliary.weight),
+            loss: PixelLoss::new(classes, config),
+            auxiliary: config.auxiliary.map(|auxiliary| auxiliary.weight),
             patch: backbone.patch,
-            net: UperNet::new(backbone.width, classes.len(), training, vb)?,
+            net: UperNet::new(backbone.width, classes.len(), config, vb)?,
         })
     }
 

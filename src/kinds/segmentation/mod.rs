@@ -2,7 +2,7 @@
 //!
 //! UperNet on a plain ViT as in the transfer of BEiT (arXiv:2106.08254 §3.2) and MAE (arXiv:2111.06377 §5, A.4), with the
 //! conventions of mmsegmentation where the papers are silent. How images are read is the task's ([`Options`]), how the
-//! head is built and trained the recipe's ([`Training`]).
+//! head is built and trained the recipe's ([`HeadConfig`]).
 
 mod head;
 mod inference;
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 /// `[transfer.head]` of the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Training {
+pub struct HeadConfig {
     /// Channels of the decoder; the width of the backbone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
@@ -89,7 +89,7 @@ fn dropout() -> f64 {
     0.1
 }
 
-impl Default for Training {
+impl Default for HeadConfig {
     fn default() -> Self {
         Self {
             channels: None,
@@ -104,7 +104,7 @@ impl Default for Training {
     }
 }
 
-impl Training {
+impl HeadConfig {
     /// Checks the table for a data set of `classes`.
     fn check(&self, classes: &[String]) -> Result<()> {
         ensure!(
@@ -136,23 +136,23 @@ impl Training {
 
 /// One segmentation task.
 #[derive(Clone, Debug)]
-pub struct Segmentation {
+pub struct SegmentationTask {
     options: Options,
-    training: Training,
+    config: HeadConfig,
     classes: Vec<String>,
     /// The id of each class in the masks of the data set.
     ids: Vec<u32>,
 }
 
-impl Task for Segmentation {
+impl Task for SegmentationTask {
     const KIND: &'static str = "segmentation";
     type Options = Options;
-    type Training = Training;
+    type HeadConfig = HeadConfig;
     type Target = SegmentationTarget;
     type Prediction = Raster;
     type Head = SegmentationHead;
 
-    fn new(options: Options, training: Training, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
@@ -161,11 +161,11 @@ impl Task for Segmentation {
             classes.len()
         );
         options.check().map_err(anyhow::Error::msg)?;
-        training.check(&classes)?;
+        config.check(&classes)?;
         let listed: Vec<u32> =
             dataset.categories.iter().filter_map(|category| u32::try_from(category.id).ok()).collect();
         let ids = if listed.len() == classes.len() { listed } else { (0..classes.len() as u32).collect() };
-        Ok(Self { options, training, classes, ids })
+        Ok(Self { options, config, classes, ids })
     }
 
     fn scores(&self) -> &[ScoreSpec] {
@@ -180,7 +180,7 @@ impl Task for Segmentation {
     }
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<SegmentationHead> {
-        SegmentationHead::new(backbone, &self.options, &self.training, &self.classes, params)
+        SegmentationHead::new(backbone, &self.options, &self.config, &self.classes, params)
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = SegmentationTarget, Prediction = Raster>> {

@@ -16,8 +16,8 @@ fn dataset(classes: usize) -> DatasetInfo {
     DatasetInfo { name: "d".into(), version: "1".into(), classes, ..DatasetInfo::default() }
 }
 
-fn task(options: &str, training: &str) -> Result<Segmentation> {
-    Segmentation::new(toml::from_str(options)?, toml::from_str(training)?, &dataset(3))
+fn task(options: &str, config: &str) -> Result<SegmentationTask> {
+    SegmentationTask::new(toml::from_str(options)?, toml::from_str(config)?, &dataset(3))
 }
 
 const SPEC: BackboneSpec = BackboneSpec { width: 8, depth: 4, patch: 4 };
@@ -43,8 +43,8 @@ fn batch(targets: [Vec<u16>; 2]) -> Batch<SegmentationTarget> {
     Batch { ids, images: noise(&[2, 3, 8, 8], 9), frames: vec![Frame::new((8, 8)); 2], targets }
 }
 
-fn losses(training: &str, targets: [Vec<u16>; 2]) -> Vec<(&'static str, f32)> {
-    let head = task("", training).unwrap().head(&SPEC, Params::new(0, &Device::Cpu).builder()).unwrap();
+fn losses(config: &str, targets: [Vec<u16>; 2]) -> Vec<(&'static str, f32)> {
+    let head = task("", config).unwrap().head(&SPEC, Params::new(0, &Device::Cpu).builder()).unwrap();
     let mut rng = Rng::new(0, "pass", &[]);
     let losses = head.loss(&features(), &batch(targets), &mut Pass::train(&mut rng)).unwrap();
     losses.iter().map(|(name, loss)| (name, loss.to_scalar().unwrap())).collect()
@@ -60,7 +60,7 @@ fn taps_are_those_of_the_papers() {
 
 #[test]
 fn options_and_recipes_are_checked() {
-    for (options, training, words) in [
+    for (options, config, words) in [
         ("stride = 0.0", "", "stride is 0"),
         ("stride = 1.5", "", "stride is 1.5"),
         ("stride = 0.5\nscales = []", "", "scales are []"),
@@ -73,7 +73,7 @@ fn options_and_recipes_are_checked() {
         ("", "class_weight = { \"class 1\" = 0.0 }", "`class 1` is 0"),
         ("", "class_weight = { sky = 2.0 }", "`sky`, which is none of the classes class 0, class 1, class 2"),
     ] {
-        let error = task(options, training).unwrap_err().to_string();
+        let error = task(options, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     assert!(task("strides = 0.5", "").is_err());

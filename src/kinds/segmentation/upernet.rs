@@ -5,7 +5,7 @@
 //! BEiT). Every convolution but the classifiers is without bias, with BatchNorm (or another norm) and ReLU behind it.
 //! All scaling is bilinear, `align_corners=False`.
 
-use super::Training;
+use super::HeadConfig;
 use crate::data::Size;
 use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
 use crate::nn::{Conv2d, ConvConfig, ConvInit, Norm2d, NormKind, Pass};
@@ -69,11 +69,11 @@ struct PyramidPooling {
 }
 
 impl PyramidPooling {
-    fn new(input: usize, channels: usize, training: &Training, vb: &VarBuilder) -> Result<Self> {
-        let norm = training.norm;
+    fn new(input: usize, channels: usize, config: &HeadConfig, vb: &VarBuilder) -> Result<Self> {
+        let norm = config.norm;
         let module =
             |i: usize| ConvModule::new(input, channels, 1, norm, vb.pp(format!("psp_modules.{i}.1")));
-        let scales = training.pool_scales.clone();
+        let scales = config.pool_scales.clone();
         let all = input + scales.len() * channels;
         Ok(Self {
             modules: (0..scales.len()).map(module).collect::<Result<_>>()?,
@@ -105,18 +105,18 @@ struct Decoder {
 
 impl Decoder {
     /// `width` channels of every level.
-    fn new(width: usize, classes: usize, training: &Training, vb: VarBuilder) -> Result<Self> {
-        let (channels, norm) = (training.channels.unwrap_or(width), training.norm);
+    fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
+        let (channels, norm) = (config.channels.unwrap_or(width), config.norm);
         let each = |name: &str, input: usize, kernel: usize| {
             let module = |i: usize| ConvModule::new(input, channels, kernel, norm, vb.pp(name).pp(i));
             (0..LEVELS - 1).map(module).collect::<Result<Vec<_>>>()
         };
         Ok(Self {
-            pooling: PyramidPooling::new(width, channels, training, &vb)?,
+            pooling: PyramidPooling::new(width, channels, config, &vb)?,
             lateral: each("lateral_convs", width, 1)?,
             fpn: each("fpn_convs", channels, 3)?,
             fusion: ConvModule::new(LEVELS * channels, channels, 3, norm, vb.pp("fpn_bottleneck"))?,
-            classifier: Classifier::new(channels, classes, training.dropout, vb)?,
+            classifier: Classifier::new(channels, classes, config.dropout, vb)?,
         })
     }
 
@@ -153,18 +153,18 @@ pub(super) struct UperNet {
 }
 
 impl UperNet {
-    pub fn new(width: usize, classes: usize, training: &Training, vb: VarBuilder) -> Result<Self> {
+    pub fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
         let auxiliary = |channels: usize| {
             let vb = vb.pp("auxiliary_head");
             Ok::<_, candle_core::Error>(Auxiliary {
-                conv: ConvModule::new(width, channels, 3, training.norm, vb.pp("convs.0"))?,
-                classifier: Classifier::new(channels, classes, training.dropout, vb)?,
+                conv: ConvModule::new(width, channels, 3, config.norm, vb.pp("convs.0"))?,
+                classifier: Classifier::new(channels, classes, config.dropout, vb)?,
             })
         };
         Ok(Self {
-            pyramid: ScalePyramid::new(width, training.norm, vb.clone())?,
-            decoder: Decoder::new(width, classes, training, vb.pp("decode_head"))?,
-            auxiliary: training.auxiliary.map(|a| auxiliary(a.channels)).transpose()?,
+            pyramid: ScalePyramid::new(width, config.norm, vb.clone())?,
+            decoder: Decoder::new(width, classes, config, vb.pp("decode_head"))?,
+            auxiliary: config.auxiliary.map(|a| auxiliary(a.channels)).transpose()?,
         })
     }
 

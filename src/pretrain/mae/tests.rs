@@ -1,7 +1,7 @@
 //! Gradients reach everything that learns; values and gradients equal PyTorch (`scripts/golden/mae.py`).
 
 use super::*;
-use crate::config::{self, Target};
+use crate::config::{self, ReconstructionTarget};
 use crate::nn::Params;
 use crate::rng::Rng;
 use candle_core::Device;
@@ -32,8 +32,8 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
 fn recipe() -> Mae {
     Mae {
         mask_ratio: 0.75,
-        mask: config::MaskSampler::Random,
-        target: Target::NormPixel,
+        mask: config::MaskKind::Random,
+        target: ReconstructionTarget::NormPixel,
         tokenizer: None,
         cache_tokens: false,
         loss_on: Reconstruct::Masked,
@@ -54,17 +54,17 @@ fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
     let variants = [
         ([16, 16], 3, recipe()),
         ([16, 24], 1, recipe()),
-        ([24, 16], 4, Mae { target: Target::Pixel, loss_on: Reconstruct::All, ..recipe() }),
+        ([24, 16], 4, Mae { target: ReconstructionTarget::Pixel, loss_on: Reconstruct::All, ..recipe() }),
         ([16, 16], 3, Mae { mask_tokens_in_encoder: true, ..recipe() }),
-        ([32, 32], 3, Mae { target: Target::Pca, mask: config::MaskSampler::Grid, ..recipe() }),
-        ([32, 16], 3, Mae { mask: config::MaskSampler::Block, mask_ratio: 0.5, ..recipe() }),
+        ([32, 32], 3, Mae { target: ReconstructionTarget::Pca, mask: config::MaskKind::Grid, ..recipe() }),
+        ([32, 16], 3, Mae { mask: config::MaskKind::Block, mask_ratio: 0.5, ..recipe() }),
     ];
     for (image, channels, mae) in variants {
         let params = Params::new(0, &Device::Cpu);
         let objective = MaskedAutoencoder::new(&model(image, channels), &mae, None, params.builder())?;
         params.set_trainable(|name| objective.learns(name));
         let images = images((4, channels, image[0], image[1]))?;
-        assert_eq!(objective.needs_fit()?, mae.target == Target::Pca);
+        assert_eq!(objective.needs_fit()?, mae.target == ReconstructionTarget::Pca);
         objective.fit(&images)?;
         let mut rng = Rng::new(0, "test mask", &[]);
         let mask = objective.sampler().sample(4, &mut rng)?;
@@ -77,7 +77,7 @@ fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
         }
         let frozen = params.all().into_iter().filter(|p| !p.trainable).collect::<Vec<_>>();
         assert!(frozen.iter().all(|p| gradients.get(&p.var).is_none()), "{mae:?}");
-        assert_eq!(frozen.len(), if mae.target == Target::Pca { 4 } else { 2 });
+        assert_eq!(frozen.len(), if mae.target == ReconstructionTarget::Pca { 4 } else { 2 });
         let picture = objective.reconstruct(&images, mask)?;
         assert_eq!(picture.prediction.dims(), images.dims());
     }
@@ -104,7 +104,7 @@ fn evaluation_masks_depend_on_the_sample_alone() -> Result<()> {
 }
 
 /// Model, recipe and golden values of a case.
-fn golden(name: &str, target: Target) -> Result<(ModelConfig, Mae, HashMap<String, Tensor>)> {
+fn golden(name: &str, target: ReconstructionTarget) -> Result<(ModelConfig, Mae, HashMap<String, Tensor>)> {
     let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
     let (model, mask_ratio) = match name {
@@ -126,10 +126,10 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f32> {
 #[test]
 fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
     for (name, target, word) in [
-        ("square", Target::NormPixel, "norm_pixel"),
-        ("square", Target::Pixel, "pixel"),
-        ("gray", Target::NormPixel, "norm_pixel"),
-        ("gray", Target::Pixel, "pixel"),
+        ("square", ReconstructionTarget::NormPixel, "norm_pixel"),
+        ("square", ReconstructionTarget::Pixel, "pixel"),
+        ("gray", ReconstructionTarget::NormPixel, "norm_pixel"),
+        ("gray", ReconstructionTarget::Pixel, "pixel"),
     ] {
         let (model, mae, golden) = golden(name, target)?;
         let params = Params::new(0, &Device::Cpu);
@@ -160,7 +160,7 @@ fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
 /// With the truth as prediction, every target gives the truth back (PCA: when all directions are kept).
 #[test]
 fn targets_are_undone_by_decoding() -> Result<()> {
-    for target in [Target::Pixel, Target::NormPixel, Target::Pca] {
+    for target in [ReconstructionTarget::Pixel, ReconstructionTarget::NormPixel, ReconstructionTarget::Pca] {
         let params = Params::new(0, &Device::Cpu);
         let objective =
             MaskedAutoencoder::new(&model([32, 32], 3), &Mae { target, ..recipe() }, None, params.builder())?;
@@ -202,7 +202,7 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
 #[test]
 fn an_unfitted_pca_is_an_error() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
-    let mae = Mae { target: Target::Pca, ..recipe() };
+    let mae = Mae { target: ReconstructionTarget::Pca, ..recipe() };
     let objective = MaskedAutoencoder::new(&model([16, 16], 3), &mae, None, params.builder())?;
     let images = images((1, 3, 16, 16))?;
     let mask = objective.sampler().sample(1, &mut Rng::new(0, "test", &[]))?;

@@ -2,7 +2,7 @@
 
 use super::spec::{Column, Key};
 use super::{Estimate, TableError};
-use crate::config::Target;
+use crate::config::ReconstructionTarget;
 use crate::record::{RunRecord, Score, Status};
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Draft {
     /// Squared standard error of the mean, where known.
     pub variance: Option<f64>,
     /// What the pre-training of the initial weights predicted, where that is known.
-    pub target: Option<Target>,
+    pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Which runs share a cell, which never do, and what a reader is told.
 
 use super::*;
-use crate::config::{Library, Target};
+use crate::config::{Library, ReconstructionTarget};
 use crate::record::run::sample;
 use crate::record::{InitRecord, Status};
 
@@ -240,7 +240,7 @@ fn verdict(runs: &[RunRecord], change: impl Fn(&mut Reference)) -> String {
 
 #[test]
 fn ours_is_compared_with_the_band_of_the_published_number() {
-    let ours = |id: &str, seed: u64, top1: f64, target: Option<Target>| RunRecord {
+    let ours = |id: &str, seed: u64, top1: f64, target: Option<ReconstructionTarget>| RunRecord {
         init: InitRecord { target, ..init("mae", "1") },
         ..run(id, seed, top1)
     };
@@ -260,10 +260,10 @@ fn ours_is_compared_with_the_band_of_the_published_number() {
     );
     assert_eq!(verdict(&near, |_| ()), "-0.10 (1) [no band: neither number has a spread over seeds]");
     // Another variant is no reproduction, near or far.
-    let pixels = [ours("a", 0, 83.5, Some(Target::Pixel))];
+    let pixels = [ours("a", 0, 83.5, Some(ReconstructionTarget::Pixel))];
     let normalised = |reference: &mut Reference| {
         spread(reference);
-        reference.target = Some(Target::NormPixel);
+        reference.target = Some(ReconstructionTarget::NormPixel);
     };
     let marked = verdict(&pixels, normalised);
     assert!(
@@ -272,11 +272,13 @@ fn ours_is_compared_with_the_band_of_the_published_number() {
             && marked.contains("normalised pixels"),
         "{marked}"
     );
-    assert!(verdict(&[ours("a", 0, 83.5, Some(Target::NormPixel))], normalised).contains("inside"));
+    assert!(
+        verdict(&[ours("a", 0, 83.5, Some(ReconstructionTarget::NormPixel))], normalised).contains("inside")
+    );
     // A row that names no more than its target is compared with ours of that target.
     let named = |reference: &mut Reference| {
         spread(reference);
-        (reference.target, reference.variant) = (Some(Target::Pixel), "target pixel".into());
+        (reference.target, reference.variant) = (Some(ReconstructionTarget::Pixel), "target pixel".into());
     };
     assert!(verdict(&pixels, named).contains("inside"));
 }
