@@ -47,7 +47,10 @@ pub fn table(args: TableArgs) -> CommandResult {
     let library = args.include.library()?;
     // Blocks of a README hold what everybody can see: committed records.
     let block = |records: &[RunRecord], name: &str| match name {
-        SPEED_BLOCK => Ok(render_speed(&SpeedRecord::read_all(Path::new(SPEED))?, Format::Markdown)),
+        SPEED_BLOCK => {
+            let records = SpeedRecord::read_all(Path::new(SPEED))?;
+            Ok(render_speed(&records, SpeedRecord::summary, Format::Markdown))
+        }
         name => markdown(&library, name, records),
     };
     if let Some(path) = &args.check {
@@ -62,7 +65,7 @@ pub fn table(args: TableArgs) -> CommandResult {
         return Ok(());
     }
     if let Some(path) = &args.speed {
-        print!("{}", render_speed(&SpeedRecord::read_all(path)?, args.format));
+        print!("{}", render_speed(&SpeedRecord::read_all(path)?, SpeedRecord::table, args.format));
         return Ok(());
     }
     let records = match args.committed {

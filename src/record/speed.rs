@@ -6,7 +6,8 @@ use super::render::Format;
 use super::table::{Cell, Estimate, Row, Table};
 use super::{Origin, StoreError, render};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Share of the machine that others may take without a footnote; the script repeats what is above.
@@ -140,15 +141,36 @@ impl SpeedRecord {
         files.iter().map(|file| Self::read(file)).collect()
     }
 
-    /// A row for each program and variant of each case.
+    /// One row per program and variant of each case.
     pub fn table(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().flat_map(|case| case.runs.iter().map(move |run| (case, run)));
         let rows = rows.map(|(case, run)| row(case, run, &mut footnotes)).collect();
+        let columns = ["ms", "× PyTorch, same numbers", "× PyTorch, fastest", "peak MB", "images/s"];
+        self.titled(&["case", "program"], &columns, rows, footnotes, vec![1, 2, 2, 0, 1])
+    }
+
+    /// One row per case: how many times as fast as PyTorch, in the same numbers and with the fastest of each, and the
+    /// peak memory of the fastest over that of PyTorch's fastest.
+    pub fn summary(&self) -> Table {
+        let mut footnotes = Vec::new();
+        let rows = self.cases.iter().map(|case| summary_row(case, &mut footnotes)).collect();
+        let columns = ["f32", "bf16", "fastest", "memory"];
+        self.titled(&["× PyTorch"], &columns, rows, footnotes, vec![2; columns.len()])
+    }
+
+    fn titled(
+        &self,
+        keys: &[&str],
+        columns: &[&str],
+        rows: Vec<Row>,
+        footnotes: Vec<String>,
+        decimals: Vec<usize>,
+    ) -> Table {
         let Machine { cpu, cores, flags, .. } = &self.machine;
         let version = |name: &str| self.versions.get(name).map_or("unknown", String::as_str);
         let idle = |program: &str| self.idle_mb.get(program).copied().unwrap_or_default();
-        let columns = ["ms", "× PyTorch, same numbers", "× PyTorch, fastest", "peak MB", "images/s"];
+        let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
         Table {
             title: format!(
                 "Speed beside PyTorch {} on {}, {} of {cpu}",
@@ -156,8 +178,8 @@ impl SpeedRecord {
                 self.device,
                 threads(self.threads)
             ),
-            keys: ["case", "program"].map(String::from).to_vec(),
-            columns: columns.map(String::from).to_vec(),
+            keys: texts(keys),
+            columns: texts(columns),
             rows,
             footnotes,
             remarks: vec![
@@ -178,7 +200,41 @@ impl SpeedRecord {
                     idle("pytorch")
                 ),
             ],
-            decimals: vec![1, 2, 2, 0, 1],
+            decimals,
+        }
+    }
+}
+
+fn summary_row(case: &SpeedCase, footnotes: &mut Vec<String>) -> Row {
+    let fastest = |pytorch: bool, dtype: Option<&str>| {
+        let runs = case.runs.iter().filter(|run| run.is_pytorch() == pytorch && run.median_ms.is_some());
+        let runs = runs.filter(|run| dtype.is_none_or(|dtype| run.dtype() == dtype));
+        runs.min_by(|a, b| a.median_ms.partial_cmp(&b.median_ms).unwrap_or(Ordering::Equal))
+    };
+    let ratio =
+        |dtype: Option<&str>| Some(fastest(true, dtype)?.median_ms? / fastest(false, dtype)?.median_ms?);
+    let memory = || Some(fastest(false, None)?.peak_mb? / fastest(true, None)?.peak_mb?);
+    let notes: BTreeSet<String> = case.runs.iter().flat_map(SpeedRun::notes).collect();
+    Row {
+        origin: Origin::Ours,
+        difference: false,
+        keys: vec![case.case.clone()],
+        marks: notes.into_iter().map(|note| mark(footnotes, note)).collect(),
+        cells: [ratio(Some("f32")), ratio(Some("bf16")), ratio(None), memory()].map(cell).to_vec(),
+    }
+}
+
+fn cell(value: Option<f64>) -> Cell {
+    Cell { value: value.map(|mean| Estimate { mean, spread: None, n: 1 }), marks: vec![] }
+}
+
+/// The number of a footnote, which is added where it is new.
+fn mark(footnotes: &mut Vec<String>, note: String) -> usize {
+    match footnotes.iter().position(|known| *known == note) {
+        Some(i) => i + 1,
+        None => {
+            footnotes.push(note);
+            footnotes.len()
         }
     }
 }
@@ -192,29 +248,18 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
     let ratio = |same: bool| Some(fastest(same)? / run.median_ms?);
     let rate = run.median_ms.map(|ms| case.images as f64 / ms * 1e3);
     let values = [run.median_ms, ratio(true), ratio(false), run.peak_mb, rate];
-    let cell = |value: Option<f64>| Cell {
-        value: value.map(|mean| Estimate { mean, spread: None, n: 1 }),
-        marks: vec![],
-    };
-    let mut mark = |note: String| match footnotes.iter().position(|known| *known == note) {
-        Some(i) => i + 1,
-        None => {
-            footnotes.push(note);
-            footnotes.len()
-        }
-    };
     Row {
         origin: Origin::Ours,
         difference: false,
         keys: vec![case.case.clone(), run.label()],
-        marks: run.notes().into_iter().map(&mut mark).collect(),
+        marks: run.notes().into_iter().map(|note| mark(footnotes, note)).collect(),
         cells: values.map(cell).to_vec(),
     }
 }
 
-/// The tables of `records`, one after the other.
-pub fn render_speed(records: &[SpeedRecord], format: Format) -> String {
-    records.iter().map(|record| render::render(&record.table(), format)).collect::<Vec<_>>().join("\n")
+/// The tables that `of` makes of `records`, one after the other.
+pub fn render_speed(records: &[SpeedRecord], of: fn(&SpeedRecord) -> Table, format: Format) -> String {
+    records.iter().map(|record| render::render(&of(record), format)).collect::<Vec<_>>().join("\n")
 }
 
 fn threads(count: usize) -> String {
@@ -242,7 +287,7 @@ mod tests {
         std::fs::write(folder.path().join("a.json"), RECORD).unwrap();
         std::fs::write(folder.path().join("b.txt"), "not read").unwrap();
         let records = SpeedRecord::read_all(folder.path()).unwrap();
-        let text = render_speed(&records, Format::Markdown);
+        let text = render_speed(&records, SpeedRecord::table, Format::Markdown);
         for line in [
             "**Speed beside PyTorch 2.0 on cpu, 2 threads of CPU**",
             "| mae  | bench f32 <sup>1</sup>              | 1000.0 |                    2.00 |               0.80 |     700 |      8.0 |",
@@ -254,6 +299,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_summary_has_one_row_per_case() {
+        let record: SpeedRecord = serde_json::from_str(RECORD).unwrap();
+        let table = record.summary();
+        assert_eq!(table.rows.len(), 1);
+        let values: Vec<Option<f64>> =
+            table.rows[0].cells.iter().map(|cell| cell.value.as_ref().map(|value| value.mean)).collect();
+        // There is no bf16 of ours; the fastest are ours in f32 and PyTorch's in bf16.
+        assert_eq!(values, [Some(2.), None, Some(0.8), Some(700.4 / 1900.)]);
+        assert_eq!(table.rows[0].marks.len(), 3);
     }
 
     #[test]
