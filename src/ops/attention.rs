@@ -43,20 +43,16 @@ pub fn attention(
     if on_device(qkv, bias) && c3 / 3 / heads <= cuda::MOST_CHANNELS {
         return cuda::attention(qkv, heads, bias, precision);
     }
-    if let Some(relative @ AttentionBias::Relative { .. }) = bias {
-        return attention(qkv, heads, Some(&AttentionBias::Table(relative.whole()?)), precision);
-    }
-    let inputs = [Some(qkv), bias.map(|bias| bias.tensors().0), bias.and_then(|bias| bias.tensors().1)];
-    let inputs = inputs.into_iter().flatten().collect::<Vec<_>>();
-    if fused(&inputs) {
+    let of_bias = bias.map(AttentionBias::tensors).into_iter();
+    let inputs: Vec<&Tensor> = of_bias.flat_map(|(first, second)| [Some(first), second]).flatten().collect();
+    if fused(&[qkv]) && fused(&inputs) {
         let (qkv, op) = (qkv.contiguous()?, Attention { heads, precision });
         return match bias {
             None => qkv.taped1(op),
-            Some(AttentionBias::Table(table)) => qkv.taped2(&table.contiguous()?, op),
-            Some(AttentionBias::Relative { .. }) => bail!("attention: a table of offsets was not gathered"),
             Some(AttentionBias::Decomposed { rows, columns }) => {
                 qkv.taped3(&rows.contiguous()?, &columns.contiguous()?, op)
             }
+            Some(table) => qkv.taped2(&table.whole()?.contiguous()?, op),
         };
     }
     let (c, d) = (c3 / 3, c3 / 3 / heads);

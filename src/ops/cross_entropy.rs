@@ -29,7 +29,7 @@ pub fn cross_entropy(
     ignore: Option<u32>,
     smoothing: f64,
 ) -> Result<Tensor> {
-    against(logits, targets, ignore, smoothing, vec![])
+    checked_cross_entropy(logits, targets, ignore, smoothing, vec![])
 }
 
 /// [`cross_entropy`] without smoothing, where a position counts as much as its class weighs: Σ w·loss / Σ w, as
@@ -43,10 +43,10 @@ pub fn weighted_cross_entropy(
     if logits.rank() < 2 || weights.len() != logits.dim(1)? {
         bail!("cross_entropy: {} weights, logits {:?}", weights.len(), logits.shape());
     }
-    against(logits, targets, ignore, 0., weights.to_vec())
+    checked_cross_entropy(logits, targets, ignore, 0., weights.to_vec())
 }
 
-fn against(
+fn checked_cross_entropy(
     logits: &Tensor,
     targets: &Tensor,
     ignore: Option<u32>,
@@ -70,9 +70,9 @@ fn against(
     if let Some(i) = targets.iter().position(|&target| counts(target) && target as usize >= k) {
         bail!("cross_entropy: target {} at position {i} of {expected:?}, logits of {k} classes", targets[i]);
     }
-    let targets: Vec<u32> =
+    let classes: Vec<u32> =
         targets.into_iter().map(|target| if counts(target) { target } else { IGNORED }).collect();
-    let targets = Targets::new((b, k, positions), targets, weights, smoothing as f32);
+    let targets = Targets::new((b, k, positions), classes, weights, smoothing as f32);
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits]) {
         return cuda::cross_entropy(logits, targets);
@@ -94,8 +94,9 @@ const IGNORED: u32 = u32::MAX;
 /// What is to be predicted at each of the B·P positions of logits [B, K, P].
 pub(super) struct Targets {
     pub shape: (usize, usize, usize),
-    pub targets: Vec<u32>,
-    /// Of classes; without any, all weigh 1.
+    /// The class at each position, or [`IGNORED`].
+    pub classes: Vec<u32>,
+    /// One weight per class; where there are none, all classes weigh 1.
     pub weights: Vec<f32>,
     /// Weight of all positions that count; 1 where none does.
     pub total: f64,
@@ -103,10 +104,10 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    fn new(shape: (usize, usize, usize), targets: Vec<u32>, weights: Vec<f32>, smoothing: f32) -> Self {
-        let counted = targets.iter().filter(|target| **target != IGNORED);
-        let total: f64 = counted.map(|target| f64::from(weight(&weights, *target))).sum();
-        Self { shape, targets, weights, total: if total > 0. { total } else { 1. }, smoothing }
+    fn new(shape: (usize, usize, usize), classes: Vec<u32>, weights: Vec<f32>, smoothing: f32) -> Self {
+        let counted = classes.iter().filter(|class| **class != IGNORED);
+        let total: f64 = counted.map(|class| f64::from(weight(&weights, *class))).sum();
+        Self { shape, classes, weights, total: if total > 0. { total } else { 1. }, smoothing }
     }
 
     /// The loss of candle's operators, for other devices and types.
@@ -114,7 +115,7 @@ impl Targets {
         let (b, k, positions) = self.shape;
         let log_p = candle_nn::ops::log_softmax(&logits.reshape((b, k, positions))?, 1)?;
         let mut weights = vec![0f64; b * k * positions];
-        for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
+        for (i, &target) in self.classes.iter().enumerate().filter(|(_, class)| **class != IGNORED) {
             let at = |class: usize| (i / positions * k + class) * positions + i % positions;
             let share = f64::from(weight(&self.weights, target)) / self.total;
             (0..k).for_each(|class| weights[at(class)] = f64::from(self.smoothing) / k as f64 * share);
@@ -124,10 +125,10 @@ impl Targets {
         (log_p * weights.to_dtype(logits.dtype())?)?.sum_all()?.neg()
     }
 
-    /// Largest logit, Σ exp(x − largest) and, with smoothing, Σ (x − largest), of every position.
-    fn norms(&self, logits: &[f32]) -> Vec<[f32; 3]> {
+    fn norms(&self, logits: &[f32]) -> Vec<Norm> {
         let (_, k, positions) = self.shape;
-        let (mut norms, smoothed) = (vec![[0f32; 3]; self.targets.len()], self.smoothing > 0.);
+        let smoothed = self.smoothing > 0.;
+        let mut norms = vec![Norm::default(); self.classes.len()];
         if k == 0 || norms.is_empty() {
             return norms;
         }
@@ -147,7 +148,25 @@ impl Targets {
     }
 }
 
-/// Of a class.
+/// What the softmax of one position needs of its logits.
+#[derive(Clone, Copy, Default)]
+struct Norm {
+    largest: f32,
+    /// Σ exp(x − largest)
+    sum: f32,
+    /// Σ (x − largest), with smoothing alone.
+    shifted: f32,
+}
+
+/// Factors of the gradient: `softmax`·softmax − `target`·\[class is the target\] − `rest`.
+#[derive(Clone, Copy)]
+struct Factors {
+    softmax: f32,
+    target: f32,
+    rest: f32,
+}
+
+/// The weight of `class`; 1 where no weights are given.
 #[inline(always)]
 fn weight(weights: &[f32], class: u32) -> f32 {
     weights.get(class as usize).copied().unwrap_or(1.)
@@ -155,7 +174,7 @@ fn weight(weights: &[f32], class: u32) -> f32 {
 
 struct CrossEntropy {
     targets: Targets,
-    norms: Vec<[f32; 3]>,
+    norms: Vec<Norm>,
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -165,14 +184,15 @@ impl CustomOp1 for CrossEntropy {
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let logits = argument(logits, layout)?;
-        let Targets { shape: (_, k, positions), ref targets, ref weights, total, smoothing } = self.targets;
+        let Targets { shape: (_, k, positions), ref classes, ref weights, total, smoothing } = self.targets;
         let mut sum_of_losses = 0f64;
-        for (i, (&target, [largest, sum, shifted])) in targets.iter().zip(&self.norms).enumerate() {
+        for (i, (&target, norm)) in classes.iter().zip(&self.norms).enumerate() {
             if target != IGNORED {
                 let logit = logits[(i / positions * k + target as usize) * positions + i % positions];
-                let mut loss = f64::from(sum.ln()) - f64::from((1. - smoothing) * (logit - largest));
+                let mut loss =
+                    f64::from(norm.sum.ln()) - f64::from((1. - smoothing) * (logit - norm.largest));
                 if smoothing > 0. {
-                    loss -= f64::from(smoothing) / k as f64 * f64::from(*shifted);
+                    loss -= f64::from(smoothing) / k as f64 * f64::from(norm.shifted);
                 }
                 sum_of_losses += f64::from(weight(weights, target)) * loss;
             }
@@ -181,20 +201,21 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let Targets { shape: (_, k, positions), ref targets, ref weights, total, smoothing } = self.targets;
+        let Targets { shape: (_, k, positions), ref classes, ref weights, total, smoothing } = self.targets;
         let (guard, layout) = logits.storage_and_layout();
         let held = values(&guard, layout)?;
         let scale = grad.to_scalar::<f32>()? / total as f32;
-        let (target, rest) = (scale * (1. - smoothing), scale * smoothing / k as f32);
+        let factors =
+            Factors { softmax: scale, target: scale * (1. - smoothing), rest: scale * smoothing / k as f32 };
         let mut gradient = vec![0f32; held.len()];
         if positions == 1 {
             for_rows_costing(k, &mut gradient, k, |rows, gradient| {
                 vectorized(RowGradient {
                     logits: &held[rows.start * k..rows.end * k],
-                    targets: &targets[rows.clone()],
+                    targets: &classes[rows.clone()],
                     weights,
                     norms: &self.norms[rows],
-                    shares: [scale, target, rest],
+                    factors,
                     gradient,
                 });
             });
@@ -207,10 +228,10 @@ impl CustomOp1 for CrossEntropy {
                         logits,
                         positions,
                         first: columns.start,
-                        targets: &targets[span.clone()],
+                        targets: &classes[span.clone()],
                         weights,
                         norms: &self.norms[span],
-                        shares: [scale, target, rest],
+                        factors,
                         gradient,
                     });
                 });
@@ -226,7 +247,7 @@ struct RowNorms<'a> {
     logits: &'a [f32],
     k: usize,
     smoothed: bool,
-    norms: &'a mut [[f32; 3]],
+    norms: &'a mut [Norm],
 }
 
 impl Kernel for RowNorms<'_> {
@@ -237,20 +258,19 @@ impl Kernel for RowNorms<'_> {
         for (norms, logits) in self.norms.iter_mut().zip(self.logits.chunks_exact(self.k)) {
             let largest = max(logits);
             let shifted = if self.smoothed { sum(logits, |x| x - largest) } else { 0. };
-            *norms = [largest, sum(logits, |x| exp(x - largest)), shifted];
+            *norms = Norm { largest, sum: sum(logits, |x| exp(x - largest)), shifted };
         }
     }
 }
 
-/// weight·(scale·softmax − target·\[class is the target\] − rest) of each row; 0 in ignored rows.
+/// The gradient of each row, times the weight of its class; 0 in ignored rows.
 struct RowGradient<'a> {
     logits: &'a [f32],
     targets: &'a [u32],
-    /// Of classes.
+    /// One weight per class, or none.
     weights: &'a [f32],
-    norms: &'a [[f32; 3]],
-    /// scale, target, rest.
-    shares: [f32; 3],
+    norms: &'a [Norm],
+    factors: Factors,
     gradient: &'a mut [f32],
 }
 
@@ -260,20 +280,18 @@ impl Kernel for RowGradient<'_> {
     #[inline(always)]
     fn run(self) {
         let k = self.logits.len() / self.targets.len().max(1);
-        let [scale, share, rest] = self.shares;
         let rows = self.gradient.chunks_exact_mut(k).zip(self.logits.chunks_exact(k));
-        for ((gradient, logits), (&target, [largest, sum, _])) in
-            rows.zip(self.targets.iter().zip(self.norms))
-        {
+        for ((gradient, logits), (&target, norm)) in rows.zip(self.targets.iter().zip(self.norms)) {
             if target == IGNORED {
                 continue;
             }
             let weight = weight(self.weights, target);
-            let (scale, share, rest) = (weight * scale / sum, weight * share, weight * rest);
+            let scale = weight * self.factors.softmax / norm.sum;
+            let rest = weight * self.factors.rest;
             for (g, &x) in gradient.iter_mut().zip(logits) {
-                *g = scale * exp(x - largest) - rest;
+                *g = scale * exp(x - norm.largest) - rest;
             }
-            gradient[target as usize] -= share;
+            gradient[target as usize] -= weight * self.factors.target;
         }
     }
 }
@@ -284,7 +302,7 @@ struct BlockNorms<'a> {
     positions: usize,
     first: usize,
     smoothed: bool,
-    norms: &'a mut [[f32; 3]],
+    norms: &'a mut [Norm],
 }
 
 impl Kernel for BlockNorms<'_> {
@@ -313,7 +331,7 @@ impl Kernel for BlockNorms<'_> {
         for (norms, (largest, (sum, shifted))) in
             self.norms.iter_mut().zip(largest.into_iter().zip(sums.into_iter().zip(shifted)))
         {
-            *norms = [largest, sum, shifted];
+            *norms = Norm { largest, sum, shifted };
         }
     }
 }
@@ -324,11 +342,10 @@ struct BlockGradient<'a> {
     positions: usize,
     first: usize,
     targets: &'a [u32],
-    /// Of classes.
+    /// One weight per class, or none.
     weights: &'a [f32],
-    norms: &'a [[f32; 3]],
-    /// scale, target, rest.
-    shares: [f32; 3],
+    norms: &'a [Norm],
+    factors: Factors,
     gradient: Vec<&'a mut [f32]>,
 }
 
@@ -337,15 +354,15 @@ impl Kernel for BlockGradient<'_> {
 
     #[inline(always)]
     fn run(mut self) {
-        let [scale, share, rest] = self.shares;
         let (mut largest, mut scales, mut rests) = ([0f32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
         let positions = largest.iter_mut().zip(scales.iter_mut().zip(&mut rests));
-        for ((largest, (own_scale, own_rest)), (&target, norms)) in
-            positions.zip(self.targets.iter().zip(self.norms))
+        for ((largest, (scale, rest)), (&target, norm)) in positions.zip(self.targets.iter().zip(self.norms))
         {
             if target != IGNORED {
                 let weight = weight(self.weights, target);
-                (*largest, *own_scale, *own_rest) = (norms[0], weight * scale / norms[1], weight * rest);
+                *largest = norm.largest;
+                *scale = weight * self.factors.softmax / norm.sum;
+                *rest = weight * self.factors.rest;
             }
         }
         let classes = self.logits.chunks_exact(self.positions).map(|class| &class[self.first..]);
@@ -357,7 +374,7 @@ impl Kernel for BlockGradient<'_> {
             }
         }
         for (i, &target) in self.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
-            self.gradient[target as usize][i] -= weight(self.weights, target) * share;
+            self.gradient[target as usize][i] -= weight(self.weights, target) * self.factors.target;
         }
     }
 }

@@ -6,7 +6,7 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{Matrix, MatrixMut, Precision, product_of};
+use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -69,7 +69,7 @@ impl Linear {
         }
         let (left, right) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width));
         let mut destination = MatrixMut::new(&mut y, rows, out, out);
-        product_of(self.precision, &mut destination, (bias.is_some(), 1.), &left, &right);
+        product_of(self.precision, &mut destination, Store::adding(bias.is_some()), &left, &right);
         Ok((CpuStorage::F32(y), shape.into()))
     }
 
@@ -94,7 +94,7 @@ impl Linear {
             }
             let mut gradient = vec![0f32; rows * width];
             let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
-            product_of(self.precision, &mut destination, (false, 1.), &left, &right);
+            product_of(self.precision, &mut destination, Store::SET, &left, &right);
             Tensor::from_vec(gradient, like.shape(), like.device()).map(|gradient| deliver(like, gradient))
         };
         let x_gradient = made(x, rows, grad_matrix, weight_matrix.t())?;

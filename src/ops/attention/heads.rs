@@ -1,7 +1,7 @@
 //! The heads of self-attention: one task each, forward and backward.
 
 use super::Offsets;
-use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side};
+use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
 use rayon::prelude::*;
 
@@ -59,7 +59,7 @@ impl<'a, T: Element> Heads<'a, T> {
         let p = Matrix::new(&task.p, rows, self.n, self.stride());
         task.o.resize(rows * self.d, 0.);
         let mut o = MatrixMut::new(&mut task.o, rows, self.d, self.d);
-        task.values_across.multiply(&p, 0..rows, &mut o, (false, 1.), &mut task.scratch);
+        task.values_across.multiply(&p, 0..rows, &mut o, Store::SET, &mut task.scratch);
         // SAFETY: every head writes its own columns.
         unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
     }
@@ -135,7 +135,7 @@ impl<'a, T: Element> Heads<'a, T> {
             }
             task.ds.resize(rows * stride, 0.);
             let mut dp = MatrixMut::new(&mut task.ds, rows, n, stride);
-            task.values.multiply(&do_, 0..rows, &mut dp, (false, 1.), &mut task.scratch);
+            task.values.multiply(&do_, 0..rows, &mut dp, Store::SET, &mut task.scratch);
             vectorized(SoftmaxGradient { p: &task.p, ds: &mut task.ds, n, stride });
             if let Some((first, second)) = &mut of_bias {
                 self.offsets.collect(&task.ds, stride, n, start, first, second);
@@ -143,16 +143,22 @@ impl<'a, T: Element> Heads<'a, T> {
             let (p, ds) = (Matrix::new(&task.p, rows, n, stride), Matrix::new(&task.ds, rows, n, stride));
             task.o.resize(rows * d, 0.);
             let mut dq = MatrixMut::new(&mut task.o, rows, d, d);
-            task.keys_across.multiply(&ds, 0..rows, &mut dq, (false, self.scale), &mut task.scratch);
+            task.keys_across.multiply(
+                &ds,
+                0..rows,
+                &mut dq,
+                Store::SET.scaled(self.scale),
+                &mut task.scratch,
+            );
             // SAFETY: every head writes its own columns.
             unsafe { self.store(&task.o, gradient, self.input_start(head, 0, start), 3 * self.c) };
-            let more = start > 0;
+            let more = Store::adding(start > 0);
             task.rows_across.refill(&q_tile.t(), &mut task.scratch);
             let mut dk = MatrixMut::new(&mut task.dk, n, d, d);
-            task.rows_across.multiply(&ds.t(), 0..n, &mut dk, (more, self.scale), &mut task.scratch);
+            task.rows_across.multiply(&ds.t(), 0..n, &mut dk, more.scaled(self.scale), &mut task.scratch);
             task.rows_across.refill(&do_.t(), &mut task.scratch);
             let mut dv = MatrixMut::new(&mut task.dv, n, d, d);
-            task.rows_across.multiply(&p.t(), 0..n, &mut dv, (more, 1.), &mut task.scratch);
+            task.rows_across.multiply(&p.t(), 0..n, &mut dv, more, &mut task.scratch);
         }
         // SAFETY: every head writes its own columns of each part.
         unsafe {
@@ -166,7 +172,13 @@ impl<'a, T: Element> Heads<'a, T> {
         let (n, stride) = (self.n, self.stride());
         task.p.resize(rows * stride, 0.);
         let mut scores = MatrixMut::new(&mut task.p, rows, n, stride);
-        task.keys.multiply(&q, start..start + rows, &mut scores, (false, self.scale), &mut task.scratch);
+        task.keys.multiply(
+            &q,
+            start..start + rows,
+            &mut scores,
+            Store::SET.scaled(self.scale),
+            &mut task.scratch,
+        );
         let bias_of = match self.offsets.shared() {
             true => head.head,
             false => head.sample * self.count + head.head,

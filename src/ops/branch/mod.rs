@@ -14,7 +14,7 @@ pub use mlp::{MlpWeights, mlp_branch};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, product_of};
+use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store, product_of};
 use super::simd::{Kernel, vectorized};
 use super::storage::{fused, values};
 use super::tape::{deliver_kept, records};
@@ -276,7 +276,7 @@ fn multiply<T: Element>(
     let (width, lanes) = (rows.len() / count.max(1), panels.lanes());
     into.resize(count * lanes, 0.);
     let mut into = MatrixMut::new(into, count, lanes, lanes);
-    panels.multiply(&Matrix::new(rows, count, width, width), 0..count, &mut into, (false, 1.), scratch);
+    panels.multiply(&Matrix::new(rows, count, width, width), 0..count, &mut into, Store::SET, scratch);
 }
 
 /// The gradient of the weight [out, in] of a linear map: gradᵀ·x, of `grad` [rows, out] and `x` [rows, in].
@@ -290,7 +290,7 @@ fn weight_gradient<T: Element>(weight: &Tensor, grad: &[T], x: &[T]) -> Result<(
     product_of(
         T::PRECISION,
         &mut MatrixMut::new(&mut gradient, out, width, width),
-        (false, 1.),
+        Store::SET,
         &left,
         &right,
     );

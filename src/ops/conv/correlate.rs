@@ -2,7 +2,7 @@
 
 use super::columns::{Columns, Kernels, Word, paired_channels};
 use super::geometry::{Geometry, Plane};
-use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side};
+use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side, Store};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -126,7 +126,7 @@ impl Correlation<'_> {
                     phases.iter().zip(scratch.products.chunks_exact_mut(size))
                 {
                     let mut products = MatrixMut::new(products, channels, lanes.len(), lanes.len());
-                    kernels.multiply(columns, lanes.clone(), &mut products, (false, 1.), &mut scratch.panels);
+                    kernels.multiply(columns, lanes.clone(), &mut products, Store::SET, &mut scratch.panels);
                 }
                 self.store(&shared, i, lanes.clone(), &scratch.products);
             }

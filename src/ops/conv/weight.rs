@@ -2,7 +2,9 @@
 
 use super::columns::{Word, copy_run};
 use super::geometry::Geometry;
-use crate::ops::gemm::{self, Matrix, MatrixMut, Operand, Pairs, Panels, Precision, Shared, Side, unpaired};
+use crate::ops::gemm::{
+    self, Matrix, MatrixMut, Operand, Pairs, Panels, Precision, Shared, Side, Store, unpaired,
+};
 use crate::ops::simd::{Kernel, vectorized};
 use crate::ops::storage::for_rows;
 use rayon::prelude::*;
@@ -59,7 +61,7 @@ where
             for start in (0..lanes).step_by(LANES.end) {
                 let part = start..lanes.min(start + LANES.end);
                 let mut sums = MatrixMut::new(&mut scratch.sums[start..], output.channels, part.len(), lanes);
-                panels.multiply(&slab, part, &mut sums, (true, 1.), &mut scratch.panels);
+                panels.multiply(&slab, part, &mut sums, Store::ADD, &mut scratch.panels);
             }
             scratch.slab = slab.words;
         }

@@ -110,12 +110,9 @@ impl CustomOp3 for PatchMse {
 
 /// Softmax cross-entropy of f32 logits [B, K, P].
 pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result<Tensor> {
-    let (device, Targets { shape, targets, weights, total, smoothing }) = (device_of(logits)?, targets);
+    let (device, Targets { shape, classes, weights, total, smoothing }) = (device_of(logits)?, targets);
     let weights = (!weights.is_empty()).then(|| device.clone_htod(&weights)).transpose()?;
-    let targets = match targets.is_empty() {
-        true => device.alloc_zeros(1)?,
-        false => device.clone_htod(&targets)?,
-    };
+    let targets = if classes.is_empty() { device.alloc_zeros(1)? } else { device.clone_htod(&classes)? };
     let factor = (1. / total) as f32;
     logits.contiguous()?.taped1(CrossEntropy { shape, targets, weights, factor, smoothing })
 }
@@ -123,7 +120,7 @@ pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result
 struct CrossEntropy {
     shape: (usize, usize, usize),
     targets: CudaSlice<u32>,
-    /// Of classes; without any, all weigh 1.
+    /// One weight per class; where there are none, all classes weigh 1.
     weights: Option<CudaSlice<f32>>,
     factor: f32,
     smoothing: f32,

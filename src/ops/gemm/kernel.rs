@@ -16,9 +16,25 @@ pub(super) struct MicroKernel {
 
 /// What becomes of the products: destination = scale·products, or added to it.
 #[derive(Clone, Copy)]
-pub(super) struct Store {
+pub(in crate::ops) struct Store {
     pub accumulate: bool,
     pub scale: f32,
+}
+
+impl Store {
+    /// In place of what was there.
+    pub const SET: Self = Self { accumulate: false, scale: 1. };
+    /// Added to what was there.
+    pub const ADD: Self = Self { accumulate: true, scale: 1. };
+
+    /// [`Self::ADD`] or [`Self::SET`].
+    pub fn adding(accumulate: bool) -> Self {
+        Self { accumulate, scale: 1. }
+    }
+
+    pub fn scaled(self, scale: f32) -> Self {
+        Self { scale, ..self }
+    }
 }
 
 /// One call of a kernel.

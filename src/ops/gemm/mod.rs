@@ -11,6 +11,7 @@ use elements::Elements;
 pub use elements::Precision;
 use elements::rounded;
 pub(super) use elements::{Pairs, unpaired};
+pub(super) use kernel::Store;
 pub(super) use matrix::{Element, Matrix, MatrixMut, Shared};
 use panels::BLOCK;
 pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};

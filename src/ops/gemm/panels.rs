@@ -139,7 +139,7 @@ impl Panels {
         operand: &impl Operand,
         lanes: Range<usize>,
         destination: &mut MatrixMut,
-        (accumulate, scale): (bool, f32),
+        store: Store,
         scratch: &mut Scratch,
     ) {
         assert!(operand.depth() == self.depth, "depths of a matrix product");
@@ -148,7 +148,7 @@ impl Panels {
             Side::Right => (lanes.len(), self.lanes),
         };
         assert!(shape == (destination.rows, destination.columns), "shapes of a matrix product");
-        if self.depth == 0 && !accumulate {
+        if self.depth == 0 && !store.accumulate {
             destination.fill(0.);
         }
         let (kernel, width) = (self.kernel, self.side.other().width(self.kernel));
@@ -168,7 +168,7 @@ impl Panels {
                     values,
                 );
             }
-            let store = Store { accumulate: accumulate || block.start > 0, scale };
+            let store = Store { accumulate: store.accumulate || block.start > 0, ..store };
             let own = self.block(block.start / kernel.elements.per_word(), words);
             match self.side {
                 Side::Left => tiles(kernel, destination, own, panels, words, store),
@@ -238,7 +238,7 @@ fn tiles(
 pub(in crate::ops) fn product_of(
     precision: Precision,
     destination: &mut MatrixMut,
-    store: (bool, f32),
+    store: Store,
     left: &impl Operand,
     right: &impl Operand,
 ) {
@@ -248,7 +248,7 @@ pub(in crate::ops) fn product_of(
 fn product_with(
     kernel: &'static MicroKernel,
     destination: &mut MatrixMut,
-    store: (bool, f32),
+    store: Store,
     left: &impl Operand,
     right: &impl Operand,
 ) {
@@ -307,7 +307,13 @@ mod tests {
                 for accumulate in [false, true] {
                     let mut found = vec![1f32; m * (n + 3)];
                     let mut destination = MatrixMut::new(&mut found, m, n, n + 3);
-                    product_with(kernel, &mut destination, (accumulate, 0.5), &left, &right);
+                    product_with(
+                        kernel,
+                        &mut destination,
+                        Store::adding(accumulate).scaled(0.5),
+                        &left,
+                        &right,
+                    );
                     for (i, row) in found.chunks(n + 3).enumerate() {
                         for (j, &x) in row.iter().enumerate() {
                             let term = |l| seen(kernel, left.at(i, l)) * seen(kernel, right.at(j, l));
@@ -336,10 +342,10 @@ mod tests {
                 let [first, second] = &mut found;
                 let mut into = MatrixMut::new(first, m, n, n);
                 let (left, right) = (Matrix::new(&a, m, k, k), Matrix::new(&b, k, n, n).t());
-                product_with(kernel, &mut into, (false, 1.), &left, &right);
+                product_with(kernel, &mut into, Store::SET, &left, &right);
                 let mut into = MatrixMut::new(second, m, n, n);
                 let (left, right) = (Matrix::new(&wide_a, m, k, k), Matrix::new(&wide_b, k, n, n).t());
-                product_with(kernel, &mut into, (false, 1.), &left, &right);
+                product_with(kernel, &mut into, Store::SET, &left, &right);
                 assert_eq!(found[0], found[1]);
             }
         }
@@ -355,7 +361,7 @@ mod tests {
                     let mut found = vec![0f32; m * n];
                     let (left, right) = (Matrix::new(&a, m, k, k), Matrix::new(&b, n, k, k));
                     let mut destination = MatrixMut::new(&mut found, m, n, n);
-                    pool.install(|| product_of(precision, &mut destination, (false, 1.), &left, &right));
+                    pool.install(|| product_of(precision, &mut destination, Store::SET, &left, &right));
                     found
                 };
                 let one = run(1);
@@ -374,11 +380,11 @@ mod tests {
             let (mut found, mut expected) = (vec![0f32; rows * 7], vec![0f32; rows * 7]);
             panels.refill(&left, &mut scratch);
             let mut destination = MatrixMut::new(&mut found, rows, 7, 7);
-            panels.multiply(&c, 0..7, &mut destination, (false, 1.), &mut scratch);
+            panels.multiply(&c, 0..7, &mut destination, Store::SET, &mut scratch);
             product_of(
                 Precision::Bf16,
                 &mut MatrixMut::new(&mut expected, rows, 7, 7),
-                (false, 1.),
+                Store::SET,
                 &left,
                 &c,
             );
