@@ -5,7 +5,7 @@ they compute.
   vit_mae.safetensors    ViTMAEForPreTraining
   vit.safetensors        ViTForImageClassification
   beit.safetensors       BeitForMaskedImageModeling, one table of relative positions
-  beit_model.safetensors BeitModel, a table a block
+  beit_model.safetensors BeitModel, a table per block
   beit_class.safetensors BeitForImageClassification
   expected.safetensors   images, noise of masks; logits, loss and features of each
 """

@@ -8,7 +8,7 @@ and their relatives are published, and what timm computes.
   deit_distilled.safetensors   VisionTransformerDistilled: two tokens and two heads
   deit3.safetensors     VisionTransformer with layer scale, no position of the class token
   deit3_fair.pth        the same as facebookresearch/deit names it
-  beit.safetensors      Beit, fine-tuned: mean pooling, a table a block
+  beit.safetensors      Beit, fine-tuned: mean pooling, a table per block
   augreg.npz            vit in the names and layouts of google-research/vision_transformer, which timm reads
   moco_v3.pth           vit in the container of facebookresearch/moco-v3: base and momentum encoder, predictor
   moco_v3_linear.pth    vit as its linear probe is published

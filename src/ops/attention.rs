@@ -1,6 +1,6 @@
 //! Multi-head self-attention between the two projections.
 //!
-//! One task a head, each over tiles of queries, so that memory is bounded at 4096 tokens and small
+//! One task per head, each over tiles of queries, so that memory is bounded at 4096 tokens and small
 //! heads run side by side. Queries, keys and values are packed from where they lie in the projection. The
 //! backward pass computes the probabilities again instead of keeping them, as in FlashAttention (arXiv:2205.14135).
 

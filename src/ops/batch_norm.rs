@@ -56,7 +56,7 @@ fn normalize(
         return composed(x, given, affine, eps);
     }
     if x.rank() == 2 {
-        // One value a plane: the transpose is one image of C planes.
+        // One value per plane: the transpose is one image of C planes.
         let (y, moments) = normalize(&x.t()?.unsqueeze(0)?.unsqueeze(3)?, given, affine, eps)?;
         return Ok((y.squeeze(3)?.squeeze(0)?.t()?, moments));
     }

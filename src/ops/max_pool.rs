@@ -1,6 +1,6 @@
 //! Max pool with PyTorch's choice among equals.
 //!
-//! candle's own divides the gradient among positions that are no maximum. Here the position of each
+//! candle's own divides the gradient among positions that are not maxima. Here the position of each
 //! maximum is found once, and both passes read it.
 
 #[cfg(feature = "cuda")]

@@ -115,7 +115,7 @@ impl Kernel for Errors<'_> {
     }
 }
 
-/// weight·scale·(prediction − target), one weight a row.
+/// weight·scale·(prediction − target), one weight per row.
 struct Gradient<'a> {
     prediction: &'a [f32],
     target: &'a [f32],

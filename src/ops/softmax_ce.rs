@@ -76,7 +76,7 @@ impl CustomOp2 for SoftmaxCrossEntropy {
     }
 }
 
-/// One loss a row.
+/// One loss per row.
 struct Losses<'a> {
     logits: &'a [f32],
     targets: &'a [f32],

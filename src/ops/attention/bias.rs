@@ -95,7 +95,7 @@ pub(in crate::ops) enum Offsets<'a> {
         columns: &'a [f32],
         grid: (usize, usize),
     },
-    /// A list a head of [`Area::lists`], the same for all samples.
+    /// A list per head of [`Area::lists`], the same for all samples.
     Relative {
         lists: &'a [f32],
         area: Area,

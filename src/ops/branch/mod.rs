@@ -297,7 +297,7 @@ fn weight_gradient<T: Element>(weight: &Tensor, grad: &[T], x: &[T]) -> Result<(
     deliver_kept(weight, Tensor::from_vec(gradient, (out, width), weight.device())?)
 }
 
-/// Sums over rows, one list a task; the lists are added in order.
+/// Sums over rows, one list per task; the lists are added in order.
 struct Sums {
     lists: Vec<f32>,
     width: usize,

@@ -1,7 +1,7 @@
 // Softmax attention of the heads in qkv [B, N, 3·C], laid out as (3, heads, C/heads), without the N×N matrix.
 //
 // bf16: four warps work on 64 rows by the matrix instructions, tile by tile of the other side, as in FlashAttention-2
-// (arXiv:2307.08691). f32: a warp a row. The backward pass computes probabilities again from the logarithms of their
+// (arXiv:2307.08691). f32: a warp per row. The backward pass computes probabilities again from the logarithms of their
 // sums, once for the queries' gradient and once for the keys' and values', so that no sum depends on the order of
 // blocks; only gradients of a bias are added atomically.
 #include "prelude.cuh"

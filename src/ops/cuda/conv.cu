@@ -69,7 +69,7 @@ extern "C" __global__ void add_channels(float *values, const float *bias, size_t
   for (size_t i = first_index(); i < count; i += index_step()) values[i] += bias[i / pixels % channels];
 }
 
-// Sums over images and pixels -> sums [channels]; a block a channel.
+// Sums over images and pixels -> sums [channels]; a block per channel.
 extern "C" __global__ void channel_sums(const float *values, float *sums, int images, int channels, int pixels) {
   __shared__ float partial[WARP];
   float sum = 0.f;

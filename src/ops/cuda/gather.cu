@@ -10,7 +10,7 @@ extern "C" __global__ void take_rows(const float *x, const unsigned *rows, float
 }
 
 // sums [lists, width]: Σ of the rows places[starts[i]] … places[starts[i + 1] − 1], in order; without `places` the rows
-// starts[i] … starts[i + 1] − 1. A block a list.
+// starts[i] … starts[i + 1] − 1. A block per list.
 extern "C" __global__ void sum_rows(const float *x, const unsigned *starts, const unsigned *places, float *sums,
                                     int width) {
   for (int column = threadIdx.x; column < width; column += blockDim.x) {

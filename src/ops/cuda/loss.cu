@@ -1,7 +1,7 @@
 // Losses and their gradients; what weighs the gradient of a loss is read on the device.
 #include "prelude.cuh"
 
-// Mean squared difference of rows [rows, width]; a warp a row.
+// Mean squared difference of rows [rows, width]; a warp per row.
 extern "C" __global__ void patch_errors(const float *prediction, const float *target, float *errors, int rows,
                                         int width) {
   const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
@@ -145,7 +145,7 @@ extern "C" __global__ void cross_entropy_gradient_planes(const float *logits, co
   cross_entropy_gradient<1>(logits, targets, weights, grad, gradient, count, classes, positions, smoothing, factor);
 }
 
-// Losses of rows against soft targets [rows, K]; a warp a row.
+// Losses of rows against soft targets [rows, K]; a warp per row.
 extern "C" __global__ void soft_cross_entropy(const float *logits, const float *targets, float *losses, int rows,
                                               int classes) {
   const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;

@@ -15,7 +15,7 @@ __device__ __forceinline__ void for_set(int batch, int channels, int group, int 
   for (size_t i = threadIdx.x; i < planes * size; i += blockDim.x) each((first + i / size * step) * size + i % size);
 }
 
-// moments [2, sets] get mean and biased variance; a block a set.
+// moments [2, sets] get mean and biased variance; a block per set.
 extern "C" __global__ void plane_moments(const float *x, float *moments, int batch, int channels, int group, int size) {
   __shared__ float partial[WARP];
   const float count = float(group ? group : batch) * size;
@@ -46,7 +46,7 @@ extern "C" __global__ void plane_norm(const float *x, const float *mean, const f
   });
 }
 
-// sums [2, planes] get Σ g and Σ g·(x − mean); a warp a plane.
+// sums [2, planes] get Σ g and Σ g·(x − mean); a warp per plane.
 extern "C" __global__ void plane_slopes(const float *x, const float *grad, const float *mean, float *sums, int planes,
                                         int channels, int group, int size) {
   const int plane = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;

@@ -1,4 +1,4 @@
-// Rows of a matrix [rows, width]: norms, biases, activations, residual sums; a warp a row or a thread a column.
+// Rows of a matrix [rows, width]: norms, biases, activations, residual sums; a warp per row or a thread per column.
 //
 // T is the type of a branch's intermediates, f32 or bf16; the residual stream, weights and sums are f32.
 #include "prelude.cuh"

@@ -161,7 +161,7 @@ extern "C" __global__ void layer_norm2d_gradient(const float *x, const float *we
   }
 }
 
-// Σ g·x̂ [channels] over images and pixels; a block a channel.
+// Σ g·x̂ [channels] over images and pixels; a block per channel.
 extern "C" __global__ void layer_norm2d_slope(const float *x, const float *grad, const float *moments, float *sums,
                                               int images, int channels, int pixels) {
   __shared__ float partial[WARP];
