@@ -27,6 +27,19 @@ struct Bench<'a> {
     store: Store,
 }
 
+/// A run that is stopped after some steps.
+struct Trial<'a> {
+    /// Trials that go on where others stopped share their folder.
+    folder: String,
+    stage: Stage,
+    request: &'a Request,
+    device: &'a Device,
+    dtype: Dtype,
+    /// Those of earlier trials in the folder included.
+    steps: usize,
+    resume: bool,
+}
+
 /// The losses of every step of a run, which is stopped after `last`: its evaluation would say nothing more.
 struct Losses<'a> {
     values: Mutex<Vec<f64>>,
@@ -73,25 +86,34 @@ pub fn training(
         runs.push((format!("transfer {task}"), Stage::Transfer, request));
     }
     for (name, stage, request) in &runs {
-        let expected =
-            bench.run((name, "cpu"), *stage, request, &Device::Cpu, Dtype::F32, COMPARED, false)?;
+        let trial = |place: &str, device, dtype| {
+            let folder = format!("{name} {place}").replace(' ', "_");
+            Trial { folder, stage: *stage, request, device, dtype, steps: COMPARED, resume: false }
+        };
+        let expected = bench.losses(&trial("cpu", &Device::Cpu, Dtype::F32))?;
         for (dtype, limit) in [(Dtype::F32, 1e-4), (Dtype::Bf16, 2e-2)] {
-            let place = (name.as_str(), dtype.as_str());
-            let found = bench.run(place, *stage, request, device, dtype, COMPARED, false)?;
-            let error = relative_error(&found, &expected);
+            let error = relative_error(&bench.losses(&trial(dtype.as_str(), device, dtype))?, &expected);
             tell(&check(name, format!("{COMPARED} steps, losses"), dtype, error, limit));
         }
     }
     let request = Request { set: vec!["batch=8".into()], ..pretrain };
-    let whole = bench.run(("whole", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 4, false)?;
-    let mut parts = bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 2, false)?;
-    parts.extend(bench.run(("parts", ""), Stage::Pretrain, &request, device, Dtype::Bf16, 4, true)?);
+    let pretraining = |folder: &str, steps| Trial {
+        folder: folder.into(),
+        stage: Stage::Pretrain,
+        request: &request,
+        device,
+        dtype: Dtype::Bf16,
+        steps,
+        resume: false,
+    };
+    let whole = bench.losses(&pretraining("whole", 4))?;
+    let mut parts = bench.losses(&pretraining("parts", 2))?;
+    parts.extend(bench.losses(&Trial { resume: true, ..pretraining("parts", 4) })?);
     let error = relative_error(&parts, &whole);
     tell(&check("pretrain mae_demo", "stopped and resumed, losses".into(), Dtype::Bf16, error, 1e-5));
     if steps > 0 {
-        let request = Request { set: vec![], ..request };
-        let losses =
-            bench.run(("learns", ""), Stage::Pretrain, &request, device, Dtype::Bf16, steps, false)?;
+        let request = Request { set: vec![], ..request.clone() };
+        let losses = bench.losses(&Trial { request: &request, ..pretraining("learns", steps) })?;
         let part = (losses.len() / 10).max(1);
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         let fall = mean(&losses[losses.len() - part..]) / mean(&losses[..part]);
@@ -107,18 +129,9 @@ fn check(name: &str, detail: String, dtype: Dtype, error: f64, limit: f64) -> Ch
 }
 
 impl Bench<'_> {
-    /// The losses of the steps done, up to `steps` of the run, in a folder named by `place`.
-    #[allow(clippy::too_many_arguments)]
-    fn run(
-        &self,
-        place: (&str, &str),
-        stage: Stage,
-        request: &Request,
-        device: &Device,
-        dtype: Dtype,
-        steps: usize,
-        resume: bool,
-    ) -> Result<Vec<f64>> {
+    /// The losses of the steps that the trial does.
+    fn losses(&self, trial: &Trial) -> Result<Vec<f64>> {
+        let Trial { stage, device, steps, resume, .. } = *trial;
         let stop = AtomicBool::new(false);
         let losses = Losses { values: Mutex::default(), last: steps, stop: &stop };
         let site = Site {
@@ -133,8 +146,8 @@ impl Bench<'_> {
             control: Control { stop: &stop, observer: &losses },
             offline: true,
         };
-        let request = Request { dtype: Some(dtype), ..request.clone() };
-        let out = self.folder.join("runs").join(format!("{} {}", place.0, place.1).replace(' ', "_"));
+        let request = Request { dtype: Some(trial.dtype), ..trial.request.clone() };
+        let out = self.folder.join("runs").join(&trial.folder);
         match prepare(&site, stage, &request, Some(&out), resume, &|_| ())? {
             Start::Ready(prepared) => prepared.run(&site, Some(steps + 1))?,
             Start::Done(_) => bail!("`{}` holds a finished run", out.display()),
