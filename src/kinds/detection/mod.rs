@@ -34,13 +34,13 @@ pub use target::{DetectionTarget, Instance};
 pub use crate::data::Rle;
 pub use crate::metrics::coco::{Detection, Written};
 
-use crate::data::{DatasetInfo, Entry, Image};
+use crate::data::{Annotation, DatasetInfo, Entry, Image, Object};
 use crate::metrics::Metric;
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::ScoreSpec;
 use crate::task::{Drawing, Predictions, Task, Writer};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use box_head::Postprocess;
 use candle_nn::VarBuilder;
 use image::RgbImage;
@@ -218,6 +218,20 @@ impl Task for DetectionTask {
 
     fn target(&self, entry: &Entry) -> Result<DetectionTarget> {
         DetectionTarget::new(entry, self.info.classes.len())
+    }
+
+    /// With `masks`, every object needs one.
+    fn check(&self, entries: &[Entry]) -> Result<()> {
+        let has_masks = |entry: &Entry| match &entry.annotation {
+            Annotation::Objects(image) => image.objects.iter().all(Object::has_mask),
+            _ => true,
+        };
+        match entries.iter().find(|entry| self.options.masks && !has_masks(entry)) {
+            Some(Entry { id, .. }) => bail!(
+                "image `{id}` has an object without a mask; for boxes alone set `masks = false` in `[options]`"
+            ),
+            None => Ok(()),
+        }
     }
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<DetectionHead> {
