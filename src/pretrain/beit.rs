@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_a_block_equals_transformers() -> Result<()> {
+    fn one_table_per_block_equals_transformers() -> Result<()> {
         let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
         let options = VitOptions { final_norm: true, ..VitOptions::default() };
         let vit = Vit::new(&model(), options, params.builder())?;

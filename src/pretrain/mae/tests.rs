@@ -163,7 +163,7 @@ fn targets_are_undone_by_decoding() -> Result<()> {
         let patches = patchify(&images, 4)?;
         let targets = objective.target.encode(&patches)?;
         let error = difference::relative(&objective.target.decode(&targets, &patches)?, &patches);
-        assert!(error < 1e-5, "{target:?}: {error}"); // 48 values a patch, fewer than 96 coefficients
+        assert!(error < 1e-5, "{target:?}: {error}"); // 48 values per patch, fewer than 96 coefficients
     }
     Ok(())
 }
