@@ -109,6 +109,14 @@ impl AnyTask {
         self.primary
     }
 
+    /// Checks the entries of `split` before anything is trained or scored on them.
+    ///
+    /// # Errors
+    /// Entries that cannot be scored as the options of the manifest say.
+    pub fn check(&self, split: &str, entries: &[Entry]) -> Result<()> {
+        self.task.check(split, entries)
+    }
+
     pub fn transfer(&self, job: &Job, folder: &RunFolder) -> Result<Outcome> {
         self.task.transfer(self.primary, job, folder)
     }
@@ -169,12 +177,13 @@ impl<T: Task> AnyKind for Kind<T> {
         let training: T::HeadConfig =
             crate::config::parse_table(training.clone(), "recipe, [transfer.head]")?;
         let task = Arc::new(T::new(options, training, dataset)?);
-        Ok(Box::new(Erased { task, info: dataset.clone() }))
+        Ok(Box::new(Erased { task, name: manifest.name.clone(), info: dataset.clone() }))
     }
 }
 
 trait ErasedTask: Send + Sync {
     fn scores(&self) -> Vec<ScoreSpec>;
+    fn check(&self, split: &str, entries: &[Entry]) -> Result<()>;
     fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome>;
     fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated>;
     fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
@@ -186,12 +195,19 @@ trait ErasedTask: Send + Sync {
 
 struct Erased<T> {
     task: Arc<T>,
+    name: String,
     info: DatasetInfo,
 }
 
 impl<T: Task> ErasedTask for Erased<T> {
     fn scores(&self) -> Vec<ScoreSpec> {
         self.task.scores().to_vec()
+    }
+
+    fn check(&self, split: &str, entries: &[Entry]) -> Result<()> {
+        let (task, dataset) = (&self.name, &self.info.name);
+        let place = || format!("tasks/{task}/task.toml, data set `{dataset}`, split `{split}`");
+        self.task.check(entries).with_context(place)
     }
 
     fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome> {

@@ -32,6 +32,13 @@ pub trait Task: Sized + Send + Sync + 'static {
     fn scores(&self) -> &[ScoreSpec];
     /// Makes the target of one entry; the error names what is wrong with its annotation.
     fn target(&self, entry: &Entry) -> anyhow::Result<Self::Target>;
+    /// Checks the entries of a split before anything is trained or scored on them. Refuses nothing by default.
+    ///
+    /// # Errors
+    /// Entries that cannot be scored as the options say; the error names the entry and the option.
+    fn check(&self, _entries: &[Entry]) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// Builds the head from the specification of a backbone. Names are relative to the root of the checkpoint.
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<Self::Head>;
     fn metric(&self) -> Box<dyn Metric<Target = Self::Target, Prediction = Self::Prediction>>;

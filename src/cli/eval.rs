@@ -135,6 +135,7 @@ fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure>
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;
+    task.check(split, &index.entries)?;
     catch_ctrl_c()?;
     Ok(task.score_files(&args.predictions, &index.entries, &site.control)?)
 }

@@ -123,6 +123,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     };
     let index = dataset.index(&root, &task_manifest.splits.eval)?;
     let task = registry.task(&task_manifest, &training, &dataset.info(&index))?;
+    task.check(&task_manifest.splits.eval, &index.entries)?;
     let scores = task.perfect(&index.entries).with_context(context)?;
     let best: Option<Score> = scores.get(&task_manifest.primary);
     let Some(best) = best else { bail!("task `{name}`: no primary score") };

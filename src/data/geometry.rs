@@ -3,6 +3,22 @@
 /// (height, width) in pixels.
 pub type Size = (usize, usize);
 
+/// A box by two corners: x1, y1, x2, y2 in pixels. Coordinates are continuous: the width is x2 − x1, without "+ 1".
+pub type Xyxy<T> = [T; 4];
+
+/// A box as COCO's files have it: x, y of the upper left corner, width, height in pixels.
+pub type Xywh = [f64; 4];
+
+/// The corners of a box.
+pub fn xyxy([x, y, w, h]: Xywh) -> Xyxy<f64> {
+    [x, y, x + w, y + h]
+}
+
+/// The corner and sides of a box.
+pub fn xywh([x1, y1, x2, y2]: Xyxy<f64>) -> Xywh {
+    [x1, y1, x2 - x1, y2 - y1]
+}
+
 /// An affine map from an image of size `from` to one of size `to`.
 ///
 /// `forward` = [a, b, c, d, e, f]: x' = a·x + b·y + c, y' = d·x + e·y + f, in continuous pixel
@@ -55,6 +71,14 @@ impl Geometry {
         (a * x + b * y + c, d * x + e * y + f)
     }
 
+    /// The box around what becomes of a box: the box itself, moved, unless something rotates or shears.
+    pub fn bounds(&self, [x1, y1, x2, y2]: Xyxy<f64>) -> Xyxy<f64> {
+        let corners = [(x1, y1), (x2, y1), (x1, y2), (x2, y2)].map(|(x, y)| self.point(x, y));
+        let low = |of: fn((f64, f64)) -> f64| corners.map(of).into_iter().fold(f64::INFINITY, f64::min);
+        let high = |of: fn((f64, f64)) -> f64| corners.map(of).into_iter().fold(f64::NEG_INFINITY, f64::max);
+        [low(|p| p.0), low(|p| p.1), high(|p| p.0), high(|p| p.1)]
+    }
+
     /// The way back. `None` when the map is not invertible.
     pub fn inverse(&self) -> Option<Geometry> {
         let [a, b, c, d, e, f] = self.forward;
@@ -85,22 +109,24 @@ impl Frame {
         Self { source, geometry: Geometry::identity(source) }
     }
 
-    /// Where the source image lies in the input: x1, y1, x2, y2 in input pixels. What is outside is padding. Exact
-    /// unless something rotates or shears, when it is the box around the image.
-    pub fn shown(&self) -> [f64; 4] {
-        let ((h, w), (height, width)) = (self.source, self.geometry.to);
-        let corners = [(0., 0.), (w as f64, 0.), (0., h as f64), (w as f64, h as f64)];
-        let points = corners.map(|(x, y)| self.geometry.point(x, y));
-        let low = |pick: fn(&(f64, f64)) -> f64| points.iter().map(pick).fold(f64::INFINITY, f64::min);
-        let high = |pick: fn(&(f64, f64)) -> f64| points.iter().map(pick).fold(f64::NEG_INFINITY, f64::max);
-        let (width, height) = (width as f64, height as f64);
-        [
-            low(|p| p.0).clamp(0., width),
-            low(|p| p.1).clamp(0., height),
-            high(|p| p.0).clamp(0., width),
-            high(|p| p.1).clamp(0., height),
-        ]
+    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless something
+    /// rotates or shears, when it is the box around the image.
+    pub fn shown(&self) -> Xyxy<f64> {
+        let (height, width) = self.source;
+        within(self.geometry.bounds([0., 0., width as f64, height as f64]), self.geometry.to)
     }
+
+    /// The part of a box of the input that lies in the source image, in its pixels. `None` when the map is not
+    /// invertible.
+    pub fn in_source(&self, bbox: Xyxy<f64>) -> Option<Xyxy<f64>> {
+        Some(within(self.geometry.inverse()?.bounds(bbox), self.source))
+    }
+}
+
+/// The part of a box that lies in an image of this size.
+fn within([x1, y1, x2, y2]: Xyxy<f64>, (height, width): Size) -> Xyxy<f64> {
+    let (width, height) = (width as f64, height as f64);
+    [x1.clamp(0., width), y1.clamp(0., height), x2.clamp(0., width), y2.clamp(0., height)]
 }
 
 /// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.
@@ -141,5 +167,18 @@ mod tests {
         let (bx, by) = g.inverse().unwrap().point(x, y);
         assert!((bx - 33.).abs() < 1e-9 && (by - 44.).abs() < 1e-9);
         assert_eq!((g.from, g.to), ((100, 200), (25, 25)));
+    }
+
+    #[test]
+    fn boxes_by_hand() {
+        assert_eq!((xyxy([1., 2., 3., 4.]), xywh([1., 2., 4., 6.])), ([1., 2., 4., 6.], [1., 2., 3., 4.]));
+        assert_eq!(Geometry::flip((10, 20)).bounds([1., 2., 5., 4.]), [15., 2., 19., 4.]);
+        let turned = Geometry { forward: [0., -1., 10., 1., 0., 0.], ..Geometry::identity((10, 10)) };
+        assert_eq!(turned.bounds([1., 2., 5., 4.]), [6., 1., 8., 5.], "a quarter of a turn");
+        // The input shows 4 columns of padding, then the left half of the source at twice its size.
+        let geometry = Geometry::crop_resize((10, 20), 0., -2., 10., 12., (20, 24));
+        let frame = Frame { source: (10, 20), geometry };
+        assert_eq!(frame.shown(), [4., 0., 24., 20.]);
+        assert_eq!(frame.in_source([0., -2., 8., 6.]), Some([0., 0., 2., 3.]));
     }
 }

@@ -1,6 +1,6 @@
 //! One line of a dataset's index, and the trait of what produces it.
 
-use super::{DataError, Image, Mask, Rle, Size, Split};
+use super::{DataError, Image, Mask, Rle, Size, Split, Xywh};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,8 +105,7 @@ impl Objects {
 pub struct Object {
     /// Contiguous class index, from 0.
     pub label: u32,
-    /// x, y, width, height.
-    pub bbox: [f64; 4],
+    pub bbox: Xywh,
     pub segmentation: Segmentation,
     /// A region of many objects, ignored by evaluation (COCO `iscrowd`).
     pub crowd: bool,

@@ -19,7 +19,7 @@ mod rle;
 pub mod shapes;
 
 pub use check::SplitReport;
-pub use geometry::{Frame, Geometric, Geometry, Size};
+pub use geometry::{Frame, Geometric, Geometry, Size, Xywh, Xyxy, xywh, xyxy};
 pub use image::{DecodeError, Image};
 pub use index::{
     Annotation, Category, Entry, Format, Frequency, ImageRef, Index, Object, Objects, SampleId, Segmentation,

@@ -1,7 +1,7 @@
 //! [`Rle`]: a bitmap as the lengths of its runs, as COCO stores masks. The arithmetic is that of `hotcoco`, which gives
 //! what `pycocotools` gives.
 
-use super::Size;
+use super::{Size, Xywh};
 use hotcoco::mask;
 
 /// Runs of a bitmap, column by column from the left, each from the top; the first run is background (and may be 0).
@@ -101,7 +101,7 @@ impl Rle {
     /// Reads COCO's compressed `counts`.
     ///
     /// # Errors
-    /// A string that is none, or one of another size.
+    /// A string that is not one of run lengths, or is of another size.
     pub fn from_coco(counts: &str, height: u32, width: u32) -> Result<Self, String> {
         let rle = mask::rle_from_string(counts, height, width).map_err(|e| e.to_string())?;
         Self::new(height, width, rle.counts)
@@ -117,8 +117,8 @@ impl Rle {
         self.counts.iter().skip(1).step_by(2).map(|count| u64::from(*count)).sum()
     }
 
-    /// x, y, width, height of the smallest box around it; zeros when it is empty.
-    pub fn bbox(&self) -> [f64; 4] {
+    /// The smallest box around it; zeros when it is empty.
+    pub fn bbox(&self) -> Xywh {
         mask::to_bbox(&self.clone().into())
     }
 

@@ -39,6 +39,8 @@ pub fn shade(colour: Colour, k: usize) -> Colour {
 
 /// The shorter side of a picture in pixels: smaller photographs are enlarged, so that captions leave something to see.
 const SHORTEST: usize = 256;
+/// The longer side in pixels that enlarging never passes.
+const LONGEST: usize = 2048;
 
 /// A picture being drawn. Coordinates and sizes are those of the photograph, also where the picture is larger.
 pub struct Canvas {
@@ -55,7 +57,8 @@ impl Canvas {
     /// # Errors
     /// Other channels.
     pub fn new(image: &Image) -> Result<Self, String> {
-        Self::zoomed(image, SHORTEST.div_ceil(image.height.min(image.width).max(1)))
+        let (shorter, longer) = (image.height.min(image.width).max(1), image.height.max(image.width).max(1));
+        Self::zoomed(image, SHORTEST.div_ceil(shorter).min(LONGEST / longer).max(1))
     }
 
     fn zoomed(image: &Image, zoom: usize) -> Result<Self, String> {
@@ -221,6 +224,17 @@ mod tests {
         assert_eq!([(150, 150), (148, 150)].map(|(x, y)| picture.get_pixel(x, y).0[0]), [9, 100]);
         assert_eq!(picture.get_pixel(0, 150).0[0], 250);
         assert!((3. ..10.).contains(&height), "{height} of the photograph's pixels");
+    }
+
+    #[test]
+    fn a_strip_is_enlarged_no_further_than_the_longest_side() {
+        let drawn = |height, width| {
+            let image = Image::new(height, width, 1, vec![100; height * width]);
+            Canvas::new(&image).unwrap().into_picture().dimensions()
+        };
+        assert_eq!([drawn(4, 500), drawn(2000, 4)], [(2000, 16), (4, 2000)]);
+        assert_eq!(drawn(4, 20_000), (20_000, 4), "as large as it is");
+        assert_eq!(drawn(4, 4), (256, 256));
     }
 
     #[test]

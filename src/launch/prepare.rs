@@ -64,6 +64,8 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
         manifest.splits.eval,
         config.run.split
     );
+    task.check(&config.run.split, &train.entries)?;
+    task.check(&manifest.splits.eval, &eval.entries)?;
     Ok(Data { task: Some(task), train: Arc::new(train.entries), eval: Arc::new(eval.entries) })
 }
 

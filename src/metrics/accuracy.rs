@@ -42,7 +42,7 @@ impl Accuracy {
 impl Metric for Accuracy {
     /// Class index.
     type Target = u32;
-    /// A score a class.
+    /// One score per class.
     type Prediction = Vec<f32>;
 
     fn update(&mut self, _: &SampleId, prediction: Vec<f32>, target: &u32) -> Result<(), MetricError> {

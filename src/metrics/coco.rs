@@ -3,11 +3,13 @@
 //!
 //! Every image that was updated counts, those without detections too. Sizes (small, medium, large) are those of the
 //! annotated areas; crowds are ignored as COCO says. A score of a size of which there is no object is −1, as in
-//! `pycocotools`; all others are percentages. There are no standard errors. A detection
-//! without a mask counts among boxes alone; where none at all has a mask, scores of masks are −1: nothing was predicted.
+//! `pycocotools`; all others are percentages. There are no standard errors. A detection without a mask counts among
+//! boxes alone; where none at all has a mask, scores of masks are −1.
 
 use super::{ClassScores, MetricError};
-use crate::data::{Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation};
+use crate::data::{
+    Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation, Xywh, Xyxy, xywh,
+};
 use crate::record::{Better, ScoreSpec, Scores, Unit};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
 use serde::{Deserialize, Serialize};
@@ -18,9 +20,8 @@ use std::sync::Arc;
 pub struct Detection {
     pub label: u32,
     pub score: f32,
-    /// x1, y1, x2, y2
-    pub bbox: [f32; 4],
-    /// Of the size of the image.
+    pub bbox: Xyxy<f32>,
+    /// As large as the image.
     pub mask: Option<Rle>,
     /// Its numbers in the file that it was read from, which are scored instead; `None` when a model has found it.
     pub written: Option<Written>,
@@ -30,31 +31,28 @@ pub struct Detection {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
     pub score: f64,
-    /// x, y, width, height. `None` of a mask alone, which does not count among boxes.
-    pub bbox: Option<[f64; 4]>,
+    /// `None` of a mask alone, which does not count among boxes.
+    pub bbox: Option<Xywh>,
 }
 
 impl Detection {
-    /// Score and box (x, y, width, height) as they are scored.
-    fn scored(&self) -> (f64, Option<[f64; 4]>) {
+    /// Score and box as they are scored.
+    fn scored(&self) -> (f64, Option<Xywh>) {
         match self.written {
             Some(Written { score, bbox }) => (score, bbox),
-            None => {
-                let [x1, y1, x2, y2] = self.bbox.map(f64::from);
-                (f64::from(self.score), Some([x1, y1, x2 - x1, y2 - y1]))
-            }
+            None => (f64::from(self.score), Some(xywh(self.bbox.map(f64::from)))),
         }
     }
 }
 
-/// Whose rules.
+/// The benchmark whose rules hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// 100 detections an image and class; every image is annotated completely.
+    /// At most 100 detections per image and class; every image is annotated completely.
     #[default]
     Coco,
-    /// 300 detections an image; a class counts only in images where it is annotated (federated).
+    /// At most 300 detections per image; a class counts only in images where it is annotated (federated).
     Lvis,
 }
 
@@ -174,7 +172,7 @@ impl CocoScorer {
             not_exhaustive_category_ids: ids(&image.not_exhaustive),
             ..hotcoco::Image::default()
         });
-        // lvis-api takes no notice of what has no area.
+        // lvis-api ignores what has no area.
         let counts = |area: f64| self.protocol == Protocol::Coco || area > 0.;
         for object in image.objects.iter().filter(|object| counts(object.area)) {
             let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
@@ -204,7 +202,7 @@ impl CocoScorer {
         let (exact, scored) = detection.scored();
         let numbers = scored.iter().flatten().chain(std::iter::once(&exact));
         if numbers.into_iter().any(|v| !v.is_finite()) {
-            return Err(format!("score {score} and box {bbox:?} must be numbers"));
+            return Err(format!("score {score} and box {bbox:?} must be finite numbers"));
         }
         if let Some([_, _, w, h]) = scored
             && (w < 0. || h < 0.)
@@ -249,7 +247,7 @@ impl CocoScorer {
             ..hotcoco::Dataset::default()
         };
         let truth = Arc::new(COCO::from_dataset(dataset));
-        let specs = score_specs(self.protocol, self.masks).chunks(specs_a_type(self.protocol));
+        let specs = score_specs(self.protocol, self.masks).chunks(specs_per_type(self.protocol));
         let types = [(IouType::Bbox, "box_ap"), (IouType::Segm, "mask_ap")];
         let (mut scores, mut by_class) = (Scores::default(), ClassScores::default());
         let something = self.found.iter().any(|found| !found.is_empty());
@@ -284,11 +282,11 @@ impl CocoScorer {
     }
 }
 
-fn specs_a_type(protocol: Protocol) -> usize {
+fn specs_per_type(protocol: Protocol) -> usize {
     score_specs(protocol, false).len()
 }
 
-/// −1, "there is none", stays.
+/// −1 stays: it means that there is no score.
 fn percentage(value: f64) -> f64 {
     if value < 0. { value } else { 100. * value }
 }

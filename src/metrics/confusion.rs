@@ -37,7 +37,7 @@ impl Counts {
         self.predicted += other.predicted;
     }
 
-    /// `None` for a class that is nowhere.
+    /// `None` for a class that is neither annotated nor predicted.
     pub fn iou(&self) -> Option<f64> {
         let union = self.annotated + self.predicted - self.right;
         (union > 0).then(|| self.right as f64 / union as f64)
@@ -65,7 +65,7 @@ impl Confusion {
     /// Counts an image.
     ///
     /// # Errors
-    /// Rasters of different size, a label that is no class.
+    /// Rasters of different size, a label that is not a class.
     pub fn count(&mut self, prediction: &Raster, truth: &Raster) -> Result<(), String> {
         if prediction.size() != truth.size() {
             let ((h, w), (height, width)) = (prediction.size(), truth.size());

@@ -34,7 +34,7 @@ pub trait Metric: Send {
     type Target;
     type Prediction;
     /// # Errors
-    /// A prediction that cannot be scored, such as one that is not a number.
+    /// A prediction that cannot be scored, such as one that is not finite.
     fn update(
         &mut self,
         id: &SampleId,
@@ -44,7 +44,7 @@ pub trait Metric: Send {
     /// # Errors
     /// When what was taken in gives no score.
     fn finish(self: Box<Self>) -> Result<Scores, MetricError>;
-    /// The same with scores of single classes, for a reader of one run. None by default.
+    /// The same, with scores of single classes for those who read about one run; without them by default.
     fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
         Ok((self.finish()?, ClassScores::default()))
     }

@@ -10,7 +10,7 @@ use crate::ops::{self, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// Pixels are moved away from 0 and 1, where the density of their logits has no bounds.
+/// Pixels are moved away from 0 and 1, where the density of their logits is unbounded.
 const MARGIN: f64 = 0.1;
 
 /// `x` in [0, 1] -> [0.1, 0.9].
@@ -112,7 +112,7 @@ fn groups(
     widths.iter().enumerate().map(group).collect()
 }
 
-/// Images to a score a token.
+/// Images to one logit per token of the code book, at every place.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     input: Conv,
@@ -181,7 +181,7 @@ impl Decoder {
         let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
         let vb = vb.pp("blocks");
         Ok(Self {
-            // Its input is about one token a place, so that the fan-in is 1 (the reference counts the code book).
+            // Its input is about one token per place, so that the fan-in is 1 (the reference counts the code book).
             input: Conv::with_std(sizes.vocabulary, sizes.embedding, 1, 1., vb.pp("input"))?.exact(),
             groups: groups(sizes.embedding, &widths, [1, 3, 3, 3], sizes, &vb)?,
             output: Conv::new(sizes.hidden, 2 * sizes.channels, 1, vb.pp("output").pp("conv"))?,
@@ -223,7 +223,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Tokens of `images` [B, C, H, W], normalised by `normalize`, one for each cell of `grid` -> `[B·h·w]`, row-major.
     ///
-    /// The tokenizer sees the same crop at the size that gives one token a patch (112 pixels for patches of 16 at 224,
+    /// The tokenizer sees the same crop at the size that gives one token per patch (112 pixels for patches of 16 at 224,
     /// 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT resizes
     /// the crop of the source image by Lanczos instead.
     pub fn tokens(&self, images: &Tensor, normalize: &Normalize, grid: (usize, usize)) -> Result<Vec<u32>> {

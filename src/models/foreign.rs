@@ -1,6 +1,6 @@
 //! Backbones of candle-transformers, frozen: what a linear probe or k-NN compares a ViT with.
 //!
-//! They give one vector an image, the mean over the last map, after the final norm where there is one: a grid of 1 × 1,
+//! They give one vector per image, the mean over the last map, after the final norm where there is one: a grid of 1 × 1,
 //! which is of no use to a detector. They are built from the tensors of a file, never from scratch.
 
 use super::{Backbone, BackboneSpec, Features};
@@ -44,13 +44,15 @@ impl Backbone for ForeignBackbone {
 /// Builds the network that `config` names from `tensors`, and leaves what it reads in `params`.
 ///
 /// # Errors
-/// A config that names none or another width, a tensor that is missing, of another shape, or of no use.
+/// A config without such a backbone or of another width; a tensor that is missing, of another shape, or unused.
 pub fn foreign(
     config: &ModelConfig,
     tensors: &[(String, Tensor)],
     params: &Params,
 ) -> Result<Box<dyn Backbone>> {
-    let Some(kind) = config.foreign else { candle_core::bail!("the model is none of candle-transformers") };
+    let Some(kind) = config.foreign else {
+        candle_core::bail!("the model is not one of candle-transformers")
+    };
     if (config.width, config.depth) != (kind.width(), 1) {
         candle_core::bail!("{kind:?}: width {} and depth 1 are expected in its file", kind.width());
     }

@@ -4,7 +4,7 @@
 //! map alone (ViTDet, arXiv:2203.16527). [`Fpn`] is arXiv:1612.03144. Parameter names: `fpn1`… of BEiT, `simfp_2`… of
 //! detectron2's ViTDet, `inner_blocks`/`layer_blocks` of torchvision.
 
-use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d, Norm2d, NormKind, Pass};
+use crate::nn::{ConvConfig, ConvInit, ConvNorm, ConvTranspose2d, Norm2d, NormKind, Pass};
 use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -57,31 +57,6 @@ impl ScalePyramid {
     }
 }
 
-/// A convolution without bias where a norm follows it.
-#[derive(Clone, Debug)]
-struct Normed {
-    conv: Conv2d,
-    norm: Norm2d,
-}
-
-impl Normed {
-    /// `names` of convolution and norm.
-    fn new(
-        [input, output, kernel]: [usize; 3],
-        (kind, init): (NormKind, ConvInit),
-        names: [&str; 2],
-        vb: &VarBuilder,
-    ) -> Result<Self> {
-        let config = ConvConfig { bias: kind == NormKind::None, ..ConvConfig::same(kernel, init) };
-        let conv = Conv2d::new(input, output, config, vb.pp(names[0]))?;
-        Ok(Self { conv, norm: Norm2d::new(kind, output, vb.pp(names[1]))? })
-    }
-
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?, pass)
-    }
-}
-
 /// One map to four strides, each then a 1×1 and a 3×3 convolution, without top-down path. Channels halve with every
 /// transposed convolution.
 #[derive(Clone, Debug)]
@@ -90,7 +65,7 @@ pub struct SimplePyramid {
     norm: Norm2d,
     second: ConvTranspose2d,
     double: ConvTranspose2d,
-    out: Vec<[Normed; 2]>,
+    out: Vec<[ConvNorm; 2]>,
 }
 
 impl SimplePyramid {
@@ -110,9 +85,8 @@ impl SimplePyramid {
             [(2, width / 4, 4), (3, width / 2, 1), (4, width, 0), (5, width, 1)].map(|(level, input, at)| {
                 let vb = vb.pp(format!("simfp_{level}"));
                 let layer = |at: usize, input, kernel| {
-                    let names = [at.to_string(), format!("{at}.norm")];
-                    let names = [names[0].as_str(), names[1].as_str()];
-                    Normed::new([input, channels, kernel], (norm, ConvInit::Torch), names, &vb)
+                    let config = ConvConfig::same(kernel, ConvInit::Torch).before(norm);
+                    ConvNorm::new([input, channels], config, norm, [vb.pp(at), vb.pp(at).pp("norm")])
                 };
                 Ok([layer(at, input, 1)?, layer(at + 1, channels, 3)?])
             });
@@ -137,7 +111,8 @@ impl SimplePyramid {
             map.clone(),
             ops::max_pool2d(map, 2, 2, 0)?,
         ];
-        let level = |(x, [one, three]): (&Tensor, &[Normed; 2])| three.forward(&one.forward(x, pass)?, pass);
+        let level =
+            |(x, [one, three]): (&Tensor, &[ConvNorm; 2])| three.forward(&one.forward(x, pass)?, pass);
         scaled.iter().zip(&self.out).map(level).collect()
     }
 }
@@ -146,8 +121,8 @@ impl SimplePyramid {
 /// convolution.
 #[derive(Clone, Debug)]
 pub struct Fpn {
-    inner: Vec<Normed>,
-    layer: Vec<Normed>,
+    inner: Vec<ConvNorm>,
+    layer: Vec<ConvNorm>,
 }
 
 impl Fpn {
@@ -155,9 +130,10 @@ impl Fpn {
     pub fn new(inputs: &[usize], channels: usize, norm: NormKind, vb: VarBuilder) -> Result<Self> {
         let blocks = |name: &str, kernel: usize, fixed: Option<usize>| {
             let vb = vb.pp(name);
+            let config = ConvConfig::same(kernel, ConvInit::Xavier).before(norm);
             let block = |(i, input): (usize, &usize)| {
-                let sizes = [fixed.unwrap_or(*input), channels, kernel];
-                Normed::new(sizes, (norm, ConvInit::Xavier), ["0", "1"], &vb.pp(i))
+                let (input, vb) = (fixed.unwrap_or(*input), vb.pp(i));
+                ConvNorm::new([input, channels], config, norm, [vb.pp("0"), vb.pp("1")])
             };
             inputs.iter().enumerate().map(block).collect::<Result<Vec<_>>>()
         };
@@ -167,7 +143,7 @@ impl Fpn {
         })
     }
 
-    /// Maps, finest first, each half as large as the one before -> maps of the same sizes, `channels` deep.
+    /// Maps, finest first, each half as large as the one before -> maps of the same sizes, of `channels` channels.
     pub fn forward(&self, maps: &[Tensor], pass: &mut Pass) -> Result<Pyramid> {
         if maps.len() != self.inner.len() {
             candle_core::bail!("an FPN of {} levels got {} maps", self.inner.len(), maps.len());

@@ -41,7 +41,7 @@ impl BatchNorm {
         }
         let count = x.elem_count() / x.dim(1)?.max(1);
         if count < 2 {
-            candle_core::bail!("batch norm in training: {count} values a channel (shape {:?})", x.dims());
+            candle_core::bail!("batch norm in training: {count} values per channel (shape {:?})", x.dims());
         }
         let (y, Moments { mean, var }) = batch_norm(x, affine, self.eps)?;
         let unbiased = (var * (count as f64 / (count - 1) as f64))?;
@@ -56,13 +56,9 @@ impl BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Params;
+    use crate::nn::{Params, difference};
     use crate::rng::Rng;
     use candle_core::{Device, Var};
-
-    fn error(a: &Tensor, b: &Tensor) -> Result<f32> {
-        (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
-    }
 
     /// Two training steps and an evaluation of `torch.nn.BatchNorm{1,2}d` (`scripts/golden/mae.py`).
     #[test]
@@ -82,24 +78,24 @@ mod tests {
             for step in 0..2 {
                 let x = Var::from_tensor(golden(&format!("{step}.x")))?;
                 let y = norm.forward(&x, &mut Pass::train(&mut rng))?;
-                assert!(error(&y, golden(&format!("{step}.y")))? < 1e-5);
+                assert!(difference::absolute(&y, golden(&format!("{step}.y"))) < 1e-5);
                 let gradients = (y * golden(&format!("{step}.seed")))?.sum_all()?.backward()?;
                 let gradient = gradients.get(&x).expect("x is a variable");
-                assert!(error(gradient, golden(&format!("{step}.gradient")))? < 1e-5);
+                assert!(difference::absolute(gradient, golden(&format!("{step}.gradient"))) < 1e-5);
             }
             for name in ["running_mean", "running_var"] {
                 let p = params.get(name).expect("running statistics are saved");
                 assert!(!p.trainable);
-                assert!(error(p.var.as_tensor(), golden(name))? < 1e-5, "{case}: {name}");
+                assert!(difference::absolute(p.var.as_tensor(), golden(name)) < 1e-5, "{case}: {name}");
             }
             let y = norm.forward(golden("1.x"), &mut Pass::Eval)?;
-            assert!(error(&y, golden("eval"))? < 1e-5, "{case}: evaluation");
+            assert!(difference::absolute(&y, golden("eval")) < 1e-5, "{case}: evaluation");
         }
         Ok(())
     }
 
     #[test]
-    fn one_value_a_channel_has_no_variance() -> Result<()> {
+    fn one_value_per_channel_has_no_variance() -> Result<()> {
         let norm = BatchNorm::new(2, 1e-6, false, Params::new(0, &Device::Cpu).builder())?;
         let mut rng = Rng::new(0, "test", &[]);
         let x = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;

@@ -60,6 +60,11 @@ impl ConvConfig {
         Self { bias: false, ..self }
     }
 
+    /// Without bias unless `norm` is none.
+    pub fn before(self, norm: super::NormKind) -> Self {
+        Self { bias: norm == super::NormKind::None, ..self }
+    }
+
     /// Weight [a, b, k, k] and bias `[bias]`.
     fn parameters(
         self,

@@ -5,6 +5,9 @@ mod attention;
 mod batch_norm;
 mod block;
 mod conv;
+mod conv_norm;
+#[cfg(test)]
+pub(crate) mod difference;
 mod linear;
 mod losses;
 mod norm;
@@ -20,6 +23,7 @@ pub use attention::Attention;
 pub use batch_norm::BatchNorm;
 pub use block::{Block, BlockConfig, Mlp};
 pub use conv::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d};
+pub use conv_norm::ConvNorm;
 pub use linear::Linear;
 pub use losses::Losses;
 pub use norm::LayerNorm;

@@ -17,7 +17,7 @@ pub enum NormKind {
     None,
     /// By the statistics of each channel over batch and pixels.
     Batch,
-    /// Of 32 groups of channels an image (arXiv:1803.08494), or the most that divide both 32 and the channels.
+    /// Of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32 and the channels.
     Group,
     /// Over the channels of every pixel: LayerNorm of ViTDet and ConvNeXt.
     Layer,
@@ -51,7 +51,7 @@ impl Norm2d {
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
-            // Nothing has no statistics: those that run lead to the parameters all the same.
+            // An empty batch has no statistics; the running ones keep the parameters in the graph.
             Self::Batch(norm) if x.elem_count() == 0 => norm.forward(x, &mut Pass::Eval),
             Self::Batch(norm) => norm.forward(x, pass),
             Self::Group { groups, weight, bias } => ops::group_norm(x, *groups, weight, bias, 1e-5),

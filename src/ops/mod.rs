@@ -54,7 +54,7 @@ pub use layer_norm2d::layer_norm2d;
 pub use linear::linear;
 pub use max_pool::max_pool2d;
 pub use mse::patch_mse;
-pub use nms::{batched_nms, nms};
+pub use nms::{area, batched_nms, iou, nms};
 pub use pointwise_loss::{binary_cross_entropy_with_logits, smooth_l1};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, subsample};
 pub use relu::relu;

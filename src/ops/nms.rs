@@ -31,6 +31,22 @@ pub fn batched_nms(boxes: &Tensor, scores: &Tensor, classes: &Tensor, threshold:
     held.kept(groups.into_values().collect(), threshold)
 }
 
+/// Area of a box x1, y1, x2, y2.
+#[inline(always)]
+pub fn area([x1, y1, x2, y2]: [f32; 4]) -> f32 {
+    (x2 - x1) * (y2 - y1)
+}
+
+/// Intersection over union of two boxes x1, y1, x2, y2 whose areas are known. NaN for two boxes without area, and
+/// where a coordinate is NaN.
+#[inline(always)]
+pub fn iou([x1, y1, x2, y2]: [f32; 4], area: f32, other: [f32; 4], other_area: f32) -> f32 {
+    let width = least(x2, other[2]) - greatest(x1, other[0]);
+    let height = least(y2, other[3]) - greatest(y1, other[1]);
+    let shared = greatest(0., width) * greatest(0., height);
+    shared / (area + other_area - shared)
+}
+
 /// Boxes on the host.
 struct Boxes {
     /// x1, y1, x2, y2.
@@ -79,7 +95,6 @@ impl Boxes {
 
     /// x1, y1, x2, y2 and area of the boxes of a group, each in a column.
     fn columns(&self, group: &[usize]) -> [Vec<f32>; 5] {
-        let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1) * (y2 - y1);
         let coordinate = |k: usize| group.iter().map(|&i| self.boxes[i][k]).collect();
         let areas = group.iter().map(|&i| area(self.boxes[i])).collect();
         [coordinate(0), coordinate(1), coordinate(2), coordinate(3), areas]
@@ -112,14 +127,11 @@ impl Kernel for Suppress<'_> {
                 continue;
             }
             kept.push(self.group[i]);
-            let (left, top, right, bottom, area) = (x1[i], y1[i], x2[i], y2[i], areas[i]);
+            let (kept_box, area) = ([x1[i], y1[i], x2[i], y2[i]], areas[i]);
             let later = dropped[i + 1..].iter_mut().zip(&areas[i + 1..]);
             let corners = x1[i + 1..].iter().zip(&y1[i + 1..]).zip(x2[i + 1..].iter().zip(&y2[i + 1..]));
             for ((dropped, &other), ((&x1, &y1), (&x2, &y2))) in later.zip(corners) {
-                let width = least(right, x2) - greatest(left, x1);
-                let height = least(bottom, y2) - greatest(top, y1);
-                let shared = greatest(0., width) * greatest(0., height);
-                let overlap = shared / (area + other - shared);
+                let overlap = iou(kept_box, area, [x1, y1, x2, y2], other);
                 *dropped |= u32::from(overlap > self.threshold);
             }
         }

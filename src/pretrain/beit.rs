@@ -158,6 +158,7 @@ mod tests {
     use super::*;
     use crate::config::DvaeSizes;
     use crate::models::dvae::Encoder;
+    use crate::nn::difference;
     use candle_core::{Device, safetensors};
     use std::collections::HashMap;
 
@@ -207,10 +208,6 @@ mod tests {
         Ok(())
     }
 
-    fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-        (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
-    }
-
     #[test]
     fn logits_equal_those_of_transformers() -> Result<()> {
         let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
@@ -221,12 +218,12 @@ mod tests {
         let rows: Vec<u32> = (0..72).collect();
         let logits = objective.logits(&golden["images"], &masks, &rows, &mut Pass::Eval)?;
         let expected = golden["shared.logits"].reshape((72, VOCABULARY))?;
-        assert!(largest_difference(&logits, &expected)? < 1e-4);
+        assert!(difference::absolute(&logits, &expected) < 1e-4);
         Ok(())
     }
 
     #[test]
-    fn a_table_a_block_equals_transformers() -> Result<()> {
+    fn one_table_per_block_equals_transformers() -> Result<()> {
         let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
         let options = VitOptions { final_norm: true, ..VitOptions::default() };
         let vit = Vit::new(&model(), options, params.builder())?;
@@ -236,7 +233,7 @@ mod tests {
             golden.into_iter().filter(|(name, _)| name != "block.weights.mask_token").collect();
         take(&params, &golden, "block.weights.")?;
         let features = vit.forward(&golden["images"], &[], &mut Pass::Eval)?;
-        assert!(largest_difference(features.cls.as_ref().unwrap(), &golden["block.cls"])? < 1e-4);
+        assert!(difference::absolute(features.cls.as_ref().unwrap(), &golden["block.cls"]) < 1e-4);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Masked autoencoders (He et al., arXiv:2111.06377): encode the visible patches, decode all of them,
-//! and be right about the removed ones. With the switches of Table 1.
+//! Masked autoencoders (He et al., arXiv:2111.06377): the encoder sees the visible patches, the decoder predicts the
+//! removed ones. With the switches of Table 1.
 //!
 //! Parameter names are those of facebookresearch/mae `models_mae.py` (`_full` checkpoints). Both position tables
 //! are fixed: no gradient reaches them. Differences from the reference: only visible patches are embedded

@@ -1,7 +1,7 @@
 //! Which patches the encoder sees: random, block-wise and grid-wise masks (MAE, arXiv:2111.06377, Table 1f).
 //!
-//! Block-wise is BEiT's generator (unilm `masking_generator.py`): at least 16 patches of a 14×14 grid a
-//! block, the same share of other grids, aspect 0.3–1/0.3, 10 attempts a block. It may end short of the
+//! Block-wise is BEiT's generator (unilm `masking_generator.py`): blocks of at least 16 patches of a
+//! 14×14 grid, the same share of other grids, aspect 0.3–1/0.3, 10 attempts per block. It may end short of the
 //! ratio; here the rest is drawn at random, so that every sample of a batch keeps the same number.
 
 use crate::config;

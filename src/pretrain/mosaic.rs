@@ -1,4 +1,4 @@
-//! The picture of a reconstruction: a row an image, with four panels: original, masked, reconstruction,
+//! The picture of a reconstruction: one row per image, with four panels: original, masked, reconstruction,
 //! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches have the mean colour.
 
 use super::Reconstruction;

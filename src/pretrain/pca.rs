@@ -1,5 +1,5 @@
 //! Principal components of a set of vectors, in f64: one-sided Jacobi rotations (Hestenes 1958) of the
-//! covariance matrix. Deterministic; exact enough for the leading components, which is what is asked for.
+//! covariance matrix. Deterministic; exact enough for the leading components, the only ones needed.
 
 use candle_core::{DType, Device, Result, Tensor};
 

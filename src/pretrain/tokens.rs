@@ -9,7 +9,7 @@ use candle_core::{D, Result, Tensor};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A tokenizer for the images of a model: one token a patch. It is frozen, and no part of the weights.
+/// A tokenizer for the images of a model: one token per patch. It is frozen, and no part of the weights.
 #[derive(Debug)]
 pub struct TokenTarget {
     tokenizer: Arc<Tokenizer>,

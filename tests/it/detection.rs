@@ -70,6 +70,38 @@ fn files_of_results_are_scored_without_a_run() {
 }
 
 #[test]
+fn boxes_without_masks_are_refused_before_training_unless_the_task_asks_for_boxes_alone() {
+    let sandbox = Sandbox::new();
+    let fixture = std::path::PathBuf::from(fixture("coco"));
+    for (split, masks) in [("train2017", true), ("val2017", false)] {
+        let file = format!("annotations/instances_{split}.json");
+        let mut instances = json(&std::fs::read_to_string(fixture.join(&file)).unwrap());
+        for object in instances["annotations"].as_array_mut().unwrap() {
+            object.as_object_mut().unwrap().retain(|key, _| masks || key != "segmentation");
+        }
+        sandbox.write(&format!("data/{file}"), &instances.to_string());
+        std::os::unix::fs::symlink(fixture.join(split), sandbox.path("data").join(split)).unwrap();
+    }
+    let task = std::fs::read_to_string(repository().join("tasks/coco/task.toml")).unwrap();
+    let include = sandbox.path("include");
+    let write =
+        |masks: &str| sandbox.write("include/tasks/coco/task.toml", &task.replace("masks = true", masks));
+    let data = format!("--include {} --data {}", include.display(), sandbox.path("data").display());
+    let train = format!(
+        "transfer --task coco {data} --model vit_tiny_test --recipe maskrcnn_demo --init scratch \
+         --set model.depth=4 --set epochs=1 --set batch=2"
+    );
+    write("masks = true");
+    let error = sandbox.fails(2, &train);
+    for words in ["tasks/coco/task.toml", "data set `coco`, split `val`: image `", "set `masks = false`"] {
+        assert!(error.contains(words), "expected `{words}` in:\n{error}");
+    }
+    assert!(!sandbox.path("runs").exists());
+    write("masks = false");
+    sandbox.ok(&train);
+}
+
+#[test]
 fn a_run_predicts_pictures_and_files() {
     let sandbox = Sandbox::new();
     sandbox.ok(&format!(

@@ -15,7 +15,7 @@ use candle_nn::VarBuilder;
 /// ε of `fc_norm` and of the probe's BatchNorm.
 const EPS: f64 = 1e-6;
 
-/// Features of a backbone to a score a class.
+/// Features of a backbone to one score per class.
 pub struct ClassificationHead {
     taps: Vec<usize>,
     classes: usize,
@@ -62,7 +62,7 @@ impl ClassificationHead {
         Ok(Self { taps, classes, label_smoothing: config.label_smoothing, classifier })
     }
 
-    /// One vector an image. [B, C]
+    /// One vector per image. [B, C]
     fn pooled(&self, features: &Features) -> Result<Tensor> {
         match (features.taps.first(), &features.cls) {
             (Some(tokens), _) => tokens.mean(1),
@@ -71,7 +71,7 @@ impl ClassificationHead {
         }
     }
 
-    /// A score a class. [B, K]
+    /// One score per class. [B, K]
     fn logits(&self, features: &Features, pass: &mut Pass) -> Result<Tensor> {
         let x = self.pooled(features)?;
         match &self.classifier {

@@ -1,5 +1,5 @@
-//! Weighted k-nearest-neighbour classifier on frozen features (Wu et al., arXiv:1805.01978): cosine similarity s, and
-//! each of the k nearest training images votes for its class with exp(s / T). Similarities are shifted by the largest,
+//! Weighted k-nearest-neighbour classifier on frozen features (Wu et al., arXiv:1805.01978): each of the k training
+//! images of the largest cosine similarity s votes for its class with exp(s / T). Similarities are shifted by the largest,
 //! which changes no ranking.
 
 use candle_core::{D, Result, Tensor};
@@ -19,14 +19,14 @@ impl Neighbours {
         Self { k, temperature, classes, features: vec![], labels: vec![] }
     }
 
-    /// Remembers features [n, C].
+    /// Adds features [n, C].
     pub(super) fn add(&mut self, features: &Tensor, labels: impl Iterator<Item = u32>) -> Result<()> {
         self.features.push(unit(&features.detach())?);
         self.labels.extend(labels);
         Ok(())
     }
 
-    /// Votes a class for queries [B, C] -> [B, K].
+    /// Votes per class for queries [B, C] -> [B, K].
     pub(super) fn vote(&self, queries: &Tensor) -> Result<Tensor> {
         if self.labels.is_empty() {
             candle_core::bail!("k-NN: there are no neighbours yet");

@@ -1,4 +1,4 @@
-//! Kind `classification`: one label an image, scored by top-1 and top-5 accuracy.
+//! Kind `classification`: one label per image, scored by top-1 and top-5 accuracy.
 //!
 //! Protocols of arXiv:2111.06377: end-to-end and partial fine-tuning (§4, A.1; mean of the patch tokens, `fc_norm`,
 //! linear), linear probe (A.1; class token, BatchNorm without affine, linear), and k-NN on frozen features. What is
@@ -35,7 +35,7 @@ pub struct Options {
     pub pool: Pool,
 }
 
-/// What stands on the backbone.
+/// The classifier on the features of the backbone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Classifier {

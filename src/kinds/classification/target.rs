@@ -2,7 +2,7 @@
 
 use crate::data::{Geometric, Geometry};
 
-/// A class index, or a weight a class.
+/// A class index, or one weight per class.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClassTarget {
     Label(u32),
@@ -22,7 +22,7 @@ impl ClassTarget {
         }
     }
 
-    /// A weight a class, Σ = 1. A label keeps 1 − s + s/K, the others get s/K.
+    /// One weight per class, Σ = 1. A label keeps 1 − s + s/K, the others get s/K.
     pub fn distribution(&self, classes: usize, smoothing: f64) -> Vec<f32> {
         match self {
             Self::Soft(weights) => weights.clone(),

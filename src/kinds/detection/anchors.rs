@@ -1,14 +1,14 @@
-//! The boxes that proposals are told relative to: at every place of every level one of each shape (arXiv:1506.01497;
-//! one size a level, arXiv:1612.03144). Centres are multiples of the stride: offset 0, as detectron2's default.
+//! Anchors, the boxes that proposals are relative to: at every place of every level one of each shape (arXiv:1506.01497;
+//! one size per level, arXiv:1612.03144). Centres are multiples of the stride: offset 0, as detectron2's default.
 //! torchvision rounds the corners of the shapes to pixels; detectron2, and this, does not.
 
-use super::boxes::Bounds;
+use crate::data::Xyxy;
 
 /// Anchors of a pyramid.
 #[derive(Clone, Debug)]
 pub(super) struct Anchors {
     /// All anchors: level by level, row by row, column by column, shape by shape.
-    pub boxes: Vec<Bounds>,
+    pub boxes: Vec<Xyxy<f32>>,
     /// Anchors of each level.
     pub counts: Vec<usize>,
 }
@@ -30,7 +30,7 @@ impl Anchors {
         let (mut boxes, mut counts) = (vec![], vec![]);
         for level in levels {
             let (rows, columns) = level.grid;
-            let shapes: Vec<Bounds> = ratios.iter().map(|&ratio| shape(level.size, ratio)).collect();
+            let shapes: Vec<Xyxy<f32>> = ratios.iter().map(|&ratio| shape(level.size, ratio)).collect();
             for row in 0..rows {
                 for column in 0..columns {
                     let (x, y) = (column as f32 * level.stride, row as f32 * level.stride);
@@ -52,7 +52,7 @@ impl Anchors {
 }
 
 /// A box around (0, 0).
-fn shape(size: f32, ratio: f32) -> Bounds {
+fn shape(size: f32, ratio: f32) -> Xyxy<f32> {
     let width = (size * size / ratio).sqrt();
     let height = ratio * width;
     [-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height]

@@ -1,10 +1,11 @@
-//! What a region shows and where exactly (Fast R-CNN, arXiv:1504.08083): convolutions and one wide layer, then a class
-//! and, for every class, four deltas. Background is the last class, as in detectron2; in torchvision it is the first.
+//! The box head of Fast R-CNN (arXiv:1504.08083): convolutions and one wide layer over the features of a region, then
+//! one logit and four deltas per class. Background is the last class, as in detectron2; in torchvision it is the first.
 //! Names are torchvision's (`roi_heads.box_head.*`, `roi_heads.box_predictor.*`).
 
-use super::boxes::{Bounds, BoxCoder, clip, is_proper};
+use super::boxes::{BoxCoder, clip, is_proper};
 use super::roi::Roi;
 use super::tower::Tower;
+use crate::data::Xyxy;
 use crate::nn::{Linear, NormKind, Pass};
 use crate::ops;
 use candle_core::{Device, Result, Tensor};
@@ -34,7 +35,7 @@ pub(super) struct BoxHead {
     count: usize,
 }
 
-/// What the head says of regions.
+/// Logits and deltas of R regions, K classes and background.
 pub(super) struct BoxHeadOutput {
     /// [R, K + 1]
     pub logits: Tensor,
@@ -42,21 +43,21 @@ pub(super) struct BoxHeadOutput {
     pub deltas: Tensor,
 }
 
-/// When a box counts as found.
+/// Which boxes of an image become detections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Postprocess {
-    /// Smallest probability of its class.
-    pub score: f32,
-    /// Overlap from which the worse of two boxes of a class is dropped.
-    pub nms: f64,
-    /// Boxes of an image.
-    pub most: usize,
+    /// Boxes whose class has this probability or less are dropped.
+    pub score_threshold: f32,
+    /// Of two boxes of a class that overlap by more than this, NMS drops the one of smaller score.
+    pub nms_iou: f64,
+    /// Per image, those of the largest scores.
+    pub max_detections: usize,
 }
 
-/// A box that was found.
+/// A detection without its mask, in input pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct FoundBox {
-    pub bounds: Bounds,
+pub(super) struct ScoredBox {
+    pub bounds: Xyxy<f32>,
     pub label: u32,
     pub score: f32,
 }
@@ -84,15 +85,15 @@ impl BoxHead {
         Ok(BoxHeadOutput { logits: self.classes.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
 
-    /// (classes, boxes): cross-entropy over all regions, and L1 of the deltas of the right class of those that stand
-    /// for objects, divided by all regions. `object_of` gives label and box of the object of a region.
+    /// (classes, boxes): cross-entropy over all regions, and L1 of the deltas of the right class of the positive ones,
+    /// divided by the number of all regions. `object_of` gives label and box of the object of a positive region.
     pub fn losses(
         &self,
-        told: &BoxHeadOutput,
+        output: &BoxHeadOutput,
         rois: &[Roi],
-        object_of: impl Fn(&Roi) -> Option<(u32, Bounds)>,
+        object_of: impl Fn(&Roi) -> Option<(u32, Xyxy<f32>)>,
     ) -> Result<(Tensor, Tensor)> {
-        let device = told.logits.device();
+        let device = output.logits.device();
         let (mut labels, mut rows, mut targets) = (vec![], vec![], vec![]);
         for (i, roi) in rois.iter().enumerate() {
             let Some((label, bounds)) = object_of(roi) else {
@@ -104,50 +105,55 @@ impl BoxHead {
             targets.extend(BoxCoder::ROI.encode(roi.bounds, bounds));
         }
         let labels = Tensor::from_vec(labels, rois.len(), device)?;
-        let classes = ops::cross_entropy(&told.logits, &labels, None, 0.)?;
-        let deltas = told.deltas.reshape((rois.len() * self.count, 4))?;
-        let found = ops::take_rows(&deltas, &rows)?;
-        let targets = Tensor::from_vec(targets, found.shape(), device)?;
-        let weights = Tensor::full(1. / rois.len().max(1) as f32, found.shape(), device)?;
-        Ok((classes, ops::smooth_l1(&found, &targets, Some(&weights), 0.)?))
+        let classes = ops::cross_entropy(&output.logits, &labels, None, 0.)?;
+        let deltas = output.deltas.reshape((rois.len() * self.count, 4))?;
+        let predicted = ops::take_rows(&deltas, &rows)?;
+        let targets = Tensor::from_vec(targets, predicted.shape(), device)?;
+        let weights = Tensor::full(1. / rois.len().max(1) as f32, predicted.shape(), device)?;
+        Ok((classes, ops::smooth_l1(&predicted, &targets, Some(&weights), 0.)?))
     }
 
-    /// The boxes that the head finds in `rois`, by image, surest first; all are read from the device at once.
-    pub fn found(
+    /// The detections of each image, by decreasing score, clipped to `shown` (the part of each input that shows its
+    /// image). Logits and deltas are read from the device at once.
+    pub fn detect(
         &self,
-        told: &BoxHeadOutput,
+        output: &BoxHeadOutput,
         rois: &[Roi],
-        regions: &[Bounds],
-        threshold: Postprocess,
-    ) -> Result<Vec<Vec<FoundBox>>> {
-        let probabilities = candle_nn::ops::softmax(&told.logits, 1)?;
-        let both = Tensor::cat(&[&probabilities, &told.deltas], 1)?.detach(); // [R, K + 1 + 4·K]
+        shown: &[Xyxy<f32>],
+        postprocess: Postprocess,
+    ) -> Result<Vec<Vec<ScoredBox>>> {
+        let probabilities = candle_nn::ops::softmax(&output.logits, 1)?;
+        let both = Tensor::cat(&[&probabilities, &output.deltas], 1)?.detach(); // [R, K + 1 + 4·K]
         let width = 5 * self.count + 1;
         let values = both.flatten_all()?.to_vec1::<f32>()?;
-        let mut candidates = vec![vec![]; regions.len()];
+        let mut candidates = vec![vec![]; shown.len()];
         for (roi, values) in rois.iter().zip(values.chunks_exact(width)) {
             let (scores, deltas) = values.split_at(self.count + 1);
-            let sure = scores[..self.count].iter().enumerate().filter(|(_, score)| **score > threshold.score);
-            for (label, &score) in sure {
+            let classes = scores[..self.count].iter().enumerate();
+            let likely = classes.filter(|(_, score)| **score > postprocess.score_threshold);
+            for (label, &score) in likely {
                 let deltas = &deltas[4 * label..][..4];
                 let bounds = BoxCoder::ROI.decode(roi.bounds, [deltas[0], deltas[1], deltas[2], deltas[3]]);
-                let bounds = clip(bounds, regions[roi.image]);
+                let bounds = clip(bounds, shown[roi.image]);
                 if is_proper(bounds) && score.is_finite() {
-                    candidates[roi.image].push(FoundBox { bounds, label: label as u32, score });
+                    candidates[roi.image].push(ScoredBox { bounds, label: label as u32, score });
                 }
             }
         }
-        candidates.into_iter().map(|found| best(found, threshold)).collect()
+        candidates.into_iter().map(|boxes| after_nms(boxes, postprocess)).collect()
     }
 }
 
-/// The surest of `found` after NMS of each class.
-fn best(found: Vec<FoundBox>, threshold: Postprocess) -> Result<Vec<FoundBox>> {
-    let count = found.len();
-    let boxes: Vec<f32> = found.iter().flat_map(|found| found.bounds).collect();
+/// The boxes of the largest scores that are left after NMS of each class.
+fn after_nms(candidates: Vec<ScoredBox>, postprocess: Postprocess) -> Result<Vec<ScoredBox>> {
+    let Postprocess { nms_iou, max_detections, .. } = postprocess;
+    let count = candidates.len();
+    let boxes: Vec<f32> = candidates.iter().flat_map(|candidate| candidate.bounds).collect();
     let boxes = Tensor::from_vec(boxes, (count, 4), &Device::Cpu)?;
-    let scores = Tensor::from_vec(found.iter().map(|found| found.score).collect(), count, &Device::Cpu)?;
-    let labels = Tensor::from_vec(found.iter().map(|found| found.label).collect(), count, &Device::Cpu)?;
-    let kept = ops::batched_nms(&boxes, &scores, &labels, threshold.nms)?.to_vec1::<u32>()?;
-    Ok(kept.into_iter().take(threshold.most).map(|i| found[i as usize]).collect())
+    let scores: Vec<f32> = candidates.iter().map(|candidate| candidate.score).collect();
+    let scores = Tensor::from_vec(scores, count, &Device::Cpu)?;
+    let labels: Vec<u32> = candidates.iter().map(|candidate| candidate.label).collect();
+    let labels = Tensor::from_vec(labels, count, &Device::Cpu)?;
+    let kept = ops::batched_nms(&boxes, &scores, &labels, nms_iou)?.to_vec1::<u32>()?;
+    Ok(kept.into_iter().take(max_detections).map(|i| candidates[i as usize]).collect())
 }

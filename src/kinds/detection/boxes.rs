@@ -1,51 +1,31 @@
-//! Boxes on the host: overlap, the regression code of R-CNN (arXiv:1311.2524), and clipping. x1, y1, x2, y2 in pixels,
-//! continuous coordinates: a box has no "+ 1" (detectron2 `modeling/box_regression.py`).
+//! Boxes of a model input on the host: overlap, the regression code of R-CNN (arXiv:1311.2524), and clipping
+//! (detectron2 `modeling/box_regression.py`).
 
-/// x1, y1, x2, y2.
-pub(super) type Bounds = [f32; 4];
+use crate::data::Xyxy;
+use crate::ops;
 
 /// Widths and heights grow by at most this factor: keeps exp finite (detectron2 `_DEFAULT_SCALE_CLAMP`).
-const MOST_GROWTH: f32 = 1000. / 16.;
+const MAX_GROWTH: f32 = 1000. / 16.;
 
-pub(super) fn area([x1, y1, x2, y2]: Bounds) -> f32 {
-    (x2 - x1) * (y2 - y1)
-}
-
-/// Intersection over union; 0 for boxes that do not overlap.
+/// Intersection over union; 0 for boxes that do not overlap or have a NaN coordinate.
 #[inline(always)]
-pub(super) fn iou(a: Bounds, b: Bounds) -> f32 {
-    let width = a[2].min(b[2]) - a[0].max(b[0]);
-    let height = a[3].min(b[3]) - a[1].max(b[1]);
-    if !(width > 0. && height > 0.) {
-        return 0.;
-    }
-    let intersection = width * height;
-    let overlap = intersection / (area(a) + area(b) - intersection);
-    if overlap > 0. { overlap } else { 0. } // corners that are no numbers
+pub(super) fn iou(a: Xyxy<f32>, b: Xyxy<f32>) -> f32 {
+    let overlap = ops::iou(a, ops::area(a), b, ops::area(b));
+    if overlap > 0. { overlap } else { 0. }
 }
 
-/// The part of a box within `region`. Numbers that are none stay none.
-pub(super) fn clip(bounds: Bounds, region: Bounds) -> Bounds {
+/// The part of a box within `region`. NaN coordinates stay NaN.
+pub(super) fn clip([x1, y1, x2, y2]: Xyxy<f32>, region: Xyxy<f32>) -> Xyxy<f32> {
     let [left, top, right, bottom] = region;
-    let within = |v: f32, low: f32, high: f32| {
-        if v < low {
-            low
-        } else if v > high {
-            high
-        } else {
-            v
-        }
-    };
-    let [x1, y1, x2, y2] = bounds;
-    [within(x1, left, right), within(y1, top, bottom), within(x2, left, right), within(y2, top, bottom)]
+    [x1.clamp(left, right), y1.clamp(top, bottom), x2.clamp(left, right), y2.clamp(top, bottom)]
 }
 
 /// Whether a box is finite and has an area.
-pub(super) fn is_proper([x1, y1, x2, y2]: Bounds) -> bool {
+pub(super) fn is_proper([x1, y1, x2, y2]: Xyxy<f32>) -> bool {
     [x1, y1, x2, y2].iter().all(|v| v.is_finite()) && x2 > x1 && y2 > y1
 }
 
-/// How a box is told relative to another: offsets of the centre in sides, logarithms of the sides, each times a weight.
+/// Deltas of a box relative to another: offsets of the centre in sides, logarithms of the sides, each times a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BoxCoder {
     /// Of x, y, width, height.
@@ -59,17 +39,17 @@ impl BoxCoder {
     pub const ROI: Self = Self { weights: [10., 10., 5., 5.] };
 
     /// The deltas that turn `from` into `to`; sides of `from` must be positive.
-    pub fn encode(self, from: Bounds, to: Bounds) -> [f32; 4] {
+    pub fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
         let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centred(from), centred(to));
         let [wx, wy, ww, wh] = self.weights;
         [wx * (to_x - x) / w, wy * (to_y - y) / h, ww * (to_w / w).ln(), wh * (to_h / h).ln()]
     }
 
-    /// The box that `deltas` make of `from`. Deltas that are no numbers give none.
-    pub fn decode(self, from: Bounds, deltas: [f32; 4]) -> Bounds {
+    /// The box that `deltas` make of `from`. NaN deltas give NaN coordinates.
+    pub fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
         let [x, y, w, h] = centred(from);
         let [wx, wy, ww, wh] = self.weights;
-        let grown = |delta: f32| if delta > MOST_GROWTH.ln() { MOST_GROWTH } else { delta.exp() };
+        let grown = |delta: f32| if delta > MAX_GROWTH.ln() { MAX_GROWTH } else { delta.exp() };
         let (x, y) = (deltas[0] / wx * w + x, deltas[1] / wy * h + y);
         let (w, h) = (grown(deltas[2] / ww) * w, grown(deltas[3] / wh) * h);
         [x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h]
@@ -77,7 +57,7 @@ impl BoxCoder {
 }
 
 /// Centre and sides.
-fn centred([x1, y1, x2, y2]: Bounds) -> [f32; 4] {
+fn centred([x1, y1, x2, y2]: Xyxy<f32>) -> [f32; 4] {
     let (w, h) = (x2 - x1, y2 - y1);
     [x1 + 0.5 * w, y1 + 0.5 * h, w, h]
 }

@@ -3,6 +3,7 @@
 use super::Detection;
 use crate::data::Image;
 use crate::draw::{Canvas, Colour, colour, shade};
+use crate::ops;
 use crate::task::Drawing;
 use anyhow::{Result, ensure};
 use image::RgbImage;
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 /// How much of a mask's colour covers the photograph.
 const ALPHA: f32 = 0.4;
 
-/// Draws detections whose score is high enough, the smallest on top. Classes have colours, objects of a class shades.
+/// Draws the detections whose score reaches the threshold, the smallest on top. Classes have colours, objects of a class
+/// shades.
 pub(super) fn draw(
     image: &Image,
     detections: &[Detection],
@@ -19,9 +21,8 @@ pub(super) fn draw(
     how: &Drawing,
 ) -> Result<RgbImage> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
-    let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1) * (y2 - y1);
     let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= how.threshold).collect();
-    shown.sort_by(|a, b| area(b.bbox).total_cmp(&area(a.bbox)));
+    shown.sort_by(|a, b| ops::area(b.bbox).total_cmp(&ops::area(a.bbox)));
     let colours = colours(&shown);
     for (Detection { mask, .. }, colour) in shown.iter().zip(&colours) {
         let Some(mask) = mask else { continue };

@@ -3,7 +3,7 @@
 
 use super::{Detection, Written};
 use crate::data::formats::coco_json::Outline;
-use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation};
+use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation, Xywh, xywh, xyxy};
 use crate::record::write_atomic;
 use crate::task::{Picture, Predictions, Writer};
 use anyhow::{Context, Result, bail, ensure};
@@ -29,8 +29,7 @@ struct Row {
     /// Not in COCO's format, whose readers ignore it: for people.
     file_name: String,
     category_id: u64,
-    /// x, y, width, height
-    bbox: [f64; 4],
+    bbox: Xywh,
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     segmentation: Option<Mask>,
@@ -79,14 +78,13 @@ impl Writer for ResultWriter {
             let Some(category_id) = self.category_ids.get(*label as usize) else {
                 bail!("a detection has label {label}, there are {} classes", self.category_ids.len())
             };
-            let [x1, y1, x2, y2] = bbox.map(f64::from);
             let mask =
                 mask.as_ref().map(|mask| Mask { size: [mask.height, mask.width], counts: mask.to_coco() });
             let row = Row {
                 image_id: 0, // known in the end
                 file_name: file_name.clone(),
                 category_id: *category_id,
-                bbox: [x1, y1, x2 - x1, y2 - y1],
+                bbox: xywh(bbox.map(f64::from)),
                 score: *score,
                 segmentation: mask,
             };
@@ -113,7 +111,7 @@ impl Writer for ResultWriter {
 struct Found {
     image_id: u64,
     category_id: u64,
-    bbox: Option<[f64; 4]>,
+    bbox: Option<Xywh>,
     score: f64,
     #[serde(default)]
     segmentation: Outline,
@@ -140,7 +138,7 @@ pub(super) fn read<'a>(
         let text = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
         let rows: Vec<Found> =
             serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))
-                .with_context(|| format!("`{}` is no list of results in COCO's format", file.display()))?;
+                .with_context(|| format!("`{}` is not a list of results in COCO's format", file.display()))?;
         for (k, row) in rows.into_iter().enumerate() {
             let context = || format!("`{}`, row {k} (image {})", file.display(), row.image_id);
             let (image, category) = (row.image_id, row.category_id);
@@ -177,20 +175,15 @@ pub(super) fn read<'a>(
     Ok(Box::new(detections.into_iter().map(Ok)))
 }
 
-fn detection(label: u32, score: f64, bbox: Option<[f64; 4]>, mask: Option<Rle>) -> Result<Detection> {
-    ensure!((score as f32).is_finite(), "score {score} is no number");
+fn detection(label: u32, score: f64, bbox: Option<Xywh>, mask: Option<Rle>) -> Result<Detection> {
+    ensure!((score as f32).is_finite(), "score {score} is not a finite number");
     ensure!(bbox.is_some() || mask.is_some(), "there is neither `bbox` nor `segmentation`");
     if let Some([_, _, w, h]) = bbox {
-        ensure!(w >= 0. && h >= 0., "bbox {bbox:?} is no box (x, y, width, height)");
+        ensure!(w >= 0. && h >= 0., "bbox {bbox:?} (x, y, width, height) has a negative side");
     }
     let around = bbox.or(mask.as_ref().map(Rle::bbox)).unwrap_or_default();
     let written = Some(Written { score, bbox });
-    Ok(Detection { label, score: score as f32, bbox: corners(around), mask, written })
-}
-
-/// x, y, width, height -> x1, y1, x2, y2
-fn corners([x, y, w, h]: [f64; 4]) -> [f32; 4] {
-    [x, y, x + w, y + h].map(|v| v as f32)
+    Ok(Detection { label, score: score as f32, bbox: xyxy(around).map(|v| v as f32), mask, written })
 }
 
 fn objects(entry: &Entry) -> Result<&Objects> {

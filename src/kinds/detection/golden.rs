@@ -1,7 +1,7 @@
 //! The detector against torchvision's parts (`scripts/golden/detection.py` says what is changed there), stage by stage
 //! and as a whole. 1e-4 of the largest value is what sums in f32 lose over the length of the model.
 
-use super::boxes::{Bounds, BoxCoder};
+use super::boxes::BoxCoder;
 use super::head::{DetectionHead, Neck};
 use super::mask_head::MASK;
 use super::matcher::Match;
@@ -11,7 +11,7 @@ use super::rpn::Rpn;
 use super::sampler::Sampler;
 use super::{HeadConfig, NormKind, Postprocess};
 use crate::config::quarters;
-use crate::data::{Frame, Geometry};
+use crate::data::{Frame, Geometry, Xyxy};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Params, Pass};
 use crate::rng::Rng;
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 const TOLERANCE: f64 = 1e-4;
 const EVERYTHING: usize = 1_000_000;
-const THRESHOLD: Postprocess = Postprocess { score: 0.05, nms: 0.5, most: 20 };
+const POSTPROCESS: Postprocess = Postprocess { score_threshold: 0.05, nms_iou: 0.5, max_detections: 20 };
 
 struct Golden(HashMap<String, Tensor>);
 
@@ -34,7 +34,7 @@ impl Golden {
         self.0.get(name).unwrap_or_else(|| panic!("no `{name}`"))
     }
 
-    fn boxes(&self, name: &str) -> Vec<Bounds> {
+    fn boxes(&self, name: &str) -> Vec<Xyxy<f32>> {
         let rows = self.get(name).to_vec2::<f32>().unwrap();
         rows.iter().map(|row| [row[0], row[1], row[2], row[3]]).collect()
     }
@@ -57,7 +57,7 @@ impl Golden {
             ..HeadConfig::default()
         };
         let spec = BackboneSpec { width: 8, depth: 4, patch: 8 };
-        let head = DetectionHead::new(&spec, &config, (3, true), THRESHOLD, params.builder())?;
+        let head = DetectionHead::new(&spec, &config, (3, true), POSTPROCESS, params.builder())?;
         for p in params.all() {
             p.var.set(self.get(&format!("weights.{}", p.name)))?;
         }
@@ -69,7 +69,7 @@ impl Golden {
         Features { taps, cls: None, grid: (8, 8) }
     }
 
-    fn objects(&self, image: usize) -> (Vec<Bounds>, Vec<u32>) {
+    fn objects(&self, image: usize) -> (Vec<Xyxy<f32>>, Vec<u32>) {
         let labels = self.get(&format!("labels.{image}")).to_vec1::<f32>().unwrap();
         (self.boxes(&format!("objects.{image}")), labels.into_iter().map(|label| label as u32).collect())
     }
@@ -97,7 +97,7 @@ fn frames() -> [Frame; 2] {
     [Frame::new((64, 64)), Frame { source: (48, 56), geometry: padded }]
 }
 
-const REGIONS: [Bounds; 2] = [[0., 0., 64., 64.], [0., 0., 56., 48.]];
+const REGIONS: [Xyxy<f32>; 2] = [[0., 0., 64., 64.], [0., 0., 56., 48.]];
 
 #[test]
 fn detections_equal_torchvision() -> Result<()> {
@@ -109,11 +109,11 @@ fn detections_equal_torchvision() -> Result<()> {
     for (i, level) in levels.iter().enumerate() {
         near(&format!("level {i}"), level, golden.get(&format!("levels.{i}")));
     }
-    let told = head.rpn.forward(&levels)?;
-    near_values("anchors", &told.anchors.boxes.concat(), &golden.boxes("anchors").concat());
-    let rows: Vec<u32> = (0..told.values.dim(0)? as u32).step_by(7).collect();
-    near("rpn", &crate::ops::take_rows(&told.values.detach(), &rows)?, golden.get("rpn"));
-    let proposals = head.rpn.proposals(&told, &REGIONS, false)?;
+    let rpn_output = head.rpn.forward(&levels)?;
+    near_values("anchors", &rpn_output.anchors.boxes.concat(), &golden.boxes("anchors").concat());
+    let rows: Vec<u32> = (0..rpn_output.values.dim(0)? as u32).step_by(7).collect();
+    near("rpn", &crate::ops::take_rows(&rpn_output.values.detach(), &rows)?, golden.get("rpn"));
+    let proposals = head.rpn.proposals(&rpn_output, &REGIONS, false)?;
     for (i, found) in proposals.iter().enumerate() {
         near_values("proposals", &found.concat(), &golden.boxes(&format!("proposals.{i}")).concat());
     }
@@ -158,11 +158,11 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
     let mut head = golden.head(&params)?;
     let mut rng = Rng::new(0, "test", &[]);
     let levels = head.levels(&golden.features(), &mut Pass::train(&mut rng))?;
-    let told = head.rpn.forward(&levels)?;
-    let count = told.anchors.boxes.len();
+    let rpn_output = head.rpn.forward(&levels)?;
+    let count = rpn_output.anchors.boxes.len();
     let objects = [golden.objects(0), golden.objects(1)];
-    let bounds: Vec<Vec<Bounds>> = objects.iter().map(|(bounds, _)| bounds.clone()).collect();
-    let matches = Rpn::matches(&told, &bounds);
+    let bounds: Vec<Vec<Xyxy<f32>>> = objects.iter().map(|(bounds, _)| bounds.clone()).collect();
+    let matches = Rpn::matches(&rpn_output, &bounds);
     for (i, matches) in matches.iter().enumerate() {
         // 0: ignored, 1: background, 2: an object
         let code = |found: &Match| match found {
@@ -179,7 +179,7 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
         .flat_map(|(matches, bounds)| {
             let of_object = |(i, found): (usize, &Match)| match found {
                 Match::Object(object) => {
-                    Some(BoxCoder::RPN.encode(told.anchors.boxes[i], bounds[*object as usize]))
+                    Some(BoxCoder::RPN.encode(rpn_output.anchors.boxes[i], bounds[*object as usize]))
                 }
                 _ => None,
             };
@@ -189,11 +189,11 @@ fn losses_and_gradients_equal_torchvision() -> Result<()> {
     near_values("encoded", &encoded.concat(), &golden.get("encoded").flatten_all()?.to_vec1::<f32>()?);
 
     // Asked for as many samples as there are anchors, with room for all.
-    head.rpn.config.sampler = Sampler { count, positive: 1. };
+    head.rpn.config.sampler = Sampler { count, positive_fraction: 1. };
     head.rpn.config.after_nms = 250;
     let sampled: Vec<_> = matches.iter().map(|matches| head.rpn.sample(matches, &mut rng)).collect();
-    let (rpn_cls, rpn_box) = head.rpn.losses(&told, &bounds, &matches, &sampled)?;
-    let proposals = head.rpn.proposals(&told, &REGIONS, true)?;
+    let (rpn_cls, rpn_box) = head.rpn.losses(&rpn_output, &bounds, &matches, &sampled)?;
+    let proposals = head.rpn.proposals(&rpn_output, &REGIONS, true)?;
     let mut rois: Vec<Roi> = vec![];
     for (image, proposals) in proposals.into_iter().enumerate() {
         let drawn = roi::sample(image, proposals, &bounds[image], head.sampler, &mut rng);

@@ -3,8 +3,8 @@
 //! Recipes of Li et al. (arXiv:2111.11429) and ViTDet (arXiv:2203.16527); numbers shared by both are detectron2's.
 //! Padding of an input is background for anchors; proposals and boxes end where its image ends.
 
-use super::box_head::{self, BoxConfig, BoxHead, FoundBox, Postprocess};
-use super::boxes::{Bounds, is_proper};
+use super::box_head::{self, BoxConfig, BoxHead, Postprocess, ScoredBox};
+use super::boxes::is_proper;
 use super::mask_head::{self, MASK, MaskHead};
 use super::paste::paste;
 use super::roi::{self, Pooler, Roi};
@@ -12,7 +12,7 @@ use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
 use super::{Detection, DetectionTarget, HeadConfig, PyramidKind};
 use crate::config::quarters;
-use crate::data::{Batch, Frame};
+use crate::data::{Batch, Frame, Xyxy};
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
@@ -32,10 +32,10 @@ pub struct DetectionHead {
     pub(super) boxes: BoxHead,
     pub(super) masks: Option<MaskHead>,
     pub(super) sampler: Sampler,
-    threshold: Postprocess,
+    postprocess: Postprocess,
 }
 
-/// From taps to four maps of equal depth.
+/// From the maps of a backbone to four maps with the same number of channels.
 pub(super) enum Neck {
     Taps { scales: ScalePyramid, fpn: Fpn },
     Last(SimplePyramid),
@@ -46,7 +46,7 @@ impl DetectionHead {
         backbone: &BackboneSpec,
         config: &HeadConfig,
         (classes, masks): (usize, bool),
-        threshold: Postprocess,
+        postprocess: Postprocess,
         vb: VarBuilder,
     ) -> Result<Self> {
         let BackboneSpec { width, depth, patch } = *backbone;
@@ -79,7 +79,7 @@ impl DetectionHead {
             ratios: config.anchor_ratios.clone(),
             sizes,
             strides: strides.clone(),
-            sampler: Sampler { count: config.anchors, positive: 0.5 },
+            sampler: Sampler { count: config.anchors, positive_fraction: 0.5 },
             before_nms: [config.proposals_before_nms, config.proposals_before_nms_test],
             after_nms: config.proposals,
         };
@@ -94,12 +94,12 @@ impl DetectionHead {
             pooler: Pooler { strides: strides[..LEVELS].to_vec(), canonical: 14. * patch as f32 },
             boxes: BoxHead::new(boxes, regions.clone())?,
             masks: masks.then(mask_head).transpose()?,
-            sampler: Sampler { count: config.regions, positive: config.regions_positive },
-            threshold,
+            sampler: Sampler { count: config.regions, positive_fraction: config.regions_positive },
+            postprocess,
         })
     }
 
-    /// Five maps of equal depth, finest first; the last is for proposals alone.
+    /// Five maps with the same number of channels, finest first; the last is for proposals alone.
     pub(super) fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
         let mut levels = match &self.pyramid {
             Neck::Taps { scales, fpn } => {
@@ -112,8 +112,8 @@ impl DetectionHead {
         Ok(levels)
     }
 
-    /// Draws the regions that learn. Proposals are constants.
-    fn regions(&self, proposals: Vec<Vec<Bounds>>, objects: &[Objects], rng: &mut Rng) -> Vec<Roi> {
+    /// Draws the regions that learn. No gradient reaches the proposals.
+    fn regions(&self, proposals: Vec<Vec<Xyxy<f32>>>, objects: &[Objects], rng: &mut Rng) -> Vec<Roi> {
         let images = proposals.into_iter().zip(objects).enumerate();
         let drawn = images.flat_map(|(image, (proposals, objects))| {
             roi::sample(image, proposals, &objects.bounds, self.sampler, rng)
@@ -123,7 +123,7 @@ impl DetectionHead {
         rois
     }
 
-    /// Of the regions that stand for an object with a mask.
+    /// The loss of the regions that stand for an object with a mask.
     fn mask_loss(
         &self,
         head: &MaskHead,
@@ -145,11 +145,12 @@ impl DetectionHead {
         head.loss(&logits, found.into_iter().flat_map(|(.., mask)| mask).collect())
     }
 
-    /// Masks of what was found, in the order of `found`, as probabilities; read from the device at once.
+    /// Masks of the boxes, in their order, as probabilities `[28·28]`; `None` without a mask head. All are read from the
+    /// device at once.
     fn mask_probabilities(
         &self,
         levels: &[Tensor],
-        found: &[Vec<FoundBox>],
+        found: &[Vec<ScoredBox>],
     ) -> Result<Option<Vec<Vec<f32>>>> {
         let Some(head) = &self.masks else { return Ok(None) };
         let places =
@@ -176,12 +177,12 @@ impl DetectionHead {
     }
 }
 
-/// What there is to learn of an image.
+/// The objects of an image that training uses.
 struct Objects<'a> {
     target: &'a DetectionTarget,
-    /// Instances that are no crowds.
+    /// Indices of the instances that are not crowds.
     instances: Vec<usize>,
-    bounds: Vec<Bounds>,
+    bounds: Vec<Xyxy<f32>>,
 }
 
 impl<'a> Objects<'a> {
@@ -193,38 +194,22 @@ impl<'a> Objects<'a> {
     }
 
     /// Label and box of the object that a region stands for, and the number of its instance.
-    fn of(&self, roi: &Roi) -> Option<(u32, Bounds, usize)> {
+    fn of(&self, roi: &Roi) -> Option<(u32, Xyxy<f32>, usize)> {
         let object = roi.object? as usize;
         let instance = self.instances[object];
         Some((self.target.instances()[instance].label, self.bounds[object], instance))
     }
 }
 
-/// The part of an input that shows its image: padding is outside.
-fn region(frame: &Frame) -> Bounds {
-    let ((height, width), geometry) = (frame.source, &frame.geometry);
-    let (w, h) = (width as f64, height as f64);
-    let corners = [(0., 0.), (w, 0.), (0., h), (w, h)].map(|(x, y)| geometry.point(x, y));
-    let axis = |of: fn((f64, f64)) -> f64, size: usize| {
-        let low = corners.iter().fold(f64::INFINITY, |low, &corner| low.min(of(corner)));
-        let high = corners.iter().fold(f64::NEG_INFINITY, |high, &corner| high.max(of(corner)));
-        (low.clamp(0., size as f64) as f32, high.clamp(0., size as f64) as f32)
-    };
-    let ((x1, x2), (y1, y2)) = (axis(|p| p.0, geometry.to.1), axis(|p| p.1, geometry.to.0));
-    [x1, y1, x2, y2]
+/// The part of an input that shows its image, without the padding.
+fn shown(frame: &Frame) -> Xyxy<f32> {
+    frame.shown().map(|v| v as f32)
 }
 
 /// A box of the input in the pixels of the source, within the source. `None` where nothing is left.
-fn in_source([x1, y1, x2, y2]: Bounds, frame: &Frame) -> Option<Bounds> {
-    let back = frame.geometry.inverse()?;
-    let corners = [(x1, y1), (x2, y2)].map(|(x, y)| back.point(f64::from(x), f64::from(y)));
-    let axis = |of: fn((f64, f64)) -> f64, size: usize| {
-        let (a, b) = (of(corners[0]), of(corners[1]));
-        (a.min(b).clamp(0., size as f64) as f32, a.max(b).clamp(0., size as f64) as f32)
-    };
-    let ((x1, x2), (y1, y2)) = (axis(|p| p.0, frame.source.1), axis(|p| p.1, frame.source.0));
-    let bounds = [x1, y1, x2, y2];
-    is_proper(bounds).then_some(bounds)
+fn in_source(bbox: Xyxy<f32>, frame: &Frame) -> Option<Xyxy<f32>> {
+    let bbox = frame.in_source(bbox.map(f64::from))?.map(|v| v as f32);
+    is_proper(bbox).then_some(bbox)
 }
 
 impl Head for DetectionHead {
@@ -241,15 +226,15 @@ impl Head for DetectionHead {
             Pass::Eval => Rng::new(0, "detection", &[]),
         };
         let objects: Vec<Objects> = batch.targets.iter().map(Objects::new).collect();
-        let bounds: Vec<Vec<Bounds>> = objects.iter().map(|objects| objects.bounds.clone()).collect();
-        let regions: Vec<Bounds> = batch.frames.iter().map(region).collect();
+        let bounds: Vec<Vec<Xyxy<f32>>> = objects.iter().map(|objects| objects.bounds.clone()).collect();
+        let shown: Vec<Xyxy<f32>> = batch.frames.iter().map(shown).collect();
         let levels = self.levels(features, pass)?;
-        let told = self.rpn.forward(&levels)?;
-        let matches = Rpn::matches(&told, &bounds);
+        let rpn_output = self.rpn.forward(&levels)?;
+        let matches = Rpn::matches(&rpn_output, &bounds);
         let sampled: Vec<_> = matches.iter().map(|matches| self.rpn.sample(matches, &mut rng)).collect();
-        let (rpn_cls, rpn_box) = self.rpn.losses(&told, &bounds, &matches, &sampled)?;
+        let (rpn_cls, rpn_box) = self.rpn.losses(&rpn_output, &bounds, &matches, &sampled)?;
 
-        let rois = self.regions(self.rpn.proposals(&told, &regions, true)?, &objects, &mut rng);
+        let rois = self.regions(self.rpn.proposals(&rpn_output, &shown, true)?, &objects, &mut rng);
         let x = self.pooler.pool(&levels[..LEVELS], &rois, box_head::SIDE)?;
         let boxes = self.boxes.forward(&x, pass)?;
         let object_of = |roi: &Roi| objects[roi.image].of(roi).map(|(label, bounds, _)| (label, bounds));
@@ -265,10 +250,10 @@ impl Head for DetectionHead {
     }
 
     fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Vec<Detection>>> {
-        let regions: Vec<Bounds> = frames.iter().map(region).collect();
+        let shown: Vec<Xyxy<f32>> = frames.iter().map(shown).collect();
         let levels = self.levels(features, &mut Pass::Eval)?;
-        let told = self.rpn.forward(&levels)?;
-        let proposals = self.rpn.proposals(&told, &regions, false)?;
+        let rpn_output = self.rpn.forward(&levels)?;
+        let proposals = self.rpn.proposals(&rpn_output, &shown, false)?;
         let rois = proposals.into_iter().enumerate().flat_map(|(image, boxes)| {
             boxes.into_iter().map(move |bounds| Roi { image, bounds, object: None })
         });
@@ -279,14 +264,14 @@ impl Head for DetectionHead {
         }
         let x = self.pooler.pool(&levels[..LEVELS], &rois, box_head::SIDE)?;
         let boxes = self.boxes.forward(&x, &mut Pass::Eval)?;
-        let found = self.boxes.found(&boxes, &rois, &regions, self.threshold)?;
+        let found = self.boxes.detect(&boxes, &rois, &shown, self.postprocess)?;
         let masks = self.mask_probabilities(&levels, &found)?;
         let mut masks = masks.map(Vec::into_iter);
-        let each = |(found, frame): (&Vec<FoundBox>, &Frame)| {
-            let with_mask = |f: &FoundBox| (*f, masks.as_mut().and_then(Iterator::next));
+        let each = |(found, frame): (&Vec<ScoredBox>, &Frame)| {
+            let with_mask = |f: &ScoredBox| (*f, masks.as_mut().and_then(Iterator::next));
             let found: Vec<_> = found.iter().map(with_mask).collect();
-            let detection = |(found, mask): (FoundBox, Option<Vec<f32>>)| {
-                let FoundBox { bounds, label, score } = found;
+            let detection = |(found, mask): (ScoredBox, Option<Vec<f32>>)| {
+                let ScoredBox { bounds, label, score } = found;
                 let mask = mask.map(|mask| paste(&mask, bounds, frame));
                 Some(Detection { label, score, bbox: in_source(bounds, frame)?, mask, written: None })
             };

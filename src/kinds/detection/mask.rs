@@ -1,7 +1,7 @@
 //! Masks on the grid of a box: what the mask head of a detector learns.
 
-use super::visible::{Bounds, Point, Visible};
-use crate::data::{Geometry, Rle};
+use super::visible::{Point, Visible};
+use crate::data::{Geometry, Rle, Xyxy};
 
 /// Shortest side of a box, in pixels: detectron2 divides by no less.
 const SHORTEST: f64 = 0.1;
@@ -12,8 +12,8 @@ const MOST_SAMPLES: usize = 16;
 pub(super) struct Within<'a> {
     /// Source image to input.
     pub geometry: &'a Geometry,
-    /// x1, y1, x2, y2 in input pixels, finite.
-    pub bbox: Bounds,
+    /// In input pixels, finite.
+    pub bbox: Xyxy<f64>,
     pub side: usize,
 }
 
@@ -28,7 +28,7 @@ impl Within<'_> {
         self.rasterised(&rings.iter().map(ring).collect::<Vec<_>>())
     }
 
-    /// What is shown at all. `[side, side]`
+    /// The part of the box that is shown. `[side, side]`
     pub(super) fn shown(&self, visible: &Visible) -> Vec<f32> {
         match visible.corners() {
             [] => vec![0.; self.side * self.side],
@@ -79,7 +79,7 @@ impl Within<'_> {
     }
 }
 
-/// A bitmap between whose pixels' centres one can look.
+/// A bitmap that is linear between the centres of its pixels.
 struct Bitmap {
     height: usize,
     width: usize,

@@ -1,6 +1,8 @@
-//! Which object a box stands for, by overlap (arXiv:1506.01497 §3.1.2; detectron2 `modeling/matcher.py`).
+//! Which object a box stands for, by intersection over union (IoU): arXiv:1506.01497 §3.1.2, detectron2
+//! `modeling/matcher.py`.
 
-use super::boxes::{Bounds, iou};
+use super::boxes::iou;
+use crate::data::Xyxy;
 use rayon::prelude::*;
 
 /// What a box is for learning.
@@ -13,44 +15,46 @@ pub(super) enum Match {
     Ignored,
 }
 
-/// Thresholds of the overlap.
+/// Thresholds of the IoU.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matcher {
-    /// From here on a box stands for the object that it overlaps most.
-    pub positive: f32,
-    /// Below it is background.
-    pub negative: f32,
-    /// An object's best boxes stand for the object that they overlap most, however little. An object that no box
-    /// overlaps has no best ones; in detectron2 all are.
+    /// From this IoU on a box stands for the object that it overlaps most.
+    pub positive_iou: f32,
+    /// Below this IoU with every object a box is background.
+    pub negative_iou: f32,
+    /// detectron2's `allow_low_quality_matches`: the boxes of the largest IoU with an object stand for the object that
+    /// they overlap most, however little. An object that no box overlaps has no such boxes; in detectron2 all are.
     pub low_quality: bool,
 }
 
-/// Boxes of a task.
+/// Boxes that one thread matches at a time.
 const CHUNK: usize = 4096;
 
 impl Matcher {
-    pub const RPN: Self = Self { positive: 0.7, negative: 0.3, low_quality: true };
-    pub const ROI: Self = Self { positive: 0.5, negative: 0.5, low_quality: false };
+    pub const RPN: Self = Self { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
+    pub const ROI: Self = Self { positive_iou: 0.5, negative_iou: 0.5, low_quality: false };
 
-    /// One match a box.
-    pub fn run(self, boxes: &[Bounds], objects: &[Bounds]) -> Vec<Match> {
-        let best: Vec<(u32, f32)> = boxes.par_iter().with_min_len(CHUNK).map(|b| best(*b, objects)).collect();
+    /// One match per box.
+    pub fn run(self, boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<Match> {
+        let best: Vec<(u32, f32)> =
+            boxes.par_iter().with_min_len(CHUNK).map(|b| best_object(*b, objects)).collect();
         let judged = |&(object, overlap): &(u32, f32)| match overlap {
             _ if objects.is_empty() => Match::Background,
-            overlap if overlap >= self.positive => Match::Object(object),
-            overlap if overlap < self.negative => Match::Background,
+            overlap if overlap >= self.positive_iou => Match::Object(object),
+            overlap if overlap < self.negative_iou => Match::Background,
             _ => Match::Ignored,
         };
         let mut matches: Vec<Match> = best.iter().map(judged).collect();
         if self.low_quality {
-            let most = most(boxes, objects);
+            let largest = largest_ious(boxes, objects);
             let chunks =
                 matches.par_chunks_mut(CHUNK).zip(boxes.par_chunks(CHUNK)).zip(best.par_chunks(CHUNK));
             chunks.for_each(|((matches, boxes), best)| {
                 for ((found, bounds), (object, overlap)) in matches.iter_mut().zip(boxes).zip(best) {
-                    let equals =
-                        |(object, most): (&Bounds, &f32)| *most > 0. && iou(*bounds, *object) == *most;
-                    if *overlap > 0. && objects.iter().zip(&most).any(equals) {
+                    let equals = |(object, largest): (&Xyxy<f32>, &f32)| {
+                        *largest > 0. && iou(*bounds, *object) == *largest
+                    };
+                    if *overlap > 0. && objects.iter().zip(&largest).any(equals) {
                         *found = Match::Object(*object);
                     }
                 }
@@ -60,8 +64,8 @@ impl Matcher {
     }
 }
 
-/// The object that a box overlaps most (the first of equal ones), and how much.
-fn best(bounds: Bounds, objects: &[Bounds]) -> (u32, f32) {
+/// The object of the largest IoU with a box (the first of equal ones), and this IoU.
+fn best_object(bounds: Xyxy<f32>, objects: &[Xyxy<f32>]) -> (u32, f32) {
     let mut best = (0, -1.);
     for (i, object) in (0..).zip(objects) {
         let overlap = iou(bounds, *object);
@@ -72,9 +76,9 @@ fn best(bounds: Bounds, objects: &[Bounds]) -> (u32, f32) {
     best
 }
 
-/// The largest overlap of every object with a box.
-fn most(boxes: &[Bounds], objects: &[Bounds]) -> Vec<f32> {
-    let largest = |object: &Bounds| boxes.iter().fold(0f32, |most, b| most.max(iou(*b, *object)));
+/// The largest IoU of every object with a box.
+fn largest_ious(boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<f32> {
+    let largest = |object: &Xyxy<f32>| boxes.iter().fold(0f32, |largest, b| largest.max(iou(*b, *object)));
     objects.par_iter().map(largest).collect()
 }
 
@@ -83,10 +87,10 @@ mod tests {
     use super::Match::*;
     use super::*;
 
-    /// Overlaps with the first object: 1, 0.5, 0.25, 0; with the second, 0.1 at best.
-    const BOXES: [Bounds; 5] =
+    /// IoU with the first object: 1, 0.5, 0.25, 0; with the second, 0.1 at best.
+    const BOXES: [Xyxy<f32>; 5] =
         [[0., 0., 4., 4.], [0., 0., 4., 2.], [0., 0., 2., 2.], [20., 20., 21., 21.], [40., 0., 42., 2.]];
-    const OBJECTS: [Bounds; 2] = [[0., 0., 4., 4.], [40., 0., 50., 4.]];
+    const OBJECTS: [Xyxy<f32>; 2] = [[0., 0., 4., 4.], [40., 0., 50., 4.]];
 
     #[test]
     fn thresholds_and_low_quality_by_hand() {

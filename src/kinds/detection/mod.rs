@@ -34,13 +34,13 @@ pub use target::{DetectionTarget, Instance};
 pub use crate::data::Rle;
 pub use crate::metrics::coco::{Detection, Written};
 
-use crate::data::{DatasetInfo, Entry, Image};
+use crate::data::{Annotation, DatasetInfo, Entry, Image, Object};
 use crate::metrics::Metric;
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::ScoreSpec;
 use crate::task::{Drawing, Predictions, Task, Writer};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use box_head::Postprocess;
 use candle_nn::VarBuilder;
 use image::RgbImage;
@@ -54,10 +54,10 @@ pub struct Options {
     pub protocol: Protocol,
     /// Boxes alone are predicted and scored where this is false.
     pub masks: bool,
-    /// Smallest probability of a detection: 0.05, for LVIS 0.02.
+    /// Boxes of this probability or less are dropped: 0.05, for LVIS 0.02.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score_threshold: Option<f32>,
-    /// Detections of an image: 100, for LVIS 300.
+    /// Detections per image, at most: 100, for LVIS 300.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detections: Option<usize>,
 }
@@ -102,17 +102,17 @@ pub struct HeadConfig {
     pub anchor_ratios: Vec<f32>,
     /// 3×3 convolutions of the proposal network.
     pub rpn_convs: usize,
-    /// Anchors of an image that learn, at most half of them objects.
+    /// Anchors per image that learn, at most half of them positive.
     pub anchors: usize,
-    /// Proposals of a level before NMS, in training.
+    /// Proposals per level that go into NMS, in training.
     pub proposals_before_nms: usize,
     /// The same in evaluation.
     pub proposals_before_nms_test: usize,
-    /// Proposals of an image.
+    /// Proposals per image that are left after NMS.
     pub proposals: usize,
-    /// Regions of an image that learn.
+    /// Regions per image that learn.
     pub regions: usize,
-    /// Share of them that are objects, at most.
+    /// Share of them that are positive, at most.
     pub regions_positive: f64,
     pub box_convs: usize,
     /// Of the layer behind the convolutions of the box head.
@@ -183,15 +183,15 @@ pub struct DetectionTask {
 }
 
 impl DetectionTask {
-    fn threshold(&self) -> Postprocess {
-        let (score, most) = match self.options.protocol {
+    fn postprocess(&self) -> Postprocess {
+        let (score_threshold, max_detections) = match self.options.protocol {
             Protocol::Coco => (0.05, 100),
             Protocol::Lvis => (0.02, 300),
         };
         Postprocess {
-            score: self.options.score_threshold.unwrap_or(score),
-            nms: 0.5,
-            most: self.options.detections.unwrap_or(most),
+            score_threshold: self.options.score_threshold.unwrap_or(score_threshold),
+            nms_iou: 0.5,
+            max_detections: self.options.detections.unwrap_or(max_detections),
         }
     }
 }
@@ -220,9 +220,23 @@ impl Task for DetectionTask {
         DetectionTarget::new(entry, self.info.classes.len())
     }
 
+    /// With `masks`, every object needs one.
+    fn check(&self, entries: &[Entry]) -> Result<()> {
+        let has_masks = |entry: &Entry| match &entry.annotation {
+            Annotation::Objects(image) => image.objects.iter().all(Object::has_mask),
+            _ => true,
+        };
+        match entries.iter().find(|entry| self.options.masks && !has_masks(entry)) {
+            Some(Entry { id, .. }) => bail!(
+                "image `{id}` has an object without a mask; for boxes alone set `masks = false` in `[options]`"
+            ),
+            None => Ok(()),
+        }
+    }
+
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<DetectionHead> {
         let classes = (self.info.classes.len(), self.options.masks);
-        DetectionHead::new(backbone, &self.config, classes, self.threshold(), params)
+        DetectionHead::new(backbone, &self.config, classes, self.postprocess(), params)
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = DetectionTarget, Prediction = Vec<Detection>>> {

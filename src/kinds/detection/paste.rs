@@ -2,16 +2,15 @@
 //! mask, linear between its places and 0 beyond them, is at least ½ (detectron2 `layers/mask_ops.py`, which samples with
 //! `grid_sample`). torchvision pads and resizes instead, and differs by up to a pixel.
 
-use super::boxes::Bounds;
 use super::mask_head::MASK;
-use crate::data::{Frame, Rle};
+use crate::data::{Frame, Rle, Xyxy};
 
 /// A pixel belongs to the mask from here on.
 const INSIDE: f32 = 0.5;
 
 /// `mask` holds probabilities, 28·28; `bounds` are pixels of the input that `frame` describes, with positive sides.
 /// The run lengths are those of the source image.
-pub(super) fn paste(mask: &[f32], bounds: Bounds, frame: &Frame) -> Rle {
+pub(super) fn paste(mask: &[f32], bounds: Xyxy<f32>, frame: &Frame) -> Rle {
     let (height, width) = frame.source;
     let [x1, y1, x2, y2] = bounds.map(f64::from);
     let (cell_x, cell_y) = ((x2 - x1) / MASK as f64, (y2 - y1) / MASK as f64);
@@ -32,16 +31,14 @@ pub(super) fn paste(mask: &[f32], bounds: Bounds, frame: &Frame) -> Rle {
 }
 
 /// First and one after the last column and row of the source that a box of the input may touch.
-fn span([x1, y1, x2, y2]: [f64; 4], frame: &Frame) -> [usize; 4] {
+fn span(bbox: Xyxy<f64>, frame: &Frame) -> [usize; 4] {
     let Some(back) = frame.geometry.inverse() else { return [0; 4] };
-    let corners = [(x1, y1), (x2, y1), (x1, y2), (x2, y2)].map(|(x, y)| back.point(x, y));
-    let axis = |of: fn((f64, f64)) -> f64, size: usize| {
-        let low = corners.iter().fold(f64::INFINITY, |low, &corner| low.min(of(corner)));
-        let high = corners.iter().fold(f64::NEG_INFINITY, |high, &corner| high.max(of(corner)));
+    let [x1, y1, x2, y2] = back.bounds(bbox);
+    let axis = |low: f64, high: f64, size: usize| {
         let first = (low.floor().max(0.) as usize).min(size);
         (first, (high.ceil().max(0.) as usize).clamp(first, size))
     };
-    let ((left, right), (top, bottom)) = (axis(|p| p.0, frame.source.1), axis(|p| p.1, frame.source.0));
+    let ((left, right), (top, bottom)) = (axis(x1, x2, frame.source.1), axis(y1, y2, frame.source.0));
     [left, top, right, bottom]
 }
 

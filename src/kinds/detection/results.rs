@@ -1,7 +1,7 @@
 //! Scores of detections, and the perfect ones.
 
 use super::DetectionTarget;
-use crate::data::{DatasetInfo, SampleId};
+use crate::data::{DatasetInfo, Object, SampleId, xyxy};
 use crate::metrics::coco::{CocoScorer, Detection};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::record::Scores;
@@ -40,19 +40,16 @@ impl Metric for CocoMetric {
     }
 }
 
-/// The annotation as detections, surest first; crowds are left out, as nothing need find them.
+/// The annotation as detections of score 1, without crowds, which need not be detected.
 pub fn perfect(target: &DetectionTarget) -> Vec<Detection> {
     let size = target.image().size;
     let objects = target.source().iter().filter(|object| !object.crowd);
-    let detection = |object: &crate::data::Object| {
-        let [x, y, w, h] = object.bbox;
-        Detection {
-            label: object.label,
-            score: 1.,
-            bbox: [x, y, x + w, y + h].map(|v| v as f32),
-            mask: object.mask(size).ok().flatten(),
-            written: None,
-        }
+    let detection = |object: &Object| Detection {
+        label: object.label,
+        score: 1.,
+        bbox: xyxy(object.bbox).map(|v| v as f32),
+        mask: object.mask(size).ok().flatten(),
+        written: None,
     };
     objects.map(detection).collect()
 }

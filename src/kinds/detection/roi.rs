@@ -1,19 +1,19 @@
 //! Regions of interest: which proposals of an image learn what, and their features (arXiv:1506.01497, RoIAlign of
 //! arXiv:1703.06870 on the levels of arXiv:1612.03144; detectron2 `modeling/roi_heads`, `modeling/poolers.py`).
 
-use super::boxes::{Bounds, area};
 use super::matcher::{Match, Matcher};
 use super::sampler::{Sampled, Sampler};
+use crate::data::Xyxy;
 use crate::ops;
 use crate::rng::Rng;
 use candle_core::{Result, Tensor};
 
-/// A box with what it is to be found as.
+/// A region of interest: a box, and the object that it is to be recognised as.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Roi {
-    /// Place in the batch.
+    /// Index in the batch.
     pub image: usize,
-    pub bounds: Bounds,
+    pub bounds: Xyxy<f32>,
     /// The object of its image that it stands for; background when absent.
     pub object: Option<u32>,
 }
@@ -21,8 +21,8 @@ pub(super) struct Roi {
 /// Draws from the `proposals` of an image, to which its objects are added.
 pub(super) fn sample(
     image: usize,
-    mut proposals: Vec<Bounds>,
-    objects: &[Bounds],
+    mut proposals: Vec<Xyxy<f32>>,
+    objects: &[Xyxy<f32>],
     sampler: Sampler,
     rng: &mut Rng,
 ) -> Vec<Roi> {
@@ -42,7 +42,7 @@ pub(super) fn sample(
 /// The levels of a pyramid that regions are taken from.
 #[derive(Clone, Debug)]
 pub(super) struct Pooler {
-    /// Input pixels a place of each level, finest first.
+    /// Input pixels from one place of a level to the next, finest level first.
     pub strides: Vec<f32>,
     /// A box of this side belongs to the third level: 224 at stride 16.
     pub canonical: f32,
@@ -50,8 +50,8 @@ pub(super) struct Pooler {
 
 impl Pooler {
     /// The level of a box: one coarser for every doubling of its side.
-    pub fn level(&self, bounds: Bounds) -> usize {
-        let level = 2. + (area(bounds).max(0.).sqrt() / self.canonical + 1e-8).log2();
+    pub fn level(&self, bounds: Xyxy<f32>) -> usize {
+        let level = 2. + (ops::area(bounds).max(0.).sqrt() / self.canonical + 1e-8).log2();
         (level.floor().max(0.) as usize).min(self.strides.len() - 1)
     }
 
@@ -103,12 +103,12 @@ mod tests {
         let objects = [[0., 0., 10., 10.], [50., 50., 60., 70.]];
         let proposals =
             vec![[0., 0., 9., 10.], [30., 30., 40., 40.], [51., 50., 60., 70.], [80., 80., 99., 99.]];
-        let draw = |count, positive| {
-            let sampler = Sampler { count, positive };
+        let draw = |count, positive_fraction| {
+            let sampler = Sampler { count, positive_fraction };
             sample(1, proposals.clone(), &objects, sampler, &mut Rng::new(0, "test", &[]))
         };
         let all = draw(8, 1.);
-        let found: Vec<(Bounds, Option<u32>)> = all.iter().map(|roi| (roi.bounds, roi.object)).collect();
+        let found: Vec<(Xyxy<f32>, Option<u32>)> = all.iter().map(|roi| (roi.bounds, roi.object)).collect();
         let expected = [
             (proposals[0], Some(0)),
             (proposals[2], Some(1)),
@@ -121,8 +121,13 @@ mod tests {
         let few = draw(4, 0.25);
         assert_eq!(few.iter().filter(|roi| roi.object.is_some()).count(), 1);
         assert_eq!(few.len(), 3, "one object, and all background there is");
-        let none =
-            sample(0, vec![], &[], Sampler { count: 4, positive: 0.25 }, &mut Rng::new(0, "test", &[]));
+        let none = sample(
+            0,
+            vec![],
+            &[],
+            Sampler { count: 4, positive_fraction: 0.25 },
+            &mut Rng::new(0, "test", &[]),
+        );
         assert!(none.is_empty());
     }
 

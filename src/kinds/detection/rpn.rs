@@ -1,22 +1,23 @@
-//! Region proposal network (arXiv:1506.01497): at every place of every level an objectness and four deltas an anchor,
-//! the loss of both, and the proposals. Two convolutions in Li et al. and ViTDet. Names are torchvision's (`rpn.head.*`).
+//! Region proposal network (arXiv:1506.01497): an objectness and four deltas per anchor, the loss of both, and the
+//! proposals. Two convolutions in Li et al. and ViTDet. Names are torchvision's (`rpn.head.*`).
 
 use super::anchors::{Anchors, Level};
-use super::boxes::{Bounds, BoxCoder, clip, is_proper};
+use super::boxes::{BoxCoder, clip, is_proper};
 use super::matcher::{Match, Matcher};
 use super::sampler::{Sampled, Sampler};
+use crate::data::Xyxy;
 use crate::nn::{Conv2d, ConvConfig, ConvInit};
 use crate::ops;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use std::ops::Range;
 
-/// Overlap from which the worse of two proposals of a level is dropped.
-const NMS: f64 = 0.7;
-/// Values an anchor: objectness, four deltas.
+/// Of two proposals of a level that overlap by more than this, NMS drops the one of smaller objectness.
+const NMS_IOU: f64 = 0.7;
+/// Values per anchor: objectness (a logit), four deltas.
 const VALUES: usize = 5;
 
-/// Numbers of the network.
+/// Sizes of the network, and how it is trained.
 #[derive(Clone, Debug)]
 pub(super) struct RpnConfig {
     pub channels: usize,
@@ -27,9 +28,9 @@ pub(super) struct RpnConfig {
     /// Of each level, in input pixels.
     pub strides: Vec<f32>,
     pub sampler: Sampler,
-    /// Proposals of a level that go into NMS, in training and in evaluation.
+    /// Proposals per level that go into NMS, in training and in evaluation.
     pub before_nms: [usize; 2],
-    /// Proposals of an image.
+    /// Proposals per image.
     pub after_nms: usize,
 }
 
@@ -42,9 +43,9 @@ pub(super) struct Rpn {
     pub config: RpnConfig,
 }
 
-/// What the network says of every anchor.
+/// Objectness and deltas of every anchor.
 pub(super) struct RpnOutput {
-    /// Objectness and deltas, in the order of the anchors. [B·anchors, 5]
+    /// In the order of the anchors. [B·anchors, 5]
     pub values: Tensor,
     pub anchors: Anchors,
     pub images: usize,
@@ -98,19 +99,20 @@ impl Rpn {
     /// both divided by the samples asked for, in all images. `objects` are the boxes of each image.
     pub fn losses(
         &self,
-        told: &RpnOutput,
-        objects: &[Vec<Bounds>],
+        output: &RpnOutput,
+        objects: &[Vec<Xyxy<f32>>],
         matches: &[Vec<Match>],
         sampled: &[Sampled],
     ) -> Result<(Tensor, Tensor)> {
-        let (anchors, share) = (&told.anchors.boxes, 1. / (self.config.sampler.count * told.images) as f32);
+        let (anchors, share) =
+            (&output.anchors.boxes, 1. / (self.config.sampler.count * output.images) as f32);
         let (mut rows, mut labels) = (vec![], vec![]);
-        let (mut of_objects, mut deltas) = (vec![], vec![]);
+        let (mut positives, mut deltas) = (vec![], vec![]);
         for (image, Sampled { positive, negative }) in sampled.iter().enumerate() {
             let row = |i: usize| (image * anchors.len() + i) as u32;
             for &i in positive {
                 if let Match::Object(object) = matches[image][i] {
-                    of_objects.push(row(i));
+                    positives.push(row(i));
                     deltas.extend(BoxCoder::RPN.encode(anchors[i], objects[image][object as usize]));
                 }
             }
@@ -118,86 +120,92 @@ impl Rpn {
             labels.extend(std::iter::repeat_n(1f32, positive.len()));
             labels.extend(std::iter::repeat_n(0f32, negative.len()));
         }
-        let device = told.values.device();
+        let device = output.values.device();
         let weighted = |values: Tensor, targets: Vec<f32>| -> Result<[Tensor; 3]> {
             let targets = Tensor::from_vec(targets, values.shape(), device)?;
             let weights = Tensor::full(share, values.shape(), device)?;
             Ok([values, targets, weights])
         };
-        let logits = ops::take_rows(&told.values, &rows)?.narrow(1, 0, 1)?.contiguous()?;
+        let logits = ops::take_rows(&output.values, &rows)?.narrow(1, 0, 1)?.contiguous()?;
         let [logits, labels, weights] = weighted(logits, labels)?;
         let objectness = ops::binary_cross_entropy_with_logits(&logits, &labels, Some(&weights))?;
-        let found = ops::take_rows(&told.values, &of_objects)?.narrow(1, 1, 4)?.contiguous()?;
-        let [found, deltas, weights] = weighted(found, deltas)?;
-        Ok((objectness, ops::smooth_l1(&found, &deltas, Some(&weights), 0.)?))
+        let predicted = ops::take_rows(&output.values, &positives)?.narrow(1, 1, 4)?.contiguous()?;
+        let [predicted, deltas, weights] = weighted(predicted, deltas)?;
+        Ok((objectness, ops::smooth_l1(&predicted, &deltas, Some(&weights), 0.)?))
     }
 
     /// Matches of the anchors of each image.
-    pub fn matches(told: &RpnOutput, objects: &[Vec<Bounds>]) -> Vec<Vec<Match>> {
-        objects.iter().map(|objects| Matcher::RPN.run(&told.anchors.boxes, objects)).collect()
+    pub fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
+        objects.iter().map(|objects| Matcher::RPN.run(&output.anchors.boxes, objects)).collect()
     }
 
-    /// The surest boxes of each image, within `regions` (the part of each input that shows its image). Boxes that are
-    /// not finite or empty are left out.
-    pub fn proposals(&self, told: &RpnOutput, regions: &[Bounds], train: bool) -> Result<Vec<Vec<Bounds>>> {
-        let values = told.values.detach().flatten_all()?.to_vec1::<f32>()?;
-        let most = self.config.before_nms[usize::from(!train)];
-        let count = told.anchors.boxes.len();
-        let image = |(i, region): (usize, &Bounds)| {
+    /// The proposals of each image, by decreasing objectness, clipped to `shown` (the part of each input that shows its
+    /// image). Boxes that are empty or not finite are left out.
+    pub fn proposals(
+        &self,
+        output: &RpnOutput,
+        shown: &[Xyxy<f32>],
+        train: bool,
+    ) -> Result<Vec<Vec<Xyxy<f32>>>> {
+        let values = output.values.detach().flatten_all()?.to_vec1::<f32>()?;
+        let k = self.config.before_nms[usize::from(!train)];
+        let count = output.anchors.boxes.len();
+        let image = |(i, shown): (usize, &Xyxy<f32>)| {
             let values = &values[i * count * VALUES..][..count * VALUES];
-            let mut found = Found::default();
-            for (level, range) in (0..).zip(told.anchors.ranges()) {
-                found.add(level, surest(values, range, most), values, &told.anchors, *region);
+            let mut proposals = Proposals::default();
+            for (level, range) in (0..).zip(output.anchors.ranges()) {
+                proposals.add(level, top_k(values, range, k), values, &output.anchors, *shown);
             }
-            found.kept(self.config.after_nms)
+            proposals.after_nms(self.config.after_nms)
         };
-        regions.iter().enumerate().map(image).collect()
+        shown.iter().enumerate().map(image).collect()
     }
 }
 
-/// Numbers of the `most` anchors of a level with the largest objectness, largest first; equal ones in order.
-fn surest(values: &[f32], range: Range<usize>, most: usize) -> Vec<usize> {
+/// Indices of the `k` anchors of `range` with the largest objectness, by decreasing objectness; equal ones in order.
+fn top_k(values: &[f32], range: Range<usize>, k: usize) -> Vec<usize> {
     let score = |i: &usize| values[i * VALUES];
     let mut order: Vec<usize> = range.filter(|i| score(i).is_finite()).collect();
     let larger = |a: &usize, b: &usize| score(b).total_cmp(&score(a)).then(a.cmp(b));
-    if order.len() > most && most > 0 {
-        order.select_nth_unstable_by(most - 1, larger);
+    if order.len() > k && k > 0 {
+        order.select_nth_unstable_by(k - 1, larger);
     }
-    order.truncate(most);
+    order.truncate(k);
     order.sort_unstable_by(larger);
     order
 }
 
-/// Candidates of an image.
+/// Proposals of one image before NMS.
 #[derive(Default)]
-struct Found {
-    boxes: Vec<Bounds>,
+struct Proposals {
+    boxes: Vec<Xyxy<f32>>,
     scores: Vec<f32>,
     levels: Vec<u32>,
 }
 
-impl Found {
-    fn add(&mut self, level: u32, order: Vec<usize>, values: &[f32], anchors: &Anchors, region: Bounds) {
-        for i in order {
-            let told = &values[i * VALUES..][..VALUES];
-            let bounds = BoxCoder::RPN.decode(anchors.boxes[i], [told[1], told[2], told[3], told[4]]);
-            let bounds = clip(bounds, region);
+impl Proposals {
+    /// Adds those that `values` make of the anchors `indices` of a level, clipped to `shown`.
+    fn add(&mut self, level: u32, indices: Vec<usize>, values: &[f32], anchors: &Anchors, shown: Xyxy<f32>) {
+        for i in indices {
+            let values = &values[i * VALUES..][..VALUES];
+            let bounds = BoxCoder::RPN.decode(anchors.boxes[i], [values[1], values[2], values[3], values[4]]);
+            let bounds = clip(bounds, shown);
             if is_proper(bounds) {
                 self.boxes.push(bounds);
-                self.scores.push(told[0]);
+                self.scores.push(values[0]);
                 self.levels.push(level);
             }
         }
     }
 
-    /// The surest after NMS of each level.
-    fn kept(self, most: usize) -> Result<Vec<Bounds>> {
-        let count = self.boxes.len();
-        let boxes = Tensor::from_vec(self.boxes.concat(), (count, 4), &Device::Cpu)?;
-        let scores = Tensor::from_vec(self.scores, count, &Device::Cpu)?;
-        let levels = Tensor::from_vec(self.levels, count, &Device::Cpu)?;
-        let kept = ops::batched_nms(&boxes, &scores, &levels, NMS)?.to_vec1::<u32>()?;
-        Ok(kept.into_iter().take(most).map(|i| self.boxes[i as usize]).collect())
+    /// The `count` of largest objectness that are left after NMS of each level.
+    fn after_nms(self, count: usize) -> Result<Vec<Xyxy<f32>>> {
+        let n = self.boxes.len();
+        let boxes = Tensor::from_vec(self.boxes.concat(), (n, 4), &Device::Cpu)?;
+        let scores = Tensor::from_vec(self.scores, n, &Device::Cpu)?;
+        let levels = Tensor::from_vec(self.levels, n, &Device::Cpu)?;
+        let kept = ops::batched_nms(&boxes, &scores, &levels, NMS_IOU)?.to_vec1::<u32>()?;
+        Ok(kept.into_iter().take(count).map(|i| self.boxes[i as usize]).collect())
     }
 }
 
@@ -206,11 +214,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_surest_come_first_and_what_is_no_number_never() {
+    fn anchors_of_the_largest_objectness_come_first_and_those_that_are_not_finite_never() {
         let scores = [0.5, f32::NAN, 3., 0.5, f32::INFINITY, -1., 0.5];
         let values: Vec<f32> = scores.iter().flat_map(|&s| [s, 0., 0., 0., 0.]).collect();
-        assert_eq!(surest(&values, 0..7, 3), [2, 0, 3]);
-        assert_eq!(surest(&values, 5..7, 9), [6, 5]);
-        assert!(surest(&values, 0..7, 0).is_empty() && surest(&values, 1..2, 3).is_empty());
+        assert_eq!(top_k(&values, 0..7, 3), [2, 0, 3]);
+        assert_eq!(top_k(&values, 5..7, 9), [6, 5]);
+        assert!(top_k(&values, 0..7, 0).is_empty() && top_k(&values, 1..2, 3).is_empty());
     }
 }

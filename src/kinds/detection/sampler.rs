@@ -1,18 +1,18 @@
-//! A random few of the matched boxes, so that background does not drown the rest (arXiv:1506.01497 §3.1.3).
+//! Draws the boxes that learn at random, with a bounded share of background (arXiv:1506.01497 §3.1.3).
 
 use super::matcher::Match;
 use crate::rng::Rng;
 use rand::seq::index::sample;
 
-/// How many boxes of an image learn.
+/// How many boxes per image learn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampler {
     pub count: usize,
-    /// Share of the boxes that stand for objects, at most; background fills up the rest.
-    pub positive: f64,
+    /// Share of positives (boxes that stand for objects), at most; background fills up the rest.
+    pub positive_fraction: f64,
 }
 
-/// Numbers of boxes, in increasing order.
+/// Indices of boxes, in increasing order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sampled {
     pub positive: Vec<usize>,
@@ -24,7 +24,7 @@ impl Sampler {
         let those = |wanted: fn(&Match) -> bool| -> Vec<usize> {
             matches.iter().enumerate().filter(|(_, found)| wanted(found)).map(|(i, _)| i).collect()
         };
-        let most = (self.count as f64 * self.positive) as usize;
+        let most = (self.count as f64 * self.positive_fraction) as usize;
         let positive = some(those(|found| matches!(found, Match::Object(_))), most, rng);
         let negative = some(those(|found| *found == Match::Background), self.count - positive.len(), rng);
         Sampled { positive, negative }
@@ -54,8 +54,8 @@ mod tests {
                 _ => Match::Background,
             })
             .collect();
-        let draw = |count, positive, seed| {
-            Sampler { count, positive }.draw(&matches, &mut Rng::new(seed, "test", &[]))
+        let draw = |count, positive_fraction, seed| {
+            Sampler { count, positive_fraction }.draw(&matches, &mut Rng::new(seed, "test", &[]))
         };
         let Sampled { positive, negative } = draw(20, 0.25, 0);
         assert_eq!((positive.len(), negative.len()), (5, 15));

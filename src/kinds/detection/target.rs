@@ -5,8 +5,8 @@
 //! `recompute_boxes`; an object with a box alone has its box moved. Objects of which nothing is left disappear.
 
 use super::mask;
-use super::visible::{Bounds, Point, Visible, rectangle};
-use crate::data::{Annotation, Entry, Geometric, Geometry, Object, Objects, Segmentation, Size};
+use super::visible::{Point, Visible, rectangle};
+use crate::data::{Annotation, Entry, Geometric, Geometry, Object, Objects, Segmentation, Size, Xyxy, xyxy};
 use anyhow::{Result, bail, ensure};
 use std::sync::Arc;
 
@@ -17,8 +17,7 @@ const EMPTY: f64 = 1e-5;
 #[derive(Clone, Debug)]
 pub struct Instance {
     pub label: u32,
-    /// x1, y1, x2, y2
-    pub bbox: [f32; 4],
+    pub bbox: Xyxy<f32>,
     /// A region of many objects: nothing to learn from.
     pub crowd: bool,
     /// Its place among the objects of the source.
@@ -73,12 +72,12 @@ impl DetectionTarget {
         &self.instances
     }
 
-    /// The mask of instance `i` inside `bbox` (x1, y1, x2, y2 in input pixels) on a side × side grid: 0 or 1,
+    /// The mask of instance `i` inside `bbox`, in input pixels, on a side × side grid: 0 or 1,
     /// `[side, side]` row-major. `None` where the annotation is a box only.
     ///
     /// As detectron2's `crop_and_resize`: polygons are rasterised in the box; bitmaps are averaged as RoIAlign does,
     /// from the source's pixels, and rounded. A box that is not finite gives an empty mask.
-    pub fn mask_in(&self, i: usize, bbox: [f32; 4], side: usize) -> Option<Vec<f32>> {
+    pub fn mask_in(&self, i: usize, bbox: Xyxy<f32>, side: usize) -> Option<Vec<f32>> {
         let object = &self.image.objects[self.instances[i].object];
         let within = mask::Within { geometry: &self.geometry, bbox: bbox.map(f64::from), side };
         if !bbox.iter().all(|v| v.is_finite()) {
@@ -131,17 +130,14 @@ impl Geometric for DetectionTarget {
 }
 
 /// The bounds of what is shown of an object, in input pixels.
-fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -> Option<Bounds> {
+fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -> Option<Xyxy<f64>> {
     let mut bounds = None;
     let mut add = |ring: &[Point]| {
         let moved: Vec<Point> = ring.iter().map(|[x, y]| geometry.point(*x, *y).into()).collect();
         visible.bound(&moved, &mut bounds);
     };
     match &object.segmentation {
-        Segmentation::None => {
-            let [x, y, w, h] = object.bbox;
-            add(&rectangle([x, y, x + w, y + h]));
-        }
+        Segmentation::None => add(&rectangle(xyxy(object.bbox))),
         Segmentation::Polygons(rings) => rings.iter().for_each(|ring| add(ring.as_chunks::<2>().0)),
         Segmentation::Rle(rle) => {
             for (start, end) in rle.runs() {
@@ -154,7 +150,7 @@ fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -
 
 /// A run of a column-major bitmap of `height` as at most three rectangles: what is left of its first column, whole
 /// columns, and the head of its last one.
-fn column_rectangles(start: usize, end: usize, height: usize) -> impl Iterator<Item = Bounds> {
+fn column_rectangles(start: usize, end: usize, height: usize) -> impl Iterator<Item = Xyxy<f64>> {
     let (first, last) = (start / height, (end - 1) / height);
     let (top, bottom) = (start % height, (end - 1) % height + 1);
     let rectangles = match last - first {

@@ -2,13 +2,10 @@
 //!
 //! It is convex: a rectangle until something rotates or shears. Points are x, y in continuous pixel coordinates.
 
-use crate::data::{Geometry, Size};
+use crate::data::{Geometry, Size, Xyxy};
 
 /// x, y in pixels.
 pub(super) type Point = [f64; 2];
-
-/// x1, y1, x2, y2 in pixels.
-pub(super) type Bounds = [f64; 4];
 
 /// A convex region.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,12 +39,12 @@ impl Visible {
     }
 
     /// Whether all of a box is shown.
-    pub(super) fn shows(&self, bounds: Bounds) -> bool {
+    pub(super) fn shows(&self, bounds: Xyxy<f64>) -> bool {
         rectangle(bounds).iter().all(|corner| edges(&self.corners).all(|(p, q)| side(p, q, *corner) >= 0.))
     }
 
     /// Grows `bounds` to the bounds of the part of a ring's inside that is shown.
-    pub(super) fn bound(&self, ring: &[Point], bounds: &mut Option<Bounds>) {
+    pub(super) fn bound(&self, ring: &[Point], bounds: &mut Option<Xyxy<f64>>) {
         for (p, q) in edges(ring) {
             if let Some(ends) = self.cut(p, q) {
                 ends.iter().for_each(|point| grow(bounds, *point));
@@ -75,7 +72,7 @@ impl Visible {
 }
 
 /// The corners of a box, clockwise as seen on the screen.
-pub(super) fn rectangle([x1, y1, x2, y2]: Bounds) -> [Point; 4] {
+pub(super) fn rectangle([x1, y1, x2, y2]: Xyxy<f64>) -> [Point; 4] {
     [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
 }
 
@@ -118,7 +115,7 @@ fn contains(ring: &[Point], [x, y]: Point) -> bool {
     edges(ring).filter(crosses).count() % 2 == 1
 }
 
-fn grow(bounds: &mut Option<Bounds>, [x, y]: Point) {
+fn grow(bounds: &mut Option<Xyxy<f64>>, [x, y]: Point) {
     *bounds = Some(match *bounds {
         None => [x, y, x, y],
         Some([x1, y1, x2, y2]) => [x1.min(x), y1.min(y), x2.max(x), y2.max(y)],
@@ -129,7 +126,7 @@ fn grow(bounds: &mut Option<Bounds>, [x, y]: Point) {
 mod tests {
     use super::*;
 
-    fn bounds(visible: &Visible, ring: &[Point]) -> Option<Bounds> {
+    fn bounds(visible: &Visible, ring: &[Point]) -> Option<Xyxy<f64>> {
         let mut bounds = None;
         visible.bound(ring, &mut bounds);
         bounds

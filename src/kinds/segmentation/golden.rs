@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{Attention, ModelConfig, RelativePosition};
 use crate::data::{Batch, Coding, Frame, Geometry, Values};
 use crate::models::{Backbone, Features, Vit, VitOptions};
-use crate::nn::{Params, Pass};
+use crate::nn::{Params, Pass, difference};
 use crate::ops;
 use crate::rng::Rng;
 use crate::task::Head;
@@ -60,12 +60,10 @@ impl Model {
     }
 }
 
+/// Largest difference, relative where values exceed 1.
 fn error(found: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(found.dims(), expected.dims());
-    let largest = expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-    let difference = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-    let (largest, difference): (f32, f32) = (largest.to_scalar().unwrap(), difference.to_scalar().unwrap());
-    difference / largest.max(1.)
+    difference::absolute(found, expected) / difference::largest(expected).max(1.)
 }
 
 #[test]
@@ -119,10 +117,7 @@ fn losses_gradients_and_statistics_are_those_of_pytorch() {
         for name in cases {
             let found = gradients.get(&model.params.get(name).unwrap().var).unwrap();
             let expected = &golden[&format!("upernet.gradient.{name}")];
-            let largest: f32 =
-                expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap();
-            let scale = f64::from(1. / largest);
-            let worst = error(&(found * scale).unwrap(), &(expected * scale).unwrap());
+            let worst = difference::relative(found, expected);
             assert!(worst < 1e-4, "gradient of {name}: {worst:e}");
         }
         for name in ["fpn1.1.running_mean", "decode_head.psp_modules.1.1.bn.running_var"] {

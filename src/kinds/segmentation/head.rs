@@ -5,6 +5,7 @@ use super::inference::{self, Options};
 use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
 use super::upernet::UperNet;
+use crate::config::quarters;
 use crate::data::{Batch, Frame, Raster, Size};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
@@ -12,7 +13,7 @@ use crate::task::{Forward, Head};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-/// Features of a backbone to a class a pixel.
+/// Features of a backbone to one class per pixel.
 pub struct SegmentationHead {
     taps: Vec<usize>,
     classes: usize,
@@ -65,7 +66,7 @@ pub(super) fn default_taps(depth: usize) -> Vec<usize> {
     match depth {
         12 => vec![3, 5, 7, 11],
         24 => vec![7, 11, 15, 23],
-        _ => (1..=4).map(|quarter| (quarter * depth / 4).max(1) - 1).collect(),
+        _ => quarters(depth),
     }
 }
 

@@ -65,7 +65,7 @@ impl Options {
     /// size to `[B, K, h', w']`.
     ///
     /// # Errors
-    /// Those of `logits`, and an image whose views have no room in memory.
+    /// Those of `logits`, and an image whose views do not fit into memory.
     pub(super) fn slide(
         &self,
         image: &Tensor,

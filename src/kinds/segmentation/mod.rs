@@ -210,7 +210,7 @@ impl Task for SegmentationTask {
         self.options.stride.is_some()
     }
 
-    /// The annotation; the first class where nobody looks.
+    /// The annotation; the first class where pixels are ignored.
     fn perfect(&self, target: &SegmentationTarget) -> Raster {
         let source = target.source();
         let label = |label: &u16| if *label == IGNORE { 0 } else { *label };

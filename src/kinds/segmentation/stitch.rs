@@ -95,7 +95,7 @@ impl Windows {
     /// of the `classes` means to `sink`.
     ///
     /// # Errors
-    /// Those of `tiles`; logits that are not numbers.
+    /// Those of `tiles`; logits that are not finite.
     pub fn stitch(
         &self,
         classes: usize,
@@ -115,7 +115,7 @@ impl Windows {
             let found = tiles(&places)?;
             for (tile, left) in found.iter().zip(&self.lefts) {
                 if tile.logits.iter().any(|x| x.is_nan()) {
-                    bail!("segmentation: logits of the window at row {top}, column {left} are not numbers");
+                    bail!("segmentation: logits of the window at row {top}, column {left} are not finite");
                 }
                 self.add(tile, &mut band, (rows, width), *left);
             }

@@ -8,32 +8,19 @@
 use super::HeadConfig;
 use crate::data::Size;
 use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
-use crate::nn::{Conv2d, ConvConfig, ConvInit, Norm2d, NormKind, Pass};
+use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvNorm, NormKind, Pass};
 use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use rand::Rng as _;
 
-/// Convolution, norm, ReLU: mmcv's `ConvModule`.
-#[derive(Clone, Debug)]
-struct ConvModule {
-    conv: Conv2d,
-    norm: Norm2d,
+/// mmcv's `ConvModule`: convolution without bias, norm, ReLU.
+fn conv_module(channels: [usize; 2], kernel: usize, norm: NormKind, vb: VarBuilder) -> Result<ConvNorm> {
+    let config = ConvConfig::same(kernel, ConvInit::Msra).without_bias();
+    Ok(ConvNorm::new(channels, config, norm, [vb.pp("conv"), vb.pp("bn")])?.with_relu())
 }
 
-impl ConvModule {
-    fn new(input: usize, output: usize, kernel: usize, norm: NormKind, vb: VarBuilder) -> Result<Self> {
-        let config = ConvConfig::same(kernel, ConvInit::Msra).without_bias();
-        let conv = Conv2d::new(input, output, config, vb.pp("conv"))?;
-        Ok(Self { conv, norm: Norm2d::new(norm, output, vb.pp("bn"))? })
-    }
-
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        ops::relu(&self.norm.forward(&self.conv.forward(x)?, pass)?)
-    }
-}
-
-/// Dropout of whole channels and a 1×1 convolution to a logit a class.
+/// Dropout of whole channels and a 1×1 convolution to one logit per class.
 #[derive(Clone, Debug)]
 struct Classifier {
     dropout: f64,
@@ -64,20 +51,19 @@ impl Classifier {
 #[derive(Clone, Debug)]
 struct PyramidPooling {
     scales: Vec<usize>,
-    modules: Vec<ConvModule>,
-    bottleneck: ConvModule,
+    modules: Vec<ConvNorm>,
+    bottleneck: ConvNorm,
 }
 
 impl PyramidPooling {
     fn new(input: usize, channels: usize, config: &HeadConfig, vb: &VarBuilder) -> Result<Self> {
         let norm = config.norm;
-        let module =
-            |i: usize| ConvModule::new(input, channels, 1, norm, vb.pp(format!("psp_modules.{i}.1")));
+        let module = |i: usize| conv_module([input, channels], 1, norm, vb.pp(format!("psp_modules.{i}.1")));
         let scales = config.pool_scales.clone();
         let all = input + scales.len() * channels;
         Ok(Self {
             modules: (0..scales.len()).map(module).collect::<Result<_>>()?,
-            bottleneck: ConvModule::new(all, channels, 3, norm, vb.pp("bottleneck"))?,
+            bottleneck: conv_module([all, channels], 3, norm, vb.pp("bottleneck"))?,
             scales,
         })
     }
@@ -97,9 +83,9 @@ impl PyramidPooling {
 #[derive(Clone, Debug)]
 struct Decoder {
     pooling: PyramidPooling,
-    lateral: Vec<ConvModule>,
-    fpn: Vec<ConvModule>,
-    fusion: ConvModule,
+    lateral: Vec<ConvNorm>,
+    fpn: Vec<ConvNorm>,
+    fusion: ConvNorm,
     classifier: Classifier,
 }
 
@@ -108,14 +94,14 @@ impl Decoder {
     fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
         let (channels, norm) = (config.channels.unwrap_or(width), config.norm);
         let each = |name: &str, input: usize, kernel: usize| {
-            let module = |i: usize| ConvModule::new(input, channels, kernel, norm, vb.pp(name).pp(i));
+            let module = |i: usize| conv_module([input, channels], kernel, norm, vb.pp(name).pp(i));
             (0..LEVELS - 1).map(module).collect::<Result<Vec<_>>>()
         };
         Ok(Self {
             pooling: PyramidPooling::new(width, channels, config, &vb)?,
             lateral: each("lateral_convs", width, 1)?,
             fpn: each("fpn_convs", channels, 3)?,
-            fusion: ConvModule::new(LEVELS * channels, channels, 3, norm, vb.pp("fpn_bottleneck"))?,
+            fusion: conv_module([LEVELS * channels, channels], 3, norm, vb.pp("fpn_bottleneck"))?,
             classifier: Classifier::new(channels, classes, config.dropout, vb)?,
         })
     }
@@ -137,10 +123,10 @@ impl Decoder {
     }
 }
 
-/// A 3×3 convolution and a classifier on the level of one patch a pixel.
+/// A 3×3 convolution and a classifier on the level whose pixels are patches.
 #[derive(Clone, Debug)]
 struct Auxiliary {
-    conv: ConvModule,
+    conv: ConvNorm,
     classifier: Classifier,
 }
 
@@ -157,7 +143,7 @@ impl UperNet {
         let auxiliary = |channels: usize| {
             let vb = vb.pp("auxiliary_head");
             Ok::<_, candle_core::Error>(Auxiliary {
-                conv: ConvModule::new(width, channels, 3, config.norm, vb.pp("convs.0"))?,
+                conv: conv_module([width, channels], 3, config.norm, vb.pp("convs.0"))?,
                 classifier: Classifier::new(channels, classes, config.dropout, vb)?,
             })
         };

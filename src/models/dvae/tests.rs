@@ -1,7 +1,7 @@
 //! Values and tokens equal those of PyTorch (`scripts/golden/dvae.py`); sizes are those of the released files.
 
 use super::*;
-use crate::nn::{Params, parameter_shapes};
+use crate::nn::{Params, difference, parameter_shapes};
 use candle_core::{Device, safetensors};
 use std::collections::HashMap;
 
@@ -12,10 +12,6 @@ fn golden() -> HashMap<String, Tensor> {
 
 const SMALL: DvaeSizes =
     DvaeSizes { vocabulary: 19, hidden: 8, groups: 3, blocks: 2, embedding: 6, channels: 3 };
-
-fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
-    (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
-}
 
 /// A model with the weights of the golden file.
 fn model(golden: &HashMap<String, Tensor>) -> Result<Tokenizer> {
@@ -35,12 +31,12 @@ fn encoder_and_decoder_equal_the_reference() -> Result<()> {
     let golden = golden();
     let model = model(&golden)?;
     let logits = model.encoder.forward(&golden["x"])?;
-    assert!(largest_difference(&logits, &golden["logits"]) < 1e-4);
+    assert!(difference::absolute(&logits, &golden["logits"]) < 1e-4);
     let tokens = logits.argmax(1)?.to_dtype(candle_core::DType::I64)?;
     assert_eq!(tokens.flatten_all()?.to_vec1::<i64>()?, golden["tokens"].flatten_all()?.to_vec1::<i64>()?);
     let decoder = model.decoder.as_ref().unwrap();
-    assert!(largest_difference(&decoder.forward(&golden["z"])?, &golden["out"]) < 1e-4);
-    assert!(largest_difference(&decoder.image(&golden["z"])?, &golden["image"]) < 1e-4);
+    assert!(difference::absolute(&decoder.forward(&golden["z"])?, &golden["out"]) < 1e-4);
+    assert!(difference::absolute(&decoder.image(&golden["z"])?, &golden["image"]) < 1e-4);
     Ok(())
 }
 
@@ -66,14 +62,14 @@ fn parameters_are_those_of_the_released_files() -> Result<()> {
 #[test]
 fn pixels_come_back() -> Result<()> {
     let x = Tensor::from_vec(vec![0f32, 0.25, 0.5, 1.], (1, 1, 2, 2), &Device::Cpu)?;
-    assert!(largest_difference(&unmap_pixels(&map_pixels(&x)?)?, &x) < 1e-6);
+    assert!(difference::absolute(&unmap_pixels(&map_pixels(&x)?)?, &x) < 1e-6);
     let normalize = Normalize { mean: vec![0.4], std: vec![0.2] };
-    assert!(largest_difference(&denormalized(&normalized(&x, &normalize)?, &normalize)?, &x) < 1e-6);
+    assert!(difference::absolute(&denormalized(&normalized(&x, &normalize)?, &normalize)?, &x) < 1e-6);
     Ok(())
 }
 
 #[test]
-fn one_token_a_cell_of_any_grid() -> Result<()> {
+fn one_token_per_cell_of_any_grid() -> Result<()> {
     let model = model(&golden())?;
     let normalize = Normalize::imagenet(3);
     for (side, grid) in [(16, (4, 4)), (28, (4, 4)), (8, (4, 2))] {

@@ -89,8 +89,8 @@ fn wrong_rows_are_named() {
         ("image_id", json!(4), "row 0 (image 4): image 4 is not in the split"),
         ("category_id", json!(6), "category 6 is not in the data set"),
         ("score", json!(null), "[0].score: invalid type: null"),
-        ("score", json!(1e39), "is no number"),
-        ("bbox", json!([0, 0, -1, 1]), "is no box"),
+        ("score", json!(1e39), "is not a finite number"),
+        ("bbox", json!([0, 0, -1, 1]), "has a negative side"),
         ("bbox", json!([0, 0, 1]), "[0].bbox: invalid length 3"),
         ("bbox", json!(null), "neither `bbox` nor `segmentation`"),
         ("segmentation", json!({"size": [6, 4], "counts": "0"}), "a mask has 6x4 pixels, its image 4x6"),
@@ -98,5 +98,5 @@ fn wrong_rows_are_named() {
         let error = row(key, value);
         assert!(error.contains(words) && error.contains("results0.json"), "{key}: {error}");
     }
-    assert!(read_back(&[json!({"annotations": []})]).unwrap_err().contains("no list of results"));
+    assert!(read_back(&[json!({"annotations": []})]).unwrap_err().contains("not a list of results"));
 }
