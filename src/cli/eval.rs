@@ -72,10 +72,10 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
         scoring.as_secs_f64()
     );
     print(listed(&scores(found, Some(primary.name)), 0))?;
-    if args.by_class && by_class.0.is_empty() {
-        eprintln!("tasks of this kind have no scores of single classes");
-    }
     if args.by_class {
+        if by_class.0.is_empty() {
+            eprintln!("tasks of this kind have no scores of single classes");
+        }
         for (class, scores) in &by_class.0 {
             let scores: Vec<String> =
                 scores.iter().map(|(name, value)| format!("{name} {value:.2}")).collect();
@@ -105,23 +105,21 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evalua
     };
     let mut resolved = resolve(site, Stage::Transfer, &request)?;
     resolved.config = RunConfig { run: resolved.config.run, ..config };
-    let manifest = resolved.manifest.as_mut().context("a transfer has a task")?;
-    if let Some(split) = &args.split {
+    if let (Some(manifest), Some(split)) = (&mut resolved.manifest, &args.split) {
         manifest.splits.eval.clone_from(split);
     }
-    let (name, split, eval_ops) =
-        (manifest.name.clone(), manifest.splits.eval.clone(), manifest.eval.clone());
     let data = index(site, &resolved)?;
     let task = data.task.context("a transfer has a task")?;
+    let manifest = resolved.manifest.as_ref().context("a transfer has a task")?;
     let weights = args.weights.as_deref().unwrap_or(&weights);
     let root = resolved.dataset.root(resolved.config.run.data.as_deref(), site.bench_data.as_deref())?;
-    announce(site, (&name, &split, &root), &format!("weights {}", weights.display()));
+    announce(site, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
     catch_ctrl_c()?;
     let job = Job {
         config: &resolved.config,
         train: data.train,
         eval: data.eval,
-        eval_ops: &eval_ops,
+        eval_ops: &manifest.eval,
         init: None,
         tokenizer: None,
         device: &site.device,

@@ -148,3 +148,23 @@ fn free(files: &[PathBuf], force: bool) -> Result<()> {
     };
     bail!("`{}`{more} would be overwritten; choose another --out, or give --force", first.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn images_are_there_once_and_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        for name in ["gray.jpg", "gray.png", "other.png", "street/other.png"] {
+            std::fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+            std::fs::write(file(name), "").unwrap();
+        }
+        let found = named(&[folder.path().into(), file("other.png")]).unwrap();
+        let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["gray.jpg", "gray.png", "other", "street/other"]);
+        let error = named(&[file("other.png"), file("street/other.png")]).unwrap_err().to_string();
+        assert!(error.contains("would both be drawn as `other.png.png`"), "{error}");
+    }
+}

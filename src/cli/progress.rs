@@ -59,7 +59,8 @@ impl Work {
 }
 
 impl State {
-    /// Shows that `done` of `total` is done: in the bar of this work, or in `line` when the last line is long ago.
+    /// Shows that `done` of `total` is done: in the bar of this work, or in `line` when the last line is long ago and when
+    /// training ends.
     fn show(&mut self, terminal: bool, work: Work, (done, total): (u64, u64), line: impl FnOnce() -> String) {
         if self.work != Some(work) {
             self.clear();
@@ -69,7 +70,9 @@ impl State {
         }
         match &self.bar {
             Some(bar) => bar.set_position(done),
-            None if done == total || self.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) => {
+            None if (work, done) == (Work::Train, total)
+                || self.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) =>
+            {
                 self.line = Some(Instant::now());
                 eprintln!("{}", line());
             }
@@ -161,7 +164,8 @@ impl Observer for Screen {
             Event::Predicting { done, total } => self.images(Work::Predict, (done, total)),
             Event::Fetching { done, total } => self.fetching(done, total),
             Event::Evaluated { step, scores } => {
-                self.say(&format!("step {step}: {}", describe(scores, None)))
+                let shown = self::scores(scores, None);
+                self.say(&format!("step {step}: {}", listed(&shown, 4)));
             }
             Event::Skipped { id } => self.say(&format!("skipped unreadable image `{id}`")),
             Event::Note(note) => self.say(note),
@@ -199,11 +203,6 @@ pub fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
     };
     let (first, others): (Vec<_>, Vec<_>) = scores.0.iter().partition(|(name, _)| is_primary(name));
     first.into_iter().chain(others).map(one).collect()
-}
-
-/// All scores in one line.
-pub fn describe(of: &Scores, primary: Option<&str>) -> String {
-    scores(of, primary).join(", ")
 }
 
 /// Words with commas between them, in lines of a readable length, which begin after `indent` spaces (but the first).

@@ -1,7 +1,7 @@
 //! `bench suite list|run|plan`.
 
 use super::flags::{CliContext, Include, SiteFlags, catch_ctrl_c};
-use super::progress::{describe, duration};
+use super::progress::{duration, listed, scores};
 use super::{CommandResult, Failure, print};
 use crate::config::Library;
 use crate::launch::Site;
@@ -85,7 +85,11 @@ pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRe
                 .iter()
                 .filter(|record| !record.scores.is_empty())
                 .map(|record| {
-                    format!("{}: {}", record.id, describe(&record.scores, record.primary.as_deref()))
+                    format!(
+                        "{}: {}",
+                        record.id,
+                        listed(&scores(&record.scores, record.primary.as_deref()), 4)
+                    )
                 })
                 .collect();
             scored.iter().for_each(|line| context.screen().say(line));

@@ -79,7 +79,10 @@ fn unknown_names_suggest_near_misses() {
         ("table mian", &["did you mean `main`"]),
         ("transfer --task imagenet --init finetune-x", &["finetune-x", "scratch"]),
         ("transfer --task imagenet", &["--init scratch", "bench pretrain"]),
-        ("transfer --task imagenet --recipe mae_small", &["mae_small", "a recipe of `bench pretrain`"]),
+        (
+            "transfer --task imagenet --init scratch --recipe mae_small",
+            &["mae_small", "a recipe of `bench pretrain`"],
+        ),
         ("eval nope", &["run nope", "neither a file"]),
         ("predict a.png --weights nope --out o", &["a.png"]),
         ("reconstruct nope", &["weights nope", "neither a file"]),
