@@ -188,7 +188,7 @@ pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConf
         return Ok(());
     }
     let hint = match fitting_models(library, &guess)?.as_slice() {
-        [] => String::new(),
+        names if names.is_empty() || names.iter().any(|fitting| fitting == name) => String::new(),
         names => format!(". Give --model {}", names.join(" or ")),
     };
     bail!(
