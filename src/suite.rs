@@ -82,7 +82,7 @@ impl Item {
         };
         let set = if r.set.is_empty() { String::new() } else { format!(" · {}", r.set.join(" ")) };
         let recipe = r.recipe.as_deref().unwrap_or("");
-        format!("{} {on} · {recipe}{set}{from} · seed {}", self.stage.as_str(), r.seed)
+        format!("{} {on} · {recipe}{set}{from} · seed {}", self.stage.as_str(), r.seed.unwrap_or_default())
     }
 }
 
@@ -129,13 +129,12 @@ impl Suite {
         items
     }
 
-    /// Runs what is left, in order. Returns the records of all runs, in the order of [`Suite::items`]; fewer when
-    /// a stop was asked for.
-    pub fn run(&self, site: &Site, begin: &dyn Fn(usize, &Item)) -> Result<Vec<RunRecord>> {
+    /// Runs what is left, in order. `begin` is told the index of each item, the item, and whether it is done already.
+    /// Returns the records of all runs, in the order of [`Suite::items`]; fewer when a stop was asked for.
+    pub fn run(&self, site: &Site, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
         let items = self.items();
         let mut records: Vec<RunRecord> = vec![];
         for (i, item) in items.iter().enumerate() {
-            begin(i, item);
             let mut request = item.request.clone();
             if let Some(before) = item.after {
                 request.init = Some(records[before].id.clone());
@@ -145,6 +144,7 @@ impl Suite {
             }
             let start =
                 prepare(site, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
+            begin(i, item, matches!(start, Start::Done(_)));
             let record = match start {
                 Start::Done(record) => *record,
                 Start::Ready(prepared) => prepared.run(site, None).with_context(|| item.title())?,
@@ -227,7 +227,7 @@ impl PretrainLine {
             dataset: Some(self.dataset.clone()),
             model: self.model.clone(),
             recipe: Some(self.recipe.clone()),
-            seed: self.seed,
+            seed: Some(self.seed),
             set,
             ..Request::default()
         };
@@ -242,7 +242,7 @@ impl Transfers {
             model: self.model.clone(),
             recipe: Some(recipe.into()),
             init: Some(init.into()),
-            seed,
+            seed: Some(seed),
             set: self.set.clone(),
             ..Request::default()
         };

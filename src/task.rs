@@ -95,7 +95,7 @@ pub struct Drawing {
 pub struct Picture<'a> {
     /// The file it was read from.
     pub path: &'a Path,
-    /// Its name below the output folder, with `/` and without an end: `street/0001`.
+    /// Its name below the output folder, with `/` and, where no other image has the same, without an end: `street/0001`.
     pub name: &'a str,
     /// Its place among the images, from 1.
     pub number: usize,

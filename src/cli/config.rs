@@ -1,10 +1,12 @@
 //! `bench config show|schema`.
 
-use super::CommandResult;
 use super::flags::{RequestFlags, SiteFlags};
+use super::{CommandResult, print};
 use crate::config::{ModelConfig, Recipe, RunConfig, Stage};
+use crate::data::Dataset;
 use crate::engine::Plan;
 use crate::launch::{Resolved, index, resolve};
+use crate::record::table::TableSpec;
 use crate::registry::Registry;
 use crate::suite::Suite;
 use crate::task::Manifest;
@@ -49,7 +51,9 @@ enum SchemaName {
     Model,
     Recipe,
     Task,
+    Dataset,
     Suite,
+    Table,
     Run,
 }
 
@@ -70,19 +74,21 @@ pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
             let resolved = resolve(&site, stage, &request)?;
-            println!("{}", resolved.config.to_toml()?.trim_end());
+            print(resolved.config.to_toml()?.trim_end())?;
             let images = index(&site, &resolved).ok().map(|data| data.train.len());
-            println!("\n{}", arithmetic(&resolved, images));
+            print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {
             let schema = match file {
                 SchemaName::Model => schemars::schema_for!(ModelConfig),
                 SchemaName::Recipe => schemars::schema_for!(Recipe),
                 SchemaName::Task => schemars::schema_for!(Manifest),
+                SchemaName::Dataset => schemars::schema_for!(Dataset),
                 SchemaName::Suite => schemars::schema_for!(Suite),
+                SchemaName::Table => schemars::schema_for!(TableSpec),
                 SchemaName::Run => schemars::schema_for!(RunConfig),
             };
-            println!("{}", serde_json::to_string_pretty(&schema)?);
+            print(serde_json::to_string_pretty(&schema)?)?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `bench convert`: weights in the names of other programs.
 
-use super::CommandResult;
+use super::{CommandResult, print};
 use crate::weights::{self, CheckpointHints, Program, weights_in};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -62,13 +62,13 @@ pub fn convert(args: ConvertArgs) -> CommandResult {
     };
     let source = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
     let done = weights::convert(&source, args.to.program(), &args.out, &details)?;
-    println!("{} tensors in {}", done.tensors, args.out.display());
+    print(format_args!("{} tensors in {}", done.tensors, args.out.display()))?;
     if let Some(config) = &done.config {
-        println!("model in {}", config.display());
+        print(format_args!("model in {}", config.display()))?;
     }
-    done.notes.iter().for_each(|note| println!("note: {note}"));
+    done.notes.iter().try_for_each(|note| print(format_args!("note: {note}")))?;
     if !done.left_out.is_empty() {
-        println!("left out: {}", done.left_out.join(", "));
+        print(format_args!("left out: {}", done.left_out.join(", ")))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `bench data list|check|make`.
 
-use super::CommandResult;
 use super::flags::{Include, bench_data};
+use super::{CommandResult, print};
 use crate::config::Library;
 use crate::data::Dataset;
 use crate::data::shapes::{ShapesSpec, make};
@@ -75,7 +75,10 @@ pub fn data(args: DataArgs) -> CommandResult {
 /// Makes `shapes` in `root` behind a progress bar, and says what is there.
 pub fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
     let bar = ProgressBar::new((spec.pretrain + spec.train_images() + spec.val_images()) as u64);
-    let made = make(spec, root, &mut |done, _| bar.set_position(done as u64));
+    let made = make(spec, root, &mut |done, total| match done {
+        0 => eprintln!("shapes: making {total} images in `{}`", root.display()),
+        _ => bar.set_position(done as u64),
+    });
     bar.finish_and_clear();
     let made = made?;
     let what = if made.already_there { "is there already" } else { "made" };
@@ -85,13 +88,19 @@ pub fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
 
 fn list(library: &Library) -> Result<()> {
     for name in library.list("datasets") {
-        let dataset = Dataset::load(library, &name)?;
+        let dataset = match Dataset::load(library, &name) {
+            Ok(dataset) => dataset,
+            Err(error) => {
+                eprintln!("warning: {error}");
+                continue;
+            }
+        };
         let place = match dataset.root(None, bench_data().as_deref()) {
             Ok(root) => format!("in {}", root.display()),
             Err(_) => "not there".into(),
         };
         let splits: Vec<&str> = dataset.splits.keys().map(String::as_str).collect();
-        println!("{name:<18} {:<10} splits {:<34} {place}", dataset.version, splits.join(", "));
+        print(format_args!("{name:<18} {:<10} splits {:<34} {place}", dataset.version, splits.join(", ")))?;
     }
     Ok(())
 }
@@ -103,7 +112,7 @@ fn check(library: &Library, name: &str, data: Option<PathBuf>, decode: bool) -> 
     ensure!(!report.is_empty(), "data set `{name}` has no splits");
     let mut problems = 0;
     for split in &report {
-        println!("{split}");
+        print(split)?;
         problems += split.problems.len();
     }
     if problems > 0 {

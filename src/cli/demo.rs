@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::duration;
-use super::{CommandResult, Failure, data, reconstruct, suite, table};
+use super::{CommandResult, Failure, data, print, reconstruct, suite, table};
 use crate::config::Stage;
 use crate::data::shapes::ShapesSpec;
 use crate::engine::Pretrained;
@@ -51,11 +51,11 @@ pub fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let model = Pretrained::of(&weights)?.context("weights of our own name their model")?;
     reconstruct::write(&weights, &model, entries, &site, &picture).map_err(Failure::Run)?;
 
-    println!("\n{shown}");
-    println!("done in {}; everything is in {}:", duration(began.elapsed()), out.display());
-    println!("  table.md             the table above");
-    println!("  reconstruction.png   what the autoencoder fills in");
-    println!("  runs/                configurations, logs, weights, records");
-    println!("  data/shapes/         the images");
+    print(format_args!("\n{shown}"))?;
+    print(format_args!("done in {}; everything is in {}:", duration(began.elapsed()), out.display()))?;
+    print("  table.md             the table above")?;
+    print("  reconstruction.png   what the autoencoder fills in")?;
+    print("  runs/                configurations, logs, weights, records")?;
+    print("  data/shapes/         the images")?;
     Ok(())
 }

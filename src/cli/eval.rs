@@ -1,17 +1,18 @@
 //! `bench eval`: the weights of a transfer run, evaluated once more, or predictions that some program has left in files.
 
 use super::flags::{SiteFlags, catch_ctrl_c};
-use super::progress::describe;
-use super::{CommandResult, Failure};
+use super::progress::{listed, scores};
+use super::{CommandResult, Failure, print};
 use crate::config::{Choice, RunConfig, Stage, read};
 use crate::data::Dataset;
-use crate::engine::{Evaluated, Job};
+use crate::engine::{Evaluated, Event, Job};
 use crate::launch::{Request, Site, find_weights, index, resolve};
+use crate::record::ScoreSpec;
 use crate::registry::{Registry, manifest};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 pub struct EvalArgs {
@@ -26,10 +27,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
     predictions: Vec<PathBuf>,
     /// The task of --predictions
-    #[arg(long, requires = "predictions")]
+    #[arg(long, requires = "predictions", conflicts_with = "run")]
     task: Option<String>,
-    /// The split that --predictions are for [default: the task's evaluation split]
-    #[arg(long, requires = "predictions")]
+    /// The split to evaluate, or that --predictions are for [default: the task's evaluation split]
+    #[arg(long)]
     split: Option<String>,
     /// Root of the data set [default: that of the run, or $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
@@ -47,22 +48,22 @@ pub struct EvalArgs {
 pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
     let context = args.site.context()?;
     let site = context.site(registry);
-    let found = match (&args.run, &args.task) {
+    let (primary, found) = match (&args.run, &args.task) {
         (Some(run), _) => weights(&site, run, &args)?,
         (None, Some(task)) => files(&site, task, &args)?,
         (None, None) => return Err(anyhow!("which run? Give one, or --predictions and --task").into()),
     };
     context.screen().clear();
-    let Evaluated { scores, by_class, images, predicting, scoring } = &found;
+    let Evaluated { scores: found, by_class, images, predicting, scoring } = &found;
     if args.json {
         let text = json!({
             "images": images,
-            "scores": scores,
+            "scores": found,
             "by_class": by_class,
             "predicting_seconds": predicting.as_secs_f64(),
             "scoring_seconds": scoring.as_secs_f64(),
         });
-        println!("{text:#}");
+        print(format_args!("{text:#}"))?;
         return Ok(());
     }
     eprintln!(
@@ -70,20 +71,23 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
         predicting.as_secs_f64(),
         scoring.as_secs_f64()
     );
-    println!("{}", describe(scores));
+    print(listed(&scores(found, Some(primary.name)), 0))?;
     if args.by_class {
+        if by_class.0.is_empty() {
+            eprintln!("tasks of this kind have no scores of single classes");
+        }
         for (class, scores) in &by_class.0 {
             let scores: Vec<String> =
                 scores.iter().map(|(name, value)| format!("{name} {value:.2}")).collect();
-            println!("{class:<24} {}", scores.join(", "));
+            print(format_args!("{class:<24} {}", scores.join(", ")))?;
         }
     }
     Ok(())
 }
 
 /// Scores of a run's weights.
-fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure> {
-    let weights = find_weights(site, run)?;
+fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
+    let weights = find_weights(site, "run", run)?;
     let folder = weights.parent().context("weights lie in a folder")?;
     let config_file = folder.join("config.toml");
     let config: RunConfig = read(&config_file)?;
@@ -101,14 +105,21 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure
     };
     let mut resolved = resolve(site, Stage::Transfer, &request)?;
     resolved.config = RunConfig { run: resolved.config.run, ..config };
+    if let (Some(manifest), Some(split)) = (&mut resolved.manifest, &args.split) {
+        manifest.splits.eval.clone_from(split);
+    }
     let data = index(site, &resolved)?;
     let task = data.task.context("a transfer has a task")?;
+    let manifest = resolved.manifest.as_ref().context("a transfer has a task")?;
+    let weights = args.weights.as_deref().unwrap_or(&weights);
+    let root = resolved.dataset.root(resolved.config.run.data.as_deref(), site.bench_data.as_deref())?;
+    announce(site, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
     catch_ctrl_c()?;
     let job = Job {
         config: &resolved.config,
         train: data.train,
         eval: data.eval,
-        eval_ops: resolved.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
+        eval_ops: &manifest.eval,
         init: None,
         tokenizer: None,
         device: &site.device,
@@ -117,11 +128,11 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<Evaluated, Failure
         max_steps: None,
         control: &site.control,
     };
-    task.rescore(&job, args.weights.as_deref().unwrap_or(&weights)).map_err(Failure::Run)
+    Ok((task.primary(), task.rescore(&job, weights).map_err(Failure::Run)?))
 }
 
 /// Scores of files of predictions.
-fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure> {
+fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
     let manifest = manifest(site.library, task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
@@ -136,6 +147,15 @@ fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<Evaluated, Failure>
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;
     task.check(split, &index.entries)?;
+    let count = args.predictions.len();
+    let from = format!("predictions in {count} {}", if count == 1 { "file or folder" } else { "files" });
+    announce(site, (&manifest.name, split, &root), &from);
     catch_ctrl_c()?;
-    Ok(task.score_files(&args.predictions, &index.entries, &site.control)?)
+    Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &site.control)?))
+}
+
+/// Says what is scored on what.
+fn announce(site: &Site, (task, split, root): (&str, &str, &Path), from: &str) {
+    let line = format!("task {task}, split {split} in {}, {from}", root.display());
+    site.control.tell(Event::Note(&line));
 }

@@ -9,7 +9,7 @@ use crate::registry::Registry;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set by Ctrl-C.
@@ -54,7 +54,7 @@ pub struct RequestFlags {
     /// Model (`bench model list`)
     #[arg(long)]
     pub model: Option<String>,
-    /// Recipe (files below configs/pretrain or configs/transfer)
+    /// Recipe (`bench recipe list`)
     #[arg(long)]
     pub recipe: Option<String>,
     /// Initial weights: `scratch`, a run id or folder, a weights file, or hub:owner/name[@revision][/file]
@@ -63,9 +63,9 @@ pub struct RequestFlags {
     /// Root of the data set [default: $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Seed of everything random [default: 0, or that of --config]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Type in which matrix products are computed: f32, tf32 (CUDA devices) or bf16 [default: f32 on the CPU, bf16 on
     /// CUDA devices]
     #[arg(long)]
@@ -73,8 +73,8 @@ pub struct RequestFlags {
     /// Change a value of the recipe, or of the model with `model.` before it (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Repeat a run: its `config.toml`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "seed", "dtype", "set"])]
+    /// Repeat a run: its `config.toml`, which --seed and --set may change
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "dtype"])]
     pub config: Option<PathBuf>,
 }
 
@@ -97,6 +97,19 @@ pub struct CliContext {
 }
 
 impl SiteFlags {
+    /// The arguments that say the same once more.
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { include: Include { include }, device, workers, runs, offline } = self;
+        let path = |path: &Path| path.display().to_string();
+        let mut given = vec![];
+        given.extend(include.iter().map(|folder| ("--include", path(folder))));
+        given.extend((device != "cpu").then(|| ("--device", device.clone())));
+        given.extend(workers.map(|workers| ("--workers", workers.to_string())));
+        given.extend((runs != Path::new("runs")).then(|| ("--runs", path(runs))));
+        let given = given.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
+        given.chain(offline.then(|| "--offline".into())).collect()
+    }
+
     pub fn context(&self) -> Result<CliContext> {
         let device = open_device(&self.device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -125,7 +138,7 @@ impl CliContext {
             device: self.device.clone(),
             device_name: self.device_name.clone(),
             workers: self.workers,
-            command: command_line(),
+            command: command_line(std::env::args().skip(1)),
             control: Control { stop: &STOP, observer: &self.screen },
             offline: self.offline,
         }
@@ -147,8 +160,8 @@ pub fn bench_data() -> Option<PathBuf> {
     std::env::var_os("BENCH_DATA").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The arguments, quoted where a shell would need it.
-fn command_line() -> String {
+/// `bench` with these arguments, quoted where a shell would need it.
+pub fn command_line(args: impl IntoIterator<Item = String>) -> String {
     let quote = |arg: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
         if !arg.is_empty() && arg.chars().all(plain) {
@@ -157,7 +170,7 @@ fn command_line() -> String {
             format!("'{}'", arg.replace('\'', "'\\''"))
         }
     };
-    let args = std::env::args().skip(1).map(quote);
+    let args = args.into_iter().map(quote);
     std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")
 }
 

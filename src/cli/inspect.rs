@@ -2,11 +2,11 @@
 
 use super::flags::Include;
 use super::progress::Screen;
-use super::{CommandResult, Failure};
-use crate::config::{Catalogue, Choice, Library};
+use super::{CommandResult, Failure, print};
+use crate::config::Catalogue;
 use crate::engine::{Event, Observer};
-use crate::weights::{self, HUB, Hub, HubFile, InferredVit, weights_in};
-use anyhow::Result;
+use crate::launch::fitting_models;
+use crate::weights::{self, HUB, Hub, HubFile, weights_in};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -46,46 +46,54 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
     };
     let found = weights::inspect(&path)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        print(serde_json::to_string_pretty(&found)?)?;
         return Ok(());
     }
     let library = args.include.library()?;
-    println!("file        {} ({}, {:.1} MB)", found.path.display(), found.format, found.bytes as f64 / 1e6);
+    print(format_args!(
+        "file        {} ({}, {:.1} MB)",
+        found.path.display(),
+        found.format,
+        found.bytes as f64 / 1e6
+    ))?;
     if let Some(reference) = &source {
-        println!("from        {reference}");
+        print(format_args!("from        {reference}"))?;
         if let Some(known) = Catalogue::load(&library)?.find(&reference.repository()) {
-            println!("known as    {}, {}, {}", known.init, known.license, known.data);
+            print(format_args!("known as    {}, {}, {}", known.init, known.license, known.data))?;
         }
     }
-    println!("blake3      {}", found.hash);
-    println!("sha256      {}", found.sha256);
-    println!("dialect     {}", found.dialect.unwrap_or("unknown"));
-    println!("holds       {}", found.contents);
+    print(format_args!("blake3      {}", found.hash))?;
+    print(format_args!("sha256      {}", found.sha256))?;
+    print(format_args!("dialect     {}", found.dialect.unwrap_or("unknown")))?;
+    print(format_args!("holds       {}", found.contents))?;
     if let Some(model) = &found.model {
-        println!("model       {model}");
-        println!("configs     {}", listed(&models(&library, model)?, "none of its sizes"));
+        print(format_args!("model       {model}"))?;
+        print(format_args!(
+            "configs     {}",
+            listed(&fitting_models(&library, model)?, "none of its sizes")
+        ))?;
         if let Some((width, depth)) = model.decoder {
-            println!("decoder     width {width}, depth {depth}");
+            print(format_args!("decoder     width {width}, depth {depth}"))?;
         }
         if let Some(classes) = model.classes {
-            println!("head        {classes} classes");
+            print(format_args!("head        {classes} classes"))?;
         }
     }
-    println!("tensors     {} ({} values)", found.tensors, found.parameters);
+    print(format_args!("tensors     {} ({} values)", found.tensors, found.parameters))?;
     if !found.unread.is_empty() {
         let shown: Vec<&str> = found.unread.iter().take(SHOWN).map(String::as_str).collect();
         let more = found.unread.len() - shown.len();
         let more = if more == 0 { String::new() } else { format!(" and {more} more (--json has all)") };
-        println!("not read    {}{more}", shown.join(", "));
+        print(format_args!("not read    {}{more}", shown.join(", ")))?;
     }
     for broken in &found.not_finite {
-        println!("no numbers  {broken}");
+        print(format_args!("no numbers  {broken}"))?;
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
-    println!("usable to   {}", listed(&uses, "nothing here"));
+    print(format_args!("usable to   {}", listed(&uses, "nothing here")))?;
     for key in ["bench.run", "bench.recipe_name", "written_by"] {
         if let Some(value) = found.metadata.get(key) {
-            println!("{:<11} {value}", key.trim_start_matches("bench."));
+            print(format_args!("{:<11} {value}", key.trim_start_matches("bench.")))?;
         }
     }
     Ok(())
@@ -93,17 +101,4 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
 
 fn listed(words: &[String], none: &str) -> String {
     if words.is_empty() { none.into() } else { words.join(", ") }
-}
-
-/// Models (`--model`) of the sizes that the file reveals.
-fn models(library: &Library, guess: &InferredVit) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for name in library.list("configs/models") {
-        let model = Choice { library, overrides: &[] }.model(&name, None)?;
-        let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
-        if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
-            found.push(name);
-        }
-    }
-    Ok(found)
 }

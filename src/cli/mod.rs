@@ -11,10 +11,12 @@ mod eval;
 mod flags;
 mod inspect;
 mod model;
+mod output;
 mod predict;
 mod progress;
 mod pull;
 mod push;
+mod recipe;
 mod reconstruct;
 mod run;
 mod selftest;
@@ -26,6 +28,7 @@ mod task;
 
 use crate::registry::Registry;
 use clap::{Parser, Subcommand};
+use output::{OutputError, print};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -48,14 +51,16 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Predict images of your own: pictures and files of predictions
     Predict(predict::PredictArgs),
-    /// Run or show a file of runs
+    /// Suites, which are files of runs: list, plan, run
     Suite(suite::SuiteArgs),
-    /// Make a table from records
+    /// Make a table from records, or list the tables
     Table(table::TableArgs),
     /// Tasks: list, show, check
     Task(task::TaskArgs),
     /// Data sets: list, check, make
     Data(data::DataArgs),
+    /// Recipes: list, show
+    Recipe(recipe::RecipeArgs),
     /// Models: list, show sizes and cost
     Model(model::ModelArgs),
     /// Show a resolved configuration with its arithmetic, or the schema of the files
@@ -79,7 +84,6 @@ enum Command {
     /// Make a data set, pre-train, transfer, and print the table: minutes, no download
     Demo(demo::DemoArgs),
     /// Print completions of a shell
-    #[command(hide = true)]
     Completions(shell::CompletionsArgs),
     /// Print the manual page
     #[command(hide = true)]
@@ -94,10 +98,11 @@ enum Failure {
     Run(anyhow::Error),
 }
 
-/// A request that is wrong, whatever the error.
+/// A request that is wrong, whatever the error; only an answer that cannot be written is not its fault.
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Request(error.into())
+        let error = error.into();
+        if error.is::<OutputError>() { Self::Run(error) } else { Self::Request(error) }
     }
 }
 
@@ -127,6 +132,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Table(args) => table::table(args),
         Command::Task(args) => task::task(registry, args),
         Command::Data(args) => data::data(args),
+        Command::Recipe(args) => recipe::recipe(args),
         Command::Model(args) => model::model(args),
         Command::Config(args) => config::config(registry, args),
         Command::Inspect(args) => inspect::inspect(args),

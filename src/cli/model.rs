@@ -1,7 +1,7 @@
 //! `bench model list|show`.
 
-use super::CommandResult;
 use super::flags::Include;
+use super::{CommandResult, print};
 use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
 use crate::models::{gmacs, mae_gmacs, parameter_count};
 use anyhow::Result;
@@ -40,13 +40,13 @@ const MASK_RATIO: f64 = 0.75;
 pub fn model(args: ModelArgs) -> CommandResult {
     match args.command {
         ModelCommand::List { hub: true, include } => {
-            Catalogue::load(&include.library()?)?.0.iter().for_each(|known| println!("{}", described(known)));
+            Catalogue::load(&include.library()?)?.0.iter().try_for_each(|known| print(described(known)))?;
         }
         ModelCommand::List { hub: false, include } => {
             let library = include.library()?;
             for name in library.list("configs/models") {
                 let model = Choice { library: &library, overrides: &[] }.model(&name, None)?;
-                println!("{name:<16} {}", line(&model)?);
+                print(format_args!("{name:<16} {}", line(&model)?))?;
             }
         }
         ModelCommand::Show { model, set, include } => show(&include.library()?, &model, set)?,
@@ -84,17 +84,17 @@ fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
     let model = Choice { library, overrides: &overrides }.model(name, None)?;
-    println!("{}", toml::to_string(&model)?.trim_end());
+    print(toml::to_string(&model)?.trim_end())?;
     if model.foreign.is_some() {
-        println!("# {}", line(&model)?);
+        print(format_args!("# {}", line(&model)?))?;
         return Ok(());
     }
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
-    println!("# parameters (encoder)      {}", parameter_count(&model)?);
-    println!("# GMAC, one image           {:.2}", gmacs(&model));
-    println!(
+    print(format_args!("# parameters (encoder)      {}", parameter_count(&model)?))?;
+    print(format_args!("# GMAC, one image           {:.2}", gmacs(&model)))?;
+    print(format_args!(
         "# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})",
         encoder + decoder
-    );
+    ))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::duration;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, print};
 use crate::data::formats::images_below;
 use crate::engine::{Job, Pictures};
 use crate::launch::{Trained, trained};
@@ -10,8 +10,8 @@ use crate::registry::Registry;
 use crate::task::Drawing;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Args, Debug)]
@@ -81,34 +81,50 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
     for (file, reason) in &predicted.unreadable {
         eprintln!("cannot read `{}`: {reason}", file.display());
     }
-    println!(
+    print(format_args!(
         "{} images predicted in {}, {} drawn; everything is in {}",
         predicted.images,
         duration(predicted.elapsed),
         predicted.drawn,
         args.out.display()
-    );
+    ))?;
     match predicted.unreadable.len() {
+        _ if site.control.stopped() => {
+            let left = images.len() - predicted.images - predicted.unreadable.len();
+            Err(Failure::Run(anyhow!("stopped; {left} of {} images are left", images.len())))
+        }
         0 => Ok(()),
         n => Err(Failure::Run(anyhow!("{n} of {} images cannot be read", images.len()))),
     }
 }
 
-/// All images, each with its name in the output folder: that of the file, or its path below the folder that was named.
+/// All images, each once and with its name in the output folder: that of the file, or its path below the folder that was
+/// named, without its end where no other image has the name then.
 fn named(arguments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
-    let mut images = vec![];
+    let mut found: Vec<(PathBuf, PathBuf)> = vec![];
     for argument in arguments {
         if argument.is_dir() {
             for path in images_below(argument)? {
-                let name = name(path.strip_prefix(argument).unwrap_or(&path));
-                images.push((path, name));
+                let below = path.strip_prefix(argument).unwrap_or(&path).to_path_buf();
+                found.push((path, below));
             }
         } else {
             ensure!(argument.is_file(), "`{}` is neither an image nor a folder", argument.display());
-            let name = name(Path::new(argument.file_name().unwrap_or_default()));
-            images.push((argument.clone(), name));
+            found.push((argument.clone(), argument.file_name().unwrap_or_default().into()));
         }
     }
+    let mut seen = BTreeSet::new();
+    found.retain(|(path, _)| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
+    let mut shared: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for (_, below) in &found {
+        *shared.entry(below.with_extension("")).or_default() += 1;
+    }
+    let name = |(path, below): (PathBuf, PathBuf)| {
+        let stem = below.with_extension("");
+        let name = if shared[&stem] > 1 { &below } else { &stem };
+        (path, name.to_string_lossy().replace('\\', "/"))
+    };
+    let images: Vec<(PathBuf, String)> = found.into_iter().map(name).collect();
     let mut by_name = BTreeMap::new();
     for (path, name) in &images {
         if let Some(other) = by_name.insert(name, path) {
@@ -122,11 +138,6 @@ fn named(arguments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     Ok(images)
 }
 
-/// A path without its end, with `/` between folders.
-fn name(path: &Path) -> String {
-    path.with_extension("").to_string_lossy().replace('\\', "/")
-}
-
 /// Refuses to write over files, unless it is forced.
 fn free(files: &[PathBuf], force: bool) -> Result<()> {
     let existing: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
@@ -136,4 +147,24 @@ fn free(files: &[PathBuf], force: bool) -> Result<()> {
         n => format!(" and {} more files", n - 1),
     };
     bail!("`{}`{more} would be overwritten; choose another --out, or give --force", first.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn images_are_there_once_and_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        for name in ["gray.jpg", "gray.png", "other.png", "street/other.png"] {
+            std::fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+            std::fs::write(file(name), "").unwrap();
+        }
+        let found = named(&[folder.path().into(), file("other.png")]).unwrap();
+        let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["gray.jpg", "gray.png", "other", "street/other"]);
+        let error = named(&[file("other.png"), file("street/other.png")]).unwrap_err().to_string();
+        assert!(error.contains("would both be drawn as `other.png.png`"), "{error}");
+    }
 }

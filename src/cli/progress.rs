@@ -1,14 +1,16 @@
 //! The loop's events on the screen: bars on a terminal, plain lines elsewhere.
 
 use crate::engine::{Event, Observer, Plan};
-use crate::record::Scores;
+use crate::record::{Score, Scores};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
+/// Characters in a line of scores.
+const LINE_WIDTH: usize = 100;
 
 /// Draws to standard error.
 pub struct Screen {
@@ -18,15 +20,76 @@ pub struct Screen {
 
 #[derive(Default)]
 struct State {
+    /// What is being counted, and its bar on a terminal.
+    work: Option<Work>,
     bar: Option<ProgressBar>,
-    plan: Option<Plan>,
-    /// Step and time at which the loop began or went on.
-    began: Option<(usize, Instant)>,
+    training: Option<Training>,
+    /// When the last plain line was printed.
+    line: Option<Instant>,
+}
+
+/// The loop since it began or went on.
+struct Training {
+    plan: Plan,
+    /// Steps done then, and steps after which it will stop.
+    from: usize,
+    end: usize,
+    began: Instant,
     /// Mean loss of late, for the eye.
     loss: Option<f64>,
-    line: Option<Instant>,
-    evaluating: bool,
-    fetching: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Train,
+    Evaluate,
+    Predict,
+    Fetch,
+}
+
+impl Work {
+    fn template(self) -> &'static str {
+        match self {
+            Self::Train => "{bar:24} {pos}/{len} steps · {msg}",
+            Self::Evaluate => "{bar:24} {pos}/{len} images · evaluating",
+            Self::Predict => "{bar:24} {pos}/{len} images · predicting",
+            Self::Fetch => "{bar:24} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left",
+        }
+    }
+}
+
+impl State {
+    /// Shows that `done` of `total` is done: in the bar of this work, or in `line` when the last line is long ago and when
+    /// training ends.
+    fn show(&mut self, terminal: bool, work: Work, (done, total): (u64, u64), line: impl FnOnce() -> String) {
+        if self.work != Some(work) {
+            self.clear();
+            self.work = Some(work);
+            self.bar = terminal.then(|| bar(work, total));
+            self.line.get_or_insert_with(Instant::now);
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None if (work, done) == (Work::Train, total)
+                || self.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) =>
+            {
+                self.line = Some(Instant::now());
+                eprintln!("{}", line());
+            }
+            None => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        self.work = None;
+        self.bar.take().iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+fn bar(work: Work, length: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template(work.template()).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8)).with_style(style)
 }
 
 impl Screen {
@@ -36,144 +99,130 @@ impl Screen {
 
     /// A line that a bar does not overwrite.
     pub fn say(&self, line: &str) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &state.bar {
-            Some(bar) if self.terminal => bar.suspend(|| eprintln!("{line}")),
-            _ => eprintln!("{line}"),
+        match &self.state().bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
         }
     }
 
     /// Takes the bar away.
     pub fn clear(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bar) = state.bar.take() {
-            bar.finish_and_clear();
+        self.state().clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn started(&self, plan: Plan, from: usize, end: usize) {
+        let mut state = self.state();
+        state.clear();
+        let began = Instant::now();
+        state.line = Some(began);
+        state.training = Some(Training { plan, from, end, began, loss: None });
+        drop(state);
+        if from > 0 {
+            self.say(&format!("going on after step {from}"));
         }
     }
 
-    fn bar(&self, state: &mut State, length: usize, template: &str) {
-        if let Some(old) = state.bar.take() {
-            old.finish_and_clear();
+    fn step(&self, done: usize, lr: f64, losses: &[(&'static str, f64)]) {
+        let mut state = self.state();
+        let Some(training) = &mut state.training else { return };
+        let message = training.message(done, lr, losses.iter().map(|(_, value)| value).sum());
+        let end = training.end;
+        state.show(self.terminal, Work::Train, (done as u64, end as u64), || {
+            format!("step {done}/{end} · {message}")
+        });
+        if let Some(bar) = &state.bar {
+            bar.set_message(message);
         }
-        if self.terminal {
-            let style =
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let target = ProgressDrawTarget::stderr_with_hz(8);
-            state.bar = Some(ProgressBar::with_draw_target(Some(length as u64), target).with_style(style));
+    }
+
+    fn images(&self, work: Work, (done, total): (usize, usize)) {
+        let what = if work == Work::Predict { "predicted" } else { "evaluated" };
+        let line = || format!("{what} {done} of {total} images");
+        self.state().show(self.terminal, work, (done as u64, total as u64), line);
+    }
+
+    fn fetching(&self, done: u64, total: u64) {
+        let mut state = self.state();
+        let line = || format!("fetching: {:.1} of {:.1} MB", done as f64 / 1e6, total as f64 / 1e6);
+        state.show(self.terminal, Work::Fetch, (done, total), line);
+        if done == total {
+            state.clear();
         }
     }
 }
 
-const TRAIN: &str = "{bar:24} {pos}/{len} steps · {msg}";
-const PREDICT: &str = "{bar:24} {pos}/{len} images · predicting";
-const EVALUATE: &str = "{bar:24} {pos}/{len} images · evaluating";
-const FETCH: &str = "{bar:24} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left";
-
 impl Observer for Screen {
     fn event(&self, event: &Event) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Event::Started { plan, done } => {
-                *state = State {
-                    plan: Some(**plan),
-                    began: Some((*done, Instant::now())),
-                    line: Some(Instant::now()),
-                    ..State::default()
-                };
-                self.bar(&mut state, plan.steps, TRAIN);
-                if *done > 0 {
-                    drop(state);
-                    self.say(&format!("going on after step {done}"));
-                }
-            }
-            Event::Step { done, lr, losses } => {
-                if state.evaluating {
-                    state.evaluating = false;
-                    let steps = state.plan.map_or(0, |plan| plan.steps);
-                    self.bar(&mut state, steps, TRAIN);
-                }
-                let total: f64 = losses.iter().map(|(_, value)| value).sum();
-                let loss = state.loss.map_or(total, |old| 0.95 * old + 0.05 * total);
-                state.loss = Some(loss);
-                let message = message(&state, *done, *lr, loss);
-                if let Some(bar) = &state.bar {
-                    bar.set_position(*done as u64);
-                    bar.set_message(message);
-                } else if state.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL)
-                    || state.plan.is_some_and(|plan| plan.steps == *done)
-                {
-                    state.line = Some(Instant::now());
-                    let steps = state.plan.map_or(0, |plan| plan.steps);
-                    eprintln!("step {done}/{steps} · {message}");
-                }
-            }
-            Event::Evaluating { done, total } | Event::Predicting { done, total } => {
-                let predicting = matches!(event, Event::Predicting { .. });
-                if !state.evaluating {
-                    state.evaluating = true;
-                    let template = if predicting { PREDICT } else { EVALUATE };
-                    self.bar(&mut state, *total, template);
-                }
-                if let Some(bar) = &state.bar {
-                    bar.set_position(*done as u64);
-                }
-            }
-            Event::Fetching { done, total } => {
-                if !state.fetching {
-                    state.fetching = true;
-                    self.bar(&mut state, *total as usize, FETCH);
-                }
-                if let Some(bar) = &state.bar {
-                    bar.set_position(*done);
-                } else if state.line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) {
-                    state.line = Some(Instant::now());
-                    eprintln!("fetching: {:.1} of {:.1} MB", *done as f64 / 1e6, *total as f64 / 1e6);
-                }
-                if done == total {
-                    state.fetching = false;
-                    state.line = None;
-                    state.bar.take().iter().for_each(ProgressBar::finish_and_clear);
-                }
-            }
+        match *event {
+            Event::Started { plan, done, end } => self.started(*plan, done, end),
+            Event::Step { done, lr, losses } => self.step(done, lr, losses),
+            Event::Evaluating { done, total } => self.images(Work::Evaluate, (done, total)),
+            Event::Predicting { done, total } => self.images(Work::Predict, (done, total)),
+            Event::Fetching { done, total } => self.fetching(done, total),
             Event::Evaluated { step, scores } => {
-                drop(state);
-                self.say(&format!("step {step}: {}", describe(scores)));
+                let shown = self::scores(scores, None);
+                self.say(&format!("step {step}: {}", listed(&shown, 4)));
             }
-            Event::Skipped { id } => {
-                drop(state);
-                self.say(&format!("skipped unreadable image `{id}`"));
-            }
-            Event::Note(note) => {
-                drop(state);
-                self.say(note);
-            }
+            Event::Skipped { id } => self.say(&format!("skipped unreadable image `{id}`")),
+            Event::Note(note) => self.say(note),
             Event::Saved { .. } => (),
         }
     }
 }
 
-/// `top1 46.60 ± 1.58, top5 …`
-pub fn describe(scores: &Scores) -> String {
-    let one = |(name, score): (&String, &crate::record::Score)| match score.stderr {
-        Some(stderr) => format!("{name} {:.2} ± {stderr:.2}", score.value),
-        None => format!("{name} {:.2}", score.value),
-    };
-    scores.0.iter().map(one).collect::<Vec<_>>().join(", ")
+impl Training {
+    /// `epoch 3.1/100 · loss 0.612 · lr 1.5e-3 · 2310 img/s · 4m12s left`
+    fn message(&mut self, done: usize, lr: f64, total: f64) -> String {
+        let loss = self.loss.map_or(total, |old| 0.95 * old + 0.05 * total);
+        self.loss = Some(loss);
+        let rate = (done - self.from) as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+        let left = Duration::from_secs_f64((self.end - done) as f64 / rate.max(1e-9));
+        format!(
+            "epoch {:.1}/{} · loss {loss:.4} · lr {lr:.2e} · {:.0} img/s · {} left",
+            done as f64 / self.plan.steps_per_epoch as f64,
+            self.plan.epochs,
+            rate * self.plan.batch as f64,
+            duration(left)
+        )
+    }
 }
 
-/// `epoch 3.1/100 · loss 0.612 · lr 1.5e-3 · 2310 img/s · 4m12s left`
-fn message(state: &State, done: usize, lr: f64, loss: f64) -> String {
-    let (Some(plan), Some((from, began))) = (state.plan, state.began) else { return String::new() };
-    let seconds = began.elapsed().as_secs_f64().max(1e-9);
-    let rate = (done - from) as f64 / seconds;
-    let left = Duration::from_secs_f64((plan.steps - done) as f64 / rate.max(1e-9));
-    format!(
-        "epoch {:.1}/{} · loss {loss:.4} · lr {lr:.2e} · {:.0} img/s · {} left",
-        done as f64 / plan.steps_per_epoch as f64,
-        plan.epochs,
-        rate * plan.batch as f64,
-        duration(left)
-    )
+/// Each score in a few words, that of the name `primary` first: `top1 46.60 ± 1.58 (primary)`. A score of −1 is one
+/// that the data does not have, as COCO writes it.
+pub fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
+    let is_primary = |name: &String| Some(name.as_str()) == primary;
+    let mark = |name: &String| if is_primary(name) && scores.0.len() > 1 { " (primary)" } else { "" };
+    let one = |(name, score): (&String, &Score)| match score {
+        Score { value: -1., .. } => format!("{name} –{}", mark(name)),
+        Score { value, stderr: Some(stderr) } => format!("{name} {value:.2} ± {stderr:.2}{}", mark(name)),
+        Score { value, stderr: None } => format!("{name} {value:.2}{}", mark(name)),
+    };
+    let (first, others): (Vec<_>, Vec<_>) = scores.0.iter().partition(|(name, _)| is_primary(name));
+    first.into_iter().chain(others).map(one).collect()
+}
+
+/// Words with commas between them, in lines of a readable length, which begin after `indent` spaces (but the first).
+pub fn listed(words: &[String], indent: usize) -> String {
+    let (mut text, mut width) = (String::new(), indent);
+    for (i, word) in words.iter().enumerate() {
+        let length = word.chars().count() + 2;
+        let separator = match i {
+            0 => String::new(),
+            _ if width + length > LINE_WIDTH => {
+                width = indent;
+                format!(",\n{:indent$}", "")
+            }
+            _ => ", ".into(),
+        };
+        text += &separator;
+        text += word;
+        width += length;
+    }
+    text
 }
 
 /// `2h05m`, `4m12s`, `9s`.
@@ -189,12 +238,24 @@ pub fn duration(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
-    use std::time::Duration;
+    use super::*;
 
     #[test]
     fn durations_read_well() {
         let shown = [9, 252, 7500, 180_000].map(|s| duration(Duration::from_secs(s)));
         assert_eq!(shown, ["9s", "4m12s", "2h05m", "2d02h"]);
+    }
+
+    #[test]
+    fn the_primary_score_comes_first_and_lines_break() {
+        let mut found = Scores::default();
+        for (name, value) in [("box_ap", 31.2), ("box_ap_small", -1.), ("mask_ap", 29.)] {
+            found.insert(name, value, None);
+        }
+        let words = scores(&found, Some("mask_ap"));
+        assert_eq!(words, ["mask_ap 29.00 (primary)", "box_ap 31.20", "box_ap_small –"]);
+        let lines = listed(&[&words[..], &words, &words].concat(), 4);
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+        assert!(lines.lines().all(|line| line.chars().count() <= LINE_WIDTH) && lines.contains(",\n    "));
     }
 }

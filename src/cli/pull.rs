@@ -1,7 +1,7 @@
 //! `bench pull`: weights of the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
 
 use super::progress::Screen;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, print};
 use crate::engine::{Event, Observer};
 use crate::weights::{Hub, HubFile};
 use clap::Args;
@@ -36,6 +36,6 @@ pub fn pull(args: PullArgs) -> CommandResult {
     };
     let how = if found.cached { "in the cache" } else { "fetched" };
     eprintln!("{}: {how}, {:.1} MB, {hash}", found.reference, found.bytes as f64 / 1e6);
-    println!("{}", found.path.display());
+    print(found.path.display())?;
     Ok(())
 }

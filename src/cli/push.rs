@@ -1,7 +1,7 @@
 //! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
 
 use super::convert::To;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, read};
 use crate::record::{RunFolder, RunRecord, Store, card};
 use crate::weights::{self, CheckpointHints, Hub, HubFile, Upload};
@@ -57,7 +57,7 @@ pub fn push(args: PushArgs) -> CommandResult {
     let scratch = tempfile::tempdir().context("no folder for temporary files")?;
     let files = files(&folder, &record, card.clone(), args.to, scratch.path())?;
     if args.dry_run {
-        println!("{card}");
+        print(card)?;
         files.iter().for_each(|(path, _)| eprintln!("{path}"));
         return Ok(());
     }
@@ -65,7 +65,7 @@ pub fn push(args: PushArgs) -> CommandResult {
     let pushed = Hub::new(args.offline)?
         .push(&target, &files, &message, args.private)
         .map_err(|e| Failure::Run(e.into()))?;
-    println!("{}", pushed.url);
+    print(pushed.url)?;
     eprintln!("{} files, commit {}", files.len(), pushed.commit.as_deref().unwrap_or("not named"));
     Ok(())
 }

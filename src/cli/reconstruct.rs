@@ -1,7 +1,7 @@
 //! `bench reconstruct`: the mosaic of a masked autoencoder, or the pairs of a tokenizer.
 
-use super::CommandResult;
 use super::flags::{RequestFlags, SiteFlags};
+use super::{CommandResult, print};
 use crate::config::{Choice, Pretrain, RunConfig, Stage, read};
 use crate::data::{Annotation, Dataset, Entry, ImageRef, SampleId};
 use crate::engine::{Pretrained, reconstruct as draw};
@@ -42,10 +42,13 @@ pub struct ReconstructArgs {
 pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
     let context = args.site.context()?;
     let site = context.site(registry);
+    if args.out.extension().is_none_or(|end| !end.eq_ignore_ascii_case("png")) {
+        return Err(anyhow::anyhow!("--out {}: expected a name that ends in .png", args.out.display()).into());
+    }
     if args.out.exists() {
         return Err(anyhow::anyhow!("`{}` exists; choose another --out", args.out.display()).into());
     }
-    let weights = find_weights(&site, &args.weights)?;
+    let weights = find_weights(&site, "weights", &args.weights)?;
     let pretrained = match Pretrained::of(&weights)? {
         Some(pretrained) => pretrained,
         None => named(&site, &args, &weights)?,
@@ -66,7 +69,7 @@ pub fn write(
     site: &Site,
     out: &Path,
 ) -> Result<()> {
-    let tokenizer = pretrained.tokenizer().map(|name| find_weights(site, name)).transpose()?;
+    let tokenizer = pretrained.tokenizer().map(|name| find_weights(site, "tokenizer", name)).transpose()?;
     let picture = draw(weights, pretrained, tokenizer.as_deref(), entries, &site.device)?;
     let mut png = Cursor::new(vec![]);
     picture.write_to(&mut png, image::ImageFormat::Png)?;
@@ -77,7 +80,7 @@ pub fn write(
         }
         Pretrained::Tokenizer { .. } => "original, and what its tokens keep of it",
     };
-    println!("{}: {panels}", out.display());
+    print(format_args!("{}: {panels}", out.display()))?;
     Ok(())
 }
 

@@ -1,15 +1,15 @@
 //! `bench pretrain` and `bench transfer`.
 
-use super::flags::{CliContext, RequestFlags, SiteFlags, catch_ctrl_c};
-use super::progress::{describe, duration};
-use super::{CommandResult, Failure};
+use super::flags::{RequestFlags, SiteFlags, catch_ctrl_c, command_line};
+use super::progress::{duration, listed, scores};
+use super::{CommandResult, Failure, OutputError, print};
 use crate::config::Stage;
 use crate::launch::{Request, Start, prepare};
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
 use anyhow::anyhow;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args, Debug)]
@@ -31,7 +31,7 @@ pub struct PretrainArgs {
 #[derive(Args, Debug)]
 pub struct TransferArgs {
     /// The task (`bench task list`)
-    #[arg(long, required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, required_unless_present_any = ["config", "resume"], conflicts_with = "config")]
     task: Option<String>,
     #[command(flatten)]
     request: RequestFlags,
@@ -49,18 +49,30 @@ struct RunFlags {
     /// Stop after so many steps; the schedule stays that of the whole recipe, and --resume goes on
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
-    /// Continue the run where it was left
+    /// Continue the run where it was left; with --out alone, the run in that folder
     #[arg(long)]
     resume: bool,
 }
 
+impl RunFlags {
+    /// A request that names nothing but the folder of a run to resume asks for the configuration there.
+    fn complete(&self, request: Request) -> Request {
+        let alone = request == Request { data: request.data.clone(), ..Request::default() };
+        let config = self.out.as_ref().map(|out| RunFolder::at(out).config()).filter(|file| file.is_file());
+        match config {
+            Some(config) if self.resume && alone => Request { config: Some(config), ..request },
+            _ => request,
+        }
+    }
+}
+
 pub fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
-    let request = args.request.request(args.task, args.dataset);
+    let request = args.how.complete(args.request.request(args.task, args.dataset));
     run(registry, Stage::Pretrain, &request, &args.how, &args.site)
 }
 
 pub fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
-    let request = args.request.request(args.task, None);
+    let request = args.how.complete(args.request.request(args.task, None));
     run(registry, Stage::Transfer, &request, &args.how, &args.site)
 }
 
@@ -69,16 +81,15 @@ fn run(
     stage: Stage,
     request: &Request,
     how: &RunFlags,
-    site: &SiteFlags,
+    flags: &SiteFlags,
 ) -> CommandResult {
-    let context = site.context()?;
+    let context = flags.context()?;
     let site = context.site(registry);
     let tell = |note: &str| context.screen().say(note);
     let prepared = match prepare(&site, stage, request, how.out.as_deref(), how.resume, &tell)? {
         Start::Done(record) => {
             tell("this run is finished already; nothing to do");
-            show(&record);
-            return Ok(());
+            return Ok(show(&record)?);
         }
         Start::Ready(prepared) => prepared,
     };
@@ -89,48 +100,54 @@ fn run(
     context.screen().clear();
     let stopped = site.control.stopped();
     match result {
-        Ok(record) if record.status == Status::Interrupted => Err(interrupted(&folder, stage, &context)),
-        Ok(record) => {
-            show(&record);
+        Ok(record) if record.status != Status::Interrupted => {
+            show(&record)?;
+            if record.status == Status::Truncated {
+                tell(&format!("continue with:\n  {}", resume(&folder, stage, None, flags)));
+            }
             Ok(())
         }
-        Err(_) if stopped => Err(interrupted(&folder, stage, &context)),
-        Err(error) => Err(Failure::Run(error)),
+        Err(error) if !stopped => Err(Failure::Run(error)),
+        _ => {
+            let command = resume(&folder, stage, how.max_steps, flags);
+            Err(Failure::Run(anyhow!("stopped; the run is saved. Continue with:\n  {command}")))
+        }
     }
 }
 
-/// Says how to go on.
-fn interrupted(folder: &std::path::Path, stage: Stage, context: &CliContext) -> Failure {
-    let in_store = folder.parent() == Some(context.store.root());
-    let out = if in_store { String::new() } else { format!(" --out {}", folder.display()) };
-    let runs = match context.store.root().to_str() {
-        Some("runs") | None => String::new(),
-        Some(_) if !in_store => String::new(),
-        Some(other) => format!(" --runs {other}"),
-    };
-    let config = RunFolder::at(folder).config();
-    Failure::Run(anyhow!(
-        "stopped; the run is saved. Continue with:\n  bench {} --config {} --resume{out}{runs}",
-        stage.as_str(),
-        config.display()
-    ))
+/// The command that goes on with the run in `folder`.
+fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &SiteFlags) -> String {
+    let out = folder.display().to_string();
+    let mut arguments = vec![stage.as_str().to_string(), "--out".into(), out, "--resume".into()];
+    arguments.extend(max_steps.into_iter().flat_map(|most| ["--max-steps".into(), most.to_string()]));
+    arguments.extend(flags.arguments());
+    command_line(arguments)
 }
 
 /// The run in a few lines, on standard output.
-pub fn show(record: &RunRecord) {
-    println!("run     {}", record.id);
-    println!("status  {:?}, {} of {} steps", record.status, record.steps_done, record.steps_planned);
+fn show(record: &RunRecord) -> Result<(), OutputError> {
+    print(format_args!("run     {}", record.id))?;
+    let steps = match record.steps_planned {
+        0 => String::new(), // a head that is fitted
+        planned => format!(", {} of {planned} steps", record.steps_done),
+    };
+    print(format_args!("status  {:?}{steps}", record.status))?;
     if !record.losses.is_empty() {
         let losses: Vec<String> =
             record.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        println!("losses  {}", losses.join(", "));
+        print(format_args!("losses  {}", losses.join(", ")))?;
     }
     if !record.scores.is_empty() {
-        println!("scores  {}", describe(&record.scores));
+        let shown = scores(&record.scores, record.primary.as_deref());
+        print(format_args!("scores  {}", listed(&shown, 8)))?;
     }
     if record.skipped > 0 {
-        println!("skipped {} unreadable images", record.skipped);
+        print(format_args!("skipped {} unreadable images", record.skipped))?;
     }
+    let rate = match record.throughput.images_per_second {
+        0. => String::new(),
+        rate => format!(", {rate:.0} img/s in training"),
+    };
     let time = duration(Duration::from_secs_f64(record.throughput.wall_seconds));
-    println!("time    {time}, {:.0} img/s in training", record.throughput.images_per_second);
+    print(format_args!("time    {time}{rate}"))
 }

@@ -1,7 +1,7 @@
 //! `bench selftest`: whether this program computes on a device what it computes on the CPU.
 
 use super::flags::Include;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, print};
 use crate::launch::open_device;
 use crate::record::write_atomic;
 use crate::registry::Registry;
@@ -33,24 +33,30 @@ pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
     let device = open_device(&args.device)?;
     let library = args.include.library()?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (mut checks, mut failed) = (vec![], 0);
+    let (mut checks, mut failed, mut printed) = (vec![], 0, Ok(()));
     let mut tell = |check: &Check| {
-        println!("{}", line(check));
+        if printed.is_ok() {
+            printed = print(line(check));
+        }
         failed += usize::from(!check.passed());
         checks.push(check.clone());
     };
-    println!("{:<4} {:<22} {:<5} {:>9} {:>9} {:>7}  sizes", "", "", "dtype", "values", "gradients", "limit");
+    print(format_args!(
+        "{:<4} {:<22} {:<5} {:>9} {:>9} {:>7}  sizes",
+        "", "", "dtype", "values", "gradients", "limit"
+    ))?;
     operators(&device, args.only.as_deref().unwrap_or_default(), &mut tell);
     if args.only.as_deref().is_none_or(|only| only == "training") {
         training(registry, &library, folder.path(), &device, args.steps, &mut tell).map_err(Failure::Run)?;
     }
+    printed?;
     let total = checks.len();
     if poisoned(&device)? {
-        println!("fresh memory is filled with NaN here: a value that no kernel writes shows");
+        print("fresh memory is filled with NaN here: a value that no kernel writes shows")?;
     }
     let peak = peak_memory(&device);
     if let Some(bytes) = peak {
-        println!("peak memory of the device: {:.0} MB", bytes as f64 / 1e6);
+        print(format_args!("peak memory of the device: {:.0} MB", bytes as f64 / 1e6))?;
     }
     if let Some(path) = &args.out {
         let record = json!({
@@ -70,7 +76,7 @@ pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
             Err(anyhow!("no operator has `{}` in its name", args.only.unwrap_or_default()).into())
         }
         0 => {
-            println!("all {total} comparisons hold");
+            print(format_args!("all {total} comparisons hold"))?;
             Ok(())
         }
         _ => Err(Failure::Run(anyhow!("{failed} of {total} comparisons do not hold"))),

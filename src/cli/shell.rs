@@ -1,6 +1,6 @@
 //! Completions and the manual page, for packagers.
 
-use super::{Cli, CommandResult};
+use super::{Cli, CommandResult, print};
 use clap::{Args, CommandFactory};
 
 #[derive(Args, Debug)]
@@ -9,11 +9,13 @@ pub struct CompletionsArgs {
 }
 
 pub fn completions(args: CompletionsArgs) -> CommandResult {
-    clap_complete::generate(args.shell, &mut Cli::command(), "bench", &mut std::io::stdout());
-    Ok(())
+    let mut script = vec![];
+    clap_complete::generate(args.shell, &mut Cli::command(), "bench", &mut script);
+    Ok(print(String::from_utf8_lossy(&script).trim_end())?)
 }
 
 pub fn man() -> CommandResult {
-    clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
-    Ok(())
+    let mut page = vec![];
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    Ok(print(String::from_utf8_lossy(&page).trim_end())?)
 }

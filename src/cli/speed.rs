@@ -2,7 +2,7 @@
 
 use super::flags::{RequestFlags, SiteFlags};
 use super::progress::duration;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, print};
 use crate::config::{Pretrain, RunConfig, Stage};
 use crate::engine::{Job, Plan, Speed, speed_pretrain};
 use crate::launch::{index, resolve, stage_of};
@@ -85,22 +85,22 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
     };
     let speed: Speed = measured.map_err(Failure::Run)?;
     let run = &resolved.config.run;
-    println!("recipe {}, model {}, {} workers", run.recipe, run.model, site.workers);
-    println!("loader alone  {:>9.1} img/s", speed.loader);
-    println!("model alone   {:>9.1} img/s", speed.model);
-    println!("end to end    {:>9.1} img/s", speed.end_to_end);
+    print(format_args!("recipe {}, model {}, {} workers", run.recipe, run.model, site.workers))?;
+    print(format_args!("loader alone  {:>9.1} img/s", speed.loader))?;
+    print(format_args!("model alone   {:>9.1} img/s", speed.model))?;
+    print(format_args!("end to end    {:>9.1} img/s", speed.end_to_end))?;
     let (plan, eta) = (speed.plan, duration(speed.eta()));
     let rate = training_flops(&resolved.config).map(|flops| speed.model * flops);
     match (rate, peak(&site.device).map_err(Failure::Run)?) {
-        (Some(rate), Some(peak)) => println!(
+        (Some(rate), Some(peak)) => print(format_args!(
             "model alone   {:>9.1} TFLOP/s, {:.1} % of the {:.0} that bf16 products reach on this device",
             rate / 1e12,
             100. * rate / peak,
             peak / 1e12
-        ),
-        (Some(rate), None) => println!("model alone   {:>9.1} GFLOP/s", rate / 1e9),
+        ))?,
+        (Some(rate), None) => print(format_args!("model alone   {:>9.1} GFLOP/s", rate / 1e9))?,
         (None, _) => {}
     }
-    println!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch);
+    print(format_args!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch))?;
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! `bench suite run|plan`.
+//! `bench suite list|run|plan`.
 
-use super::flags::{CliContext, SiteFlags, catch_ctrl_c};
-use super::progress::{describe, duration};
-use super::{CommandResult, Failure};
+use super::flags::{CliContext, Include, SiteFlags, catch_ctrl_c};
+use super::progress::{duration, listed, scores};
+use super::{CommandResult, Failure, print};
+use crate::config::Library;
 use crate::launch::Site;
 use crate::record::{RunRecord, Status};
 use crate::registry::Registry;
-use crate::suite::{Standing, Suite};
+use crate::suite::{Item, Standing, Suite};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub struct SuiteArgs {
 
 #[derive(Subcommand, Debug)]
 enum SuiteCommand {
+    /// All suites in a line each
+    List(Include),
     /// Run what is left of a suite, and print its table
     Run(NameArgs),
     /// Show the runs of a suite, and what is left
@@ -35,12 +38,13 @@ struct NameArgs {
 
 pub fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     match args.command {
+        SuiteCommand::List(include) => list(&include.library()?),
         SuiteCommand::Run(args) => {
             let context = args.site.context()?;
             let suite = Suite::load(&context.library, &args.suite)?;
             catch_ctrl_c()?;
             let records = run(&suite, &context, &context.site(registry))?;
-            println!("{}", super::table::show(&context.library, &suite.table, &records)?);
+            print(super::table::show(&context.library, &suite.table, &records)?)?;
             Ok(())
         }
         SuiteCommand::Plan(args) => {
@@ -51,12 +55,27 @@ pub fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     }
 }
 
+fn list(library: &Library) -> CommandResult {
+    for name in library.list("configs/suites") {
+        match Suite::load(library, &name) {
+            Ok(suite) => {
+                let (runs, table) = (suite.items().len(), &suite.table);
+                print(format_args!("{name:<18} {runs:>3} runs, table {table:<18} {}", suite.title))?;
+            }
+            Err(error) => eprintln!("warning: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
 /// Runs a suite to its end and says so, run by run.
 pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRecord>, Failure> {
     let (began, total) = (Instant::now(), suite.items().len());
-    let begin = |i: usize, item: &crate::suite::Item| {
+    let begin = |i: usize, item: &Item, done: bool| {
         context.screen().clear();
-        context.screen().say(&format!("[{}/{total}, {}] {}", i + 1, duration(began.elapsed()), item.title()));
+        let done = if done { ": done already" } else { "" };
+        let time = duration(began.elapsed());
+        context.screen().say(&format!("[{}/{total}, {time}] {}{done}", i + 1, item.title()));
     };
     let records = suite.run(site, &begin);
     context.screen().clear();
@@ -65,7 +84,13 @@ pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRe
             let scored: Vec<String> = records
                 .iter()
                 .filter(|record| !record.scores.is_empty())
-                .map(|record| format!("{}: {}", record.id, describe(&record.scores)))
+                .map(|record| {
+                    format!(
+                        "{}: {}",
+                        record.id,
+                        listed(&scores(&record.scores, record.primary.as_deref()), 4)
+                    )
+                })
                 .collect();
             scored.iter().for_each(|line| context.screen().say(line));
             Ok(records)
@@ -81,7 +106,7 @@ pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRe
 
 fn plan(suite: &Suite, site: &Site) -> CommandResult {
     let planned = suite.plan(site)?;
-    println!("{}: {} runs", suite.title, planned.len());
+    print(format_args!("{}: {} runs", suite.title, planned.len()))?;
     let (mut left, mut unknown) = (0, false);
     for (item, standing, images) in &planned {
         let shown = match standing {
@@ -95,7 +120,7 @@ fn plan(suite: &Suite, site: &Site) -> CommandResult {
             unknown |= images.is_none();
         }
         let images = images.map_or("data not there".into(), |n| format!("{n} images"));
-        println!("{shown:>8}  {:<80} {images}", item.title());
+        print(format_args!("{shown:>8}  {:<80} {images}", item.title()))?;
     }
     // Runs that are done tell the speed.
     let rates: Vec<f64> = site
@@ -107,11 +132,11 @@ fn plan(suite: &Suite, site: &Site) -> CommandResult {
         .collect();
     let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
     let more = if unknown { ", and runs whose data is not there" } else { "" };
-    print!("left: {left} images of training{more}");
-    if mean > 0. && left > 0 {
+    let time = if mean > 0. && left > 0 {
         let eta = Duration::from_secs_f64(left as f64 / mean);
-        print!(", about {} at the mean speed of the runs so far", duration(eta));
-    }
-    println!();
-    Ok(())
+        format!(", about {} at the mean speed of the runs so far", duration(eta))
+    } else {
+        String::new()
+    };
+    Ok(print(format_args!("left: {left} images of training{more}{time}"))?)
 }

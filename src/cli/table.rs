@@ -1,13 +1,14 @@
 //! `bench table`: records to a table, and the generated blocks of a README.
 
-use super::CommandResult;
 use super::flags::Include;
+use super::{CommandResult, print};
 use crate::config::Library;
 use crate::record::render::{Format, readme, render};
-use crate::record::table::{TableSpec, table as make};
+use crate::record::table::{Key, TableSpec, table as make};
 use crate::record::{Reference, RunRecord, SpeedRecord, Store, render_speed, write_atomic};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
@@ -15,6 +16,9 @@ pub struct TableArgs {
     /// File of configs/tables, without .toml
     #[arg(default_value = "main")]
     table: String,
+    /// All tables in a line each
+    #[arg(long)]
+    list: bool,
     /// terminal, markdown, csv or latex
     #[arg(long, default_value = "terminal")]
     format: Format,
@@ -45,6 +49,9 @@ const SPEED_BLOCK: &str = "speed";
 
 pub fn table(args: TableArgs) -> CommandResult {
     let library = args.include.library()?;
+    if args.list {
+        return list(&library);
+    }
     // Blocks of a README hold what everybody can see: committed records.
     let block = |records: &[RunRecord], name: &str| match name {
         SPEED_BLOCK => {
@@ -65,14 +72,52 @@ pub fn table(args: TableArgs) -> CommandResult {
         return Ok(());
     }
     if let Some(path) = &args.speed {
-        print!("{}", render_speed(&SpeedRecord::read_all(path)?, SpeedRecord::table, args.format));
-        return Ok(());
+        let text = render_speed(&SpeedRecord::read_all(path)?, SpeedRecord::table, args.format);
+        return Ok(print(text.trim_end())?);
     }
     let records = match args.committed {
         true => Store::read_committed(Path::new(TASKS))?,
-        false => Store::new(&args.runs).records()?,
+        false => {
+            let (records, broken) = Store::new(&args.runs).readable_records()?;
+            for error in broken {
+                eprintln!("warning: a run is left out: {:#}", Error::from(error));
+            }
+            records
+        }
     };
-    print!("{}", rendered(&library, &args.table, &records, args.format)?);
+    let spec = TableSpec::load(&library, &args.table)?;
+    print(render(&make(&records, &Reference::all(&library)?, &spec)?, args.format).trim_end())?;
+    hidden(&spec, &records).iter().for_each(|line| eprintln!("{line}"));
+    Ok(())
+}
+
+/// Lines about the runs of the table's tasks that it does not show.
+fn hidden(spec: &TableSpec, records: &[RunRecord]) -> Vec<String> {
+    let mut tasks: BTreeMap<&str, (usize, BTreeSet<String>)> = BTreeMap::new();
+    for (run, task) in records.iter().filter_map(|run| Some((run, run.task.as_deref()?))) {
+        let keys = spec.hides(run);
+        if keys.is_empty() || keys.contains(&Key::Task) {
+            continue;
+        }
+        let (count, values) = tasks.entry(task).or_default();
+        *count += 1;
+        values.extend(keys.iter().map(|key| format!("{} {}", key.name(), key.of_run(run))));
+    }
+    let line = |(task, (count, values)): (&str, (usize, BTreeSet<String>))| {
+        let (runs, are) = if count == 1 { ("run", "is") } else { ("runs", "are") };
+        let values = values.into_iter().collect::<Vec<_>>().join(", ");
+        format!("{count} {runs} of {task} {are} not in this table ({values}); `bench table` shows all")
+    };
+    tasks.into_iter().map(line).collect()
+}
+
+fn list(library: &Library) -> CommandResult {
+    for name in library.list("configs/tables") {
+        match TableSpec::load(library, &name) {
+            Ok(spec) => print(format_args!("{name:<18} {}", spec.title))?,
+            Err(error) => eprintln!("warning: {error}"),
+        }
+    }
     Ok(())
 }
 

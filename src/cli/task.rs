@@ -1,7 +1,7 @@
 //! `bench task list|show|check`.
 
-use super::CommandResult;
 use super::flags::{Include, bench_data};
+use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
 use crate::data::{Dataset, DatasetInfo};
 use crate::record::{Reference, Score};
@@ -53,7 +53,7 @@ pub fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
                 }
             };
             for name in names {
-                println!("{}", check(registry, &library, &name)?);
+                print(check(registry, &library, &name)?)?;
             }
         }
     }
@@ -62,24 +62,30 @@ pub fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
 
 fn list(library: &Library) -> Result<()> {
     for name in library.list("tasks") {
-        let Manifest { kind, dataset, primary, recipe, .. } = manifest(library, &name)?;
-        println!("{name:<24} {kind:<16} data {dataset:<18} primary {primary:<6} recipe {recipe}");
+        let Manifest { kind, dataset, primary, recipe, .. } = match manifest(library, &name) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                eprintln!("warning: {error:#}");
+                continue;
+            }
+        };
+        print(format_args!("{name:<24} {kind:<16} data {dataset:<18} primary {primary:<6} recipe {recipe}"))?;
     }
     Ok(())
 }
 
 fn show(library: &Library, name: &str) -> Result<()> {
     let found = manifest(library, name)?;
-    println!("{}", toml::to_string(&found)?.trim_end());
+    print(toml::to_string(&found)?.trim_end())?;
     let references = Reference::all(library)?;
     let references: Vec<&Reference> = references.iter().filter(|r| r.task == name).collect();
-    println!("\n# published numbers: {}", references.len());
+    print(format_args!("\n# published numbers: {}", references.len()))?;
     for r in references {
         let variant = if r.variant.is_empty() { String::new() } else { format!(", {}", r.variant) };
-        println!(
+        print(format_args!(
             "# {:<10} {:<18} {:<22} {} = {}{variant} ({}, {})",
             r.model, r.init, r.recipe, r.score, r.value, r.source, r.place
-        );
+        ))?;
     }
     Ok(())
 }
@@ -165,6 +171,6 @@ fn check_files(library: &Library) -> Result<()> {
         count += 1;
     }
     count += Reference::all(library)?.len();
-    println!("models, recipes, suites, tables, data sets, published numbers: {count} in order");
+    print(format_args!("models, recipes, suites, tables, data sets, published numbers: {count} in order"))?;
     Ok(())
 }

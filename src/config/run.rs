@@ -3,6 +3,7 @@
 use super::{ConfigError, Library, ModelConfig, Recipe, Tune, apply_set, parse, parse_table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Everything that decides what a run computes.
@@ -110,6 +111,36 @@ pub struct Run {
 pub const SCRATCH: &str = "scratch";
 
 impl RunConfig {
+    /// The same configuration with every `--set key=value` and `--set model.key=value` over what it has.
+    pub fn with(mut self, set: &[String]) -> Result<Self, ConfigError> {
+        if set.is_empty() {
+            return Ok(self);
+        }
+        let tree = |table: Result<toml::Table, _>| table.map_err(|e| ConfigError::new("config.toml", e));
+        let (mut model, mut recipe) =
+            (tree(toml::Table::try_from(&self.model))?, tree(toml::Table::try_from(&self.recipe))?);
+        for assignment in set {
+            match assignment.strip_prefix("model.") {
+                Some(rest) => apply_set(&mut model, rest)?,
+                None => apply_set(&mut recipe, assignment)?,
+            }
+        }
+        let origin = format!("--set {}", set.join(" --set "));
+        self.model = parse_table(model, &origin)?;
+        self.recipe = parse_table(recipe, &origin)?;
+        self.run.overrides.extend_from_slice(set);
+        Ok(self)
+    }
+
+    /// Keys whose values are not those of `other`, [`Run::data`] apart: `run.seed`, `recipe.optim.base_lr`.
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>, ConfigError> {
+        let tree = |config| toml::Table::try_from(config).map_err(|e| ConfigError::new("config.toml", e));
+        let mut found = vec![];
+        differing(&tree(self)?, &tree(other)?, "", &mut found);
+        found.retain(|key| key != "run.data");
+        Ok(found)
+    }
+
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|e| ConfigError::new("config.toml", e))
     }
@@ -187,7 +218,15 @@ impl Choice<'_> {
         name: &str,
         (model, task): (&str, &str),
     ) -> Result<Recipe, ConfigError> {
-        let (mut tree, origin) = self.file("recipe", name, &format!("configs/{}", stage.as_str()))?;
+        let folder = |stage: Stage| format!("configs/{}", stage.as_str());
+        let other = if stage == Stage::Pretrain { Stage::Transfer } else { Stage::Pretrain };
+        let known = |stage| self.library.list(&folder(stage)).iter().any(|known| known == name);
+        if known(other) && !known(stage) {
+            let message =
+                format!("is a recipe of `bench {}`, not of `bench {}`", other.as_str(), stage.as_str());
+            return Err(ConfigError::new(format!("recipe `{name}`"), message));
+        }
+        let (mut tree, origin) = self.file("recipe", name, &folder(stage))?;
         let parts = [("task", task, "tasks"), ("model", model, "configs/models")];
         let parts = parts.map(|(key, name, folder)| (key, name, folder, tree.remove(key)));
         for (key, name, folder, parts) in parts {
@@ -254,6 +293,20 @@ impl Choice<'_> {
         let (model, rest): (Vec<_>, Vec<_>) = self.overrides.iter().partition(|s| s.starts_with("model."));
         let shown = if prefix.is_empty() { rest } else { model };
         format!("--set {}", shown.into_iter().map(String::as_str).collect::<Vec<_>>().join(" --set "))
+    }
+}
+
+/// The keys, `path` before each, that do not have the same value in both tables.
+fn differing(a: &toml::Table, b: &toml::Table, path: &str, found: &mut Vec<String>) {
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    for key in keys {
+        match (a.get(key), b.get(key)) {
+            (Some(toml::Value::Table(a)), Some(toml::Value::Table(b))) => {
+                differing(a, b, &format!("{path}{key}."), found);
+            }
+            (a, b) if a != b => found.push(format!("{path}{key}")),
+            _ => {}
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use super::classes::{keep_per_class, label, labels_of, list, names_in};
 use super::formats::PngMasks;
 use super::{Annotation, Category, Entry, Index, formats};
 use crate::config::{ConfigError, Library, parse};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A parsed `dataset.toml`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     pub name: String,
@@ -35,7 +36,7 @@ pub struct Dataset {
 }
 
 /// One split of a data set.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
     /// Folder, or container file, of the images, relative to the data root.
@@ -58,7 +59,7 @@ impl Split {
 }
 
 /// How a split is annotated, by format.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Annotations {
@@ -190,6 +191,9 @@ impl Dataset {
                 return Err(missing(looked.into()));
             }
         };
+        if root.is_file() {
+            return Err(DataError::file(&root, "is a file; the root of a data set is a folder"));
+        }
         if root.is_dir() { Ok(root) } else { Err(missing(format!("looked in `{}`", root.display()))) }
     }
 

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The loop starts or continues after `done` steps.
+    /// The loop starts or continues after `done` steps, and will stop after `end`.
     Started {
         plan: &'a Plan,
         done: usize,
+        end: usize,
     },
     /// `done` steps are done.
     Step {

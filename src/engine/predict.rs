@@ -12,7 +12,7 @@ use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig};
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
 use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use image::ImageFormat;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ pub struct Predicted {
     pub elapsed: Duration,
 }
 
-/// Predicts `pictures` with the weights at `path`, which a run of this configuration has left.
+/// Predicts `pictures`, all or as many as there is time for until a request to stop, with the weights at `path`, which a run of this configuration has left.
 pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictures) -> Result<Predicted> {
     let began = Instant::now();
     let model = trained(task, job, path)?;
@@ -83,6 +83,9 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
             let found: Vec<(usize, T::Prediction)> =
                 loaded.batch.ids.iter().map(place).zip(found).filter(|(k, _)| seen.insert(*k)).collect();
             let draw = |(k, prediction): (usize, T::Prediction)| -> Result<_> {
+                if job.control.stopped() {
+                    return Ok(None);
+                }
                 let (file, name) = &pictures.images[k];
                 let image = Image::open(file, 3)?;
                 let picture = Picture { path: file, name, number: k + 1, size: image.size() };
@@ -92,21 +95,23 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
                     drawing.write_to(&mut png, ImageFormat::Png)?;
                     save(&pictures.drawing(name), png.get_ref())?;
                 }
-                Ok((picture, prediction, drawing.is_some()))
+                Ok(Some((picture, prediction, drawing.is_some())))
             };
             // In parallel, then written in order.
-            let found: Vec<_> = found.into_par_iter().map(draw).collect::<Result<_>>()?;
-            for (picture, prediction, pictured) in &found {
+            let found: Vec<Option<_>> = found.into_par_iter().map(draw).collect::<Result<_>>()?;
+            for (picture, prediction, pictured) in found.iter().flatten() {
+                images += 1;
                 drawn += usize::from(*pictured);
                 if let Some(writer) = &mut writer {
                     writer.write(picture, prediction)?;
                 }
             }
-            images += found.len();
         }
         done = (done + loader.batch()).min(total);
         job.control.tell(Event::Predicting { done, total });
-        ensure!(!job.control.stopped(), "stopped after {done} of {total} images");
+        if job.control.stopped() {
+            break;
+        }
     }
     if let Some(writer) = writer {
         writer.finish()?;

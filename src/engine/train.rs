@@ -125,7 +125,7 @@ impl<T> Training<'_, T> {
     pub fn run(&self, resume: bool, initialize: &dyn Fn() -> Result<()>) -> Result<Outcome> {
         let end = self.max_steps.map_or(self.plan.steps, |most| most.min(self.plan.steps));
         let mut run = self.start(resume, initialize)?;
-        self.control.tell(Event::Started { plan: &self.plan, done: run.done() });
+        self.control.tell(Event::Started { plan: &self.plan, done: run.done(), end });
         while run.done() < end && !self.control.stopped() {
             let (epoch, start) = self.plan.position(run.done());
             let left = self.plan.steps_per_epoch - start / self.plan.micro_steps();

@@ -10,6 +10,9 @@ use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, weights_in
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
+/// The flag that names them.
+pub(super) const INIT: &str = "--init";
+
 /// Initial weights.
 pub(super) struct Initial {
     pub source: String,
@@ -100,7 +103,7 @@ pub(super) fn initial(
 ) -> Result<Initial> {
     match (init, stage) {
         (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(Initial::scratch()),
-        (Some(name), _) => find(site, "--init", name),
+        (Some(name), _) => find(site, INIT, name),
         (None, Stage::Transfer) => {
             let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
             let Some(record) = newest else {
@@ -116,9 +119,9 @@ pub(super) fn initial(
     }
 }
 
-/// The weights file that a run id, a run's folder or a path names.
-pub fn find_weights(site: &Site, name: &str) -> Result<PathBuf> {
-    find(site, "--init", name)?.path.with_context(|| format!("`{name}` has no weights"))
+/// The weights file that a run id, a run's folder or a path names; errors call it by the flag or argument `key`.
+pub fn find_weights(site: &Site, key: &str, name: &str) -> Result<PathBuf> {
+    find(site, key, name)?.path.with_context(|| format!("`{name}` has no weights"))
 }
 
 /// What `name`, which follows `key`, names.
@@ -160,9 +163,10 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
         });
     }
     let folder = site.store.find(name).map_err(|e| {
+        let scratch = if key == INIT { "`scratch`, nor " } else { "" };
         ConfigError::new(
             format!("{key} {name}"),
-            format!("neither `scratch`, nor a file or folder, nor a run: {e}"),
+            format!("neither {scratch}a file or folder, nor a run: {e}"),
         )
     })?;
     if folder.record().is_file() {
@@ -174,22 +178,40 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
 }
 
 /// Compares the sizes that the names in a file reveal with those of the model.
-pub(super) fn fits(path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
+pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     let file = WeightFile::open(path)?;
     let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];
-    ensure!(
-        found == expected,
+    if found == expected {
+        return Ok(());
+    }
+    let hint = match fitting_models(library, &guess)?.as_slice() {
+        names if names.is_empty() || names.iter().any(|fitting| fitting == name) => String::new(),
+        names => format!(". Give --model {}", names.join(" or ")),
+    };
+    bail!(
         "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
-         {} registers",
+         {} registers{hint}",
         path.display(),
         model.width,
         model.depth,
         model.patch,
         model.channels,
         model.registers
-    );
-    Ok(())
+    )
+}
+
+/// Models of the library that have the sizes `guess`.
+pub fn fitting_models(library: &Library, guess: &InferredVit) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in library.list("configs/models") {
+        let model = Choice { library, overrides: &[] }.model(&name, None)?;
+        let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
+        if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }

@@ -10,7 +10,7 @@ mod request;
 mod trained;
 
 pub use device::{default_dtype, open_device};
-pub use initial::find_weights;
+pub use initial::{find_weights, fitting_models};
 pub use prepare::{Data, Prepared, Start, index, prepare};
 pub use request::{Request, Resolved, resolve, stage_of};
 pub use trained::{Trained, trained};

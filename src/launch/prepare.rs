@@ -11,6 +11,9 @@ use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Keys that a message about another run names.
+const DIFFERENCES: usize = 5;
+
 /// A run that can start, in a folder that it holds.
 pub struct Prepared {
     pub config: RunConfig,
@@ -88,12 +91,11 @@ pub fn prepare(
 ) -> Result<Start> {
     let resolved = resolve(site, stage, request)?;
     resolved.notes.iter().for_each(|note| tell(note));
-    let hash = resolved.config.hash()?;
     let path = match out {
         Some(path) => path.to_path_buf(),
         None => site.store.path(&resolved.config.id()?),
     };
-    if let Some(record) = earlier(&path, &hash)?
+    if let Some(record) = earlier(&path, &resolved.config)?
         && record.status == Status::Finished
     {
         return Ok(Start::Done(Box::new(record)));
@@ -148,15 +150,20 @@ pub fn prepare(
 }
 
 /// The record of the run in `path`, where there is one; a run of another configuration is an error.
-fn earlier(path: &Path, hash: &str) -> Result<Option<RunRecord>> {
+fn earlier(path: &Path, wanted: &RunConfig) -> Result<Option<RunRecord>> {
     let folder = RunFolder::at(path);
     if folder.config().is_file() {
         let config: RunConfig = read(&folder.config())?;
-        ensure!(
-            config.hash()? == hash,
-            "`{}` holds another run; choose another folder with --out",
-            path.display()
-        );
+        if config.hash()? != wanted.hash()? {
+            let mut keys = config.differences(wanted)?;
+            let more = if keys.len() > DIFFERENCES { ", …" } else { "" };
+            keys.truncate(DIFFERENCES);
+            bail!(
+                "`{}` holds another run (other values of {}{more}); choose another folder with --out",
+                path.display(),
+                keys.join(", ")
+            );
+        }
     }
     Ok(if folder.record().is_file() { Some(folder.read_record()?) } else { None })
 }

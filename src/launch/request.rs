@@ -1,6 +1,6 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
-use super::initial::{Initial, find, fits, initial};
+use super::initial::{INIT, Initial, find, fits, initial};
 use super::{Site, default_dtype};
 use crate::config::{
     Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
@@ -21,9 +21,9 @@ const MODEL: &str = "vit_b16";
 const FOLDER: &str = "folder";
 
 /// What the flags of the command line, or a line of a suite, ask for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// A resolved configuration to repeat; everything else but `data` is then taken from it.
+    /// A resolved configuration to repeat; everything else is then taken from it, but `data`, `seed` and `set`.
     pub config: Option<PathBuf>,
     pub task: Option<String>,
     pub dataset: Option<String>,
@@ -33,7 +33,8 @@ pub struct Request {
     pub init: Option<String>,
     /// Root of the data set.
     pub data: Option<PathBuf>,
-    pub seed: u64,
+    /// That of `config`, or 0, when absent.
+    pub seed: Option<u64>,
     /// That of the device when absent.
     pub dtype: Option<Dtype>,
     pub set: Vec<String>,
@@ -135,7 +136,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             init_hash: init.hash()?,
             tokenizer_hash: tokenizer.as_ref().map(Initial::hash).transpose()?.flatten(),
             init_label: init.label.clone(),
-            seed: request.seed,
+            seed: request.seed.unwrap_or_default(),
             dtype: chosen_dtype(site, request.dtype)?,
             overrides: request.set.clone(),
             data: request.data.clone(),
@@ -149,7 +150,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         notes.push(format!("model {model_name}, recipe {recipe}"));
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
-    finish(config, manifest, dataset, (init, tokenizer), notes)
+    finish(site, config, manifest, dataset, (init, tokenizer), notes)
 }
 
 /// The tokenizer that a recipe of pre-training names, and needs where it predicts tokens.
@@ -174,6 +175,7 @@ fn chosen_dtype(site: &Site, asked: Option<Dtype>) -> Result<Dtype> {
 }
 
 fn finish(
+    site: &Site,
     config: RunConfig,
     manifest: Option<Manifest>,
     dataset: Dataset,
@@ -182,7 +184,7 @@ fn finish(
 ) -> Result<Resolved> {
     config.check()?;
     if let Some(path) = &init.path {
-        fits(path, &config.run.model, &config.model)?;
+        fits(site.library, path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
     let Initial { path: init, run: init_run, target: init_target, .. } = init;
@@ -191,7 +193,8 @@ fn finish(
 
 /// The run of a resolved configuration once more.
 fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
-    let mut config: RunConfig = read(path)?;
+    let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set)?;
+    config.run.seed = request.seed.unwrap_or(config.run.seed);
     chosen_dtype(site, Some(config.run.dtype))?;
     ensure!(
         config.run.stage == stage,
@@ -209,7 +212,7 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
     };
     let mut init = Initial::scratch();
     if config.run.init != SCRATCH {
-        init = find(site, "--init", &config.run.init)?;
+        init = find(site, INIT, &config.run.init)?;
         ensure!(
             init.hash()? == config.run.init_hash,
             "`{}` has changed since `{}` was written: other initial weights",
@@ -223,7 +226,7 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
         "the tokenizer has changed since `{}` was written",
         path.display()
     );
-    finish(config, manifest, dataset, (init, tokenizer), vec![])
+    finish(site, config, manifest, dataset, (init, tokenizer), vec![])
 }
 
 /// The data set and the split to train on.

@@ -23,7 +23,7 @@ pub struct Trained {
 /// # Errors
 /// Weights that no transfer run has left; a data set that is needed and not there.
 pub fn trained(site: &Site, weights: &str, task: Option<&str>, data: Option<&Path>) -> Result<Trained> {
-    let path = find_weights(site, weights)?;
+    let path = find_weights(site, "--weights", weights)?;
     let notes = TransferNotes::of(&path)?;
     let beside = path.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
     let (config, info) = match (notes, beside) {

@@ -66,19 +66,34 @@ impl Store {
     /// # Errors
     /// A record that cannot be read, or that lies in the folder of another run (a copy would count twice).
     pub fn records(&self) -> Result<Vec<RunRecord>, StoreError> {
-        let mut records = Vec::new();
-        for id in self.ids()? {
+        self.each_record()?.collect()
+    }
+
+    /// Those of [`Store::records`] that can be read, and what is wrong with the others.
+    pub fn readable_records(&self) -> Result<(Vec<RunRecord>, Vec<StoreError>), StoreError> {
+        let (mut records, mut broken) = (vec![], vec![]);
+        for record in self.each_record()? {
+            match record {
+                Ok(record) => records.push(record),
+                Err(error) => broken.push(error),
+            }
+        }
+        Ok((records, broken))
+    }
+
+    fn each_record(&self) -> Result<impl Iterator<Item = Result<RunRecord, StoreError>>, StoreError> {
+        let record = |id: String| {
             let path = RunFolder::at(self.path(&id)).record();
-            if path.is_file() {
+            path.is_file().then(|| {
                 let record = read_record(&path)?;
                 if record.id != id {
                     let message = format!("the record of run `{}` lies in the folder `{id}`", record.id);
                     return Err(StoreError::broken(&path, message));
                 }
-                records.push(record);
-            }
-        }
-        Ok(records)
+                Ok(record)
+            })
+        };
+        Ok(self.ids()?.into_iter().filter_map(record))
     }
 
     /// The finished run of `stage` that passes `filter` and whose record was written last.
@@ -200,6 +215,8 @@ mod tests {
         std::fs::copy(store.path("a").join("run.json"), &path).unwrap();
         let error = store.records().unwrap_err().to_string();
         assert!(error.contains("the record of run `a` lies in the folder `c`"), "{error}");
+        let (readable, broken) = store.readable_records().unwrap();
+        assert_eq!((ids(readable), broken.len()), (vec!["a".into(), "b".into()], 1));
         std::fs::write(&path, "{").unwrap();
         let error = store.records().unwrap_err().to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");

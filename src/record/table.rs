@@ -124,11 +124,7 @@ pub fn table(records: &[RunRecord], references: &[Reference], spec: &TableSpec) 
 fn selected<'a>(records: &'a [RunRecord], spec: &TableSpec) -> Result<Vec<&'a RunRecord>, TableError> {
     let mut runs: BTreeMap<&str, &RunRecord> = BTreeMap::new();
     for run in records {
-        let stage = spec.filter.0.contains_key(&Key::Stage) || run.stage == "transfer";
-        let shown = stage
-            && spec.filter.allows_run(run)
-            && spec.columns.iter().any(|column| column.selection.allows_run(run));
-        if shown && runs.insert(&run.id, run).is_some_and(|other| other != run) {
+        if spec.hides(run).is_empty() && runs.insert(&run.id, run).is_some_and(|other| other != run) {
             return Err(TableError::Duplicate { id: run.id.clone() });
         }
     }

@@ -79,6 +79,14 @@ fn unknown_names_suggest_near_misses() {
         ("table mian", &["did you mean `main`"]),
         ("transfer --task imagenet --init finetune-x", &["finetune-x", "scratch"]),
         ("transfer --task imagenet", &["--init scratch", "bench pretrain"]),
+        (
+            "transfer --task imagenet --init scratch --recipe mae_small",
+            &["mae_small", "a recipe of `bench pretrain`"],
+        ),
+        ("eval nope", &["run nope", "neither a file"]),
+        ("predict a.png --weights nope --out o", &["a.png"]),
+        ("reconstruct nope", &["weights nope", "neither a file"]),
+        ("reconstruct nope --out rec.jpg", &["rec.jpg", ".png"]),
         ("pretrain --device cuda", &["cuda", "CPU"]),
         ("pretrain --include nowhere", &["nowhere", "no such folder"]),
     ] {
@@ -149,7 +157,7 @@ fn weights_of_another_model_or_cut_short_are_refused() {
     let transfer = small_transfer();
 
     let error = sandbox.fails(2, &format!("{transfer} --model vit_micro8 --init {}", weights.display()));
-    contains(&error, &["another model", "vit_micro8", "width 32"]);
+    contains(&error, &["another model", "vit_micro8", "width 32", "Give --model vit_tiny_test"]);
     let error = sandbox.fails(2, &format!("{transfer} --set model.depth=1 --init {}", weights.display()));
     contains(&error, &["another model", "depth 2"]);
 
@@ -216,7 +224,7 @@ fn a_folder_has_one_run_and_one_owner() {
     let sandbox = Sandbox::new();
     sandbox.ok(&format!("{} --out mine", small_pretrain()));
     let error = sandbox.fails(2, &format!("{} --out mine --seed 1", small_pretrain()));
-    contains(&error, &["mine", "another run", "--out"]);
+    contains(&error, &["mine", "another run (other values of run.seed)", "--out"]);
 
     let long = small_pretrain().replace("epochs=3", "epochs=3000");
     let mut first =

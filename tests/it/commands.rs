@@ -31,6 +31,16 @@ fn pretrain_transfer_eval_table_and_picture() {
     let scores = sandbox.ok(&format!("eval {id} --data {}", fixture("shapes")));
     assert!(scores.contains(&format!("top1 {top1:.2}")), "{scores} {top1}");
 
+    let output = sandbox.run(&format!("eval {id} --data {} --split train --by-class", fixture("shapes")));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for words in
+        ["task shapes_classification, split train in ", "weights runs/", "no scores of single classes"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let error = sandbox.fails(2, &format!("eval {id} --task coco"));
+    assert!(error.contains("--task"), "{error}");
+
     let table = sandbox.ok("table main --format markdown");
     assert!(table.contains("shapes_classification") && table.contains("mae"), "{table}");
 
@@ -141,11 +151,17 @@ fn lists_and_descriptions() {
     assert!(config.contains("1.5e-4 * 4096 / 256 = 2.4e-3"), "{config}");
     let config = sandbox.ok("config show transfer --task imagenet --model vit_l16 --init scratch");
     assert!(config.contains("epochs = 50") && config.contains("layer_decay = 0.75"), "{config}");
-    for file in ["model", "recipe", "task", "suite", "run"] {
+    for file in ["model", "recipe", "task", "dataset", "suite", "table", "run"] {
         let schema: serde_json::Value =
             serde_json::from_str(&sandbox.ok(&format!("config schema {file}"))).unwrap();
         assert!(schema["properties"].is_object(), "{file}");
     }
+    let recipes = sandbox.ok("recipe list");
+    assert!(recipes.contains("mae_1600") && recipes.contains("arXiv:2111.06377 Table 8"), "{recipes}");
+    assert!(sandbox.ok("recipe show finetune").contains("layer_decay"));
+    assert!(sandbox.fails(2, "recipe show finetun").contains("did you mean `finetune`"));
+    assert!(sandbox.ok("suite list").contains("15 runs, table demo"));
+    assert!(sandbox.ok("table --list").contains("tiny_imagenet_20"));
     assert!(sandbox.ok("suite plan demo").contains("15 runs"));
     assert!(sandbox.ok("doctor").contains("cpu"));
     assert!(sandbox.ok("completions bash").contains("_bench"));
@@ -190,6 +206,60 @@ fn a_closed_pipe_is_no_error() {
         let output = sandbox.command(line).stdout(writer).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_standard_output_is_an_error() {
+    let sandbox = Sandbox::new();
+    for line in ["task list", "completions bash", "man", "table imagenet", "doctor"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = sandbox.command(line).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
+        assert!(said.starts_with("error: cannot write to standard output: "), "{line}: {said}");
+        assert_eq!(said.lines().count(), 1, "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_table_says_what_it_leaves_out() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{} --model vit_tiny_test --init scratch --max-steps 1", small_transfer()));
+    let id = sandbox.only_run("runs").file_name().unwrap().to_str().unwrap().to_string();
+    let spec = "title = \"T\"\nrows = [\"init\"]\n[filter]\nmodel = [\"vit_b16\"]\n\
+                [[column]]\ntitle = \"top1\"\nwhere = { task = [\"shapes_classification\"] }\n";
+    sandbox.write("mine/configs/tables/narrow.toml", spec);
+    sandbox.write("mine/configs/tables/other.toml", &spec.replace("shapes_classification", "imagenet"));
+    let said = |line: &str| String::from_utf8_lossy(&sandbox.run(line).stderr).into_owned();
+    assert_eq!(
+        said("table narrow --include mine"),
+        "1 run of shapes_classification is not in this table (model vit_tiny_test); `bench table` shows all\n"
+    );
+    assert_eq!(said("table other --include mine"), "");
+
+    sandbox.write("runs/broken/run.json", "{");
+    let output = sandbox.run("table");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("vit_tiny_test"), "{id}");
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warning.starts_with("warning: ") && warning.contains("broken/run.json"), "{warning}");
+    sandbox.write("mine/tasks/broken/task.toml", "name = ");
+    let output = sandbox.run("task list --include mine");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("shapes_detection"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mine/tasks/broken/task.toml"));
+}
+
+#[test]
+fn a_configuration_with_another_seed_is_another_run() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{} --out first", small_pretrain()));
+    sandbox.ok("pretrain --config first/config.toml --seed 3 --set optim.base_lr=1e-4 --out second");
+    let config = std::fs::read_to_string(sandbox.path("second/config.toml")).unwrap();
+    assert!(config.contains("seed = 3") && config.contains("base_lr = 0.0001"), "{config}");
+    let direct = sandbox.ok(&format!("{} --seed 3 --set optim.base_lr=1e-4 --out second", small_pretrain()));
+    assert!(direct.contains("Finished"), "the same run as by its flags: {direct}");
+    let error = sandbox.fails(2, "pretrain --config first/config.toml --set optim.bas_lr=1 --out third");
+    assert!(error.contains("bas_lr"), "{error}");
 }
 
 #[test]

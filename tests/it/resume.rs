@@ -114,6 +114,22 @@ fn max_steps_and_resume_go_all_the_way() {
     assert!(!sandbox.only_run("parts").join("state.safetensors").exists());
 }
 
+/// A shell reads the printed command as it was meant, also with a space in a path.
+#[cfg(unix)]
+#[test]
+fn the_printed_command_goes_on() {
+    let sandbox = Sandbox::new();
+    let line = format!("{} --max-steps 2 --out", small_pretrain());
+    let output = sandbox.command(&line).arg("my run").output().unwrap();
+    let said = stderr(&output);
+    let command = said.lines().find_map(|line| line.trim_start().strip_prefix("bench ")).expect(&said);
+    assert_eq!(command, "pretrain --out 'my run' --resume --workers 2");
+    let shell = format!("exec {} {command}", env!("CARGO_BIN_EXE_bench"));
+    let mut shell_command = std::process::Command::new("sh");
+    let output = shell_command.args(["-c", &shell]).current_dir(sandbox.folder.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Finished"), "{}", stderr(&output));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {

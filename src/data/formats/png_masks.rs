@@ -7,13 +7,14 @@
 use super::super::raster::{Coding, IGNORE, Mask, Values, with_ending};
 use super::super::{Annotation, Category, DataError, Format, Index, Split};
 use super::{file_entry, images_below};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// `format = "png_masks"` of a manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PngMasks {
     /// Folder of the masks, relative to the data root.
@@ -50,7 +51,7 @@ pub struct PngMasks {
 }
 
 /// What the pixels of a mask hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// Grey values of 8 or 16 bits, or indices of a palette.

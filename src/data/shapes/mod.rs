@@ -106,8 +106,8 @@ pub enum ShapesError {
     #[error("shapes: {0}")]
     Spec(String),
     #[error(
-        "`{0}` is not empty and holds no `shapes.json`: it is not a shapes set, or its making was \
-         interrupted. Delete the folder `{0}` to make it anew, or choose another"
+        "`{0}` is not empty and holds no `shapes.json`: it is not a finished shapes set. Delete the folder `{0}` to \
+         make one there, or choose another"
     )]
     Unfinished(PathBuf),
     #[error(

@@ -66,7 +66,7 @@ fn progress_counts_every_image_once() {
     let mut calls = Vec::new();
     let summary = make(&SMALL, folder.path(), &mut |done, total| calls.push((done, total))).unwrap();
     assert_eq!(summary.images, 12 + 21 + 11);
-    assert_eq!(calls, [(12, 44), (33, 44), (44, 44)]);
+    assert_eq!(calls, [(0, 44), (12, 44), (33, 44), (44, 44)]);
 }
 
 #[test]
@@ -219,14 +219,25 @@ fn a_finished_set_is_found_and_never_touched() {
 }
 
 #[test]
-fn an_interrupted_set_is_an_error() {
+fn an_interrupted_set_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join(".unfinished/train/images");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("00000001.png"), "half").unwrap();
+    make(&SMALL, folder.path(), &mut |_, _| ()).unwrap();
+    assert!(files(folder.path()) == files(made(&SMALL).0.path()));
+    assert!(!folder.path().join(".unfinished").exists());
+}
+
+#[test]
+fn a_folder_of_something_else_is_an_error() {
     let (folder, _) = made(&SMALL);
     std::fs::remove_file(folder.path().join("shapes.json")).unwrap();
     let before = files(folder.path());
     let error = make(&SMALL, folder.path(), &mut |_, _| ()).unwrap_err();
     assert!(matches!(error, ShapesError::Unfinished(_)), "{error}");
     let message = error.to_string();
-    assert!(message.contains("interrupted") && message.contains("Delete the folder"), "{message}");
+    assert!(message.contains("not a finished") && message.contains("Delete the folder"), "{message}");
     assert!(message.contains(folder.path().to_str().unwrap()), "{message}");
     assert!(before == files(folder.path()));
 }

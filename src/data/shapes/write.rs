@@ -2,7 +2,8 @@
 //!
 //! Images are made in parallel, each from its own random stream, and every file is created anew:
 //! the bytes depend on the specification alone, and nothing is ever overwritten. `shapes.json`
-//! appears in one step when everything else is there; without it a folder counts as unfinished.
+//! appears in one step when everything else is there. Until then all lies in the folder `.unfinished`, which the next
+//! attempt throws away.
 
 use super::annotation::{Annotation, annotate, semantic};
 use super::paint::paint;
@@ -16,6 +17,7 @@ use rand::Rng as _;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::fs::DirEntry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
 /// Images between two calls of `progress`.
 const CHUNK: usize = 256;
+/// Where the set is made, below its root.
+const UNFINISHED: &str = ".unfinished";
 /// The last file to appear.
 const SEAL: &str = "shapes.json";
 
@@ -71,7 +75,7 @@ struct Made {
 ///
 /// # Errors
 /// When the specification is out of range; when `root` is neither absent, empty, nor a finished set
-/// of the same specification; when a file cannot be written. An interrupted set is left as it is.
+/// of the same specification; when a file cannot be written. What an interrupted call has left is made anew.
 pub fn make(
     spec: &ShapesSpec,
     root: &Path,
@@ -100,16 +104,21 @@ pub fn make(
         },
     ];
     let total = splits.iter().map(Split::images).sum();
+    progress(0, total);
+    let making = &root.join(UNFINISHED);
+    if making.exists() {
+        std::fs::remove_dir_all(making).map_err(|e| failed(making, e))?;
+    }
     let mut done = 0;
     let mut content = blake3::Hasher::new();
     for split in &splits {
-        split.create_folders(root)?;
+        split.create_folders(making)?;
         let mut made = Vec::with_capacity(split.images());
         while made.len() < split.images() {
             let chunk = made.len()..split.images().min(made.len() + CHUNK);
             done += chunk.len();
             let images: Result<Vec<Made>, ShapesError> =
-                chunk.into_par_iter().map(|index| split.image(spec, root, index)).collect();
+                chunk.into_par_iter().map(|index| split.image(spec, making, index)).collect();
             made.extend(images?);
             progress(done, total);
         }
@@ -119,10 +128,11 @@ pub fn make(
         if split.labelled {
             let text = split.instances(spec, made);
             content.update(&text);
-            create(&root.join(format!("annotations/instances_{}.json", split.name)), &text)?;
+            create(&making.join(format!("annotations/instances_{}.json", split.name)), &text)?;
         }
     }
-    create(&root.join("classes.txt"), (CLASSES.join("\n") + "\n").as_bytes())?;
+    create(&making.join("classes.txt"), (CLASSES.join("\n") + "\n").as_bytes())?;
+    move_entries(making, root).map_err(|e| failed(root, e))?;
     let content = content.finalize().to_hex().to_string();
     let seal = Seal { generator: GENERATOR, spec: *spec, images: total, content };
     let text = serde_json::to_string_pretty(&seal).map_err(|e| failed(&root.join(SEAL), e))? + "\n";
@@ -146,12 +156,22 @@ fn find(spec: &ShapesSpec, root: &Path) -> Result<Option<Seal>, ShapesError> {
             wanted: describe(GENERATOR, spec),
         });
     }
-    let mut entries = match std::fs::read_dir(root) {
+    let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(root, e)),
     };
-    if entries.next().is_some() { Err(ShapesError::Unfinished(root.into())) } else { Ok(None) }
+    let foreign = |entry: std::io::Result<DirEntry>| entry.is_ok_and(|entry| entry.file_name() != UNFINISHED);
+    if entries.into_iter().any(foreign) { Err(ShapesError::Unfinished(root.into())) } else { Ok(None) }
+}
+
+/// Moves what lies in `from` to `to`, and removes `from`.
+fn move_entries(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    std::fs::remove_dir(from)
 }
 
 impl Split {

@@ -75,7 +75,11 @@ pub struct Selection(pub BTreeMap<Key, Vec<String>>);
 
 impl Selection {
     pub fn allows_run(&self, run: &RunRecord) -> bool {
-        self.0.iter().all(|(key, values)| values.contains(&key.of_run(run)))
+        self.against(run).next().is_none()
+    }
+    /// The keys whose values do not allow a run.
+    fn against(&self, run: &RunRecord) -> impl Iterator<Item = Key> {
+        self.0.iter().filter(|(key, values)| !values.contains(&key.of_run(run))).map(|(key, _)| *key)
     }
     /// Keys that a published number does not have allow it.
     pub fn allows_reference(&self, reference: &Reference) -> bool {
@@ -163,6 +167,19 @@ impl TableSpec {
         }
         let (text, origin) = library.text(&format!("configs/tables/{name}.toml"))?;
         Self::parse(&text, origin)
+    }
+
+    /// The keys for whose values a run is not in the table, those of the filter or else of the column that comes nearest;
+    /// none when it is there.
+    pub fn hides(&self, run: &RunRecord) -> BTreeSet<Key> {
+        let mut keys: BTreeSet<Key> = self.filter.against(run).collect();
+        if !self.filter.0.contains_key(&Key::Stage) && run.stage != "transfer" {
+            keys.insert(Key::Stage);
+        }
+        let columns = self.columns.iter().map(|column| column.selection.against(run).collect());
+        let nearest = columns.min_by_key(|keys: &BTreeSet<Key>| (keys.contains(&Key::Task), keys.len()));
+        keys.extend(nearest.unwrap_or_default());
+        keys
     }
 
     fn check(&self) -> Result<(), String> {

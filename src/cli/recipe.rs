@@ -1,0 +1,68 @@
+//! `bench recipe list|show`.
+
+use super::flags::Include;
+use super::{CommandResult, print};
+use crate::config::{Library, Stage};
+use clap::{Args, Subcommand};
+
+#[derive(Args, Debug)]
+pub struct RecipeArgs {
+    #[command(subcommand)]
+    command: RecipeCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum RecipeCommand {
+    /// All recipes in a line each
+    List(Include),
+    /// The file of a recipe, with what it changes for single models and tasks
+    Show {
+        recipe: String,
+        #[command(flatten)]
+        include: Include,
+    },
+}
+
+pub fn recipe(args: RecipeArgs) -> CommandResult {
+    match args.command {
+        RecipeCommand::List(include) => {
+            let library = include.library()?;
+            for (stage, name) in recipes(&library) {
+                let (text, _) = library.text(&path(stage, &name))?;
+                print(format_args!("{name:<18} {:<8}  {}", stage.as_str(), about(&text)))?;
+            }
+        }
+        RecipeCommand::Show { recipe, include } => {
+            let library = include.library()?;
+            let found: Vec<_> = recipes(&library).into_iter().filter(|(_, name)| *name == recipe).collect();
+            if found.is_empty() {
+                let known: Vec<String> = recipes(&library).into_iter().map(|(_, name)| name).collect();
+                let message = crate::config::unknown(&recipe, &known);
+                return Err(anyhow::anyhow!("recipe `{recipe}`: {message}").into());
+            }
+            for (stage, name) in found {
+                print(library.text(&path(stage, &name))?.0.trim_end())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All recipes, those of pre-training first.
+fn recipes(library: &Library) -> Vec<(Stage, String)> {
+    let of = |stage: Stage| {
+        let names = library.list(&format!("configs/{}", stage.as_str()));
+        names.into_iter().map(move |name| (stage, name))
+    };
+    [Stage::Pretrain, Stage::Transfer].into_iter().flat_map(of).collect()
+}
+
+fn path(stage: Stage, name: &str) -> String {
+    format!("configs/{}/{name}.toml", stage.as_str())
+}
+
+/// The first line of the comment at the head of a file that is not a command.
+fn about(text: &str) -> &str {
+    let mut comments = text.lines().map_while(|line| line.strip_prefix("# "));
+    comments.find(|line| !line.starts_with("bench ")).unwrap_or_default()
+}
