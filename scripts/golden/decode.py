@@ -2,7 +2,8 @@
 """Makes tests/golden/decode: small image files in the modes that data sets hold, and how Pillow reads them.
 
 Run with Pillow 9.4 and numpy 1.24. Writes the files, and pixels.safetensors with `<file>.rgb` [H, W, 3] and
-`<file>.grey` [H, W] for every file that Pillow reads. Files that begin with `bad_` are those that it refuses.
+`<file>.grey` [H, W] for every file that Pillow reads. Files that begin with `bad_` are those that it refuses. 16-bit
+grey is scaled here: Pillow clips it at 255.
 """
 import argparse
 import io
@@ -43,6 +44,11 @@ def png16(planes, colour_type):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def scaled(image):
+    """16-bit grey in 8 bits: 65535 becomes 255."""
+    return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+
+
 def ycck(cmyk_jpeg):
     """The same data declared to be YCCK: Adobe's transform byte from 0 to 2."""
     place = cmyk_jpeg.index(b"Adobe") + 11
@@ -59,7 +65,7 @@ def files(rng):
     rgba.putalpha(alpha)
     la.putalpha(alpha)
     deep = rng.integers(0, 65536, (HEIGHT, WIDTH, 4), np.uint16)
-    dim = rng.integers(0, 300, (HEIGHT, WIDTH), np.uint16)
+    deep_grey = Image.fromarray(deep[:, :, 0])
     cmyk = encoded(rgb.convert("CMYK"), "JPEG", quality=95)
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by 90 degrees
@@ -81,11 +87,11 @@ def files(rng):
     yield "palette_4bit.png", encoded(rgb.quantize(9), "PNG", bits=4)
     yield "palette_alpha.png", encoded(rgb.quantize(40), "PNG", transparency=3)
     yield "bilevel.png", encoded(rgb.convert("1"), "PNG")
-    yield "grey16.png", encoded(Image.fromarray(dim), "PNG")
+    yield "grey16.png", encoded(deep_grey, "PNG")
     yield "grey_alpha16.png", png16(deep[:, :, :2], 4)
     yield "rgb16.png", png16(deep[:, :, :3], 2)
     yield "rgba16.png", png16(deep, 6)
-    yield "grey16.tif", encoded(Image.fromarray(dim), "TIFF")
+    yield "grey16.tif", encoded(deep_grey, "TIFF")
     yield "rgb.tif", encoded(rgb, "TIFF", compression="tiff_lzw")
     yield "rgb.bmp", encoded(rgb, "BMP")
     yield "palette.bmp", encoded(rgb.quantize(40), "BMP")
@@ -113,6 +119,8 @@ def main():
         try:
             with Image.open(io.BytesIO(content)) as image:
                 mode = image.mode
+                if mode.startswith("I;16"):
+                    image = scaled(image)
                 pixels[name + ".rgb"] = np.asarray(image.convert("RGB"))
                 pixels[name + ".grey"] = np.asarray(image.convert("L"))
                 assert not name.startswith("bad_"), name

@@ -3,7 +3,7 @@
 //! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
 
 use super::classes::{label, list};
-use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Image, ImageRef, Size, Split};
+use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Ignored, Image, ImageRef, Size, Split};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
 const SHOWN: usize = 10;
 
 /// What [`Dataset::check`] found in a split.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SplitReport {
     pub split: String,
     pub images: usize,
@@ -66,6 +66,7 @@ pub struct SplitReport {
     pub classes: usize,
     /// Annotated objects, where objects are annotated.
     pub objects: usize,
+    pub ignored: Ignored,
     pub problems: Vec<String>,
 }
 
@@ -77,6 +78,9 @@ impl std::fmt::Display for SplitReport {
         }
         if self.objects > 0 {
             write!(f, ", {} objects", self.objects)?;
+        }
+        if !self.ignored.is_empty() {
+            write!(f, "; {}", self.ignored)?;
         }
         self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
         match self.problems.len().saturating_sub(SHOWN) {
@@ -93,8 +97,7 @@ impl Dataset {
     }
 
     fn check_split(&self, root: &Path, name: &str, split: &Split, decode: bool) -> SplitReport {
-        let mut report =
-            SplitReport { split: name.into(), images: 0, classes: 0, objects: 0, problems: vec![] };
+        let mut report = SplitReport { split: name.into(), ..SplitReport::default() };
         let index = match self.index(root, name) {
             Ok(index) => index,
             Err(error) => {
@@ -103,6 +106,7 @@ impl Dataset {
             }
         };
         report.images = index.entries.len();
+        report.ignored = index.ignored;
         let labels: BTreeSet<u32> = index.entries.iter().filter_map(label).collect();
         report.classes = labels.len() + objects_of(&index.entries, &mut report);
         if decode {

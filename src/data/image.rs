@@ -5,7 +5,8 @@
 //! another chroma upsampling for JPEG (byte for byte with the feature `turbojpeg`). A truncated file is an error, not a
 //! picture that is grey below.
 //!
-//! Deviation: formats other than JPEG, PNG, WebP, BMP and TIFF are not read, nor are floating-point pixels.
+//! Deviations: 16-bit grey is scaled to 8 bits, where Pillow clips it at 255 and leaves a white picture. Formats other
+//! than JPEG, PNG, WebP, BMP and TIFF are not read, nor are floating-point pixels.
 
 use super::{Size, jpeg};
 use ::image::{DynamicImage, ImageFormat, ImageReader};
@@ -66,8 +67,9 @@ impl Image {
 
     /// Decodes an encoded image held in memory; the error is the reason alone.
     ///
-    /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG are taken for inverted, 16-bit
-    /// colour and alpha keep their high byte, and 16-bit grey is clipped at 255.
+    /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG are taken for inverted, and of
+    /// 16-bit colour, and of 16-bit grey with alpha, the high byte is kept. Unlike Pillow, 16-bit grey is divided by 257
+    /// and rounded, so that 65535 becomes 255. Maps of class ids keep their 16 bits: [`Raster`](super::Raster) reads them.
     pub fn decode(bytes: &[u8], channels: usize) -> Result<Self, String> {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
         match reader.format() {
@@ -85,12 +87,13 @@ impl Image {
         let decoded = reader.decode().map_err(|e| e.to_string())?;
         let (width, height) = (decoded.width() as usize, decoded.height() as usize);
         let high = |v: &u16| (v >> 8) as u8;
+        let scaled = |v: &u16| ((u32::from(*v) + 128) / 257) as u8;
         let (depth, data) = match decoded {
             DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
             DynamicImage::ImageLumaA8(image) => (1, first::<2, 1, _>(image.as_raw())),
             DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
             DynamicImage::ImageRgba8(image) => (3, first::<4, 3, _>(image.as_raw())),
-            DynamicImage::ImageLuma16(image) => (1, image.iter().map(|v| (*v).min(255) as u8).collect()),
+            DynamicImage::ImageLuma16(image) => (1, image.iter().map(scaled).collect()),
             DynamicImage::ImageLumaA16(image) => {
                 (1, first::<2, 1, _>(image.as_raw()).iter().map(high).collect())
             }

@@ -2,6 +2,7 @@
 
 use super::{DataError, Image, Mask, Rle, Size, Split, Xywh};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -192,6 +193,50 @@ pub struct Index {
     pub classes: Option<Vec<String>>,
     /// In label order, where the file is one of COCO's kind.
     pub categories: Vec<Category>,
+    /// What lies among the images, where the format lists a folder.
+    pub ignored: Ignored,
+}
+
+/// Files among images that are not images by the ending of their name: how many have which ending, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ignored(BTreeMap<String, usize>);
+
+/// Endings that are named; the rest is counted together.
+const ENDINGS_SHOWN: usize = 5;
+
+impl Ignored {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn count(&mut self, file: &Path) {
+        let ending = file.extension().map_or("without an ending".into(), |ending| {
+            format!(".{}", ending.to_string_lossy().to_lowercase())
+        });
+        *self.0.entry(ending).or_default() += 1;
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(ending, count)| *self.0.entry(ending).or_default() += count);
+    }
+}
+
+/// `11 other files ignored: 8 .gif, 3 .avif`, the most frequent ending first.
+impl std::fmt::Display for Ignored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total: usize = self.0.values().sum();
+        let files = if total == 1 { "file" } else { "files" };
+        write!(f, "{total} other {files} ignored: ")?;
+        let mut endings: Vec<(&String, &usize)> = self.0.iter().collect();
+        endings.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let named: Vec<_> =
+            endings.iter().take(ENDINGS_SHOWN).map(|(e, count)| format!("{count} {e}")).collect();
+        f.write_str(&named.join(", "))?;
+        match endings.iter().skip(ENDINGS_SHOWN).map(|(_, count)| **count).sum() {
+            0usize => Ok(()),
+            more => write!(f, ", {more} more"),
+        }
+    }
 }
 
 /// Reads one layout of files. `root` is the folder of the dataset; `split` the manifest's description of the split.

@@ -22,7 +22,8 @@ pub use check::SplitReport;
 pub use geometry::{Frame, Geometric, Geometry, Size, Xywh, Xyxy, xywh, xyxy};
 pub use image::{DecodeError, Image};
 pub use index::{
-    Annotation, Category, Entry, Format, Frequency, ImageRef, Index, Object, Objects, SampleId, Segmentation,
+    Annotation, Category, Entry, Format, Frequency, Ignored, ImageRef, Index, Object, Objects, SampleId,
+    Segmentation,
 };
 pub use jpeg::JPEG_DECODER;
 pub use manifest::{Annotations, DataError, Dataset, DatasetInfo, Split};

@@ -3,7 +3,7 @@
 
 use super::{Request, Resolved, Site, resolve};
 use crate::config::{ReconstructionTarget, RunConfig, Stage, read};
-use crate::data::{Dataset, DatasetInfo, Entry};
+use crate::data::{Dataset, DatasetInfo, Entry, Index};
 use crate::record::{RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
 use crate::task::Manifest;
@@ -46,15 +46,23 @@ pub struct Data {
     pub task: Option<AnyTask>,
     pub train: Arc<Vec<Entry>>,
     pub eval: Arc<Vec<Entry>>,
+    /// What a user might not expect of the folders: files that are ignored.
+    pub notes: Vec<String>,
 }
 
 /// Finds and reads the index of the data, and makes the task that reads it.
 pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
     let Resolved { config, manifest, dataset, .. } = resolved;
     let root = dataset.root(config.run.data.as_deref(), site.bench_data.as_deref())?;
+    let ignored = |split: &str, index: &Index| {
+        let (images, ignored) = (index.entries.len(), &index.ignored);
+        let note = || format!("data set `{}`, split `{split}`: {images} images; {ignored}", dataset.name);
+        (!ignored.is_empty()).then(note)
+    };
     let train = dataset.index(&root, &config.run.split)?;
+    let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
     let Some(manifest) = manifest else {
-        return Ok(Data { task: None, train: Arc::new(train.entries), eval: Arc::default() });
+        return Ok(Data { task: None, train: Arc::new(train.entries), eval: Arc::default(), notes });
     };
     let info = dataset.info(&train);
     let task = task(site, config, manifest, &info)?;
@@ -69,7 +77,8 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
     );
     task.check(&config.run.split, &train.entries)?;
     task.check(&manifest.splits.eval, &eval.entries)?;
-    Ok(Data { task: Some(task), train: Arc::new(train.entries), eval: Arc::new(eval.entries) })
+    notes.extend(ignored(&manifest.splits.eval, &eval));
+    Ok(Data { task: Some(task), train: Arc::new(train.entries), eval: Arc::new(eval.entries), notes })
 }
 
 fn task(site: &Site, config: &RunConfig, manifest: &Manifest, info: &DatasetInfo) -> Result<AnyTask> {
@@ -101,6 +110,7 @@ pub fn prepare(
         return Ok(Start::Done(Box::new(record)));
     }
     let data = index(site, &resolved)?;
+    data.notes.iter().for_each(|note| tell(note));
     // The loop would refuse too, but only after the folder is taken.
     crate::engine::Plan::new(&resolved.config.recipe, data.train.len())?;
     let exists = path.join("config.toml").is_file();

@@ -101,7 +101,8 @@ impl Format for CocoJson {
         let entry = |(name, objects): (String, Objects)| {
             file_entry(root, listed_image(&folder, &name), Annotation::Objects(Arc::new(objects)))
         };
-        Ok(Index { entries: images.into_iter().map(entry).collect(), classes: Some(classes), categories })
+        let entries = images.into_iter().map(entry).collect();
+        Ok(Index { entries, classes: Some(classes), categories, ..Index::default() })
     }
 }
 

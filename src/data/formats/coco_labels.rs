@@ -70,7 +70,7 @@ impl Format for CocoLabels {
         Ok(Index {
             entries: labels.into_iter().map(entry).collect(),
             classes: Some(classes),
-            categories: vec![],
+            ..Index::default()
         })
     }
 }

@@ -44,7 +44,7 @@ impl Format for Csv {
         Ok(Index {
             entries: rows.iter().zip(labels).map(entry).collect(),
             classes: Some(names),
-            categories: vec![],
+            ..Index::default()
         })
     }
 }

@@ -35,11 +35,7 @@ impl Format for Idx {
                 annotation: Annotation::Label(u32::from(*label)),
             }
         };
-        Ok(Index {
-            entries: labels.iter().enumerate().map(entry).collect(),
-            classes: None,
-            categories: vec![],
-        })
+        Ok(Index { entries: labels.iter().enumerate().map(entry).collect(), ..Index::default() })
     }
 }
 

@@ -2,15 +2,16 @@
 //! folder of images.
 //!
 //! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Symbolic links are followed.
-//! Deviation from torchvision: hidden files and folders are ignored.
+//! Deviations from torchvision: hidden files and folders are ignored, and `.ppm` and `.pgm` files, which cannot be
+//! decoded, are counted with the files of other endings ([`Ignored`]).
 
-use super::super::{Annotation, DataError, Format, Index, Split};
+use super::super::{Annotation, DataError, Format, Ignored, Index, Split};
 use super::file_entry;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// Ends of file names that are taken for images (torchvision's list), in any case.
-const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+/// Endings of file names that are taken for images, in any case: of all formats that are decoded.
+const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jfif", "png", "bmp", "tif", "tiff", "webp"];
 
 /// Everything below the folder; when `labelled`, each folder in it is a class.
 pub struct ImageFolder {
@@ -21,17 +22,20 @@ impl Format for ImageFolder {
     fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
         let folder = split.images_at(root);
         if !self.labelled {
+            let (images, ignored) = files_below(&folder)?;
             let entry = |path| file_entry(root, path, Annotation::None);
-            let entries = images_below(&folder)?.into_iter().map(entry).collect();
-            return Ok(Index { entries, classes: None, categories: vec![] });
+            let entries = images.into_iter().map(entry).collect();
+            return Ok(Index { entries, ignored, ..Index::default() });
         }
-        let (mut entries, classes) = (vec![], class_folders(&folder)?);
+        let (mut index, classes) = (Index::default(), class_folders(&folder)?);
         for (label, class) in (0..).zip(&classes) {
-            let images = images_below(&folder.join(class))?;
-            entries.extend(images.into_iter().map(|path| file_entry(root, path, Annotation::Label(label))));
+            let (images, ignored) = files_below(&folder.join(class))?;
+            let entry = |path| file_entry(root, path, Annotation::Label(label));
+            index.entries.extend(images.into_iter().map(entry));
+            index.ignored.extend(ignored);
         }
-        entries.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Index { entries, classes: Some(classes), categories: vec![] })
+        index.entries.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(Index { classes: Some(classes), ..index })
     }
 }
 
@@ -60,20 +64,29 @@ fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
 /// # Errors
 /// When the folder cannot be read or holds no image.
 pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut paths = vec![];
+    Ok(files_below(folder)?.0)
+}
+
+/// [`images_below`], and the files that are no images.
+fn files_below(folder: &Path) -> Result<(Vec<PathBuf>, Ignored), DataError> {
+    let (mut paths, mut ignored) = (vec![], Ignored::default());
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(visible) {
         let entry = entry.map_err(|e| DataError::file(folder, e))?;
-        if entry.file_type().is_file() && has_image_extension(entry.path()) {
-            paths.push(entry.into_path());
+        match entry.file_type().is_file() {
+            true if has_image_extension(entry.path()) => paths.push(entry.into_path()),
+            true => ignored.count(entry.path()),
+            false => {}
         }
     }
     if paths.is_empty() {
         let known = EXTENSIONS.join(", ");
-        return Err(DataError::file(folder, format!("there are no images (file names that end in {known})")));
+        let others = if ignored.is_empty() { String::new() } else { format!("; {ignored}") };
+        let message = format!("there are no images (file names that end in {known}){others}");
+        return Err(DataError::file(folder, message));
     }
     paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    Ok(paths)
+    Ok((paths, ignored))
 }
 
 fn has_image_extension(path: &Path) -> bool {
@@ -117,6 +130,27 @@ mod tests {
         let labels: Vec<_> = index.entries.iter().map(|e| format!("{:?}", e.annotation)).collect();
         assert_eq!(labels, ["Label(0)", "Label(2)", "Label(1)", "Label(3)"]);
         assert_eq!(ids(&read(root.path(), false).unwrap()), ids(&index));
+    }
+
+    #[test]
+    fn other_files_are_counted_by_their_endings() {
+        let root = tempfile::tempdir().unwrap();
+        touch(
+            &root.path().join("train"),
+            &["a/1.jfif", "a/2.GIF", "a/3.avif", "b/4.jpg", "b/5.gif", "b/README"],
+        );
+        for labelled in [true, false] {
+            let index = read(root.path(), labelled).unwrap();
+            assert_eq!(ids(&index), ["train/a/1.jfif", "train/b/4.jpg"]);
+            assert_eq!(
+                index.ignored.to_string(),
+                "4 other files ignored: 2 .gif, 1 .avif, 1 without an ending"
+            );
+        }
+        touch(root.path(), &["train/c/6.ppm"]);
+        let error = read(root.path(), true).unwrap_err().to_string();
+        assert!(error.contains("train/c: there are no images"), "{error}");
+        assert!(error.ends_with("; 1 other file ignored: 1 .ppm"), "{error}");
     }
 
     #[test]

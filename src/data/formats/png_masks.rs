@@ -86,7 +86,7 @@ impl Format for PngMasks {
         }
         let category = |id| Category { id: u64::from(id), frequency: None };
         let categories = ids.into_iter().map(category).collect();
-        Ok(Index { entries, classes: Some(self.names.clone()), categories })
+        Ok(Index { entries, classes: Some(self.names.clone()), categories, ..Index::default() })
     }
 }
 
