@@ -174,7 +174,8 @@ pub fn command_line(args: impl IntoIterator<Item = String>) -> String {
     std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// From now on Ctrl-C asks the loop to stop; a second one ends the program at once.
+/// From now on Ctrl-C asks the loop to stop, and so do SIGTERM and SIGHUP, which schedulers send; a second one ends the
+/// program at once.
 pub fn catch_ctrl_c() -> Result<()> {
     static CAUGHT: AtomicBool = AtomicBool::new(false);
     if CAUGHT.swap(true, Ordering::Relaxed) {
@@ -186,5 +187,5 @@ pub fn catch_ctrl_c() -> Result<()> {
         }
         eprintln!("\nstopping after this step; Ctrl-C again ends at once");
     })
-    .context("cannot handle Ctrl-C")
+    .context("cannot handle signals")
 }

@@ -97,6 +97,13 @@ impl Recipe {
         if let Some((key, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.)) {
             return Err(format!("{key} is {value}, expected a positive number"));
         }
+        if let Some(beta) = self.optim.betas.iter().flatten().find(|beta| !(0. ..1.).contains(*beta)) {
+            return Err(format!("optim.betas holds {beta}, expected 0 ≤ β < 1"));
+        }
+        let warmup = self.schedule.warmup_epochs;
+        if !(warmup.is_finite() && warmup >= 0.) {
+            return Err(format!("schedule.warmup_epochs is {warmup}, expected 0 or more"));
+        }
         if let Some(pretrain) = &self.pretrain {
             pretrain.check(&self.augment)?;
         }
@@ -247,6 +254,9 @@ impl Pretrain {
             Self::Mae(mae) if !(0. ..1.).contains(&mae.mask_ratio) => {
                 let ratio = mae.mask_ratio;
                 Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"))
+            }
+            Self::Mae(mae) if mae.mask_ratio == 0. && mae.loss_on == Reconstruct::Masked => {
+                Err("pretrain.mask_ratio is 0, so that pretrain.loss_on = \"masked\" has no patch".into())
             }
             Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.tokenizer.is_some() => {
                 Err("pretrain.tokenizer needs pretrain.target = \"token\"".into())

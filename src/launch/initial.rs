@@ -5,7 +5,7 @@ use crate::config::{
     Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, ReconstructionTarget,
     RunConfig, SCRATCH, Stage, read,
 };
-use crate::record::{RunFolder, Status};
+use crate::record::{InitTraining, RunFolder, Status};
 use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ pub(super) struct Initial {
     /// The model that the catalogue names.
     pub model: Option<String>,
     pub target: Option<ReconstructionTarget>,
+    /// How the run that made them was trained.
+    pub trained: Option<InitTraining>,
     /// Statistics of the inputs that they have seen, where the catalogue names them.
     pub normalize: Option<Normalize>,
 }
@@ -43,6 +45,7 @@ impl Initial {
             config: None,
             model: None,
             target: None,
+            trained: None,
             normalize: None,
         }
     }
@@ -60,6 +63,7 @@ impl Initial {
             run: Some(id),
             config: Some(folder.config()),
             target: config.recipe.pretrain.as_ref().and_then(Pretrain::target),
+            trained: folder.read_record().ok().map(|record| InitTraining::of(&record)),
             ..Self::labelled(source, config.recipe.label.unwrap_or(config.run.recipe))
         })
     }

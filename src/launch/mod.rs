@@ -97,7 +97,8 @@ impl Prepared {
             Some(task) => task.transfer(&job, &self.folder),
             None => pretrain(&job, &self.folder),
         };
-        let wall = self.earlier_seconds + began.elapsed().as_secs_f64();
+        let before = self.earlier.as_ref().map_or(0., |earlier| earlier.throughput.wall_seconds);
+        let wall = before + began.elapsed().as_secs_f64();
         record.throughput.wall_seconds = wall;
         record.throughput.peak_memory_mb = peak_memory_mb();
         match result {
@@ -128,7 +129,7 @@ impl Prepared {
             schema: RunRecord::SCHEMA,
             id: self.folder.id(),
             stage: run.stage.as_str().into(),
-            command: site.command.clone(),
+            command: self.earlier.as_ref().map_or(&site.command, |earlier| &earlier.command).clone(),
             task: run.task.clone(),
             task_version: self.manifest.as_ref().map(|manifest| manifest.version),
             task_hash: self.task_hash.clone(),
@@ -145,6 +146,7 @@ impl Prepared {
                 hash: run.init_hash.clone(),
                 run: self.init_run.clone(),
                 target: self.init_target,
+                trained: self.init_trained.clone(),
             },
             environment: site.environment(run.dtype),
             throughput: Throughput::default(),
@@ -156,7 +158,7 @@ impl Prepared {
             losses: Default::default(),
             status: Status::Interrupted,
             error: None,
-            notes: vec![],
+            notes: self.caveats.clone(),
         })
     }
 }
@@ -168,7 +170,7 @@ fn fill(record: &mut RunRecord, outcome: Outcome) {
     record.skipped = outcome.skipped;
     record.scores = outcome.scores;
     record.losses = outcome.losses;
-    record.notes = outcome.notes;
+    record.notes.extend(outcome.notes);
     let seconds = outcome.training.as_secs_f64();
     if seconds > 0. {
         record.throughput.images_per_second = outcome.images as f64 / seconds;

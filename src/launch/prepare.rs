@@ -4,7 +4,7 @@
 use super::{Request, Resolved, Site, resolve};
 use crate::config::{ReconstructionTarget, RunConfig, Stage, read};
 use crate::data::{Dataset, DatasetInfo, Entry, Index};
-use crate::record::{RunFolder, RunRecord, Status, write_atomic};
+use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
 use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
@@ -27,11 +27,14 @@ pub struct Prepared {
     pub init_run: Option<String>,
     /// What the initial weights were trained to predict.
     pub init_target: Option<ReconstructionTarget>,
+    pub init_trained: Option<InitTraining>,
     pub tokenizer: Option<PathBuf>,
     pub folder: RunFolder,
     pub resume: bool,
-    /// Time spent on this run before.
-    pub earlier_seconds: f64,
+    /// The record of this run up to now, where it goes on.
+    pub earlier: Option<RunRecord>,
+    /// What weakens its numbers from the start: incomplete data, weights whose training was cut short.
+    pub caveats: Vec<String>,
 }
 
 /// What a request comes to.
@@ -48,6 +51,8 @@ pub struct Data {
     pub eval: Arc<Vec<Entry>>,
     /// What a user might not expect of the folders: files that are ignored.
     pub notes: Vec<String>,
+    /// Splits that do not have the images that their manifest counts.
+    pub incomplete: Vec<String>,
 }
 
 /// Finds and reads the index of the data, and makes the task that reads it.
@@ -59,10 +64,18 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
         let note = || format!("data set `{}`, split `{split}`: {images} images; {ignored}", dataset.name);
         (!ignored.is_empty()).then(note)
     };
+    let incomplete = |split: &str, index: &Index| {
+        let expected = dataset.splits.get(split)?.count?;
+        let images = index.entries.len();
+        (images != expected)
+            .then(|| format!("split `{split}` has {images} images, the manifest says {expected}"))
+    };
     let train = dataset.index(&root, &config.run.split)?;
+    let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
     let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
     let Some(manifest) = manifest else {
-        return Ok(Data { task: None, train: Arc::new(train.entries), eval: Arc::default(), notes });
+        let (train, eval) = (Arc::new(train.entries), Arc::default());
+        return Ok(Data { task: None, train, eval, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
     let task = task(site, config, manifest, &info)?;
@@ -78,7 +91,9 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
     task.check(&config.run.split, &train.entries)?;
     task.check(&manifest.splits.eval, &eval.entries)?;
     notes.extend(ignored(&manifest.splits.eval, &eval));
-    Ok(Data { task: Some(task), train: Arc::new(train.entries), eval: Arc::new(eval.entries), notes })
+    missing.extend(incomplete(&manifest.splits.eval, &eval));
+    let (train, eval) = (Arc::new(train.entries), Arc::new(eval.entries));
+    Ok(Data { task: Some(task), train, eval, notes, incomplete: missing })
 }
 
 fn task(site: &Site, config: &RunConfig, manifest: &Manifest, info: &DatasetInfo) -> Result<AnyTask> {
@@ -110,7 +125,10 @@ pub fn prepare(
         return Ok(Start::Done(Box::new(record)));
     }
     let data = index(site, &resolved)?;
-    data.notes.iter().for_each(|note| tell(note));
+    let cut_short = resolved.init_trained.as_ref().and_then(InitTraining::cut_short);
+    let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
+    let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
+    data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The loop would refuse too, but only after the folder is taken.
     crate::engine::Plan::new(&resolved.config.recipe, data.train.len())?;
     let exists = path.join("config.toml").is_file();
@@ -126,14 +144,20 @@ pub fn prepare(
         }
         (false, _) => RunFolder::create(&path)?,
     };
-    let earlier_seconds = match folder.read_record() {
-        Ok(record) if exists => record.throughput.wall_seconds,
-        _ => 0.,
-    };
+    let fingerprint = Dataset::fingerprint(&[data.train.as_slice(), data.eval.as_slice()].concat());
+    let earlier = exists.then(|| folder.read_record().ok()).flatten();
+    if let Some(earlier) = &earlier {
+        ensure!(
+            earlier.dataset_fingerprint == fingerprint,
+            "the images or annotations of `{}` are not those with which the run in `{}` began; give it the same data, or \
+             begin anew in another folder with --out",
+            earlier.dataset,
+            path.display()
+        );
+    }
     if !exists {
         write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
     }
-    let fingerprint = Dataset::fingerprint(&[data.train.as_slice(), data.eval.as_slice()].concat());
     let task_hash = match &resolved.manifest {
         Some(manifest) => {
             let (text, _) = site.library.text(&format!("tasks/{}/task.toml", manifest.name))?;
@@ -152,10 +176,12 @@ pub fn prepare(
         init: resolved.init,
         init_run: resolved.init_run,
         init_target: resolved.init_target,
+        init_trained: resolved.init_trained,
         tokenizer: resolved.tokenizer,
         folder,
         resume,
-        earlier_seconds,
+        earlier,
+        caveats,
     })))
 }
 

@@ -6,6 +6,7 @@ use crate::config::{
     Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
 };
 use crate::data::Dataset;
+use crate::record::InitTraining;
 use crate::registry::manifest;
 use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
@@ -51,6 +52,8 @@ pub struct Resolved {
     pub init_run: Option<String>,
     /// What they were trained to predict, where that is known.
     pub init_target: Option<ReconstructionTarget>,
+    /// How the run that made them was trained.
+    pub init_trained: Option<InitTraining>,
     /// The file that makes tokens for pre-training.
     pub tokenizer: Option<PathBuf>,
     /// Choices made for the user, worth a line on the screen.
@@ -149,6 +152,12 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
     if request.recipe.is_none() || request.model.is_none() {
         notes.push(format!("model {model_name}, recipe {recipe}"));
     }
+    let (warmup, epochs) = (config.recipe.schedule.warmup_epochs, config.recipe.epochs);
+    if warmup > 0. && warmup >= epochs as f64 {
+        notes.push(format!(
+            "schedule.warmup_epochs is {warmup} and epochs {epochs}: the learning rate does not reach its peak"
+        ));
+    }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
     finish(site, config, manifest, dataset, (init, tokenizer), notes)
 }
@@ -187,8 +196,8 @@ fn finish(
         fits(site.library, path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
-    let Initial { path: init, run: init_run, target: init_target, .. } = init;
-    Ok(Resolved { config, manifest, dataset, init, init_run, init_target, tokenizer, notes })
+    let Initial { path: init, run: init_run, target: init_target, trained: init_trained, .. } = init;
+    Ok(Resolved { config, manifest, dataset, init, init_run, init_target, init_trained, tokenizer, notes })
 }
 
 /// The run of a resolved configuration once more.

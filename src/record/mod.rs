@@ -15,7 +15,8 @@ pub use card::card;
 pub use folder::{RunFolder, StoreError, read_record};
 pub use reference::{Origin, Reference};
 pub use run::{
-    Better, Environment, InitRecord, RunRecord, Score, ScoreSpec, Scores, Status, Throughput, Unit,
+    Better, Environment, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status, Throughput,
+    Unit,
 };
 pub use speed::{SpeedRecord, render_speed};
 pub use store::Store;

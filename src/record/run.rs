@@ -85,6 +85,47 @@ pub struct InitRecord {
     /// What their pre-training predicted, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ReconstructionTarget>,
+    /// How the run that made them was trained, where it has a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained: Option<InitTraining>,
+}
+
+/// How initial weights were trained. Weights that differ here do not share a cell of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitTraining {
+    pub recipe: String,
+    pub dataset: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    pub steps_done: u64,
+    pub steps_planned: u64,
+}
+
+impl InitTraining {
+    pub fn of(run: &RunRecord) -> Self {
+        Self {
+            recipe: run.recipe.clone(),
+            dataset: run.dataset.clone(),
+            overrides: run.overrides.clone(),
+            steps_done: run.steps_done,
+            steps_planned: run.steps_planned,
+        }
+    }
+
+    /// `10 of 1200 steps`, where training was cut short.
+    pub fn cut_short(&self) -> Option<String> {
+        let (done, planned) = (self.steps_done, self.steps_planned);
+        (done < planned).then(|| format!("{done} of {planned} steps"))
+    }
+}
+
+impl std::fmt::Display for InitTraining {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "from {} on {}", self.recipe, self.dataset)?;
+        self.overrides.iter().try_for_each(|set| write!(f, " {set}"))?;
+        self.cut_short().map_or(Ok(()), |steps| write!(f, ", {steps}"))
+    }
 }
 
 /// The program and the machine.
@@ -120,7 +161,7 @@ pub struct RunRecord {
     /// Version of this layout.
     pub schema: u32,
     pub id: String,
-    /// `pretrain`, `transfer` or `eval`.
+    /// `pretrain` or `transfer`.
     pub stage: String,
     /// The exact command line.
     pub command: String,
@@ -198,6 +239,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
             hash: None,
             run: None,
             target: None,
+            trained: None,
         },
         environment: Environment {
             version: "0.1.0".into(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Library, ReconstructionTarget};
 use crate::record::run::sample;
-use crate::record::{InitRecord, Status};
+use crate::record::{InitRecord, InitTraining, Status};
 
 const SPEC: &str = r#"
     title = "t"
@@ -25,7 +25,14 @@ fn run(id: &str, seed: u64, top1: f64) -> RunRecord {
 }
 
 fn init(label: &str, hash: &str) -> InitRecord {
-    InitRecord { source: "x".into(), label: label.into(), hash: Some(hash.into()), run: None, target: None }
+    InitRecord {
+        source: "x".into(),
+        label: label.into(),
+        hash: Some(hash.into()),
+        run: None,
+        target: None,
+        trained: None,
+    }
 }
 
 /// Each row as `keys: mean ± spread (n) [notes]` of its first cell.
@@ -86,6 +93,37 @@ fn one_seed_from_two_weights_is_two_runs_with_a_note() {
     records[1].init = init("mae", "2");
     let table = table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) [from 2 different initial weights]"]);
+}
+
+#[test]
+fn weights_that_were_trained_otherwise_are_rows_of_their_own() {
+    let trained = |overrides: &[&str], steps_done| InitTraining {
+        recipe: "mae_small".into(),
+        dataset: "shapes".into(),
+        overrides: overrides.iter().map(ToString::to_string).collect(),
+        steps_done,
+        steps_planned: 1200,
+    };
+    let mut records = [run("a", 0, 50.), run("b", 1, 52.), run("c", 0, 40.), run("d", 2, 30.)];
+    for (record, trained) in records.iter_mut().zip([
+        Some(trained(&[], 1200)),
+        Some(trained(&[], 1200)),
+        Some(trained(&["epochs=9"], 10)),
+        None, // of an older record
+    ]) {
+        record.init = InitRecord { trained, ..init("mae", "1") };
+    }
+    assert_eq!(
+        rows(&table(&records, &[], &spec(SPEC)).unwrap()),
+        [
+            "mae : 30.00 (1) []",
+            "mae from mae_small on shapes: 51.00 ± 1.41 (2) []",
+            "mae from mae_small on shapes epochs=9, 10 of 1200 steps: 40.00 (1) []",
+        ]
+    );
+    let [one, two, ..] = records;
+    let alike = table(&[one, two], &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&alike), ["mae: 51.00 ± 1.41 (2) []"]);
 }
 
 #[test]
