@@ -132,23 +132,48 @@ fn the_printed_command_goes_on() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_saves_and_says_how_to_go_on() {
+fn a_signal_saves_and_says_how_to_go_on() {
     let sandbox = Sandbox::new();
     let line = format!("{} --set save_steps=20", small_pretrain().replace("epochs=3", "epochs=1500"));
     sandbox.ok(&format!("{line} --runs whole"));
-    let mut child = sandbox.command(&format!("{line} --runs cut")).stderr(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while !sandbox.saved("cut") {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was saved");
-        assert!(began.elapsed() < Duration::from_secs(300), "the run saves nothing");
-        std::thread::sleep(Duration::from_millis(1));
+    for (runs, signal) in [("interrupted", libc::SIGINT), ("terminated", libc::SIGTERM)] {
+        let mut child =
+            sandbox.command(&format!("{line} --runs {runs}")).stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        while !sandbox.saved(runs) {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it was saved");
+            assert!(began.elapsed() < Duration::from_secs(300), "the run saves nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SAFETY: sends a signal to a process that this test has started and not waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let resume = said.lines().find(|line| line.trim_start().starts_with("bench pretrain")).expect(&said);
+        sandbox.ok(resume.trim_start().trim_start_matches("bench "));
+        same(&sandbox.only_run("whole"), &sandbox.only_run(runs));
     }
-    // SAFETY: sends a signal to a process that this test has started and not waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    let resume = said.lines().find(|line| line.trim_start().starts_with("bench pretrain")).expect(&said);
-    sandbox.ok(resume.trim_start().trim_start_matches("bench "));
-    same(&sandbox.only_run("whole"), &sandbox.only_run("cut"));
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
+    let sandbox = Sandbox::new();
+    let photos = sandbox.path("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for i in 0..12u8 {
+        let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([20 * i, 8 * x as u8, 8 * y as u8]));
+        picture.save(photos.join(format!("{i:02}.png"))).unwrap();
+    }
+    let line = "pretrain --data photos --recipe mae_small --model vit_tiny_test --set batch=4 --out begun";
+    sandbox.ok(&format!("{line} --max-steps 2"));
+    let transfer = "transfer --task imagenet --recipe knn --init begun --out features";
+    sandbox.ok(&format!("{transfer} --data {}", fixture("imagenet")));
+    let record = std::fs::read_to_string(sandbox.path("features/run.json")).unwrap();
+    for note in ["initial weights: 2 of 300 steps", "split `val` has 12 images, the manifest says 50000"] {
+        assert!(record.contains(note), "{record}\nlacks: {note}");
+    }
+    std::fs::remove_file(photos.join("05.png")).unwrap();
+    let error = sandbox.fails(2, &format!("{line} --max-steps 4 --resume"));
+    assert!(error.contains("are not those with which the run"), "{error}");
 }
