@@ -42,6 +42,8 @@ pub enum ConvertError {
     Save(#[from] SaveError),
     #[error("weights `{}`: {reason}", path.display())]
     Source { path: PathBuf, reason: String },
+    #[error("`{}`: safetensors are written, whose name must end in `.safetensors`", path.display())]
+    Ending { path: PathBuf },
     #[error("`{}` is there already", path.display())]
     Exists { path: PathBuf },
     #[error("cannot write `{}`: {source}", path.display())]
@@ -57,8 +59,8 @@ const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 /// of its model is what its run or a `config.json` beside it says, or `asked`, or assumed in a note.
 ///
 /// # Errors
-/// A source that is no ViT, heads that do not divide the width, `asked` for other than is known, files that are there
-/// already.
+/// A source that is not a ViT, heads that do not divide the width, `asked` for other than is known, `out` of another
+/// ending, files that are there already.
 pub fn convert(
     source: &Path,
     program: Program,
@@ -66,6 +68,9 @@ pub fn convert(
     asked: &CheckpointHints,
 ) -> Result<Converted, ConvertError> {
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
+    if out.extension().is_none_or(|ending| ending != "safetensors") {
+        return Err(ConvertError::Ending { path: out.into() });
+    }
     let file = WeightFile::open(source)?;
     let contents = Contents::of(file.entries());
     let other = matches!(
