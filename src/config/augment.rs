@@ -84,7 +84,7 @@ pub enum AugmentOp {
     FixedSizeCrop {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<[usize; 2]>,
-        /// Byte of each channel in the padding: one for all, or one a channel; the mean colour of `normalize`, which
+        /// Byte of each channel in the padding: one for all, or one per channel; the mean colour of `normalize`, which
         /// becomes 0, when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fill: Option<Vec<u8>>,
@@ -209,7 +209,7 @@ fn erase_ratio() -> [f64; 2] {
     [0.3, 1. / 0.3]
 }
 
-/// (pixel/255 − mean) / std, one value a channel (a single value serves all channels).
+/// (pixel/255 − mean) / std, one value per channel (a single value serves all channels).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Normalize {

@@ -100,7 +100,7 @@ fn header(reader: &mut impl Read) -> Result<(DType, Vec<usize>), String> {
             u32::from_le_bytes(length) as usize
         }
         Some([version, _]) => return Err(format!("version {version} of the format is not known")),
-        _ => return Err("this is no array of NumPy".into()),
+        _ => return Err("this is not an array of NumPy".into()),
     };
     if length > LONGEST_HEADER {
         return Err(format!("its header claims {length} bytes"));

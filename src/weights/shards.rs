@@ -36,7 +36,7 @@ pub(super) fn open(path: &Path, text: &[u8]) -> Result<Vec<WeightFile>, FileErro
     let names: BTreeSet<&PathBuf> = weight_map.values().collect();
     let plain = |name: &Path| matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     if let Some(name) = names.iter().find(|name| !plain(name) || is_index(name)) {
-        return Err(fail(format!("`{}` is no file beside the index", name.display())));
+        return Err(fail(format!("`{}` is not a file beside the index", name.display())));
     }
     let mut shards = Vec::new();
     for name in names {

@@ -287,7 +287,7 @@ fn mean_colour(statistics: &[(f32, f32)]) -> Vec<u8> {
     statistics.iter().map(|(mean, _)| (255. * f64::from(*mean)).round_ties_even() as u8).collect()
 }
 
-/// A byte a channel: `fill`, or the mean.
+/// One byte per channel: `fill`, or the mean.
 fn colour(what: &str, fill: Option<&[u8]>, statistics: &[(f32, f32)]) -> Result<Vec<u8>, String> {
     let channels = statistics.len();
     match fill {

@@ -32,7 +32,7 @@ pub(super) enum Op {
     Contrast(f64),
     Brightness(f64),
     Sharpness(f64),
-    /// Columns a row, rows a column.
+    /// Columns per row, rows per column.
     ShearX(f64),
     ShearY(f64),
     /// Parts of the width, of the height.
@@ -132,7 +132,7 @@ pub(super) struct RandAugment {
     /// Of the magnitude, which is clipped to [0, [`FULL`]] after the draw.
     pub magnitude: Normal<f64>,
     pub interpolation: Interpolation,
-    /// Colour of what comes from outside, one byte a channel.
+    /// Colour of what comes from outside, one byte per channel.
     pub fill: Vec<u8>,
 }
 

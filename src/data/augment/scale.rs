@@ -63,7 +63,7 @@ impl<T: Geometric> Transform<T> for ResizeLongest {
 #[derive(Clone, Debug)]
 pub(super) struct FixedSizeCrop {
     pub size: Size,
-    /// A byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 
@@ -89,7 +89,7 @@ impl<T: Geometric> Transform<T> for FixedSizeCrop {
 #[derive(Clone, Debug)]
 pub(super) struct Pad {
     pub size: Size,
-    /// A byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 

@@ -48,7 +48,7 @@ pub(super) struct SceneCrop {
     pub size: Size,
     /// Draws again while a class covers this share of the labelled pixels, or more; 1 takes the first draw.
     pub class_share: f64,
-    /// One byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 

@@ -16,7 +16,7 @@ pub enum Coding {
     /// RGB pixels by a table of colours; [`IGNORE`] for those without a class.
     Colours(BTreeMap<[u8; 3], u16>),
     /// RGB pixels of ADE20K's full release: the number of an object class is ⌊R / 10⌋ · 256 + G, 0 for none. The file
-    /// `<name>.json` beside `<name>_seg.png` says which name a number has; names that are no class are ignored.
+    /// `<name>.json` beside `<name>_seg.png` says which name a number has; names that are not a class are ignored.
     Ade20k(BTreeMap<String, u16>),
 }
 

@@ -230,7 +230,7 @@ fn broken_pickles_are_errors() {
         (b"(0", "takes a value where there is none"),
         (b"t", "above a mark"),
         (b"(Nd", "a key without a value"),
-        (b"NNa", "appends to what is no list"),
+        (b"NNa", "appends to what is not a list"),
         (b"NNNs", "no dictionary"),
         (b"NNb", "a state to what has none"),
         (b"h\x09", "no value 9"),
