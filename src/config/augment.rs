@@ -155,6 +155,27 @@ pub enum AugmentOp {
 }
 
 impl AugmentOp {
+    /// As in a recipe: its `op`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RandomResizedCrop { .. } => "random_resized_crop",
+            Self::RandomCrop { .. } => "random_crop",
+            Self::Flip { .. } => "flip",
+            Self::Resize { .. } => "resize",
+            Self::ResizeShort { .. } => "resize_short",
+            Self::CenterCrop { .. } => "center_crop",
+            Self::ResizeScale { .. } => "resize_scale",
+            Self::FixedSizeCrop { .. } => "fixed_size_crop",
+            Self::ResizeLongest { .. } => "resize_longest",
+            Self::Pad { .. } => "pad",
+            Self::ColorJitter { .. } => "color_jitter",
+            Self::ResizeWithin { .. } => "resize_within",
+            Self::SceneCrop { .. } => "scene_crop",
+            Self::Photometric { .. } => "photometric",
+            Self::RandAugment { .. } => "rand_augment",
+        }
+    }
+
     /// Whether it draws at random.
     pub fn is_random(&self) -> bool {
         !matches!(self, Self::Resize { .. } | Self::ResizeShort { .. } | Self::CenterCrop { .. })
