@@ -6,7 +6,7 @@ use super::{CommandResult, Failure};
 use crate::config::{Catalogue, Choice, Library};
 use crate::engine::{Event, Observer};
 use crate::record::Store;
-use crate::weights::{self, HUB, Hub, HubFile, InferredVit, weights_in};
+use crate::weights::{self, HUB, Hub, HubFile, InferredVit, notes, weights_in};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
     println!("usable to   {}", listed(&uses, "nothing here"));
-    for key in ["bench.run", "bench.recipe_name", "written_by"] {
+    for key in [notes::RUN, notes::RECIPE_NAME, notes::WRITTEN_BY] {
         if let Some(value) = found.metadata.get(key) {
             println!("{:<11} {value}", key.trim_start_matches("bench."));
         }
