@@ -24,7 +24,7 @@ pub(super) fn is_index(path: &Path) -> bool {
 /// The files that the index `path` names, in the order of their names. `text` is what it holds.
 ///
 /// # Errors
-/// An index that is none, names files elsewhere, or does not agree with what the files hold.
+/// An index that is not one, names files elsewhere, or does not agree with what the files hold.
 pub(super) fn open(path: &Path, text: &[u8]) -> Result<Vec<WeightFile>, FileError> {
     let fail = |reason: String| FileError { path: path.into(), reason };
     #[derive(serde::Deserialize)]

@@ -38,7 +38,7 @@ impl Values {
     /// `labels` of ids, [`IGNORE`] among them. Later pairs replace earlier ones.
     ///
     /// # Errors
-    /// An id that no PNG can hold, a label that is none.
+    /// An id that no PNG can hold, or the label that stands for unknown ids.
     pub fn new(labels: impl IntoIterator<Item = (u32, u16)>) -> Result<Self, String> {
         let mut table = vec![UNKNOWN; 1 << 16];
         for (id, label) in labels {
