@@ -175,7 +175,7 @@ mod tests {
         }
         let claims = [MAGIC, &[2, 0], &[255; 4]].concat();
         assert!(header(&mut claims.as_slice()).unwrap_err().contains("claims 4294967295 bytes"));
-        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("no array"));
+        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("not an array"));
         Ok(())
     }
 

@@ -231,7 +231,7 @@ fn broken_pickles_are_errors() {
         (b"t", "above a mark"),
         (b"(Nd", "a key without a value"),
         (b"NNa", "appends to what is not a list"),
-        (b"NNNs", "no dictionary"),
+        (b"NNNs", "not a dictionary"),
         (b"NNb", "a state to what has none"),
         (b"h\x09", "no value 9"),
         (b"ios\nsystem\n", "0x69, which no weights need"),
