@@ -48,7 +48,8 @@ fn files(folder: &Path, ops: &[AugmentOp]) -> Result<(), String> {
     let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut paths: Vec<_> = listed.map_err(|e| e.to_string())?.into_iter().map(|file| file.path()).collect();
     paths.sort();
-    let pipeline = Pipeline::new(ops, None, &Normalize::imagenet(3), [224, 224], 3)?;
+    let pipeline =
+        Pipeline::new(ops, None, &Normalize::imagenet(3), [224, 224], 3).map_err(|e| e.to_string())?;
     let open = |path: &Path| Image::open(path, 3).map_err(|e| e.to_string());
     let decode = |path: &Path, _| {
         black_box(open(path)?);
@@ -80,7 +81,8 @@ fn pass(
 }
 
 fn time(name: &str, ops: &[AugmentOp], erase: Option<&Erase>, image: &Image) -> Result<(), String> {
-    let pipeline = Pipeline::new(ops, erase, &Normalize::imagenet(3), [224, 224], 3)?;
+    let pipeline =
+        Pipeline::new(ops, erase, &Normalize::imagenet(3), [224, 224], 3).map_err(|e| e.to_string())?;
     let mut times = Vec::new();
     for run in 0..RUNS {
         let sample = Sample::new(SampleId::new("bench"), image.clone(), 0u32);

@@ -11,9 +11,9 @@
 //! | [`ops`] | differentiable operators, tensor in, tensor out |
 //! | [`nn`] | parameters and the layers, each once |
 //! | [`optim`] | AdamW, SGD, LARS, parameter groups, schedules, EMA |
-//! | [`models`] | the backbone contract, ViT |
+//! | [`models`] | the backbone contract, ViT, feature pyramids, the dVAE, frozen backbones of other programs |
 //! | [`weights`] | reading and writing checkpoints |
-//! | [`pretrain`] | objectives: MAE, its masks and targets |
+//! | [`pretrain`] | objectives: MAE, BEiT and the dVAE, with their masks and targets |
 //! | [`task`] | the plugin interface: `Task`, `Head`, manifests |
 //! | [`kinds`] | the built-in kinds of task |
 //! | [`metrics`] | accuracy and friends: plain data in, scores out |
@@ -22,6 +22,7 @@
 //! | [`registry`] | word in a manifest -> kind in Rust |
 //! | [`launch`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
+//! | [`rng`] | random numbers as a function of seed, purpose and step |
 //! | [`selftest`] | whether a device computes what the CPU does |
 //! | [`cli`] | the command-line program |
 //!

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from shared import randomize
 from transformers import BeitConfig, BeitForMaskedImageModeling, BeitModel
 
 DEPTH, WIDTH = 2, 16
@@ -60,14 +61,6 @@ def unilm(state):
     if table in state:
         names["rel_pos_bias.relative_position_bias_table"] = get(table)
     return names
-
-
-def randomize(model):
-    for name, parameter in model.named_parameters():
-        parameter.data = torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.1)
-        if "norm" in name and name.endswith("weight"):
-            parameter.data += 1
-    return model.eval()
 
 
 def main():

@@ -11,12 +11,11 @@ they compute.
 """
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from shared import randomize, save
 from transformers import (
     BeitConfig,
     BeitForImageClassification,
@@ -41,22 +40,6 @@ DECODER = dict(
     decoder_hidden_size=8, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=32
 )
 BEIT = dict(vocab_size=23, use_absolute_position_embeddings=False, layer_scale_init_value=0.3, drop_path_rate=0.0)
-
-
-def randomize(model):
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.1)
-            if "norm" in name and name.endswith("weight"):
-                parameter.data += 1
-    return model.eval()
-
-
-def save(model, path):
-    """As a user of the library gets it."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        shutil.copyfile(Path(folder) / "model.safetensors", path)
 
 
 @torch.no_grad()

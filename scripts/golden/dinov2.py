@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from dialects import save
 from safetensors.torch import load_file, save_file
+from shared import randomize, save
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
@@ -32,14 +32,6 @@ SIZES = dict(
 )
 # Height and width of images: the grid that the positions are for, a larger one, a smaller one, more and fewer.
 IMAGES = [(24, 24), (40, 40), (16, 16), (16, 36)]
-
-
-def randomize(model):
-    for name, parameter in model.named_parameters():
-        parameter.data = torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.1)
-        if "norm" in name and name.endswith("weight") or "lambda1" in name:
-            parameter.data += 1
-    return model.eval()
 
 
 def original(state):

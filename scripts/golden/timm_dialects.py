@@ -23,19 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from shared import randomize
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 SIZES = dict(img_size=24, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=5)
-
-
-def randomize(model):
-    for name, parameter in model.named_parameters():
-        parameter.data = torch.randn_like(parameter) * (0.4 if parameter.dim() > 1 else 0.1)
-        if "norm" in name and name.endswith("weight"):
-            parameter.data += 1
-    return model.eval()
 
 
 def jax_names(state, heads):
@@ -94,7 +87,7 @@ def main():
     }
     states = {}
     for name, kind in kinds.items():
-        model = randomize(kind())
+        model = randomize(kind(), 0.4)
         states[name] = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
         expected[f"{name}.logits"] = model(images)
         if name == "deit":

@@ -1,14 +1,15 @@
 //! `bench convert`: weights in the names of other programs.
 
+use super::inspect::file_of;
 use super::{CommandResult, print};
-use crate::weights::{self, CheckpointHints, Program, weights_in};
+use crate::weights::{self, CheckpointHints, Program};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
-    /// A weights file (.safetensors, .pth, .npz), or the folder of a run or of transformers
-    weights: PathBuf,
+    /// A run, a weights file (.safetensors, .pth, .npz), or a folder of transformers
+    weights: String,
     /// Whose names the new file has
     #[arg(long, value_name = "PROGRAM")]
     to: To,
@@ -30,6 +31,9 @@ pub struct ConvertArgs {
     /// Share of masked patches in pre-training, where the file does not tell; 0.75 when absent
     #[arg(long, value_name = "SHARE")]
     mask_ratio: Option<f64>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,7 +64,7 @@ pub fn convert(args: ConvertArgs) -> CommandResult {
         norm_pix_loss: args.norm_pix_loss,
         mask_ratio: args.mask_ratio,
     };
-    let source = if args.weights.is_dir() { weights_in(&args.weights) } else { args.weights };
+    let source = file_of(&args.weights, &args.runs)?;
     let done = weights::convert(&source, args.to.program(), &args.out, &details)?;
     print(format_args!("{} tensors in {}", done.tensors, args.out.display()))?;
     if let Some(config) = &done.config {

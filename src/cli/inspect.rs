@@ -6,16 +6,18 @@ use super::{CommandResult, Failure, print};
 use crate::config::Catalogue;
 use crate::engine::{Event, Observer};
 use crate::launch::fitting_models;
-use crate::weights::{self, HUB, Hub, HubFile, weights_in};
+use crate::record::Store;
+use crate::weights::{self, HUB, Hub, HubFile, notes, weights_in};
+use anyhow::{Context, Result};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Names of tensors that are not read, of which there may be hundreds.
 const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A weights file (.safetensors, .pth, .npz), the folder of a run or of transformers, or
+    /// A run, a weights file (.safetensors, .pth, .npz), a folder of transformers, or
     /// hub:owner/name[@revision][/file]
     weights: String,
     /// Print JSON
@@ -24,6 +26,9 @@ pub struct InspectArgs {
     /// Ask the Hugging Face Hub for nothing: use what is in its cache
     #[arg(long)]
     offline: bool,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
     #[command(flatten)]
     include: Include,
 }
@@ -39,10 +44,7 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
             let found = found.map_err(|e| Failure::Run(e.into()))?;
             (found.path, Some(found.reference))
         }
-        None => {
-            let path = PathBuf::from(&args.weights);
-            (if path.is_dir() { weights_in(&path) } else { path }, None)
-        }
+        None => (file_of(&args.weights, &args.runs)?, None),
     };
     let found = weights::inspect(&path)?;
     if args.json {
@@ -87,16 +89,29 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
         print(format_args!("not read    {}{more}", shown.join(", ")))?;
     }
     for broken in &found.not_finite {
-        print(format_args!("no numbers  {broken}"))?;
+        print(format_args!("not finite  {broken}"))?;
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
     print(format_args!("usable to   {}", listed(&uses, "nothing here")))?;
-    for key in ["bench.run", "bench.recipe_name", "written_by"] {
+    for key in [notes::RUN, notes::RECIPE_NAME, notes::WRITTEN_BY] {
         if let Some(value) = found.metadata.get(key) {
             print(format_args!("{:<11} {value}", key.trim_start_matches("bench.")))?;
         }
     }
     Ok(())
+}
+
+/// The weights file that a path, a folder of weights, or the id of a run in `runs` names.
+pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        return Ok(weights_in(path));
+    }
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    let run = Store::new(runs).find(name);
+    Ok(run.with_context(|| format!("`{name}` is neither a file nor a folder, nor a run"))?.weights())
 }
 
 fn listed(words: &[String], none: &str) -> String {

@@ -84,7 +84,7 @@ pub enum AugmentOp {
     FixedSizeCrop {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<[usize; 2]>,
-        /// Byte of each channel in the padding: one for all, or one a channel; the mean colour of `normalize`, which
+        /// Byte of each channel in the padding: one for all, or one per channel; the mean colour of `normalize`, which
         /// becomes 0, when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fill: Option<Vec<u8>>,
@@ -155,6 +155,27 @@ pub enum AugmentOp {
 }
 
 impl AugmentOp {
+    /// As in a recipe: its `op`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RandomResizedCrop { .. } => "random_resized_crop",
+            Self::RandomCrop { .. } => "random_crop",
+            Self::Flip { .. } => "flip",
+            Self::Resize { .. } => "resize",
+            Self::ResizeShort { .. } => "resize_short",
+            Self::CenterCrop { .. } => "center_crop",
+            Self::ResizeScale { .. } => "resize_scale",
+            Self::FixedSizeCrop { .. } => "fixed_size_crop",
+            Self::ResizeLongest { .. } => "resize_longest",
+            Self::Pad { .. } => "pad",
+            Self::ColorJitter { .. } => "color_jitter",
+            Self::ResizeWithin { .. } => "resize_within",
+            Self::SceneCrop { .. } => "scene_crop",
+            Self::Photometric { .. } => "photometric",
+            Self::RandAugment { .. } => "rand_augment",
+        }
+    }
+
     /// Whether it draws at random.
     pub fn is_random(&self) -> bool {
         !matches!(self, Self::Resize { .. } | Self::ResizeShort { .. } | Self::CenterCrop { .. })
@@ -209,7 +230,7 @@ fn erase_ratio() -> [f64; 2] {
     [0.3, 1. / 0.3]
 }
 
-/// (pixel/255 − mean) / std, one value a channel (a single value serves all channels).
+/// (pixel/255 − mean) / std, one value per channel (a single value serves all channels).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Normalize {

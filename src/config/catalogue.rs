@@ -13,7 +13,7 @@ const PATH: &str = "configs/catalogue.toml";
 pub struct KnownBackbone {
     /// `owner/name`.
     pub hub: String,
-    /// File of `configs/models`; absent for what is none of ours.
+    /// File of `configs/models`; absent for models not in `configs/models`.
     pub model: Option<String>,
     /// Whose names the tensors have.
     pub dialect: String,

@@ -53,7 +53,7 @@ pub struct ModelConfig {
     pub absolute_positions: bool,
     #[serde(default, skip_serializing_if = "is_bicubic")]
     pub resize_positions: ResizePositions,
-    /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one a block after it.
+    /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one per block after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub relative_positions: bool,
     /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Notes the number of objects; returns of how many classes they are. A class without objects is no problem: rare ones
+/// Notes the number of objects; returns of how many classes they are. A class without objects is not a problem: rare ones
 /// are missing in many a split.
 fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let mut classes = BTreeSet::new();
@@ -30,7 +30,7 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
 }
 
 /// Reads every mask and compares its size with that of its image, by the header of the file; notes what is wrong, and
-/// returns how many classes have pixels. A class without pixels is no problem, as one without objects is none.
+/// returns how many classes have pixels. Nor is a class without pixels a problem.
 fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let read = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
         let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {

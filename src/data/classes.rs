@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Names named in an error message.
 const SHOWN: usize = 5;
 
-/// The names in a file of one class a line, in label order: what stands before the first `delimiter`, or all of the
+/// The names in a file of one class per line, in label order: what stands before the first `delimiter`, or all of the
 /// line. Where a number follows it must be the label.
 pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, String> {
     let mut names = vec![];

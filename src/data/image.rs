@@ -73,7 +73,7 @@ impl Image {
     pub fn decode(bytes: &[u8], channels: usize) -> Result<Self, String> {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
         match reader.format() {
-            None => return Err("is no image of a known format (JPEG, PNG, WebP, BMP, TIFF)".into()),
+            None => return Err("is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF)".into()),
             Some(ImageFormat::Jpeg) if !jpeg_has_end(bytes) => {
                 return Err("the JPEG is truncated: it has no end marker".into());
             }
@@ -220,7 +220,7 @@ mod tests {
             ("bad_no_end.jpg", "truncated"),
             ("bad_progressive.jpg", "truncated"),
             ("bad_half.png", ""),
-            ("bad_text.jpg", "no image of a known format"),
+            ("bad_text.jpg", "not an image of a known format"),
             ("absent.jpg", "No such file"),
         ] {
             let error = Image::open(Path::new(&format!("{FOLDER}/{file}")), 3).unwrap_err().to_string();

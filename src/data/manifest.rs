@@ -22,7 +22,7 @@ pub struct Dataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub homepage: Option<String>,
     pub license: String,
-    /// Class names, one a line, in label order; relative to the manifest. The layout's own order otherwise.
+    /// Class names, one per line, in label order; relative to the manifest. The layout's own order otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
     /// How to get it, shown when the data is not there.
@@ -65,7 +65,7 @@ impl Split {
 pub enum Annotations {
     /// Class folders below `images`.
     ImageFolder {},
-    /// A table with one image a line, its path below `images`. `image` and `label` name columns of the header line, or
+    /// A table with one image per line, its path below `images`. `image` and `label` name columns of the header line, or
     /// of `columns` where the file has none.
     Csv {
         file: PathBuf,
@@ -85,7 +85,7 @@ pub enum Annotations {
     /// COCO's JSON layout: boxes, masks, crowds (COCO, LVIS).
     CocoJson {
         file: PathBuf,
-        /// Leave out images without an object that is no crowd, as detectron2 does in training.
+        /// Leave out images without an object that is not a crowd, as detectron2 does in training.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drop_empty: bool,
         /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
@@ -93,7 +93,7 @@ pub enum Annotations {
         #[serde(default, skip_serializing_if = "is_zero")]
         allowed_degenerate: usize,
     },
-    /// COCO's JSON layout with one category an image (iNaturalist).
+    /// COCO's JSON layout with one category per image (iNaturalist).
     CocoLabels { file: PathBuf },
     /// A PNG of class ids for each image.
     PngMasks(PngMasks),

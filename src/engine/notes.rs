@@ -4,12 +4,10 @@ use super::{Job, pretrain};
 use crate::config::{RunConfig, parse};
 use crate::data::DatasetInfo;
 use crate::weights::WeightFile;
+use crate::weights::notes::{CONFIG, DATASET};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-const CONFIG: &str = "bench.config";
-const DATASET: &str = "bench.dataset";
 
 /// The configuration of the run that made the weights, and the classes that they tell apart.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::models::dvae::Tokenizer;
 use crate::nn::Params;
 use crate::pretrain::{Beit, DiscreteAutoencoder, MaskedAutoencoder, Pretraining};
 use crate::record::RunFolder;
-use crate::weights::{WeightFile, load_exact, load_tokenizer};
+use crate::weights::{WeightFile, load_exact, load_tokenizer, notes};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -143,18 +143,18 @@ fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
 /// What a file of weights says about itself: enough to build its model without the run's folder.
 pub(super) fn metadata(job: &Job) -> Result<BTreeMap<String, String>> {
     let run = &job.config.run;
-    let mut notes = BTreeMap::from([
-        ("bench.run".to_string(), job.config.id()?),
-        ("bench.stage".into(), run.stage.as_str().into()),
-        ("bench.model_name".into(), run.model.clone()),
-        ("bench.recipe_name".into(), run.recipe.clone()),
-        ("bench.model".into(), toml::to_string(&job.config.model)?),
+    let mut metadata = BTreeMap::from([
+        (notes::RUN.to_string(), job.config.id()?),
+        (notes::STAGE.into(), run.stage.as_str().into()),
+        (notes::MODEL_NAME.into(), run.model.clone()),
+        (notes::RECIPE_NAME.into(), run.recipe.clone()),
+        (notes::MODEL.into(), toml::to_string(&job.config.model)?),
     ]);
     match &job.config.recipe.pretrain {
-        Some(Pretrain::Mae(mae)) => drop(notes.insert("bench.mae".into(), toml::to_string(mae)?)),
-        Some(Pretrain::Beit(beit)) => drop(notes.insert("bench.beit".into(), toml::to_string(beit)?)),
-        Some(Pretrain::Dvae(dvae)) => drop(notes.insert("bench.dvae".into(), toml::to_string(dvae)?)),
+        Some(Pretrain::Mae(mae)) => drop(metadata.insert(notes::MAE.into(), toml::to_string(mae)?)),
+        Some(Pretrain::Beit(beit)) => drop(metadata.insert(notes::BEIT.into(), toml::to_string(beit)?)),
+        Some(Pretrain::Dvae(dvae)) => drop(metadata.insert(notes::DVAE.into(), toml::to_string(dvae)?)),
         None => {}
     }
-    Ok(notes)
+    Ok(metadata)
 }

@@ -7,7 +7,7 @@ use crate::data::{Batch, Entry};
 use crate::nn::Params;
 use crate::ops::no_grad;
 use crate::pretrain::{MaskedAutoencoder, mosaic, pairs};
-use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer};
+use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer, notes};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -37,7 +37,7 @@ impl Pretrained {
         let notes = file.metadata();
         let discrete = Contents::of(file.entries()) == Contents::Tokenizer;
         if !discrete && !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
-            let from = match notes.get("bench.run") {
+            let from = match notes.get(notes::RUN) {
                 Some(run) => format!(" (they are those of run `{run}`)"),
                 None => String::new(),
             };
@@ -47,12 +47,11 @@ impl Pretrained {
                 weights.display()
             );
         }
-        let Some(model) = notes.get("bench.model") else { return Ok(None) };
-        let model = Box::new(parse(model, weights.display())?);
+        let Some(model) = file.model()?.map(Box::new) else { return Ok(None) };
         if discrete {
             return Ok(Some(Self::Tokenizer { model }));
         }
-        let Some(mae) = notes.get("bench.mae") else { return Ok(None) };
+        let Some(mae) = notes.get(notes::MAE) else { return Ok(None) };
         Ok(Some(Self::Autoencoder { model, mae: Box::new(parse(mae, weights.display())?) }))
     }
 

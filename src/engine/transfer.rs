@@ -6,7 +6,7 @@ use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
 use super::{Job, PREFETCH, Plan};
-use crate::config::{AugmentOp, Erase, ModelConfig, Transfer, Tune, parse};
+use crate::config::{AugmentOp, Erase, Transfer, Tune};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, DatasetInfo, Entry};
@@ -233,9 +233,7 @@ fn initialize(params: &Params, job: &Job) -> Result<()> {
     let Some(path) = job.init.filter(|_| job.config.model.foreign.is_none()) else { return Ok(()) };
     let file = WeightFile::open(path)?;
     // Weights of our own say of what model they are.
-    let notes = file.metadata().get("bench.model");
-    let own: Option<ModelConfig> = notes.map(|model| parse(model, path.display())).transpose()?;
-    let (model, grid) = (&job.config.model, own.map(|model| model.grid()));
+    let (model, grid) = (&job.config.model, file.model()?.map(|model| model.grid()));
     let report = load_backbone(params, &file.read(job.device)?, model, grid).with_context(|| {
         format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
     })?;

@@ -4,7 +4,7 @@
 //! themselves and allocate several copies of the model in every step. Here a step updates the
 //! variables, their moments and their moving average in place, in one pass over memory, every
 //! parameter has its own learning-rate scale and weight decay, and all state can be saved and
-//! restored exactly. CPU and f32 only.
+//! restored exactly. State is f32, on CPU or CUDA.
 
 mod adamw;
 mod ema;

@@ -13,7 +13,7 @@ pub(super) struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     /// # Errors
-    /// Bytes that are no archive, or one cut short.
+    /// Bytes that are not an archive, or one cut short.
     pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
         let files = ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
         let name = |name: Result<std::borrow::Cow<str>, zip::result::ZipError>| {

@@ -1,4 +1,4 @@
-//! Safetensors files that are not what they say, weights that are no numbers, names that belong to two programs.
+//! Safetensors files that are not what they say, weights with NaN or infinity, names that belong to two programs.
 
 use super::*;
 use crate::nn::Params;
@@ -60,7 +60,7 @@ fn headers_that_do_not_add_up_are_refused() {
         (one(r#"{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}"#), 16),
         (one(r#"{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,16]}"#), 16),
         (one(r#"{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,18446744073709551612]}"#), 16),
-        // Outside, backwards, too long, too short, no numbers.
+        // Outside, backwards, too long, too short, not numbers.
         (one(r#"{"dtype":"F32","shape":[4],"data_offsets":[16,32]}"#), 16),
         (one(r#"{"dtype":"F32","shape":[4],"data_offsets":[16,0]}"#), 16),
         (one(r#"{"dtype":"F32","shape":[3],"data_offsets":[0,16]}"#), 16),

@@ -4,7 +4,6 @@ use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TI
 use super::transformers::{CheckpointHints, HfConfig};
 use super::translation::renamed;
 use super::{Contents, FileError, InferredVit, SaveError, WeightFile, save_tensors};
-use crate::config::{ModelConfig, parse};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -42,6 +41,8 @@ pub enum ConvertError {
     Save(#[from] SaveError),
     #[error("weights `{}`: {reason}", path.display())]
     Source { path: PathBuf, reason: String },
+    #[error("`{}`: safetensors are written, whose name must end in `.safetensors`", path.display())]
+    Ending { path: PathBuf },
     #[error("`{}` is there already", path.display())]
     Exists { path: PathBuf },
     #[error("cannot write `{}`: {source}", path.display())]
@@ -57,8 +58,8 @@ const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 /// of its model is what its run or a `config.json` beside it says, or `asked`, or assumed in a note.
 ///
 /// # Errors
-/// A source that is no ViT, heads that do not divide the width, `asked` for other than is known, files that are there
-/// already.
+/// A source that is not a ViT, heads that do not divide the width, `asked` for other than is known, `out` of another
+/// ending, files that are there already.
 pub fn convert(
     source: &Path,
     program: Program,
@@ -66,6 +67,7 @@ pub fn convert(
     asked: &CheckpointHints,
 ) -> Result<Converted, ConvertError> {
     let fail = |reason: String| ConvertError::Source { path: source.into(), reason };
+    let config = free(program, out)?;
     let file = WeightFile::open(source)?;
     let contents = Contents::of(file.entries());
     let other = matches!(
@@ -74,16 +76,7 @@ pub fn convert(
     );
     let guess = InferredVit::of(file.entries()).filter(|_| !other);
     let guess = guess.ok_or_else(|| fail(format!("{contents}: only a ViT can be converted")))?;
-    let config = out.with_file_name("config.json");
-    for path in [Some(out), (program == Program::HuggingFace).then_some(&config)].into_iter().flatten() {
-        if path.exists() {
-            return Err(ConvertError::Exists { path: path.into() });
-        }
-    }
-    let model: Option<ModelConfig> = match file.metadata().get("bench.model") {
-        Some(text) => Some(parse(text, source.display()).map_err(|e| fail(e.to_string()))?),
-        None => None,
-    };
+    let model = file.model().map_err(|e| fail(e.to_string()))?;
     let mut details = match &model {
         Some(model) => {
             asked.agreeing(&CheckpointHints::of_run(source, model), "the run of the weights").map_err(fail)?
@@ -94,25 +87,63 @@ pub fn convert(
         details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
     let (details, assumed) = details.completed(&guess).map_err(fail)?;
-    let mut notes = if program == Program::HuggingFace { assumed } else { vec![] };
-    let tensors = file.read(&Device::Cpu)?;
+    let mut new = renamed_for(program, &contents, file.read(&Device::Cpu)?).map_err(fail)?;
+    new.left_out.extend(file.unread().iter().cloned());
+    save_tensors(out, &new.tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+    if let Some(config) = &config {
+        new.notes.extend(assumed);
+        let image = model.as_ref().map(|model| model.image);
+        let text = format!("{:#}\n", details.described(&contents, &guess, image, &new.tensors));
+        std::fs::write(config, text)
+            .map_err(|source| ConvertError::Write { path: config.clone(), source })?;
+    }
+    Ok(Converted { tensors: new.tensors.len(), left_out: new.left_out, notes: new.notes, config })
+}
+
+/// Refuses to write over files; the path of `config.json` where `program` reads one.
+fn free(program: Program, out: &Path) -> Result<Option<PathBuf>, ConvertError> {
+    if out.extension().is_none_or(|ending| ending != "safetensors") {
+        return Err(ConvertError::Ending { path: out.into() });
+    }
+    let config = (program == Program::HuggingFace).then(|| out.with_file_name("config.json"));
+    for path in [Some(out), config.as_deref()].into_iter().flatten() {
+        if path.exists() {
+            return Err(ConvertError::Exists { path: path.into() });
+        }
+    }
+    Ok(config)
+}
+
+/// Tensors in the names of another program.
+struct Renamed {
+    tensors: Vec<(String, Tensor)>,
+    left_out: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// The tensors of a file that holds `contents` in the names of `program`; the error names one that has no place there.
+fn renamed_for(
+    program: Program,
+    contents: &Contents,
+    tensors: Vec<(String, Tensor)>,
+) -> Result<Renamed, String> {
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
     let (unread, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| {
         starts(name, &OURS) || (program == Program::Timm && starts(name, &PRETRAINING))
     });
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
-    left_out.extend(file.unread().iter().cloned());
-    let tensors = match program {
-        Program::Fair => tensors,
-        Program::Timm if contents == Contents::Beit => tensors, // in the names of unilm there too
+    match program {
+        Program::Fair => Ok(Renamed { tensors, left_out, notes: vec![] }),
+        // In the names of unilm there too.
+        Program::Timm if *contents == Contents::Beit => Ok(Renamed { tensors, left_out, notes: vec![] }),
         Program::Timm => {
-            let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| fail(e.to_string()))?;
+            let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| e.to_string())?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
-                return Err(fail(format!("a ViT of timm has no place for `{name}`")));
+                return Err(format!("a ViT of timm has no place for `{name}`"));
             }
             left_out.extend(more);
-            notes.extend(without_class_position(&mut tensors).map_err(|e| fail(e.to_string()))?);
-            tensors
+            let note = without_class_position(&mut tensors).map_err(|e| e.to_string())?;
+            Ok(Renamed { tensors, left_out, notes: Vec::from_iter(note) })
         }
         Program::HuggingFace => {
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
@@ -121,24 +152,14 @@ pub fn convert(
                 Contents::Beit => &HUGGING_FACE_BEIT,
                 _ => &HUGGING_FACE,
             };
-            let (tensors, more) = renamed(names, &tensors).map_err(|e| fail(e.to_string()))?;
-            if !more.is_empty() {
-                let reason = format!("{} has no place for `{}`", names.title, more.join("`, `"));
-                return Err(fail(reason)); // a model without them would compute something else
+            let (tensors, more) = renamed(names, &tensors).map_err(|e| e.to_string())?;
+            match more.is_empty() {
+                true => Ok(Renamed { tensors, left_out, notes: vec![] }),
+                // A model without them would compute something else.
+                false => Err(format!("{} has no place for `{}`", names.title, more.join("`, `"))),
             }
-            tensors
         }
-    };
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    save_tensors(out, &tensors, &metadata)?;
-    let described = (program == Program::HuggingFace).then(|| {
-        let image = model.as_ref().map(|model| model.image);
-        let text = format!("{:#}\n", details.described(&contents, &guess, image, &tensors));
-        std::fs::write(&config, text).map_err(|source| ConvertError::Write { path: config.clone(), source })
-    });
-    described.transpose()?;
-    let config = (program == Program::HuggingFace).then_some(config);
-    Ok(Converted { tensors: tensors.len(), left_out, notes, config })
+    }
 }
 
 /// timm's DeiT III has layer scale and no position of the class token: one that adds nothing is left out with it.

@@ -2,7 +2,8 @@
 //! before anything is made of it.
 
 use super::translation::Translation;
-use super::{NotFinite, npz, shards, torch};
+use super::{NotFinite, notes, npz, shards, torch};
+use crate::config::{ConfigError, ModelConfig, parse};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -212,6 +213,14 @@ impl WeightFile {
     /// What the writer of a safetensors file noted.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The model that the file says it holds; `None` for files of other programs.
+    ///
+    /// # Errors
+    /// A note that is not the TOML of a model.
+    pub fn model(&self) -> Result<Option<ModelConfig>, ConfigError> {
+        self.metadata.get(notes::MODEL).map(|text| parse(text, self.path.display())).transpose()
     }
 
     /// All tensors by our names, in file order and in their own types.

@@ -1,4 +1,4 @@
-//! Values that are no numbers: what training leaves behind when it diverges.
+//! NaN and infinity in weights: what training leaves behind when it diverges.
 
 use super::LoadError;
 use candle_core::{DType, Device, Result, Tensor, WithDType};
@@ -50,7 +50,7 @@ fn counts<T: WithDType>(tensor: &Tensor) -> Result<(usize, usize)> {
     Ok(values.iter().fold((0, 0), count))
 }
 
-/// Weights that are no numbers are of no use.
+/// Refuses weights with NaN or infinity.
 ///
 /// # Errors
 /// Names the tensors that hold them.

@@ -73,7 +73,7 @@ impl Hub {
     /// `offline`: ask nothing, whatever `HF_HUB_OFFLINE` says.
     ///
     /// # Errors
-    /// An `HF_ENDPOINT` that is no address.
+    /// An `HF_ENDPOINT` that is not an address.
     pub fn new(offline: bool) -> Result<Self, HubError> {
         let fail = |e: HFError| HubError::Client(e.to_string());
         let client = HFClient::new().map_err(fail)?;

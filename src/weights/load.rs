@@ -58,11 +58,11 @@ pub enum LoadError {
     Unexpected { names: Vec<String>, file: String },
     #[error("`{name}` has shape {found:?} in the weights and {expected:?} in the model; {file}")]
     Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
-    #[error("`{name}`: {found} positions are no square grid, so they cannot be resized to {}×{}", to.0, to.1)]
+    #[error("`{name}`: {found} positions are not a square grid, so they cannot be resized to {}×{}", to.0, to.1)]
     Grid { name: String, found: usize, to: (usize, usize) },
     #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
     Type { name: String, found: DType, file: String },
-    #[error("the weights are no numbers in {}: training diverged, or the file is damaged", list(&all(tensors)))]
+    #[error("weights contain NaN or infinity in {}: training diverged, or the file is damaged", list(&all(tensors)))]
     NotFinite { tensors: Vec<NotFinite> },
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

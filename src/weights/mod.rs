@@ -12,6 +12,7 @@ mod hub;
 mod inspect;
 mod load;
 mod names;
+pub mod notes;
 mod npz;
 mod pickle;
 mod relative;

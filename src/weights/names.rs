@@ -1,4 +1,4 @@
-//! Names that other programs give to the tensors of a ViT, as tables: one list of rules a program, read from left to
+//! Names that other programs give to the tensors of a ViT, as tables: one list of rules per program, read from left to
 //! right when a file is read and from right to left when one is written.
 //!
 //! Ours are those of facebookresearch/mae, which timm shares, and of microsoft/unilm for what BEiT adds.

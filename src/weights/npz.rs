@@ -100,7 +100,7 @@ fn header(reader: &mut impl Read) -> Result<(DType, Vec<usize>), String> {
             u32::from_le_bytes(length) as usize
         }
         Some([version, _]) => return Err(format!("version {version} of the format is not known")),
-        _ => return Err("this is no array of NumPy".into()),
+        _ => return Err("this is not an array of NumPy".into()),
     };
     if length > LONGEST_HEADER {
         return Err(format!("its header claims {length} bytes"));
@@ -175,7 +175,7 @@ mod tests {
         }
         let claims = [MAGIC, &[2, 0], &[255; 4]].concat();
         assert!(header(&mut claims.as_slice()).unwrap_err().contains("claims 4294967295 bytes"));
-        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("no array"));
+        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("not an array"));
         Ok(())
     }
 

@@ -146,7 +146,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Names and values of a dictionary, in the order in which they were put in. Keys that are no text are left out.
+    /// Names and values of a dictionary, in the order in which they were put in. Keys that are not text are left out.
     pub fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
         match self.value(place) {
             Value::Dict(pairs) => {
@@ -333,7 +333,7 @@ impl<'a> Machine<'a> {
         match self.container()? {
             Value::Items(items) => items.extend(more),
             Value::Call { .. } => {} // a class of lists
-            _ => return Err("the pickle appends to what is no list".into()),
+            _ => return Err("the pickle appends to what is not a list".into()),
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl<'a> Machine<'a> {
         match self.container()? {
             Value::Dict(pairs) => pairs.extend(more),
             Value::Call { .. } => {} // a class of dictionaries
-            _ => return Err("the pickle puts a key into what is no dictionary".into()),
+            _ => return Err("the pickle puts a key into what is not a dictionary".into()),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Relative-position tables of BEiT on their way into a model: one shared table becomes one a block, or one for windowed
+//! Relative-position tables of BEiT on their way into a model: one shared table becomes one per block, or one for windowed
 //! and one for global blocks, and a table of another grid is resized (unilm `run_class_finetuning.py`).
 //!
 //! Rows 0..(2h − 1)·(2w − 1) are offsets of patches; three more are those of the class token, where there is one. The

@@ -1,6 +1,7 @@
 //! Writes parameters as a safetensors file: in order of creation, the same bytes for the same values
 //! (the `safetensors` crate orders metadata by hash), whole or not at all.
 
+use super::notes;
 use crate::nn::Params;
 use crate::record::write_atomic;
 use candle_core::{DType, Device, Tensor};
@@ -40,11 +41,11 @@ fn serialize(
     let mut header = serde_json::Map::new();
     // `format: pt` is what PyTorch's libraries ask for.
     let writer = concat!("bench ", env!("CARGO_PKG_VERSION"));
-    let mut notes = BTreeMap::from(
-        [("format", "pt"), ("written_by", writer)].map(|(k, v)| (k.to_string(), v.to_string())),
+    let mut about = BTreeMap::from(
+        [("format", "pt"), (notes::WRITTEN_BY, writer)].map(|(k, v)| (k.to_string(), v.to_string())),
     );
-    notes.extend(metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
-    header.insert("__metadata__".into(), serde_json::json!(notes));
+    about.extend(metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
+    header.insert("__metadata__".into(), serde_json::json!(about));
     let mut end = 0;
     for (name, tensor) in tensors {
         let start = end;

@@ -24,7 +24,7 @@ pub(super) fn is_index(path: &Path) -> bool {
 /// The files that the index `path` names, in the order of their names. `text` is what it holds.
 ///
 /// # Errors
-/// An index that is none, names files elsewhere, or does not agree with what the files hold.
+/// An index that is not one, names files elsewhere, or does not agree with what the files hold.
 pub(super) fn open(path: &Path, text: &[u8]) -> Result<Vec<WeightFile>, FileError> {
     let fail = |reason: String| FileError { path: path.into(), reason };
     #[derive(serde::Deserialize)]
@@ -36,7 +36,7 @@ pub(super) fn open(path: &Path, text: &[u8]) -> Result<Vec<WeightFile>, FileErro
     let names: BTreeSet<&PathBuf> = weight_map.values().collect();
     let plain = |name: &Path| matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     if let Some(name) = names.iter().find(|name| !plain(name) || is_index(name)) {
-        return Err(fail(format!("`{}` is no file beside the index", name.display())));
+        return Err(fail(format!("`{}` is not a file beside the index", name.display())));
     }
     let mut shards = Vec::new();
     for name in names {

@@ -178,7 +178,7 @@ fn positions_of_images_that_are_no_squares_are_resized_where_their_grid_is_known
     assert_eq!(values(&params.get("pos_embed").unwrap().var), values(&expected));
     let square = model([12, 12], 3, 4, 16, 2);
     let error = load_backbone(&build(&square, true)?, &tensors, &square, None).unwrap_err().to_string();
-    assert!(error.contains("8 positions are no square grid"), "{error}");
+    assert!(error.contains("8 positions are not a square grid"), "{error}");
     Ok(())
 }
 
@@ -225,7 +225,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             vec!["`patch_embed.proj.weight` has shape [16, 3, 4, 4]"],
         ),
         (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "no place for"]),
-        (good, ragged, vec!["`pos_embed`: 7 positions are no square grid", "6×6"]),
+        (good, ragged, vec!["`pos_embed`: 7 positions are not a square grid", "6×6"]),
     ];
     for (model, tensors, expected) in cases {
         let params = build(&model, true)?;

@@ -29,7 +29,7 @@ pub enum TokenizerError {
 /// Reads the tokenizer in `path`.
 ///
 /// # Errors
-/// A file that is no discrete autoencoder, lacks tensors, or has some of other shapes.
+/// A file that is not a discrete autoencoder, lacks tensors, or has some of other shapes.
 pub fn load_tokenizer(path: &Path, device: &Device) -> Result<Tokenizer, TokenizerError> {
     let unfit = |reason: String| TokenizerError::Unfit { path: path.into(), reason };
     let mut tensors = WeightFile::open(path)?.read(device)?;

@@ -160,7 +160,7 @@ struct View<'p> {
 }
 
 impl<'p> View<'p> {
-    /// `None` for what is no tensor.
+    /// `None` for what is not a tensor.
     fn of(pickle: &'p Pickle, place: Place) -> Result<Option<Self>, String> {
         let Value::Call { mut callable, mut arguments, .. } = *pickle.value(place) else { return Ok(None) };
         for _ in 0..4 {
@@ -205,7 +205,7 @@ impl<'p> View<'p> {
         Ok(Self { key, dtype: *dtype, start, shape, steps })
     }
 
-    /// The place of its last value; `None` where that is no number.
+    /// The place of its last value; `None` where that does not fit into a `usize`.
     fn last(&self) -> Option<usize> {
         let along = self.shape.iter().zip(&self.steps);
         along

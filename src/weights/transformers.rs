@@ -37,7 +37,7 @@ pub struct HfConfig {
 const KNOWN: [&str; 6] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers"];
 
 impl HfConfig {
-    /// That of the folder in which `weights` lie; `None` where there is none, or one that describes no ViT of
+    /// That of the folder in which `weights` lie; `None` where there is none, or one that does not describe a ViT of
     /// transformers.
     ///
     /// # Errors

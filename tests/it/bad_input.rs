@@ -194,14 +194,14 @@ fn weights_that_are_no_numbers_are_shown_and_not_trained_from() {
     let shown = sandbox.ok("inspect both.safetensors");
     contains(
         &shown,
-        &["no numbers  blocks.1.norm1.weight (1 NaN of 32)", "decoder_pred.bias (1 infinite of "],
+        &["not finite  blocks.1.norm1.weight (1 NaN of 32)", "decoder_pred.bias (1 infinite of "],
     );
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.ok("inspect --json both.safetensors")).unwrap();
     assert_eq!(json["not_finite"][0]["name"], "blocks.1.norm1.weight");
     let transfer = format!("{} --max-steps 1", small_transfer());
     let error = sandbox.fails(1, &format!("{transfer} --init both.safetensors --runs both"));
-    contains(&error, &["both.safetensors", "no numbers in `blocks.1.norm1.weight (1 NaN of 32)`"]);
+    contains(&error, &["both.safetensors", "NaN or infinity in `blocks.1.norm1.weight (1 NaN of 32)`"]);
     assert!(!error.contains("decoder_pred"), "the decoder is not read: {error}");
     sandbox.ok(&format!("{transfer} --init decoder.safetensors --runs decoder"));
 }

@@ -53,8 +53,13 @@ fn pretrain_transfer_eval_table_and_picture() {
     let error = sandbox.fails(2, &format!("reconstruct {id} --out other.png"));
     assert!(error.contains("no decoder"), "{error}");
 
-    let inspected = sandbox.ok(&format!("inspect runs/{pretrained}"));
-    assert!(inspected.contains("encoder and decoder") && inspected.contains(pretrained), "{inspected}");
+    for named in [format!("runs/{pretrained}"), pretrained.to_string()] {
+        let inspected = sandbox.ok(&format!("inspect {named}"));
+        assert!(inspected.contains("encoder and decoder") && inspected.contains(pretrained), "{inspected}");
+    }
+    sandbox.ok(&format!("convert {pretrained} --to fair --out fair.safetensors"));
+    let error = sandbox.fails(2, &format!("convert {pretrained} --to fair --out fair.pth"));
+    assert!(error.contains("`fair.pth`") && error.contains("`.safetensors`"), "{error}");
 }
 
 #[test]

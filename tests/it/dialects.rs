@@ -233,7 +233,7 @@ fn several_files_with_an_index_are_one_model() -> Result<()> {
         Ok(WeightFile::open(&index).err().map(|error| error.to_string()).unwrap_or_default())
     });
     map.insert(name.clone(), "../elsewhere.safetensors".into());
-    assert!(refused(&map)?.contains("`../elsewhere.safetensors` is no file beside the index"));
+    assert!(refused(&map)?.contains("`../elsewhere.safetensors` is not a file beside the index"));
     map.insert(name.clone(), "absent.safetensors".into());
     assert!(refused(&map)?.contains("absent.safetensors"));
     map.remove(&name);

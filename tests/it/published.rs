@@ -128,8 +128,7 @@ fn check(slice: &Slice, places: &Places) -> Result<bool> {
 fn pixels(path: &Path, model: &ModelConfig) -> Result<Tensor> {
     let resize: AugmentOp = parse("op = \"resize\"\ninterpolation = \"bilinear\"", "published")?;
     let text = anyhow::Error::msg::<String>;
-    let pipeline =
-        Pipeline::new(&[resize], None, &model.normalize(), model.image, model.channels).map_err(text)?;
+    let pipeline = Pipeline::new(&[resize], None, &model.normalize(), model.image, model.channels)?;
     let sample = Sample::new(SampleId::new("image"), Image::open(path, model.channels)?, ());
     let prepared = pipeline.prepare(sample, &mut Rng::new(0, "published", &[])).map_err(text)?;
     let (channels, height, width) = prepared.shape;

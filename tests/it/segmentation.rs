@@ -81,7 +81,7 @@ fn wrong_masks_are_named() {
         (|mask| image::GrayImage::new(5, 4).save(mask).unwrap(), "has 4x5 pixels, the image 36x48"),
         (|mask| image::RgbImage::new(48, 36).save(mask).unwrap(), "has RGB colours"),
         (|mask| image::GrayImage::from_pixel(48, 36, [12].into()).save(mask).unwrap(), "id 12 at column 0"),
-        (|mask| std::fs::write(mask, b"mask").unwrap(), "no readable PNG"),
+        (|mask| std::fs::write(mask, b"mask").unwrap(), "not a readable PNG"),
     ] {
         let sandbox = Sandbox::new();
         let data = camvid(&sandbox);

@@ -28,7 +28,7 @@ pub(super) fn geometry(size: Size, matrix: &Matrix) -> Option<Geometry> {
     Geometry { from: size, to: size, forward: *matrix }.inverse()
 }
 
-/// Warps `image`. `fill` has one byte a channel.
+/// Warps `image`. `fill` has one byte per channel.
 ///
 /// # Errors
 /// Lanczos, which Pillow does not offer here.

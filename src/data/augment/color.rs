@@ -3,6 +3,7 @@
 //! Saturation and hue leave grey images as they are, as torchvision does.
 
 use super::super::{Geometric, Image, Sample};
+use super::error::{AugmentError, expect};
 use super::{Transform, point};
 use crate::rng::Rng;
 use rand::{Rng as _, seq::SliceRandom};
@@ -39,6 +40,18 @@ impl Adjustment {
 }
 
 impl ColorJitter {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        for (what, x) in [
+            ("color_jitter: brightness", self.brightness),
+            ("color_jitter: contrast", self.contrast),
+            ("color_jitter: saturation", self.saturation),
+        ] {
+            expect(x >= 0. && x.is_finite(), what, x, "0 or more")?;
+        }
+        expect((0. ..=0.5).contains(&self.hue), "color_jitter: hue", self.hue, "0 to 0.5")?;
+        Ok(self)
+    }
+
     /// The adjustments of one image, in the order in which they are applied.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
         let mut adjustments = Vec::with_capacity(4);

@@ -3,6 +3,7 @@
 
 use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
+use super::error::{AugmentError, probability, range};
 use super::resample::{Rect, resize};
 use super::resize::cut;
 use crate::config::Interpolation;
@@ -26,6 +27,12 @@ pub(super) struct RandomResizedCrop {
 const TRIES: usize = 10;
 
 impl RandomResizedCrop {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        range("random_resized_crop: scale", self.scale)?;
+        range("random_resized_crop: ratio", self.ratio)?;
+        Ok(self)
+    }
+
     pub(super) fn draw(&self, image: Size, rng: &mut Rng) -> Rect {
         let log_ratio = self.ratio.map(f64::ln);
         for _ in 0..TRIES {
@@ -138,6 +145,13 @@ pub(super) fn cut_reflected(image: &Image, top: isize, left: isize, (height, wid
 #[derive(Clone, Debug)]
 pub(super) struct Flip {
     pub p: f64,
+}
+
+impl Flip {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        probability("flip: p", self.p)?;
+        Ok(self)
+    }
 }
 
 impl<T: Geometric> Transform<T> for Flip {

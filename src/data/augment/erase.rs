@@ -1,6 +1,7 @@
 //! Random erasing (arXiv:1708.04896) as timm's mode `pixel`: after normalisation, one rectangle becomes normal noise.
 
 use super::super::Size;
+use super::error::{AugmentError, probability, range};
 use super::resample::Rect;
 use crate::config::Erase;
 use crate::rng::Rng;
@@ -9,6 +10,12 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Draws before giving up.
 const TRIES: usize = 10;
+
+pub(super) fn check(erase: &Erase) -> Result<(), AugmentError> {
+    probability("erase: p", erase.p)?;
+    range("erase: area", erase.area)?;
+    range("erase: ratio", erase.ratio)
+}
 
 /// What is erased of an image of size `image`, if anything.
 pub(super) fn draw(erase: &Erase, image: Size, rng: &mut Rng) -> Option<Rect> {

@@ -83,7 +83,7 @@ impl Draw {
 /// smoothing folded in: 1 − s + s/K on, s/K off.
 ///
 /// # Errors
-/// Labels that are not one for each image or not below `classes`; α that is no number.
+/// Labels that are not one for each image or not below `classes`; α that is not a number.
 pub fn mix_batch(
     images: &Tensor,
     labels: &[u32],

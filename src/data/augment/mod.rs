@@ -8,6 +8,8 @@ mod affine;
 mod color;
 mod crop;
 mod erase;
+mod error;
+mod input;
 mod mix;
 mod photometric;
 mod pipeline;
@@ -23,6 +25,7 @@ mod golden;
 #[cfg(test)]
 mod tests;
 
+pub use error::AugmentError;
 pub use mix::{Mix, mix_batch};
 pub use pipeline::Pipeline;
 

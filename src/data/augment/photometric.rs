@@ -6,6 +6,7 @@
 
 use super::super::{Geometric, Image, Sample};
 use super::Transform;
+use super::error::{AugmentError, range};
 use crate::rng::Rng;
 use rand::Rng as _;
 
@@ -34,6 +35,16 @@ pub(super) enum Adjustment {
 }
 
 impl Photometric {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        range("photometric: contrast", self.contrast)?;
+        range("photometric: saturation", self.saturation)?;
+        let Self { brightness, hue, .. } = self;
+        match (0. ..=255.).contains(&brightness) && (0..=90).contains(&hue) {
+            true => Ok(self),
+            false => Err(AugmentError::Photometric { brightness, hue }),
+        }
+    }
+
     /// The adjustments of one image, in order.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
         let mut adjustments = vec![];

@@ -3,20 +3,23 @@
 use super::super::{Geometric, Image, Prepared, Sample, Size};
 use super::color::ColorJitter;
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
+use super::error::AugmentError;
+use super::input::ModelInput;
 use super::photometric::Photometric;
-use super::rand_augment::{FULL, RandAugment};
+use super::rand_augment::RandAugment;
 use super::resize::{CenterCrop, Resize, ResizeShort};
 use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
 use super::scene::{ResizeWithin, SceneCrop};
 use super::{Prepare, Transform, erase};
-use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
+use crate::config::{AugmentOp, Erase, Normalize};
 use crate::rng::Rng;
-use rand_distr::Normal;
 
 /// Decoded sample in, normalised pixels out.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     steps: Vec<Step>,
+    /// Of the steps, as in a recipe.
+    names: Vec<&'static str>,
     erase: Option<Erase>,
     /// For each channel, the normalised value of every byte.
     tables: Vec<[f32; 256]>,
@@ -35,31 +38,17 @@ impl Pipeline {
         normalize: &Normalize,
         input: [usize; 2],
         channels: usize,
-    ) -> Result<Self, String> {
-        if ![1, 3].contains(&channels) {
-            return Err(format!("images have 1 or 3 channels, not {channels}"));
+    ) -> Result<Self, AugmentError> {
+        let input = ModelInput::new(normalize, input, channels)?;
+        if let Some(erase) = erase {
+            erase::check(erase)?;
         }
-        for (what, values) in [("mean", &normalize.mean), ("std", &normalize.std)] {
-            if ![1, channels].contains(&values.len()) {
-                let n = values.len();
-                return Err(format!("normalize: {what} has {n} values, the images have {channels} channels"));
-            }
-        }
-        if let Some(std) = normalize.std.iter().find(|std| !(**std > 0. && std.is_finite())) {
-            return Err(format!("normalize: std is {std}, expected more than 0"));
-        }
-        if let Some(Erase { p, area, ratio }) = erase {
-            probability("erase: p", *p)?;
-            range("erase: area", *area)?;
-            range("erase: ratio", *ratio)?;
-        }
-        let statistics: Vec<_> = (0..channels).map(|c| normalize.channel(c)).collect();
-        let input = (input[0], input[1]);
-        let steps = ops.iter().map(|op| Step::new(op, input, &statistics)).collect::<Result<_, _>>()?;
+        let steps = ops.iter().map(|op| Step::new(op, &input)).collect::<Result<_, _>>()?;
+        let names = ops.iter().map(AugmentOp::name).collect();
         // (byte / 255 − mean) / std, rounded at each operation as PyTorch rounds it.
         let table = |(mean, std): (f32, f32)| std::array::from_fn(|byte| (byte as f32 / 255. - mean) / std);
-        let tables = statistics.into_iter().map(table).collect();
-        Ok(Self { steps, erase: erase.cloned(), tables, input: Some(input) })
+        let tables = input.statistics.iter().copied().map(table).collect();
+        Ok(Self { steps, names, erase: erase.cloned(), tables, input: Some(input.size) })
     }
 
     /// The same for a model that takes images in the size that the operations leave them.
@@ -88,11 +77,10 @@ impl<T: Geometric + Send> Prepare<T> for Pipeline {
         self.steps.iter().try_for_each(|step| step.apply(&mut sample, rng))?;
         let size = sample.image.size();
         if let Some(input) = self.input.filter(|input| *input != size) {
-            let names: Vec<_> = self.steps.iter().map(Step::name).collect();
             return Err(format!(
                 "the pipeline [{}] ends with {}x{} but the model's input is {}x{}: end it with resize, center_crop \
                  or random_resized_crop",
-                names.join(", "),
+                self.names.join(", "),
                 size.0,
                 size.1,
                 input.0,
@@ -129,134 +117,58 @@ enum Step {
 }
 
 impl Step {
-    fn new(op: &AugmentOp, input: Size, statistics: &[(f32, f32)]) -> Result<Self, String> {
-        let size = |size: Option<[usize; 2]>| match size {
-            Some([h, w]) if h == 0 || w == 0 => Err(format!("size [{h}, {w}] of an operation is empty")),
-            Some([h, w]) => Ok((h, w)),
-            None => Ok(input),
-        };
+    fn new(op: &AugmentOp, input: &ModelInput) -> Result<Self, AugmentError> {
         Ok(match *op {
-            AugmentOp::RandomResizedCrop { size: to, scale, ratio, interpolation, single_draw } => {
-                range("random_resized_crop: scale", scale)?;
-                range("random_resized_crop: ratio", ratio)?;
-                let size = size(to)?;
-                Self::RandomResizedCrop(RandomResizedCrop { size, scale, ratio, interpolation, single_draw })
+            AugmentOp::RandomResizedCrop { size, scale, ratio, interpolation, single_draw } => {
+                let size = input.or_size(size)?;
+                Self::RandomResizedCrop(
+                    RandomResizedCrop { size, scale, ratio, interpolation, single_draw }.checked()?,
+                )
             }
-            AugmentOp::RandomCrop { size: to, padding, reflect } => {
-                Self::RandomCrop(RandomCrop { size: size(to)?, padding, reflect })
+            AugmentOp::RandomCrop { size, padding, reflect } => {
+                Self::RandomCrop(RandomCrop { size: input.or_size(size)?, padding, reflect })
             }
-            AugmentOp::Flip { p } => {
-                probability("flip: p", p)?;
-                Self::Flip(Flip { p })
-            }
-            AugmentOp::Resize { size: to, interpolation } => {
-                Self::Resize(Resize { size: size(to)?, interpolation })
+            AugmentOp::Flip { p } => Self::Flip(Flip { p }.checked()?),
+            AugmentOp::Resize { size, interpolation } => {
+                Self::Resize(Resize { size: input.or_size(size)?, interpolation })
             }
             AugmentOp::ResizeShort { size, crop_ratio, margin_up_to, interpolation } => {
-                let size = short_side(input, size, crop_ratio, margin_up_to)?;
-                Self::ResizeShort(ResizeShort { size, interpolation })
+                Self::ResizeShort(ResizeShort::new(input, size, crop_ratio, margin_up_to, interpolation)?)
             }
-            AugmentOp::CenterCrop { size: to } => Self::CenterCrop(CenterCrop { size: size(to)? }),
-            AugmentOp::ResizeScale { size: to, scale, interpolation } => {
-                range("resize_scale: scale", scale)?;
-                Self::ResizeScale(ResizeScale { size: size(to)?, scale, interpolation })
+            AugmentOp::CenterCrop { size } => Self::CenterCrop(CenterCrop { size: input.or_size(size)? }),
+            AugmentOp::ResizeScale { size, scale, interpolation } => {
+                let size = input.or_size(size)?;
+                Self::ResizeScale(ResizeScale { size, scale, interpolation }.checked()?)
             }
-            AugmentOp::FixedSizeCrop { size: to, ref fill } => {
-                let fill = colour("fixed_size_crop: fill", fill.as_deref(), statistics)?;
-                Self::FixedSizeCrop(FixedSizeCrop { size: size(to)?, fill })
+            AugmentOp::FixedSizeCrop { size, ref fill } => {
+                let fill = input.colour("fixed_size_crop: fill", fill.as_deref())?;
+                Self::FixedSizeCrop(FixedSizeCrop { size: input.or_size(size)?, fill })
             }
-            AugmentOp::ResizeLongest { size: to, interpolation } => match to {
-                Some(0) => return Err("resize_longest: size is 0".into()),
-                _ => {
-                    let size = to.unwrap_or(input.0.max(input.1));
-                    Self::ResizeLongest(ResizeLongest { size, interpolation })
-                }
-            },
-            AugmentOp::Pad { size: to, ref fill } => {
-                Self::Pad(Pad { size: size(to)?, fill: colour("pad: fill", fill.as_deref(), statistics)? })
+            AugmentOp::ResizeLongest { size, interpolation } => {
+                Self::ResizeLongest(ResizeLongest::new(input, size, interpolation)?)
+            }
+            AugmentOp::Pad { size, ref fill } => {
+                let fill = input.colour("pad: fill", fill.as_deref())?;
+                Self::Pad(Pad { size: input.or_size(size)?, fill })
             }
             AugmentOp::ColorJitter { brightness, contrast, saturation, hue } => {
-                let most = [
-                    ("brightness", brightness, f64::MAX),
-                    ("contrast", contrast, f64::MAX),
-                    ("saturation", saturation, f64::MAX),
-                    ("hue", hue, 0.5),
-                ];
-                if let Some((name, x, most)) = most.iter().find(|(_, x, most)| !(0. ..=*most).contains(x)) {
-                    let limit = if *most < 1. { " to 0.5" } else { " or more" };
-                    return Err(format!("color_jitter: {name} is {x}, expected 0{limit}"));
-                }
-                Self::ColorJitter(ColorJitter { brightness, contrast, saturation, hue })
+                Self::ColorJitter(ColorJitter { brightness, contrast, saturation, hue }.checked()?)
             }
             AugmentOp::RandAugment { layers, magnitude, magnitude_std, p, interpolation } => {
-                probability("rand_augment: p", p)?;
-                if !(0. ..=FULL).contains(&magnitude) {
-                    return Err(format!("rand_augment: magnitude is {magnitude}, expected 0 to {FULL}"));
-                }
-                if interpolation == Interpolation::Lanczos {
-                    return Err(
-                        "rand_augment: interpolation is lanczos, expected nearest, bilinear or bicubic"
-                            .into(),
-                    );
-                }
-                let magnitude = match Normal::new(magnitude, magnitude_std) {
-                    Ok(normal) if magnitude_std >= 0. => normal,
-                    _ => {
-                        return Err(format!(
-                            "rand_augment: magnitude_std is {magnitude_std}, expected 0 or more"
-                        ));
-                    }
-                };
-                let fill = mean_colour(statistics);
-                Self::RandAugment(RandAugment { layers, p, magnitude, interpolation, fill })
+                let magnitude = (magnitude, magnitude_std);
+                Self::RandAugment(RandAugment::new(input, layers, magnitude, p, interpolation)?)
             }
             AugmentOp::ResizeWithin { short, long, scale, interpolation } => {
-                range("resize_within: scale", scale)?;
-                let short = short.unwrap_or(input.0.min(input.1));
-                let long = long.unwrap_or(4 * short);
-                if short == 0 || long < short {
-                    return Err(format!(
-                        "resize_within: short is {short}, long {long}, expected 0 < short ≤ long"
-                    ));
-                }
-                Self::ResizeWithin(ResizeWithin { short, long, scale, interpolation })
+                Self::ResizeWithin(ResizeWithin::new(input, short, long, scale, interpolation)?)
             }
-            AugmentOp::SceneCrop { size: to, class_share } => {
-                probability("scene_crop: class_share", class_share)?;
-                Self::SceneCrop(SceneCrop { size: size(to)?, class_share, fill: mean_colour(statistics) })
+            AugmentOp::SceneCrop { size, class_share } => {
+                let (size, fill) = (input.or_size(size)?, input.mean_colour());
+                Self::SceneCrop(SceneCrop { size, class_share, fill }.checked()?)
             }
             AugmentOp::Photometric { brightness, contrast, saturation, hue } => {
-                range("photometric: contrast", contrast)?;
-                range("photometric: saturation", saturation)?;
-                if !(0. ..=255.).contains(&brightness) || !(0..=90).contains(&hue) {
-                    return Err(format!(
-                        "photometric: brightness is {brightness}, hue {hue}; expected 0 to 255 and 0 to 90"
-                    ));
-                }
-                Self::Photometric(Photometric { brightness, contrast, saturation, hue })
+                Self::Photometric(Photometric { brightness, contrast, saturation, hue }.checked()?)
             }
         })
-    }
-
-    /// As in a recipe.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::RandomResizedCrop(_) => "random_resized_crop",
-            Self::RandomCrop(_) => "random_crop",
-            Self::Flip(_) => "flip",
-            Self::Resize(_) => "resize",
-            Self::ResizeShort(_) => "resize_short",
-            Self::CenterCrop(_) => "center_crop",
-            Self::ResizeScale(_) => "resize_scale",
-            Self::FixedSizeCrop(_) => "fixed_size_crop",
-            Self::ResizeLongest(_) => "resize_longest",
-            Self::Pad(_) => "pad",
-            Self::ColorJitter(_) => "color_jitter",
-            Self::RandAugment(_) => "rand_augment",
-            Self::ResizeWithin(_) => "resize_within",
-            Self::SceneCrop(_) => "scene_crop",
-            Self::Photometric(_) => "photometric",
-        }
     }
 }
 
@@ -280,52 +192,4 @@ impl<T: Geometric> Transform<T> for Step {
             Self::Photometric(step) => step.apply(sample, rng),
         }
     }
-}
-
-/// The mean of each channel as a byte; saturates, as timm's min(255, round(255 · mean)) does.
-fn mean_colour(statistics: &[(f32, f32)]) -> Vec<u8> {
-    statistics.iter().map(|(mean, _)| (255. * f64::from(*mean)).round_ties_even() as u8).collect()
-}
-
-/// A byte a channel: `fill`, or the mean.
-fn colour(what: &str, fill: Option<&[u8]>, statistics: &[(f32, f32)]) -> Result<Vec<u8>, String> {
-    let channels = statistics.len();
-    match fill {
-        None => Ok(mean_colour(statistics)),
-        Some([byte]) => Ok(vec![*byte; channels]),
-        Some(bytes) if bytes.len() == channels => Ok(bytes.to_vec()),
-        Some(bytes) => Err(format!("{what} has {} values, the images have {channels} channels", bytes.len())),
-    }
-}
-
-/// The side that `resize_short` scales to: `size`, or the longer side of the input with a margin around it.
-fn short_side(
-    input: Size,
-    size: Option<usize>,
-    crop_ratio: Option<f64>,
-    margin_up_to: Option<usize>,
-) -> Result<usize, String> {
-    let input = input.0.max(input.1);
-    match (size, crop_ratio) {
-        (Some(_), Some(_)) => Err("resize_short: give `size` or `crop_ratio`, not both".into()),
-        (Some(0), _) => Err("resize_short: size is 0".into()),
-        (Some(size), _) => Ok(size),
-        (_, Some(ratio)) if !(ratio > 0. && ratio <= 1.) => {
-            Err(format!("resize_short: crop_ratio is {ratio}, expected more than 0, at most 1"))
-        }
-        (_, Some(ratio)) if margin_up_to.is_none_or(|most| input <= most) => {
-            Ok((input as f64 / ratio) as usize)
-        }
-        _ => Ok(input),
-    }
-}
-
-fn probability(what: &str, p: f64) -> Result<(), String> {
-    (0. ..=1.).contains(&p).then_some(()).ok_or_else(|| format!("{what} is {p}, expected 0 to 1"))
-}
-
-/// A range of positive numbers.
-fn range(what: &str, [low, high]: [f64; 2]) -> Result<(), String> {
-    let right = low > 0. && low <= high && high.is_finite();
-    right.then_some(()).ok_or_else(|| format!("{what} is [{low}, {high}], expected 0 < low ≤ high"))
 }

@@ -5,6 +5,8 @@
 
 use super::super::{Geometric, Image, Sample, Size};
 use super::affine::{self, Matrix};
+use super::error::{AugmentError, expect, probability};
+use super::input::ModelInput;
 use super::{Transform, point};
 use crate::config::Interpolation;
 use crate::rng::Rng;
@@ -12,7 +14,7 @@ use rand::Rng as _;
 use rand_distr::{Distribution, Normal};
 
 /// Magnitudes go from 0 to this.
-pub(super) const FULL: f64 = 10.;
+const FULL: f64 = 10.;
 
 /// One operation with its argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +34,7 @@ pub(super) enum Op {
     Contrast(f64),
     Brightness(f64),
     Sharpness(f64),
-    /// Columns a row, rows a column.
+    /// Columns per row, rows per column.
     ShearX(f64),
     ShearY(f64),
     /// Parts of the width, of the height.
@@ -132,11 +134,32 @@ pub(super) struct RandAugment {
     /// Of the magnitude, which is clipped to [0, [`FULL`]] after the draw.
     pub magnitude: Normal<f64>,
     pub interpolation: Interpolation,
-    /// Colour of what comes from outside, one byte a channel.
+    /// Colour of what comes from outside, one byte per channel.
     pub fill: Vec<u8>,
 }
 
 impl RandAugment {
+    /// Magnitudes are drawn from Normal(`mean`, `deviation`).
+    pub(super) fn new(
+        input: &ModelInput,
+        layers: usize,
+        (mean, deviation): (f64, f64),
+        p: f64,
+        interpolation: Interpolation,
+    ) -> Result<Self, AugmentError> {
+        probability("rand_augment: p", p)?;
+        expect((0. ..=FULL).contains(&mean), "rand_augment: magnitude", mean, "0 to 10")?;
+        let offered = interpolation != Interpolation::Lanczos;
+        expect(offered, "rand_augment: interpolation", "lanczos", "nearest, bilinear or bicubic")?;
+        let negative = AugmentError::Unexpected {
+            what: "rand_augment: magnitude_std",
+            found: deviation.to_string(),
+            expected: "0 or more",
+        };
+        let magnitude = Normal::new(mean, deviation).ok().filter(|_| deviation >= 0.).ok_or(negative)?;
+        Ok(Self { layers, p, magnitude, interpolation, fill: input.mean_colour() })
+    }
+
     /// What is done to one image.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Op> {
         let mut ops = Vec::with_capacity(self.layers);

@@ -213,7 +213,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// `None` for nearest, which is no filter.
+    /// `None` for nearest, which is not a filter.
     fn of(interpolation: Interpolation) -> Option<Self> {
         Some(match interpolation {
             Interpolation::Nearest => return None,

@@ -2,6 +2,8 @@
 
 use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
+use super::error::{AugmentError, expect};
+use super::input::ModelInput;
 use super::resample::{Rect, resize};
 use crate::config::Interpolation;
 use crate::rng::Rng;
@@ -38,6 +40,34 @@ pub(super) struct ResizeShort {
 }
 
 impl ResizeShort {
+    /// To `size`, or to the longer side of the input with a margin of `crop_ratio` around it; inputs above `margin_up_to`
+    /// have none.
+    pub(super) fn new(
+        input: &ModelInput,
+        size: Option<usize>,
+        crop_ratio: Option<f64>,
+        margin_up_to: Option<usize>,
+        interpolation: Interpolation,
+    ) -> Result<Self, AugmentError> {
+        let side = input.longer_side();
+        let size = match (size, crop_ratio) {
+            (Some(_), Some(_)) => return Err(AugmentError::SizeAndRatio),
+            (Some(0), _) => return Err(AugmentError::ZeroSize { op: "resize_short" }),
+            (Some(size), _) => size,
+            (_, Some(ratio)) => {
+                let right = ratio > 0. && ratio <= 1.;
+                expect(right, "resize_short: crop_ratio", ratio, "more than 0, at most 1")?;
+                if margin_up_to.is_none_or(|most| side <= most) {
+                    (side as f64 / ratio) as usize
+                } else {
+                    side
+                }
+            }
+            (None, None) => side,
+        };
+        Ok(Self { size, interpolation })
+    }
+
     pub(super) fn target(&self, (height, width): Size) -> Size {
         let long = |long: usize, short: usize| self.size * long / short;
         if width <= height { (long(height, width), self.size) } else { (self.size, long(width, height)) }

@@ -5,6 +5,8 @@
 
 use super::super::{Geometric, Geometry, Image, Sample, Size};
 use super::Transform;
+use super::error::{AugmentError, range};
+use super::input::ModelInput;
 use super::resize::{cut, scale};
 use crate::config::Interpolation;
 use crate::rng::Rng;
@@ -19,6 +21,11 @@ pub(super) struct ResizeScale {
 }
 
 impl ResizeScale {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        range("resize_scale: scale", self.scale)?;
+        Ok(self)
+    }
+
     /// The size of the result for a drawn factor: the image fits `size` · `factor`; sides are rounded, halves to even
     /// as NumPy does, and are 1 at least.
     pub(super) fn target(&self, (height, width): Size, factor: f64) -> Size {
@@ -45,6 +52,18 @@ pub(super) struct ResizeLongest {
 }
 
 impl ResizeLongest {
+    /// To `size`, or to the longer side of the input.
+    pub(super) fn new(
+        input: &ModelInput,
+        size: Option<usize>,
+        interpolation: Interpolation,
+    ) -> Result<Self, AugmentError> {
+        match size.unwrap_or(input.longer_side()) {
+            0 => Err(AugmentError::ZeroSize { op: "resize_longest" }),
+            size => Ok(Self { size, interpolation }),
+        }
+    }
+
     /// The shorter side is rounded half up, as detectron2's `ResizeShortestEdge` does, and is 1 at least.
     pub(super) fn target(&self, (height, width): Size) -> Size {
         let scale = self.size as f64 / height.max(width) as f64;
@@ -63,7 +82,7 @@ impl<T: Geometric> Transform<T> for ResizeLongest {
 #[derive(Clone, Debug)]
 pub(super) struct FixedSizeCrop {
     pub size: Size,
-    /// A byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 
@@ -89,7 +108,7 @@ impl<T: Geometric> Transform<T> for FixedSizeCrop {
 #[derive(Clone, Debug)]
 pub(super) struct Pad {
     pub size: Size,
-    /// A byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 

@@ -7,6 +7,8 @@
 
 use super::super::{Geometric, Sample, Size};
 use super::Transform;
+use super::error::{AugmentError, expect, probability, range};
+use super::input::ModelInput;
 use super::resize::scale;
 use super::scale::place;
 use crate::config::Interpolation;
@@ -23,6 +25,22 @@ pub(super) struct ResizeWithin {
 }
 
 impl ResizeWithin {
+    /// `short` defaults to the shorter side of the input, `long` to four times that.
+    pub(super) fn new(
+        input: &ModelInput,
+        short: Option<usize>,
+        long: Option<usize>,
+        scale: [f64; 2],
+        interpolation: Interpolation,
+    ) -> Result<Self, AugmentError> {
+        range("resize_within: scale", scale)?;
+        let short = short.unwrap_or(input.shorter_side());
+        let long = long.unwrap_or(4 * short);
+        let found = format!("{short}, long {long}");
+        expect(short > 0 && long >= short, "resize_within: short", found, "0 < short ≤ long")?;
+        Ok(Self { short, long, scale, interpolation })
+    }
+
     /// The size of an image of (`height`, `width`) pixels at a factor.
     pub(super) fn target(&self, (height, width): Size, factor: f64) -> Size {
         let side = |pixels: usize| (pixels as f64 * factor).trunc();
@@ -48,7 +66,7 @@ pub(super) struct SceneCrop {
     pub size: Size,
     /// Draws again while a class covers this share of the labelled pixels, or more; 1 takes the first draw.
     pub class_share: f64,
-    /// One byte a channel.
+    /// One byte per channel.
     pub fill: Vec<u8>,
 }
 
@@ -56,6 +74,11 @@ pub(super) struct SceneCrop {
 const TRIES: usize = 10;
 
 impl SceneCrop {
+    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+        probability("scene_crop: class_share", self.class_share)?;
+        Ok(self)
+    }
+
     /// (top, left) of a crop.
     fn corner(&self, image: Size, rng: &mut Rng) -> (usize, usize) {
         let place = |have: usize, want: usize, rng: &mut Rng| rng.random_range(0..=have.saturating_sub(want));

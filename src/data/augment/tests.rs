@@ -318,7 +318,7 @@ fn mixing_draws_its_methods_as_often_as_asked() {
 }
 
 fn pipeline(ops: &[AugmentOp]) -> Result<Pipeline, String> {
-    Pipeline::new(ops, None, &Normalize::imagenet(3), [64, 64], 3)
+    Pipeline::new(ops, None, &Normalize::imagenet(3), [64, 64], 3).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn numbers_that_cannot_work_are_refused() {
         assert_eq!(pipeline(&[op]).unwrap_err(), error);
     }
     assert_eq!(
-        Pipeline::new(&[], None, &Normalize::imagenet(3), [8, 8], 1).unwrap_err(),
+        Pipeline::new(&[], None, &Normalize::imagenet(3), [8, 8], 1).unwrap_err().to_string(),
         "normalize: mean has 3 values, the images have 1 channels"
     );
 }

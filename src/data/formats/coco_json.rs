@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub struct CocoJson {
     /// Below the data root.
     pub file: PathBuf,
-    /// Leaves out images without an object that is no crowd.
+    /// Leaves out images without an object that is not a crowd.
     pub drop_empty: bool,
     /// Annotations without area that may be left out; one more is an error.
     pub allowed_degenerate: usize,
@@ -217,7 +217,7 @@ impl Record {
         };
         let [_, _, w, h] = bbox;
         if bbox.iter().any(|v| !v.is_finite()) || w < 0. || h < 0. {
-            let message = format!("bbox {bbox:?} is no box (x, y, width, height)");
+            let message = format!("bbox {bbox:?} is not a box (x, y, width, height)");
             return Err(OutlineError::Wrong(message));
         }
         if w == 0. || h == 0. {

@@ -1,4 +1,4 @@
-//! Format `coco_labels`: one label an image, in the JSON layout of COCO, as iNaturalist publishes it.
+//! Format `coco_labels`: one label per image, in the JSON layout of COCO, as iNaturalist publishes it.
 //!
 //! `images` (id, file_name), `annotations` (image_id, category_id) and `categories` (id, name). Labels follow the
 //! order of category ids; boxes and masks are not read.

@@ -1,4 +1,4 @@
-//! Format `csv`: a table with one image a line, separated by commas, tabs or spaces.
+//! Format `csv`: a table with one image per line, separated by commas, tabs or spaces.
 //!
 //! Columns are named by the header line, or by the manifest where the file has none. Labels are class names, or
 //! indices from 0 into the list of classes. That list is a file of the data set (`classes`, its first column), else

@@ -63,7 +63,7 @@ fn parse(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), String> {
     let (head, rest) = bytes.split_at_checked(4).ok_or("is too short for an idx file")?;
     let &[0, 0, 8, count] = head else {
         return Err(format!(
-            "is no idx file of bytes: begins with {head:02x?}, expected 00 00 08 and a number"
+            "is not an idx file of bytes: begins with {head:02x?}, expected 00 00 08 and a number"
         ));
     };
     let too_short = || format!("ends within its {count} dimensions");
@@ -127,7 +127,7 @@ mod tests {
             (&images[..20], idx(&[2], &[0; 2]), "has 4 values, expected [2, 1, 3]"),
             (&images[..9], idx(&[2], &[0; 2]), "ends within its 3 dimensions"),
             (&idx(&[2], &[0; 2]), idx(&[2], &[0; 2]), "has 1 dimensions, expected 3"),
-            (b"abcdefg", idx(&[2], &[0; 2]), "is no idx file of bytes"),
+            (b"abcdefg", idx(&[2], &[0; 2]), "is not an idx file of bytes"),
             (b"", idx(&[2], &[0; 2]), "too short"),
         ] {
             let error = read_split(images, &labels, true).unwrap_err();

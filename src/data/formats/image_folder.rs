@@ -1,4 +1,4 @@
-//! Format `image_folder`: one folder a class, as torchvision's `ImageFolder` reads it; or, without annotations, any
+//! Format `image_folder`: one folder per class, as torchvision's `ImageFolder` reads it; or, without annotations, any
 //! folder of images.
 //!
 //! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Symbolic links are followed.
@@ -67,7 +67,7 @@ pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files_below(folder)?.0)
 }
 
-/// [`images_below`], and the files that are no images.
+/// [`images_below`], and the files that are not images.
 fn files_below(folder: &Path) -> Result<(Vec<PathBuf>, Ignored), DataError> {
     let (mut paths, mut ignored) = (vec![], Ignored::default());
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');

@@ -19,10 +19,10 @@ use std::sync::Arc;
 pub struct PngMasks {
     /// Folder of the masks, relative to the data root.
     pub masks: PathBuf,
-    /// How the names of images end, and how those of their masks do. Files with another ending are no images of the
+    /// How the names of images end, and how those of their masks do. Files with another ending are not images of the
     /// split.
     pub suffix: [String; 2],
-    /// A file with the names of the split's images, one a line, without ending; all images when absent.
+    /// A file with the names of the split's images, one per line, without ending; all images when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<PathBuf>,
     #[serde(default)]
@@ -143,7 +143,7 @@ impl PngMasks {
                     self.names.iter().enumerate().map(|(k, name)| (name.clone(), label(k))).collect();
                 for (alias, name) in &self.aliases {
                     let Some(label) = table.get(name).copied() else {
-                        return Err(format!("alias `{alias}` of `{name}`, which is no class"));
+                        return Err(format!("alias `{alias}` of `{name}`, which is not a class"));
                     };
                     table.insert(alias.clone(), label);
                 }
@@ -163,7 +163,7 @@ impl PngMasks {
                 let pair = |(id, label): (&String, &u16)| match id.parse::<u32>() {
                     Ok(id) if usize::from(*label) < count => Ok((id, *label)),
                     Ok(_) => Err(format!("`classes`: id {id} has label {label}, there are {count} classes")),
-                    Err(_) => Err(format!("`classes`: `{id}` is no id")),
+                    Err(_) => Err(format!("`classes`: `{id}` is not an id")),
                 };
                 self.classes.iter().map(pair).collect::<Result<_, _>>()?
             }

@@ -16,7 +16,7 @@ pub enum Coding {
     /// RGB pixels by a table of colours; [`IGNORE`] for those without a class.
     Colours(BTreeMap<[u8; 3], u16>),
     /// RGB pixels of ADE20K's full release: the number of an object class is ⌊R / 10⌋ · 256 + G, 0 for none. The file
-    /// `<name>.json` beside `<name>_seg.png` says which name a number has; names that are no class are ignored.
+    /// `<name>.json` beside `<name>_seg.png` says which name a number has; names that are not a class are ignored.
     Ade20k(BTreeMap<String, u16>),
 }
 
@@ -38,7 +38,7 @@ impl Values {
     /// `labels` of ids, [`IGNORE`] among them. Later pairs replace earlier ones.
     ///
     /// # Errors
-    /// An id that no PNG can hold, a label that is none.
+    /// An id that no PNG can hold, or the label that stands for unknown ids.
     pub fn new(labels: impl IntoIterator<Item = (u32, u16)>) -> Result<Self, String> {
         let mut table = vec![UNKNOWN; 1 << 16];
         for (id, label) in labels {

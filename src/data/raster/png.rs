@@ -13,11 +13,11 @@ const MOST_BYTES: usize = 1 << 30;
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_BYTES });
     decoder.ignore_checksums(false);
-    let mut reader = decoder.read_info().map_err(|e| format!("is no readable PNG: {e}"))?;
+    let mut reader = decoder.read_info().map_err(|e| format!("is not a readable PNG: {e}"))?;
     let size = reader.output_buffer_size().filter(|size| *size <= MOST_BYTES);
     let size = size.ok_or("is larger than any mask")?;
     let mut buffer = vec![0; size];
-    let frame = reader.next_frame(&mut buffer).map_err(|e| format!("is no readable PNG: {e}"))?;
+    let frame = reader.next_frame(&mut buffer).map_err(|e| format!("is not a readable PNG: {e}"))?;
     let (height, width) = (frame.height as usize, frame.width as usize);
     let row = frame.line_size;
     let rows = || buffer.chunks_exact(row).take(height);

@@ -82,8 +82,8 @@ fn what_means_nothing_is_refused_by_file_and_pixel() {
         (png(1, 1, ColorType::Rgba, BitDepth::Eight, &[0; 4]), known(), "alpha"),
         (png(1, 1, ColorType::GrayscaleAlpha, BitDepth::Eight, &[0; 2]), known(), "alpha"),
         (png(1, 1, ColorType::Rgb, BitDepth::Sixteen, &[0; 6]), known(), "16 bits"),
-        (b"no picture".to_vec(), known(), "no readable PNG"),
-        (grey(&[0; 4])[..40].to_vec(), known(), "no readable PNG"),
+        (b"no picture".to_vec(), known(), "not a readable PNG"),
+        (grey(&[0; 4])[..40].to_vec(), known(), "not a readable PNG"),
     ] {
         let error = read(&bytes, coding).unwrap_err();
         assert!(error.contains("m_seg.png") && error.contains(words), "{error}");

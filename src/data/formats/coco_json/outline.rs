@@ -41,7 +41,7 @@ impl Outline {
     /// Checks it against the (height, width) of its image.
     ///
     /// # Errors
-    /// Rings of fewer than three points or half a point, coordinates that are no numbers or far away; runs for another size.
+    /// Rings of fewer than three points or half a point, coordinates that are not finite or far away; runs for another size.
     pub fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
         match self {
             Self::None => Ok(Segmentation::None),

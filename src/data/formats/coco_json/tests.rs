@@ -105,7 +105,7 @@ fn what_is_wrong_is_named() {
         (
             "/annotations/0/bbox",
             json!([1, 1, 1, -2]),
-            "annotation 1 (image 4): bbox [1.0, 1.0, 1.0, -2.0] is no box",
+            "annotation 1 (image 4): bbox [1.0, 1.0, 1.0, -2.0] is not a box",
         ),
         ("/annotations/0/bbox", json!([1, 1, null, 2]), "annotations[0].bbox[2]: invalid type: null"),
         ("/annotations/0/bbox", json!([1, 1, 2]), "annotations[0].bbox: invalid length 3"),

@@ -85,7 +85,7 @@ fn ids_of_labels_follow_the_manifest() {
 #[test]
 fn manifests_that_cannot_be_are_refused() {
     for (text, words) in [
-        ("classes = { x = 0, 1 = 1 }", "`x` is no id"),
+        ("classes = { x = 0, 1 = 1 }", "`x` is not an id"),
         ("classes = { 3 = 2, 4 = 0, 5 = 1 }", "id 3 has label 2, there are 2 classes"),
         ("classes = { 3 = 1 }", "no id has label 0 (`road`)"),
         ("classes = { 3 = 0, 4 = 1 }\nreduce_zero_label = true", "not both"),
@@ -93,7 +93,7 @@ fn manifests_that_cannot_be_are_refused() {
         ("ignore = [65536]", "65536"),
         ("encoding = \"colours\"\ncolours = [[1, 2, 3]]", "1 colours for 2 classes"),
         ("encoding = \"colours\"\ncolours = [[1, 2, 3], [1, 2, 3]]", "twice"),
-        ("encoding = \"ade20k\"\naliases = { a = \"b\" }", "`b`, which is no class"),
+        ("encoding = \"ade20k\"\naliases = { a = \"b\" }", "`b`, which is not a class"),
         ("encoding = \"ade20k\"\nignore = [1]", "`ignore` does not belong to encoding Ade20k"),
         ("colours = [[1, 2, 3], [4, 5, 6]]", "`colours` does not belong to encoding Ids"),
     ] {
