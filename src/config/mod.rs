@@ -7,6 +7,7 @@ mod dvae;
 mod foreign;
 mod load;
 mod model;
+mod optim;
 mod recipe;
 mod run;
 
@@ -17,8 +18,6 @@ pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use foreign::Foreign;
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{Decoder, ModelConfig, Pool, ResizePositions};
-pub use recipe::{
-    Beit, Exempt, Mae, MaskKind, Optim, OptimName, Pretrain, Recipe, Reconstruct, ReconstructionTarget,
-    Schedule, ScheduleName, Transfer, Tune,
-};
+pub use optim::{Exempt, Optim, OptimName, Schedule, ScheduleName};
+pub use recipe::{Beit, Mae, MaskKind, Pretrain, Recipe, Reconstruct, ReconstructionTarget, Transfer, Tune};
 pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

@@ -167,7 +167,7 @@ fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
     }
     let line = "pretrain --data photos --recipe mae_small --model vit_tiny_test --set batch=4 --out begun";
     sandbox.ok(&format!("{line} --max-steps 2"));
-    let transfer = "transfer --task imagenet --recipe knn --init begun --out features";
+    let transfer = "transfer --task imagenet --recipe knn --init begun --out features --set batch=8";
     sandbox.ok(&format!("{transfer} --data {}", fixture("imagenet")));
     let record = std::fs::read_to_string(sandbox.path("features/run.json")).unwrap();
     for note in ["initial weights: 2 of 300 steps", "split `val` has 12 images, the manifest says 50000"] {
