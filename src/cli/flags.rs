@@ -181,11 +181,49 @@ pub fn catch_ctrl_c() -> Result<()> {
     if CAUGHT.swap(true, Ordering::Relaxed) {
         return Ok(()); // by an earlier command of this process
     }
+    let hangups = Hangups::now();
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this step; Ctrl-C again ends at once");
     })
-    .context("cannot handle signals")
+    .context("cannot handle signals")?;
+    hangups.restore();
+    Ok(())
+}
+
+/// Whether SIGHUP is ignored, as `nohup` has it; the handler above must not change that.
+struct Hangups {
+    #[cfg(unix)]
+    ignored: bool,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn now() -> Self {
+        // SAFETY: asks for the present action, which fills the struct; a zeroed one is a valid value.
+        let ignored = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        };
+        Self { ignored }
+    }
+
+    #[cfg(unix)]
+    fn restore(&self) {
+        if self.ignored {
+            // SAFETY: to ignore a signal is always allowed.
+            unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn now() -> Self {
+        Self {}
+    }
+
+    #[cfg(not(unix))]
+    fn restore(&self) {}
 }

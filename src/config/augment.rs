@@ -178,7 +178,14 @@ impl AugmentOp {
 
     /// Whether it draws at random.
     pub fn is_random(&self) -> bool {
-        !matches!(self, Self::Resize { .. } | Self::ResizeShort { .. } | Self::CenterCrop { .. })
+        !matches!(
+            self,
+            Self::Resize { .. }
+                | Self::ResizeShort { .. }
+                | Self::ResizeLongest { .. }
+                | Self::CenterCrop { .. }
+                | Self::Pad { .. }
+        )
     }
 }
 

@@ -34,10 +34,11 @@ pub struct Recipe {
     /// Evaluate every so many epochs (and at the end). Only at the end when 0.
     #[serde(default)]
     pub eval_epochs: usize,
-    /// Keep a numbered checkpoint every so many epochs; only `last` (and `best`) when 0.
+    /// Keep numbered weights (`epoch_<n>.safetensors`) every so many epochs; none when 0.
     #[serde(default)]
     pub keep_epochs: usize,
-    /// Save the resumable state every so many steps, besides the end of each epoch.
+    /// Save the resumable state every so many steps; at ends of epochs, at most once a minute, when 0. It is saved after
+    /// ten minutes in any case.
     #[serde(default)]
     pub save_steps: usize,
     /// Unreadable images that may be skipped before the run stops.

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const LINES_PER_EPOCH: usize = 10;
 /// Without `save_steps`, the state is saved at ends of epochs, but no more often than this.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// What a kill may cost at most, where epochs are long and `save_steps` is absent or large.
+const LONGEST_LOSS: Duration = Duration::from_secs(600);
 
 impl<T> Run<'_, '_, T> {
     /// What is due after a step.
@@ -37,7 +39,7 @@ impl<T> Run<'_, '_, T> {
             0 => plan.ends_epoch(done, 1) && self.saved.elapsed() >= SAVE_INTERVAL,
             every => done.is_multiple_of(every),
         };
-        if due || self.training.control.stopped() {
+        if due || self.saved.elapsed() >= LONGEST_LOSS || self.training.control.stopped() {
             self.save()?;
         }
         Ok(())
@@ -98,7 +100,7 @@ impl<T> Run<'_, '_, T> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<()> {
+    pub(super) fn save(&mut self) -> Result<()> {
         self.state.progress.log_bytes = self.log.sync()?;
         self.state.save(&self.training.folder.state(), self.training.params)?;
         self.saved = Instant::now();

@@ -58,7 +58,8 @@ pub struct Predicted {
     pub elapsed: Duration,
 }
 
-/// Predicts `pictures`, all or as many as there is time for until a request to stop, with the weights at `path`, which a run of this configuration has left.
+/// Predicts `pictures` with the weights at `path`, which a run of this configuration has left: all of them, or those
+/// that come before a request to stop.
 pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictures) -> Result<Predicted> {
     let began = Instant::now();
     let model = trained(task, job, path)?;

@@ -185,7 +185,11 @@ impl<T> Run<'_, '_, T> {
         let mut sum: Option<Gradients> = None;
         let (mut losses, mut notes): (Values, Values) = (vec![], vec![]);
         for micro in 0..micro_steps {
-            let loaded = batches.next().context("the loader ended before the epoch did")??;
+            let loaded = batches.next().context("the loader ended before the epoch did")?;
+            if loaded.is_err() && micro == 0 && step > 0 {
+                self.save()?; // nothing of this step is computed yet: the run can go on where it fails
+            }
+            let loaded = loaded?;
             self.count_skips(&loaded.skipped)?;
             let found = self.backward(loaded.batch, &[step as u64, micro as u64], lr);
             let (found, noted, gradients) = found.map_err(|error| advise(error, plan.micro_batch))?;

@@ -1,8 +1,9 @@
 //! [`table`]: records and published numbers to a [`Table`], a pure function without clock and disk.
 //!
 //! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never
-//! mixed; runs on different data, with different overrides or from weights that were trained otherwise are different rows; whatever weakens a
-//! number (truncated, unfinished, uncommitted changes, notes) is a footnote. Knows no task.
+//! mixed; runs on different data, with different overrides or from weights that were trained otherwise
+//! are different rows; whatever weakens a number (truncated, unfinished, uncommitted changes, notes) is a
+//! footnote. Knows no task.
 
 mod cell;
 mod compare;
@@ -183,10 +184,10 @@ fn measured_rows(
                 .push(format!("the manifest of `{what}` changed within its version ({})", list.join(", ")));
         }
     }
-    let mut trainings: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut trainings: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
     for run in runs {
         let known = run.init.trained.iter().map(ToString::to_string);
-        trainings.entry(&run.init.label).or_default().extend(known);
+        trainings.entry((&run.model, &run.init.label)).or_default().extend(known);
     }
     let mut rows: BTreeMap<RowKey, Vec<Vec<&RunRecord>>> = BTreeMap::new();
     for run in runs {
@@ -194,7 +195,7 @@ fn measured_rows(
         if data[&what(run)].0.len() > 1 {
             variant.push(format!("data {}", short(&run.dataset_fingerprint)));
         }
-        if trainings[run.init.label.as_str()].len() > 1 {
+        if trainings[&(run.model.as_str(), run.init.label.as_str())].len() > 1 {
             variant.extend(run.init.trained.iter().map(ToString::to_string));
         }
         let key = RowKey {

@@ -177,3 +177,31 @@ fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
     let error = sandbox.fails(2, &format!("{line} --max-steps 4 --resume"));
     assert!(error.contains("are not those with which the run"), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_an_unreadable_image_stopped_goes_on_where_it_failed() {
+    let sandbox = Sandbox::new();
+    let photos = sandbox.path("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for i in 0..8u8 {
+        let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([30 * i, 8 * x as u8, 8 * y as u8]));
+        picture.save(photos.join(format!("{i}.png"))).unwrap();
+    }
+    let line = "pretrain --data photos --recipe mae_small --model vit_tiny_test --set batch=2 --set epochs=1 \
+                --set schedule.warmup_epochs=0";
+    sandbox.ok(&format!("{line} --runs whole"));
+    let mut saved = 0;
+    for i in 0..8 {
+        let (photo, runs) = (photos.join(format!("{i}.png")), format!("broken{i}"));
+        let bytes = std::fs::read(&photo).unwrap();
+        std::fs::write(&photo, b"no image").unwrap();
+        sandbox.fails(1, &format!("{line} --runs {runs}"));
+        saved += usize::from(sandbox.saved(&runs));
+        std::fs::write(&photo, bytes).unwrap();
+        sandbox.ok(&format!("{line} --runs {runs} --resume"));
+        same(&sandbox.only_run("whole"), &sandbox.only_run(&runs));
+    }
+    // All but the two images of the first step, before which there is nothing to save.
+    assert_eq!(saved, 6);
+}
