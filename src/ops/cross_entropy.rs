@@ -33,7 +33,7 @@ pub fn cross_entropy(
 }
 
 /// [`cross_entropy`] without smoothing, where a position counts as much as its class weighs: Σ w·loss / Σ w, as
-/// PyTorch's `weight`. `weights` [K].
+/// PyTorch's `weight`. `weights` `[K]`.
 pub fn weighted_cross_entropy(
     logits: &Tensor,
     targets: &Tensor,
