@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 type Run<'a> = &'a dyn Fn(&[Var]) -> Result<Tensor>;
 
 fn main() -> Result<()> {
-    keep_memory();
+    bench::process::prepare();
     println!("{} threads{:>33}{:>18}", rayon::current_num_threads(), "forward ms", "with backward ms");
     let pyramid = [var(&[2, 256, 64, 64])?];
     let stem = [var(&[8, 64, 112, 112])?, var(&[64])?, var(&[64])?];
@@ -47,16 +47,6 @@ fn main() -> Result<()> {
     let time = fastest(|| ops::nms(&held, &scores, 0.7))?;
     println!("{:<42}{:>10.2}", "nms of 2000 boxes", millis(time));
     Ok(())
-}
-
-/// Freed blocks stay in the process, as in the program: fresh pages would cost more than most operators.
-fn keep_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` is called once, before any other thread exists.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-    }
 }
 
 /// A variable with values of the usual size.

@@ -22,11 +22,12 @@
 //! | [`registry`] | word in a manifest -> kind in Rust |
 //! | [`launch`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
+//! | [`process`] | settings of the process: subnormal numbers, memory, idle threads |
 //! | [`rng`] | random numbers as a function of seed, purpose and step |
 //! | [`selftest`] | whether a device computes what the CPU does |
 //! | [`cli`] | the command-line program |
 //!
-//! A program that links this library keeps its freed memory, and its idle threads sleep (`src/process.rs`).
+//! A program that trains calls [`process::prepare`] first; [`cli::main`] does.
 
 pub mod cli;
 pub mod config;
@@ -41,7 +42,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pretrain;
-mod process;
+pub mod process;
 pub mod record;
 pub mod registry;
 pub mod rng;

@@ -1,15 +1,94 @@
-//! Settings of the process that suit training, made before `main`: the pages of freed tensors stay with it, because the
-//! next step asks for the same sizes, and idle threads of candle's pool sleep.
+//! Settings of a process that trains: subnormal numbers are zero, freed memory stays with the process, and idle
+//! threads of candle's pool sleep.
 //!
-//! As glibc comes, large tensors are mapped anew by every step and the kernel zeroes their pages, and what is free at
-//! the end of a heap is given back. A program that links this library sets three numbers before its `main` instead:
-//! blocks below 1 GiB come from the heap, the heap is not trimmed, and the empty heap of a thread is kept. Other
-//! systems and C libraries are left as they are, and so is a program with an allocator of its own, which does not ask
-//! glibc. Deviation: memory that was needed once stays with the process until it ends.
+//! A program asks for them: [`prepare`] is the first call of `bench`, of the benchmarks and of a plugin's `main`
+//! ([`crate::cli::main`]). Linking the library changes nothing.
 //!
-//! candle computes elementwise operators in a pool of its own, whose threads spin for a while after each before they
-//! sleep, on the cores that our operators need next: on 2 cores a training step of Mask R-CNN takes a sixth longer for
-//! it. Here they sleep at once, unless `CANDLE_BARRIER_POOL_SPIN_LIMIT` says otherwise.
+//! **Subnormal numbers.** Losses that saturate leave gradients below 1.2e-38, and many processors add and multiply such
+//! numbers a hundred times more slowly than others. [`flush_subnormals`] makes operations read and write them as zero
+//! (`FTZ` and `DAZ` of MXCSR on x86-64, `FZ` of FPCR on AArch64), as CUDA kernels and other training programs do. The
+//! setting belongs to a thread, and a new thread takes over that of the thread which starts it.
+//!
+//! **Memory.** By default, glibc maps large allocations anew in every step, the kernel zeroes their pages, and the end of
+//! a heap is given back when it is free. Here blocks below 1 GiB come from the heap, the heap is not trimmed, and the
+//! empty heap of a thread is kept. Other systems and C libraries are left as they are, and so is a program with an
+//! allocator of its own, which does not ask glibc. The price: memory that was needed once stays with the process.
+//!
+//! **Threads.** candle computes elementwise operators in a pool of its own, whose threads spin for a while after each
+//! operator before they sleep, on the cores that our operators need next: on 2 cores a training step of Mask R-CNN takes a
+//! sixth longer for it. Here they sleep at once, unless the variable `CANDLE_BARRIER_POOL_SPIN_LIMIT` says otherwise.
+
+/// Makes all settings of this module. To be called at the start of `main`, before the program has other threads.
+pub fn prepare() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::keep_memory();
+    const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+    if std::env::var_os(SPIN_LIMIT).is_none() {
+        // SAFETY: no other thread reads or writes the environment, because there is none yet.
+        unsafe { std::env::set_var(SPIN_LIMIT, "1") };
+    }
+    flush_subnormals();
+}
+
+/// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so that
+/// the threads of every pool take it over. Does nothing on other processors than x86-64 and AArch64.
+pub fn flush_subnormals() {
+    mode::set(true);
+}
+
+/// Computes with subnormal numbers as IEEE 754 says, as a new process does. For measurements of what that costs.
+pub fn keep_subnormals() {
+    mode::set(false);
+}
+
+/// Whether this thread takes subnormal numbers for zero.
+pub fn flushes_subnormals() -> bool {
+    let least = std::hint::black_box(f32::MIN_POSITIVE);
+    least * std::hint::black_box(0.5) == 0.
+}
+
+#[cfg(target_arch = "x86_64")]
+mod mode {
+    use std::arch::asm;
+
+    /// Flush to zero (results) and denormals are zero (operands).
+    const FTZ_DAZ: u32 = 1 << 15 | 1 << 6;
+
+    pub fn set(flush: bool) {
+        let mut control = 0u32;
+        // SAFETY: both instructions access the 4 bytes of `control`, which outlive them. No other bits than the two are
+        // changed. The compiler takes the default mode for granted only where it computes constants, and a constant of
+        // this crate is never subnormal.
+        unsafe {
+            asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack));
+            control = if flush { control | FTZ_DAZ } else { control & !FTZ_DAZ };
+            asm!("ldmxcsr [{}]", in(reg) &control, options(nostack));
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod mode {
+    use std::arch::asm;
+
+    /// Flush to zero (operands and results).
+    const FZ: u64 = 1 << 24;
+
+    pub fn set(flush: bool) {
+        let mut control: u64;
+        // SAFETY: the register is readable and writable in user mode, and no other bit is changed; see x86-64.
+        unsafe {
+            asm!("mrs {}, fpcr", out(reg) control, options(nomem, nostack));
+            control = if flush { control | FZ } else { control & !FZ };
+            asm!("msr fpcr, {}", in(reg) control, options(nomem, nostack));
+        }
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod mode {
+    pub fn set(_: bool) {}
+}
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
@@ -20,23 +99,104 @@ mod glibc {
     /// The size of the heap of a thread: with so much to spare an empty one is never unmapped.
     const SPARE: c_int = 64 << 20;
 
-    /// Runs with the constructors of the program, before `main`: also in tests, benchmarks and plugins.
-    #[used]
-    #[unsafe(link_section = ".init_array")]
-    static PREPARE: extern "C" fn() = prepare;
-
-    extern "C" fn prepare() {
-        // SAFETY: constructors of a program run one after the other, before it has other threads.
+    pub fn keep_memory() {
+        // SAFETY: `mallopt` may be called at any time; it locks the allocator itself.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
             libc::mallopt(libc::M_TRIM_THRESHOLD, c_int::MAX);
             libc::mallopt(libc::M_TOP_PAD, SPARE);
-            libc::setenv(c"CANDLE_BARRIER_POOL_SPIN_LIMIT".as_ptr(), c"1".as_ptr(), 0);
         }
     }
+}
 
-    #[cfg(test)]
-    mod tests {
+/// The tests of this crate compute as the program does: their harness starts its threads after this constructor.
+#[cfg(all(test, any(target_os = "linux", target_os = "macos")))]
+#[used]
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+static PREPARE: extern "C" fn() = {
+    extern "C" fn prepare_tests() {
+        prepare();
+    }
+    prepare_tests
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn the_mode_can_be_switched() {
+        std::thread::spawn(|| {
+            assert!(flushes_subnormals(), "taken over from the thread that starts it");
+            keep_subnormals();
+            assert!(!flushes_subnormals());
+            let small = std::hint::black_box(f32::MIN_POSITIVE) * 0.25;
+            assert!(small > 0. && small.to_bits() == 1 << 21, "IEEE 754: {small:e}");
+            flush_subnormals();
+            assert_eq!(std::hint::black_box(small) + 0., 0., "a subnormal operand is zero");
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// Rayon's pool, both pools of candle, a pool made now, and the threads of a loader.
+    #[test]
+    fn threads_of_every_pool_flush_subnormals() {
+        assert!(flushes_subnormals(), "the test itself");
+        assert!(rayon::broadcast(|_| flushes_subnormals()).into_iter().all(|mode| mode));
+        let of_candle = candle_core::utils::with_threadpool(|| rayon::broadcast(|_| flushes_subnormals()));
+        assert!(of_candle.into_iter().all(|mode| mode));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert!(pool.broadcast(|_| flushes_subnormals()).into_iter().all(|mode| mode));
+        let (seen, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        candle_core::utils::barrier_pool().execute_chunked(64, |range| {
+            seen.fetch_add(range.len(), Ordering::Relaxed);
+            kept.fetch_add(usize::from(!flushes_subnormals()), Ordering::Relaxed);
+        });
+        assert_eq!((seen.into_inner(), kept.into_inner()), (64, 0));
+    }
+
+    #[test]
+    fn threads_of_a_loader_flush_subnormals() {
+        use crate::data::loader::{Loader, LoaderConfig};
+        use crate::data::{Annotation, Entry, Image, ImageRef, Prepared, Sample, SampleId};
+        use crate::rng::Rng;
+        use std::sync::Arc;
+
+        struct Check;
+        impl crate::data::augment::Prepare<()> for Check {
+            fn prepare(&self, sample: Sample<()>, _: &mut Rng) -> Result<Prepared<()>, String> {
+                assert!(flushes_subnormals());
+                let Sample { id, target, frame, .. } = sample;
+                Ok(Prepared { id, pixels: vec![0.; 4], shape: (1, 2, 2), frame, target })
+            }
+        }
+        let image = Arc::new(Image { height: 2, width: 2, channels: 1, data: vec![0; 4] });
+        let entry = |i: usize| Entry {
+            id: SampleId::new(i.to_string()),
+            image: ImageRef::Memory(image.clone()),
+            annotation: Annotation::None,
+        };
+        let config = LoaderConfig {
+            seed: 0,
+            batch: 4,
+            workers: 3,
+            prefetch: 2,
+            shuffle: false,
+            drop_last: false,
+            allowed_skips: 0,
+            channels: 1,
+        };
+        let (entries, target) = (Arc::new((0..32).map(entry).collect()), Arc::new(|_: &Entry| Ok(())));
+        let loader = Loader::new(entries, target, Arc::new(Check), config, candle_core::Device::Cpu);
+        assert_eq!(loader.epoch(0, 0).map(|batch| batch.unwrap().batch.len()).sum::<usize>(), 32);
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn the_second_tensor_of_a_size_gets_the_pages_of_the_first() {
         /// Pages that the kernel has given this thread so far.
         fn pages() -> i64 {
             let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -46,19 +206,15 @@ mod glibc {
                 usage.assume_init().ru_minflt
             }
         }
+        let fill = || std::hint::black_box(vec![1u8; 48 << 20]);
+        drop(fill());
+        let before = pages();
+        drop(fill());
+        assert!(pages() - before < 100, "{} of {} pages are new", pages() - before, (48 << 20) / 4096);
+    }
 
-        #[test]
-        fn threads_of_candle_do_not_spin() {
-            assert!(std::env::var_os("CANDLE_BARRIER_POOL_SPIN_LIMIT").is_some());
-        }
-
-        #[test]
-        fn the_second_tensor_of_a_size_gets_the_pages_of_the_first() {
-            let fill = || std::hint::black_box(vec![1u8; 48 << 20]);
-            drop(fill());
-            let before = pages();
-            drop(fill());
-            assert!(pages() - before < 100, "{} of {} pages are new", pages() - before, (48 << 20) / 4096);
-        }
+    #[test]
+    fn threads_of_candle_do_not_spin() {
+        assert!(std::env::var_os("CANDLE_BARRIER_POOL_SPIN_LIMIT").is_some());
     }
 }

@@ -65,6 +65,9 @@ struct Args {
     /// Folder of JPEG files for the case `loader`
     #[arg(long)]
     images: Option<PathBuf>,
+    /// Compute with subnormal numbers as IEEE 754 says, which the program does not: shows what they cost
+    #[arg(long)]
+    keep_subnormals: bool,
     /// A line of JSON for each case
     #[arg(long)]
     json: bool,
@@ -88,7 +91,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 14] = [
+const CASES: [(&str, Build); 15] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -102,11 +105,16 @@ const CASES: [(&str, Build); 14] = [
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),
     ("upernet_fusion", |_, on| operators::upernet_fusion(on)),
+    ("linear_subnormal", |_, on| operators::linear_subnormal(on)),
     ("loader", |args, _| images::loader(args.images.as_deref().context("case `loader` needs --images")?)),
 ];
 
 fn main() -> Result<()> {
+    bench::process::prepare();
     let args = Args::parse();
+    if args.keep_subnormals {
+        bench::process::keep_subnormals();
+    }
     if args.list {
         let dtypes: Vec<String> = Dtype::value_variants().iter().map(Dtype::name).collect();
         let cases = CASES.iter().map(|(name, _)| match *name {

@@ -24,6 +24,20 @@ pub fn upernet_fusion(on: &Machine) -> Result<Case> {
     convolutions(on, &[[4 * 768, 768]])
 }
 
+/// A linear layer of a ViT-S/16 and its gradients where the gradient that reaches it is subnormal, as it becomes when losses
+/// saturate: compare it with and without `--keep-subnormals`.
+pub fn linear_subnormal(on: &Machine) -> Result<Case> {
+    const IMAGES: usize = 8;
+    const SMALL: f64 = 1e-39;
+    let x = var(&[IMAGES, 197, 384], on)?;
+    let (weight, bias) = (var(&[1536, 384], on)?, var(&[1536], on)?);
+    let precision = on.precision;
+    case(IMAGES, weight.elem_count() + bias.elem_count(), move || {
+        // Scaled twice: a factor of 1e-39 would itself be zero.
+        ops::linear(&x, &weight, Some(bias.as_tensor()), precision)?.affine(SMALL * 1e9, 0.)?.affine(1e-9, 0.)
+    })
+}
+
 /// 3×3 convolutions, one on the other, of these channels [in, out].
 fn convolutions(on: &Machine, channels: &[[usize; 2]]) -> Result<Case> {
     let x = var(&[1, channels[0][0], 64, 64], on)?;

@@ -3,6 +3,7 @@
 use super::flags::{SiteFlags, bench_data};
 use super::{CommandResult, OutputError, print};
 use crate::data::{Dataset, JPEG_DECODER};
+use crate::process::flushes_subnormals;
 use crate::registry::Registry;
 use clap::Args;
 
@@ -17,6 +18,8 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     print(format_args!("program    bench {}", env!("BENCH_VERSION")))?;
     print(format_args!("devices    cpu ({cores} threads{})", instructions()))?;
+    let subnormals = if flushes_subnormals() { "taken for zero" } else { "computed with, which is slow" };
+    print(format_args!("           subnormal numbers are {subnormals}"))?;
     cuda()?;
     print(format_args!("jpeg       {JPEG_DECODER}"))?;
     print(format_args!("kinds      {}", registry.names().collect::<Vec<_>>().join(", ")))?;

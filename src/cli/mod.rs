@@ -110,12 +110,14 @@ type CommandResult = Result<(), Failure>;
 
 /// The program with the kinds of `registry`: the whole `main` of a plugin.
 pub fn main(registry: Registry) -> ExitCode {
+    crate::process::prepare();
     end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }
 
 /// Runs one command line, program name first, and returns its exit code.
 pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    crate::process::flush_subnormals();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

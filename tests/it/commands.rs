@@ -168,7 +168,8 @@ fn lists_and_descriptions() {
     assert!(sandbox.ok("suite list").contains("15 runs, table demo"));
     assert!(sandbox.ok("table --list").contains("tiny_imagenet_20"));
     assert!(sandbox.ok("suite plan demo").contains("15 runs"));
-    assert!(sandbox.ok("doctor").contains("cpu"));
+    let found = sandbox.ok("doctor");
+    assert!(found.contains("cpu") && found.contains("subnormal numbers are taken for zero"), "{found}");
     assert!(sandbox.ok("completions bash").contains("_bench"));
     assert!(sandbox.ok("man").contains(".TH"));
 }
