@@ -1,0 +1,213 @@
+//! [`Named`]: what is registered under a name, and [`Tagged`]: a table of a TOML file that asks for it.
+
+use super::load::{ConfigError, parse_table, unknown};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+/// Things by name, in order of registration.
+#[derive(Clone, Debug)]
+pub struct Named<T> {
+    /// What one is called in messages: `format`, `objective`.
+    what: &'static str,
+    entries: Vec<(&'static str, T)>,
+    duplicates: Vec<&'static str>,
+}
+
+impl<T> Named<T> {
+    /// Nothing yet; `what` is the word for one of them in messages.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, entries: vec![], duplicates: vec![] }
+    }
+
+    /// Registers `value`. A second value of a name changes nothing but is remembered for [`Named::check`].
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: T) -> Self {
+        match self.entries.iter().any(|(known, _)| *known == name) {
+            true => self.duplicates.push(name),
+            false => self.entries.push((name, value)),
+        }
+        self
+    }
+
+    /// # Errors
+    /// When a name was registered twice.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self.duplicates.first() {
+            None => Ok(()),
+            Some(name) => Err(ConfigError::new(
+                format!("{} `{name}`", self.what),
+                "is registered twice; a plugin must choose a name of its own",
+            )),
+        }
+    }
+
+    /// # Errors
+    /// An unknown name: what is known, and the nearest to it.
+    pub fn get(&self, name: &str) -> Result<&T, ConfigError> {
+        let found = self.entries.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value).ok_or_else(|| {
+            let known: Vec<String> = self.names().map(String::from).collect();
+            ConfigError::new(format!("{} `{name}`", self.what), unknown(name, &known))
+        })
+    }
+
+    /// Names in order of registration.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.entries.iter().map(|(name, _)| *name)
+    }
+
+    /// Names and what they stand for, in order of registration.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+        self.entries.iter().map(|(name, value)| (*name, value))
+    }
+}
+
+/// The key whose value names what a [`Tagged`] table is about.
+pub trait Tag: 'static {
+    /// The key: `op`, `format`, `objective`.
+    const KEY: &'static str;
+}
+
+/// A table that names something registered and holds its options: `{ op = "flip", p = 0.5 }`. The options are parsed
+/// strictly by whoever is registered under the name.
+#[derive(Debug)]
+pub struct Tagged<K> {
+    /// The value of the key.
+    pub name: String,
+    /// All other keys.
+    pub options: toml::Table,
+    key: PhantomData<fn() -> K>,
+}
+
+impl<K> Clone for Tagged<K> {
+    fn clone(&self) -> Self {
+        Self { name: self.name.clone(), options: self.options.clone(), key: PhantomData }
+    }
+}
+
+impl<K> PartialEq for Tagged<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.options == other.options
+    }
+}
+
+impl<K: Tag> Tagged<K> {
+    /// The table that asks for `name` with `options`.
+    ///
+    /// # Errors
+    /// Options that are no table.
+    pub fn new<O: Serialize>(name: &str, options: &O) -> Result<Self, ConfigError> {
+        let options = toml::Table::try_from(options)
+            .map_err(|error| ConfigError::new(format!("{} = \"{name}\"", K::KEY), error))?;
+        Ok(Self { name: name.into(), options, key: PhantomData })
+    }
+
+    /// The options, parsed strictly.
+    ///
+    /// # Errors
+    /// An unknown, missing or wrong key, by its name.
+    pub fn parse<O: DeserializeOwned>(&self) -> Result<O, ConfigError> {
+        parse_table(self.options.clone(), format!("{} = \"{}\"", K::KEY, self.name))
+    }
+
+    /// The same table with every default of its options written out.
+    ///
+    /// # Errors
+    /// As [`Tagged::parse`].
+    pub fn completed<O: DeserializeOwned + Serialize>(&self) -> Result<Self, ConfigError> {
+        Self::new(&self.name, &self.parse::<O>()?)
+    }
+}
+
+impl<K: Tag> Serialize for Tagged<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.options.len()))?;
+        map.serialize_entry(K::KEY, &self.name)?;
+        for (key, value) in &self.options {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, K: Tag> Deserialize<'de> for Tagged<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = toml::Table::deserialize(deserializer)?;
+        let name = match table.get(K::KEY) {
+            Some(toml::Value::String(name)) => name.clone(),
+            Some(_) => return Err(D::Error::custom(format!("`{}` must be a string", K::KEY))),
+            None => return Err(D::Error::missing_field(K::KEY)),
+        };
+        // In the order of the file, which `remove` would not keep.
+        let options = table.into_iter().filter(|(key, _)| key != K::KEY).collect();
+        Ok(Self { name, options, key: PhantomData })
+    }
+}
+
+impl<K: Tag> JsonSchema for Tagged<K> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("table_with_{}", K::KEY).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "properties": { K::KEY: { "type": "string" } }, "required": [K::KEY] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[derive(Debug)]
+    struct Op;
+
+    impl Tag for Op {
+        const KEY: &'static str = "op";
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Flip {
+        #[serde(default)]
+        p: f64,
+    }
+
+    #[test]
+    fn a_tagged_table_keeps_its_options_for_their_owner() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Recipe {
+            augment: Vec<Tagged<Op>>,
+        }
+        let recipe: Recipe =
+            parse("augment = [{ op = \"flip\" }, { p = 0.5, op = \"flip\" }]", "test").unwrap();
+        assert_eq!(recipe.augment[0].name, "flip");
+        assert_eq!(recipe.augment[1].parse::<Flip>().unwrap(), Flip { p: 0.5 });
+        let completed = recipe.augment[0].completed::<Flip>().unwrap();
+        assert_eq!(toml::to_string(&completed).unwrap(), "op = \"flip\"\np = 0.0\n");
+        let error = parse::<Recipe>("augment = [{ p = 0.5 }]", "test").unwrap_err().to_string();
+        assert!(error.contains("missing field `op`"), "{error}");
+        let wrong: Recipe = parse("augment = [{ op = \"flip\", q = 1 }]", "test").unwrap();
+        let error = wrong.augment[0].parse::<Flip>().unwrap_err().to_string();
+        assert!(error.starts_with("op = \"flip\": `q`") && error.contains("expected `p`"), "{error}");
+    }
+
+    #[test]
+    fn names_are_unique_and_near_misses_are_suggested() {
+        let named = Named::new("operation").with("flip", 1).with("crop", 2);
+        named.check().unwrap();
+        assert_eq!(named.get("crop").unwrap(), &2);
+        let error = named.get("flp").unwrap_err().to_string();
+        assert_eq!(error, "operation `flp`: unknown; did you mean `flip`? known: flip, crop");
+        let error = named.with("flip", 3).check().unwrap_err().to_string();
+        assert!(error.starts_with("operation `flip`: is registered twice"), "{error}");
+    }
+}
