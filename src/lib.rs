@@ -19,8 +19,9 @@
 //! | [`metrics`] | accuracy and friends: plain data in, scores out |
 //! | [`engine`] | the one training loop, evaluation, checkpoints |
 //! | [`record`] | what a run leaves behind, and tables made from it |
+//! | [`components`] | everything that can be registered, but for the kinds |
 //! | [`registry`] | word in a manifest -> kind in Rust |
-//! | [`launch`] | from a request to a finished run |
+//! | [`runs`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
 //! | [`process`] | settings of the process: subnormal numbers, memory, idle threads |
 //! | [`rng`] | random numbers as a function of seed, purpose and step |
@@ -30,12 +31,12 @@
 //! A program that trains calls [`process::prepare`] first; [`cli::main`] does.
 
 pub mod cli;
+pub mod components;
 pub mod config;
 pub mod data;
 pub mod draw;
 pub mod engine;
 pub mod kinds;
-pub mod launch;
 pub mod metrics;
 pub mod models;
 pub mod nn;
@@ -46,6 +47,7 @@ pub mod process;
 pub mod record;
 pub mod registry;
 pub mod rng;
+pub mod runs;
 pub mod selftest;
 pub mod suite;
 pub mod task;

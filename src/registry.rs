@@ -1,46 +1,69 @@
-//! [`Registry`]: the word `kind` of a manifest to a type in Rust. The only place that erases types.
+//! [`Registry`]: everything that a program knows by name: kinds of task, objectives, formats, operations and backbones,
+//! the built-in ones registered by the same calls as those of a plugin. The only place that erases the types of kinds.
 
-use crate::config::Library;
+use crate::components::Components;
+use crate::config::{ConfigError, Library, Named};
 use crate::data::{DatasetInfo, Entry};
-use crate::engine::{self, Control, Evaluated, Job, Outcome, Pictures, Predicted, Speed};
+use crate::engine::{
+    self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, TrainOptions,
+};
 use crate::kinds;
-use crate::record::{RunFolder, ScoreSpec, Scores};
+use crate::pretrain::PretrainObjective;
+use crate::record::{ScoreSpec, Scores};
 use crate::task::{Manifest, Task};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The kinds that a program knows.
+/// What a program knows.
 pub struct Registry {
-    kinds: Vec<(&'static str, Box<dyn AnyKind>)>,
+    kinds: Named<Box<dyn AnyKind>>,
+    components: Components,
 }
 
 impl Registry {
-    /// The kinds of this crate.
+    /// Everything of this crate.
     pub fn builtin() -> Self {
-        Self::empty()
+        Self { components: Components::builtin(), ..Self::empty() }
             .with::<kinds::ClassificationTask>()
             .with::<kinds::DetectionTask>()
             .with::<kinds::SegmentationTask>()
     }
 
+    /// Nothing.
     pub fn empty() -> Self {
-        Self { kinds: vec![] }
+        Self { kinds: Named::new("kind"), components: Components::empty() }
     }
 
-    /// Adds a kind.
-    ///
-    /// # Panics
-    /// When a kind of this name is there already.
-    pub fn with<T: Task>(mut self) -> Self {
-        assert!(self.names().all(|kind| kind != T::KIND), "kind `{}` is registered twice", T::KIND);
-        self.kinds.push((T::KIND, Box::new(Kind::<T>(std::marker::PhantomData))));
+    /// Adds a kind of task.
+    #[must_use]
+    pub fn with<T: Task>(self) -> Self {
+        let kind = Box::new(Kind::<T>(std::marker::PhantomData));
+        Self { kinds: self.kinds.with(T::KIND, kind), ..self }
+    }
+
+    /// Adds an objective of pre-training.
+    #[must_use]
+    pub fn with_objective<O: PretrainObjective>(mut self) -> Self {
+        self.components.objectives = self.components.objectives.with::<O>();
         self
     }
 
+    /// # Errors
+    /// A name that is registered twice. [`crate::cli::run`] refuses such a registry with exit code 2.
+    pub fn check(&self) -> std::result::Result<(), ConfigError> {
+        self.kinds.check()?;
+        self.components.check()
+    }
+
     /// Names of the kinds, in order of registration.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.kinds.iter().map(|(name, _)| *name)
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.kinds.names()
+    }
+
+    /// Everything but the kinds.
+    pub fn components(&self) -> &Components {
+        &self.components
     }
 
     /// The task that `manifest` describes, trained as `training` (`[transfer.head]` of a recipe) says.
@@ -53,15 +76,7 @@ impl Registry {
         training: &toml::Table,
         dataset: &DatasetInfo,
     ) -> Result<AnyTask> {
-        let Some((_, kind)) = self.kinds.iter().find(|(name, _)| *name == manifest.kind) else {
-            let known: Vec<String> = self.names().map(String::from).collect();
-            bail!(
-                "task `{}`: kind `{}`: {}",
-                manifest.name,
-                manifest.kind,
-                crate::config::unknown(&manifest.kind, &known)
-            );
-        };
+        let kind = self.kinds.get(&manifest.kind).with_context(|| format!("task `{}`", manifest.name))?;
         let task = kind
             .task(manifest, training, dataset)
             .with_context(|| format!("task `{}` of kind `{}`", manifest.name, manifest.kind))?;
@@ -81,14 +96,15 @@ impl Registry {
     }
 }
 
-/// Reads the manifest of the task `name`.
+/// Reads the manifest of the task `name`, which may also be the path of a `task.toml` or of its folder.
+///
+/// # Errors
+/// An unknown task, a file that cannot be read or has unknown keys, a name that is not that of its folder.
 pub fn manifest(library: &Library, name: &str) -> Result<Manifest> {
-    let path = format!("tasks/{name}/task.toml");
-    let Ok((text, origin)) = library.text(&path) else {
-        return Err(library.unknown("task", name, "tasks").into());
-    };
-    let mut manifest: Manifest = crate::config::parse(&text, &origin)?;
-    ensure!(manifest.name == name, "{origin}: name is `{}`, the folder `{name}`", manifest.name);
+    let file = library.file_in_folder("task", name, "tasks", "task.toml")?;
+    let mut manifest: Manifest = crate::config::parse(&file.text, &file.origin)?;
+    let (origin, folder) = (file.origin, file.name);
+    ensure!(manifest.name == folder, "{origin}: name is `{}`, the folder `{folder}`", manifest.name);
     manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
     Ok(manifest)
 }
@@ -117,13 +133,20 @@ impl AnyTask {
         self.task.check(split, entries)
     }
 
-    pub fn transfer(&self, job: &Job, folder: &RunFolder) -> Result<Outcome> {
-        self.task.transfer(self.primary, job, folder)
+    /// Trains (or fits) and evaluates.
+    ///
+    /// # Errors
+    /// See [`Session`].
+    pub fn train(&self, run: &RunInputs, options: TrainOptions) -> Result<Outcome> {
+        self.task.train(self.primary, run, options)
     }
 
     /// Scores of weights that a run has left.
-    pub fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated> {
-        self.task.rescore(job, weights)
+    ///
+    /// # Errors
+    /// See [`Session`].
+    pub fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated> {
+        self.task.evaluate(run, weights)
     }
 
     /// Scores of the predictions for `entries` that files hold.
@@ -132,8 +155,8 @@ impl AnyTask {
     }
 
     /// Predicts images with weights that a run has left, and draws and writes what it finds.
-    pub fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
-        self.task.predict(job, weights, pictures)
+    pub fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
+        self.task.predict(run, weights, pictures)
     }
 
     /// Every file that [`AnyTask::predict`] would write.
@@ -141,8 +164,12 @@ impl AnyTask {
         self.task.files(pictures)
     }
 
-    pub fn speed(&self, job: &Job, seconds: f64) -> Result<Speed> {
-        self.task.speed(job, seconds)
+    /// Measures training, about `seconds` for each number.
+    ///
+    /// # Errors
+    /// See [`Session`].
+    pub fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed> {
+        self.task.speed(run, seconds)
     }
 
     /// Scores of the perfect predictions for `entries`: what evaluation can reach.
@@ -184,12 +211,12 @@ impl<T: Task> AnyKind for Kind<T> {
 trait ErasedTask: Send + Sync {
     fn scores(&self) -> Vec<ScoreSpec>;
     fn check(&self, split: &str, entries: &[Entry]) -> Result<()>;
-    fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome>;
-    fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated>;
+    fn train(&self, primary: ScoreSpec, run: &RunInputs, options: TrainOptions) -> Result<Outcome>;
+    fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated>;
     fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
-    fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
+    fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
-    fn speed(&self, job: &Job, seconds: f64) -> Result<Speed>;
+    fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed>;
     fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
 }
 
@@ -210,28 +237,28 @@ impl<T: Task> ErasedTask for Erased<T> {
         self.task.check(entries).with_context(place)
     }
 
-    fn transfer(&self, primary: ScoreSpec, job: &Job, folder: &RunFolder) -> Result<Outcome> {
-        engine::transfer(&self.task, &self.info, primary, job, folder)
+    fn train(&self, primary: ScoreSpec, run: &RunInputs, options: TrainOptions) -> Result<Outcome> {
+        Session::transfer(&self.task, run)?.train(&self.info, primary, options)
     }
 
-    fn rescore(&self, job: &Job, weights: &Path) -> Result<Evaluated> {
-        engine::rescore(&self.task, job, weights)
+    fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated> {
+        Session::trained(&self.task, run, weights)?.evaluate()
     }
 
     fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated> {
         engine::score_files(self.task.as_ref(), files, entries, control)
     }
 
-    fn predict(&self, job: &Job, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
-        engine::predict(&self.task, job, weights, pictures)
+    fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
+        Session::trained(&self.task, run, weights)?.predict(pictures)
     }
 
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
         pictures.files(self.task.writer(pictures.folder).as_deref())
     }
 
-    fn speed(&self, job: &Job, seconds: f64) -> Result<Speed> {
-        engine::speed_transfer(&self.task, job, seconds)
+    fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed> {
+        Session::transfer(&self.task, run)?.speed(seconds)
     }
 
     fn perfect(&self, entries: &[Entry]) -> Result<Scores> {

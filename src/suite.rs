@@ -3,8 +3,8 @@
 
 use crate::config::{Library, SCRATCH, Stage, parse};
 use crate::engine::Plan;
-use crate::launch::{Request, Site, Start, index, prepare, resolve};
 use crate::record::{RunFolder, RunRecord, Status};
+use crate::runs::{Request, RunContext, Start, index, prepare, resolve_for_plan};
 use anyhow::{Context, Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,24 +89,45 @@ impl Item {
 /// What is left of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
+    /// It is finished.
     Done {
+        /// Id of its run.
         id: String,
     },
+    /// It was begun and goes on.
     Interrupted {
+        /// Id of its run.
         id: String,
     },
+    /// It can start.
     Todo,
-    /// Its initial weights are not there yet.
-    Waits,
+    /// It cannot start yet.
+    Waits {
+        /// What is not there: runs of the suite, weights, tokenizers, data.
+        reasons: Vec<String>,
+    },
+}
+
+/// An item of a plan.
+#[derive(Clone, Debug)]
+pub struct PlannedItem {
+    /// The run.
+    pub item: Item,
+    /// What is left of it.
+    pub standing: Standing,
+    /// Images that it will have seen in the end, where the size of its data is known.
+    pub images: Option<usize>,
 }
 
 impl Suite {
+    /// Reads the suite `name`, or the file at that path.
+    ///
+    /// # Errors
+    /// An unknown name, a file that cannot be read or has unknown keys, no seeds.
     pub fn load(library: &Library, name: &str) -> Result<Self> {
-        let Ok((text, origin)) = library.text(&format!("configs/suites/{name}.toml")) else {
-            return Err(library.unknown("suite", name, "configs/suites").into());
-        };
-        let suite: Self = parse(&text, &origin)?;
-        ensure!(!suite.seeds.is_empty(), "{origin}: `seeds` is empty");
+        let file = library.file("suite", name, "configs/suites")?;
+        let suite: Self = parse(&file.text, &file.origin)?;
+        ensure!(!suite.seeds.is_empty(), "{}: `seeds` is empty", file.origin);
         Ok(suite)
     }
 
@@ -131,7 +152,7 @@ impl Suite {
 
     /// Runs what is left, in order. `begin` is told the index of each item, the item, and whether it is done already.
     /// Returns the records of all runs, in the order of [`Suite::items`]; fewer when a stop was asked for.
-    pub fn run(&self, site: &Site, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
+    pub fn run(&self, context: &RunContext, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
         let items = self.items();
         let mut records: Vec<RunRecord> = vec![];
         for (i, item) in items.iter().enumerate() {
@@ -143,56 +164,62 @@ impl Suite {
                 request.set.push(tokenizer(&records[before].id));
             }
             let start =
-                prepare(site, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
+                prepare(context, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
             begin(i, item, matches!(start, Start::Done(_)));
             let record = match start {
                 Start::Done(record) => *record,
-                Start::Ready(prepared) => prepared.run(site, None).with_context(|| item.title())?,
+                Start::Ready(prepared) => prepared.run(context, None).with_context(|| item.title())?,
             };
             let finished = record.status == Status::Finished;
             records.push(record);
-            if !finished || site.control.stopped() {
+            if !finished || context.control.stopped() {
                 break;
             }
         }
         Ok(records)
     }
 
-    /// Where each item stands, and the images that it will have seen in the end (unknown when its data is not there).
-    pub fn plan(&self, site: &Site) -> Result<Vec<(Item, Standing, Option<usize>)>> {
-        let mut planned: Vec<(Item, Standing, Option<usize>)> = vec![];
+    /// Where each item stands. Neither data nor weights nor tokenizers need to be there: items that need them wait.
+    ///
+    /// # Errors
+    /// An item that could never run: an unknown task, recipe, model or key.
+    pub fn plan(&self, context: &RunContext) -> Result<Vec<PlannedItem>> {
+        let mut planned: Vec<PlannedItem> = vec![];
         for item in self.items() {
             let mut request = item.request.clone();
-            let mut waits = false;
-            if let Some(before) = item.after {
-                match &planned[before].1 {
-                    Standing::Done { id } => request.init = Some(id.clone()),
-                    _ => {
-                        waits = true;
-                        request.init = Some(SCRATCH.into());
-                    }
+            let mut reasons = vec![];
+            let mut done = |before: usize| match &planned[before].standing {
+                Standing::Done { id } => Some(id.clone()),
+                _ => {
+                    reasons.push(format!("run {} of this suite", before + 1));
+                    None
                 }
-            }
-            if let Some(before) = item.tokenizer {
-                match &planned[before].1 {
-                    Standing::Done { id } => request.set.push(tokenizer(id)),
-                    _ => {
-                        // What it will compute is not known before its tokenizer is: no weights, no name.
-                        planned.push((item, Standing::Waits, None));
-                        continue;
-                    }
-                }
-            }
-            let resolved = resolve(site, item.stage, &request).with_context(|| item.title())?;
-            let standing = match waits {
-                true => Standing::Waits,
-                false => standing(&RunFolder::at(site.store.path(&resolved.config.id()?)))?,
             };
-            let images = index(site, &resolved).ok().and_then(|data| {
-                let plan = Plan::new(&resolved.config.recipe, data.train.len()).ok()?;
-                Some(plan.steps * plan.batch)
-            });
-            planned.push((item, standing, images));
+            if let Some(before) = item.after {
+                request.init = Some(done(before).unwrap_or(SCRATCH.into()));
+            }
+            let trained = item.tokenizer.map(&mut done);
+            if let Some(Some(id)) = &trained {
+                request.set.push(tokenizer(id));
+            }
+            let (resolved, missing) =
+                resolve_for_plan(context, item.stage, &request).with_context(|| item.title())?;
+            // A tokenizer that this suite trains is waited for already.
+            reasons.extend(missing.into_iter().filter(|_| trained != Some(None)));
+            let images = match index(context, &resolved) {
+                Ok(data) => Some(data.splits.train.len()),
+                Err(error) => {
+                    let text = error.to_string();
+                    reasons.push(text.lines().next().unwrap_or_default().to_string());
+                    resolved.dataset.splits.get(&resolved.config.run.split).and_then(|split| split.count)
+                }
+            };
+            let images = images.and_then(|images| Plan::new(&resolved.config.recipe, images).ok());
+            let standing = match reasons.is_empty() {
+                false => Standing::Waits { reasons },
+                true => standing(&RunFolder::at(context.store.path(&resolved.config.id()?)))?,
+            };
+            planned.push(PlannedItem { item, standing, images: images.map(|plan| plan.steps * plan.batch) });
         }
         Ok(planned)
     }

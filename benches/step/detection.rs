@@ -6,12 +6,12 @@ use super::{Case, Machine};
 use anyhow::{Context, Result, ensure};
 use bench::config::{ModelConfig, Stage, parse_table};
 use bench::data::{Annotation, Batch, DatasetInfo, Entry, ImageRef, Object, Objects, SampleId, Segmentation};
+use bench::engine::TaskModel;
 use bench::kinds::DetectionTask;
-use bench::kinds::detection::{DetectionHead, DetectionTarget, Options};
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
-use bench::nn::{Losses, Params, Pass};
+use bench::kinds::detection::{DetectionTarget, Options};
+use bench::models::{self, BackboneSpec, VitOptions};
+use bench::nn::{Params, Pass};
 use bench::ops::no_grad;
-use bench::pretrain::Objective;
 use bench::task::{Head, Task};
 use std::sync::Arc;
 
@@ -37,25 +37,7 @@ box_width = 512
 mask_convs = 2
 ";
 
-struct Detection {
-    backbone: Box<dyn Backbone>,
-    head: DetectionHead,
-}
-
-impl Objective for Detection {
-    type Target = DetectionTarget;
-
-    fn losses(&self, batch: &Batch<DetectionTarget>, pass: &mut Pass) -> candle_core::Result<Losses> {
-        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
-        self.head.loss(&features, batch, pass)
-    }
-
-    fn layer_of(&self, parameter: &str) -> usize {
-        self.backbone.layer_of(parameter)
-    }
-}
-
-fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, Detection)> {
+fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, TaskModel<DetectionTask>)> {
     let (model, _) = configuration(Stage::Transfer, "maskrcnn_small", name)?;
     let model = ModelConfig { image: [SIDE, SIDE], ..model };
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
@@ -68,7 +50,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, Detection)> {
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
     let backbone = models::build(&model, VitOptions::default(), params.builder())?;
-    Ok((model, params, Detection { backbone, head }))
+    Ok((model, params, TaskModel { task: Arc::new(task), backbone, head }))
 }
 
 /// Boxes that differ in place and size; the mask of an object is its box.
@@ -112,7 +94,7 @@ pub fn train(name: &str, on: &Machine) -> Result<Case> {
 
 /// Boxes and masks.
 pub fn predict(name: &str, on: &Machine) -> Result<Case> {
-    let (model, params, Detection { backbone, head }) = build(name, on)?;
+    let (model, params, TaskModel { backbone, head, .. }) = build(name, on)?;
     let count = on.batch.unwrap_or(FORWARD);
     let batch = images(count, &model, on)?;
     forward(&params, count, move || {

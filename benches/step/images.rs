@@ -1,38 +1,38 @@
 //! The loader on one thread: from JPEG files to a normalised batch of pre-training at 224.
 
 use super::Case;
+use super::models::configuration;
 use anyhow::{Context, Result, ensure};
-use bench::config::{Choice, Library, Stage};
-use bench::data::augment::Pipeline;
-use bench::data::loader::{Loader, LoaderConfig};
+use bench::components::Components;
+use bench::config::{RunConfig, Stage};
 use bench::data::{Annotation, Entry, ImageRef, SampleId};
+use bench::engine::{Control, LoaderSpec, Pretrained, RunInputs, Silent, Splits};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// One step reads every file of `folder` once.
 pub fn loader(folder: &Path) -> Result<Case> {
-    let (library, model) = (Library::default(), "vit_b16");
-    let choice = Choice { library: &library, overrides: &[] };
-    let (model, recipe) =
-        (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", (model, ""))?);
-    let pipeline = Pipeline::new(&recipe.augment, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)?;
+    let (model, recipe) = configuration(Stage::Pretrain, "mae_800", "vit_b16")?;
     let entries = entries(folder)?;
     let images = entries.len();
     ensure!(images > 0, "no files in `{}`", folder.display());
-    let config = LoaderConfig {
-        seed: 0,
-        batch: images,
+    let config = RunConfig { recipe, ..Pretrained::new(model, None)?.config };
+    let (splits, components) =
+        (Splits { train: Arc::new(entries), eval: Arc::default() }, Components::builtin());
+    let run = RunInputs {
+        config: &config,
+        splits: &splits,
+        protocol: &[],
+        init: None,
+        tokenizer: None,
+        components: &components,
+        device: &Device::Cpu,
         workers: 0,
-        prefetch: 0,
-        shuffle: true,
-        drop_last: true,
-        allowed_skips: 0,
-        channels: model.channels,
+        control: &Control { stop: &AtomicBool::new(false), observer: &Silent },
     };
-    let loader =
-        Loader::new(Arc::new(entries), Arc::new(|_: &Entry| Ok(())), Arc::new(pipeline), config, Device::Cpu);
+    let loader = run.image_loader(LoaderSpec { batch: images, ..LoaderSpec::training(&run) })?;
     let mut epoch = 0;
     let step = move || {
         epoch += 1;

@@ -129,7 +129,7 @@ fn main() -> Result<()> {
     }
     let device = match args.device {
         DeviceName::Cpu => Device::Cpu,
-        DeviceName::Cuda => bench::launch::open_device("cuda")?,
+        DeviceName::Cuda => bench::runs::open_device("cuda")?,
     };
     let precision = match args.dtype {
         Dtype::F32 => Precision::F32,

@@ -1,28 +1,31 @@
-//! Whole steps of models of `configs/models` under recipes of `configs/`, on one batch of random images: what
-//! `bench::engine` does with a batch, without loader, log and checkpoints.
+//! Whole steps of models of `configs/models` under recipes of `configs/`, on one batch of random images: the
+//! step of `bench::engine`, without loader, log and checkpoints.
 
 use super::{Case, Machine};
 use anyhow::{Context, Result, ensure};
-use bench::config::{Choice, Library, Mae, ModelConfig, Pretrain, Recipe, Stage, parse_table};
+use bench::components::Components;
+use bench::config::{Choice, Library, ModelConfig, Recipe, Stage, parse_table};
+use bench::data::loader::Loaded;
 use bench::data::{Batch, DatasetInfo, Frame, SampleId};
-use bench::kinds::classification::{
-    ClassTarget, ClassificationHead, ClassificationTask, HeadConfig, Options,
-};
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
-use bench::nn::{Losses, Params, Pass};
-use bench::ops::{self, no_grad};
-use bench::optim::{self, Gradients, Step, slots};
-use bench::pretrain::{MaskedAutoencoder, Objective, Pretraining};
+use bench::engine::{Plan, TaskModel, Trainer, TrainerInputs};
+use bench::kinds::classification::{ClassTarget, ClassificationTask, HeadConfig, Options};
+use bench::models::{self, BackboneSpec, VitOptions};
+use bench::nn::{Params, Pass};
+use bench::ops::no_grad;
+use bench::pretrain::{MaeOptions, MaskedAutoencoder, Objective, Pretraining};
 use bench::rng::Rng;
 use bench::task::{Head, Task};
 use candle_core::Tensor;
 use rand_distr::{Distribution, StandardNormal};
+use std::sync::Arc;
 
 pub(super) const SEED: u64 = 0;
 /// Images of a training step and of a forward pass.
 pub(super) const TRAIN: usize = 8;
 const FORWARD: usize = 16;
 const CLASSES: usize = 1000;
+/// Steps of an epoch, for the schedule.
+const EPOCH: usize = 1000;
 
 /// A step of pre-training: mask ratio 0.75, normalised pixels.
 pub fn mae(name: &str, on: &Machine) -> Result<Case> {
@@ -36,8 +39,8 @@ pub fn mae_on_all_tokens(name: &str, on: &Machine) -> Result<Case> {
 
 fn pretraining(name: &str, mask_tokens_in_encoder: bool, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Pretrain, "mae_800", name)?;
-    let Some(Pretrain::Mae(mae)) = &recipe.pretrain else { anyhow::bail!("the recipe is not one of MAE") };
-    let mae = &Mae { mask_tokens_in_encoder, ..mae.clone() };
+    let table = recipe.pretrain.as_ref().context("the recipe is not one of pre-training")?;
+    let mae = &MaeOptions { mask_tokens_in_encoder, ..table.parse()? };
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let objective = MaskedAutoencoder::new(&model, mae, None, params.builder())?;
     params.set_trainable(|name| objective.learns(name));
@@ -71,7 +74,7 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
 /// The predictions of a fine-tuned model.
 pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default(), on)?;
+    let (params, TaskModel { backbone, head, .. }) = classifier(&model, &recipe, VitOptions::default(), on)?;
     let images = on.batch.unwrap_or(FORWARD);
     let batch = labelled(images, &model, on)?;
     forward(&params, images, move || {
@@ -85,36 +88,18 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
 }
 
 pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
-    let library = Library::default();
-    let choice = Choice { library: &library, overrides: &[] };
+    let (library, owners) = (Library::default(), Components::builtin());
+    let choice = Choice { library: &library, owners: &owners, overrides: &[] };
     Ok((choice.model(model, None)?, choice.recipe(stage, recipe, (model, ""))?))
 }
 
 /// A backbone with a head for [`CLASSES`] classes.
-struct Classifier {
-    backbone: Box<dyn Backbone>,
-    head: ClassificationHead,
-}
-
-impl Objective for Classifier {
-    type Target = ClassTarget;
-
-    fn losses(&self, batch: &Batch<ClassTarget>, pass: &mut Pass) -> candle_core::Result<Losses> {
-        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
-        self.head.loss(&features, batch, pass)
-    }
-
-    fn layer_of(&self, parameter: &str) -> usize {
-        self.backbone.layer_of(parameter)
-    }
-}
-
 fn classifier(
     model: &ModelConfig,
     recipe: &Recipe,
     options: VitOptions,
     on: &Machine,
-) -> Result<(Params, Classifier)> {
+) -> Result<(Params, TaskModel<ClassificationTask>)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
     let training: HeadConfig = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
@@ -124,7 +109,7 @@ fn classifier(
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
     let backbone = models::build(model, options, params.builder())?;
-    Ok((params, Classifier { backbone, head }))
+    Ok((params, TaskModel { task: Arc::new(task), backbone, head }))
 }
 
 /// One batch of Gaussian images, as normalised images are.
@@ -151,32 +136,39 @@ fn labelled(count: usize, model: &ModelConfig, on: &Machine) -> Result<Batch<Cla
     batch(count, model, on, |i| ClassTarget::Label((i * 61 % CLASSES) as u32))
 }
 
-/// Forward, backward, norm of the gradients and optimiser, as a step of `bench::engine`.
+/// The training step of a run ([`Trainer::step`]) on one batch, without mixing.
 pub(super) fn training<O: Objective + 'static>(
     model: &ModelConfig,
     recipe: &Recipe,
     params: &Params,
     objective: O,
     batch: Batch<O::Target>,
-) -> Result<Case> {
-    let parameters = params.trainable();
-    let layer_of = |name: &str| objective.layer_of(name);
-    let slots = slots(&parameters, &recipe.optim, &layer_of, model.depth + 1);
-    let mut optimizer = optim::build(&recipe.optim, slots)?;
-    let trainable = parameters.iter().map(|parameter| parameter.var.elem_count()).sum();
-    let (images, lr, mut steps) = (batch.len(), recipe.optim.base_lr, 0);
+) -> Result<Case>
+where
+    O::Target: Clone + 'static,
+{
+    let images = batch.len();
+    let recipe = Recipe { batch: images, micro_batch: None, ..recipe.clone() };
+    // A case lives as long as the process.
+    let (recipe, params, objective): (&'static Recipe, &'static Params, &'static O) =
+        (Box::leak(Box::new(recipe)), Box::leak(Box::new(params.clone())), Box::leak(Box::new(objective)));
+    let mut trainer = Trainer::new(TrainerInputs {
+        recipe,
+        plan: Plan::new(recipe, EPOCH * images)?,
+        seed: SEED,
+        objective,
+        params,
+        layers: model.depth + 1,
+        mix: &|_, _| Ok(()),
+    })?;
+    let (parameters, trainable, mut steps) = (params.count(), trainer.trainable(), 0);
     let step = move || {
+        let loaded = Loaded { batch: batch.clone(), skipped: vec![] };
+        trainer.step(steps % trainer.plan().steps, &mut std::iter::once(Ok(loaded)), &mut |_| Ok(()))?;
         steps += 1;
-        let gradients = {
-            let mut rng = Rng::new(SEED, "pass", &[steps]);
-            let loss = objective.losses(&batch, &mut Pass::train(&mut rng))?.total()?;
-            ensure!(loss.to_scalar::<f32>()?.is_finite(), "step {steps}: the loss is not finite");
-            Gradients::collect(&mut ops::backward(&loss)?, &parameters)?
-        };
-        ensure!(gradients.norm()?.is_finite(), "step {steps}: a gradient is not finite");
-        Ok(optimizer.step(&gradients, Step { lr, scale: 1., ema: None })?)
+        Ok(())
     };
-    Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
+    Ok(Case { images, parameters, trainable, step: Box::new(step) })
 }
 
 pub(super) fn forward(

@@ -5,13 +5,14 @@ use super::models::{SEED, TRAIN, batch, configuration, training};
 use super::{Case, Machine};
 use anyhow::{Context, Result};
 use bench::config::{Stage, parse_table};
-use bench::data::{Batch, DatasetInfo, Raster};
+use bench::data::{DatasetInfo, Raster};
+use bench::engine::TaskModel;
 use bench::kinds::SegmentationTask;
-use bench::kinds::segmentation::{Options, SegmentationHead, SegmentationTarget};
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
-use bench::nn::{Losses, Params, Pass};
-use bench::pretrain::Objective;
-use bench::task::{Head, Task};
+use bench::kinds::segmentation::{Options, SegmentationTarget};
+use bench::models::{self, BackboneSpec, VitOptions};
+use bench::nn::Params;
+use bench::task::Task;
+use std::sync::Arc;
 
 const CLASSES: usize = 11;
 
@@ -27,7 +28,8 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
     let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
-    let objective = Scene { backbone: models::build(&model, options, params.builder())?, head };
+    let backbone = models::build(&model, options, params.builder())?;
+    let objective = TaskModel { task: Arc::new(task), backbone, head };
     let [height, width] = model.image;
     let labels = |i: usize| {
         let label = |at: usize| ((at / 7 + at / width / 5 + i) % CLASSES) as u16;
@@ -35,22 +37,4 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     };
     let batch = batch(on.batch.unwrap_or(TRAIN), &model, on, labels)?;
     training(&model, &recipe, &params, objective, batch)
-}
-
-struct Scene {
-    backbone: Box<dyn Backbone>,
-    head: SegmentationHead,
-}
-
-impl Objective for Scene {
-    type Target = SegmentationTarget;
-
-    fn losses(&self, batch: &Batch<SegmentationTarget>, pass: &mut Pass) -> candle_core::Result<Losses> {
-        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
-        self.head.loss(&features, batch, pass)
-    }
-
-    fn layer_of(&self, parameter: &str) -> usize {
-        self.backbone.layer_of(parameter)
-    }
 }

@@ -1,13 +1,13 @@
 //! `bench config show|schema`.
 
-use super::flags::{RequestFlags, SiteFlags};
+use super::flags::{PlaceFlags, RequestFlags};
 use super::{CommandResult, print};
 use crate::config::{ModelConfig, Recipe, RunConfig, Stage};
 use crate::data::Dataset;
 use crate::engine::Plan;
-use crate::launch::{Resolved, index, resolve};
 use crate::record::table::TableSpec;
 use crate::registry::Registry;
+use crate::runs::{Resolved, index, resolve};
 use crate::suite::Suite;
 use crate::task::Manifest;
 use clap::{Args, Subcommand, ValueEnum};
@@ -37,7 +37,7 @@ struct ShowArgs {
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,9 +60,9 @@ enum SchemaName {
 pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
-            let ShowArgs { stage, task, dataset, request, site } = *args;
-            let context = site.context()?;
-            let site = context.site(registry);
+            let ShowArgs { stage, task, dataset, request, place } = *args;
+            let context = place.context()?;
+            let runs = context.run_context(registry);
             let stage = match stage {
                 StageName::Pretrain => Stage::Pretrain,
                 StageName::Transfer => Stage::Transfer,
@@ -70,12 +70,12 @@ pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             let mut request = request.request(task, dataset);
             if stage == Stage::Transfer && request.init.is_none() && request.config.is_none() {
                 // Showing needs no weights; which ones would be taken depends on the runs there are.
-                let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
+                let newest = runs.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
-            let resolved = resolve(&site, stage, &request)?;
+            let resolved = resolve(&runs, stage, &request)?;
             print(resolved.config.to_toml()?.trim_end())?;
-            let images = index(&site, &resolved).ok().map(|data| data.train.len());
+            let images = index(&runs, &resolved).ok().map(|data| data.splits.train.len());
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {

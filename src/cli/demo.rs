@@ -1,6 +1,6 @@
 //! `bench demo`: the suite `demo` on the data set `shapes`, made on the spot; table and picture, all in one folder.
 
-use super::flags::{SiteFlags, catch_ctrl_c};
+use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::duration;
 use super::{CommandResult, Failure, data, print, reconstruct, suite, table};
 use crate::config::Stage;
@@ -20,7 +20,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", default_value = "bench_demo")]
     out: PathBuf,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 /// Rows of the picture.
@@ -29,16 +29,16 @@ const ROWS: usize = 8;
 pub fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let began = Instant::now();
     let out = args.out;
-    let context = args.site.context()?.with_store(Store::new(out.join("runs")));
+    let context = args.place.context()?.with_store(Store::new(out.join("runs")));
     let demo = Suite::load(&context.library, "demo")?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
     let data_root = out.join("data");
     data::make_shapes(&ShapesSpec::default(), &data_root.join("shapes"))?;
 
-    let mut site = context.site(registry);
-    site.bench_data = Some(data_root);
+    let mut runs = context.run_context(registry);
+    runs.bench_data = Some(data_root);
     catch_ctrl_c()?;
-    let records = suite::run(&demo, &context, &site)?;
+    let records = suite::run(&demo, &context, &runs)?;
 
     let shown = table::show(&context.library, &demo.table, &records)?;
     let markdown = table::markdown(&context.library, &demo.table, &records)?;
@@ -47,9 +47,10 @@ pub fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let pretrained = pretrained.context("the suite `demo` pre-trains")?;
     let weights = context.store.find(&pretrained.id)?.weights();
     let picture = out.join("reconstruction.png");
-    let entries = reconstruct::trained_on(&site, &weights, None, ROWS)?;
-    let model = Pretrained::of(&weights)?.context("weights of our own name their model")?;
-    reconstruct::write(&weights, &model, entries, &site, &picture).map_err(Failure::Run)?;
+    let entries = reconstruct::trained_on(&runs, &weights, None, ROWS)?;
+    let model = Pretrained::of(&weights, &registry.components().objectives)?
+        .context("weights of our own name their model")?;
+    reconstruct::write(&weights, &model, entries, &runs, &picture).map_err(Failure::Run)?;
 
     print(format_args!("\n{shown}"))?;
     print(format_args!("done in {}; everything is in {}:", duration(began.elapsed()), out.display()))?;

@@ -1,6 +1,6 @@
 //! `bench doctor`: what the program finds on this machine.
 
-use super::flags::{SiteFlags, bench_data};
+use super::flags::{PlaceFlags, bench_data};
 use super::{CommandResult, OutputError, print};
 use crate::data::{Dataset, JPEG_DECODER};
 use crate::process::flushes_subnormals;
@@ -10,11 +10,11 @@ use clap::Args;
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
-    let context = args.site.context()?;
+    let context = args.place.context()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     print(format_args!("program    bench {}", env!("BENCH_VERSION")))?;
     print(format_args!("devices    cpu ({cores} threads{})", instructions()))?;
@@ -22,7 +22,7 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     print(format_args!("           subnormal numbers are {subnormals}"))?;
     cuda()?;
     print(format_args!("jpeg       {JPEG_DECODER}"))?;
-    print(format_args!("kinds      {}", registry.names().collect::<Vec<_>>().join(", ")))?;
+    print(format_args!("kinds      {}", registry.kinds().collect::<Vec<_>>().join(", ")))?;
     print(format_args!(
         "runs       {} ({} runs)",
         context.store.root().display(),

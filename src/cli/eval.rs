@@ -1,14 +1,14 @@
 //! `bench eval`: the weights of a transfer run, evaluated once more, or predictions that some program has left in files.
 
-use super::flags::{SiteFlags, catch_ctrl_c};
+use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, print};
-use crate::config::{Choice, RunConfig, Stage, read};
+use crate::config::{RunConfig, Stage, read};
 use crate::data::Dataset;
-use crate::engine::{Evaluated, Event, Job};
-use crate::launch::{Request, Site, find_weights, index, resolve};
+use crate::engine::{Evaluated, Event};
 use crate::record::ScoreSpec;
 use crate::registry::{Registry, manifest};
+use crate::runs::{Request, RunContext, find_weights, index, resolve};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
@@ -42,15 +42,15 @@ pub struct EvalArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
-    let context = args.site.context()?;
-    let site = context.site(registry);
+    let context = args.place.context()?;
+    let runs = context.run_context(registry);
     let (primary, found) = match (&args.run, &args.task) {
-        (Some(run), _) => weights(&site, run, &args)?,
-        (None, Some(task)) => files(&site, task, &args)?,
+        (Some(run), _) => weights(&runs, run, &args)?,
+        (None, Some(task)) => files(&runs, task, &args)?,
         (None, None) => return Err(anyhow!("which run? Give one, or --predictions and --task").into()),
     };
     context.screen().clear();
@@ -86,8 +86,8 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
 }
 
 /// Scores of a run's weights.
-fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
-    let weights = find_weights(site, "run", run)?;
+fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
+    let weights = find_weights(runs, "run", run)?;
     let folder = weights.parent().context("weights lie in a folder")?;
     let config_file = folder.join("config.toml");
     let config: RunConfig = read(&config_file)?;
@@ -103,59 +103,46 @@ fn weights(site: &Site, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evalua
         recipe: Some(config.run.recipe.clone()),
         ..Request::default()
     };
-    let mut resolved = resolve(site, Stage::Transfer, &request)?;
+    let mut resolved = resolve(runs, Stage::Transfer, &request)?;
     resolved.config = RunConfig { run: resolved.config.run, ..config };
     if let (Some(manifest), Some(split)) = (&mut resolved.manifest, &args.split) {
         manifest.splits.eval.clone_from(split);
     }
-    let data = index(site, &resolved)?;
+    let data = index(runs, &resolved)?;
     let task = data.task.context("a transfer has a task")?;
     let manifest = resolved.manifest.as_ref().context("a transfer has a task")?;
     let weights = args.weights.as_deref().unwrap_or(&weights);
-    let root = resolved.dataset.root(resolved.config.run.data.as_deref(), site.bench_data.as_deref())?;
-    announce(site, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
+    let root = resolved.dataset.root(resolved.config.run.data.as_deref(), runs.bench_data.as_deref())?;
+    announce(runs, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
     catch_ctrl_c()?;
-    let job = Job {
-        config: &resolved.config,
-        train: data.train,
-        eval: data.eval,
-        eval_ops: &manifest.eval,
-        init: None,
-        tokenizer: None,
-        device: &site.device,
-        workers: site.workers,
-        resume: false,
-        max_steps: None,
-        control: &site.control,
-    };
-    Ok((task.primary(), task.rescore(&job, weights).map_err(Failure::Run)?))
+    let inputs = runs.inputs(&resolved.config, &data.splits, &manifest.eval);
+    Ok((task.primary(), task.evaluate(&inputs, weights).map_err(Failure::Run)?))
 }
 
 /// Scores of files of predictions.
-fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
-    let manifest = manifest(site.library, task)?;
+fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
+    let manifest = manifest(runs.library, task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
     }
-    let dataset = Dataset::load(site.library, &manifest.dataset)?;
-    let root = dataset.root(args.data.as_deref(), site.bench_data.as_deref())?;
+    let dataset = Dataset::load(runs.library, &manifest.dataset)?;
+    let root = dataset.root(args.data.as_deref(), runs.bench_data.as_deref())?;
     let split = args.split.as_ref().unwrap_or(&manifest.splits.eval);
     let index = dataset.index(&root, split)?;
     // How the head would be trained has no part in scores, but belongs to a task.
-    let choice = Choice { library: site.library, overrides: &[] };
-    let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
+    let recipe = runs.choice(&[]).recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
-    let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;
+    let task = runs.registry.task(&manifest, &training, &dataset.info(&index))?;
     task.check(split, &index.entries)?;
     let count = args.predictions.len();
     let from = format!("predictions in {count} {}", if count == 1 { "file or folder" } else { "files" });
-    announce(site, (&manifest.name, split, &root), &from);
+    announce(runs, (&manifest.name, split, &root), &from);
     catch_ctrl_c()?;
-    Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &site.control)?))
+    Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &runs.control)?))
 }
 
 /// Says what is scored on what.
-fn announce(site: &Site, (task, split, root): (&str, &str, &Path), from: &str) {
+fn announce(runs: &RunContext, (task, split, root): (&str, &str, &Path), from: &str) {
     let line = format!("task {task}, split {split} in {}, {from}", root.display());
-    site.control.tell(Event::Note(&line));
+    runs.control.tell(Event::Note(&line));
 }

@@ -3,9 +3,9 @@
 use super::progress::Screen;
 use crate::config::{Dtype, Library};
 use crate::engine::Control;
-use crate::launch::{Request, Site, open_device};
 use crate::record::Store;
 use crate::registry::Registry;
+use crate::runs::{Request, RunContext, open_device};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
@@ -31,7 +31,7 @@ impl Include {
 
 /// Where to compute and where runs and data lie.
 #[derive(Args, Clone, Debug)]
-pub struct SiteFlags {
+pub struct PlaceFlags {
     #[command(flatten)]
     pub include: Include,
     /// Device to compute on: cpu, cuda or cuda:<number>
@@ -85,7 +85,7 @@ impl RequestFlags {
     }
 }
 
-/// Owns what a [`Site`] borrows.
+/// Owns what a [`RunContext`] borrows.
 pub struct CliContext {
     pub library: Library,
     pub store: Store,
@@ -96,7 +96,7 @@ pub struct CliContext {
     screen: Screen,
 }
 
-impl SiteFlags {
+impl PlaceFlags {
     /// The arguments that say the same once more.
     pub fn arguments(&self) -> Vec<String> {
         let Self { include: Include { include }, device, workers, runs, offline } = self;
@@ -129,8 +129,8 @@ impl SiteFlags {
 }
 
 impl CliContext {
-    pub fn site<'a>(&'a self, registry: &'a Registry) -> Site<'a> {
-        Site {
+    pub fn run_context<'a>(&'a self, registry: &'a Registry) -> RunContext<'a> {
+        RunContext {
             registry,
             library: &self.library,
             store: &self.store,

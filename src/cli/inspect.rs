@@ -3,10 +3,11 @@
 use super::flags::Include;
 use super::progress::Screen;
 use super::{CommandResult, Failure, print};
-use crate::config::Catalogue;
+use crate::config::{Catalogue, Choice};
 use crate::engine::{Event, Observer};
-use crate::launch::fitting_models;
 use crate::record::Store;
+use crate::registry::Registry;
+use crate::runs::fitting_models;
 use crate::weights::{self, HUB, Hub, HubFile, notes, weights_in};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -33,7 +34,7 @@ pub struct InspectArgs {
     include: Include,
 }
 
-pub fn inspect(args: InspectArgs) -> CommandResult {
+pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     let hub = args.weights.starts_with(HUB).then(|| HubFile::parse(&args.weights)).transpose()?;
     let (path, source) = match &hub {
         Some(file) => {
@@ -52,6 +53,7 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
         return Ok(());
     }
     let library = args.include.library()?;
+    let choice = Choice { library: &library, owners: registry.components(), overrides: &[] };
     print(format_args!(
         "file        {} ({}, {:.1} MB)",
         found.path.display(),
@@ -70,10 +72,7 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
     print(format_args!("holds       {}", found.contents))?;
     if let Some(model) = &found.model {
         print(format_args!("model       {model}"))?;
-        print(format_args!(
-            "configs     {}",
-            listed(&fitting_models(&library, model)?, "none of its sizes")
-        ))?;
+        print(format_args!("configs     {}", listed(&fitting_models(&choice, model)?, "none of its sizes")))?;
         if let Some((width, depth)) = model.decoder {
             print(format_args!("decoder     width {width}, depth {depth}"))?;
         }

@@ -125,6 +125,10 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
             return error.exit_code() as u8;
         }
     };
+    if let Err(error) = registry.check() {
+        eprintln!("error: {error}");
+        return 2;
+    }
     let outcome = match cli.command {
         Command::Pretrain(args) => run::pretrain(registry, args),
         Command::Transfer(args) => run::transfer(registry, args),
@@ -135,9 +139,9 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Task(args) => task::task(registry, args),
         Command::Data(args) => data::data(args),
         Command::Recipe(args) => recipe::recipe(args),
-        Command::Model(args) => model::model(args),
+        Command::Model(args) => model::model(registry, args),
         Command::Config(args) => config::config(registry, args),
-        Command::Inspect(args) => inspect::inspect(args),
+        Command::Inspect(args) => inspect::inspect(registry, args),
         Command::Convert(args) => convert::convert(args),
         Command::Pull(args) => pull::pull(args),
         Command::Push(args) => push::push(args),

@@ -4,6 +4,7 @@ use super::flags::Include;
 use super::{CommandResult, print};
 use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
 use crate::models::{gmacs, mae_gmacs, parameter_count};
+use crate::registry::Registry;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -37,19 +38,20 @@ enum ModelCommand {
 /// Mask ratio for the cost of MAE: the paper's.
 const MASK_RATIO: f64 = 0.75;
 
-pub fn model(args: ModelArgs) -> CommandResult {
+pub fn model(registry: &Registry, args: ModelArgs) -> CommandResult {
     match args.command {
         ModelCommand::List { hub: true, include } => {
             Catalogue::load(&include.library()?)?.0.iter().try_for_each(|known| print(described(known)))?;
         }
         ModelCommand::List { hub: false, include } => {
             let library = include.library()?;
+            let choice = Choice { library: &library, owners: registry.components(), overrides: &[] };
             for name in library.list("configs/models") {
-                let model = Choice { library: &library, overrides: &[] }.model(&name, None)?;
+                let model = choice.model(&name, None)?;
                 print(format_args!("{name:<16} {}", line(&model)?))?;
             }
         }
-        ModelCommand::Show { model, set, include } => show(&include.library()?, &model, set)?,
+        ModelCommand::Show { model, set, include } => show(registry, &include.library()?, &model, set)?,
     }
     Ok(())
 }
@@ -80,10 +82,10 @@ fn line(model: &ModelConfig) -> Result<String> {
     ))
 }
 
-fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
+fn show(registry: &Registry, library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
-    let model = Choice { library, overrides: &overrides }.model(name, None)?;
+    let model = Choice { library, owners: registry.components(), overrides: &overrides }.model(name, None)?;
     print(toml::to_string(&model)?.trim_end())?;
     if model.foreign.is_some() {
         print(format_args!("# {}", line(&model)?))?;

@@ -1,18 +1,17 @@
 //! `bench predict`: what trained weights see in images of one's own, drawn and written down.
 
-use super::flags::{SiteFlags, catch_ctrl_c};
+use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::duration;
 use super::{CommandResult, Failure, print};
 use crate::data::formats::images_below;
-use crate::engine::{Job, Pictures};
-use crate::launch::{Trained, trained};
+use crate::engine::{Pictures, Splits};
 use crate::registry::Registry;
+use crate::runs::{TrainedModel, trained};
 use crate::task::Drawing;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 #[derive(Args, Debug)]
 pub struct PredictArgs {
@@ -41,18 +40,18 @@ pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
-    let context = args.site.context()?;
-    let site = context.site(registry);
+    let context = args.place.context()?;
+    let runs = context.run_context(registry);
     if !(0. ..=1.).contains(&args.threshold) {
         return Err(anyhow!("--threshold {}: expected 0 to 1", args.threshold).into());
     }
     let images = named(&args.images)?;
-    let Trained { weights, mut config, manifest, task } =
-        trained(&site, &args.weights, args.task.as_deref(), args.data.as_deref())?;
+    let TrainedModel { weights, mut config, manifest, task } =
+        trained(&runs, &args.weights, args.task.as_deref(), args.data.as_deref())?;
     match args.batch {
         Some(0) => return Err(anyhow!("--batch 0: at least 1 is needed").into()),
         Some(batch) => config.recipe.micro_batch = Some(batch),
@@ -63,20 +62,9 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
     free(&task.files(&pictures), args.force)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
     catch_ctrl_c()?;
-    let job = Job {
-        config: &config,
-        train: Arc::default(),
-        eval: Arc::default(),
-        eval_ops: &manifest.eval,
-        init: None,
-        tokenizer: None,
-        device: &site.device,
-        workers: site.workers,
-        resume: false,
-        max_steps: None,
-        control: &site.control,
-    };
-    let predicted = task.predict(&job, &weights, &pictures).map_err(Failure::Run)?;
+    let splits = Splits::default();
+    let inputs = runs.inputs(&config, &splits, &manifest.eval);
+    let predicted = task.predict(&inputs, &weights, &pictures).map_err(Failure::Run)?;
     context.screen().clear();
     for (file, reason) in &predicted.unreadable {
         eprintln!("cannot read `{}`: {reason}", file.display());
@@ -89,7 +77,7 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         args.out.display()
     ))?;
     match predicted.unreadable.len() {
-        _ if site.control.stopped() => {
+        _ if runs.control.stopped() => {
             let left = images.len() - predicted.images - predicted.unreadable.len();
             Err(Failure::Run(anyhow!("stopped; {left} of {} images are left", images.len())))
         }

@@ -1,13 +1,14 @@
 //! `bench reconstruct`: the mosaic of a masked autoencoder, or the pairs of a tokenizer.
 
-use super::flags::{RequestFlags, SiteFlags};
+use super::flags::PlaceFlags;
 use super::{CommandResult, print};
-use crate::config::{Choice, Pretrain, RunConfig, Stage, read};
+use crate::config::{RunConfig, Stage, read};
 use crate::data::{Annotation, Dataset, Entry, ImageRef, SampleId};
-use crate::engine::{Pretrained, reconstruct as draw};
-use crate::launch::{Site, find_weights};
+use crate::engine::{Pretrained, RunInputs, Splits, reconstruct as draw};
+use crate::pretrain::TokenizerUse;
 use crate::record::write_atomic;
 use crate::registry::Registry;
+use crate::runs::{RunContext, find_weights};
 use crate::weights::{Contents, WeightFile};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -36,28 +37,28 @@ pub struct ReconstructArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
-    let context = args.site.context()?;
-    let site = context.site(registry);
+    let context = args.place.context()?;
+    let runs = context.run_context(registry);
     if args.out.extension().is_none_or(|end| !end.eq_ignore_ascii_case("png")) {
         return Err(anyhow::anyhow!("--out {}: expected a name that ends in .png", args.out.display()).into());
     }
     if args.out.exists() {
         return Err(anyhow::anyhow!("`{}` exists; choose another --out", args.out.display()).into());
     }
-    let weights = find_weights(&site, "weights", &args.weights)?;
-    let pretrained = match Pretrained::of(&weights)? {
+    let weights = find_weights(&runs, "weights", &args.weights)?;
+    let pretrained = match Pretrained::of(&weights, &runs.registry.components().objectives)? {
         Some(pretrained) => pretrained,
-        None => named(&site, &args, &weights)?,
+        None => named(&runs, &args, &weights)?,
     };
     let entries = match args.images.is_empty() {
         false => args.images.iter().map(|path| entry(path)).collect(),
-        true => trained_on(&site, &weights, args.data.as_deref(), args.count)?,
+        true => trained_on(&runs, &weights, args.data.as_deref(), args.count)?,
     };
-    write(&weights, &pretrained, entries, &site, &args.out)?;
+    write(&weights, &pretrained, entries, &runs, &args.out)?;
     Ok(())
 }
 
@@ -66,19 +67,29 @@ pub fn write(
     weights: &Path,
     pretrained: &Pretrained,
     entries: Vec<Entry>,
-    site: &Site,
+    runs: &RunContext,
     out: &Path,
 ) -> Result<()> {
-    let tokenizer = pretrained.tokenizer().map(|name| find_weights(site, "tokenizer", name)).transpose()?;
-    let picture = draw(weights, pretrained, tokenizer.as_deref(), entries, &site.device)?;
+    let config = &pretrained.config;
+    let objectives = &runs.registry.components().objectives;
+    let tokenizer = match &config.recipe.pretrain {
+        Some(table) => match objectives.facts(table, &config.model)?.tokenizer {
+            TokenizerUse::Needed(name) => name,
+            TokenizerUse::None => None,
+        },
+        None => None,
+    };
+    let tokenizer = tokenizer.map(|name| find_weights(runs, "tokenizer", &name)).transpose()?;
+    let splits = Splits::default();
+    let inputs = RunInputs { tokenizer: tokenizer.as_deref(), ..runs.inputs(config, &splits, &[]) };
+    let picture = draw(&inputs, weights, entries)?;
     let mut png = Cursor::new(vec![]);
     picture.write_to(&mut png, image::ImageFormat::Png)?;
     write_atomic(out, png.get_ref()).with_context(|| format!("cannot write `{}`", out.display()))?;
-    let panels = match pretrained {
-        Pretrained::Autoencoder { .. } => {
-            "original, masked, reconstruction, reconstruction and visible patches"
-        }
-        Pretrained::Tokenizer { .. } => "original, and what its tokens keep of it",
+    let panels = match config.recipe.pretrain.as_ref().map(|table| table.name.as_str()) {
+        Some("mae") => "original, masked, reconstruction, reconstruction and visible patches",
+        Some(_) => "what the objective makes of the images",
+        None => "original, and what its tokens keep of it",
     };
     print(format_args!("{}: {panels}", out.display()))?;
     Ok(())
@@ -93,12 +104,12 @@ fn entry(path: &Path) -> Entry {
 }
 
 /// Model and objective by name, for checkpoints of other programs.
-fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
-    let choice = Choice { library: site.library, overrides: &RequestFlags::default().set };
+fn named(runs: &RunContext, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
+    let choice = runs.choice(&[]);
     if let (Some(model), None) = (&args.model, &args.recipe) {
         let discrete = Contents::of(WeightFile::open(weights)?.entries()) == Contents::Tokenizer;
         if discrete {
-            return Ok(Pretrained::Tokenizer { model: Box::new(choice.model(model, None)?) });
+            return Pretrained::new(choice.model(model, None)?, None);
         }
     }
     let (Some(model), Some(recipe)) = (&args.model, &args.recipe) else {
@@ -109,13 +120,16 @@ fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrain
         )
     };
     let recipe = choice.recipe(Stage::Pretrain, recipe, (model, ""))?;
-    let Some(Pretrain::Mae(mae)) = recipe.pretrain else { bail!("the recipe has no MAE objective") };
-    let model = Box::new(choice.model(model, None)?);
-    Ok(Pretrained::Autoencoder { model, mae: Box::new(mae) })
+    Pretrained::new(choice.model(model, None)?, recipe.pretrain)
 }
 
 /// The first `count` entries of the split that the run beside `weights` was trained on.
-pub fn trained_on(site: &Site, weights: &Path, data: Option<&Path>, count: usize) -> Result<Vec<Entry>> {
+pub fn trained_on(
+    runs: &RunContext,
+    weights: &Path,
+    data: Option<&Path>,
+    count: usize,
+) -> Result<Vec<Entry>> {
     let config = weights.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
     let Some(config) = config else {
         bail!("which images? Name some, `{}` is not in a run", weights.display())
@@ -124,9 +138,9 @@ pub fn trained_on(site: &Site, weights: &Path, data: Option<&Path>, count: usize
     let data = data.or(run.data.as_deref());
     let dataset = match (run.dataset.as_str(), data) {
         ("folder", Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => Dataset::load(site.library, name)?,
+        (name, _) => Dataset::load(runs.library, name)?,
     };
-    let root = dataset.root(data, site.bench_data.as_deref())?;
+    let root = dataset.root(data, runs.bench_data.as_deref())?;
     let mut entries = dataset.index(&root, &run.split)?.entries;
     ensure!(count > 0, "--count 0: at least 1 is needed");
     // Spread over the split: the first ones are often of one class.

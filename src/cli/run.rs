@@ -1,12 +1,12 @@
 //! `bench pretrain` and `bench transfer`.
 
-use super::flags::{RequestFlags, SiteFlags, catch_ctrl_c, command_line};
+use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c, command_line};
 use super::progress::{duration, listed, scores};
 use super::{CommandResult, Failure, OutputError, print};
 use crate::config::Stage;
-use crate::launch::{Request, Start, prepare};
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
+use crate::runs::{Request, Start, prepare};
 use anyhow::anyhow;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct PretrainArgs {
     #[command(flatten)]
     how: RunFlags,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ pub struct TransferArgs {
     #[command(flatten)]
     how: RunFlags,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 #[derive(Args, Debug)]
@@ -68,12 +68,12 @@ impl RunFlags {
 
 pub fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
     let request = args.how.complete(args.request.request(args.task, args.dataset));
-    run(registry, Stage::Pretrain, &request, &args.how, &args.site)
+    run(registry, Stage::Pretrain, &request, &args.how, &args.place)
 }
 
 pub fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
     let request = args.how.complete(args.request.request(args.task, None));
-    run(registry, Stage::Transfer, &request, &args.how, &args.site)
+    run(registry, Stage::Transfer, &request, &args.how, &args.place)
 }
 
 fn run(
@@ -81,12 +81,12 @@ fn run(
     stage: Stage,
     request: &Request,
     how: &RunFlags,
-    flags: &SiteFlags,
+    flags: &PlaceFlags,
 ) -> CommandResult {
     let context = flags.context()?;
-    let site = context.site(registry);
+    let runs = context.run_context(registry);
     let tell = |note: &str| context.screen().say(note);
-    let prepared = match prepare(&site, stage, request, how.out.as_deref(), how.resume, &tell)? {
+    let prepared = match prepare(&runs, stage, request, how.out.as_deref(), how.resume, &tell)? {
         Start::Done(record) => {
             tell("this run is finished already; nothing to do");
             return Ok(show(&record)?);
@@ -96,9 +96,9 @@ fn run(
     catch_ctrl_c()?;
     let folder = prepared.folder.path().to_path_buf();
     tell(&format!("run {} in {}", prepared.folder.id(), folder.display()));
-    let result = prepared.run(&site, how.max_steps);
+    let result = prepared.run(&runs, how.max_steps);
     context.screen().clear();
-    let stopped = site.control.stopped();
+    let stopped = runs.control.stopped();
     match result {
         Ok(record) if record.status != Status::Interrupted => {
             show(&record)?;
@@ -116,7 +116,7 @@ fn run(
 }
 
 /// The command that goes on with the run in `folder`.
-fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &SiteFlags) -> String {
+fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &PlaceFlags) -> String {
     let out = folder.display().to_string();
     let mut arguments = vec![stage.as_str().to_string(), "--out".into(), out, "--resume".into()];
     arguments.extend(max_steps.into_iter().flat_map(|most| ["--max-steps".into(), most.to_string()]));

@@ -2,9 +2,9 @@
 
 use super::flags::Include;
 use super::{CommandResult, Failure, print};
-use crate::launch::open_device;
 use crate::record::write_atomic;
 use crate::registry::Registry;
+use crate::runs::open_device;
 use crate::selftest::{Check, operators, poisoned, training};
 use anyhow::{Context, anyhow};
 use clap::Args;

@@ -1,13 +1,13 @@
 //! `bench suite list|run|plan`.
 
-use super::flags::{CliContext, Include, SiteFlags, catch_ctrl_c};
+use super::flags::{CliContext, Include, PlaceFlags, catch_ctrl_c};
 use super::progress::{duration, listed, scores};
 use super::{CommandResult, Failure, print};
 use crate::config::Library;
-use crate::launch::Site;
 use crate::record::{RunRecord, Status};
 use crate::registry::Registry;
-use crate::suite::{Item, Standing, Suite};
+use crate::runs::RunContext;
+use crate::suite::{Item, PlannedItem, Standing, Suite};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use std::time::{Duration, Instant};
@@ -30,27 +30,27 @@ enum SuiteCommand {
 
 #[derive(Args, Debug)]
 struct NameArgs {
-    /// File of configs/suites, without .toml
+    /// Suite (`bench suite list`), or the path of its file
     suite: String,
     #[command(flatten)]
-    site: SiteFlags,
+    place: PlaceFlags,
 }
 
 pub fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     match args.command {
         SuiteCommand::List(include) => list(&include.library()?),
         SuiteCommand::Run(args) => {
-            let context = args.site.context()?;
+            let context = args.place.context()?;
             let suite = Suite::load(&context.library, &args.suite)?;
             catch_ctrl_c()?;
-            let records = run(&suite, &context, &context.site(registry))?;
+            let records = run(&suite, &context, &context.run_context(registry))?;
             print(super::table::show(&context.library, &suite.table, &records)?)?;
             Ok(())
         }
         SuiteCommand::Plan(args) => {
-            let context = args.site.context()?;
+            let context = args.place.context()?;
             let suite = Suite::load(&context.library, &args.suite)?;
-            plan(&suite, &context.site(registry))
+            plan(&suite, &context.run_context(registry))
         }
     }
 }
@@ -69,7 +69,7 @@ fn list(library: &Library) -> CommandResult {
 }
 
 /// Runs a suite to its end and says so, run by run.
-pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRecord>, Failure> {
+pub fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec<RunRecord>, Failure> {
     let (began, total) = (Instant::now(), suite.items().len());
     let begin = |i: usize, item: &Item, done: bool| {
         context.screen().clear();
@@ -77,7 +77,7 @@ pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRe
         let time = duration(began.elapsed());
         context.screen().say(&format!("[{}/{total}, {time}] {}{done}", i + 1, item.title()));
     };
-    let records = suite.run(site, &begin);
+    let records = suite.run(runs, &begin);
     context.screen().clear();
     match records {
         Ok(records) if records.len() == total && records.iter().all(|r| r.status == Status::Finished) => {
@@ -99,31 +99,34 @@ pub fn run(suite: &Suite, context: &CliContext, site: &Site) -> Result<Vec<RunRe
             let done = records.iter().filter(|r| r.status == Status::Finished).count();
             Err(Failure::Run(anyhow!("stopped after {done} of {total} runs; the same command goes on")))
         }
-        Err(_) if site.control.stopped() => Err(Failure::Run(anyhow!("stopped; the same command goes on"))),
+        Err(_) if runs.control.stopped() => Err(Failure::Run(anyhow!("stopped; the same command goes on"))),
         Err(error) => Err(Failure::Run(error)),
     }
 }
 
-fn plan(suite: &Suite, site: &Site) -> CommandResult {
-    let planned = suite.plan(site)?;
+fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
+    let planned = suite.plan(runs)?;
     print(format_args!("{}: {} runs", suite.title, planned.len()))?;
     let (mut left, mut unknown) = (0, false);
-    for (item, standing, images) in &planned {
+    for PlannedItem { item, standing, images } in &planned {
         let shown = match standing {
             Standing::Done { .. } => "done",
             Standing::Interrupted { .. } => "goes on",
             Standing::Todo => "to do",
-            Standing::Waits => "waits",
+            Standing::Waits { .. } => "waits",
         };
         if !matches!(standing, Standing::Done { .. }) {
             left += images.unwrap_or(0);
             unknown |= images.is_none();
         }
-        let images = images.map_or("data not there".into(), |n| format!("{n} images"));
+        let images = images.map_or("size unknown".into(), |n| format!("{n} images"));
         print(format_args!("{shown:>8}  {:<80} {images}", item.title()))?;
+        if let Standing::Waits { reasons } = standing {
+            print(format_args!("{:>8}  for {}", "", reasons.join("; ")))?;
+        }
     }
     // Runs that are done tell the speed.
-    let rates: Vec<f64> = site
+    let rates: Vec<f64> = runs
         .store
         .records()?
         .iter()
@@ -131,7 +134,7 @@ fn plan(suite: &Suite, site: &Site) -> CommandResult {
         .filter(|rate| *rate > 0.)
         .collect();
     let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    let more = if unknown { ", and runs whose data is not there" } else { "" };
+    let more = if unknown { ", and runs whose data is of unknown size" } else { "" };
     let time = if mean > 0. && left > 0 {
         let eta = Duration::from_secs_f64(left as f64 / mean);
         format!(", about {} at the mean speed of the runs so far", duration(eta))

@@ -48,7 +48,7 @@ pub fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
             let names = match task {
                 Some(name) => vec![name],
                 None => {
-                    check_files(&library)?;
+                    check_files(registry, &library)?;
                     library.list("tasks")
                 }
             };
@@ -109,7 +109,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
             known.join(", ")
         );
     }
-    let choice = Choice { library, overrides: &[] };
+    let choice = Choice { library, owners: registry.components(), overrides: &[] };
     let root = dataset.root(None, bench_data().as_deref());
     // What a recipe says for a task may name its classes.
     let part = if root.is_ok() { name } else { "" };
@@ -142,8 +142,8 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
 }
 
 /// Parses every file of the library.
-fn check_files(library: &Library) -> Result<()> {
-    let choice = Choice { library, overrides: &[] };
+fn check_files(registry: &Registry, library: &Library) -> Result<()> {
+    let choice = Choice { library, owners: registry.components(), overrides: &[] };
     let mut count = 0;
     for model in library.list("configs/models") {
         choice.model(&model, None)?;

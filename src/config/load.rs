@@ -17,6 +17,12 @@ impl ConfigError {
     pub fn new(origin: impl std::fmt::Display, message: impl std::fmt::Display) -> Self {
         Self { origin: origin.to_string(), message: message.to_string() }
     }
+
+    /// The same error of a part of the file or table `origin`.
+    #[must_use]
+    pub fn within(self, origin: impl std::fmt::Display) -> Self {
+        Self::new(origin, self)
+    }
 }
 
 /// Parses TOML text that came from `origin`; the error shows the line with a caret.
@@ -66,6 +72,26 @@ pub fn apply_set(tree: &mut toml::Table, assignment: &str) -> Result<(), ConfigE
     Ok(())
 }
 
+/// A file of the library, or one that was named by its path.
+#[derive(Clone, Debug)]
+pub struct NamedFile {
+    /// Its name, without folder and extension.
+    pub name: String,
+    /// Its contents.
+    pub text: String,
+    /// Where it came from, for messages.
+    pub origin: String,
+}
+
+impl NamedFile {
+    fn at(what: &str, path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::new(format!("{what} `{}`", path.display()), error))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, text, origin: path.display().to_string() })
+    }
+}
+
 /// The text files of `configs/`, `tasks/` and `datasets/` as built in.
 static BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
 
@@ -102,6 +128,49 @@ impl Library {
             Some((_, text)) => Ok((text.to_string(), path.to_string())),
             None => Err(ConfigError::new(path, "no such file")),
         }
+    }
+
+    /// The file that `name` means: `<folder>/<name>.toml` of the library, or a path that ends in `.toml`.
+    ///
+    /// # Errors
+    /// A name that is not in `folder`, with the nearest and all that are; a path without a file.
+    pub fn file(&self, what: &str, name: &str, folder: &str) -> Result<NamedFile, ConfigError> {
+        if name.ends_with(".toml") {
+            return NamedFile::at(what, Path::new(name));
+        }
+        let (text, origin) = self.text(&format!("{folder}/{name}.toml")).map_err(|_| {
+            let mut error = self.unknown(what, name, folder);
+            error.message += "; a path to a file ends in .toml";
+            error
+        })?;
+        Ok(NamedFile { name: name.into(), text, origin })
+    }
+
+    /// The file that `name` means where each has a folder of its own: `<folder>/<name>/<file>` of the library, or a path
+    /// to such a file or to the folder that holds it. The name is that of the folder.
+    ///
+    /// # Errors
+    /// As [`Library::file`].
+    pub fn file_in_folder(
+        &self,
+        what: &str,
+        name: &str,
+        folder: &str,
+        file: &str,
+    ) -> Result<NamedFile, ConfigError> {
+        let path = Path::new(name);
+        let path = if path.join(file).is_file() { path.join(file) } else { path.to_path_buf() };
+        if name.ends_with(".toml") || (name.contains(std::path::MAIN_SEPARATOR) && path.is_file()) {
+            let home = path.canonicalize().ok().and_then(|path| Some(path.parent()?.file_name()?.to_owned()));
+            let found = NamedFile::at(what, &path)?;
+            return Ok(match home {
+                Some(home) => NamedFile { name: home.to_string_lossy().into_owned(), ..found },
+                None => found,
+            });
+        }
+        let text = self.text(&format!("{folder}/{name}/{file}"));
+        let (text, origin) = text.map_err(|_| self.unknown(what, name, folder))?;
+        Ok(NamedFile { name: name.into(), text, origin })
     }
 
     /// The file or folder at `path` on disk, when it lies in an included folder.

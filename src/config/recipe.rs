@@ -1,7 +1,7 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{Attention, AugmentOp, Decoder, DvaeTraining, Erase, Stage};
+use super::{Attention, AugmentOp, ConfigError, Erase, Owners, Stage, Tag, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,7 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erase: Option<Erase>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pretrain: Option<Pretrain>,
+    pub pretrain: Option<ObjectiveTable>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
 }
@@ -66,6 +66,18 @@ impl Recipe {
     /// Peak learning rate: base_lr · batch / 256.
     pub fn lr(&self) -> f64 {
         self.optim.base_lr * self.batch as f64 / 256.
+    }
+
+    /// Writes out the defaults of every table that somebody else owns, and checks it.
+    ///
+    /// # Errors
+    /// An unknown objective, an unknown, missing or wrong key of its table.
+    pub fn complete(&mut self, owners: &dyn Owners) -> Result<(), ConfigError> {
+        if let Some(table) = &self.pretrain {
+            let completed = owners.objective(table, self).map_err(|error| error.within("[pretrain]"))?;
+            self.pretrain = Some(completed);
+        }
+        Ok(())
     }
 
     /// What cannot work, by key.
@@ -94,9 +106,6 @@ impl Recipe {
         positive("clip", self.clip.unwrap_or(1.))?;
         self.optim.check()?;
         self.schedule.check()?;
-        if let Some(pretrain) = &self.pretrain {
-            pretrain.check(&self.augment)?;
-        }
         match self.transfer.as_ref().map(|t| t.tune) {
             Some(tune) if tune != Tune::Head && self.transfer.as_ref().is_some_and(|t| t.cached_features) => {
                 Err("transfer.cached_features needs transfer.tune = \"head\": only then do features stay"
@@ -110,125 +119,18 @@ impl Recipe {
     }
 }
 
-/// `[pretrain]`: which objective, and its own numbers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "objective", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Pretrain {
-    Mae(Mae),
-    Beit(Beit),
-    /// Trains a tokenizer.
-    Dvae(DvaeTraining),
+/// The key of `[pretrain]` that names the objective.
+#[derive(Debug)]
+pub struct ObjectiveKey;
+
+impl Tag for ObjectiveKey {
+    const KEY: &'static str = "objective";
 }
 
-impl Pretrain {
-    /// The tokenizer whose tokens are predicted: a run, a file, or `hub:owner/name`.
-    pub fn tokenizer(&self) -> Option<&str> {
-        match self {
-            Self::Mae(mae) => mae.tokenizer.as_deref(),
-            Self::Beit(beit) => beit.tokenizer.as_deref(),
-            Self::Dvae(_) => None,
-        }
-    }
+/// `[pretrain]`: the name of an objective and its own options, which the objective parses.
+pub type ObjectiveTable = Tagged<ObjectiveKey>;
 
-    /// What is predicted of an image, where something is.
-    pub fn target(&self) -> Option<ReconstructionTarget> {
-        match self {
-            Self::Mae(mae) => Some(mae.target),
-            Self::Beit(_) => Some(ReconstructionTarget::Token),
-            Self::Dvae(_) => None,
-        }
-    }
-
-    /// Whether tokens are predicted, so that there must be a tokenizer.
-    pub fn predicts_tokens(&self) -> bool {
-        match self {
-            Self::Mae(mae) => mae.target == ReconstructionTarget::Token,
-            Self::Beit(_) => true,
-            Self::Dvae(_) => false,
-        }
-    }
-
-    fn check(&self, augment: &[AugmentOp]) -> Result<(), String> {
-        match self {
-            Self::Mae(mae) if !(0. ..1.).contains(&mae.mask_ratio) => {
-                let ratio = mae.mask_ratio;
-                Err(format!("pretrain.mask_ratio is {ratio}, expected 0 ≤ mask_ratio < 1"))
-            }
-            Self::Mae(mae) if mae.mask_ratio == 0. && mae.loss_on == Reconstruct::Masked => {
-                Err("pretrain.mask_ratio is 0, so that pretrain.loss_on = \"masked\" has no patch".into())
-            }
-            Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.tokenizer.is_some() => {
-                Err("pretrain.tokenizer needs pretrain.target = \"token\"".into())
-            }
-            Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.cache_tokens => {
-                Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into())
-            }
-            Self::Mae(mae) if mae.cache_tokens && augment.iter().any(AugmentOp::is_random) => Err(
-                "pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some"
-                    .into(),
-            ),
-            Self::Beit(beit) if beit.masked == 0 => {
-                Err("pretrain.masked is 0, expected at least 1 patch".into())
-            }
-            Self::Dvae(dvae) => dvae.check(),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// BEiT (arXiv:2106.08254 §2; unilm `run_beit_pretraining.py`): predicts the tokens of masked patches from all
-/// patches, with mask tokens in their places. The model's options are those of a BEiT (`beit_b16`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Beit {
-    /// Most patches that blocks cover: 75 of 196.
-    pub masked: usize,
-    /// A run, a file, or `hub:owner/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<String>,
-}
-
-/// Masked autoencoding (arXiv:2111.06377 §3), with the switches of Table 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Mae {
-    /// Share of patches removed.
-    pub mask_ratio: f64,
-    #[serde(default)]
-    pub mask: MaskKind,
-    #[serde(default)]
-    pub target: ReconstructionTarget,
-    /// Target `token`: a run, a file, or `hub:owner/name` of a discrete autoencoder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<String>,
-    /// Computes the tokens of an image once; its crop must be the same in every epoch.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub cache_tokens: bool,
-    /// Which patches the loss reads.
-    #[serde(default)]
-    pub loss_on: Reconstruct,
-    /// Table 1c: the encoder sees mask tokens instead of skipping masked patches.
-    #[serde(default)]
-    pub mask_tokens_in_encoder: bool,
-    /// Replaces the model's own decoder sizes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decoder: Option<Decoder>,
-}
-
-/// Table 1f.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MaskKind {
-    #[default]
-    Random,
-    /// BEiT's block-wise generator.
-    Block,
-    /// Keeps one fixed patch of each cell.
-    Grid,
-}
-
-/// Table 1d.
+/// What a masked autoencoder predicts (arXiv:2111.06377, Table 1d).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -252,14 +154,6 @@ impl std::fmt::Display for ReconstructionTarget {
             Self::Token => "tokens",
         })
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Reconstruct {
-    #[default]
-    Masked,
-    All,
 }
 
 /// `[transfer]`: what is trained, and the kind's own training options.

@@ -1,6 +1,8 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::{ConfigError, Library, ModelConfig, Recipe, Tune, apply_set, parse, parse_table};
+use super::{
+    ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, Tune, apply_set, parse, parse_table,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -112,8 +114,12 @@ pub const SCRATCH: &str = "scratch";
 
 impl RunConfig {
     /// The same configuration with every `--set key=value` and `--set model.key=value` over what it has.
-    pub fn with(mut self, set: &[String]) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// A key that does not exist, a value that cannot work.
+    pub fn with(mut self, set: &[String], owners: &dyn Owners) -> Result<Self, ConfigError> {
         if set.is_empty() {
+            self.recipe.complete(owners).map_err(|e| e.within("config.toml"))?;
             return Ok(self);
         }
         let tree = |table: Result<toml::Table, _>| table.map_err(|e| ConfigError::new("config.toml", e));
@@ -128,6 +134,7 @@ impl RunConfig {
         let origin = format!("--set {}", set.join(" --set "));
         self.model = parse_table(model, &origin)?;
         self.recipe = parse_table(recipe, &origin)?;
+        self.recipe.complete(owners).map_err(|e| e.within(&origin))?;
         self.run.overrides.extend_from_slice(set);
         Ok(self)
     }
@@ -182,9 +189,12 @@ impl RunConfig {
 }
 
 /// Where a model or a recipe is taken from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Choice<'a> {
     pub library: &'a Library,
+    /// Whoever parses the tables of registered parts.
+    pub owners: &'a dyn Owners,
+    /// `--set` as typed.
     pub overrides: &'a [String],
 }
 
@@ -207,7 +217,7 @@ impl Choice<'_> {
         for edit in edits {
             apply_set(&mut tree, &edit["model.".len()..])?;
         }
-        self.edited(tree, "model.")
+        parse_table(tree, self.origin("model."))
     }
 
     /// The recipe `configs/<stage>/<name>.toml` for a model and a task, where they are known (else empty): body <
@@ -252,13 +262,13 @@ impl Choice<'_> {
                 };
                 let mut merged = tree.clone();
                 merge(&mut merged, edits);
-                parse_table::<Recipe>(merged, format!("{origin} with [{key}.{part}]"))?;
+                self.complete(merged, format!("{origin} with [{key}.{part}]"))?;
             }
             if let Some(toml::Value::Table(edits)) = parts.get(name) {
                 merge(&mut tree, edits);
             }
         }
-        let recipe: Recipe = parse_table(tree.clone(), &origin)?;
+        let recipe = self.complete(tree.clone(), &origin)?;
         recipe.check(stage).map_err(|e| ConfigError::new(&origin, e))?;
         let edits: Vec<&String> = self.overrides.iter().filter(|s| !s.starts_with("model.")).collect();
         if edits.is_empty() {
@@ -267,26 +277,23 @@ impl Choice<'_> {
         for edit in edits {
             apply_set(&mut tree, edit)?;
         }
-        let recipe: Recipe = self.edited(tree, "")?;
+        // An error can only come from `--set`.
+        let recipe = self.complete(tree, self.origin(""))?;
         recipe.check(stage).map_err(|e| ConfigError::new(self.origin(""), e))?;
         Ok(recipe)
     }
 
-    /// The tree of `<folder>/<name>.toml`, after a parse that would show the line of a syntax error.
+    /// The tree of the file that `name` means, after a parse that would show the line of a syntax error.
     fn file(&self, what: &str, name: &str, folder: &str) -> Result<(toml::Table, String), ConfigError> {
-        match self.library.text(&format!("{folder}/{name}.toml")) {
-            Ok((text, origin)) => Ok((parse(&text, &origin)?, origin)),
-            Err(_) => Err(self.library.unknown(what, name, folder)),
-        }
+        let NamedFile { text, origin, .. } = self.library.file(what, name, folder)?;
+        Ok((parse(&text, &origin)?, origin))
     }
 
-    /// The strict parse after editing: an error can only come from `--set`.
-    fn edited<T: serde::de::DeserializeOwned>(
-        &self,
-        tree: toml::Table,
-        prefix: &str,
-    ) -> Result<T, ConfigError> {
-        parse_table(tree, self.origin(prefix))
+    /// The strict parse of a recipe, with the defaults of every table written out.
+    fn complete(&self, tree: toml::Table, origin: impl std::fmt::Display) -> Result<Recipe, ConfigError> {
+        let mut recipe: Recipe = parse_table(tree, &origin)?;
+        recipe.complete(self.owners).map_err(|error| error.within(origin))?;
+        Ok(recipe)
     }
 
     fn origin(&self, prefix: &str) -> String {
@@ -327,6 +334,16 @@ fn merge(tree: &mut toml::Table, edits: &toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ObjectiveTable;
+
+    /// Leaves every table as it is.
+    struct Anyone;
+
+    impl Owners for Anyone {
+        fn objective(&self, table: &ObjectiveTable, _: &Recipe) -> Result<ObjectiveTable, ConfigError> {
+            Ok(table.clone())
+        }
+    }
 
     fn library() -> (tempfile::TempDir, Library) {
         let folder = tempfile::tempdir().unwrap();
@@ -356,7 +373,9 @@ mod tests {
     fn set_is_above_the_part_of_a_model_is_above_that_of_a_task_is_above_the_body() {
         let (_folder, library) = library();
         let recipe = |overrides: &[String], model: &str, task: &str| {
-            Choice { library: &library, overrides }.recipe(Stage::Transfer, "r", (model, task)).unwrap()
+            Choice { library: &library, owners: &Anyone, overrides }
+                .recipe(Stage::Transfer, "r", (model, task))
+                .unwrap()
         };
         let lr = |overrides: &[String], model: &str| recipe(overrides, model, "").optim.base_lr;
         let both = recipe(&[], "small", "flowers").optim;
@@ -365,7 +384,7 @@ mod tests {
         assert_eq!(lr(&[], "vit_b16"), 1e-3);
         assert_eq!(lr(&[], "small"), 2e-3);
         assert_eq!(lr(&["optim.base_lr=3e-3".into(), "model.depth=3".into()], "small"), 3e-3);
-        let choice = Choice { library: &library, overrides: &["model.depth=3".into()] };
+        let choice = Choice { library: &library, owners: &Anyone, overrides: &["model.depth=3".into()] };
         assert_eq!(choice.model("small", None).unwrap().depth, 3);
     }
 
@@ -374,7 +393,7 @@ mod tests {
         let (_folder, library) = library();
         let recipe = |name: &str, set: &str| {
             let overrides: Vec<String> = if set.is_empty() { vec![] } else { vec![set.to_string()] };
-            let choice = Choice { library: &library, overrides: &overrides };
+            let choice = Choice { library: &library, owners: &Anyone, overrides: &overrides };
             choice.recipe(Stage::Transfer, name, ("vit_b16", "")).unwrap_err().to_string()
         };
         let error = recipe("typo", "");
@@ -383,7 +402,7 @@ mod tests {
         assert!(error.starts_with("--set optim.bas_lr=1") && error.contains("bas_lr"), "{error}");
         let error = recipe("rr", "");
         assert!(error.contains("did you mean `r`"), "{error}");
-        let choice = Choice { library: &library, overrides: &["model.deph=3".into()] };
+        let choice = Choice { library: &library, owners: &Anyone, overrides: &["model.deph=3".into()] };
         let error = choice.model("small", None).unwrap_err().to_string();
         assert!(error.contains("--set model.deph=3") && error.contains("deph"), "{error}");
     }

@@ -4,8 +4,8 @@
 //! no generator state: every random number is a function of seed and step ([`crate::rng`]).
 
 use super::meter::Meter;
+use super::step::Trainer;
 use crate::nn::Params;
-use crate::optim::{Ema, Optimizer};
 use crate::weights::{WeightFile, load_exact, save_tensors};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -32,63 +32,65 @@ pub struct Progress {
     pub losses: BTreeMap<String, f64>,
 }
 
-/// What changes from step to step, besides the parameters.
-pub struct State {
-    pub optimizer: Box<dyn Optimizer>,
-    pub ema: Option<Ema>,
-    pub progress: Progress,
-}
-
 const KEY: &str = "progress";
 
-impl State {
-    pub fn save(&self, path: &Path, params: &Params) -> Result<()> {
-        let mut tensors = Vec::new();
-        let mut add = |prefix: &str, list: Vec<(String, Tensor)>| {
-            tensors.extend(list.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)));
-        };
-        let model = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
-        add("model", model);
-        add("optim", self.optimizer.state());
-        if let Some(ema) = &self.ema {
-            add("ema", ema.state());
-        }
-        let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.progress)?)]);
-        Ok(save_tensors(path, &tensors, &metadata)?)
+/// Writes everything that continues the run of `trainer` exactly.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(super) fn save<T>(path: &Path, params: &Params, trainer: &Trainer<T>, progress: &Progress) -> Result<()> {
+    let mut tensors = Vec::new();
+    let mut add = |prefix: &str, list: Vec<(String, Tensor)>| {
+        tensors.extend(list.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)));
+    };
+    let model = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
+    add("model", model);
+    add("optim", trainer.optimizer.state());
+    if let Some(ema) = &trainer.ema {
+        add("ema", ema.state());
     }
+    let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(progress)?)]);
+    Ok(save_tensors(path, &tensors, &metadata)?)
+}
 
-    /// Takes over the state at `path`, parameters included. It must belong to the configuration of `self.progress`.
-    pub fn load(&mut self, path: &Path, params: &Params) -> Result<()> {
-        let file = WeightFile::open(path)?;
-        let text = file.metadata().get(KEY);
-        let text = text.with_context(|| format!("`{}` is no state of a run", path.display()))?;
-        let progress: Progress =
-            serde_json::from_str(text).with_context(|| format!("`{}`", path.display()))?;
-        let short = |hash: &str| hash.chars().take(8).collect::<String>();
-        ensure!(
-            progress.config == self.progress.config,
-            "`{}` belongs to another configuration ({}…, this one is {}…)",
-            path.display(),
-            short(&progress.config),
-            short(&self.progress.config)
-        );
-        let tensors = file.read(params.device())?;
-        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
-            let strip = |(name, t): &(String, Tensor)| {
-                Some((name.strip_prefix(prefix)?.strip_prefix('.')?.to_string(), t.clone()))
-            };
-            tensors.iter().filter_map(strip).collect()
+/// Takes over the state at `path`, parameters included, and returns where the run stands. It must belong to the
+/// configuration of `expected`.
+///
+/// # Errors
+/// A file that is not the state of a run, belongs to another configuration, or lacks tensors.
+pub(super) fn load<T>(
+    path: &Path,
+    params: &Params,
+    trainer: &mut Trainer<T>,
+    expected: &Progress,
+) -> Result<Progress> {
+    let file = WeightFile::open(path)?;
+    let text = file.metadata().get(KEY);
+    let text = text.with_context(|| format!("`{}` is not the state of a run", path.display()))?;
+    let progress: Progress = serde_json::from_str(text).with_context(|| format!("`{}`", path.display()))?;
+    let short = |hash: &str| hash.chars().take(8).collect::<String>();
+    ensure!(
+        progress.config == expected.config,
+        "`{}` belongs to another configuration ({}…, this one is {}…)",
+        path.display(),
+        short(&progress.config),
+        short(&expected.config)
+    );
+    let tensors = file.read(params.device())?;
+    let part = |prefix: &str| -> BTreeMap<String, Tensor> {
+        let strip = |(name, t): &(String, Tensor)| {
+            Some((name.strip_prefix(prefix)?.strip_prefix('.')?.to_string(), t.clone()))
         };
-        let context = || format!("cannot continue from `{}`", path.display());
-        let model: Vec<(String, Tensor)> = part("model").into_iter().collect();
-        load_exact(params, &model).with_context(context)?;
-        let optim = part("optim");
-        self.optimizer.load_state(&|name| optim.get(name).cloned()).with_context(context)?;
-        if let Some(ema) = &mut self.ema {
-            let saved = part("ema");
-            ema.load_state(&|name| saved.get(name).cloned()).with_context(context)?;
-        }
-        self.progress = progress;
-        Ok(())
+        tensors.iter().filter_map(strip).collect()
+    };
+    let context = || format!("cannot continue from `{}`", path.display());
+    let model: Vec<(String, Tensor)> = part("model").into_iter().collect();
+    load_exact(params, &model).with_context(context)?;
+    let optim = part("optim");
+    trainer.optimizer.load_state(&|name| optim.get(name).cloned()).with_context(context)?;
+    if let Some(ema) = &mut trainer.ema {
+        let saved = part("ema");
+        ema.load_state(&|name| saved.get(name).cloned()).with_context(context)?;
     }
+    Ok(progress)
 }

@@ -1,10 +1,9 @@
 //! Features of a frozen backbone, computed once: a linear probe without its augmentation. Another protocol than the
 //! paper's, under its own label; worth it where the backbone dominates the time.
 
-use super::Job;
+use super::batches::{Batches, Source};
 use super::observer::Event;
-use super::train::{Batches, Source};
-use super::transfer::BackboneWithHead;
+use super::{RunInputs, TaskModel};
 use crate::data::loader::{Loaded, Loader};
 use crate::data::{Batch, Frame, Geometric, SampleId};
 use crate::models::Features;
@@ -12,7 +11,7 @@ use crate::nn::{Losses, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::rng::Rng;
-use crate::task::Head;
+use crate::task::{Head, Task};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
@@ -60,15 +59,15 @@ pub(super) struct CachedFeatures<T> {
 }
 
 impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
-    pub fn compute<H: Head<Target = T>>(
-        model: &BackboneWithHead<H>,
+    pub fn compute<K: Task<Target = T>>(
+        model: &TaskModel<K>,
         loader: &Loader<T>,
         batch: usize,
-        job: &Job,
+        run: &RunInputs,
     ) -> Result<Self> {
         let mut layout = None;
         let (mut parts, mut ids, mut frames, mut targets) = (vec![], vec![], vec![], vec![]);
-        let total = job.train.len();
+        let total = run.splits.train.len();
         for loaded in loader.epoch(0, 0) {
             let batch = loaded?.batch;
             let forward = || model.backbone.forward(&batch.images, model.head.taps(), &mut Pass::Eval);
@@ -82,12 +81,12 @@ impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
             ids.extend(batch.ids);
             frames.extend(batch.frames);
             targets.extend(batch.targets);
-            job.control.tell(Event::Evaluating { done: ids.len(), total });
-            ensure!(!job.control.stopped(), "stopped after {} of {total} images", ids.len());
+            run.control.tell(Event::Evaluating { done: ids.len(), total });
+            ensure!(!run.control.stopped(), "stopped after {} of {total} images", ids.len());
         }
         let Some(layout) = layout else { anyhow::bail!("the training split is empty") };
         let features = Tensor::cat(&parts, 0)?;
-        Ok(Self { layout, features, ids, frames, targets, seed: job.config.run.seed, batch })
+        Ok(Self { layout, features, ids, frames, targets, seed: run.config.run.seed, batch })
     }
 
     pub fn layout(&self) -> Layout {

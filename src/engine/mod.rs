@@ -1,38 +1,46 @@
 //! The one training loop, evaluation, checkpoints. Knows objectives and heads, and no kind of task by name.
 //!
-//! [`pretrain`](pretrain()) and [`transfer`](transfer()) put an objective, its parameters and its data together;
-//! [`Training`] runs it. What a run computes is a function of its configuration, the data and nothing else: not of
-//! the number of loader workers, nor of how often it was killed and resumed.
+//! A [`Session`] puts model, parameters, objective and data of a run together; its methods train, evaluate, predict,
+//! reconstruct and measure. There is one training step ([`Trainer::step`]) and one place where loaders are built
+//! ([`RunInputs::loader`]). What a run computes is a function of its configuration, the data and nothing else: not of the
+//! number of loader workers, nor of how often it was killed and resumed.
 
+mod batches;
 mod checkpoint;
 mod evaluate;
 mod features;
-mod follow_up;
+mod loaders;
 mod log;
 mod meter;
+mod model;
 mod notes;
 mod observer;
 mod plan;
 mod predict;
 mod pretrain;
 mod reconstruct;
+mod session;
 mod speed;
+mod step;
 mod train;
 mod transfer;
-mod upload;
 
+pub use batches::{Batches, MicroBatches, Source};
 pub use checkpoint::Progress;
 pub use evaluate::{Evaluated, evaluate, perfect, score_files};
+pub use loaders::LoaderSpec;
+pub use model::TaskModel;
 pub use notes::TransferNotes;
 pub use observer::{Control, Event, Observer, Silent};
 pub use plan::{Plan, PlanError};
-pub use predict::{Pictures, Predicted, predict};
-pub use pretrain::pretrain;
+pub use predict::{Pictures, Predicted};
 pub use reconstruct::{Pretrained, reconstruct};
-pub use speed::{Speed, speed_pretrain, speed_transfer};
-pub use train::{Evaluation, Outcome, Source, Training};
-pub use transfer::{rescore, transfer};
+pub use session::Session;
+pub use speed::Speed;
+pub use step::{Mixer, StepError, StepReport, Trainer, TrainerInputs, Values};
+pub use train::{Outcome, TrainOptions};
 
+use crate::components::Components;
 use crate::config::{AugmentOp, Dtype, RunConfig};
 use crate::data::Entry;
 use crate::nn::Params;
@@ -41,30 +49,39 @@ use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
 
-/// One run, ready to start: its configuration is resolved and its data indexed.
-pub struct Job<'a> {
+/// What a run is made from: its configuration, its data, and where it computes.
+#[derive(Clone, Copy)]
+pub struct RunInputs<'a> {
+    /// The resolved configuration.
     pub config: &'a RunConfig,
-    /// Training split.
-    pub train: Arc<Vec<Entry>>,
-    /// Evaluation split; empty in pre-training.
-    pub eval: Arc<Vec<Entry>>,
-    /// The protocol of evaluation.
-    pub eval_ops: &'a [AugmentOp],
+    /// Training and evaluation data.
+    pub splits: &'a Splits,
+    /// The task's protocol of evaluation; empty in pre-training.
+    pub protocol: &'a [AugmentOp],
     /// Initial weights; random when absent.
     pub init: Option<&'a Path>,
     /// The file that makes tokens for pre-training.
     pub tokenizer: Option<&'a Path>,
+    /// Everything that can be registered.
+    pub components: &'a Components,
+    /// Where tensors are.
     pub device: &'a Device,
     /// Loader threads.
     pub workers: usize,
-    /// Continue from the state in the run's folder, where there is one.
-    pub resume: bool,
-    /// Stop after so many steps of the planned ones.
-    pub max_steps: Option<usize>,
+    /// Tells what happens, and is asked whether to stop.
     pub control: &'a Control<'a>,
 }
 
-impl Job<'_> {
+/// The indexed data of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Splits {
+    /// What is trained on.
+    pub train: Arc<Vec<Entry>>,
+    /// What is evaluated on; empty in pre-training.
+    pub eval: Arc<Vec<Entry>>,
+}
+
+impl RunInputs<'_> {
     /// No parameters yet, for layers that compute as the run is to.
     fn params(&self) -> Params {
         #[cfg(feature = "cuda")]
@@ -76,6 +93,3 @@ impl Job<'_> {
         Params::new(self.config.run.seed, self.device).computing_in(precision)
     }
 }
-
-/// Micro-batches that may wait for the model.
-const PREFETCH: usize = 4;

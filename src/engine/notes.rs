@@ -1,6 +1,6 @@
 //! What the weights of a transfer run say about themselves: enough to predict with the file alone.
 
-use super::{Job, pretrain};
+use super::{RunInputs, pretrain};
 use crate::config::{RunConfig, parse};
 use crate::data::DatasetInfo;
 use crate::weights::WeightFile;
@@ -28,10 +28,10 @@ impl TransferNotes {
         Ok(Some(Self { config, dataset }))
     }
 
-    /// Metadata of a file of weights of the run `job`. Where the data lay is left out: it has no part in the run.
-    pub(super) fn add(mut self, job: &Job) -> Result<BTreeMap<String, String>> {
+    /// Metadata of a file of weights of `run`. Where the data lay is left out: it has no part in the run.
+    pub(super) fn add(mut self, run: &RunInputs) -> Result<BTreeMap<String, String>> {
         self.config.run.data = None;
-        let mut notes = pretrain::metadata(job)?;
+        let mut notes = pretrain::metadata(run)?;
         notes.insert(CONFIG.into(), self.config.to_toml()?);
         notes.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);
         Ok(notes)

@@ -1,6 +1,7 @@
 //! How long a run is: the arithmetic of images, batches, steps and epochs.
 
 use crate::config::Recipe;
+use crate::pretrain::Moment;
 
 /// Steps of a run. An epoch drops the images that do not fill a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,12 @@ impl Plan {
     /// Epoch of a step (from 0), and the micro-batch of that epoch at which it starts.
     pub fn position(&self, step: usize) -> (usize, usize) {
         (step / self.steps_per_epoch, step % self.steps_per_epoch * self.micro_steps())
+    }
+
+    /// Where in the run step `step` (from 0) is.
+    pub fn moment(&self, step: usize) -> Moment {
+        let (epoch, progress) = (step as f64 / self.steps_per_epoch as f64, step as f64 / self.steps as f64);
+        Moment { step, epoch, progress }
     }
 
     /// Whether `step` steps end an epoch that is a multiple of `every`.

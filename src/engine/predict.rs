@@ -5,10 +5,8 @@
 
 use super::evaluate::predictions;
 use super::observer::Event;
-use super::transfer::trained;
-use super::{Job, PREFETCH};
-use crate::data::augment::Pipeline;
-use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig};
+use super::{LoaderSpec, RunInputs, TaskModel};
+use crate::data::loader::Loader;
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
 use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
@@ -46,7 +44,7 @@ impl Pictures<'_> {
     }
 }
 
-/// What came of it.
+/// Result of a prediction run.
 #[derive(Clone, Debug)]
 pub struct Predicted {
     /// Images predicted.
@@ -58,24 +56,27 @@ pub struct Predicted {
     pub elapsed: Duration,
 }
 
-/// Predicts `pictures` with the weights at `path`, which a run of this configuration has left: all of them, or those
-/// that come before a request to stop.
-pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictures) -> Result<Predicted> {
+/// Predicts `pictures`: all of them, or those that come before a request to stop.
+pub(super) fn predict<T: Task>(
+    model: &TaskModel<T>,
+    run: &RunInputs,
+    pictures: &Pictures,
+) -> Result<Predicted> {
     let began = Instant::now();
-    let model = trained(task, job, path)?;
-    let loader = loader(task.as_ref(), job, pictures.images)?;
-    let [height, width] = job.config.model.image;
+    let task = &model.task;
+    let loader = loader(task.as_ref(), run, pictures.images)?;
+    let [height, width] = run.config.model.image;
     let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
     let mut writer = task.writer(pictures.folder);
     let (mut images, mut drawn, mut unreadable) = (0, 0, vec![]);
     let total = pictures.images.len();
     let mut done = 0;
-    job.control.tell(Event::Predicting { done, total });
+    run.control.tell(Event::Predicting { done, total });
     for loaded in loader.epoch(0, 0) {
         let loaded = loaded?;
         for id in &loaded.skipped {
             let (file, _) = &pictures.images[place(id)];
-            unreadable.push((file.clone(), reason(file, job)));
+            unreadable.push((file.clone(), reason(file, run)));
         }
         if !loaded.batch.is_empty() {
             let found = predictions::<T, _>(&model.head, &loaded.batch, &forward)?;
@@ -84,7 +85,7 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
             let found: Vec<(usize, T::Prediction)> =
                 loaded.batch.ids.iter().map(place).zip(found).filter(|(k, _)| seen.insert(*k)).collect();
             let draw = |(k, prediction): (usize, T::Prediction)| -> Result<_> {
-                if job.control.stopped() {
+                if run.control.stopped() {
                     return Ok(None);
                 }
                 let (file, name) = &pictures.images[k];
@@ -109,8 +110,8 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
             }
         }
         done = (done + loader.batch()).min(total);
-        job.control.tell(Event::Predicting { done, total });
-        if job.control.stopped() {
+        run.control.tell(Event::Predicting { done, total });
+        if run.control.stopped() {
             break;
         }
     }
@@ -121,30 +122,14 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
 }
 
 /// Images in order, without targets; unreadable ones are left out.
-fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
-    let model = &job.config.model;
-    let pipeline = Pipeline::new(job.eval_ops, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)
-        .context("evaluation protocol of the task")?;
-    let pipeline = if task.any_size() { pipeline.of_any_size() } else { pipeline };
+fn loader<T: Task>(task: &T, run: &RunInputs, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
     let entry = |(k, (file, _)): (usize, &(PathBuf, String))| Entry {
         id: SampleId::new(k.to_string()),
         image: ImageRef::File(file.clone()),
         annotation: Annotation::None,
     };
-    let entries: Vec<Entry> = images.iter().enumerate().map(entry).collect();
-    let config = LoaderConfig {
-        seed: 0,
-        batch: if task.any_size() { 1 } else { job.config.recipe.micro_batch() },
-        workers: job.workers,
-        prefetch: PREFETCH,
-        shuffle: false,
-        drop_last: false,
-        allowed_skips: ANY_SKIPS,
-        channels: model.channels,
-    };
-    let target = Arc::new(|_: &Entry| Ok(()));
-    Ok(Loader::new(Arc::new(entries), target, Arc::new(pipeline), config, job.device.clone()))
+    let entries = Arc::new(images.iter().enumerate().map(entry).collect());
+    run.image_loader(LoaderSpec::evaluation(run, entries, task.any_size()).skipping_unreadable())
 }
 
 /// The place of an image among all, which is its id.
@@ -153,8 +138,8 @@ fn place(id: &SampleId) -> usize {
 }
 
 /// Why an image was left out.
-fn reason(file: &Path, job: &Job) -> String {
-    match Image::open(file, job.config.model.channels) {
+fn reason(file: &Path, run: &RunInputs) -> String {
+    match Image::open(file, run.config.model.channels) {
         Err(error) => error.reason,
         Ok(_) => "does not fit the evaluation protocol of the task".into(),
     }

@@ -1,129 +1,103 @@
-//! A pre-training run: objective, loader and initial weights, handed to the loop.
+//! A pre-training run: objective, initial weights and loader, handed to the loop; and pictures of what it has learnt.
 
-use super::train::{Outcome, Training};
-use super::{Job, PREFETCH, Plan};
-use crate::config::{ModelConfig, Pretrain, RunConfig};
+use super::session::{Session, StageParts};
+use super::train::{Outcome, TrainOptions};
+use super::{LoaderSpec, RunInputs, Speed};
 use crate::data::Entry;
-use crate::data::augment::Pipeline;
-use crate::data::loader::{Loader, LoaderConfig};
-use crate::models::dvae::Tokenizer;
-use crate::nn::Params;
-use crate::pretrain::{Beit, DiscreteAutoencoder, MaskedAutoencoder, Pretraining};
-use crate::record::RunFolder;
+use crate::data::loader::Loader;
+use crate::ops::no_grad;
+use crate::pretrain::{ObjectiveInputs, Pretraining};
 use crate::weights::{WeightFile, load_exact, load_tokenizer, notes};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use image::RgbImage;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-/// Images that a PCA target is fitted to.
+/// Images that a target is fitted to.
 const FIT_IMAGES: usize = 2048;
 
-/// Pre-trains, and leaves `model.safetensors` with encoder and decoder in `folder`.
-pub fn pretrain(job: &Job, folder: &RunFolder) -> Result<Outcome> {
-    let Built { plan, params, objective } = build(job)?;
-    let loader = loader(job, plan.micro_batch)?;
-    let initialize = || -> Result<()> {
-        match job.init {
+impl<'a> Session<'a, Box<dyn Pretraining>> {
+    /// The objective that the recipe names, with its parameters as its layers draw them.
+    ///
+    /// # Errors
+    /// A recipe of another stage, an objective that does not fit the model, a tokenizer that cannot be read.
+    pub fn pretraining(run: &'a RunInputs<'a>) -> Result<Self> {
+        let config = run.config;
+        let table = config.recipe.pretrain.as_ref();
+        let table = table.with_context(|| format!("recipe `{}` has no `[pretrain]`", config.run.recipe))?;
+        let tokenizer = run.tokenizer.map(|path| load_tokenizer(path, run.device)).transpose()?.map(Arc::new);
+        let params = run.params();
+        let inputs = ObjectiveInputs {
+            model: &config.model,
+            drop_path: config.recipe.drop_path,
+            tokenizer,
+            params: &params,
+        };
+        let model = run.components.objectives.build(table, &inputs)?;
+        params.set_trainable(|name| model.learns(name));
+        Ok(Self { run, params, model })
+    }
+
+    /// Pre-trains, and leaves `model.safetensors` with everything that was trained in the folder of the run.
+    ///
+    /// # Errors
+    /// Initial weights that do not fit, and whatever ends the loop.
+    pub fn train(&self, options: TrainOptions) -> Result<Outcome> {
+        let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
+        let parts = StageParts {
+            source: &loader,
+            objective: self.model.as_ref(),
+            mix: &|_, _| Ok(()),
+            initialize: &|| self.initialize(&loader),
+            evaluation: None,
+            metadata: &metadata(self.run)?,
+        };
+        self.run_loop(parts, options)
+    }
+
+    /// Measures training, about `seconds` for each of the three numbers.
+    ///
+    /// # Errors
+    /// As [`Session::train`].
+    pub fn speed(&self, seconds: f64) -> Result<Speed> {
+        let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
+        self.measure(self.model.as_ref(), &|_, _| Ok(()), &loader, seconds)
+    }
+
+    /// A picture of what the objective with the weights at `path` makes of `entries`, a row each; they are prepared by the
+    /// protocol of the run. `None` for an objective that draws nothing.
+    ///
+    /// # Errors
+    /// Weights that do not fit, images that cannot be read.
+    pub fn reconstruct(&self, path: &Path, entries: Vec<Entry>) -> Result<Option<RgbImage>> {
+        load_exact(&self.params, &WeightFile::open(path)?.read(self.run.device)?)
+            .with_context(|| format!("weights `{}`", path.display()))?;
+        let rows =
+            LoaderSpec { batch: entries.len(), ..LoaderSpec::evaluation(self.run, Arc::new(entries), false) };
+        let loader = self.run.image_loader(rows)?;
+        let batch = loader.epoch(0, 0).next().context("there are no images")??.batch;
+        Ok(no_grad(|| self.model.draw(&batch))?)
+    }
+
+    /// Loads or draws the initial weights, and fits what is fitted to training images.
+    fn initialize(&self, loader: &Loader<()>) -> Result<()> {
+        match self.run.init {
             Some(path) => {
                 let file = WeightFile::open(path)?;
-                load_exact(&params, &file.read(job.device)?)
+                load_exact(&self.params, &file.read(self.run.device)?)
                     .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
             }
-            None => objective.initialize(&params, &|count| {
-                first_images(&loader, count).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
+            None => self.model.initialize(&self.params, &|count| {
+                first_images(loader, count).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
             })?,
         }
-        if objective.needs_fit()? {
-            objective.fit(&first_images(&loader, FIT_IMAGES)?)?;
+        if self.model.needs_fit()? {
+            self.model.fit(&first_images(loader, FIT_IMAGES)?)?;
         }
         Ok(())
-    };
-    let hash = job.config.hash()?;
-    let metadata = metadata(job)?;
-    let training = Training {
-        recipe: &job.config.recipe,
-        plan,
-        seed: job.config.run.seed,
-        config: &hash,
-        objective: objective.as_ref(),
-        params: &params,
-        layers: job.config.model.depth + 1,
-        source: &loader,
-        mix: &|_, _| Ok(()),
-        evaluation: None,
-        folder,
-        metadata: &metadata,
-        max_steps: job.max_steps,
-        control: job.control,
-    };
-    training.run(job.resume, &initialize)
-}
-
-/// What is trained, and for how long.
-pub(super) struct Built {
-    pub plan: Plan,
-    pub params: Params,
-    pub objective: Box<dyn Pretraining>,
-}
-
-pub(super) fn build(job: &Job) -> Result<Built> {
-    let RunConfig { recipe, model, run } = job.config;
-    let pretrain = recipe.pretrain.as_ref();
-    let pretrain = pretrain.with_context(|| format!("recipe `{}` has no `[pretrain]`", run.recipe))?;
-    let plan = Plan::new(recipe, job.train.len())?;
-    let tokenizer = job.tokenizer.map(|path| load_tokenizer(path, job.device)).transpose()?.map(Arc::new);
-    let params = job.params();
-    let objective = objective(pretrain, model, recipe.drop_path, tokenizer, params.builder())?;
-    params.set_trainable(|name| objective.learns(name));
-    Ok(Built { plan, params, objective })
-}
-
-/// The objective that a recipe names.
-fn objective(
-    pretrain: &Pretrain,
-    model: &ModelConfig,
-    drop_path: f64,
-    tokenizer: Option<Arc<Tokenizer>>,
-    vb: VarBuilder,
-) -> Result<Box<dyn Pretraining>> {
-    Ok(match pretrain {
-        Pretrain::Mae(mae) => Box::new(MaskedAutoencoder::new(model, mae, tokenizer, vb)?),
-        Pretrain::Beit(beit) => {
-            let tokenizer = tokenizer.context("BEiT predicts tokens, but there is no tokenizer")?;
-            Box::new(Beit::new(model, beit, drop_path, tokenizer, vb)?)
-        }
-        Pretrain::Dvae(training) => {
-            let image = (model.channels, model.image[0], model.image[1]);
-            Box::new(DiscreteAutoencoder::new(training, model.normalize(), image, vb)?)
-        }
-    })
-}
-
-/// The loader of the training split without targets.
-pub(super) fn loader(job: &Job, batch: usize) -> Result<Loader<()>> {
-    let (model, recipe) = (&job.config.model, &job.config.recipe);
-    let pipeline = Pipeline::new(
-        &recipe.augment,
-        recipe.erase.as_ref(),
-        &model.normalize(),
-        model.image,
-        model.channels,
-    )
-    .map_err(|e| anyhow::anyhow!("recipe `{}`: {e}", job.config.run.recipe))?;
-    let config = LoaderConfig {
-        seed: job.config.run.seed,
-        batch,
-        workers: job.workers,
-        prefetch: PREFETCH,
-        shuffle: true,
-        drop_last: true,
-        allowed_skips: recipe.allowed_skips,
-        channels: model.channels,
-    };
-    let target = Arc::new(|_: &Entry| Ok(()));
-    Ok(Loader::new(job.train.clone(), target, Arc::new(pipeline), config, job.device.clone()))
+    }
 }
 
 /// The first `count` images of the first epoch, or all. [n, C, H, W]
@@ -141,20 +115,17 @@ fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
 }
 
 /// What a file of weights says about itself: enough to build its model without the run's folder.
-pub(super) fn metadata(job: &Job) -> Result<BTreeMap<String, String>> {
-    let run = &job.config.run;
+pub(super) fn metadata(run: &RunInputs) -> Result<BTreeMap<String, String>> {
+    let config = run.config;
     let mut metadata = BTreeMap::from([
-        (notes::RUN.to_string(), job.config.id()?),
-        (notes::STAGE.into(), run.stage.as_str().into()),
-        (notes::MODEL_NAME.into(), run.model.clone()),
-        (notes::RECIPE_NAME.into(), run.recipe.clone()),
-        (notes::MODEL.into(), toml::to_string(&job.config.model)?),
+        (notes::RUN.to_string(), config.id()?),
+        (notes::STAGE.into(), config.run.stage.as_str().into()),
+        (notes::MODEL_NAME.into(), config.run.model.clone()),
+        (notes::RECIPE_NAME.into(), config.run.recipe.clone()),
+        (notes::MODEL.into(), toml::to_string(&config.model)?),
     ]);
-    match &job.config.recipe.pretrain {
-        Some(Pretrain::Mae(mae)) => drop(metadata.insert(notes::MAE.into(), toml::to_string(mae)?)),
-        Some(Pretrain::Beit(beit)) => drop(metadata.insert(notes::BEIT.into(), toml::to_string(beit)?)),
-        Some(Pretrain::Dvae(dvae)) => drop(metadata.insert(notes::DVAE.into(), toml::to_string(dvae)?)),
-        None => {}
+    if let Some(table) = &config.recipe.pretrain {
+        metadata.insert(notes::objective(&table.name), toml::to_string(&table.options)?);
     }
     Ok(metadata)
 }

@@ -1,43 +1,72 @@
-//! Pictures of what a masked autoencoder fills in, and of what a tokenizer keeps.
+//! Pictures of what pre-trained weights make of images: what a masked autoencoder fills in, what a tokenizer keeps.
 
-use crate::config::{AugmentOp, Interpolation, Mae, ModelConfig, parse};
-use crate::data::augment::Pipeline;
-use crate::data::loader::{Loader, LoaderConfig};
-use crate::data::{Batch, Entry};
-use crate::nn::Params;
-use crate::ops::no_grad;
-use crate::pretrain::{MaskedAutoencoder, mosaic, pairs};
-use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer, notes};
+use super::{LoaderSpec, RunInputs, Session};
+use crate::config::{
+    AugmentOp, Interpolation, ModelConfig, ObjectiveTable, Recipe, Run, RunConfig, SCRATCH, Stage, parse,
+};
+use crate::data::Entry;
+use crate::pretrain::{Objectives, figure_of_pairs};
+use crate::weights::{Contents, WeightFile, load_tokenizer, notes};
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use image::RgbImage;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What builds the model of a file of pre-trained weights.
 #[derive(Clone, Debug)]
-pub enum Pretrained {
-    Autoencoder {
-        model: Box<ModelConfig>,
-        mae: Box<Mae>,
-    },
-    /// A discrete autoencoder, for images of the size of `model`.
-    Tokenizer {
-        model: Box<ModelConfig>,
-    },
+pub struct Pretrained {
+    /// Model and objective; the numbers of training are not those of the run.
+    pub config: RunConfig,
 }
 
 impl Pretrained {
+    /// A model with the objective that pre-trained it; without one, a tokenizer for images of the size of `model`.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn new(model: ModelConfig, objective: Option<ObjectiveTable>) -> Result<Self> {
+        /// The loop's numbers of a model that is read and not trained.
+        const UNTRAINED: &str = "epochs = 1\nbatch = 1\n[optim]\nname = \"sgd\"\nbase_lr = 0.0\nweight_decay = 0.0\n\
+                                 [schedule]\nname = \"constant\"\n";
+        let recipe = Recipe { pretrain: objective, ..parse(UNTRAINED, "a model that is read")? };
+        let run = Run {
+            stage: Stage::Pretrain,
+            task: None,
+            dataset: String::new(),
+            split: String::new(),
+            model: String::new(),
+            recipe: String::new(),
+            init: SCRATCH.into(),
+            init_hash: None,
+            tokenizer_hash: None,
+            init_label: SCRATCH.into(),
+            seed: 0,
+            dtype: Default::default(),
+            overrides: vec![],
+            data: None,
+        };
+        Ok(Self { config: RunConfig { run, model, recipe } })
+    }
+
     /// As a file that this program wrote says; `None` when it says nothing (a checkpoint of another program).
     ///
     /// # Errors
     /// Weights without a decoder, such as those of a transfer run.
-    pub fn of(weights: &Path) -> Result<Option<Self>> {
+    pub fn of(weights: &Path, objectives: &Objectives) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
-        let notes = file.metadata();
-        let discrete = Contents::of(file.entries()) == Contents::Tokenizer;
-        if !discrete && !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
-            let from = match notes.get(notes::RUN) {
+        let metadata = file.metadata();
+        let model = file.model()?;
+        if Contents::of(file.entries()) == Contents::Tokenizer {
+            return model.map(|model| Self::new(model, None)).transpose();
+        }
+        let options = |name| Some((name, metadata.get(&notes::objective(name))?));
+        if let (Some(model), Some((name, options))) = (model, objectives.names().find_map(options)) {
+            let options: toml::Table = parse(options, weights.display())?;
+            return Ok(Some(Self::new(model, Some(ObjectiveTable::new(name, &options)?))?));
+        }
+        if !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
+            let from = match metadata.get(notes::RUN) {
                 Some(run) => format!(" (they are those of run `{run}`)"),
                 None => String::new(),
             };
@@ -47,67 +76,18 @@ impl Pretrained {
                 weights.display()
             );
         }
-        let Some(model) = file.model()?.map(Box::new) else { return Ok(None) };
-        if discrete {
-            return Ok(Some(Self::Tokenizer { model }));
-        }
-        let Some(mae) = notes.get(notes::MAE) else { return Ok(None) };
-        Ok(Some(Self::Autoencoder { model, mae: Box::new(parse(mae, weights.display())?) }))
-    }
-
-    /// The tokenizer that the model predicts tokens of.
-    pub fn tokenizer(&self) -> Option<&str> {
-        match self {
-            Self::Autoencoder { mae, .. } => mae.tokenizer.as_deref(),
-            Self::Tokenizer { .. } => None,
-        }
-    }
-
-    fn model(&self) -> &ModelConfig {
-        match self {
-            Self::Autoencoder { model, .. } | Self::Tokenizer { model } => model,
-        }
+        Ok(None)
     }
 }
 
-/// A picture of the `entries`, a row each: original, masked, reconstruction, reconstruction and visible patches; of a
-/// tokenizer, original and reconstruction. Masks are a function of the samples' ids. `tokenizer` is the file of
-/// [`Pretrained::tokenizer`].
-pub fn reconstruct(
-    weights: &Path,
-    pretrained: &Pretrained,
-    tokenizer: Option<&Path>,
-    entries: Vec<Entry>,
-    device: &Device,
-) -> Result<RgbImage> {
-    let model = pretrained.model();
-    let batch = images(model, entries, device)?;
-    match pretrained {
-        Pretrained::Autoencoder { mae, .. } => {
-            let params = Params::new(0, device);
-            let tokenizer = tokenizer.map(|path| load_tokenizer(path, device)).transpose()?.map(Arc::new);
-            let autoencoder = MaskedAutoencoder::new(model, mae, tokenizer, params.builder())?;
-            load_exact(&params, &WeightFile::open(weights)?.read(device)?)
-                .with_context(|| format!("weights `{}`", weights.display()))?;
-            let mask = autoencoder.sampler().fixed(&batch.ids)?;
-            let reconstruction = no_grad(|| autoencoder.reconstruct(&batch.images, mask))?;
-            Ok(mosaic(&batch.images, &reconstruction, model.patch, &model.normalize())?)
-        }
-        Pretrained::Tokenizer { .. } => {
-            let (tokenizer, normalize) = (load_tokenizer(weights, device)?, model.normalize());
-            let (side, [height, width]) = (tokenizer.sizes.stride(), model.image);
-            let grid = (height / side, width / side);
-            let tokens = tokenizer.tokens(&batch.images, &normalize, grid)?;
-            let tokens = Tensor::new(tokens, device)?;
-            let drawn = tokenizer.draw(&tokens, grid, (height, width), &normalize)?;
-            Ok(pairs(&batch.images, &drawn, &normalize)?)
-        }
-    }
-}
-
-/// The images of `entries` as evaluation sees them: the middle, at the size of the model.
-fn images(model: &ModelConfig, entries: Vec<Entry>, device: &Device) -> Result<Batch<()>> {
-    let ops = [
+/// A picture of `entries`, a row each: of a masked autoencoder, original, masked, reconstruction, reconstruction and
+/// visible patches; of a tokenizer, original and reconstruction. `run` has the configuration of a [`Pretrained`].
+///
+/// # Errors
+/// Weights that do not fit, images that cannot be read, an objective that draws nothing.
+pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Result<RgbImage> {
+    let model = &run.config.model;
+    let protocol = [
         AugmentOp::ResizeShort {
             size: Some(model.image[0].max(model.image[1])),
             crop_ratio: None,
@@ -116,20 +96,17 @@ fn images(model: &ModelConfig, entries: Vec<Entry>, device: &Device) -> Result<B
         },
         AugmentOp::CenterCrop { size: None },
     ];
-    let pipeline = Pipeline::new(&ops, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)?;
-    let config = LoaderConfig {
-        seed: 0,
-        batch: entries.len(),
-        workers: 1,
-        prefetch: 1,
-        shuffle: false,
-        drop_last: false,
-        allowed_skips: 0,
-        channels: model.channels,
-    };
-    let target = Arc::new(|_: &Entry| Ok(()));
-    let loader: Loader<()> =
-        Loader::new(Arc::new(entries), target, Arc::new(pipeline), config, device.clone());
-    Ok(loader.epoch(0, 0).next().context("there are no images")??.batch)
+    let run = RunInputs { protocol: &protocol, workers: 1, ..*run };
+    if let Some(table) = &run.config.recipe.pretrain {
+        let picture = Session::pretraining(&run)?.reconstruct(weights, entries)?;
+        return picture.with_context(|| format!("the objective `{}` draws no pictures", table.name));
+    }
+    let rows = LoaderSpec { batch: entries.len(), ..LoaderSpec::evaluation(&run, Arc::new(entries), false) };
+    let images = run.image_loader(rows)?.epoch(0, 0).next().context("there are no images")??.batch.images;
+    let (tokenizer, normalize) = (load_tokenizer(weights, run.device)?, model.normalize());
+    let (side, [height, width]) = (tokenizer.sizes.stride(), model.image);
+    let grid = (height / side, width / side);
+    let tokens = Tensor::new(tokenizer.tokens(&images, &normalize, grid)?, run.device)?;
+    let drawn = tokenizer.draw(&tokens, grid, (height, width), &normalize)?;
+    Ok(figure_of_pairs(&images, &drawn, &normalize)?)
 }

@@ -1,27 +1,25 @@
-//! Images a second of the loader alone, of the model alone, and of both together: which of them waits for the other.
+//! Images a second of the loader alone, of the training step alone, and of both together: which of them waits for the
+//! other. The step is that of a run: norm, clipping, optimiser and averaged weights included.
 
-use super::pretrain::{Built, build, loader};
-use super::train::Source;
-use super::transfer::{self, train_loader};
-use super::{Job, Plan};
-use crate::data::loader::Loader;
-use crate::data::{Batch, Geometric};
-use crate::nn::{Params, Pass};
-use crate::ops;
-use crate::optim::{Gradients, LrSchedule, Step, slots};
-use crate::pretrain::Objective;
-use crate::rng::Rng;
-use crate::task::{Head, Task};
-use anyhow::{Context, Result, ensure};
-use std::sync::Arc;
+use super::Plan;
+use super::batches::Source;
+use super::step::Trainer;
+use crate::data::Geometric;
+use crate::data::loader::{Loaded, Loader};
+use anyhow::{Context, Result};
+use candle_core::Device;
 use std::time::{Duration, Instant};
 
 /// Throughput of training, in images a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
+    /// Reading, decoding and augmenting alone.
     pub loader: f64,
+    /// Steps on one batch that is there already.
     pub model: f64,
+    /// Steps on batches as they come.
     pub end_to_end: f64,
+    /// Steps and batches of the run.
     pub plan: Plan,
 }
 
@@ -32,58 +30,32 @@ impl Speed {
     }
 }
 
-/// Measures pre-training, about `seconds` for each of the three numbers.
-pub fn speed_pretrain(job: &Job, seconds: f64) -> Result<Speed> {
-    let Built { plan, params, objective } = build(job)?;
-    let loader = loader(job, plan.micro_batch)?;
-    measure(job, plan, &params, objective.as_ref(), &loader, &|_, _| Ok(()), seconds)
-}
-
-/// Measures the training of a transfer.
-pub fn speed_transfer<T: Task>(task: &Arc<T>, job: &Job, seconds: f64) -> Result<Speed> {
-    let plan = Plan::new(&job.config.recipe, job.train.len())?;
-    let (params, model) = transfer::build(task.as_ref(), job, job.init)?;
-    ensure!(!model.head.fits(), "recipe `{}` fits its head and trains nothing", job.config.run.recipe);
-    let loader = train_loader(task, job, plan.micro_batch)?;
-    measure(job, plan, &params, &model, &loader, &|batch, rng| task.mix(batch, rng), seconds)
-}
-
-fn measure<T: Geometric + Clone + Send + Sync + 'static>(
-    job: &Job,
-    plan: Plan,
-    params: &Params,
-    objective: &dyn Objective<Target = T>,
+/// Measures about `seconds` for each of the three numbers.
+pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
+    trainer: &mut Trainer<T>,
     loader: &Loader<T>,
-    mix: super::train::Mixer<T>,
+    device: &Device,
     seconds: f64,
 ) -> Result<Speed> {
-    let recipe = &job.config.recipe;
-    let parameters = params.trainable();
-    let layer_of = |name: &str| objective.layer_of(name);
-    let slots = slots(&parameters, &recipe.optim, &layer_of, job.config.model.depth + 1);
-    let mut optimizer = crate::optim::build(&recipe.optim, slots)?;
-    let lr = LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps);
-    let mut step = 0;
-    let mut train = |mut batch: Batch<T>| -> Result<()> {
-        let key = [step as u64];
-        mix(&mut batch, &mut Rng::new(job.config.run.seed, "mix", &key))?;
-        let mut rng = Rng::new(job.config.run.seed, "pass", &key);
-        let loss = objective.losses(&batch, &mut Pass::train(&mut rng))?.total()?;
-        let gradients = Gradients::collect(&mut ops::backward(&loss)?, &parameters)?;
-        step += 1;
-        if step % plan.micro_steps() == 0 {
-            optimizer.step(&gradients, Step { lr: lr.at(step), scale: 1., ema: None })?;
-        }
+    let plan = *trainer.plan();
+    let mut steps = 0;
+    let mut train = |batches: &mut dyn Iterator<Item = _>| -> Result<()> {
+        trainer.step(steps % plan.steps, batches, &mut |_| Ok(()))?;
+        steps += 1;
+        Ok(device.synchronize()?)
+    };
+    let first = Source::epoch(loader, 0, 0).next().context("the loader is empty")??.batch;
+    let mut repeated = std::iter::repeat_with(|| Ok(Loaded { batch: first.clone(), skipped: vec![] }));
+    train(&mut repeated)?; // warms up allocator and caches
+    let model = rate(seconds, plan.batch, || train(&mut repeated))?;
+    let mut batches = (0..).flat_map(|epoch| Source::epoch(loader, epoch, 0));
+    let mut next = || -> Result<()> {
+        batches.next().context("the loader is empty")??;
         Ok(())
     };
-    let first = loader.epoch(0, 0).next().context("the loader is empty")??.batch;
-    train(first.clone())?; // warms up allocator and caches
-    let model = rate(seconds, plan.micro_batch, || train(first.clone()))?;
-    let mut batches = (0..).flat_map(|epoch| Source::epoch(loader, epoch, 0));
-    let mut next = || Ok(batches.next().context("the loader is empty")??.batch);
     next()?;
-    let alone = rate(seconds, plan.micro_batch, || next().map(|_| ()))?;
-    let end_to_end = rate(seconds, plan.micro_batch, || train(next()?))?;
+    let alone = rate(seconds, plan.micro_batch, next)?;
+    let end_to_end = rate(seconds, plan.batch, || train(&mut batches))?;
     Ok(Speed { loader: alone, model, end_to_end, plan })
 }
 

@@ -1,88 +1,87 @@
-//! The training loop, the only one: MAE is an [`Objective`], a backbone with a head is another.
+//! The training loop, the only one: MAE is an [`Objective`](crate::pretrain::Objective), a backbone with a head is another.
 //!
-//! A step is: micro-batches -> losses -> backward, gradients added up; their norm; optimiser with clipping and EMA.
-//! Then, when due: a line of the log, evaluation, checkpoints. A loss that is not finite ends the run and leaves
-//! `failure.json`.
+//! After each [step](Trainer::step), when due: a line of the log, evaluation, checkpoints. A loss that is not finite ends
+//! the run and leaves `failure.json`.
 
-use super::checkpoint::{Progress, State};
+use super::batches::{MicroBatches, Source};
+use super::checkpoint::{self, Progress};
 use super::log::RunLog;
 use super::observer::{Control, Event};
-use super::plan::Plan;
-use super::upload;
-use crate::config::Recipe;
-use crate::data::loader::{LoadError, Loaded, Loader};
-use crate::data::{Batch, Geometric, SampleId};
-use crate::nn::{Parameter, Params, Pass};
-use crate::ops;
-use crate::optim::{Ema, Gradients, LrSchedule, Step, build, clip_factor, slots};
-use crate::pretrain::Objective;
-use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
-use crate::rng::Rng;
-use anyhow::{Context, Result, bail};
-use candle_core::{DType, Tensor};
+use super::step::{StepError, Trainer, TrainerInputs, Values};
+use crate::data::SampleId;
+use crate::nn::Params;
+use crate::record::{Better, RunFolder, ScoreSpec, Scores, Status, write_atomic};
+use crate::weights;
+use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Where training batches come from.
-pub trait Source<T> {
-    /// Micro-batches of `epoch` from `start` on, in order.
-    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T>;
-}
-
-/// An epoch under way.
-pub type Batches<'a, T> = Box<dyn Iterator<Item = std::result::Result<Loaded<T>, LoadError>> + 'a>;
-
-impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
-    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {
-        upload::batches(self, epoch, start)
-    }
-}
+/// Lines of the log in an epoch.
+const LINES_PER_EPOCH: usize = 10;
+/// Without `save_steps`, the state is saved at ends of epochs, but no more often than this.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// What a kill may cost at most, where epochs are long and `save_steps` is absent or large.
+const LONGEST_LOSS: Duration = Duration::from_secs(600);
 
 /// Evaluation during training.
-pub struct Evaluation<'a> {
+pub(super) struct Evaluation<'a> {
+    /// Scores the present weights.
     pub run: &'a dyn Fn() -> Result<Scores>,
     /// Decides which weights are the best.
     pub primary: ScoreSpec,
 }
 
-/// Mixes the samples of a training batch.
-pub type Mixer<'a, T> = &'a dyn Fn(&mut Batch<T>, &mut Rng) -> candle_core::Result<()>;
-
 /// A run of the loop.
-pub struct Training<'a, T> {
-    pub recipe: &'a Recipe,
-    pub plan: Plan,
-    pub seed: u64,
+pub(super) struct Training<'a, T> {
+    /// What is trained, and how.
+    pub inputs: TrainerInputs<'a, T>,
     /// Hash of the configuration, which saved state must match.
-    pub config: &'a str,
-    pub objective: &'a dyn Objective<Target = T>,
-    pub params: &'a Params,
-    /// Layer of the head, for layer-wise lr decay.
-    pub layers: usize,
+    pub config_hash: &'a str,
+    /// Where batches come from.
     pub source: &'a dyn Source<T>,
-    pub mix: Mixer<'a, T>,
+    /// Evaluates at the end, and in between as the recipe says.
     pub evaluation: Option<Evaluation<'a>>,
-    pub folder: &'a RunFolder,
-    /// Notes for the files of weights.
+    /// Metadata of the files of weights.
     pub metadata: &'a BTreeMap<String, String>,
-    pub max_steps: Option<usize>,
+    /// Draws or loads the initial weights; called unless the run goes on from saved state.
+    pub initialize: &'a dyn Fn() -> Result<()>,
+    /// Tells what happens, and is asked whether to stop.
     pub control: &'a Control<'a>,
+}
+
+/// How far to train, and where results go.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainOptions<'a> {
+    /// The folder of the run, which this process holds.
+    pub folder: &'a RunFolder,
+    /// Go on from the state in the folder, where there is one.
+    pub resume: bool,
+    /// Stop after so many of the planned steps.
+    pub max_steps: Option<usize>,
 }
 
 /// How a run ended, and what it measured.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// Whether all steps were done, and if not, why.
     pub status: Status,
+    /// Steps of the whole run.
     pub steps_planned: usize,
+    /// Steps done, those before a resume included.
     pub steps_done: usize,
+    /// Unreadable images that were replaced.
     pub skipped: u64,
+    /// Scores of the last evaluation.
     pub scores: Scores,
     /// Means of the last line of the log.
     pub losses: BTreeMap<String, f64>,
     /// Images trained on since the program started, and the time for them (evaluation apart).
     pub images: usize,
+    /// See `images`.
     pub training: Duration,
+    /// What a reader of the numbers must know.
     pub notes: Vec<String>,
 }
 
@@ -104,65 +103,63 @@ impl Outcome {
 }
 
 /// One run under way.
-pub(super) struct Run<'r, 'a, T> {
-    pub(super) training: &'r Training<'a, T>,
-    pub(super) parameters: Vec<Parameter>,
-    pub(super) schedule: LrSchedule,
-    pub(super) state: State,
-    pub(super) log: RunLog,
-    pub(super) saved: Instant,
-    pub(super) images: usize,
-    pub(super) time: Duration,
+struct Run<'r, 'a, T> {
+    training: &'r Training<'a, T>,
+    options: TrainOptions<'r>,
+    /// The step after which it stops.
+    end: usize,
+    trainer: Trainer<'a, T>,
+    progress: Progress,
+    log: RunLog,
+    saved: Instant,
+    images: usize,
+    time: Duration,
 }
 
-impl<T> Training<'_, T> {
-    /// Steps until the end, `max_steps` or a request to stop. Continues from the state in the folder when `resume`
-    /// is set and there is one; otherwise calls `initialize` before step 0.
+impl<'a, T> Training<'a, T> {
+    /// Steps until the end, `max_steps` or a request to stop.
     ///
     /// # Errors
     /// Unreadable images beyond what the recipe allows, a loss that is not finite, a trainable parameter that the
     /// loss does not depend on, files that cannot be written.
-    pub fn run(&self, resume: bool, initialize: &dyn Fn() -> Result<()>) -> Result<Outcome> {
-        let end = self.max_steps.map_or(self.plan.steps, |most| most.min(self.plan.steps));
-        let mut run = self.start(resume, initialize)?;
-        self.control.tell(Event::Started { plan: &self.plan, done: run.done(), end });
-        while run.done() < end && !self.control.stopped() {
-            let (epoch, start) = self.plan.position(run.done());
-            let left = self.plan.steps_per_epoch - start / self.plan.micro_steps();
+    pub fn run(&self, options: TrainOptions) -> Result<Outcome> {
+        let mut run = self.start(options)?;
+        let (plan, end, control) = (self.inputs.plan, run.end, self.control);
+        control.tell(Event::Started { plan: &plan, done: run.done(), end });
+        while run.done() < end && !control.stopped() {
+            let (epoch, start) = plan.position(run.done());
+            let left = plan.steps_per_epoch - start / plan.micro_steps();
             let mut batches = self.source.epoch(epoch as u64, start);
             for _ in 0..left.min(end - run.done()) {
-                run.step(&mut batches)?;
-                run.follow_up(end)?;
-                if self.control.stopped() {
+                run.step(&mut *batches)?;
+                run.after_step()?;
+                if control.stopped() {
                     break;
                 }
             }
         }
-        run.finish(end)
+        run.finish()
     }
 
-    fn start(&self, resume: bool, initialize: &dyn Fn() -> Result<()>) -> Result<Run<'_, '_, T>> {
-        let Self { recipe, plan, params, .. } = self;
-        let path = self.folder.state();
-        let resumes = resume && path.exists();
+    fn start<'r>(&'r self, options: TrainOptions<'r>) -> Result<Run<'r, 'a, T>> {
+        let path = options.folder.state();
+        let resumes = options.resume && path.exists();
         if !resumes {
-            initialize()?;
+            (self.initialize)()?;
         }
-        let parameters = params.trainable();
-        let layer_of = |name: &str| self.objective.layer_of(name);
-        let optimizer = build(&recipe.optim, slots(&parameters, &recipe.optim, &layer_of, self.layers))?;
-        let ema = recipe.ema.map(|decay| Ema::new(&params.all(), decay)).transpose()?;
-        let progress = Progress { config: self.config.to_string(), ..Progress::default() };
-        let mut state = State { optimizer, ema, progress };
+        let steps = self.inputs.plan.steps;
+        let mut trainer = Trainer::new(self.inputs)?;
+        let mut progress = Progress { config: self.config_hash.to_string(), ..Progress::default() };
         if resumes {
-            state.load(&path, params)?;
+            progress = checkpoint::load(&path, self.inputs.params, &mut trainer, &progress)?;
         }
         Ok(Run {
             training: self,
-            parameters,
-            schedule: LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps),
-            log: RunLog::open(&self.folder.log(), state.progress.log_bytes)?,
-            state,
+            options,
+            end: options.max_steps.map_or(steps, |most| most.min(steps)),
+            log: RunLog::open(&options.folder.log(), progress.log_bytes)?,
+            trainer,
+            progress,
             saved: Instant::now(),
             images: 0,
             time: Duration::ZERO,
@@ -172,103 +169,169 @@ impl<T> Training<'_, T> {
 
 impl<T> Run<'_, '_, T> {
     /// Steps done.
-    pub(super) fn done(&self) -> usize {
-        self.state.progress.steps
+    fn done(&self) -> usize {
+        self.progress.steps
     }
 
     /// One optimiser step.
-    fn step(&mut self, batches: &mut Batches<T>) -> Result<()> {
-        let began = Instant::now();
-        let Training { recipe, plan, control, .. } = *self.training;
-        let (step, micro_steps) = (self.done(), plan.micro_steps());
-        let lr = self.schedule.at(step);
-        let mut sum: Option<Gradients> = None;
-        let (mut losses, mut notes): (Values, Values) = (vec![], vec![]);
-        for micro in 0..micro_steps {
-            let loaded = batches.next().context("the loader ended before the epoch did")?;
-            if loaded.is_err() && micro == 0 && step > 0 {
-                // Nothing of this step is computed yet: the run can go on where it fails. A disk that is full must not
-                // hide the error that came first.
-                let _ = self.save();
+    fn step(&mut self, batches: &mut MicroBatches<T>) -> Result<()> {
+        let (began, step) = (Instant::now(), self.done());
+        let Self { training, trainer, progress, log, .. } = self;
+        let (control, allowed) = (training.control, training.inputs.recipe.allowed_skips);
+        let mut count = |skipped: &[SampleId]| count_skips(skipped, allowed, progress, log, control);
+        let report = match trainer.step(step, batches, &mut count) {
+            Ok(report) => report,
+            Err(StepError::Load { error, first }) => {
+                if first && step > 0 {
+                    // Nothing of this step is computed yet: the run can go on where it fails. A disk that is full must
+                    // not hide the error that came first.
+                    let _ = self.save();
+                }
+                return Err(error.into());
             }
-            let loaded = loaded?;
-            self.count_skips(&loaded.skipped)?;
-            let found = self.backward(loaded.batch, &[step as u64, micro as u64], lr);
-            let (found, noted, gradients) = found.map_err(|error| advise(error, plan.micro_batch))?;
-            add_means(&mut losses, &found, micro_steps);
-            add_means(&mut notes, &noted, micro_steps);
-            match &mut sum {
-                Some(sum) => sum.add(gradients)?,
-                None => sum = Some(gradients),
-            }
-        }
-        let gradients = sum.context("a step has at least one micro-batch")?;
-        if step == 0 && !gradients.missing().is_empty() {
-            bail!("the loss does not depend on the parameters {}", gradients.missing().join(", "));
-        }
-        let mean = 1. / micro_steps as f64;
-        let norm = gradients.norm()? * mean;
-        if !norm.is_finite() {
-            losses.push(("grad_norm", norm));
-            self.fail(&losses, &[], lr)?;
-        }
-        let scale = mean * recipe.clip.map_or(1., |most| clip_factor(norm, most));
-        self.state.optimizer.step(&gradients, Step { lr, scale, ema: self.state.ema.as_mut() })?;
-        self.state.progress.steps += 1;
-        self.images += plan.batch;
-        self.time += began.elapsed();
-        control.tell(Event::Step { done: self.done(), lr, losses: &losses });
-        losses.extend(notes);
-        losses.push(("grad_norm", norm));
-        self.state.progress.meter.add(&losses);
-        Ok(())
-    }
-
-    /// Losses of one micro-batch by name, what is noted beside them, and gradients.
-    fn backward(&self, mut batch: Batch<T>, key: &[u64], lr: f64) -> Result<(Values, Values, Gradients)> {
-        let Training { seed, objective, mix, plan, .. } = *self.training;
-        mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
-        let mut rng = Rng::new(seed, "pass", key);
-        let progress = self.done() as f64 / plan.steps as f64;
-        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng, progress })?;
-        let mut store = ops::backward(&losses.total()?)?;
-        let gradients = Gradients::collect(&mut store, &self.parameters)?;
-        // Reading a loss waits for the device: everything is queued before.
-        let value = |(name, loss): (&'static str, &Tensor)| {
-            Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
+            Err(StepError::NotFinite { values, samples, lr }) => return self.fail(&values, &samples, lr),
+            Err(StepError::Failed(error)) => return Err(error),
         };
-        let values = losses.iter().map(value).collect::<candle_core::Result<Values>>()?;
-        if values.iter().any(|(_, value)| !value.is_finite()) {
-            self.fail(&values, &batch.ids, lr)?;
-        }
-        Ok((values, losses.notes().collect(), gradients))
+        self.progress.steps += 1;
+        self.images += training.inputs.plan.batch;
+        self.time += began.elapsed();
+        control.tell(Event::Step { done: self.done(), lr: report.lr, losses: &report.losses });
+        let mut values = report.losses;
+        values.extend(report.metrics);
+        values.push(("grad_norm", report.grad_norm));
+        self.progress.meter.add(&values);
+        Ok(())
     }
 
-    fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {
-        let Training { recipe, control, .. } = self.training;
-        for id in skipped {
-            control.tell(Event::Skipped { id: id.as_str() });
-            self.log.line(&json!({ "step": self.done(), "skipped": id.as_str() }))?;
-            self.state.progress.skipped += 1;
+    /// What is due after a step: a line of the log, evaluation, weights, resumable state.
+    fn after_step(&mut self) -> Result<()> {
+        let TrainerInputs { recipe, plan, .. } = self.training.inputs;
+        let done = self.done();
+        let in_epoch = (done - 1) % plan.steps_per_epoch + 1;
+        if in_epoch.is_multiple_of(plan.steps_per_epoch.div_ceil(LINES_PER_EPOCH))
+            || in_epoch == plan.steps_per_epoch
+            || done == self.end
+        {
+            self.log_losses()?;
         }
-        let count = self.state.progress.skipped;
-        if count > recipe.allowed_skips as u64 {
-            let last = skipped.last().map(SampleId::as_str).unwrap_or_default();
-            bail!(
-                "{count} unreadable images (the last is `{last}`), allowed_skips is {}",
-                recipe.allowed_skips
-            );
+        if plan.ends_epoch(done, recipe.eval_epochs) && done < self.end {
+            self.evaluate()?;
+        }
+        if plan.ends_epoch(done, recipe.keep_epochs) {
+            let name = format!("epoch_{}.safetensors", done / plan.steps_per_epoch);
+            self.save_weights(&self.options.folder.path().join(name))?;
+        }
+        let due = match recipe.save_steps {
+            0 => plan.ends_epoch(done, 1) && self.saved.elapsed() >= SAVE_INTERVAL,
+            every => done.is_multiple_of(every),
+        };
+        if due || self.saved.elapsed() >= LONGEST_LOSS || self.training.control.stopped() {
+            self.save()?;
         }
         Ok(())
+    }
+
+    fn log_losses(&mut self) -> Result<()> {
+        let done = self.done();
+        let means = self.progress.meter.take();
+        let mut line = serde_json::Map::new();
+        line.insert("step".into(), json!(done));
+        line.insert("epoch".into(), json!(done as f64 / self.trainer.plan().steps_per_epoch as f64));
+        line.insert("lr".into(), json!(self.trainer.lr(done - 1)));
+        line.extend(means.iter().map(|(name, value)| (name.clone(), json!(value))));
+        self.progress.losses = means.into_iter().collect();
+        self.log.line(&line.into())
+    }
+
+    /// Scores of the present weights (of their average, where one is kept); keeps the best.
+    fn evaluate(&mut self) -> Result<Scores> {
+        let Training { evaluation: Some(evaluation), control, .. } = self.training else {
+            return Ok(Scores::default());
+        };
+        let scores = self.averaged(|_| (evaluation.run)())?;
+        let (step, primary) = (self.done(), evaluation.primary);
+        self.log.line(&json!({ "step": step, "scores": scores }))?;
+        control.tell(Event::Evaluated { step, scores: &scores });
+        let value = scores.get(primary.name).map(|score| score.value);
+        let better = |new: f64, old: f64| match primary.better {
+            Better::Higher => new > old,
+            Better::Lower => new < old,
+        };
+        if value.is_some_and(|new| self.progress.best.is_none_or(|old| better(new, old))) {
+            self.progress.best = value;
+            if self.training.inputs.recipe.eval_epochs > 0 {
+                self.save_weights(&self.options.folder.best())?;
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Calls `with` while the averaged weights, where there are any, are in place.
+    fn averaged<R>(&mut self, with: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        if let Some(ema) = &mut self.trainer.ema {
+            ema.swap()?;
+        }
+        let result = with(self);
+        if let Some(ema) = &mut self.trainer.ema {
+            ema.swap()?;
+        }
+        result
+    }
+
+    fn save_weights(&mut self, path: &Path) -> Result<()> {
+        let Training { inputs, metadata, control, .. } = self.training;
+        let params: &Params = inputs.params;
+        self.averaged(|_| Ok(weights::save(path, params, metadata)?))?;
+        control.tell(Event::Saved { path });
+        Ok(())
+    }
+
+    /// Saves everything that continues the run exactly.
+    fn save(&mut self) -> Result<()> {
+        self.progress.log_bytes = self.log.sync()?;
+        let path = self.options.folder.state();
+        checkpoint::save(&path, self.training.inputs.params, &self.trainer, &self.progress)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        let steps = self.trainer.plan().steps;
+        let status = match self.done() {
+            done if done < self.end => Status::Interrupted,
+            done if done < steps => Status::Truncated,
+            _ => Status::Finished,
+        };
+        if status != Status::Finished || self.training.evaluation.is_some() {
+            self.save()?; // so that it can go on, also from within the last evaluation
+        }
+        let mut scores = Scores::default();
+        if status != Status::Interrupted {
+            scores = self.evaluate()?;
+            self.log.sync()?;
+            self.save_weights(&self.options.folder.weights())?;
+        }
+        let Self { progress, images, time: training, .. } = self;
+        Ok(Outcome {
+            status,
+            steps_planned: steps,
+            steps_done: progress.steps,
+            skipped: progress.skipped,
+            scores,
+            losses: progress.losses,
+            images,
+            training,
+            notes: vec![],
+        })
     }
 
     /// Saves what is known about a loss that is not finite, and fails.
-    fn fail(&self, losses: &[(&'static str, f64)], ids: &[SampleId], lr: f64) -> Result<()> {
+    fn fail(&self, losses: &Values, ids: &[SampleId], lr: f64) -> Result<()> {
         let shown: Vec<String> = losses.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let ids: Vec<&str> = ids.iter().map(SampleId::as_str).collect();
         let values: BTreeMap<&str, String> = losses.iter().map(|(n, v)| (*n, v.to_string())).collect();
         let report = json!({ "step": self.done(), "lr": lr, "losses": values, "samples": ids });
-        let path = self.training.folder.path().join("failure.json");
+        let path = self.options.folder.path().join("failure.json");
         write_atomic(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
         bail!(
             "step {}: not finite: {} at lr {lr:.3e}; samples are in `{}`. A lower learning rate or clipping may help \
@@ -280,28 +343,26 @@ impl<T> Run<'_, '_, T> {
     }
 }
 
-/// Numbers by name.
-type Values = Vec<(&'static str, f64)>;
-
-/// Adds one of `count` parts of a mean.
-fn add_means(means: &mut Values, found: &[(&'static str, f64)], count: usize) {
-    for &(name, value) in found {
-        let value = value / count as f64;
-        match means.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, mean)) => *mean += value,
-            None => means.push((name, value)),
-        }
+/// Logs the unreadable images of a micro-batch.
+///
+/// # Errors
+/// More than `allowed` since the start of the run.
+fn count_skips(
+    skipped: &[SampleId],
+    allowed: usize,
+    progress: &mut Progress,
+    log: &mut RunLog,
+    control: &Control,
+) -> Result<()> {
+    for id in skipped {
+        control.tell(Event::Skipped { id: id.as_str() });
+        log.line(&json!({ "step": progress.steps, "skipped": id.as_str() }))?;
+        progress.skipped += 1;
     }
-}
-
-/// Says what to do when a device has no memory for a micro-batch.
-fn advise(error: anyhow::Error, images: usize) -> anyhow::Error {
-    let full = |text: String| text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED");
-    if !error.chain().any(|cause| full(cause.to_string())) {
-        return error;
+    let count = progress.skipped;
+    if count > allowed as u64 {
+        let last = skipped.last().map(SampleId::as_str).unwrap_or_default();
+        bail!("{count} unreadable images (the last is `{last}`), allowed_skips is {allowed}");
     }
-    error.context(format!(
-        "the device has no memory for {images} images at a time; --set micro_batch=N accumulates the same batch from \
-         passes of N images"
-    ))
+    Ok(())
 }

@@ -5,18 +5,34 @@
 //! reference, both views of a crop come from one resampling ([`crate::models::dvae::Tokenizer::tokens`]).
 
 use super::masks::block_masks;
-use super::{Objective, Pretraining, TokenTarget};
-use crate::config::{self, ModelConfig};
+use super::{
+    Objective, ObjectiveInputs, PretrainObjective, Pretraining, RecipeFacts, TokenTarget, TokenizerUse,
+};
+use crate::config::{ModelConfig, ReconstructionTarget};
 use crate::data::Batch;
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, vit};
+use crate::models::{Backbone, Vit, VitOptions, gmacs, vit};
 use crate::nn::{Linear, Losses, Params, Pass};
 use crate::ops;
 use crate::rng::Rng;
 use candle_core::{D, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use rand_distr::{Distribution, StandardNormal};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// Options of the objective `beit`: the tokens of masked patches are predicted from all patches, with mask tokens in their
+/// places. The model's options are those of a BEiT (`beit_b16`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BeitOptions {
+    /// Most patches that blocks cover: 75 of 196.
+    pub masked: usize,
+    /// The tokenizer: a run, a file, or `hub:owner/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+}
 
 /// Standard deviation of initial weights, and where they are cut.
 const STD: f64 = 0.02;
@@ -38,7 +54,7 @@ impl Beit {
     /// Sizes that cannot work, more masked patches than there are, a tokenizer for other images.
     pub fn new(
         model: &ModelConfig,
-        beit: &config::Beit,
+        beit: &BeitOptions,
         drop_path: f64,
         tokenizer: Arc<Tokenizer>,
         vb: VarBuilder,
@@ -143,6 +159,37 @@ impl Pretraining for Beit {
     }
 }
 
+impl PretrainObjective for Beit {
+    const NAME: &'static str = "beit";
+    type Options = BeitOptions;
+
+    fn new(options: &BeitOptions, inputs: &ObjectiveInputs) -> Result<Self> {
+        let Some(tokenizer) = inputs.tokenizer.clone() else {
+            candle_core::bail!("BEiT predicts tokens, but there is no tokenizer")
+        };
+        Self::new(inputs.model, options, inputs.drop_path, tokenizer, inputs.builder())
+    }
+
+    fn check(options: &BeitOptions, _: &RecipeFacts) -> std::result::Result<(), String> {
+        match options.masked {
+            0 => Err("pretrain.masked is 0, expected at least 1 patch".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn tokenizer(options: &BeitOptions) -> TokenizerUse {
+        TokenizerUse::Needed(options.tokenizer.clone())
+    }
+
+    fn target(_: &BeitOptions) -> Option<ReconstructionTarget> {
+        Some(ReconstructionTarget::Token)
+    }
+
+    fn gmacs(_: &BeitOptions, model: &ModelConfig) -> Option<f64> {
+        Some(gmacs(model))
+    }
+}
+
 /// A standard normal number within ±1.
 fn cut_normal(rng: &mut Rng) -> f64 {
     loop {
@@ -176,13 +223,13 @@ mod tests {
             norm_eps: 1e-6,
             normalize: None,
             absolute_positions: false,
-            resize_positions: config::ResizePositions::default(),
+            resize_positions: crate::config::ResizePositions::default(),
             relative_positions: true,
             layer_scale: Some(0.3),
             registers: 0,
             key_bias: false,
             foreign: None,
-            decoder: config::Decoder::default(),
+            decoder: crate::config::Decoder::default(),
         }
     }
 
@@ -191,7 +238,7 @@ mod tests {
             DvaeSizes { vocabulary: VOCABULARY, hidden: 8, groups: 2, blocks: 1, embedding: 4, channels: 3 };
         let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
         let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
-        Beit::new(&model(), &config::Beit { masked: 14, tokenizer: None }, 0., tokenizer, params.builder())
+        Beit::new(&model(), &BeitOptions { masked: 14, tokenizer: None }, 0., tokenizer, params.builder())
     }
 
     fn golden() -> HashMap<String, Tensor> {
@@ -288,7 +335,7 @@ mod tests {
         let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
         let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
         let build = |masked| {
-            let beit = config::Beit { masked, tokenizer: None };
+            let beit = BeitOptions { masked, tokenizer: None };
             Beit::new(&model(), &beit, 0., tokenizer.clone(), params.builder()).unwrap_err().to_string()
         };
         assert!(build(36).contains("masked is 36, but there are 36 patches"), "{}", build(36));

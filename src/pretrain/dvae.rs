@@ -3,7 +3,7 @@
 //! Tokens are relaxed by Gumbel-softmax (arXiv:1611.01144) at a falling temperature; what is minimised is the negative
 //! evidence lower bound, divided by the number of values of an image. Evaluation takes the most likely token.
 
-use super::{Objective, Pretraining};
+use super::{Objective, ObjectiveInputs, PretrainObjective, Pretraining, RecipeFacts};
 use crate::config::{DvaeTraining, Normalize, PixelLoss};
 use crate::data::Batch;
 use crate::models::dvae::{self, Decoder, Encoder, Tokenizer};
@@ -124,6 +124,21 @@ impl Pretraining for DiscreteAutoencoder {
             parameter.var.set(&values)?;
         }
         Ok(())
+    }
+}
+
+impl PretrainObjective for DiscreteAutoencoder {
+    const NAME: &'static str = "dvae";
+    type Options = DvaeTraining;
+
+    fn new(options: &DvaeTraining, inputs: &ObjectiveInputs) -> Result<Self> {
+        let [height, width] = inputs.model.image;
+        let image = (inputs.model.channels, height, width);
+        Self::new(options, inputs.model.normalize(), image, inputs.builder())
+    }
+
+    fn check(options: &DvaeTraining, _: &RecipeFacts) -> std::result::Result<(), String> {
+        options.check()
     }
 }
 

@@ -6,16 +6,62 @@
 //! (the same numbers for less work), and the mask token of Table 1c, for which no code exists, is
 //! `encoder_mask_token`.
 
-use super::{Mask, MaskSampler, Objective, PatchTarget, Pretraining, TokenTarget};
-use crate::config::{Mae, ModelConfig, Reconstruct};
+use super::{
+    MaskKind, MaskSampler, Objective, ObjectiveInputs, PatchMask, PatchTarget, PretrainObjective,
+    Pretraining, RecipeFacts, TokenTarget, TokenizerUse, figure_of_reconstructions,
+};
+use crate::config::{Decoder as DecoderConfig, ModelConfig, Normalize, ReconstructionTarget};
 use crate::data::{Batch, SampleId};
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, vit};
+use crate::models::{Backbone, Vit, VitOptions, mae_gmacs, vit};
 use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
 use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
+use image::RgbImage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// Options of the objective `mae`: masked autoencoding (arXiv:2111.06377 §3), with the switches of Table 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaeOptions {
+    /// Share of patches removed.
+    pub mask_ratio: f64,
+    /// How the removed patches are chosen.
+    #[serde(default)]
+    pub mask: MaskKind,
+    /// What is predicted of a patch.
+    #[serde(default)]
+    pub target: ReconstructionTarget,
+    /// The tokenizer of the target `token`: a run, a file, or `hub:owner/name` of a discrete autoencoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// Computes the tokens of an image once; its crop must be the same in every epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cache_tokens: bool,
+    /// Which patches the loss reads.
+    #[serde(default)]
+    pub loss_on: LossPatches,
+    /// Table 1c: the encoder sees mask tokens instead of skipping masked patches.
+    #[serde(default)]
+    pub mask_tokens_in_encoder: bool,
+    /// Replaces the model's own decoder sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderConfig>,
+}
+
+/// Which patches the loss of a masked autoencoder reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossPatches {
+    /// The removed ones.
+    #[default]
+    Masked,
+    /// All.
+    All,
+}
 
 /// Encoder, decoder and target.
 #[derive(Debug)]
@@ -25,8 +71,9 @@ pub struct MaskedAutoencoder {
     mask_token: MaskToken,
     sampler: MaskSampler,
     target: PatchTarget,
-    loss_on: Reconstruct,
+    loss_on: LossPatches,
     patch: usize,
+    normalize: Normalize,
 }
 
 /// Where mask tokens enter. [1, 1, C] of the encoder or of the decoder
@@ -43,7 +90,7 @@ enum MaskToken {
 pub struct Reconstruction {
     /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
     pub prediction: Tensor,
-    pub mask: Mask,
+    pub mask: PatchMask,
 }
 
 impl MaskedAutoencoder {
@@ -54,7 +101,7 @@ impl MaskedAutoencoder {
     /// parameter.
     pub fn new(
         model: &ModelConfig,
-        mae: &Mae,
+        mae: &MaeOptions,
         tokenizer: Option<Arc<Tokenizer>>,
         vb: VarBuilder,
     ) -> Result<Self> {
@@ -81,8 +128,8 @@ impl MaskedAutoencoder {
             true => MaskToken::Encoder(token("encoder_mask_token", model.width)?),
         };
         let decoder = Decoder::new(&model, target.len(values), vb)?;
-        let (patch, loss_on) = (model.patch, mae.loss_on);
-        Ok(Self { encoder, decoder, mask_token, sampler, target, loss_on, patch })
+        let (patch, loss_on, normalize) = (model.patch, mae.loss_on, model.normalize());
+        Ok(Self { encoder, decoder, mask_token, sampler, target, loss_on, patch, normalize })
     }
 
     pub fn sampler(&self) -> &MaskSampler {
@@ -91,7 +138,7 @@ impl MaskedAutoencoder {
 
     /// The loss of `images` [B, C, H, W] under `mask`: mean squared error of a patch or cross-entropy of its token,
     /// averaged over the removed patches of the batch (or over all).
-    pub fn loss(&self, images: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+    pub fn loss(&self, images: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         self.loss_of(images, None, mask, pass)
     }
 
@@ -100,13 +147,13 @@ impl MaskedAutoencoder {
         &self,
         images: &Tensor,
         ids: Option<&[SampleId]>,
-        mask: &Mask,
+        mask: &PatchMask,
         pass: &mut Pass,
     ) -> Result<Tensor> {
         if let PatchTarget::Token(target) = &self.target {
             let rows = match self.loss_on {
-                Reconstruct::Masked => mask.removed_rows(),
-                Reconstruct::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
+                LossPatches::Masked => mask.removed_rows(),
+                LossPatches::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
             };
             let decoded = self.decode(&self.encoder.patches(images)?, mask, pass)?; // [B, L, C']
             let decoded = ops::take_rows(&decoded.flatten_to(1)?, &rows)?;
@@ -114,15 +161,15 @@ impl MaskedAutoencoder {
         }
         let patches = self.encoder.patches(images)?; // [B, L, P]
         let weights = match self.loss_on {
-            Reconstruct::Masked => mask.removed(images.device())?,
-            Reconstruct::All => mask.removed(images.device())?.ones_like()?,
+            LossPatches::Masked => mask.removed(images.device())?,
+            LossPatches::All => mask.removed(images.device())?.ones_like()?,
         };
         ops::patch_mse(&self.predict(&patches, mask, pass)?, &self.target.encode(&patches)?, &weights)
     }
 
     /// Predicts every patch of `images` [B, C, H, W] from the visible ones. Normalised pixels are brought back with
     /// the true mean and deviation of each patch, PCA coefficients by their components, tokens by the tokenizer's decoder.
-    pub fn reconstruct(&self, images: &Tensor, mask: Mask) -> Result<Reconstruction> {
+    pub fn reconstruct(&self, images: &Tensor, mask: PatchMask) -> Result<Reconstruction> {
         let patches = self.encoder.patches(images)?;
         let predictions = self.predict(&patches, &mask, &mut Pass::Eval)?.detach();
         if let PatchTarget::Token(target) = &self.target {
@@ -134,12 +181,12 @@ impl MaskedAutoencoder {
     }
 
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
-    pub fn predict(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+    pub fn predict(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         self.decoder.pred.forward(&self.decode(patches, mask, pass)?)
     }
 
     /// `patches` [B, L, P] -> what the decoder makes of every patch, after its norm [B, L, C'].
-    fn decode(&self, patches: &Tensor, mask: &Mask, pass: &mut Pass) -> Result<Tensor> {
+    fn decode(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         let (batch, count, _) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
             candle_core::bail!(
@@ -166,7 +213,7 @@ impl MaskedAutoencoder {
     }
 
     /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
-    fn visible_tokens(&self, patches: &Tensor, mask: &Mask) -> Result<Tensor> {
+    fn visible_tokens(&self, patches: &Tensor, mask: &PatchMask) -> Result<Tensor> {
         let (batch, count, values) = patches.dims3()?;
         let visible = ops::take_rows(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
@@ -223,6 +270,60 @@ impl Pretraining for MaskedAutoencoder {
             _ => Ok(()),
         }
     }
+
+    /// Original, masked, reconstruction, reconstruction with the visible patches. Masks depend on the sample ids alone.
+    fn draw(&self, batch: &Batch<()>) -> Result<Option<RgbImage>> {
+        let mask = self.sampler.fixed(&batch.ids)?;
+        let reconstruction = self.reconstruct(&batch.images, mask)?;
+        figure_of_reconstructions(&batch.images, &reconstruction, self.patch, &self.normalize).map(Some)
+    }
+}
+
+impl PretrainObjective for MaskedAutoencoder {
+    const NAME: &'static str = "mae";
+    type Options = MaeOptions;
+
+    fn new(options: &MaeOptions, inputs: &ObjectiveInputs) -> Result<Self> {
+        Self::new(inputs.model, options, inputs.tokenizer.clone(), inputs.builder())
+    }
+
+    fn check(options: &MaeOptions, facts: &RecipeFacts) -> std::result::Result<(), String> {
+        let MaeOptions { mask_ratio, target, loss_on, tokenizer, cache_tokens, .. } = options;
+        let of_tokens = *target == ReconstructionTarget::Token;
+        if !(0. ..1.).contains(mask_ratio) {
+            return Err(format!("pretrain.mask_ratio is {mask_ratio}, expected 0 ≤ mask_ratio < 1"));
+        }
+        if *mask_ratio == 0. && *loss_on == LossPatches::Masked {
+            return Err("pretrain.mask_ratio is 0, so that pretrain.loss_on = \"masked\" has no patch".into());
+        }
+        if tokenizer.is_some() && !of_tokens {
+            return Err("pretrain.tokenizer needs pretrain.target = \"token\"".into());
+        }
+        if *cache_tokens && !of_tokens {
+            return Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into());
+        }
+        if *cache_tokens && facts.random_augmentation {
+            return Err("pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some".into());
+        }
+        Ok(())
+    }
+
+    fn tokenizer(options: &MaeOptions) -> TokenizerUse {
+        match options.target {
+            ReconstructionTarget::Token => TokenizerUse::Needed(options.tokenizer.clone()),
+            _ => TokenizerUse::None,
+        }
+    }
+
+    fn target(options: &MaeOptions) -> Option<ReconstructionTarget> {
+        Some(options.target)
+    }
+
+    fn gmacs(options: &MaeOptions, model: &ModelConfig) -> Option<f64> {
+        let ratio = if options.mask_tokens_in_encoder { 0. } else { options.mask_ratio };
+        let (encoder, decoder) = mae_gmacs(model, options.decoder.as_ref().unwrap_or(&model.decoder), ratio);
+        Some(encoder + decoder)
+    }
 }
 
 fn is_position_table(parameter: &str) -> bool {
@@ -231,7 +332,7 @@ fn is_position_table(parameter: &str) -> bool {
 
 /// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere
 /// else -> [B, 1 + L, C'], class token first.
-fn restore(x: &Tensor, token: &Tensor, mask: &Mask) -> Result<Tensor> {
+fn restore(x: &Tensor, token: &Tensor, mask: &PatchMask) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
     let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
@@ -251,7 +352,7 @@ struct Decoder {
 
 impl Decoder {
     fn new(model: &ModelConfig, values: usize, vb: VarBuilder) -> Result<Self> {
-        let crate::config::Decoder { width, depth, heads } = model.decoder;
+        let DecoderConfig { width, depth, heads } = model.decoder;
         let config = vit::block_config(model, width, heads, 0.);
         let block = |i: usize| Block::new(config, vb.pp("decoder_blocks").pp(i));
         Ok(Self {

@@ -4,20 +4,34 @@
 //! 14×14 grid, the same share of other grids, aspect 0.3–1/0.3, 10 attempts per block. It may end short of the
 //! ratio; here the rest is drawn at random, so that every sample of a batch keeps the same number.
 
-use crate::config;
 use crate::data::SampleId;
 use crate::rng::Rng;
 use candle_core::{Device, Result, Tensor};
 use rand::{Rng as _, seq::SliceRandom};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the removed patches are chosen (arXiv:2111.06377, Table 1f).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskKind {
+    /// Uniformly at random.
+    #[default]
+    Random,
+    /// BEiT's block-wise generator.
+    Block,
+    /// Keeps one fixed patch of each cell.
+    Grid,
+}
 
 /// The kept patches of every sample, all of the same number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mask {
+pub struct PatchMask {
     patches: usize,
     keep: Vec<Vec<u32>>,
 }
 
-impl Mask {
+impl PatchMask {
     /// `keep[b]` are the ids of the kept ones among `patches` patches, in the order in which the encoder gets them.
     ///
     /// # Errors
@@ -114,7 +128,7 @@ impl Mask {
 /// Draws masks of one kind, ratio and grid.
 #[derive(Clone, Debug)]
 pub struct MaskSampler {
-    kind: config::MaskKind,
+    kind: MaskKind,
     grid: (usize, usize),
     kept: usize,
 }
@@ -134,17 +148,13 @@ pub enum MaskError {
 
 impl MaskSampler {
     /// Keeps int(L·(1 − `ratio`)) of the L patches of `grid`.
-    pub fn new(
-        kind: config::MaskKind,
-        ratio: f64,
-        grid: (usize, usize),
-    ) -> std::result::Result<Self, MaskError> {
+    pub fn new(kind: MaskKind, ratio: f64, grid: (usize, usize)) -> std::result::Result<Self, MaskError> {
         let patches = grid.0 * grid.1;
         let mut kept = (patches as f64 * (1. - ratio)) as usize;
         if !(0. ..1.).contains(&ratio) || kept == 0 || kept >= patches {
             return Err(MaskError::Count { ratio, kept, patches });
         }
-        if kind == config::MaskKind::Grid {
+        if kind == MaskKind::Grid {
             let cell = (1. / (1. - ratio)).sqrt().round() as usize;
             let share = |k: usize| 1. - 1. / (k.max(1) * k.max(1)) as f64;
             if (share(cell) - ratio).abs() > 1e-6 {
@@ -165,37 +175,37 @@ impl MaskSampler {
     }
 
     /// Masks of `batch` training samples.
-    pub fn sample(&self, batch: usize, rng: &mut Rng) -> Result<Mask> {
-        Mask::new(self.grid.0 * self.grid.1, (0..batch).map(|_| self.draw(rng)).collect())
+    pub fn sample(&self, batch: usize, rng: &mut Rng) -> Result<PatchMask> {
+        PatchMask::new(self.grid.0 * self.grid.1, (0..batch).map(|_| self.draw(rng)).collect())
     }
 
     /// Masks for evaluation: functions of the sample ids alone.
-    pub fn fixed(&self, ids: &[SampleId]) -> Result<Mask> {
+    pub fn fixed(&self, ids: &[SampleId]) -> Result<PatchMask> {
         let draw = |id: &SampleId| {
             let hash = blake3::hash(id.as_str().as_bytes());
             let words =
                 hash.as_bytes().chunks_exact(8).map(|w| w.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
             self.draw(&mut Rng::new(0, "mask", &words.collect::<Vec<u64>>()))
         };
-        Mask::new(self.grid.0 * self.grid.1, ids.iter().map(draw).collect())
+        PatchMask::new(self.grid.0 * self.grid.1, ids.iter().map(draw).collect())
     }
 
     /// Kept ids of one sample.
     fn draw(&self, rng: &mut Rng) -> Vec<u32> {
         let (rows, columns) = self.grid;
         match self.kind {
-            config::MaskKind::Random => {
+            MaskKind::Random => {
                 let mut noise: Vec<(f32, u32)> =
                     (0..(rows * columns) as u32).map(|id| (rng.random(), id)).collect();
                 noise.sort_by(|a, b| a.0.total_cmp(&b.0));
                 noise.into_iter().take(self.kept).map(|(_, id)| id).collect()
             }
-            config::MaskKind::Block => {
+            MaskKind::Block => {
                 let removed = blocks(self.grid, rows * columns - self.kept, rng);
                 let kept = removed.iter().enumerate().filter(|(_, removed)| !**removed);
                 kept.map(|(id, _)| id as u32).collect()
             }
-            config::MaskKind::Grid => {
+            MaskKind::Grid => {
                 let cell = ((rows * columns / self.kept) as f64).sqrt().round() as usize;
                 let corner =
                     |id: &usize| (id / columns).is_multiple_of(cell) && (id % columns).is_multiple_of(cell);
@@ -267,8 +277,8 @@ fn attempt(
 
 #[cfg(test)]
 mod tests {
+    use super::MaskKind as Kind;
     use super::*;
-    use crate::config::MaskKind as Kind;
 
     fn golden(name: &str) -> Vec<Vec<f32>> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
@@ -284,7 +294,7 @@ mod tests {
                      156 111 125 91 98 130 160 72 31 79 97 88 114 180 149 17 166 185 170 28 27";
         for (name, ids) in [("noise.numpy", numpy), ("noise.torch", torch)] {
             let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
-            assert_eq!(Mask::from_noise(&golden(name), 49).unwrap().keep(), [ids], "{name}");
+            assert_eq!(PatchMask::from_noise(&golden(name), 49).unwrap().keep(), [ids], "{name}");
         }
     }
 
@@ -328,7 +338,7 @@ mod tests {
 
     #[test]
     fn restoring_finds_every_kept_patch() {
-        let mask = Mask::new(4, vec![vec![2, 0], vec![1, 3]]).unwrap();
+        let mask = PatchMask::new(4, vec![vec![2, 0], vec![1, 3]]).unwrap();
         assert_eq!(mask.kept_rows(), [2, 0, 5, 7]);
         assert_eq!(mask.restore_rows(), [1, 4, 0, 4, 4, 2, 4, 3]);
     }
@@ -347,7 +357,7 @@ mod tests {
             (4, vec![vec![1, 1]], "patch 1 twice"),
             (4, vec![vec![1], vec![1, 2]], "sample 1 keeps 2 patches, sample 0 keeps 1"),
         ] {
-            let error = Mask::new(patches, keep).unwrap_err().to_string();
+            let error = PatchMask::new(patches, keep).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

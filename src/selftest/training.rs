@@ -5,9 +5,9 @@ use super::{Check, relative_error};
 use crate::config::{Dtype, Library, Stage};
 use crate::data::shapes::{self, ShapesSpec};
 use crate::engine::{Control, Event, Observer};
-use crate::launch::{Request, Site, Start, prepare};
 use crate::record::Store;
 use crate::registry::Registry;
+use crate::runs::{Request, RunContext, Start, prepare};
 use anyhow::{Result, bail};
 use candle_core::Device;
 use std::path::Path;
@@ -134,7 +134,7 @@ impl Bench<'_> {
         let Trial { stage, device, steps, resume, .. } = *trial;
         let stop = AtomicBool::new(false);
         let losses = Losses { values: Mutex::default(), last: steps, stop: &stop };
-        let site = Site {
+        let context = RunContext {
             registry: self.registry,
             library: self.library,
             store: &self.store,
@@ -148,8 +148,8 @@ impl Bench<'_> {
         };
         let request = Request { dtype: Some(trial.dtype), ..trial.request.clone() };
         let out = self.folder.join("runs").join(&trial.folder);
-        match prepare(&site, stage, &request, Some(&out), resume, &|_| ())? {
-            Start::Ready(prepared) => prepared.run(&site, Some(steps + 1))?,
+        match prepare(&context, stage, &request, Some(&out), resume, &|_| ())? {
+            Start::Ready(prepared) => prepared.run(&context, Some(steps + 1))?,
             Start::Done(_) => bail!("`{}` holds a finished run", out.display()),
         };
         Ok(losses.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))

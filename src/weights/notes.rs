@@ -10,10 +10,11 @@ pub const MODEL_NAME: &str = "bench.model_name";
 pub const MODEL: &str = "bench.model";
 /// File of `configs/pretrain` or `configs/transfer`.
 pub const RECIPE_NAME: &str = "bench.recipe_name";
-/// The objective of a pre-training run in TOML, under the key of its kind.
-pub const MAE: &str = "bench.mae";
-pub const BEIT: &str = "bench.beit";
-pub const DVAE: &str = "bench.dvae";
+/// The key of the options of the objective `name` of a pre-training run, in TOML.
+pub fn objective(name: &str) -> String {
+    format!("bench.{name}")
+}
+
 /// Configuration of a transfer run in TOML.
 pub const CONFIG: &str = "bench.config";
 /// The data set of a transfer run and its classes in JSON.

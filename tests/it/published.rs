@@ -10,14 +10,14 @@
 mod noise;
 
 use anyhow::{Result, ensure};
-use bench::config::{AugmentOp, Beit as BeitOptions, DvaeSizes, Mae, ModelConfig, parse};
+use bench::config::{AugmentOp, DvaeSizes, ModelConfig, parse};
 use bench::data::augment::{Pipeline, Prepare as _};
 use bench::data::{DatasetInfo, Image, Sample, SampleId};
 use bench::kinds::segmentation::SegmentationTask;
 use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass, patchify};
-use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
+use bench::pretrain::{Beit, BeitOptions, MaeOptions, MaskedAutoencoder, PatchMask};
 use bench::rng::Rng;
 use bench::task::{Head as _, Task as _};
 use bench::weights::{Hub, HubError, HubFile, WeightFile, load_backbone, load_exact, load_model};
@@ -172,14 +172,14 @@ fn reconstructed(
     images: &Tensor,
     noise: Vec<f32>,
 ) -> Result<Vec<f32>> {
-    let options: Mae = parse(
+    let options: MaeOptions = parse(
         "mask_ratio = 0.75\nmask = \"random\"\ntarget = \"pixel\"\nloss_on = \"masked\"\n",
         "published",
     )?;
     let params = Params::new(0, &Device::Cpu);
     let objective = MaskedAutoencoder::new(model, &options, None, params.builder())?;
     load_exact(&params, tensors)?;
-    let mask = Mask::from_noise(&[noise], objective.sampler().kept())?;
+    let mask = PatchMask::from_noise(&[noise], objective.sampler().kept())?;
     corner(&objective.predict(&patchify(images, model.patch)?, &mask, &mut Pass::Eval)?)
 }
 

@@ -29,14 +29,14 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
     }
 }
 
-fn recipe() -> Mae {
-    Mae {
+fn recipe() -> MaeOptions {
+    MaeOptions {
         mask_ratio: 0.75,
-        mask: config::MaskKind::Random,
+        mask: MaskKind::Random,
         target: ReconstructionTarget::NormPixel,
         tokenizer: None,
         cache_tokens: false,
-        loss_on: Reconstruct::Masked,
+        loss_on: LossPatches::Masked,
         mask_tokens_in_encoder: false,
         decoder: None,
     }
@@ -54,10 +54,14 @@ fn every_trainable_parameter_learns_in_every_variant() -> Result<()> {
     let variants = [
         ([16, 16], 3, recipe()),
         ([16, 24], 1, recipe()),
-        ([24, 16], 4, Mae { target: ReconstructionTarget::Pixel, loss_on: Reconstruct::All, ..recipe() }),
-        ([16, 16], 3, Mae { mask_tokens_in_encoder: true, ..recipe() }),
-        ([32, 32], 3, Mae { target: ReconstructionTarget::Pca, mask: config::MaskKind::Grid, ..recipe() }),
-        ([32, 16], 3, Mae { mask: config::MaskKind::Block, mask_ratio: 0.5, ..recipe() }),
+        (
+            [24, 16],
+            4,
+            MaeOptions { target: ReconstructionTarget::Pixel, loss_on: LossPatches::All, ..recipe() },
+        ),
+        ([16, 16], 3, MaeOptions { mask_tokens_in_encoder: true, ..recipe() }),
+        ([32, 32], 3, MaeOptions { target: ReconstructionTarget::Pca, mask: MaskKind::Grid, ..recipe() }),
+        ([32, 16], 3, MaeOptions { mask: MaskKind::Block, mask_ratio: 0.5, ..recipe() }),
     ];
     for (image, channels, mae) in variants {
         let params = Params::new(0, &Device::Cpu);
@@ -104,7 +108,10 @@ fn evaluation_masks_depend_on_the_sample_alone() -> Result<()> {
 }
 
 /// Model, recipe and golden values of a case.
-fn golden(name: &str, target: ReconstructionTarget) -> Result<(ModelConfig, Mae, HashMap<String, Tensor>)> {
+fn golden(
+    name: &str,
+    target: ReconstructionTarget,
+) -> Result<(ModelConfig, MaeOptions, HashMap<String, Tensor>)> {
     let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
     let (model, mask_ratio) = match name {
@@ -114,7 +121,7 @@ fn golden(name: &str, target: ReconstructionTarget) -> Result<(ModelConfig, Mae,
             (ModelConfig { patch: 2, width: 8, depth: 1, decoder, ..model([4, 8], 1) }, 0.5)
         }
     };
-    Ok((model, Mae { mask_ratio, target, ..recipe() }, golden))
+    Ok((model, MaeOptions { mask_ratio, target, ..recipe() }, golden))
 }
 
 #[test]
@@ -133,7 +140,7 @@ fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
             p.var.set(&golden[&format!("weights.{}", p.name)])?;
         }
         let images = &golden["images"];
-        let mask = Mask::from_noise(&golden["noise"].to_vec2()?, objective.sampler().kept())?;
+        let mask = PatchMask::from_noise(&golden["noise"].to_vec2()?, objective.sampler().kept())?;
         assert_eq!(difference::relative(&mask.removed(&Device::Cpu)?, &golden["mask"]), 0.);
         let prediction = objective.predict(&patchify(images, model.patch)?, &mask, &mut Pass::Eval)?;
         let error = difference::relative(&prediction, &golden["prediction"]);
@@ -156,8 +163,12 @@ fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
 fn targets_are_undone_by_decoding() -> Result<()> {
     for target in [ReconstructionTarget::Pixel, ReconstructionTarget::NormPixel, ReconstructionTarget::Pca] {
         let params = Params::new(0, &Device::Cpu);
-        let objective =
-            MaskedAutoencoder::new(&model([32, 32], 3), &Mae { target, ..recipe() }, None, params.builder())?;
+        let objective = MaskedAutoencoder::new(
+            &model([32, 32], 3),
+            &MaeOptions { target, ..recipe() },
+            None,
+            params.builder(),
+        )?;
         let images = images((4, 3, 32, 32))?;
         objective.fit(&images)?;
         let patches = patchify(&images, 4)?;
@@ -196,7 +207,7 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
 #[test]
 fn an_unfitted_pca_is_an_error() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
-    let mae = Mae { target: ReconstructionTarget::Pca, ..recipe() };
+    let mae = MaeOptions { target: ReconstructionTarget::Pca, ..recipe() };
     let objective = MaskedAutoencoder::new(&model([16, 16], 3), &mae, None, params.builder())?;
     let images = images((1, 3, 16, 16))?;
     let mask = objective.sampler().sample(1, &mut Rng::new(0, "test", &[]))?;

@@ -1,6 +1,6 @@
 //! [`TableSpec`]: `configs/tables/<name>.toml`, which runs make the rows and columns of a table.
 
-use crate::config::{ConfigError, Library, parse};
+use crate::config::{ConfigError, Library, NamedFile, parse};
 use crate::record::{Reference, RunRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -162,10 +162,7 @@ impl TableSpec {
 
     /// The table `name` of a library.
     pub fn load(library: &Library, name: &str) -> Result<Self, ConfigError> {
-        if !library.list("configs/tables").iter().any(|known| known == name) {
-            return Err(library.unknown("table", name, "configs/tables"));
-        }
-        let (text, origin) = library.text(&format!("configs/tables/{name}.toml"))?;
+        let NamedFile { text, origin, .. } = library.file("table", name, "configs/tables")?;
         Self::parse(&text, origin)
     }
 

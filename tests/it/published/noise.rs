@@ -59,7 +59,7 @@ fn masks_are_those_of_numpy_and_torch() {
     let close =
         |found: &[f32], expected: [f32; 6]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
     let kept = |noise: &[f32]| {
-        let mask = bench::pretrain::Mask::from_noise(&[noise.to_vec()], 49).unwrap();
+        let mask = bench::pretrain::PatchMask::from_noise(&[noise.to_vec()], 49).unwrap();
         mask.keep()[0].clone()
     };
     let noise = numpy(2, 196);

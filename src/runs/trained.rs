@@ -1,6 +1,6 @@
 //! A transfer run that is finished, or a file of its weights, put to use again.
 
-use super::{Site, find_weights};
+use super::{RunContext, find_weights};
 use crate::config::{RunConfig, Stage, read};
 use crate::data::{Dataset, DatasetInfo};
 use crate::engine::TransferNotes;
@@ -10,10 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// Weights, and the task that they were trained for.
-pub struct Trained {
+pub struct TrainedModel {
+    /// The file.
     pub weights: PathBuf,
+    /// The configuration of the run that made it.
     pub config: RunConfig,
+    /// The manifest of the task.
     pub manifest: Manifest,
+    /// The task itself.
     pub task: AnyTask,
 }
 
@@ -22,8 +26,13 @@ pub struct Trained {
 ///
 /// # Errors
 /// Weights that no transfer run has left; a data set that is needed and not there.
-pub fn trained(site: &Site, weights: &str, task: Option<&str>, data: Option<&Path>) -> Result<Trained> {
-    let path = find_weights(site, "--weights", weights)?;
+pub fn trained(
+    context: &RunContext,
+    weights: &str,
+    task: Option<&str>,
+    data: Option<&Path>,
+) -> Result<TrainedModel> {
+    let path = find_weights(context, "--weights", weights)?;
     let notes = TransferNotes::of(&path)?;
     let beside = path.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
     let (config, info) = match (notes, beside) {
@@ -40,21 +49,26 @@ pub fn trained(site: &Site, weights: &str, task: Option<&str>, data: Option<&Pat
         "`{weights}` is a pre-training run: it has no head that predicts"
     );
     let name = task.or(config.run.task.as_deref()).context("which task? Give --task")?;
-    let manifest = manifest(site.library, name)?;
+    let manifest = manifest(context.library, name)?;
     let info = match info {
         Some(info) => info,
-        None => classes(site, &config, &manifest, data)?,
+        None => classes(context, &config, &manifest, data)?,
     };
     let training = config.recipe.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default();
-    let task = site.registry.task(&manifest, &training, &info)?;
-    Ok(Trained { weights: path, config, manifest, task })
+    let task = context.registry.task(&manifest, &training, &info)?;
+    Ok(TrainedModel { weights: path, config, manifest, task })
 }
 
 /// The classes of the data that the run was trained on.
-fn classes(site: &Site, config: &RunConfig, manifest: &Manifest, data: Option<&Path>) -> Result<DatasetInfo> {
-    let dataset = Dataset::load(site.library, &manifest.dataset)?;
+fn classes(
+    context: &RunContext,
+    config: &RunConfig,
+    manifest: &Manifest,
+    data: Option<&Path>,
+) -> Result<DatasetInfo> {
+    let dataset = Dataset::load(context.library, &manifest.dataset)?;
     let root = dataset
-        .root(data.or(config.run.data.as_deref()), site.bench_data.as_deref())
+        .root(data.or(config.run.data.as_deref()), context.bench_data.as_deref())
         .context("the weights do not name their classes, and the data set that does is needed")?;
     Ok(dataset.info(&dataset.index(&root, &manifest.splits.train)?))
 }

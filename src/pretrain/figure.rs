@@ -13,7 +13,7 @@ const SEPARATOR: Rgb<u8> = Rgb([255, 255, 255]);
 
 /// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
 /// One channel is drawn grey; of other numbers of channels the first three are drawn.
-pub fn mosaic(
+pub fn figure_of_reconstructions(
     images: &Tensor,
     reconstruction: &Reconstruction,
     patch: usize,
@@ -26,7 +26,7 @@ pub fn mosaic(
         || mask.patches() * patch * patch != height * width
     {
         candle_core::bail!(
-            "mosaic: images {:?}, prediction {:?} and a mask of {}×{} patches of {patch} pixels do not belong together",
+            "figure of reconstructions: images {:?}, prediction {:?} and a mask of {}×{} patches of {patch} pixels do not belong together",
             images.dims(),
             prediction.dims(),
             mask.batch(),
@@ -61,10 +61,10 @@ pub fn mosaic(
 }
 
 /// Draws `images` [B, C, H, W] (normalised) with what `drawn`, of the same shape, makes of them beside each.
-pub fn pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -> Result<RgbImage> {
+pub fn figure_of_pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -> Result<RgbImage> {
     let (batch, channels, height, width) = images.dims4()?;
     if drawn.dims() != images.dims() {
-        candle_core::bail!("pairs: images {:?} and {:?}", images.dims(), drawn.dims());
+        candle_core::bail!("figure of pairs: images {:?} and {:?}", images.dims(), drawn.dims());
     }
     let panels = [values(images)?, values(drawn)?];
     let size = ((2 * width + GAP) as u32, (batch * (height + GAP) - GAP.min(batch)) as u32);
@@ -102,7 +102,7 @@ fn values(t: &Tensor) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pretrain::Mask;
+    use crate::pretrain::PatchMask;
     use candle_core::{Device, Tensor};
 
     #[test]
@@ -111,9 +111,9 @@ mod tests {
         // Two grey images of 2×4 pixels, two patches of 2: black is kept, white predicted.
         let images = Tensor::full(-1f32, (2, 1, 2, 4), &Device::Cpu)?;
         let prediction = Tensor::full(3f32, (2, 1, 2, 4), &Device::Cpu)?; // clipped to white
-        let mask = Mask::new(2, vec![vec![0], vec![1]])?;
+        let mask = PatchMask::new(2, vec![vec![0], vec![1]])?;
         let reconstruction = Reconstruction { prediction, mask };
-        let picture = mosaic(&images, &reconstruction, 2, &normalize)?;
+        let picture = figure_of_reconstructions(&images, &reconstruction, 2, &normalize)?;
         assert_eq!(picture.dimensions(), (4 * 4 + 3 * 2, 2 * 2 + 2));
         let row = |y: u32| -> Vec<u8> {
             let at = |panel: u32, x: u32| picture.get_pixel(panel * 6 + x, y).0[0];
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(row(4), [0, 0, 128, 0, 255, 255, 255, 0]);
         assert_eq!(picture.get_pixel(4, 0), &SEPARATOR);
         assert_eq!(picture.get_pixel(0, 2), &SEPARATOR);
-        assert!(mosaic(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
+        assert!(figure_of_reconstructions(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
         Ok(())
     }
 }

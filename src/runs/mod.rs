@@ -1,23 +1,25 @@
 //! From a request to a finished run: resolve it, take its folder, run it, and leave the record.
 //!
 //! Everything that can be wrong with a request is found in [`prepare`], before anything is written; what fails
-//! afterwards is a failed run, and its record says so.
+//! afterwards is a failed run, and its record says so. On the way facts are added and none is copied: a [`Request`] becomes
+//! [`Resolved`], with its [`Data`] and a folder it is a [`PreparedRun`], and the engine sees it as
+//! [`RunInputs`](crate::engine::RunInputs).
 
 mod device;
 mod initial;
 mod prepare;
-mod request;
+mod resolve;
 mod trained;
 
 pub use device::{default_dtype, open_device};
-pub use initial::{find_weights, fitting_models};
-pub use prepare::{Data, Prepared, Start, index, prepare};
-pub use request::{Request, Resolved, resolve, stage_of};
-pub use trained::{Trained, trained};
+pub use initial::{InitialWeights, find_weights, fitting_models};
+pub use prepare::{Data, PreparedRun, Start, index, prepare};
+pub use resolve::{Request, Resolved, resolve, resolve_for_plan, stage_of};
+pub use trained::{TrainedModel, trained};
 
-use crate::config::{Dtype, Library};
+use crate::config::{AugmentOp, Choice, Dtype, Library, RunConfig};
 use crate::data::JPEG_DECODER;
-use crate::engine::{Control, Event, Job, Outcome, pretrain};
+use crate::engine::{Control, Event, Outcome, RunInputs, Session, Splits, TrainOptions};
 use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
 use crate::registry::Registry;
 use crate::weights::{Fetched, Hub, HubError, HubFile};
@@ -27,25 +29,55 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// Where runs take place: what does not depend on the request.
-pub struct Site<'a> {
+pub struct RunContext<'a> {
+    /// Everything that is registered.
     pub registry: &'a Registry,
+    /// Named files.
     pub library: &'a Library,
+    /// The folder of all runs.
     pub store: &'a Store,
-    /// `$BENCH_DATA`.
+    /// `$BENCH_DATA`: the folder of all data sets.
     pub bench_data: Option<PathBuf>,
+    /// Where tensors are.
     pub device: Device,
-    /// As in records: `cpu`, `cuda:1`.
+    /// The device as records name it: `cpu`, `cuda:1`.
     pub device_name: String,
     /// Loader threads.
     pub workers: usize,
     /// The exact command line.
     pub command: String,
+    /// Tells what happens, and is asked whether to stop.
     pub control: Control<'a>,
     /// Whether the Hugging Face Hub is left alone.
     pub offline: bool,
 }
 
-impl Site<'_> {
+impl RunContext<'_> {
+    /// Models and recipes by name, with `--set` as typed.
+    pub fn choice<'c>(&'c self, overrides: &'c [String]) -> Choice<'c> {
+        Choice { library: self.library, owners: self.registry.components(), overrides }
+    }
+
+    /// What the engine needs of a run without initial weights or tokenizer.
+    pub fn inputs<'r>(
+        &'r self,
+        config: &'r RunConfig,
+        splits: &'r Splits,
+        protocol: &'r [AugmentOp],
+    ) -> RunInputs<'r> {
+        RunInputs {
+            config,
+            splits,
+            protocol,
+            init: None,
+            tokenizer: None,
+            components: self.registry.components(),
+            device: &self.device,
+            workers: self.workers,
+            control: &self.control,
+        }
+    }
+
     /// A file of the Hub, with a bar while it comes.
     fn fetch(&self, file: &HubFile) -> Result<Fetched, HubError> {
         let observer = self.control.observer;
@@ -74,28 +106,20 @@ impl Site<'_> {
     }
 }
 
-impl Prepared {
+impl PreparedRun {
     /// Runs to the end (or to a request to stop), and writes the record either way.
-    pub fn run(self, site: &Site, max_steps: Option<usize>) -> Result<RunRecord> {
+    ///
+    /// # Errors
+    /// Whatever ends the run; the record keeps it.
+    pub fn run(self, context: &RunContext, max_steps: Option<usize>) -> Result<RunRecord> {
         let began = Instant::now();
-        let mut record = self.first_record(site)?;
+        let mut record = self.first_record(context)?;
         self.folder.write_record(&record)?; // a killed run is found as interrupted
-        let job = Job {
-            config: &self.config,
-            train: self.train.clone(),
-            eval: self.eval.clone(),
-            eval_ops: self.manifest.as_ref().map_or(&[], |manifest| manifest.eval.as_slice()),
-            init: self.init.as_deref(),
-            tokenizer: self.tokenizer.as_deref(),
-            device: &site.device,
-            workers: site.workers,
-            resume: self.resume,
-            max_steps,
-            control: &site.control,
-        };
-        let result = match &self.task {
-            Some(task) => task.transfer(&job, &self.folder),
-            None => pretrain(&job, &self.folder),
+        let inputs = self.resolved.inputs(context, &self.data.splits);
+        let options = TrainOptions { folder: &self.folder, resume: self.resume, max_steps };
+        let result = match &self.data.task {
+            Some(task) => task.train(&inputs, options),
+            None => Session::pretraining(&inputs).and_then(|session| session.train(options)),
         };
         let before = self.earlier.as_ref().map_or(0., |earlier| earlier.throughput.wall_seconds);
         let wall = before + began.elapsed().as_secs_f64();
@@ -111,7 +135,7 @@ impl Prepared {
                 Ok(record)
             }
             Err(error) => {
-                if !site.control.stopped() {
+                if !context.control.stopped() {
                     record.status = Status::Failed;
                     record.error = Some(format!("{error:#}"));
                 }
@@ -122,38 +146,38 @@ impl Prepared {
         }
     }
 
-    fn first_record(&self, site: &Site) -> Result<RunRecord> {
-        let run = &self.config.run;
-        let named = |name: &str| self.manifest.as_ref().map(|_| name.to_string());
+    fn first_record(&self, context: &RunContext) -> Result<RunRecord> {
+        let Resolved { config, manifest, init, .. } = &self.resolved;
+        let run = &config.run;
         Ok(RunRecord {
             schema: RunRecord::SCHEMA,
             id: self.folder.id(),
             stage: run.stage.as_str().into(),
-            command: self.earlier.as_ref().map_or(&site.command, |earlier| &earlier.command).clone(),
+            command: self.earlier.as_ref().map_or(&context.command, |earlier| &earlier.command).clone(),
             task: run.task.clone(),
-            task_version: self.manifest.as_ref().map(|manifest| manifest.version),
+            task_version: manifest.as_ref().map(|manifest| manifest.version),
             task_hash: self.task_hash.clone(),
             dataset: run.dataset.clone(),
             dataset_fingerprint: self.fingerprint.clone(),
             model: run.model.clone(),
             recipe: run.recipe.clone(),
-            config_hash: self.config.hash()?,
+            config_hash: config.hash()?,
             overrides: run.overrides.clone(),
             seed: run.seed,
             init: InitRecord {
                 source: run.init.clone(),
                 label: run.init_label.clone(),
                 hash: run.init_hash.clone(),
-                run: self.init_run.clone(),
-                target: self.init_target,
-                trained: self.init_trained.clone(),
+                run: init.run.clone(),
+                target: init.target,
+                trained: init.trained.clone(),
             },
-            environment: site.environment(run.dtype),
+            environment: context.environment(run.dtype),
             throughput: Throughput::default(),
             steps_planned: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_planned),
             steps_done: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_done),
             skipped: 0,
-            primary: self.task.as_ref().and_then(|task| named(task.primary().name)),
+            primary: self.data.task.as_ref().map(|task| task.primary().name.to_string()),
             scores: Scores::default(),
             losses: Default::default(),
             status: Status::Interrupted,

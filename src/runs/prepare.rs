@@ -1,35 +1,33 @@
 //! The checks before a run: data there and readable as the task wants it, folder free. Nothing is written before
 //! the last of them has passed.
 
-use super::{Request, Resolved, Site, resolve};
-use crate::config::{ReconstructionTarget, RunConfig, Stage, read};
-use crate::data::{Dataset, DatasetInfo, Entry, Index};
+use super::{Request, Resolved, RunContext, resolve};
+use crate::config::{RunConfig, Stage, read};
+use crate::data::{Dataset, DatasetInfo, Index};
+use crate::engine::{Plan, Splits};
 use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
 use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Keys that a message about another run names.
 const DIFFERENCES: usize = 5;
 
 /// A run that can start, in a folder that it holds.
-pub struct Prepared {
-    pub config: RunConfig,
-    pub manifest: Option<Manifest>,
-    pub task: Option<AnyTask>,
+pub struct PreparedRun {
+    /// What is run.
+    pub resolved: Resolved,
+    /// On which data.
+    pub data: Data,
+    /// blake3 of the task's manifest.
     pub task_hash: Option<String>,
-    pub train: Arc<Vec<Entry>>,
-    pub eval: Arc<Vec<Entry>>,
+    /// Tells data apart that bears the same name.
     pub fingerprint: String,
-    pub init: Option<PathBuf>,
-    pub init_run: Option<String>,
-    /// What the initial weights were trained to predict.
-    pub init_target: Option<ReconstructionTarget>,
-    pub init_trained: Option<InitTraining>,
-    pub tokenizer: Option<PathBuf>,
+    /// Where results go.
     pub folder: RunFolder,
+    /// Whether to go on from saved state.
     pub resume: bool,
     /// The record of this run up to now, where it goes on.
     pub earlier: Option<RunRecord>,
@@ -37,18 +35,20 @@ pub struct Prepared {
     pub caveats: Vec<String>,
 }
 
-/// What a request comes to.
+/// Outcome of preparing a request.
 pub enum Start {
-    Ready(Box<Prepared>),
-    /// A finished run of the same configuration.
+    /// The run can start.
+    Ready(Box<PreparedRun>),
+    /// There is a finished run of the same configuration.
     Done(Box<RunRecord>),
 }
 
 /// The data of a run.
 pub struct Data {
+    /// The task that reads it; none in pre-training.
     pub task: Option<AnyTask>,
-    pub train: Arc<Vec<Entry>>,
-    pub eval: Arc<Vec<Entry>>,
+    /// The entries.
+    pub splits: Splits,
     /// What a user might not expect of the folders: files that are ignored.
     pub notes: Vec<String>,
     /// Splits that do not have the images that their manifest counts.
@@ -56,9 +56,9 @@ pub struct Data {
 }
 
 /// Finds and reads the index of the data, and makes the task that reads it.
-pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
+pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let Resolved { config, manifest, dataset, .. } = resolved;
-    let root = dataset.root(config.run.data.as_deref(), site.bench_data.as_deref())?;
+    let root = dataset.root(config.run.data.as_deref(), context.bench_data.as_deref())?;
     let ignored = |split: &str, index: &Index| {
         let (images, ignored) = (index.entries.len(), &index.ignored);
         let note = || format!("data set `{}`, split `{split}`: {images} images; {ignored}", dataset.name);
@@ -74,11 +74,11 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
     let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
     let Some(manifest) = manifest else {
-        let (train, eval) = (Arc::new(train.entries), Arc::default());
-        return Ok(Data { task: None, train, eval, notes, incomplete: missing });
+        let splits = Splits { train: Arc::new(train.entries), eval: Arc::default() };
+        return Ok(Data { task: None, splits, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
-    let task = task(site, config, manifest, &info)?;
+    let task = task(context, config, manifest, &info)?;
     let eval = dataset.index(&root, &manifest.splits.eval)?;
     let found = dataset.info(&eval);
     ensure!(
@@ -92,13 +92,18 @@ pub fn index(site: &Site, resolved: &Resolved) -> Result<Data> {
     task.check(&manifest.splits.eval, &eval.entries)?;
     notes.extend(ignored(&manifest.splits.eval, &eval));
     missing.extend(incomplete(&manifest.splits.eval, &eval));
-    let (train, eval) = (Arc::new(train.entries), Arc::new(eval.entries));
-    Ok(Data { task: Some(task), train, eval, notes, incomplete: missing })
+    let splits = Splits { train: Arc::new(train.entries), eval: Arc::new(eval.entries) };
+    Ok(Data { task: Some(task), splits, notes, incomplete: missing })
 }
 
-fn task(site: &Site, config: &RunConfig, manifest: &Manifest, info: &DatasetInfo) -> Result<AnyTask> {
+fn task(
+    context: &RunContext,
+    config: &RunConfig,
+    manifest: &Manifest,
+    info: &DatasetInfo,
+) -> Result<AnyTask> {
     let training = config.recipe.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default();
-    site.registry.task(manifest, &training, info)
+    context.registry.task(manifest, &training, info)
 }
 
 /// Resolves and checks a request, and takes the folder of the run. Writes `config.toml`.
@@ -106,31 +111,31 @@ fn task(site: &Site, config: &RunConfig, manifest: &Manifest, info: &DatasetInfo
 /// # Errors
 /// Everything that is wrong with a request: the exit code of the program is then 2.
 pub fn prepare(
-    site: &Site,
+    context: &RunContext,
     stage: Stage,
     request: &Request,
     out: Option<&Path>,
     resume: bool,
     tell: &dyn Fn(&str),
 ) -> Result<Start> {
-    let resolved = resolve(site, stage, request)?;
+    let resolved = resolve(context, stage, request)?;
     resolved.notes.iter().for_each(|note| tell(note));
     let path = match out {
         Some(path) => path.to_path_buf(),
-        None => site.store.path(&resolved.config.id()?),
+        None => context.store.path(&resolved.config.id()?),
     };
     if let Some(record) = earlier(&path, &resolved.config)?
         && record.status == Status::Finished
     {
         return Ok(Start::Done(Box::new(record)));
     }
-    let data = index(site, &resolved)?;
-    let cut_short = resolved.init_trained.as_ref().and_then(InitTraining::cut_short);
+    let data = index(context, &resolved)?;
+    let cut_short = resolved.init.trained.as_ref().and_then(InitTraining::cut_short);
     let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
     let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The loop would refuse too, but only after the folder is taken.
-    crate::engine::Plan::new(&resolved.config.recipe, data.train.len())?;
+    Plan::new(&resolved.config.recipe, data.splits.train.len())?;
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,
@@ -144,7 +149,7 @@ pub fn prepare(
         }
         (false, _) => RunFolder::create(&path)?,
     };
-    let fingerprint = Dataset::fingerprint(&[data.train.as_slice(), data.eval.as_slice()].concat());
+    let fingerprint = Dataset::fingerprint(data.splits.train.iter().chain(data.splits.eval.iter()));
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
         ensure!(
@@ -160,24 +165,16 @@ pub fn prepare(
     }
     let task_hash = match &resolved.manifest {
         Some(manifest) => {
-            let (text, _) = site.library.text(&format!("tasks/{}/task.toml", manifest.name))?;
+            let (text, _) = context.library.text(&format!("tasks/{}/task.toml", manifest.name))?;
             Some(blake3::hash(text.as_bytes()).to_hex().to_string())
         }
         None => None,
     };
-    Ok(Start::Ready(Box::new(Prepared {
-        config: resolved.config,
-        manifest: resolved.manifest,
-        task: data.task,
+    Ok(Start::Ready(Box::new(PreparedRun {
+        resolved,
+        data,
         task_hash,
-        train: data.train,
-        eval: data.eval,
         fingerprint,
-        init: resolved.init,
-        init_run: resolved.init_run,
-        init_target: resolved.init_target,
-        init_trained: resolved.init_trained,
-        tokenizer: resolved.tokenizer,
         folder,
         resume,
         earlier,

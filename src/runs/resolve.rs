@@ -1,12 +1,11 @@
 //! What is asked for, and what it resolves to: defaults are chosen here, in one place.
 
-use super::initial::{INIT, Initial, find, fits, initial};
-use super::{Site, default_dtype};
-use crate::config::{
-    Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
-};
+use super::initial::{INIT, InitialWeights, find, fits, initial};
+use super::{RunContext, default_dtype};
+use crate::config::{Dtype, Library, ModelConfig, Recipe, Run, RunConfig, SCRATCH, Stage, read};
 use crate::data::Dataset;
-use crate::record::InitTraining;
+use crate::engine::{RunInputs, Splits};
+use crate::pretrain::TokenizerUse;
 use crate::registry::manifest;
 use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
@@ -43,21 +42,30 @@ pub struct Request {
 
 /// A request with every choice made.
 pub struct Resolved {
+    /// The configuration of the run.
     pub config: RunConfig,
+    /// The task of a transfer.
     pub manifest: Option<Manifest>,
+    /// Where the data is described.
     pub dataset: Dataset,
-    /// The file of initial weights.
-    pub init: Option<PathBuf>,
-    /// The run that made it.
-    pub init_run: Option<String>,
-    /// What they were trained to predict, where that is known.
-    pub init_target: Option<ReconstructionTarget>,
-    /// How the run that made them was trained.
-    pub init_trained: Option<InitTraining>,
+    /// Initial weights.
+    pub init: InitialWeights,
     /// The file that makes tokens for pre-training.
     pub tokenizer: Option<PathBuf>,
     /// Choices made for the user, worth a line on the screen.
     pub notes: Vec<String>,
+}
+
+impl Resolved {
+    /// What the engine needs of this run.
+    pub fn inputs<'r>(&'r self, context: &'r RunContext, splits: &'r Splits) -> RunInputs<'r> {
+        let protocol = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.eval);
+        RunInputs {
+            init: self.init.path.as_deref(),
+            tokenizer: self.tokenizer.as_deref(),
+            ..context.inputs(&self.config, splits, protocol)
+        }
+    }
 }
 
 /// The stage that a request speaks of where the command does not say: that of its configuration; transfer for a task,
@@ -78,26 +86,60 @@ pub fn stage_of(library: &Library, request: &Request) -> Result<Stage> {
 }
 
 /// Makes every choice that the request leaves open. Reads no data.
-pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved> {
-    if let Some(path) = &request.config {
-        return repeat(site, stage, request, path);
+///
+/// # Errors
+/// Everything that is wrong with the request, and weights that are not there.
+pub fn resolve(context: &RunContext, stage: Stage, request: &Request) -> Result<Resolved> {
+    match &request.config {
+        Some(path) => repeat(context, stage, request, path),
+        None => choose(context, stage, request, None),
     }
+}
+
+/// The same for a plan: initial weights and tokenizers need not be there yet. Returns what the run waits for, too; its
+/// configuration then names random weights in their place.
+///
+/// # Errors
+/// Everything else that is wrong with the request.
+pub fn resolve_for_plan(
+    context: &RunContext,
+    stage: Stage,
+    request: &Request,
+) -> Result<(Resolved, Vec<String>)> {
+    let mut missing = vec![];
+    let resolved = choose(context, stage, request, Some(&mut missing))?;
+    Ok((resolved, missing))
+}
+
+/// Makes every choice. Weights that are not there are an error, or noted in `missing`.
+fn choose(
+    context: &RunContext,
+    stage: Stage,
+    request: &Request,
+    mut missing: Option<&mut Vec<String>>,
+) -> Result<Resolved> {
     let mut notes = vec![];
-    let manifest = request.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
+    let manifest = request.task.as_deref().map(|name| manifest(context.library, name)).transpose()?;
     ensure!(
         manifest.is_some() || stage == Stage::Pretrain,
         "which task? Give --task; `bench task list` shows them"
     );
-    let (dataset, split) = dataset(site, stage, request, manifest.as_ref())?;
+    let (dataset, split) = dataset(context, stage, request, manifest.as_ref())?;
     let recipe = match (&request.recipe, &manifest, stage) {
         (Some(recipe), ..) => recipe.clone(),
         (None, Some(manifest), Stage::Transfer) => manifest.recipe.clone(),
         _ => PRETRAIN_RECIPE.into(),
     };
-    let init = initial(site, stage, request.init.as_deref(), &mut notes)?;
-    let choice = Choice { library: site.library, overrides: &request.set };
+    let init = match (initial(context, stage, request.init.as_deref(), &mut notes), &mut missing) {
+        (Err(error), Some(missing)) => {
+            missing.push(format!("{error:#}"));
+            InitialWeights::scratch()
+        }
+        (init, _) => init?,
+    };
+    let choice = context.choice(&request.set);
     let task = manifest.as_ref().map_or("", |manifest| &manifest.name);
-    let (model_name, base) = match (&request.model, init.model(site.library)?) {
+    let (model_name, base) = match (&request.model, init.model(&choice)?) {
         (Some(name), _) => (name.clone(), None),
         (None, Some((name, model))) => (name, Some(model)),
         (None, None) => {
@@ -105,7 +147,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         }
     };
     let mut model = choice.model(&model_name, base.as_ref())?;
-    let recipe_config = choice.recipe(stage, &recipe, (&model_name, task))?;
+    let recipe_config = choice.recipe(stage, &recipe, (&stem(&model_name), task))?;
     let given = |key: &str| request.set.iter().any(|set| set.trim_start().starts_with(key));
     let image = recipe_config.transfer.as_ref().and_then(|transfer| transfer.image);
     if let Some(image) = image.filter(|_| !given("model.image")) {
@@ -128,7 +170,13 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         }
         model.normalize = Some(normalize);
     }
-    let tokenizer = tokenizer(site, &recipe_config)?;
+    let tokenizer = match (tokenizer(context, &recipe_config, &model), &mut missing) {
+        (Err(error), Some(missing)) => {
+            missing.push(format!("{error:#}"));
+            None
+        }
+        (tokenizer, _) => tokenizer?,
+    };
     let config = RunConfig {
         run: Run {
             stage,
@@ -137,14 +185,14 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
             split,
             init: init.source.clone(),
             init_hash: init.hash()?,
-            tokenizer_hash: tokenizer.as_ref().map(Initial::hash).transpose()?.flatten(),
+            tokenizer_hash: tokenizer.as_ref().map(InitialWeights::hash).transpose()?.flatten(),
             init_label: init.label.clone(),
             seed: request.seed.unwrap_or_default(),
-            dtype: chosen_dtype(site, request.dtype)?,
+            dtype: chosen_dtype(context, request.dtype)?,
             overrides: request.set.clone(),
             data: request.data.clone(),
-            recipe: recipe.clone(),
-            model: model_name.clone(),
+            recipe: stem(&recipe),
+            model: stem(&model_name),
         },
         recipe: recipe_config,
         model,
@@ -159,52 +207,53 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         ));
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
-    finish(site, config, manifest, dataset, (init, tokenizer), notes)
+    finish(context, config, manifest, dataset, (init, tokenizer), notes)
 }
 
-/// The tokenizer that a recipe of pre-training names, and needs where it predicts tokens.
-fn tokenizer(site: &Site, recipe: &Recipe) -> Result<Option<Initial>> {
-    let name = recipe.pretrain.as_ref().and_then(Pretrain::tokenizer);
-    ensure!(
-        name.is_some() || !recipe.pretrain.as_ref().is_some_and(Pretrain::predicts_tokens),
-        "tokens are predicted, but there is no tokenizer: give --set pretrain.tokenizer=RUN, a run of a recipe `dvae_*`, \
-         or the file of a dVAE"
-    );
-    name.map(|name| find(site, "pretrain.tokenizer =", name)).transpose()
+/// The tokenizer that the objective of a recipe needs.
+fn tokenizer(context: &RunContext, recipe: &Recipe, model: &ModelConfig) -> Result<Option<InitialWeights>> {
+    let Some(table) = &recipe.pretrain else { return Ok(None) };
+    match context.registry.components().objectives.facts(table, model)?.tokenizer {
+        TokenizerUse::None => Ok(None),
+        TokenizerUse::Needed(Some(name)) => find(context, "pretrain.tokenizer =", &name).map(Some),
+        TokenizerUse::Needed(None) => bail!(
+            "tokens are predicted, but there is no tokenizer: give --set pretrain.tokenizer=RUN, a run of a recipe \
+             `dvae_*`, or the file of a dVAE"
+        ),
+    }
 }
 
 /// The type of matrix products: the one asked for, or that of the device.
-fn chosen_dtype(site: &Site, asked: Option<Dtype>) -> Result<Dtype> {
-    let dtype = asked.unwrap_or_else(|| default_dtype(&site.device));
+fn chosen_dtype(context: &RunContext, asked: Option<Dtype>) -> Result<Dtype> {
+    let dtype = asked.unwrap_or_else(|| default_dtype(&context.device));
     ensure!(
-        dtype != Dtype::Tf32 || site.device.is_cuda(),
+        dtype != Dtype::Tf32 || context.device.is_cuda(),
         "--dtype tf32 needs an NVIDIA device (--device cuda); the CPU computes in f32 and bf16"
     );
     Ok(dtype)
 }
 
 fn finish(
-    site: &Site,
+    context: &RunContext,
     config: RunConfig,
     manifest: Option<Manifest>,
     dataset: Dataset,
-    (init, tokenizer): (Initial, Option<Initial>),
+    (init, tokenizer): (InitialWeights, Option<InitialWeights>),
     notes: Vec<String>,
 ) -> Result<Resolved> {
     config.check()?;
     if let Some(path) = &init.path {
-        fits(site.library, path, &config.run.model, &config.model)?;
+        fits(&context.choice(&[]), path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
-    let Initial { path: init, run: init_run, target: init_target, trained: init_trained, .. } = init;
-    Ok(Resolved { config, manifest, dataset, init, init_run, init_target, init_trained, tokenizer, notes })
+    Ok(Resolved { config, manifest, dataset, init, tokenizer, notes })
 }
 
 /// The run of a resolved configuration once more.
-fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
-    let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set)?;
+fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
+    let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set, context.registry.components())?;
     config.run.seed = request.seed.unwrap_or(config.run.seed);
-    chosen_dtype(site, Some(config.run.dtype))?;
+    chosen_dtype(context, Some(config.run.dtype))?;
     ensure!(
         config.run.stage == stage,
         "`{}` is a configuration of `bench {}`",
@@ -214,14 +263,14 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
     if request.data.is_some() {
         config.run.data = request.data.clone();
     }
-    let manifest = config.run.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
+    let manifest = config.run.task.as_deref().map(|name| manifest(context.library, name)).transpose()?;
     let dataset = match (config.run.dataset.as_str(), &config.run.data) {
         (FOLDER, Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => Dataset::load(site.library, name)?,
+        (name, _) => Dataset::load(context.library, name)?,
     };
-    let mut init = Initial::scratch();
+    let mut init = InitialWeights::scratch();
     if config.run.init != SCRATCH {
-        init = find(site, INIT, &config.run.init)?;
+        init = find(context, INIT, &config.run.init)?;
         ensure!(
             init.hash()? == config.run.init_hash,
             "`{}` has changed since `{}` was written: other initial weights",
@@ -229,18 +278,18 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
             path.display()
         );
     }
-    let tokenizer = tokenizer(site, &config.recipe)?;
+    let tokenizer = tokenizer(context, &config.recipe, &config.model)?;
     ensure!(
-        tokenizer.as_ref().map(Initial::hash).transpose()?.flatten() == config.run.tokenizer_hash,
+        tokenizer.as_ref().map(InitialWeights::hash).transpose()?.flatten() == config.run.tokenizer_hash,
         "the tokenizer has changed since `{}` was written",
         path.display()
     );
-    finish(site, config, manifest, dataset, (init, tokenizer), vec![])
+    finish(context, config, manifest, dataset, (init, tokenizer), vec![])
 }
 
 /// The data set and the split to train on.
 fn dataset(
-    site: &Site,
+    context: &RunContext,
     stage: Stage,
     request: &Request,
     manifest: Option<&Manifest>,
@@ -254,7 +303,7 @@ fn dataset(
             None => DATASET.into(),
         },
     };
-    let dataset = Dataset::load(site.library, &name)?;
+    let dataset = Dataset::load(context.library, &name)?;
     let split = match (stage, manifest) {
         (Stage::Transfer, Some(manifest)) => manifest.splits.train.clone(),
         (_, Some(Manifest { splits, .. })) if splits.pretrain.is_some() => {
@@ -264,6 +313,14 @@ fn dataset(
         _ => "train".into(),
     };
     Ok((dataset, split))
+}
+
+/// The name of a model or recipe that may have been given by its path.
+fn stem(name: &str) -> String {
+    match name.strip_suffix(".toml") {
+        Some(path) => Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        None => name.into(),
+    }
 }
 
 fn request_name(request: &Request, dataset: &Dataset) -> String {

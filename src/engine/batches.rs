@@ -1,28 +1,39 @@
-//! Batches of a loader on the device that trains: on the CPU as they are, elsewhere one ahead of the training step.
+//! Where training batches come from: a loader, or features that are kept in memory.
+//!
+//! On the CPU the batches of a loader are used as they are; to another device, each is copied while the step before it
+//! runs.
 
-use super::train::Batches;
 use crate::data::Geometric;
-use crate::data::loader::Loader;
+use crate::data::loader::{LoadError, Loaded, Loader};
 use candle_core::Device;
 
-/// The batches of `epoch` from `start` on.
-pub(super) fn batches<T>(loader: &Loader<T>, epoch: u64, start: usize) -> Batches<'_, T>
-where
-    T: Geometric + Clone + Send + Sync + 'static,
-{
-    match loader.device() {
-        Device::Cpu => Box::new(loader.epoch(epoch, start)),
-        device => ahead(loader, epoch, start, device),
+/// Where training batches come from.
+pub trait Source<T> {
+    /// Micro-batches of `epoch` from `start` on, in order.
+    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T>;
+}
+
+/// An epoch under way.
+pub type Batches<'a, T> = Box<MicroBatches<'a, T>>;
+
+/// Micro-batches in order, or why there are no more.
+pub type MicroBatches<'a, T> = dyn Iterator<Item = Result<Loaded<T>, LoadError>> + 'a;
+
+impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
+    fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {
+        match self.device() {
+            Device::Cpu => Box::new(Loader::epoch(self, epoch, start)),
+            device => copied_ahead(self, epoch, start, device),
+        }
     }
 }
 
 #[cfg(feature = "cuda")]
-fn ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, device: &Device) -> Batches<'a, T>
+fn copied_ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, device: &Device) -> Batches<'a, T>
 where
     T: Geometric + Clone + Send + Sync + 'static,
 {
     use crate::data::ahead::Ahead;
-    use crate::data::loader::{LoadError, Loaded};
     use crate::ops::cuda::{Staged, Upload};
     use candle_core::Result;
 
@@ -57,9 +68,9 @@ where
 }
 
 #[cfg(not(feature = "cuda"))]
-fn ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, _: &Device) -> Batches<'a, T>
+fn copied_ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, _: &Device) -> Batches<'a, T>
 where
     T: Geometric + Clone + Send + Sync + 'static,
 {
-    Box::new(loader.epoch(epoch, start))
+    Box::new(Loader::epoch(loader, epoch, start))
 }

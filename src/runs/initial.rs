@@ -1,9 +1,9 @@
-//! Initial weights: what `--init` names, what is known of it, and whether it fits.
+//! InitialWeights weights: what `--init` names, what is known of it, and whether it fits.
 
-use super::Site;
+use super::RunContext;
 use crate::config::{
-    Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, ReconstructionTarget,
-    RunConfig, SCRATCH, Stage, read,
+    Catalogue, Choice, ConfigError, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage,
+    read,
 };
 use crate::record::{InitTraining, RunFolder, Status};
 use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, notes, weights_in};
@@ -13,16 +13,21 @@ use std::path::{Path, PathBuf};
 /// The flag that names them.
 pub(super) const INIT: &str = "--init";
 
-/// Initial weights.
-pub(super) struct Initial {
+/// InitialWeights weights: where they are, and what is known of them.
+pub struct InitialWeights {
+    /// What was asked for: `scratch`, a run, a file or a reference to the Hub.
     pub source: String,
+    /// In a word, for tables.
     pub label: String,
+    /// The file; none for random weights.
     pub path: Option<PathBuf>,
+    /// The run that made them.
     pub run: Option<String>,
     /// Configuration of the run that made them.
     pub config: Option<PathBuf>,
     /// The model that the catalogue names.
     pub model: Option<String>,
+    /// What they were trained to predict, where that is known.
     pub target: Option<ReconstructionTarget>,
     /// How the run that made them was trained.
     pub trained: Option<InitTraining>,
@@ -30,7 +35,7 @@ pub(super) struct Initial {
     pub normalize: Option<Normalize>,
 }
 
-impl Initial {
+impl InitialWeights {
     pub fn scratch() -> Self {
         Self::labelled(SCRATCH.into(), SCRATCH.into())
     }
@@ -50,7 +55,7 @@ impl Initial {
         }
     }
 
-    fn of_run(folder: &RunFolder, source: String) -> Result<Self> {
+    fn of_run(context: &RunContext, folder: &RunFolder, source: String) -> Result<Self> {
         let id = folder.id();
         let config: RunConfig = read(&folder.config())?;
         ensure!(
@@ -58,11 +63,15 @@ impl Initial {
             "run `{id}` has no weights yet (`{}`); finish it first",
             folder.weights().display()
         );
+        let objectives = &context.registry.components().objectives;
+        let table = config.recipe.pretrain.as_ref();
+        let facts = table.map(|table| objectives.facts(table, &config.model)).transpose()?;
+        let target = facts.and_then(|facts| facts.target);
         Ok(Self {
             path: Some(folder.weights()),
             run: Some(id),
             config: Some(folder.config()),
-            target: config.recipe.pretrain.as_ref().and_then(Pretrain::target),
+            target,
             trained: folder.read_record().ok().map(|record| InitTraining::of(&record)),
             ..Self::labelled(source, config.recipe.label.unwrap_or(config.run.recipe))
         })
@@ -80,7 +89,7 @@ impl Initial {
     }
 
     /// Name and sizes of the model that the weights belong to, where they say so.
-    pub fn model(&self, library: &Library) -> Result<Option<(String, ModelConfig)>> {
+    pub fn model(&self, choice: &Choice) -> Result<Option<(String, ModelConfig)>> {
         if let Some(path) = &self.config {
             let config: RunConfig = read(path)?;
             return Ok(Some((config.run.model, config.model)));
@@ -90,7 +99,10 @@ impl Initial {
         match (file.metadata().get(notes::MODEL_NAME), file.model()?) {
             (Some(name), Some(model)) => Ok(Some((name.clone(), model))),
             _ => match &self.model {
-                Some(name) => Ok(Some((name.clone(), Choice { library, overrides: &[] }.model(name, None)?))),
+                Some(name) => {
+                    let plain = Choice { overrides: &[], ..*choice };
+                    Ok(Some((name.clone(), plain.model(name, None)?)))
+                }
                 None => Ok(None),
             },
         }
@@ -99,55 +111,55 @@ impl Initial {
 
 /// The weights that `--init` names, or the obvious ones.
 pub(super) fn initial(
-    site: &Site,
+    context: &RunContext,
     stage: Stage,
     init: Option<&str>,
     notes: &mut Vec<String>,
-) -> Result<Initial> {
+) -> Result<InitialWeights> {
     match (init, stage) {
-        (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(Initial::scratch()),
-        (Some(name), _) => find(site, INIT, name),
+        (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(InitialWeights::scratch()),
+        (Some(name), _) => find(context, INIT, name),
         (None, Stage::Transfer) => {
-            let newest = site.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
+            let newest = context.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
             let Some(record) = newest else {
                 bail!(
                     "which weights? There is no finished pre-training run in `{}`. Give --init scratch, a run, or a \
                      weights file, or run `bench pretrain` first",
-                    site.store.root().display()
+                    context.store.root().display()
                 )
             };
             notes.push(format!("--init {}: the newest finished pre-training run", record.id));
-            Initial::of_run(&site.store.find(&record.id)?, record.id)
+            InitialWeights::of_run(context, &context.store.find(&record.id)?, record.id)
         }
     }
 }
 
 /// The weights file that a run id, a run's folder or a path names; errors call it by the flag or argument `key`.
-pub fn find_weights(site: &Site, key: &str, name: &str) -> Result<PathBuf> {
-    find(site, key, name)?.path.with_context(|| format!("`{name}` has no weights"))
+pub fn find_weights(context: &RunContext, key: &str, name: &str) -> Result<PathBuf> {
+    find(context, key, name)?.path.with_context(|| format!("`{name}` has no weights"))
 }
 
 /// What `name`, which follows `key`, names.
-pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
+pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<InitialWeights> {
     if name.starts_with(HUB) {
-        let found = site.fetch(&HubFile::parse(name)?)?;
+        let found = context.fetch(&HubFile::parse(name)?)?;
         let source = found.reference.to_string();
-        let initial = match Catalogue::load(site.library)?.find(&found.reference.repository()) {
-            Some(known) => Initial {
+        let initial = match Catalogue::load(context.library)?.find(&found.reference.repository()) {
+            Some(known) => InitialWeights {
                 model: known.model.clone(),
                 target: known.target,
                 normalize: known.normalize.clone(),
-                ..Initial::labelled(source, known.init.clone())
+                ..InitialWeights::labelled(source, known.init.clone())
             },
-            None => Initial::labelled(source, found.reference.name.replace('.', "_")),
+            None => InitialWeights::labelled(source, found.reference.name.replace('.', "_")),
         };
-        return Ok(Initial { path: Some(found.path), ..initial });
+        return Ok(InitialWeights { path: Some(found.path), ..initial });
     }
     let path = Path::new(name);
     if path.is_dir() {
         let (folder, weights) = (RunFolder::at(path), weights_in(path));
         if folder.config().is_file() {
-            return Initial::of_run(&folder, name.into());
+            return InitialWeights::of_run(context, &folder, name.into());
         }
         ensure!(
             weights.is_file(),
@@ -155,17 +167,17 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
              of one)"
         );
         let label = path.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
-        return Ok(Initial { path: Some(weights), ..Initial::labelled(name.into(), label) });
+        return Ok(InitialWeights { path: Some(weights), ..InitialWeights::labelled(name.into(), label) });
     }
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
-        return Ok(Initial {
+        return Ok(InitialWeights {
             path: Some(path.into()),
             run: WeightFile::open(path)?.metadata().get(notes::RUN).cloned(),
-            ..Initial::labelled(name.into(), stem)
+            ..InitialWeights::labelled(name.into(), stem)
         });
     }
-    let folder = site.store.find(name).map_err(|e| {
+    let folder = context.store.find(name).map_err(|e| {
         let scratch = if key == INIT { "`scratch`, nor " } else { "" };
         ConfigError::new(
             format!("{key} {name}"),
@@ -177,11 +189,11 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
         let usable = matches!(record.status, Status::Finished | Status::Truncated);
         ensure!(usable, "run `{}` is not finished; continue it with --resume", record.id);
     }
-    Initial::of_run(&folder, folder.id())
+    InitialWeights::of_run(context, &folder, folder.id())
 }
 
 /// Compares the sizes that the names in a file reveal with those of the model.
-pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
+pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     let file = WeightFile::open(path)?;
     let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
     // Patches of another size are resized.
@@ -190,7 +202,7 @@ pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConf
     if found == expected {
         return Ok(());
     }
-    let hint = match fitting_models(library, &guess)?.as_slice() {
+    let hint = match fitting_models(choice, &guess)?.as_slice() {
         names if names.is_empty() || names.iter().any(|fitting| fitting == name) => String::new(),
         names => format!(". Give --model {}", names.join(" or ")),
     };
@@ -207,10 +219,11 @@ pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConf
 }
 
 /// Models of the library that have the sizes `guess`.
-pub fn fitting_models(library: &Library, guess: &InferredVit) -> Result<Vec<String>> {
+pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for name in library.list("configs/models") {
-        let model = Choice { library, overrides: &[] }.model(&name, None)?;
+    let choice = Choice { overrides: &[], ..*choice };
+    for name in choice.library.list("configs/models") {
+        let model = choice.model(&name, None)?;
         let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
         if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
             found.push(name);

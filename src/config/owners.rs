@@ -1,0 +1,13 @@
+//! Who parses the tables that a configuration leaves open.
+
+use super::{ConfigError, ObjectiveTable, Recipe};
+
+/// The owners of open tables: whatever is registered under the name that a table gives parses its options strictly.
+/// Implemented by the registry; this module knows only the tables.
+pub trait Owners: Send + Sync {
+    /// `[pretrain]` with every default written out, checked together with `recipe`, in which it stands.
+    ///
+    /// # Errors
+    /// An unknown objective, an unknown or missing key, values that cannot work.
+    fn objective(&self, table: &ObjectiveTable, recipe: &Recipe) -> Result<ObjectiveTable, ConfigError>;
+}

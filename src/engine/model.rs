@@ -1,0 +1,113 @@
+//! [`TaskModel`]: a backbone with the head of a task; what a transfer trains, evaluates and predicts with.
+
+use super::RunInputs;
+use crate::config::{Transfer, Tune};
+use crate::data::Batch;
+use crate::models::{self, Backbone, BackboneSpec, VitOptions};
+use crate::nn::{Losses, Params, Pass};
+use crate::pretrain::Objective;
+use crate::task::{Head, Task};
+use crate::weights::{WeightFile, refuse_not_finite};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A task, and a head of it on a backbone.
+pub struct TaskModel<T: Task> {
+    /// The task that the head is for.
+    pub task: Arc<T>,
+    /// The encoder.
+    pub backbone: Box<dyn Backbone>,
+    /// What makes predictions of its features.
+    pub head: T::Head,
+}
+
+impl<T: Task> Objective for TaskModel<T> {
+    type Target = T::Target;
+
+    fn losses(&self, batch: &Batch<T::Target>, pass: &mut Pass) -> candle_core::Result<Losses> {
+        let features = self.backbone.forward(&batch.images, self.head.taps(), pass)?;
+        self.head.loss(&features, batch, pass)
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.backbone.layer_of(parameter)
+    }
+}
+
+impl RunInputs<'_> {
+    /// `[transfer]` of the recipe.
+    pub(super) fn transfer(&self) -> Result<&Transfer> {
+        let transfer = self.config.recipe.transfer.as_ref();
+        transfer.with_context(|| format!("recipe `{}` has no `[transfer]`", self.config.run.recipe))
+    }
+}
+
+impl<T: Task> TaskModel<T> {
+    /// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
+    /// the name of a backbone's parameter is an error. `weights` are those that a backbone of candle-transformers is made of.
+    ///
+    /// # Errors
+    /// A recipe that does not fit the model, a head that does not fit the backbone.
+    pub fn build(task: &Arc<T>, run: &RunInputs, weights: Option<&Path>) -> Result<(Params, Self)> {
+        let (config, transfer) = (&run.config.model, run.transfer()?);
+        let (tune, depth) = (transfer.tune, config.depth);
+        if let Tune::Blocks(k) = tune {
+            ensure!(
+                k <= depth as f64,
+                "transfer.tune: {k} blocks, but model `{}` has {depth}",
+                run.config.run.model
+            );
+        }
+        let params = run.params();
+        // The specification does not depend on parameters: it is known before the backbone is built.
+        let spec = BackboneSpec { width: config.width, depth, patch: config.patch };
+        let head = task.head(&spec, params.builder())?;
+        let of_head: Vec<String> = params.all().into_iter().map(|p| p.name).collect();
+        let frozen = match tune {
+            Tune::All => 0,
+            Tune::Head => depth,
+            Tune::Blocks(k) => depth - k.ceil() as usize,
+        };
+        let options = VitOptions {
+            drop_path: run.config.recipe.drop_path,
+            final_norm: head.reads_cls(),
+            frozen,
+            attention: transfer.attention.clone(),
+            pretrains: false,
+        };
+        let backbone = match config.foreign {
+            None => models::build(config, options, params.builder())?,
+            Some(kind) => {
+                ensure!(
+                    head.taps().len() <= 1,
+                    "{kind:?} gives one vector an image, and this head reads maps"
+                );
+                let path = weights
+                    .with_context(|| format!("{kind:?} is not trainable here: give its weights to --init"))?;
+                let tensors = WeightFile::open(path)?.read(run.device)?;
+                let unfit = || format!("weights `{}` do not fit {kind:?}", path.display());
+                refuse_not_finite(&tensors).with_context(unfit)?;
+                models::foreign(config, &tensors, &params).with_context(unfit)?
+            }
+        };
+        params.set_trainable(|name| {
+            of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
+        });
+        Ok((params, Self { task: task.clone(), backbone, head }))
+    }
+}
+
+/// Whether `tune` lets a parameter of the backbone learn. Layers are those of [`Backbone::layer_of`]. Half a block is
+/// the MLP of the last one (arXiv:2111.06377 §4.3); that its `norm2` belongs to it is our reading.
+fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
+    match tune {
+        Tune::All => true,
+        Tune::Head => false,
+        Tune::Blocks(0.) => false,
+        Tune::Blocks(k) if k < 1. => {
+            layer > depth || (layer == depth && (name.contains(".mlp.") || name.contains(".norm2.")))
+        }
+        Tune::Blocks(k) => layer + k as usize > depth,
+    }
+}

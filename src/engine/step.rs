@@ -1,0 +1,235 @@
+//! The training step, the only one: runs, `bench speed` and the benchmarks all call [`Trainer::step`].
+//!
+//! A step is: micro-batches -> losses -> backward pass, gradients added up; their norm; the optimiser, with clipping and
+//! averaged weights. It writes no file and prints nothing.
+
+use super::batches::MicroBatches;
+use super::plan::Plan;
+use crate::config::Recipe;
+use crate::data::loader::LoadError;
+use crate::data::{Batch, SampleId};
+use crate::nn::{Parameter, Params, Pass};
+use crate::ops;
+use crate::optim::{Ema, Gradients, LrSchedule, Optimizer, Step, build, clip_factor, slots};
+use crate::pretrain::{Moment, Objective};
+use crate::rng::Rng;
+use anyhow::{Context, Result, anyhow};
+use candle_core::{DType, Tensor};
+
+/// Numbers by name.
+pub type Values = Vec<(&'static str, f64)>;
+
+/// Mixes the samples of a training batch.
+pub type Mixer<'a, T> = &'a dyn Fn(&mut Batch<T>, &mut Rng) -> candle_core::Result<()>;
+
+/// What is trained, and how.
+pub struct TrainerInputs<'a, T> {
+    /// The numbers of the loop.
+    pub recipe: &'a Recipe,
+    /// Steps and batches.
+    pub plan: Plan,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Makes losses of batches.
+    pub objective: &'a dyn Objective<Target = T>,
+    /// All parameters; the trainable ones are updated.
+    pub params: &'a Params,
+    /// Layer of the head, for layer-wise learning rate decay.
+    pub layers: usize,
+    /// Mixes samples; see [`crate::task::Task::mix`].
+    pub mix: Mixer<'a, T>,
+}
+
+impl<T> Clone for TrainerInputs<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for TrainerInputs<'_, T> {}
+
+/// An objective with its optimiser: everything that a step changes, but for the parameters.
+pub struct Trainer<'a, T> {
+    inputs: TrainerInputs<'a, T>,
+    parameters: Vec<Parameter>,
+    schedule: LrSchedule,
+    /// The state of the optimiser.
+    pub(super) optimizer: Box<dyn Optimizer>,
+    /// The averaged weights, where the recipe asks for them.
+    pub(super) ema: Option<Ema>,
+}
+
+/// What a step found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Peak learning rate of the step: that of the last layer.
+    pub lr: f64,
+    /// Losses by name, means over the micro-batches.
+    pub losses: Values,
+    /// What the objective notes beside its losses.
+    pub metrics: Values,
+    /// Global norm of the gradients before clipping.
+    pub grad_norm: f64,
+}
+
+/// Why there was no step. Parameters and the optimiser's state are as before it.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A batch could not be read. `first` when nothing of the step had been computed yet.
+    #[error("{error}")]
+    Load {
+        /// Why.
+        error: LoadError,
+        /// Whether it was the first micro-batch of the step.
+        first: bool,
+    },
+    /// A loss or a gradient is not a finite number.
+    #[error("a loss or gradient is not finite")]
+    NotFinite {
+        /// All losses of the micro-batch, or of the step with the norm of its gradients.
+        values: Values,
+        /// The samples of the micro-batch; none when only the norm is not finite.
+        samples: Vec<SampleId>,
+        /// Learning rate of the step.
+        lr: f64,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl From<candle_core::Error> for StepError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl<'a, T> Trainer<'a, T> {
+    /// A trainer before its first step.
+    ///
+    /// # Errors
+    /// An optimiser that cannot be built.
+    pub fn new(inputs: TrainerInputs<'a, T>) -> Result<Self> {
+        let TrainerInputs { recipe, plan, params, objective, layers, .. } = &inputs;
+        let parameters = params.trainable();
+        let layer_of = |name: &str| objective.layer_of(name);
+        let optimizer = build(&recipe.optim, slots(&parameters, &recipe.optim, &layer_of, *layers))?;
+        let ema = recipe.ema.map(|decay| Ema::new(&params.all(), decay)).transpose()?;
+        let schedule = LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps);
+        Ok(Self { parameters, schedule, optimizer, ema, inputs })
+    }
+
+    /// Learning rate of step `step`, from 0.
+    pub fn lr(&self, step: usize) -> f64 {
+        self.schedule.at(step)
+    }
+
+    /// Steps and batches of the run.
+    pub fn plan(&self) -> &Plan {
+        &self.inputs.plan
+    }
+
+    /// Number of values that learn.
+    pub fn trainable(&self) -> usize {
+        self.parameters.iter().map(|parameter| parameter.var.elem_count()).sum()
+    }
+
+    /// Does step number `step` (from 0) with the next micro-batches of `batches`. `skipped` is told the unreadable images
+    /// of each micro-batch that has some, and may refuse them.
+    ///
+    /// # Errors
+    /// See [`StepError`].
+    pub fn step(
+        &mut self,
+        step: usize,
+        batches: &mut MicroBatches<T>,
+        skipped: &mut dyn FnMut(&[SampleId]) -> Result<()>,
+    ) -> Result<StepReport, StepError> {
+        let TrainerInputs { recipe, plan, objective, .. } = &self.inputs;
+        let (micro_steps, lr, at) = (plan.micro_steps(), self.lr(step), plan.moment(step));
+        let mut sum: Option<Gradients> = None;
+        let (mut losses, mut metrics): (Values, Values) = (vec![], vec![]);
+        for micro in 0..micro_steps {
+            let loaded = batches.next().context("the loader ended before the epoch did")?;
+            let loaded = loaded.map_err(|error| StepError::Load { error, first: micro == 0 })?;
+            skipped(&loaded.skipped)?;
+            let (found, noted, gradients) =
+                self.backward(loaded.batch, &[step as u64, micro as u64], at, lr)?;
+            add_means(&mut losses, &found, micro_steps);
+            add_means(&mut metrics, &noted, micro_steps);
+            match &mut sum {
+                Some(sum) => sum.add(gradients)?,
+                None => sum = Some(gradients),
+            }
+        }
+        let mut gradients = sum.context("a step has at least one micro-batch")?;
+        if step == 0 && !gradients.missing().is_empty() {
+            let missing = gradients.missing().join(", ");
+            return Err(anyhow!("the loss does not depend on the parameters {missing}").into());
+        }
+        objective.before_optimizer(&mut gradients, &at)?;
+        let mean = 1. / micro_steps as f64;
+        let grad_norm = gradients.norm()? * mean;
+        if !grad_norm.is_finite() {
+            losses.push(("grad_norm", grad_norm));
+            return Err(StepError::NotFinite { values: losses, samples: vec![], lr });
+        }
+        let scale = mean * recipe.clip.map_or(1., |most| clip_factor(grad_norm, most));
+        self.optimizer.step(&gradients, Step { lr, scale, ema: self.ema.as_mut() })?;
+        objective.after_optimizer(&at)?;
+        Ok(StepReport { lr, losses, metrics, grad_norm })
+    }
+
+    /// Losses of one micro-batch by name, what is noted beside them, and gradients.
+    fn backward(
+        &self,
+        mut batch: Batch<T>,
+        key: &[u64],
+        at: Moment,
+        lr: f64,
+    ) -> Result<(Values, Values, Gradients), StepError> {
+        let TrainerInputs { seed, objective, mix, plan, .. } = &self.inputs;
+        let mut compute = || -> Result<_> {
+            mix(&mut batch, &mut Rng::new(*seed, "mix", key))?;
+            let mut rng = Rng::new(*seed, "pass", key);
+            let mut pass = Pass::Train { rng: &mut rng, progress: at.progress };
+            let losses = objective.losses(&batch, &mut pass)?;
+            let mut store = ops::backward(&losses.total()?)?;
+            let gradients = Gradients::collect(&mut store, &self.parameters)?;
+            // Reading a loss waits for the device: everything is queued before.
+            let value = |(name, loss): (&'static str, &Tensor)| {
+                Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
+            };
+            let values = losses.iter().map(value).collect::<candle_core::Result<Values>>()?;
+            Ok((values, losses.notes().collect(), gradients))
+        };
+        let (values, metrics, gradients) = compute().map_err(|error| advise(error, plan.micro_batch))?;
+        if values.iter().any(|(_, value)| !value.is_finite()) {
+            return Err(StepError::NotFinite { values, samples: batch.ids, lr });
+        }
+        Ok((values, metrics, gradients))
+    }
+}
+
+/// Adds one of `count` parts of a mean.
+fn add_means(means: &mut Values, found: &[(&'static str, f64)], count: usize) {
+    for &(name, value) in found {
+        let value = value / count as f64;
+        match means.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, mean)) => *mean += value,
+            None => means.push((name, value)),
+        }
+    }
+}
+
+/// Says what to do when a device has no memory for a micro-batch.
+fn advise(error: anyhow::Error, images: usize) -> anyhow::Error {
+    let full = |text: String| text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED");
+    if !error.chain().any(|cause| full(cause.to_string())) {
+        return error;
+    }
+    error.context(format!(
+        "the device has no memory for {images} images at a time; --set micro_batch=N accumulates the same batch from \
+         passes of N images"
+    ))
+}
