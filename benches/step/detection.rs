@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bench::config::{ModelConfig, Stage, parse_table};
 use bench::data::{Annotation, Batch, DatasetInfo, Entry, ImageRef, Object, Objects, SampleId, Segmentation};
 use bench::kinds::DetectionTask;
-use bench::kinds::detection::{DetectionHead, DetectionTarget, Options};
+use bench::kinds::detection::{DetectionHead, DetectionOptions, DetectionTarget};
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::no_grad;
@@ -62,7 +62,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, Detection)> {
     let data = DatasetInfo { name: "random".into(), classes, ..DatasetInfo::default() };
     let head = parse_table(HEAD.parse().context("the head's options")?, "[transfer.head]")?;
     // Whatever its weights, the model finds as many boxes as may be: every one has a mask.
-    let options = Options { score_threshold: Some(0.), ..Options::default() };
+    let options = DetectionOptions { score_threshold: Some(0.), ..DetectionOptions::default() };
     let task = DetectionTask::new(options, head, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };

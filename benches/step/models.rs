@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bench::config::{Choice, Library, Mae, ModelConfig, Pretrain, Recipe, Stage, parse_table};
 use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::kinds::classification::{
-    ClassTarget, ClassificationHead, ClassificationTask, HeadConfig, Options,
+    ClassTarget, ClassificationHead, ClassificationHeadConfig, ClassificationOptions, ClassificationTask,
 };
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
@@ -116,10 +116,10 @@ fn classifier(
     on: &Machine,
 ) -> Result<(Params, Classifier)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
-    let training: HeadConfig = parse_table(settings.head.clone(), "[transfer.head]")?;
+    let training: ClassificationHeadConfig = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes, ..DatasetInfo::default() };
-    let task = ClassificationTask::new(Options::default(), training, &data)?;
+    let task = ClassificationTask::new(ClassificationOptions::default(), training, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bench::config::{Stage, parse_table};
 use bench::data::{Batch, DatasetInfo, Raster};
 use bench::kinds::SegmentationTask;
-use bench::kinds::segmentation::{Options, SegmentationHead, SegmentationTarget};
+use bench::kinds::segmentation::{SegmentationHead, SegmentationOptions, SegmentationTarget};
 use bench::models::{self, Backbone, BackboneSpec, VitOptions};
 use bench::nn::{Losses, Params, Pass};
 use bench::pretrain::Objective;
@@ -22,7 +22,7 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     let head = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes, ..DatasetInfo::default() };
-    let task = SegmentationTask::new(Options::default(), head, &data)?;
+    let task = SegmentationTask::new(SegmentationOptions::default(), head, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;

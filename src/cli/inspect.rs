@@ -7,7 +7,7 @@ use crate::config::Catalogue;
 use crate::engine::{Event, Observer};
 use crate::launch::fitting_models;
 use crate::record::Store;
-use crate::weights::{self, HUB, Hub, HubFile, notes, weights_in};
+use crate::weights::{self, HUB, Hub, HubFile, metadata, weights_in};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ pub fn inspect(args: InspectArgs) -> CommandResult {
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
     print(format_args!("usable to   {}", listed(&uses, "nothing here")))?;
-    for key in [notes::RUN, notes::RECIPE_NAME, notes::WRITTEN_BY] {
+    for key in [metadata::RUN, metadata::RECIPE_NAME, metadata::WRITTEN_BY] {
         if let Some(value) = found.metadata.get(key) {
             print(format_args!("{:<11} {value}", key.trim_start_matches("bench.")))?;
         }

@@ -10,7 +10,7 @@ use crate::models::dvae::Tokenizer;
 use crate::nn::Params;
 use crate::pretrain::{Beit, DiscreteAutoencoder, MaskedAutoencoder, Pretraining};
 use crate::record::RunFolder;
-use crate::weights::{WeightFile, load_exact, load_tokenizer, notes};
+use crate::weights::{WeightFile, load_exact, load_tokenizer, metadata as keys};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -144,17 +144,18 @@ fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
 pub(super) fn metadata(job: &Job) -> Result<BTreeMap<String, String>> {
     let run = &job.config.run;
     let mut metadata = BTreeMap::from([
-        (notes::RUN.to_string(), job.config.id()?),
-        (notes::STAGE.into(), run.stage.as_str().into()),
-        (notes::MODEL_NAME.into(), run.model.clone()),
-        (notes::RECIPE_NAME.into(), run.recipe.clone()),
-        (notes::MODEL.into(), toml::to_string(&job.config.model)?),
+        (keys::RUN.to_string(), job.config.id()?),
+        (keys::STAGE.into(), run.stage.as_str().into()),
+        (keys::MODEL_NAME.into(), run.model.clone()),
+        (keys::RECIPE_NAME.into(), run.recipe.clone()),
+        (keys::MODEL.into(), toml::to_string(&job.config.model)?),
     ]);
-    match &job.config.recipe.pretrain {
-        Some(Pretrain::Mae(mae)) => drop(metadata.insert(notes::MAE.into(), toml::to_string(mae)?)),
-        Some(Pretrain::Beit(beit)) => drop(metadata.insert(notes::BEIT.into(), toml::to_string(beit)?)),
-        Some(Pretrain::Dvae(dvae)) => drop(metadata.insert(notes::DVAE.into(), toml::to_string(dvae)?)),
-        None => {}
-    }
+    let (objective, options) = match &job.config.recipe.pretrain {
+        Some(Pretrain::Mae(mae)) => ("mae", toml::to_string(mae)?),
+        Some(Pretrain::Beit(beit)) => ("beit", toml::to_string(beit)?),
+        Some(Pretrain::Dvae(dvae)) => ("dvae", toml::to_string(dvae)?),
+        None => return Ok(metadata),
+    };
+    metadata.insert(keys::objective_key(objective), options);
     Ok(metadata)
 }

@@ -7,7 +7,7 @@ use crate::data::{Batch, Entry};
 use crate::nn::Params;
 use crate::ops::no_grad;
 use crate::pretrain::{MaskedAutoencoder, mosaic, pairs};
-use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer, notes};
+use crate::weights::{Contents, WeightFile, load_exact, load_tokenizer, metadata};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -34,10 +34,10 @@ impl Pretrained {
     /// Weights without a decoder, such as those of a transfer run.
     pub fn of(weights: &Path) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
-        let notes = file.metadata();
+        let noted = file.metadata();
         let discrete = Contents::of(file.entries()) == Contents::Tokenizer;
         if !discrete && !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
-            let from = match notes.get(notes::RUN) {
+            let from = match noted.get(metadata::RUN) {
                 Some(run) => format!(" (they are those of run `{run}`)"),
                 None => String::new(),
             };
@@ -51,7 +51,7 @@ impl Pretrained {
         if discrete {
             return Ok(Some(Self::Tokenizer { model }));
         }
-        let Some(mae) = notes.get(notes::MAE) else { return Ok(None) };
+        let Some(mae) = noted.get(&metadata::objective_key("mae")) else { return Ok(None) };
         Ok(Some(Self::Autoencoder { model, mae: Box::new(parse(mae, weights.display())?) }))
     }
 

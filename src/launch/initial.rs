@@ -6,7 +6,7 @@ use crate::config::{
     RunConfig, SCRATCH, Stage, read,
 };
 use crate::record::{InitTraining, RunFolder, Status};
-use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, notes, weights_in};
+use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, metadata, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ impl Initial {
         }
         let Some(path) = &self.path else { return Ok(None) };
         let file = WeightFile::open(path)?;
-        match (file.metadata().get(notes::MODEL_NAME), file.model()?) {
+        match (file.metadata().get(metadata::MODEL_NAME), file.model()?) {
             (Some(name), Some(model)) => Ok(Some((name.clone(), model))),
             _ => match &self.model {
                 Some(name) => Ok(Some((name.clone(), Choice { library, overrides: &[] }.model(name, None)?))),
@@ -161,7 +161,7 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(Initial {
             path: Some(path.into()),
-            run: WeightFile::open(path)?.metadata().get(notes::RUN).cloned(),
+            run: WeightFile::open(path)?.metadata().get(metadata::RUN).cloned(),
             ..Initial::labelled(name.into(), stem)
         });
     }

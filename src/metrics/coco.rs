@@ -12,6 +12,7 @@ use crate::data::{
 };
 use crate::record::{Better, ScoreSpec, Scores, Unit};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Detection {
 }
 
 /// The benchmark whose rules hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// At most 100 detections per image and class; every image is annotated completely.

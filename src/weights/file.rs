@@ -2,7 +2,7 @@
 //! before anything is made of it.
 
 use super::translation::Translation;
-use super::{NotFinite, notes, npz, shards, torch};
+use super::{NotFinite, metadata, npz, shards, torch};
 use crate::config::{ConfigError, ModelConfig, parse};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
@@ -220,7 +220,7 @@ impl WeightFile {
     /// # Errors
     /// A note that is not the TOML of a model.
     pub fn model(&self) -> Result<Option<ModelConfig>, ConfigError> {
-        self.metadata.get(notes::MODEL).map(|text| parse(text, self.path.display())).transpose()
+        self.metadata.get(metadata::MODEL).map(|text| parse(text, self.path.display())).transpose()
     }
 
     /// All tensors by our names, in file order and in their own types.

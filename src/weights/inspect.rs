@@ -1,6 +1,6 @@
 //! What a file of weights is, told by its names and shapes alone.
 
-use super::{FileError, NotFinite, WeightEntry, WeightFile, names, notes};
+use super::{FileError, NotFinite, WeightEntry, WeightFile, metadata, names};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -209,7 +209,7 @@ impl Inspection {
             hash: file.hash(),
             sha256: file.sha256(),
             dialect: file.translated_from().or_else(|| names::ours(entries)),
-            written_by: file.metadata().get(notes::WRITTEN_BY).cloned(),
+            written_by: file.metadata().get(metadata::WRITTEN_BY).cloned(),
             model: InferredVit::of(entries).filter(|_| !uses.is_empty()),
             contents,
             tensors: entries.len(),

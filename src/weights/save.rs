@@ -1,7 +1,7 @@
 //! Writes parameters as a safetensors file: in order of creation, the same bytes for the same values
 //! (the `safetensors` crate orders metadata by hash), whole or not at all.
 
-use super::notes;
+use super::metadata;
 use crate::nn::Params;
 use crate::record::write_atomic;
 use candle_core::{DType, Device, Tensor};
@@ -42,7 +42,7 @@ fn serialize(
     // `format: pt` is what PyTorch's libraries ask for.
     let writer = concat!("bench ", env!("CARGO_PKG_VERSION"));
     let mut about = BTreeMap::from(
-        [("format", "pt"), (notes::WRITTEN_BY, writer)].map(|(k, v)| (k.to_string(), v.to_string())),
+        [("format", "pt"), (metadata::WRITTEN_BY, writer)].map(|(k, v)| (k.to_string(), v.to_string())),
     );
     about.extend(metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
     header.insert("__metadata__".into(), serde_json::json!(about));

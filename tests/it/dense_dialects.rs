@@ -49,7 +49,7 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
         let training = "taps = [0, 1, 2, 3]\ndropout = 0.0\nchannels = 8\n\
                         auxiliary = { weight = 0.4, channels = 6 }\n";
         let task = segmentation::SegmentationTask::new(
-            segmentation::Options::default(),
+            segmentation::SegmentationOptions::default(),
             bench::config::parse(training, "test")?,
             &classes(5),
         )?;
@@ -95,7 +95,7 @@ fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {
     let training = "pyramid = \"simple\"\nfpn_norm = \"layer\"\nhead_norm = \"layer\"\nchannels = 8\n\
                     rpn_convs = 2\nbox_convs = 4\nbox_width = 16\nmask_convs = 4\n";
     let task = detection::DetectionTask::new(
-        detection::Options::default(),
+        detection::DetectionOptions::default(),
         bench::config::parse(training, "test")?,
         &classes(3),
     )?;

@@ -2,7 +2,7 @@
 //! `head.1` for the linear probe.
 
 use super::knn::Neighbours;
-use super::{ClassTarget, Classifier, HeadConfig};
+use super::{ClassTarget, ClassificationHeadConfig, Classifier};
 use crate::config::Pool;
 use crate::data::{Batch, Frame};
 use crate::models::{BackboneSpec, Features};
@@ -33,7 +33,7 @@ impl ClassificationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
         pool: Pool,
-        config: &HeadConfig,
+        config: &ClassificationHeadConfig,
         classes: usize,
         vb: VarBuilder,
     ) -> Result<Self> {

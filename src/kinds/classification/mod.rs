@@ -19,24 +19,25 @@ use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
 use crate::rng::Rng;
-use crate::task::{Drawing, Task, Writer};
+use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use image::RgbImage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// `[options]` of the manifest.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Options {
+pub struct ClassificationOptions {
     /// Which tokens the classifier reads, unless the recipe says otherwise.
     #[serde(default)]
     pub pool: Pool,
 }
 
 /// The classifier on the features of the backbone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Classifier {
     /// A linear layer; after the mean of the tokens, layer norm `fc_norm` comes first.
@@ -49,9 +50,9 @@ pub enum Classifier {
 }
 
 /// `[transfer.head]` of the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HeadConfig {
+pub struct ClassificationHeadConfig {
     #[serde(default)]
     pub classifier: Classifier,
     /// Replaces the task's pooling.
@@ -87,19 +88,23 @@ fn temperature() -> f64 {
 #[derive(Clone, Debug)]
 pub struct ClassificationTask {
     pool: Pool,
-    config: HeadConfig,
+    config: ClassificationHeadConfig,
     classes: Vec<String>,
 }
 
 impl Task for ClassificationTask {
     const KIND: &'static str = "classification";
-    type Options = Options;
-    type HeadConfig = HeadConfig;
+    type Options = ClassificationOptions;
+    type HeadConfig = ClassificationHeadConfig;
     type Target = ClassTarget;
     type Prediction = Vec<f32>;
     type Head = ClassificationHead;
 
-    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(
+        options: ClassificationOptions,
+        config: ClassificationHeadConfig,
+        dataset: &DatasetInfo,
+    ) -> Result<Self> {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
@@ -151,16 +156,24 @@ impl Task for ClassificationTask {
         Ok(())
     }
 
-    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &Drawing) -> Result<Option<RgbImage>> {
-        output::draw(image, scores, self.votes(), &self.classes).map(Some)
-    }
-
-    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<f32>>>> {
-        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
+    fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Vec<f32>>> {
+        Some(self)
     }
 
     fn perfect(&self, target: &ClassTarget) -> Vec<f32> {
         target.distribution(self.classes.len(), 0.)
+    }
+}
+
+impl PredictionIo for ClassificationTask {
+    type Prediction = Vec<f32>;
+
+    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &DrawOptions) -> Result<Option<RgbImage>> {
+        output::draw(image, scores, self.votes(), &self.classes).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Vec<f32>>>> {
+        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
     }
 }
 

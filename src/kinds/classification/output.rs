@@ -3,7 +3,7 @@
 use crate::data::Image;
 use crate::draw::{Canvas, colour};
 use crate::record::write_atomic;
-use crate::task::{Picture, Writer};
+use crate::task::{PredictedImage, PredictionWriter};
 use anyhow::{Context, Result};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
@@ -55,18 +55,18 @@ impl LabelWriter {
     }
 }
 
-impl Writer for LabelWriter {
+impl PredictionWriter for LabelWriter {
     type Prediction = Vec<f32>;
 
     fn files(&self, _: &[String]) -> Vec<PathBuf> {
         vec![FILE.into()]
     }
 
-    fn write(&mut self, picture: &Picture, scores: &Vec<f32>) -> Result<()> {
+    fn write(&mut self, image: &PredictedImage, scores: &Vec<f32>) -> Result<()> {
         for (rank, (label, share)) in best(scores, self.votes).into_iter().enumerate() {
             let class = name(&self.classes, label).to_string();
             let [rank, label] = [rank + 1, label].map(|number| number.to_string());
-            self.rows.push([picture.name.into(), rank, label, class, share.to_string()]);
+            self.rows.push([image.name.into(), rank, label, class, share.to_string()]);
         }
         Ok(())
     }
@@ -100,8 +100,8 @@ mod tests {
         let classes = ["cat, black".to_string(), "dog".into()];
         let mut writer = Box::new(LabelWriter::new(folder.path(), &classes, true));
         for number in 1..3 {
-            let picture = Picture { path: Path::new("x.png"), name: "x", number, size: (1, 1) };
-            writer.write(&picture, &vec![1., 3.]).unwrap();
+            let image = PredictedImage { path: Path::new("x.png"), name: "x", number, size: (1, 1) };
+            writer.write(&image, &vec![1., 3.]).unwrap();
         }
         writer.finish().unwrap();
         let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();

@@ -4,7 +4,7 @@ use super::Detection;
 use crate::data::Image;
 use crate::draw::{Canvas, Colour, colour, shade};
 use crate::ops;
-use crate::task::Drawing;
+use crate::task::DrawOptions;
 use anyhow::{Result, ensure};
 use image::RgbImage;
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ pub(super) fn draw(
     image: &Image,
     detections: &[Detection],
     classes: &[String],
-    how: &Drawing,
+    options: &DrawOptions,
 ) -> Result<RgbImage> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
-    let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= how.threshold).collect();
+    let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= options.threshold).collect();
     shown.sort_by(|a, b| ops::area(b.bbox).total_cmp(&ops::area(a.bbox)));
     let colours = colours(&shown);
     for (Detection { mask, .. }, colour) in shown.iter().zip(&colours) {
@@ -75,7 +75,7 @@ mod tests {
             Detection { label: 1, score: 0.2, bbox: [0., 0., 160., 120.], mask: None, written: None };
         let names = ["cat".to_string(), "dog".into()];
         let drawn = |threshold| {
-            draw(&image, &[sure.clone(), unsure.clone()], &names, &Drawing { threshold }).unwrap()
+            draw(&image, &[sure.clone(), unsure.clone()], &names, &DrawOptions { threshold }).unwrap()
         };
         let pixel = |threshold, x: u32, y: u32| drawn(threshold).get_pixel(3 * x, 3 * y).0;
         let red = colour(0);
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!((pixel(0.5, 0, 60), pixel(0.5, 100, 70)), ([0; 3], [0; 3]));
         assert_eq!(pixel(0.1, 0, 60), colour(1), "the unsure box");
         let wrong = Detection { mask: Some(Rle::encode(&[1], (1, 1))), ..sure.clone() };
-        let error = draw(&image, &[wrong], &names, &Drawing { threshold: 0.5 }).unwrap_err();
+        let error = draw(&image, &[wrong], &names, &DrawOptions { threshold: 0.5 }).unwrap_err();
         assert!(error.to_string().contains("does not fit"), "{error}");
     }
 }

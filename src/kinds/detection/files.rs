@@ -5,7 +5,7 @@ use super::{Detection, Written};
 use crate::data::formats::coco_json::Outline;
 use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation, Xywh, xywh, xyxy};
 use crate::record::write_atomic;
-use crate::task::{Picture, Predictions, Writer};
+use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,17 +62,17 @@ impl ResultWriter {
     }
 }
 
-impl Writer for ResultWriter {
+impl PredictionWriter for ResultWriter {
     type Prediction = Vec<Detection>;
 
     fn files(&self, _: &[String]) -> Vec<PathBuf> {
         vec![FILE.into()]
     }
 
-    fn write(&mut self, picture: &Picture, detections: &Vec<Detection>) -> Result<()> {
-        let stem = picture.path.file_stem().unwrap_or_default().to_string_lossy();
-        let file_name = picture.path.file_name().unwrap_or_default().to_string_lossy().to_string();
-        self.images.push((stem.parse().ok(), picture.number as u64));
+    fn write(&mut self, image: &PredictedImage, detections: &Vec<Detection>) -> Result<()> {
+        let stem = image.path.file_stem().unwrap_or_default().to_string_lossy();
+        let file_name = image.path.file_name().unwrap_or_default().to_string_lossy().to_string();
+        self.images.push((stem.parse().ok(), image.number as u64));
         let image = self.images.len() - 1;
         for Detection { label, score, bbox, mask, .. } in detections {
             let Some(category_id) = self.category_ids.get(*label as usize) else {

@@ -10,7 +10,7 @@ use super::paste::paste;
 use super::roi::{self, Pooler, Roi};
 use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
-use super::{Detection, DetectionTarget, HeadConfig, PyramidKind};
+use super::{Detection, DetectionHeadConfig, DetectionTarget, PyramidKind};
 use crate::config::quarters;
 use crate::data::{Batch, Frame, Xyxy};
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
@@ -44,7 +44,7 @@ pub(super) enum Neck {
 impl DetectionHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
-        config: &HeadConfig,
+        config: &DetectionHeadConfig,
         (classes, masks): (usize, bool),
         postprocess: Postprocess,
         vb: VarBuilder,

@@ -28,7 +28,7 @@ mod tower;
 mod visible;
 
 pub use head::DetectionHead;
-pub use results::{CocoMetric, Protocol, perfect, score_specs};
+pub use results::{CocoMetric, Protocol, perfect_detections, score_specs};
 pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
@@ -39,18 +39,19 @@ use crate::metrics::Metric;
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::ScoreSpec;
-use crate::task::{Drawing, Predictions, Task, Writer};
+use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task};
 use anyhow::{Result, bail, ensure};
 use box_head::Postprocess;
 use candle_nn::VarBuilder;
 use image::RgbImage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// `[options]` of the manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Options {
+pub struct DetectionOptions {
     pub protocol: Protocol,
     /// Boxes alone are predicted and scored where this is false.
     pub masks: bool,
@@ -62,14 +63,14 @@ pub struct Options {
     pub detections: Option<usize>,
 }
 
-impl Default for Options {
+impl Default for DetectionOptions {
     fn default() -> Self {
         Self { protocol: Protocol::Coco, masks: true, score_threshold: None, detections: None }
     }
 }
 
 /// What the pyramid is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PyramidKind {
     /// Four taps, then an FPN (Li et al.).
@@ -80,9 +81,9 @@ pub enum PyramidKind {
 }
 
 /// `[transfer.head]` of the recipe. What is left out is as in Li et al. and detectron2.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct HeadConfig {
+pub struct DetectionHeadConfig {
     pub pyramid: PyramidKind,
     /// Between the two transposed convolutions of the finest level, with `pyramid = "taps"`.
     pub pyramid_norm: NormKind,
@@ -120,7 +121,7 @@ pub struct HeadConfig {
     pub mask_convs: usize,
 }
 
-impl Default for HeadConfig {
+impl Default for DetectionHeadConfig {
     fn default() -> Self {
         Self {
             pyramid: PyramidKind::Taps,
@@ -145,7 +146,7 @@ impl Default for HeadConfig {
     }
 }
 
-impl HeadConfig {
+impl DetectionHeadConfig {
     /// What cannot work, by key.
     fn check(&self) -> Result<()> {
         let positive = [
@@ -177,8 +178,8 @@ impl HeadConfig {
 /// One detection task.
 #[derive(Clone, Debug)]
 pub struct DetectionTask {
-    options: Options,
-    config: HeadConfig,
+    options: DetectionOptions,
+    config: DetectionHeadConfig,
     info: DatasetInfo,
 }
 
@@ -198,13 +199,13 @@ impl DetectionTask {
 
 impl Task for DetectionTask {
     const KIND: &'static str = "detection";
-    type Options = Options;
-    type HeadConfig = HeadConfig;
+    type Options = DetectionOptions;
+    type HeadConfig = DetectionHeadConfig;
     type Target = DetectionTarget;
     type Prediction = Vec<Detection>;
     type Head = DetectionHead;
 
-    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(options: DetectionOptions, config: DetectionHeadConfig, dataset: &DatasetInfo) -> Result<Self> {
         ensure!(!dataset.classes.is_empty(), "data set `{}` has no classes", dataset.name);
         config.check()?;
         let least = options.score_threshold.unwrap_or(0.);
@@ -243,24 +244,37 @@ impl Task for DetectionTask {
         Box::new(CocoMetric::new(&self.info, self.options.protocol, self.options.masks))
     }
 
-    fn draw(&self, image: &Image, found: &Vec<Detection>, how: &Drawing) -> Result<Option<RgbImage>> {
-        draw::draw(image, found, &self.info.classes, how).map(Some)
-    }
-
-    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<Detection>>>> {
-        Some(Box::new(files::ResultWriter::new(folder, &self.info)))
-    }
-
-    fn read_predictions<'a>(
-        &'a self,
-        files: &[PathBuf],
-        entries: &'a [Entry],
-    ) -> Result<Predictions<'a, Vec<Detection>>> {
-        files::read(files, entries, &self.info)
+    fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Vec<Detection>>> {
+        Some(self)
     }
 
     fn perfect(&self, target: &DetectionTarget) -> Vec<Detection> {
-        perfect(target)
+        perfect_detections(target)
+    }
+}
+
+impl PredictionIo for DetectionTask {
+    type Prediction = Vec<Detection>;
+
+    fn draw(
+        &self,
+        image: &Image,
+        detections: &Vec<Detection>,
+        options: &DrawOptions,
+    ) -> Result<Option<RgbImage>> {
+        draw::draw(image, detections, &self.info.classes, options).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Vec<Detection>>>> {
+        Some(Box::new(files::ResultWriter::new(folder, &self.info)))
+    }
+
+    fn read<'a>(
+        &'a self,
+        files: &[PathBuf],
+        entries: &'a [Entry],
+    ) -> Result<Option<Predictions<'a, Vec<Detection>>>> {
+        files::read(files, entries, &self.info).map(Some)
     }
 }
 

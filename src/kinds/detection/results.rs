@@ -41,7 +41,7 @@ impl Metric for CocoMetric {
 }
 
 /// The annotation as detections of score 1, without crowds, which need not be detected.
-pub fn perfect(target: &DetectionTarget) -> Vec<Detection> {
+pub fn perfect_detections(target: &DetectionTarget) -> Vec<Detection> {
     let size = target.image().size;
     let objects = target.source().iter().filter(|object| !object.crowd);
     let detection = |object: &Object| Detection {

@@ -1,7 +1,7 @@
 //! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
 
-use super::HeadConfig;
-use super::inference::{self, Options};
+use super::SegmentationHeadConfig;
+use super::inference::{self, SegmentationOptions};
 use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
 use super::upernet::UperNet;
@@ -17,7 +17,7 @@ use candle_nn::VarBuilder;
 pub struct SegmentationHead {
     taps: Vec<usize>,
     classes: usize,
-    options: Options,
+    options: SegmentationOptions,
     loss: PixelLoss,
     /// Weight of the auxiliary loss.
     auxiliary: Option<f64>,
@@ -28,8 +28,8 @@ pub struct SegmentationHead {
 impl SegmentationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
-        options: &Options,
-        config: &HeadConfig,
+        options: &SegmentationOptions,
+        config: &SegmentationHeadConfig,
         classes: &[String],
         vb: VarBuilder,
     ) -> Result<Self> {

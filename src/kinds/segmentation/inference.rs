@@ -8,12 +8,13 @@ use super::stitch::{BestClass, Mean, Rows, Tile, Windows};
 use crate::data::{Frame, Raster, Size};
 use crate::ops;
 use candle_core::{DType, Result, Tensor, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[options]` of the manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Options {
+pub struct SegmentationOptions {
     /// Windows of the model's input size slide over the image, this share of a window apart (rounded down to pixels).
     /// Without it the protocol brings images to the input size and they are read whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +31,7 @@ fn once() -> Vec<f64> {
     vec![1.]
 }
 
-impl Default for Options {
+impl Default for SegmentationOptions {
     fn default() -> Self {
         Self { stride: None, scales: once(), flip: false }
     }
@@ -41,7 +42,7 @@ const WINDOWS: usize = 8;
 /// Values that the probabilities of all views of an image may have: 1 GiB.
 const MOST_VALUES: usize = 1 << 28;
 
-impl Options {
+impl SegmentationOptions {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if let Some(stride) = self.stride.filter(|stride| !(*stride > 0. && *stride <= 1.)) {
             return Err(format!(

@@ -1,6 +1,6 @@
 //! Cross-entropy of every pixel, averaged as mmsegmentation does it, with weights of classes where a recipe has some.
 
-use super::{Average, HeadConfig};
+use super::{Average, SegmentationHeadConfig};
 use crate::data::IGNORE;
 use crate::ops;
 use candle_core::{Device, Result, Tensor};
@@ -24,7 +24,7 @@ pub(super) struct Labels {
 
 impl PixelLoss {
     /// For `classes` in order of their indices. Those that the recipe does not name weigh 1.
-    pub fn new(classes: &[String], config: &HeadConfig) -> Self {
+    pub fn new(classes: &[String], config: &SegmentationHeadConfig) -> Self {
         let weight = |class: &String| config.class_weight.get(class).map_or(1., |weight| *weight as f32);
         let weights = (!config.class_weight.is_empty()).then(|| classes.iter().map(weight).collect());
         Self { weights, average: config.average }

@@ -1,8 +1,8 @@
 //! Kind `segmentation`: a class for every pixel, scored by the mean intersection over union.
 //!
 //! UperNet on a plain ViT as in the transfer of BEiT (arXiv:2106.08254 §3.2) and MAE (arXiv:2111.06377 §5, A.4), with the
-//! conventions of mmsegmentation where the papers are silent. How images are read is the task's ([`Options`]), how the
-//! head is built and trained the recipe's ([`HeadConfig`]).
+//! conventions of mmsegmentation where the papers are silent. How images are read is the task's ([`SegmentationOptions`]), how the
+//! head is built and trained the recipe's ([`SegmentationHeadConfig`]).
 
 mod head;
 mod inference;
@@ -13,7 +13,7 @@ mod target;
 mod upernet;
 
 pub use head::SegmentationHead;
-pub use inference::Options;
+pub use inference::SegmentationOptions;
 pub use target::SegmentationTarget;
 
 use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId};
@@ -22,18 +22,19 @@ use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::{ScoreSpec, Scores};
-use crate::task::{Drawing, Predictions, Task, Writer};
+use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use image::RgbImage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// `[transfer.head]` of the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HeadConfig {
+pub struct SegmentationHeadConfig {
     /// Channels of the decoder; the width of the backbone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
@@ -60,7 +61,7 @@ pub struct HeadConfig {
 }
 
 /// What the sum of losses of pixels is divided by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Average {
     /// All pixels, ignored ones too: mmsegmentation with `avg_non_ignore=False`.
@@ -71,7 +72,7 @@ pub enum Average {
 }
 
 /// The FCN head beside the decoder, which only training uses.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auxiliary {
     /// Of its loss.
@@ -89,7 +90,7 @@ fn dropout() -> f64 {
     0.1
 }
 
-impl Default for HeadConfig {
+impl Default for SegmentationHeadConfig {
     fn default() -> Self {
         Self {
             channels: None,
@@ -104,7 +105,7 @@ impl Default for HeadConfig {
     }
 }
 
-impl HeadConfig {
+impl SegmentationHeadConfig {
     /// Checks the table for a data set of `classes`.
     fn check(&self, classes: &[String]) -> Result<()> {
         ensure!(
@@ -137,8 +138,8 @@ impl HeadConfig {
 /// One segmentation task.
 #[derive(Clone, Debug)]
 pub struct SegmentationTask {
-    options: Options,
-    config: HeadConfig,
+    options: SegmentationOptions,
+    config: SegmentationHeadConfig,
     classes: Vec<String>,
     /// The id of each class in the masks of the data set.
     ids: Vec<u32>,
@@ -146,13 +147,17 @@ pub struct SegmentationTask {
 
 impl Task for SegmentationTask {
     const KIND: &'static str = "segmentation";
-    type Options = Options;
-    type HeadConfig = HeadConfig;
+    type Options = SegmentationOptions;
+    type HeadConfig = SegmentationHeadConfig;
     type Target = SegmentationTarget;
     type Prediction = Raster;
     type Head = SegmentationHead;
 
-    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(
+        options: SegmentationOptions,
+        config: SegmentationHeadConfig,
+        dataset: &DatasetInfo,
+    ) -> Result<Self> {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
@@ -190,20 +195,8 @@ impl Task for SegmentationTask {
         })
     }
 
-    fn draw(&self, image: &Image, prediction: &Raster, _: &Drawing) -> Result<Option<RgbImage>> {
-        output::draw(image, prediction, &self.classes).map(Some)
-    }
-
-    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Raster>>> {
-        Some(Box::new(output::LabelWriter::new(folder, &self.ids)))
-    }
-
-    fn read_predictions<'a>(
-        &'a self,
-        files: &[PathBuf],
-        entries: &'a [Entry],
-    ) -> Result<Predictions<'a, Raster>> {
-        output::read(files, entries, &self.ids)
+    fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Raster>> {
+        Some(self)
     }
 
     fn any_size(&self) -> bool {
@@ -215,6 +208,26 @@ impl Task for SegmentationTask {
         let source = target.source();
         let label = |label: &u16| if *label == IGNORE { 0 } else { *label };
         Raster::new(source.height, source.width, source.labels.iter().map(label).collect())
+    }
+}
+
+impl PredictionIo for SegmentationTask {
+    type Prediction = Raster;
+
+    fn draw(&self, image: &Image, prediction: &Raster, _: &DrawOptions) -> Result<Option<RgbImage>> {
+        output::draw(image, prediction, &self.classes).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Raster>>> {
+        Some(Box::new(output::LabelWriter::new(folder, &self.ids)))
+    }
+
+    fn read<'a>(
+        &'a self,
+        files: &[PathBuf],
+        entries: &'a [Entry],
+    ) -> Result<Option<Predictions<'a, Raster>>> {
+        output::read(files, entries, &self.ids).map(Some)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::data::{Coding, Entry, Image, ImageRef, Mask, Raster, Values};
 use crate::draw::{Canvas, colour};
 use crate::record::write_atomic;
-use crate::task::{Picture, Predictions, Writer};
+use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
@@ -59,15 +59,15 @@ fn file(name: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{name}.png"))
 }
 
-impl Writer for LabelWriter {
+impl PredictionWriter for LabelWriter {
     type Prediction = Raster;
 
     fn files(&self, names: &[String]) -> Vec<PathBuf> {
         names.iter().map(|name| file(name)).collect()
     }
 
-    fn write(&mut self, picture: &Picture, prediction: &Raster) -> Result<()> {
-        let path = self.folder.join(file(picture.name));
+    fn write(&mut self, image: &PredictedImage, prediction: &Raster) -> Result<()> {
+        let path = self.folder.join(file(image.name));
         let png = prediction.to_png(&self.ids).map_err(anyhow::Error::msg)?;
         let folder = path.parent().context("a file lies in a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
@@ -127,12 +127,12 @@ mod tests {
         let ids = [7, 8, 11];
         let raster = Raster::new(2, 2, vec![0, 1, 2, 0]);
         let mut writer = Box::new(LabelWriter::new(folder.path(), &ids));
-        let picture = Picture { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
+        let image = PredictedImage { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
         assert_eq!(
             writer.files(&["1".into(), "b/2".into()]),
             ["labels/1.png", "labels/b/2.png"].map(PathBuf::from)
         );
-        writer.write(&picture, &raster).unwrap();
+        writer.write(&image, &raster).unwrap();
         writer.finish().unwrap();
         let entry = |name: &str| Entry {
             id: SampleId::new(name),

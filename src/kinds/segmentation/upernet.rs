@@ -5,7 +5,7 @@
 //! BEiT). Every convolution but the classifiers is without bias, with BatchNorm (or another norm) and ReLU behind it.
 //! All scaling is bilinear, `align_corners=False`.
 
-use super::HeadConfig;
+use super::SegmentationHeadConfig;
 use crate::data::Size;
 use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
 use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvNorm, NormKind, Pass};
@@ -56,7 +56,7 @@ struct PyramidPooling {
 }
 
 impl PyramidPooling {
-    fn new(input: usize, channels: usize, config: &HeadConfig, vb: &VarBuilder) -> Result<Self> {
+    fn new(input: usize, channels: usize, config: &SegmentationHeadConfig, vb: &VarBuilder) -> Result<Self> {
         let norm = config.norm;
         let module = |i: usize| conv_module([input, channels], 1, norm, vb.pp(format!("psp_modules.{i}.1")));
         let scales = config.pool_scales.clone();
@@ -91,7 +91,7 @@ struct Decoder {
 
 impl Decoder {
     /// `width` channels of every level.
-    fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
+    fn new(width: usize, classes: usize, config: &SegmentationHeadConfig, vb: VarBuilder) -> Result<Self> {
         let (channels, norm) = (config.channels.unwrap_or(width), config.norm);
         let each = |name: &str, input: usize, kernel: usize| {
             let module = |i: usize| conv_module([input, channels], kernel, norm, vb.pp(name).pp(i));
@@ -139,7 +139,12 @@ pub(super) struct UperNet {
 }
 
 impl UperNet {
-    pub fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(
+        width: usize,
+        classes: usize,
+        config: &SegmentationHeadConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let auxiliary = |channels: usize| {
             let vb = vb.pp("auxiliary_head");
             Ok::<_, candle_core::Error>(Auxiliary {

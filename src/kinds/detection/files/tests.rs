@@ -47,9 +47,9 @@ fn what_is_written_comes_back() {
         let mut writer = Box::new(ResultWriter::new(folder.path(), &info()));
         for (k, name) in names.into_iter().enumerate() {
             let path = Path::new(name);
-            let picture = Picture { path, name: "n", number: k + 1, size: (4, 6) };
+            let image = PredictedImage { path, name: "n", number: k + 1, size: (4, 6) };
             let found = if k == 0 { vec![] } else { detections.clone() };
-            writer.write(&picture, &found).unwrap();
+            writer.write(&image, &found).unwrap();
         }
         assert_eq!(writer.files(&[]), [Path::new("detections.json")]);
         writer.finish().unwrap();
