@@ -123,7 +123,7 @@ pub(super) fn trained<T: Task>(task: &Arc<T>, job: &Job, path: &Path) -> Result<
     let (params, mut model) = build(task.as_ref(), job, Some(path))?;
     let file = WeightFile::open(path)?;
     let tensors = file.read(job.device)?;
-    let loaded = match file.translated_from() {
+    let loaded = match file.source_program() {
         None => load_exact(&params, &tensors),
         Some(_) => load_model(&params, &tensors, &job.config.model),
     };

@@ -18,9 +18,9 @@ pub use trained::{Trained, trained};
 use crate::config::{Dtype, Library};
 use crate::data::JPEG_DECODER;
 use crate::engine::{Control, Event, Job, Outcome, pretrain};
-use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
+use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
 use crate::registry::Registry;
-use crate::weights::{Fetched, Hub, HubError, HubFile};
+use crate::weights::{Fetched, Hub, HubError, HubFile, HubSettings};
 use anyhow::Result;
 use candle_core::Device;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ use std::time::Instant;
 pub struct Site<'a> {
     pub registry: &'a Registry,
     pub library: &'a Library,
-    pub store: &'a Store,
+    pub store: &'a RunStore,
     /// `$BENCH_DATA`.
     pub bench_data: Option<PathBuf>,
     pub device: Device,
@@ -41,15 +41,15 @@ pub struct Site<'a> {
     /// The exact command line.
     pub command: String,
     pub control: Control<'a>,
-    /// Whether the Hugging Face Hub is left alone.
-    pub offline: bool,
+    /// Address, cache and token of the Hugging Face Hub.
+    pub hub: HubSettings,
 }
 
 impl Site<'_> {
     /// A file of the Hub, with a bar while it comes.
     fn fetch(&self, file: &HubFile) -> Result<Fetched, HubError> {
         let observer = self.control.observer;
-        let found = Hub::new(self.offline)?
+        let found = Hub::new(self.hub.clone())?
             .fetch(file, &|done, total| observer.event(&Event::Fetching { done, total }))?;
         if let Some(reason) = &found.stale {
             observer.event(&Event::Note(&format!(

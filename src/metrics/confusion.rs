@@ -24,13 +24,13 @@ pub const SCORES: [ScoreSpec; 3] = [
 
 /// Pixels of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ClassCounts {
     pub right: u64,
     pub annotated: u64,
     pub predicted: u64,
 }
 
-impl Counts {
+impl ClassCounts {
     fn add(&mut self, other: &Self) {
         self.right += other.right;
         self.annotated += other.annotated;
@@ -54,7 +54,7 @@ impl Counts {
 pub struct Confusion {
     classes: usize,
     /// The classes of each image.
-    images: Vec<Vec<(u16, Counts)>>,
+    images: Vec<Vec<(u16, ClassCounts)>>,
 }
 
 impl Confusion {
@@ -71,7 +71,7 @@ impl Confusion {
             let ((h, w), (height, width)) = (prediction.size(), truth.size());
             return Err(format!("{h}x{w} pixels, the annotation has {height}x{width} (height x width)"));
         }
-        let mut counts = vec![Counts::default(); self.classes];
+        let mut counts = vec![ClassCounts::default(); self.classes];
         for (found, label) in prediction.labels.iter().zip(&truth.labels) {
             if *label == IGNORE {
                 continue;
@@ -86,18 +86,18 @@ impl Confusion {
             counts[found].predicted += 1;
             counts[label].right += u64::from(found == label);
         }
-        let there = |(_, c): &(u16, Counts)| c.annotated + c.predicted > 0;
+        let there = |(_, c): &(u16, ClassCounts)| c.annotated + c.predicted > 0;
         self.images.push((0..).zip(counts).filter(there).collect());
         Ok(())
     }
 
     /// Counts of every class over all images.
-    pub fn total(&self) -> Vec<Counts> {
+    pub fn total(&self) -> Vec<ClassCounts> {
         self.sum(self.images.iter())
     }
 
-    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, Counts)>>) -> Vec<Counts> {
-        let mut total = vec![Counts::default(); self.classes];
+    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, ClassCounts)>>) -> Vec<ClassCounts> {
+        let mut total = vec![ClassCounts::default(); self.classes];
         for (class, counts) in images.flatten() {
             total[usize::from(*class)].add(counts);
         }
@@ -139,14 +139,14 @@ impl Confusion {
 }
 
 /// Means over the classes that have a value; `None` when no pixel is annotated.
-fn means(counts: &[Counts]) -> Option<[f64; 3]> {
+fn means(counts: &[ClassCounts]) -> Option<[f64; 3]> {
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&ClassCounts) -> u64| counts.iter().map(of).sum::<u64>();
     let annotated = sum(|c| c.annotated);
     (annotated > 0).then(|| {
         [
-            mean(counts.iter().filter_map(Counts::iou).collect()),
-            mean(counts.iter().filter_map(Counts::accuracy).collect()),
+            mean(counts.iter().filter_map(ClassCounts::iou).collect()),
+            mean(counts.iter().filter_map(ClassCounts::accuracy).collect()),
             sum(|c| c.right) as f64 / annotated as f64,
         ]
     })
@@ -186,8 +186,8 @@ mod tests {
     fn means_by_hand() {
         let confusion = counted();
         let total = confusion.total();
-        assert_eq!(total[0], Counts { right: 4, annotated: 5, predicted: 5 });
-        assert_eq!(total[1], Counts { right: 1, annotated: 2, predicted: 2 });
+        assert_eq!(total[0], ClassCounts { right: 4, annotated: 5, predicted: 5 });
+        assert_eq!(total[1], ClassCounts { right: 1, annotated: 2, predicted: 2 });
         assert_eq!((total[2].iou(), total[2].accuracy()), (None, None));
         let scores = confusion.scores().unwrap();
         let value = |name| scores.get(name).unwrap().value;

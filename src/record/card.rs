@@ -1,7 +1,7 @@
 //! [`card`]: the README of a run's weights on the Hugging Face Hub, made from records and nothing else.
 
-use super::render::{Format, render};
-use super::table::{Column, Key, Selection, TableError, TableSpec, table};
+use super::render::{TableFormat, render};
+use super::table::{Column, Key, Selection, TableError, TableSpec, build_table};
 use super::{RunRecord, Status};
 
 /// The text for the weights of `run`, to be found at `reference` (`hub:me/name`): what made them, how to use them, and
@@ -61,7 +61,7 @@ pub fn card(
     };
     let scores = match scored.is_empty() {
         true => "No run has been made from these weights yet.\n".to_string(),
-        false => render(&table(&scored, &[], &scores_of(title))?, Format::Markdown),
+        false => render(&build_table(&scored, &[], &scores_of(title))?, TableFormat::Markdown),
     };
     Ok(format!(
         "{head}\n# {title}\n\n{warning}{what}.\n\n```sh\n{usage}\n```\n\n## Scores\n\n{scores}\n## Record\n\n\

@@ -19,4 +19,4 @@ pub use run::{
     Unit,
 };
 pub use speed::{SpeedRecord, render_speed};
-pub use store::Store;
+pub use store::RunStore;

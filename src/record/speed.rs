@@ -2,7 +2,7 @@
 //!
 //! A program that does more in the same time has a larger ratio: the median time of PyTorch over its own.
 
-use super::render::Format;
+use super::render::TableFormat;
 use super::table::{Cell, Estimate, Row, Table};
 use super::{Origin, StoreError, render};
 use serde::{Deserialize, Serialize};
@@ -258,7 +258,7 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
 }
 
 /// The tables that `of` makes of `records`, one after the other.
-pub fn render_speed(records: &[SpeedRecord], of: fn(&SpeedRecord) -> Table, format: Format) -> String {
+pub fn render_speed(records: &[SpeedRecord], of: fn(&SpeedRecord) -> Table, format: TableFormat) -> String {
     records.iter().map(|record| render::render(&of(record), format)).collect::<Vec<_>>().join("\n")
 }
 
@@ -287,7 +287,7 @@ mod tests {
         std::fs::write(folder.path().join("a.json"), RECORD).unwrap();
         std::fs::write(folder.path().join("b.txt"), "not read").unwrap();
         let records = SpeedRecord::read_all(folder.path()).unwrap();
-        let text = render_speed(&records, SpeedRecord::table, Format::Markdown);
+        let text = render_speed(&records, SpeedRecord::table, TableFormat::Markdown);
         for line in [
             "**Speed beside PyTorch 2.0 on cpu, 2 threads of CPU**",
             "| mae  | bench f32 <sup>1</sup>              | 1000.0 |                    2.00 |               0.80 |     700 |      8.0 |",

@@ -1,4 +1,4 @@
-//! [`Store`]: the folder `runs/`, read without locks, and the records committed below `tasks/`.
+//! [`RunStore`]: the folder `runs/`, read without locks, and the records committed below `tasks/`.
 //!
 //! A record that cannot be read is an error that names its file: no run is skipped in silence.
 
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// Where runs lie.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct RunStore {
     root: PathBuf,
 }
 
-impl Store {
+impl RunStore {
     /// A store at `root` (`runs/`), which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -69,7 +69,7 @@ impl Store {
         self.each_record()?.collect()
     }
 
-    /// Those of [`Store::records`] that can be read, and what is wrong with the others.
+    /// Those of [`RunStore::records`] that can be read, and what is wrong with the others.
     pub fn readable_records(&self) -> Result<(Vec<RunRecord>, Vec<StoreError>), StoreError> {
         let (mut records, mut broken) = (vec![], vec![]);
         for record in self.each_record()? {
@@ -178,9 +178,9 @@ mod tests {
     use crate::record::run::sample;
     use std::time::{Duration, SystemTime};
 
-    fn store(ids: &[&str]) -> (tempfile::TempDir, Store) {
+    fn store(ids: &[&str]) -> (tempfile::TempDir, RunStore) {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path().join("runs"));
+        let store = RunStore::new(root.path().join("runs"));
         for id in ids {
             RunFolder::create(store.path(id)).unwrap().write_record(&sample(id)).unwrap();
         }
@@ -256,13 +256,13 @@ mod tests {
         write(&task, "b.json", "b");
         write(&task, "a.json", "a");
         write(&task, "read.me", "never read");
-        let ids: Vec<_> = Store::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
+        let ids: Vec<_> = RunStore::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
         assert_eq!(ids, ["a", "b"]);
         write(&task, "c.json", "b");
-        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
         assert!(error.contains("run `b` is also in"), "{error}");
         write("another", "a.json", "a");
-        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
         assert!(error.contains("among the results of `another`"), "{error}");
     }
 }

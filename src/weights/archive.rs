@@ -1,6 +1,6 @@
 //! Zip archives whose parts lie in them as they are: what `torch.save` and `numpy.savez` write.
 
-use super::file::Checksum;
+use super::entry::Checksum;
 use std::io::{Cursor, Read as _};
 use zip::{CompressionMethod, ZipArchive};
 

@@ -133,7 +133,7 @@ fn weights_that_are_no_numbers_are_counted_and_refused() {
         let tensors: Vec<_> =
             tensors.iter().map(|(name, t)| (name.clone(), t.to_dtype(dtype).unwrap())).collect();
         save_tensors(&path, &tensors, &Default::default()).unwrap();
-        let found = inspect(&path).unwrap().not_finite;
+        let found = inspect_weights(&path).unwrap().not_finite;
         assert_eq!(found, [NotFinite { name: "w".into(), nan: 2, infinite: 1, of: 3 }], "{dtype:?}");
     }
 }

@@ -1,9 +1,9 @@
-//! [`convert`]: weights in the names of other programs, for those who go on with Python.
+//! [`convert_weights`]: weights in the names of other programs, for those who go on with Python.
 
-use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::key_mapping::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::mapped::renamed;
 use super::transformers::{CheckpointHints, HfConfig};
-use super::translation::renamed;
-use super::{Contents, FileError, InferredVit, SaveError, WeightFile, save_tensors};
+use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -36,9 +36,9 @@ pub struct Converted {
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] WeightFileError),
     #[error(transparent)]
-    Save(#[from] SaveError),
+    Save(#[from] WeightSaveError),
     #[error("weights `{}`: {reason}", path.display())]
     Source { path: PathBuf, reason: String },
     #[error("`{}`: safetensors are written, whose name must end in `.safetensors`", path.display())]
@@ -60,7 +60,7 @@ const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 /// # Errors
 /// A source that is not a ViT, heads that do not divide the width, `asked` for other than is known, `out` of another
 /// ending, files that are there already.
-pub fn convert(
+pub fn convert_weights(
     source: &Path,
     program: Program,
     out: &Path,

@@ -1,6 +1,10 @@
 //! What a file of weights is, told by its names and shapes alone.
 
-use super::{FileError, NotFinite, WeightEntry, WeightFile, metadata, names};
+use super::entry::WeightEntry;
+use super::error::WeightFileError;
+use super::file::WeightFile;
+use super::finite::NotFinite;
+use super::{key_mapping, metadata};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,7 +35,7 @@ impl Contents {
     /// Decides by our names.
     pub fn of(entries: &[WeightEntry]) -> Self {
         let has = |name: &str| entries.iter().any(|e| e.name == name);
-        if let Some(program) = names::unread(entries) {
+        if let Some(program) = key_mapping::unsupported_model(entries) {
             return Self::Unread(program);
         }
         let blocks = has("blocks.0.attn.qkv.weight");
@@ -161,7 +165,7 @@ pub struct Inspection {
     pub contents: Contents,
     /// The program whose names the file has, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<&'static str>,
+    pub program: Option<&'static str>,
     /// The version of this program that wrote it, when one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
@@ -181,14 +185,14 @@ pub struct Inspection {
 }
 
 /// Reads the file at `path`, whole.
-pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
+pub fn inspect_weights(path: &Path) -> Result<Inspection, WeightFileError> {
     Inspection::of(&WeightFile::open(path)?)
 }
 
 impl Inspection {
     /// # Errors
     /// Names a tensor that is damaged.
-    pub fn of(file: &WeightFile) -> Result<Self, FileError> {
+    pub fn of(file: &WeightFile) -> Result<Self, WeightFileError> {
         let entries = file.entries();
         let contents = Contents::of(entries);
         let uses = match contents {
@@ -208,7 +212,7 @@ impl Inspection {
             bytes: file.bytes() as u64,
             hash: file.hash(),
             sha256: file.sha256(),
-            dialect: file.translated_from().or_else(|| names::ours(entries)),
+            program: file.source_program().or_else(|| key_mapping::native_program(entries)),
             written_by: file.metadata().get(metadata::WRITTEN_BY).cloned(),
             model: InferredVit::of(entries).filter(|_| !uses.is_empty()),
             contents,

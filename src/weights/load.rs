@@ -4,14 +4,16 @@
 //! backbone's patches of another size.
 //! Nothing is written unless everything fits.
 
-use super::finite::{NotFinite, refuse_not_finite};
+use super::entry::WeightEntry;
+use super::error::WeightLoadError;
+use super::finite::NotFinite;
+use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
-use super::{Contents, InferredVit, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
 use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resize_kernel};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::Serialize;
 
 /// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
@@ -49,37 +51,6 @@ pub struct LoadReport {
     pub patches: Option<(usize, usize)>,
 }
 
-/// Weights that do not fit the model.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("the model needs {}, which the weights lack; {file}", list(names))]
-    Missing { names: Vec<String>, file: String },
-    #[error("the weights hold {}, which the model has no place for; {file}", list(names))]
-    Unexpected { names: Vec<String>, file: String },
-    #[error("`{name}` has shape {found:?} in the weights and {expected:?} in the model; {file}")]
-    Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
-    #[error("`{name}`: {found} positions are not a square grid, so they cannot be resized to {}×{}", to.0, to.1)]
-    Grid { name: String, found: usize, to: (usize, usize) },
-    #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
-    Type { name: String, found: DType, file: String },
-    #[error("weights contain NaN or infinity in {}: training diverged, or the file is damaged", list(&all(tensors)))]
-    NotFinite { tensors: Vec<NotFinite> },
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
-}
-
-fn all(tensors: &[NotFinite]) -> Vec<String> {
-    tensors.iter().map(ToString::to_string).collect()
-}
-
-fn list(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(5).map(|name| format!("`{name}`")).collect();
-    match names.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
 /// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
 ///
 /// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
@@ -91,7 +62,7 @@ pub fn load_backbone(
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
     grid: Option<(usize, usize)>,
-) -> Result<LoadReport, LoadError> {
+) -> Result<LoadReport, WeightLoadError> {
     let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
     let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
@@ -115,7 +86,7 @@ pub fn load_backbone(
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
     }
     if !unexpected.is_empty() {
-        return Err(LoadError::Unexpected { names: unexpected, file: describe(tensors) });
+        return Err(WeightLoadError::Unexpected { names: unexpected, file: describe(tensors) });
     }
     let mut resized = tensors.to_vec();
     report.resized = fit_positions(&mut resized, model, grid)?;
@@ -133,7 +104,7 @@ fn fit_positions(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
     from: Option<(usize, usize)>,
-) -> Result<Option<Resized>, LoadError> {
+) -> Result<Option<Resized>, WeightLoadError> {
     let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed") else {
         return Ok(None);
     };
@@ -148,7 +119,7 @@ fn fit_positions(
         return Ok(None);
     }
     if from.0 * from.1 != found || found == 0 {
-        return Err(LoadError::Grid { name: name.clone(), found, to });
+        return Err(WeightLoadError::Grid { name: name.clone(), found, to });
     }
     *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
     Ok(Some((from, to)))
@@ -158,7 +129,7 @@ fn fit_positions(
 fn fit_patches(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
-) -> Result<Option<(usize, usize)>, LoadError> {
+) -> Result<Option<(usize, usize)>, WeightLoadError> {
     let kernel = tensors.iter_mut().find(|(name, _)| name == "patch_embed.proj.weight");
     let Some((_, kernel)) = kernel else { return Ok(None) };
     match *kernel.dims() {
@@ -176,7 +147,7 @@ pub fn load_model(
     params: &Params,
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
-) -> Result<(), LoadError> {
+) -> Result<(), WeightLoadError> {
     let mut tensors = tensors.to_vec();
     fit_positions(&mut tensors, model, None)?;
     load_exact(params, &tensors)
@@ -195,24 +166,34 @@ fn kernel(resize: ResizePositions) -> Bicubic {
 
 /// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming
 /// and for evaluating our own runs.
-pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), LoadError> {
+pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
     let wanted = params.all();
     let unknown = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
     let names: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
     if !names.is_empty() {
-        return Err(LoadError::Unexpected { names, file: describe(tensors) });
+        return Err(WeightLoadError::Unexpected { names, file: describe(tensors) });
     }
     assign(&wanted, tensors).map(|_| ())
 }
 
+/// Checks that `tensors` hold neither NaN nor infinity.
+///
+/// # Errors
+/// Names the tensors that hold them.
+pub fn refuse_not_finite(tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
+    let found = tensors.iter().filter_map(|(name, tensor)| NotFinite::of(name, tensor).transpose());
+    let found = found.collect::<candle_core::Result<Vec<_>>>()?;
+    if found.is_empty() { Ok(()) } else { Err(WeightLoadError::NotFinite { tensors: found }) }
+}
+
 /// Checks that every one of `wanted` is there in its shape and holds numbers, then writes them all.
-fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, LoadError> {
+fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, WeightLoadError> {
     let shapes: Vec<(String, Vec<usize>)> =
         wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
     let found = matching(&shapes, tensors)?;
     if let Some((p, tensor)) = wanted.iter().zip(&found).find(|(_, tensor)| !tensor.dtype().is_float()) {
         let (name, found, file) = (p.name.clone(), tensor.dtype(), describe(tensors));
-        return Err(LoadError::Type { name, found, file });
+        return Err(WeightLoadError::Type { name, found, file });
     }
     let convert = |(p, tensor): (&Parameter, &Tensor)| {
         Ok((p.name.clone(), tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?))
@@ -229,16 +210,16 @@ fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, L
 fn matching<'a>(
     wanted: &[(String, Vec<usize>)],
     tensors: &'a [(String, Tensor)],
-) -> Result<Vec<&'a Tensor>, LoadError> {
+) -> Result<Vec<&'a Tensor>, WeightLoadError> {
     let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
     let missing = wanted.iter().filter(|(name, _)| find(name).is_none());
     let names: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
     if !names.is_empty() {
-        return Err(LoadError::Missing { names, file: describe(tensors) });
+        return Err(WeightLoadError::Missing { names, file: describe(tensors) });
     }
     let pairs: Vec<_> = wanted.iter().filter_map(|wanted| Some((wanted, find(&wanted.0)?))).collect();
     if let Some(((name, expected), tensor)) = pairs.iter().find(|((_, shape), t)| shape != t.dims()) {
-        return Err(LoadError::Shape {
+        return Err(WeightLoadError::Shape {
             name: name.clone(),
             found: tensor.dims().to_vec(),
             expected: expected.clone(),

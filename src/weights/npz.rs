@@ -3,9 +3,8 @@
 //! Linear layers are [in, out] there, with one more axis for the heads of attention, and convolutions [h, w, in, out].
 //! A header is believed no further than the bytes that follow it.
 
-use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Located, Stored};
+use super::entry::{Located, Stored, WeightEntry};
 use candle_core::DType;
 use std::io::Read;
 

@@ -5,7 +5,7 @@
 //! offsets are resampled by a cubic spline at places that lie further apart the further out they are, so that near offsets
 //! keep their meaning.
 
-use super::LoadError;
+use super::error::WeightLoadError;
 use candle_core::{DType, Device, Result, Tensor};
 
 /// BEiT's name of the table that all blocks share.
@@ -21,7 +21,7 @@ const CLASS_ROWS: usize = 3;
 pub(super) fn fit_tables(
     tensors: &mut Vec<(String, Tensor)>,
     wanted: &[(String, Vec<usize>)],
-) -> std::result::Result<(), LoadError> {
+) -> std::result::Result<(), WeightLoadError> {
     tensors.retain(|(name, _)| !name.ends_with("relative_position_index"));
     let tables: Vec<_> = wanted.iter().filter(|(name, _)| name.ends_with(TABLE)).collect();
     if let Some(at) = tensors.iter().position(|(name, _)| name == SHARED).filter(|_| !tables.is_empty()) {

@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 /// Weights that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write weights `{}`: {reason}", path.display())]
-pub struct SaveError {
+pub struct WeightSaveError {
     pub path: PathBuf,
     pub reason: String,
 }
 
 /// Writes all of `params`, trainable or not, with notes about their origin.
-pub fn save(path: &Path, params: &Params, metadata: &BTreeMap<String, String>) -> Result<(), SaveError> {
+pub fn save(
+    path: &Path,
+    params: &Params,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightSaveError> {
     let tensors: Vec<_> = params.all().into_iter().map(|p| (p.name, p.var.as_detached_tensor())).collect();
     save_tensors(path, &tensors, metadata)
 }
@@ -27,8 +31,8 @@ pub fn save_tensors(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
-) -> Result<(), SaveError> {
-    let fail = |reason: String| SaveError { path: path.into(), reason };
+) -> Result<(), WeightSaveError> {
+    let fail = |reason: String| WeightSaveError { path: path.into(), reason };
     let bytes = serialize(tensors, metadata).map_err(|e| fail(e.to_string()))?;
     write_atomic(path, &bytes).map_err(|e| fail(e.to_string()))
 }

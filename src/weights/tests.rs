@@ -86,9 +86,9 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
     for (a, b) in expected.iter().zip(other.all()) {
         assert_eq!(values(&a.var), values(&b.var), "{}", a.name);
     }
-    let inspection = inspect(&path).unwrap();
+    let inspection = inspect_weights(&path).unwrap();
     assert_eq!(
-        (inspection.contents, inspection.dialect),
+        (inspection.contents, inspection.program),
         (Contents::Encoder, Some("facebookresearch/mae, timm"))
     );
     assert_eq!(inspection.written_by.unwrap(), concat!("bench ", env!("CARGO_PKG_VERSION")));
@@ -118,7 +118,7 @@ fn all_kinds_of_numbers_survive() -> Result<()> {
 #[test]
 fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
     let path = golden("mae_nested.pth");
-    let inspection = inspect(&path).unwrap();
+    let inspection = inspect_weights(&path).unwrap();
     assert_eq!((inspection.format, inspection.contents), ("pth", Contents::EncoderAndDecoder));
     let guess = InferredVit {
         width: 8,

@@ -4,7 +4,7 @@
 //! the pickled module `encoder.pkl`, the state dict `dalle_encoder.pth`, or converted to safetensors. A decoder in the
 //! same folder, whose file is named alike, is taken too: it draws what tokens stand for.
 
-use super::{FileError, LoadError, WeightFile, load_exact};
+use super::{WeightFile, WeightFileError, WeightLoadError, load_exact};
 use crate::config::DvaeSizes;
 use crate::models::dvae::{Decoder, Encoder, Tokenizer};
 use crate::nn::Params;
@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] WeightFileError),
     #[error("tokenizer `{}`: {reason}", path.display())]
     Unfit { path: PathBuf, reason: String },
     #[error("tokenizer `{}`: {source}", path.display())]
-    Load { path: PathBuf, source: LoadError },
+    Load { path: PathBuf, source: WeightLoadError },
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }

@@ -3,9 +3,8 @@
 //! Read are a state dict, at the top or below one of [`WRAPPERS`], and a pickled `torch.nn.Module`, as OpenAI's dVAE is
 //! published, whose tensors are named as its state dict names them.
 
-use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Checksum, Located, Stored};
+use super::entry::{Checksum, Located, Stored, WeightEntry};
 use super::pickle::{MOST_BYTES, Pickle, Place, Value};
 use candle_core::DType;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! `config.json` of Hugging Face transformers: what names and shapes do not tell of a model, read from beside its weights
 //! and written beside converted ones.
 
-use super::{Contents, FileError, InferredVit};
+use super::{Contents, InferredVit, WeightFileError};
 use crate::config::{ModelConfig, Pretrain, ReconstructionTarget, RunConfig, read};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -42,12 +42,12 @@ impl HfConfig {
     ///
     /// # Errors
     /// A file that is no JSON, or describes a ViT by values of other types.
-    pub fn beside(weights: &Path) -> Result<Option<Self>, FileError> {
+    pub fn beside(weights: &Path) -> Result<Option<Self>, WeightFileError> {
         let path = weights.with_file_name("config.json");
         if !path.is_file() {
             return Ok(None);
         }
-        let fail = |reason: String| FileError { path: path.clone(), reason };
+        let fail = |reason: String| WeightFileError { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
         let mut value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
         if let Some(backbone) = value.get_mut("backbone_config") {

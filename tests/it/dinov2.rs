@@ -1,14 +1,14 @@
 //! DINOv2 as transformers, timm and facebookresearch/dinov2 save it (`scripts/golden/dinov2.py`) computes here what it
 //! computes there, with registers and without, at its own grid of positions and at others.
 
-use crate::dialects::largest_difference;
+use crate::key_mappings::largest_difference;
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::pos_embed::{Bicubic, resize};
 use bench::nn::{Params, Pass};
-use bench::weights::{LoadReport, WeightFile, inspect, load_backbone};
+use bench::weights::{LoadReport, WeightFile, inspect_weights, load_backbone};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -93,8 +93,8 @@ fn the_original_names_and_those_of_timm_are_the_same_model() -> Result<()> {
     ] {
         let (vit, ..) = load(&path, &model)?;
         compare(&vit, "dinov2_registers", "24x24")?;
-        let found = inspect(&path)?;
-        assert_eq!(found.dialect, Some(title));
+        let found = inspect_weights(&path)?;
+        assert_eq!(found.program, Some(title));
         assert_eq!(found.model.map(|model| model.registers), Some(3), "{title}");
     }
     Ok(())

@@ -125,7 +125,7 @@ fn inspect_fetches_what_it_shows() {
     let shown = hub.ok("inspect hub:me/vit");
     let from = format!("from        hub:me/vit@{COMMIT}/{FILE}");
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    for line in [from, format!("sha256      {sha256}"), "dialect     Hugging Face ViT or ViT-MAE".into()] {
+    for line in [from, format!("sha256      {sha256}"), "program     Hugging Face ViT or ViT-MAE".into()] {
         assert!(shown.contains(&line), "no `{line}` in:\n{shown}");
     }
     assert_eq!(hub.read_from(), [0]);
@@ -321,7 +321,7 @@ fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
     hub.server.put(&key(COMMIT, FILE), &weights);
     hub.sandbox.write(
         "mine/configs/catalogue.toml",
-        "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\ndialect = \"ours\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
+        "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\nprogram = \"bench\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
          target = \"pixel\"\ndata = \"shapes\"\nrows = []\n",
     );
     hub.ok(&format!("{} --include mine --init hub:me/vit --runs second", small_transfer()));

@@ -70,7 +70,9 @@ impl Places {
         if !self.hub {
             return Ok(Err(absent));
         }
-        match Hub::new(false)?.fetch(&HubFile::parse(&format!("hub:{repository}"))?, &|_, _| ()) {
+        match Hub::new(bench::cli::hub_settings(false))?
+            .fetch(&HubFile::parse(&format!("hub:{repository}"))?, &|_, _| ())
+        {
             Ok(found) => Ok(Ok(found.path)),
             Err(error @ (HubError::Damaged { .. } | HubError::Disk { .. })) => Err(error.into()),
             Err(error) => Ok(Err(format!("{absent}, and {error}"))),

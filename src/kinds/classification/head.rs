@@ -1,8 +1,9 @@
 //! Pooling and classifier. Parameter names are those of facebookresearch/mae: `fc_norm.*`, `head.*`, and `head.0`,
 //! `head.1` for the linear probe.
 
+use super::config::{ClassificationHeadConfig, Classifier};
 use super::knn::Neighbours;
-use super::{ClassTarget, ClassificationHeadConfig, Classifier};
+use super::target::ClassTarget;
 use crate::config::Pool;
 use crate::data::{Batch, Frame};
 use crate::models::{BackboneSpec, Features};

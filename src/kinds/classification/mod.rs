@@ -4,16 +4,18 @@
 //! linear), linear probe (A.1; class token, BatchNorm without affine, linear), and k-NN on frozen features. What is
 //! frozen is the recipe's `transfer.tune`, not a matter of this kind.
 
+mod config;
 mod head;
 mod knn;
 mod output;
 mod target;
 
+pub use config::{ClassificationHeadConfig, ClassificationOptions, Classifier};
 pub use head::ClassificationHead;
 pub use target::ClassTarget;
 
 use crate::config::Pool;
-use crate::data::augment::{Mix, mix_batch};
+use crate::data::augment::mix_batch;
 use crate::data::{Annotation, Batch, DatasetInfo, Entry, Image, SampleId};
 use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
@@ -23,66 +25,7 @@ use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use image::RgbImage;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// `[options]` of the manifest.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClassificationOptions {
-    /// Which tokens the classifier reads, unless the recipe says otherwise.
-    #[serde(default)]
-    pub pool: Pool,
-}
-
-/// The classifier on the features of the backbone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Classifier {
-    /// A linear layer; after the mean of the tokens, layer norm `fc_norm` comes first.
-    #[default]
-    Linear,
-    /// BatchNorm without affine, then a linear layer: MAE's linear probe.
-    Probe,
-    /// Weighted vote of the nearest training images by cosine similarity; nothing is trained.
-    Knn,
-}
-
-/// `[transfer.head]` of the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClassificationHeadConfig {
-    #[serde(default)]
-    pub classifier: Classifier,
-    /// Replaces the task's pooling.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
-    /// Standard deviation of the initial weights of the linear layer.
-    #[serde(default = "init_std")]
-    pub init_std: f64,
-    #[serde(default)]
-    pub label_smoothing: f64,
-    /// Mixup and cutmix.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mix: Option<Mix>,
-    /// k-NN: number of neighbours that vote.
-    #[serde(default = "neighbours")]
-    pub neighbours: usize,
-    /// k-NN: a neighbour's vote weighs exp(similarity / temperature).
-    #[serde(default = "temperature")]
-    pub temperature: f64,
-}
-
-fn init_std() -> f64 {
-    2e-5
-}
-fn neighbours() -> usize {
-    20
-}
-fn temperature() -> f64 {
-    0.07
-}
 
 /// One classification task.
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
 //! The picture of detections: filled and outlined masks, boxes, class names and scores.
 
-use super::Detection;
 use crate::data::Image;
 use crate::draw::{Canvas, Colour, colour, shade};
+use crate::metrics::coco::Detection;
 use crate::ops;
 use crate::task::DrawOptions;
 use anyhow::{Result, ensure};

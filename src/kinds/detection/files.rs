@@ -1,9 +1,9 @@
 //! Detections in COCO's result format, written and read: a list of image_id, category_id, score, bbox (x, y, width,
 //! height) and segmentation (compressed run lengths). <https://cocodataset.org/#format-results>
 
-use super::{Detection, Written};
 use crate::data::formats::coco_json::Outline;
 use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation, Xywh, xywh, xyxy};
+use crate::metrics::coco::{Detection, Written};
 use crate::record::write_atomic;
 use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, bail, ensure};

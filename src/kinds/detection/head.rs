@@ -5,14 +5,16 @@
 
 use super::box_head::{self, BoxConfig, BoxHead, Postprocess, ScoredBox};
 use super::boxes::is_proper;
+use super::config::{DetectionHeadConfig, PyramidKind};
 use super::mask_head::{self, MASK, MaskHead};
 use super::paste::paste;
 use super::roi::{self, Pooler, Roi};
 use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
-use super::{Detection, DetectionHeadConfig, DetectionTarget, PyramidKind};
+use super::target::DetectionTarget;
 use crate::config::quarters;
 use crate::data::{Batch, Frame, Xyxy};
+use crate::metrics::coco::Detection;
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};

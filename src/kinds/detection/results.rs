@@ -1,6 +1,6 @@
 //! Scores of detections, and the perfect ones.
 
-use super::DetectionTarget;
+use super::target::DetectionTarget;
 use crate::data::{DatasetInfo, Object, SampleId, xyxy};
 use crate::metrics::coco::{CocoScorer, Detection};
 use crate::metrics::{ClassScores, Metric, MetricError};

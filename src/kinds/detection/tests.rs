@@ -5,6 +5,7 @@ use super::*;
 use crate::data::{Annotation, Batch, Category, Frame, Geometry, ImageRef, Object, Objects, SampleId};
 use crate::data::{Geometric, Segmentation};
 use crate::models::Features;
+use crate::nn::NormKind;
 use crate::nn::{Params, Pass};
 use crate::rng::Rng;
 use crate::task::Head;

@@ -1,6 +1,6 @@
 //! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
 
-use super::SegmentationHeadConfig;
+use super::config::SegmentationHeadConfig;
 use super::inference::{self, SegmentationOptions};
 use super::loss::PixelLoss;
 use super::target::SegmentationTarget;

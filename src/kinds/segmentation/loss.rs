@@ -1,6 +1,6 @@
 //! Cross-entropy of every pixel, averaged as mmsegmentation does it, with weights of classes where a recipe has some.
 
-use super::{Average, SegmentationHeadConfig};
+use super::config::{Average, SegmentationHeadConfig};
 use crate::data::IGNORE;
 use crate::ops;
 use candle_core::{Device, Result, Tensor};

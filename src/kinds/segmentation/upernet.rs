@@ -5,7 +5,7 @@
 //! BEiT). Every convolution but the classifiers is without bias, with BatchNorm (or another norm) and ReLU behind it.
 //! All scaling is bilinear, `align_corners=False`.
 
-use super::SegmentationHeadConfig;
+use super::config::SegmentationHeadConfig;
 use crate::data::Size;
 use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
 use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvNorm, NormKind, Pass};

@@ -1,30 +1,11 @@
 //! One cell: the runs of a row and column to a number, with the notes a reader must see.
 
+use super::content::Estimate;
+use super::draft::Draft;
+use super::error::TableError;
 use super::spec::{Column, Key};
-use super::{Estimate, TableError};
-use crate::config::ReconstructionTarget;
 use crate::record::{RunRecord, Score, Status};
 use std::collections::BTreeMap;
-
-/// A cell whose notes are not yet numbered.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Draft {
-    pub value: Option<Estimate>,
-    /// Squared standard error of the mean, where known.
-    pub variance: Option<f64>,
-    /// What the pre-training of the initial weights predicted, where that is known.
-    pub target: Option<ReconstructionTarget>,
-    pub notes: Vec<String>,
-}
-
-impl Draft {
-    fn note(&mut self, text: impl Into<String>) {
-        let text = text.into();
-        if !self.notes.contains(&text) {
-            self.notes.push(text);
-        }
-    }
-}
 
 /// The cell of `runs` in `column`, which may ask for the best of those that differ in their overrides.
 ///

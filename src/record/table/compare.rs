@@ -2,8 +2,8 @@
 //!
 //! The band is the other number ± [`WIDTH`] standard deviations over seeds: its own where it names one, else ours.
 
-use super::cell::Draft;
-use super::{DraftRow, Estimate};
+use super::content::Estimate;
+use super::draft::{Draft, DraftRow};
 use crate::record::Origin;
 
 /// Half the width of a band in standard deviations: a reproduction that differs by seeds alone is outside in 1 of 20.

@@ -1,6 +1,6 @@
 //! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
 
-use crate::dialects::largest_difference;
+use crate::key_mappings::largest_difference;
 use crate::program::{Sandbox, fixture, repository};
 use anyhow::Result;
 use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
@@ -9,7 +9,7 @@ use bench::kinds::{detection, segmentation};
 use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass};
 use bench::task::{Head as _, Task as _};
-use bench::weights::{Contents, WeightFile, inspect, load_backbone, load_exact, load_model};
+use bench::weights::{Contents, WeightFile, inspect_weights, load_backbone, load_exact, load_model};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -110,7 +110,7 @@ fn vitdet_is_read_whole() -> Result<()> {
     let (params, expected) = (Params::new(0, &Device::Cpu), expected()?);
     let (vit, head) = detector(&params)?;
     let file = WeightFile::open(&golden("vitdet.pth"))?;
-    assert_eq!((file.translated_from(), file.unread().len()), (Some("detectron2's ViTDet"), 0));
+    assert_eq!((file.source_program(), file.unread().len()), (Some("detectron2's ViTDet"), 0));
     load_model(&params, &file.read(&Device::Cpu)?, &model(4, ""))?;
     let features = vit.forward(&expected["images"], head.taps(), &mut Pass::Eval)?;
     let map = features.taps[0].transpose(1, 2)?.reshape((2, 8, 6, 6))?;
@@ -171,9 +171,9 @@ fn heads_are_left_out_of_a_backbone_and_strange_tensors_are_named() -> Result<()
 
 #[test]
 fn whole_models_are_inspected() -> Result<()> {
-    assert_eq!(inspect(&golden("mmseg.pth"))?.contents, Contents::Segmenter);
-    assert_eq!(inspect(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
-    let found = inspect(&golden("vitdet.pth"))?;
+    assert_eq!(inspect_weights(&golden("mmseg.pth"))?.contents, Contents::Segmenter);
+    assert_eq!(inspect_weights(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
+    let found = inspect_weights(&golden("vitdet.pth"))?;
     assert_eq!((found.contents, found.model.unwrap().width), (Contents::Detector, 8));
     let sandbox = Sandbox::new();
     let error = sandbox

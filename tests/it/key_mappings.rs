@@ -8,7 +8,7 @@ use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
 use bench::pretrain::{Beit, Mask, MaskedAutoencoder};
-use bench::weights::{CheckpointHints, Program, WeightFile, convert, load_backbone, load_exact};
+use bench::weights::{CheckpointHints, Program, WeightFile, convert_weights, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
     ] {
         let out = folder.path().join(name).join("model.safetensors");
         std::fs::create_dir(out.parent().unwrap())?;
-        let done = convert(&golden(name), Program::HuggingFace, &out, &heads())?;
+        let done = convert_weights(&golden(name), Program::HuggingFace, &out, &heads())?;
         assert_eq!(done.left_out, Vec::<String>::new());
         // Names of the decoder are those of transformers 4, which 5 reads too.
         let source: HashMap<_, _> = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
@@ -146,7 +146,8 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
             serde_json::from_str(&std::fs::read_to_string(done.config.unwrap())?)?;
         assert_eq!((&config["architectures"][0], &config["hidden_size"]), (&kind.into(), &16.into()));
         assert_eq!((&config["image_size"], &config["num_attention_heads"]), (&24.into(), &2.into()));
-        let error = convert(&golden(name), Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
+        let error =
+            convert_weights(&golden(name), Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
         assert!(error.contains("is there already"), "{error}");
     }
     Ok(())
@@ -190,7 +191,7 @@ fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()>
     let source = folder.path().join("pooled.safetensors");
     candle_core::safetensors::save(&tensors.into_iter().collect::<HashMap<_, _>>(), &source)?;
     let out = folder.path().join("model.safetensors");
-    let error = convert(&source, Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
+    let error = convert_weights(&source, Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
     assert!(error.contains("has no place for `fc_norm.weight`") && !out.exists(), "{error}");
     Ok(())
 }

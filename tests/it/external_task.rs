@@ -150,7 +150,7 @@ tune = "all"
 "#;
 
 #[test]
-fn a_foreign_kind_has_the_whole_program() {
+fn an_external_kind_has_the_whole_program() {
     let sandbox = Sandbox::new();
     sandbox.write("mine/tasks/levels/task.toml", TASK);
     sandbox.write("mine/configs/transfer/levels.toml", RECIPE);
