@@ -26,7 +26,7 @@ pub enum WeightLoadError {
         file: String,
     },
     /// Weights that belong to no parameter of the model.
-    #[error("the weights hold {}, which the model has no place for; {file}", list(names))]
+    #[error("the weights hold {}, which the model does not have; {file}", list(names))]
     Unexpected {
         /// Names of the tensors.
         names: Vec<String>,

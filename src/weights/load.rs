@@ -1,8 +1,7 @@
-//! Puts tensors of a file into a model: strict both ways, with named exceptions.
+//! Loads tensors into a model. Loading is strict in both directions, with named exceptions.
 //!
-//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]), and so is the kernel of a
-//! backbone's patches of another size.
-//! Nothing is written unless everything fits.
+//! Position embeddings of another grid are resized as the model specifies ([`crate::nn::pos_embed::resize`]), and so is the
+//! patch embedding if the patch size differs. The model is unchanged unless everything fits.
 
 use super::entry::WeightEntry;
 use super::error::WeightLoadError;
@@ -16,7 +15,7 @@ use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resiz
 use candle_core::Tensor;
 use serde::Serialize;
 
-/// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
+/// Prefixes of tensors (pre-training decoders, heads) that are skipped when a backbone is loaded.
 const LEFT_OUT: [&str; 16] = [
     "decoder_",
     "mask_token",
@@ -36,27 +35,30 @@ const LEFT_OUT: [&str; 16] = [
     "roi_heads.",
 ];
 
-/// What loading did.
+/// Result of loading a backbone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LoadReport {
-    /// Tensors taken.
+    /// Number of tensors loaded.
     pub loaded: usize,
-    /// Tensors of the file that the backbone has no place for.
+    /// Names of tensors in the file that were skipped.
     pub left_out: Vec<String>,
-    /// Relative positions of the model that the file lacks: they keep their initial values.
+    /// Number of relative position bias tables that the file lacks; they keep their initial values.
     pub new: usize,
-    /// Old and new grid of the positions, when they were resized.
+    /// Old and new grid (rows, columns) of the position embeddings, if they were resized.
     pub resized: Option<Resized>,
-    /// Old and new side of patches in pixels, when their kernel was resized.
+    /// Old and new side of the patches in pixels, if the patch embedding was resized.
     pub patches: Option<(usize, usize)>,
 }
 
-/// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
+/// Loads the `tensors` of a file into the backbone in `params`, which was built from `model`.
 ///
-/// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
-/// none. Relative positions are taken where the file has them and keep their initial values where it has not.
-/// Everything else must match both ways. Positions lie in the grid `grid` (rows, columns); where that is unknown, in
-/// that of a square image, or that of the model where they make no square.
+/// Skipped are decoders, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` if the model has none.
+/// Relative position bias tables that the file lacks keep their initial values. Everything else must match in both
+/// directions. `grid` is the grid (rows, columns) of the position embeddings in the file; if `None`, the grid of a square
+/// image is assumed, or that of the model if their number is not a square.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
 pub fn load_backbone(
     params: &Params,
     tensors: &[(String, Tensor)],
@@ -80,7 +82,7 @@ pub fn load_backbone(
     let mut report = LoadReport { new: new.len(), ..LoadReport::default() };
     let mut unexpected = Vec::new();
     for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
-        // This model is built without it.
+        // Parameters that this model could have, but is built without.
         let unused = backbone.iter().any(|(part, _)| part == name) || is_relative_position(name);
         let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
@@ -98,8 +100,7 @@ pub fn load_backbone(
 /// Old and new grid.
 type Resized = ((usize, usize), (usize, usize));
 
-/// Resizes the table of positions among `tensors`, which lie in the grid `from` where that is known, to the grid of
-/// `model`.
+/// Resizes the position embeddings among `tensors` to the grid of `model`; `from` is their grid, if it is known.
 fn fit_positions(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
@@ -125,7 +126,7 @@ fn fit_positions(
     Ok(Some((from, to)))
 }
 
-/// Resizes the kernel of patches among `tensors` to the patches of `model`.
+/// Resizes the patch embedding among `tensors` to the patch size of `model`.
 fn fit_patches(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
@@ -141,8 +142,11 @@ fn fit_patches(
     }
 }
 
-/// Fills all of `params`, a backbone of `model` with its head, from `tensors` of another program: exactly, but for
-/// positions of another grid, which ViTDet and others resize in every forward pass.
+/// Loads `tensors` of another program into all of `params`, a backbone of `model` with its head. Names and shapes must
+/// match exactly, except that position embeddings are resized, as ViTDet and others do in every forward pass.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
 pub fn load_model(
     params: &Params,
     tensors: &[(String, Tensor)],
@@ -164,8 +168,10 @@ fn kernel(resize: ResizePositions) -> Bicubic {
     }
 }
 
-/// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming
-/// and for evaluating our own runs.
+/// Loads `tensors` into all of `params`; names and shapes must match exactly. Used to resume and to evaluate runs.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
 pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
     let wanted = params.all();
     let unknown = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
@@ -186,7 +192,7 @@ pub fn refuse_not_finite(tensors: &[(String, Tensor)]) -> Result<(), WeightLoadE
     if found.is_empty() { Ok(()) } else { Err(WeightLoadError::NotFinite { tensors: found }) }
 }
 
-/// Checks that every one of `wanted` is there in its shape and holds numbers, then writes them all.
+/// Sets all parameters `wanted`, after checking that each has a finite tensor of its shape.
 fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, WeightLoadError> {
     let shapes: Vec<(String, Vec<usize>)> =
         wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
@@ -206,7 +212,7 @@ fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, W
     Ok(values.len())
 }
 
-/// The tensors of these names, which must have these shapes.
+/// The tensors with these names, which must have these shapes.
 fn matching<'a>(
     wanted: &[(String, Vec<usize>)],
     tensors: &'a [(String, Tensor)],
@@ -229,7 +235,7 @@ fn matching<'a>(
     Ok(pairs.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-/// What the file seems to be.
+/// Describes what the file seems to hold, for error messages.
 fn describe(tensors: &[(String, Tensor)]) -> String {
     let entry = |(name, tensor): &(String, Tensor)| WeightEntry {
         name: name.clone(),
@@ -240,6 +246,6 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
     match (Contents::of(&entries), InferredVit::of(&entries)) {
         (Contents::Unread(what), _) => format!("this file is {what}"),
         (_, Some(guess)) => format!("this file is {guess}"),
-        (_, None) => "this file is no ViT in the names of MAE's checkpoints".into(),
+        (_, None) => "this file is not a ViT with the names of MAE checkpoints".into(),
     }
 }

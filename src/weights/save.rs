@@ -1,5 +1,5 @@
-//! Writes parameters as a safetensors file: in order of creation, the same bytes for the same values
-//! (the `safetensors` crate orders metadata by hash), whole or not at all.
+//! Writes parameters to a safetensors file, in order of creation and atomically. The same values give the same bytes, which
+//! the `safetensors` crate does not guarantee, because it orders metadata by hash.
 
 use super::metadata;
 use crate::nn::Params;
@@ -8,15 +8,20 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Weights that could not be written.
+/// A weight file that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write weights `{}`: {reason}", path.display())]
 pub struct WeightSaveError {
+    /// The file.
     pub path: PathBuf,
+    /// What went wrong.
     pub reason: String,
 }
 
-/// Writes all of `params`, trainable or not, with notes about their origin.
+/// Writes all of `params`, trainable or not, with `metadata` about their origin ([`metadata`]).
+///
+/// # Errors
+/// A tensor of an unsupported type, or a file that cannot be written.
 pub fn save(
     path: &Path,
     params: &Params,
@@ -27,6 +32,9 @@ pub fn save(
 }
 
 /// Writes named f32, f64, f16, bf16, u8, u32 or i64 tensors in the given order.
+///
+/// # Errors
+/// Tensors of other types, two tensors with the same name, or a file that cannot be written.
 pub fn save_tensors(
     path: &Path,
     tensors: &[(String, Tensor)],
@@ -37,13 +45,13 @@ pub fn save_tensors(
     write_atomic(path, &bytes).map_err(|e| fail(e.to_string()))
 }
 
-/// The format: header length (u64, little endian), JSON header padded with spaces to 8 bytes, data.
+/// Bytes of a safetensors file: header length (u64, little endian), JSON header padded with spaces to 8 bytes, data.
 fn serialize(
     tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
 ) -> candle_core::Result<Vec<u8>> {
     let mut header = serde_json::Map::new();
-    // `format: pt` is what PyTorch's libraries ask for.
+    // PyTorch's libraries require `format: pt`.
     let writer = concat!("bench ", env!("CARGO_PKG_VERSION"));
     let mut about = BTreeMap::from(
         [("format", "pt"), (metadata::WRITTEN_BY, writer)].map(|(k, v)| (k.to_string(), v.to_string())),
@@ -81,6 +89,6 @@ fn safetensors_dtype(dtype: DType) -> candle_core::Result<&'static str> {
         DType::U8 => "U8",
         DType::U32 => "U32",
         DType::I64 => "I64",
-        other => candle_core::bail!("tensors of type {other:?} are not written"),
+        other => candle_core::bail!("tensors of type {other:?} cannot be written"),
     })
 }

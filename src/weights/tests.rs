@@ -213,7 +213,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             square_weights(),
             vec!["needs `blocks.2.norm1.weight`", "and 7 more", file],
         ),
-        (model([24, 24], 3, 4, 16, 1), square_weights(), vec!["hold `blocks.1.", "no place", file]),
+        (model([24, 24], 3, 4, 16, 1), square_weights(), vec!["hold `blocks.1.", "does not have", file]),
         (
             model([24, 24], 3, 4, 32, 2),
             square_weights(),
@@ -224,7 +224,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             square_weights(),
             vec!["`patch_embed.proj.weight` has shape [16, 3, 4, 4]"],
         ),
-        (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "no place for"]),
+        (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "does not have"]),
         (good, ragged, vec!["`pos_embed`: 7 positions are not a square grid", "6×6"]),
     ];
     for (model, tensors, expected) in cases {

@@ -135,7 +135,7 @@ fn models_of_the_library_ask_for_the_kernels_of_the_original_program() -> Result
 fn registers_that_one_side_lacks_are_named() -> Result<()> {
     let kernel = ResizePositions::Antialias;
     let error = load(&golden("dinov2_registers"), &model([24, 24], 0, kernel)?).err().unwrap().to_string();
-    assert!(error.contains("`register_tokens`, which the model has no place for"), "{error}");
+    assert!(error.contains("`register_tokens`, which the model does not have"), "{error}");
     assert!(error.contains("3 registers"), "{error}");
     let error = load(&golden("dinov2"), &model([24, 24], 3, kernel)?).err().unwrap().to_string();
     assert!(error.contains("needs `register_tokens`"), "{error}");

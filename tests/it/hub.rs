@@ -218,7 +218,7 @@ fn wrong_content_never_enters_the_cache() {
     let bytes = content(5000, 6);
     hub.server.put(&key(COMMIT, FILE), &bytes);
     hub.server.fail("GET", 1, Fault::Flip);
-    hub.fails(1, "pull hub:me/vit", &["hub:me/vit/model.safetensors", "SHA-256", "thrown away"]);
+    hub.fails(1, "pull hub:me/vit", &["hub:me/vit/model.safetensors", "SHA-256", "discarded"]);
     let blobs = std::fs::read_dir(hub.cache("models--me--vit/blobs")).unwrap();
     assert_eq!(blobs.count(), 0);
     // A copy that rots is noticed.
@@ -235,12 +235,12 @@ fn refusals_say_what_to_do() {
     hub.fails(1, "pull hub:me/other", &["hub:me/other", "no such repository, or a private one", "HF_TOKEN"]);
     for status in [401, 403] {
         hub.server.fail("HEAD", 1, Fault::Status(status, vec![("X-Error-Code", "GatedRepo")]));
-        hub.fails(1, "pull hub:me/vit", &["gated: accept its conditions at", "/me/vit", "token"]);
+        hub.fails(1, "pull hub:me/vit", &["gated repository: accept its conditions at", "/me/vit", "token"]);
     }
     hub.server.fail("HEAD", 1, Fault::Status(403, vec![("X-Error-Message", "blocked here")]));
-    hub.fails(1, "pull hub:me/vit", &["not allowed", "blocked here"]);
+    hub.fails(1, "pull hub:me/vit", &["access denied", "blocked here"]);
     hub.server.fail("HEAD", 1, Fault::Status(200, vec![("ETag", "../../../x"), ("X-Repo-Commit", COMMIT)]));
-    hub.fails(1, "pull hub:me/vit", &["does not answer as the Hub does"]);
+    hub.fails(1, "pull hub:me/vit", &["unexpected response from"]);
     for bad in ["hub:me/../../etc", "hub:me/vit/../../x", "hub:me/vit@..%2F../x", "me/vit"] {
         hub.server.requests();
         hub.fails(2, &format!("pull {bad}"), &[bad, "expected hub:owner/name"]);
@@ -306,7 +306,7 @@ fn a_run_is_pushed_and_starts_another() {
     hub.server.requests();
     let card = hub.ok(&format!("push {id} hub:me/vit --dry-run --license cc-by-nc-4.0"));
     assert!(card.contains("license: cc-by-nc-4.0\n") && hub.server.requests().is_empty(), "{card}");
-    hub.fails(1, &format!("push --offline {id} hub:me/vit"), &["nothing is sent offline"]);
+    hub.fails(1, &format!("push --offline {id} hub:me/vit"), &["cannot push in offline mode"]);
     hub.server.fail("POST", 1, Fault::Status(401, vec![]));
     hub.fails(1, &format!("push {id} hub:me/vit"), &["hub:me/vit", "HF_TOKEN"]);
     hub.fails(2, "push nothing hub:me/vit", &["nothing"]);

@@ -172,7 +172,7 @@ fn a_class_position_that_counts_is_kept_and_relative_positions_are_refused() -> 
     save(&tensors)?;
     let two = folder.path().join("two.safetensors");
     let error = convert_weights(&source, Program::Timm, &two, &heads()).unwrap_err().to_string();
-    assert!(error.contains("no place for `blocks.0.attn.relative_position_bias_table`"), "{error}");
+    assert!(error.contains("no parameter for `blocks.0.attn.relative_position_bias_table`"), "{error}");
     Ok(())
 }
 
