@@ -4,7 +4,7 @@ use super::convert::To;
 use super::hub::hub_settings;
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, read};
-use crate::record::{RunFolder, RunRecord, RunStore, card};
+use crate::record::{RunFolder, RunRecord, RunStore, model_card};
 use crate::weights::{self, CheckpointHints, Hub, HubFile, UploadContent};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -54,7 +54,7 @@ pub fn push(args: PushArgs) -> CommandResult {
         Some(To::Timm) => "timm",
         Some(To::Fair) | None => "bench",
     };
-    let card = card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
+    let card = model_card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
     let scratch = tempfile::tempdir().context("no folder for temporary files")?;
     let files = files(&folder, &record, card.clone(), args.to, scratch.path())?;
     if args.dry_run {

@@ -62,12 +62,12 @@ pub fn table(args: TableArgs) -> CommandResult {
     };
     if let Some(path) = &args.check {
         let records = RunStore::read_committed(Path::new(TASKS))?;
-        readme::check(&read(path)?, |name| block(&records, name))?;
+        readme::check_readme(&read(path)?, |name| block(&records, name))?;
         return Ok(());
     }
     if let Some(path) = &args.update {
         let records = RunStore::read_committed(Path::new(TASKS))?;
-        let text = readme::update(&read(path)?, |name| block(&records, name))?;
+        let text = readme::update_readme(&read(path)?, |name| block(&records, name))?;
         write_atomic(path, text.as_bytes())?;
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
+//! Records of runs, and the tables made from them. Independent of tensors and of kinds of task.
 
 mod atomic;
 mod card;
@@ -11,7 +11,7 @@ mod store;
 pub mod table;
 
 pub use atomic::write_atomic;
-pub use card::card;
+pub use card::model_card;
 pub use folder::{RunFolder, StoreError, read_record};
 pub use reference::{Origin, Reference};
 pub use run::{

@@ -1,7 +1,7 @@
-//! [`build_table`]: records and published numbers to a [`Table`], a pure function without clock and disk.
+//! [`build_table`]: makes a [`Table`] from records and published numbers; a pure function without clock and disk.
 //!
 //! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never
-//! mixed; runs on different data, with different overrides or from weights that were trained otherwise
+//! mixed; runs on different data, with different overrides or from weights that were trained differently
 //! are different rows; whatever weakens a number (truncated, unfinished, uncommitted changes, notes) is a
 //! footnote. Knows no task.
 
@@ -22,12 +22,12 @@ pub use error::TableError;
 pub use spec::{Column, Difference, Key, Selection, TableSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Makes the table of `spec`.
+/// Builds the table that `spec` describes.
 ///
-/// `records` may hold a record twice (a run that is also committed); `references` holds all published numbers.
+/// `records` may hold a record twice (a run whose record is also committed); `references` holds all published numbers.
 ///
 /// # Errors
-/// [`TableError`]: what would share a cell must not, or the specification names what does not exist.
+/// Numbers that would share a cell but must not, or a specification that names something unknown.
 pub fn build_table(
     records: &[RunRecord],
     references: &[Reference],

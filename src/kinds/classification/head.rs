@@ -16,7 +16,7 @@ use candle_nn::VarBuilder;
 /// ε of `fc_norm` and of the probe's BatchNorm.
 const EPS: f64 = 1e-6;
 
-/// Features of a backbone to one score per class.
+/// Computes one score per class from the features of a backbone.
 pub struct ClassificationHead {
     taps: Vec<usize>,
     classes: usize,

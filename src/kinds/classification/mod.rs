@@ -2,7 +2,7 @@
 //!
 //! Protocols of arXiv:2111.06377: end-to-end and partial fine-tuning (§4, A.1; mean of the patch tokens, `fc_norm`,
 //! linear), linear probe (A.1; class token, BatchNorm without affine, linear), and k-NN on frozen features. What is
-//! frozen is the recipe's `transfer.tune`, not a matter of this kind.
+//! frozen is determined by `transfer.tune` of the recipe, not by this kind.
 
 mod config;
 mod head;
@@ -27,7 +27,7 @@ use candle_nn::VarBuilder;
 use image::RgbImage;
 use std::path::Path;
 
-/// One classification task.
+/// A classification task.
 #[derive(Clone, Debug)]
 pub struct ClassificationTask {
     pool: Pool,
@@ -51,7 +51,7 @@ impl Task for ClassificationTask {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
-            "data set `{}` has {} classes, at least 2 are needed",
+            "data set `{}` has {} classes, but at least 2 are needed",
             dataset.name,
             classes.len()
         );
@@ -75,7 +75,7 @@ impl Task for ClassificationTask {
                 Ok(ClassTarget::Label(*label))
             }
             Annotation::Label(label) => {
-                bail!("label {label} of `{}` is outside the {} classes", entry.id, self.classes.len())
+                bail!("label {label} of `{}` is out of range for {} classes", entry.id, self.classes.len())
             }
             _ => bail!("`{}` has no class label, which classification needs", entry.id),
         }
@@ -127,7 +127,7 @@ impl ClassificationTask {
     }
 }
 
-/// [`Accuracy`] on the targets of this kind.
+/// [`Accuracy`] for the targets of this kind.
 struct LabelAccuracy(Accuracy);
 
 impl Metric for LabelAccuracy {

@@ -25,7 +25,7 @@ pub(super) fn is_proper([x1, y1, x2, y2]: Xyxy<f32>) -> bool {
     [x1, y1, x2, y2].iter().all(|v| v.is_finite()) && x2 > x1 && y2 > y1
 }
 
-/// Deltas of a box relative to another: offsets of the centre in sides, logarithms of the sides, each times a weight.
+/// Deltas of a box relative to another: offsets of the center in sides, logarithms of the sides, each times a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BoxCoder {
     /// Of x, y, width, height.
@@ -40,14 +40,14 @@ impl BoxCoder {
 
     /// The deltas that turn `from` into `to`; sides of `from` must be positive.
     pub fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
-        let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centred(from), centred(to));
+        let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centerd(from), centerd(to));
         let [wx, wy, ww, wh] = self.weights;
         [wx * (to_x - x) / w, wy * (to_y - y) / h, ww * (to_w / w).ln(), wh * (to_h / h).ln()]
     }
 
     /// The box that `deltas` make of `from`. NaN deltas give NaN coordinates.
     pub fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
-        let [x, y, w, h] = centred(from);
+        let [x, y, w, h] = centerd(from);
         let [wx, wy, ww, wh] = self.weights;
         let grown = |delta: f32| if delta > MAX_GROWTH.ln() { MAX_GROWTH } else { delta.exp() };
         let (x, y) = (deltas[0] / wx * w + x, deltas[1] / wy * h + y);
@@ -57,7 +57,7 @@ impl BoxCoder {
 }
 
 /// Centre and sides.
-fn centred([x1, y1, x2, y2]: Xyxy<f32>) -> [f32; 4] {
+fn centerd([x1, y1, x2, y2]: Xyxy<f32>) -> [f32; 4] {
     let (w, h) = (x2 - x1, y2 - y1);
     [x1 + 0.5 * w, y1 + 0.5 * h, w, h]
 }

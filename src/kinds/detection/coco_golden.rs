@@ -184,7 +184,7 @@ fn scores_of_the_best_the_worst_and_nothing() {
     assert!(error.contains("score NaN") && error.contains(".jpg"), "{error}");
     assert!(fails(|found| found.bbox[2] = f32::NAN).contains("must be finite numbers"));
     assert!(fails(|found| found.bbox[2] = -5.).contains("ends before it begins"));
-    assert!(fails(|found| found.label = 4).contains("label 4 is outside the 4 classes"));
+    assert!(fails(|found| found.label = 4).contains("label 4 is out of range for 4 classes"));
     assert!(fails(|found| found.mask = Some(crate::data::Rle::encode(&[1], (1, 1)))).contains("1x1 pixels"));
 }
 

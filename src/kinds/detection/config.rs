@@ -6,17 +6,18 @@ use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[options]` of the manifest.
+/// `[options]` of the manifest of a detection task.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionOptions {
+    /// The benchmark whose rules apply.
     pub protocol: Protocol,
-    /// Boxes alone are predicted and scored where this is false.
+    /// Whether masks are predicted and scored in addition to boxes.
     pub masks: bool,
-    /// Boxes of this probability or less are dropped: 0.05, for LVIS 0.02.
+    /// Detections with this score or less are dropped. Default: 0.05, or 0.02 for LVIS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score_threshold: Option<f32>,
-    /// Detections per image, at most: 100, for LVIS 300.
+    /// Maximum number of detections per image. Default: 100, or 300 for LVIS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detections: Option<usize>,
 }
@@ -27,55 +28,58 @@ impl Default for DetectionOptions {
     }
 }
 
-/// What the pyramid is made of.
+/// Type of the feature pyramid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PyramidKind {
-    /// Four taps, then an FPN (Li et al.).
+    /// Maps of four blocks, followed by an FPN (Li et al.).
     #[default]
     Taps,
-    /// The last map (ViTDet).
+    /// The simple pyramid of ViTDet: all levels from the last map.
     Simple,
 }
 
-/// `[transfer.head]` of the recipe. What is left out is as in Li et al. and detectron2.
+/// `[transfer.head]` of the recipe for detection. Defaults are those of Li et al. and detectron2.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionHeadConfig {
+    /// Type of the feature pyramid.
     pub pyramid: PyramidKind,
-    /// Between the two transposed convolutions of the finest level, with `pyramid = "taps"`.
+    /// Norm between the two transposed convolutions of the finest level, with `pyramid = "taps"`.
     pub pyramid_norm: NormKind,
-    /// Behind the convolutions of the FPN, or of the simple pyramid.
+    /// Norm after the convolutions of the FPN or of the simple pyramid.
     pub fpn_norm: NormKind,
-    /// Behind the convolutions of the box head and the mask head.
+    /// Norm after the convolutions of the box head and the mask head.
     pub head_norm: NormKind,
-    /// Of every level and every convolution of the heads.
+    /// Number of channels of every level and of every convolution of the heads.
     pub channels: usize,
-    /// The four blocks of `pyramid = "taps"`; the last of every quarter when absent.
+    /// The four blocks of `pyramid = "taps"`, from 0; the last block of each quarter if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taps: Option<Vec<usize>>,
-    /// Square root of the area of the anchors of the five levels, in pixels; eight strides when absent.
+    /// Square root of the area of the anchors of each of the five levels, in pixels; eight times the stride if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor_sizes: Option<Vec<f32>>,
-    /// Height over width.
+    /// Aspect ratios of the anchors: height / width.
     pub anchor_ratios: Vec<f32>,
-    /// 3×3 convolutions of the proposal network.
+    /// Number of 3×3 convolutions in the region proposal network.
     pub rpn_convs: usize,
-    /// Anchors per image that learn, at most half of them positive.
+    /// Number of anchors per image that are sampled for the loss, at most half of them positive.
     pub anchors: usize,
-    /// Proposals per level that go into NMS, in training.
+    /// Number of proposals per level before NMS, in training.
     pub proposals_before_nms: usize,
-    /// The same in evaluation.
+    /// Number of proposals per level before NMS, in evaluation.
     pub proposals_before_nms_test: usize,
-    /// Proposals per image that are left after NMS.
+    /// Number of proposals per image after NMS.
     pub proposals: usize,
-    /// Regions per image that learn.
+    /// Number of regions per image that are sampled for the loss.
     pub regions: usize,
-    /// Share of them that are positive, at most.
+    /// Maximum fraction of positive regions among them.
     pub regions_positive: f64,
+    /// Number of convolutions in the box head.
     pub box_convs: usize,
-    /// Of the layer behind the convolutions of the box head.
+    /// Width of the fully connected layer after the convolutions of the box head.
     pub box_width: usize,
+    /// Number of convolutions in the mask head.
     pub mask_convs: usize,
 }
 
@@ -105,7 +109,7 @@ impl Default for DetectionHeadConfig {
 }
 
 impl DetectionHeadConfig {
-    /// What cannot work, by key.
+    /// Checks ranges; the error names the key.
     pub(super) fn check(&self) -> Result<()> {
         let positive = [
             ("channels", self.channels),

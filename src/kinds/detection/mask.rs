@@ -79,7 +79,7 @@ impl Within<'_> {
     }
 }
 
-/// A bitmap that is linear between the centres of its pixels.
+/// A bitmap that is linear between the centers of its pixels.
 struct Bitmap {
     height: usize,
     width: usize,
@@ -95,7 +95,7 @@ impl Bitmap {
         Self { height, width, columns }
     }
 
-    /// The value at (x, y), where the centre of the first pixel is (0, 0); RoIAlign's rule at the border: the outermost
+    /// The value at (x, y), where the center of the first pixel is (0, 0); RoIAlign's rule at the border: the outermost
     /// pixels reach one pixel further, beyond is nothing.
     fn at(&self, x: f64, y: f64) -> f64 {
         let (w, h) = (self.width as f64, self.height as f64);

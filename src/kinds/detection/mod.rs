@@ -1,5 +1,5 @@
-//! Kind `detection`: the objects of an image, each with a label, a box and (where they are annotated) a mask, scored by
-//! COCO's average precision.
+//! Kind `detection`: the objects of an image, each with a label, a box and (if masks are annotated) a mask, scored by the
+//! average precision of COCO.
 //!
 //! The model is Mask R-CNN (arXiv:1703.06870) with FPN on a plain ViT: by default that of Li et al. (arXiv:2111.11429),
 //! which the MAE paper's Tables 4 and 7 use; ViTDet (arXiv:2203.16527) by other choices in the recipe. BatchNorm is over
@@ -47,7 +47,7 @@ use candle_nn::VarBuilder;
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
-/// One detection task.
+/// A detection task.
 #[derive(Clone, Debug)]
 pub struct DetectionTask {
     options: DetectionOptions,
@@ -93,7 +93,7 @@ impl Task for DetectionTask {
         DetectionTarget::new(entry, self.info.classes.len())
     }
 
-    /// With `masks`, every object needs one.
+    /// Checks that every object has a mask if masks are scored.
     fn check(&self, entries: &[Entry]) -> Result<()> {
         let has_masks = |entry: &Entry| match &entry.annotation {
             Annotation::Objects(image) => image.objects.iter().all(Object::has_mask),
@@ -101,7 +101,7 @@ impl Task for DetectionTask {
         };
         match entries.iter().find(|entry| self.options.masks && !has_masks(entry)) {
             Some(Entry { id, .. }) => bail!(
-                "image `{id}` has an object without a mask; for boxes alone set `masks = false` in `[options]`"
+                "image `{id}` has an object without a mask; to score only boxes, set `masks = false` in `[options]`"
             ),
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! A mask of 28×28 places in a box of the input, put into the source image: every pixel whose centre lies where the
+//! A mask of 28×28 places in a box of the input, put into the source image: every pixel whose center lies where the
 //! mask, linear between its places and 0 beyond them, is at least ½ (detectron2 `layers/mask_ops.py`, which samples with
 //! `grid_sample`). torchvision pads and resizes instead, and differs by up to a pixel.
 
@@ -42,7 +42,7 @@ fn span(bbox: Xyxy<f64>, frame: &Frame) -> [usize; 4] {
     [left, top, right, bottom]
 }
 
-/// Linear between the places of `mask`, whose first centre is (0, 0); 0 beyond the outermost.
+/// Linear between the places of `mask`, whose first center is (0, 0); 0 beyond the outermost.
 fn at(mask: &[f32], x: f64, y: f64) -> f32 {
     let (left, top) = (x.floor(), y.floor());
     let (fx, fy) = ((x - left) as f32, (y - top) as f32);
@@ -84,7 +84,7 @@ mod tests {
         let full = [1f32; MASK * MASK];
         assert_eq!(paste(&full, [0., 0., 5., 5.], &frame).area(), 25);
         assert_eq!(paste(&[0.; MASK * MASK], [0., 0., 5., 5.], &frame).area(), 0);
-        assert_eq!(paste(&full, [2.6, 2.6, 2.9, 2.9], &frame).area(), 0, "between the centres");
+        assert_eq!(paste(&full, [2.6, 2.6, 2.9, 2.9], &frame).area(), 0, "between the centers");
         assert_eq!(paste(&full, [2.4, 2.4, 2.6, 2.6], &frame).area(), 1);
         assert_eq!(paste(&full, [9., 9., 12., 12.], &frame).area(), 0, "outside");
         let huge = paste(&full, [-1e9, -1e9, 1e9, 1e9], &frame);

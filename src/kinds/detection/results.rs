@@ -1,4 +1,4 @@
-//! Scores of detections, and the perfect ones.
+//! The metric of detection, and perfect detections.
 
 use super::target::DetectionTarget;
 use crate::data::{DatasetInfo, Object, SampleId, xyxy};
@@ -8,11 +8,11 @@ use crate::record::Scores;
 
 pub use crate::metrics::coco::{Protocol, score_specs};
 
-/// COCO's and LVIS's scores on the targets of this kind.
+/// The scores of COCO and LVIS for the targets of this kind.
 pub struct CocoMetric(CocoScorer);
 
 impl CocoMetric {
-    /// For the classes of `info`; with `masks`, masks are scored besides boxes.
+    /// A metric for the classes of `info`; with `masks`, masks are scored in addition to boxes.
     pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
         Self(CocoScorer::new(info, protocol, masks))
     }
@@ -40,7 +40,7 @@ impl Metric for CocoMetric {
     }
 }
 
-/// The annotation as detections of score 1, without crowds, which need not be detected.
+/// The annotated objects as detections with score 1, without crowds, which need not be detected.
 pub fn perfect_detections(target: &DetectionTarget) -> Vec<Detection> {
     let size = target.image().size;
     let objects = target.source().iter().filter(|object| !object.crowd);

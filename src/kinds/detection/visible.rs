@@ -76,7 +76,7 @@ pub(super) fn rectangle([x1, y1, x2, y2]: Xyxy<f64>) -> [Point; 4] {
     [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
 }
 
-/// Pairs of neighbouring points, the last with the first.
+/// Pairs of neighboring points, the last with the first.
 fn edges(points: &[Point]) -> impl Iterator<Item = (Point, Point)> + '_ {
     let next = points.iter().cycle().skip(1);
     points.iter().copied().zip(next.copied())

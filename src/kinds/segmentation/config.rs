@@ -6,52 +6,55 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `[transfer.head]` of the recipe.
+/// `[transfer.head]` of the recipe for segmentation.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationHeadConfig {
-    /// Channels of the decoder; the width of the backbone when absent.
+    /// Number of channels of the decoder; the width of the backbone if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
-    /// Four blocks of the backbone, from 0, the first for the finest level. When absent, those of BEiT for 12 and 24
-    /// blocks, the ends of quarters for others.
+    /// Four blocks of the backbone, from 0; the first is used for the finest level. If absent, those of BEiT for 12 and 24
+    /// blocks, and the last block of each quarter for other depths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taps: Option<Vec<usize>>,
-    /// Sides of the grids of pyramid pooling.
+    /// Grid sizes of pyramid pooling.
     #[serde(default = "pool_scales")]
     pub pool_scales: Vec<usize>,
+    /// Norm after the convolutions.
     #[serde(default = "norm")]
     pub norm: NormKind,
-    /// Share of channels dropped before a classifier.
+    /// Fraction of channels that are dropped before a classifier.
     #[serde(default = "dropout")]
     pub dropout: f64,
+    /// Divisor of the sum of pixel losses.
     #[serde(default)]
     pub average: Average,
-    /// Weights of classes in the losses, by name; others weigh 1.
+    /// Weights of classes in the losses, by name; 1 for classes that are not listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub class_weight: BTreeMap<String, f64>,
-    /// None when absent.
+    /// Auxiliary head; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auxiliary: Option<Auxiliary>,
 }
 
-/// What the sum of losses of pixels is divided by.
+/// Divisor of the sum of pixel losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Average {
-    /// All pixels, ignored ones too: mmsegmentation with `avg_non_ignore=False`.
+    /// The number of all pixels, including ignored ones: mmsegmentation with `avg_non_ignore=False`.
     #[default]
     All,
-    /// Pixels with a label.
+    /// The number of pixels with a label.
     Valid,
 }
 
-/// The FCN head beside the decoder, which only training uses.
+/// The auxiliary FCN head, which is used only in training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auxiliary {
-    /// Of its loss.
+    /// Weight of its loss.
     pub weight: f64,
+    /// Number of channels.
     pub channels: usize,
 }
 
@@ -102,7 +105,7 @@ impl SegmentationHeadConfig {
             );
             ensure!(
                 classes.contains(class),
-                "class_weight names `{class}`, which is none of the classes {}",
+                "class_weight lists `{class}`, which is not one of the classes {}",
                 classes.join(", ")
             );
         }

@@ -1,8 +1,8 @@
 //! Kind `segmentation`: a class for every pixel, scored by the mean intersection over union.
 //!
 //! UperNet on a plain ViT as in the transfer of BEiT (arXiv:2106.08254 §3.2) and MAE (arXiv:2111.06377 §5, A.4), with the
-//! conventions of mmsegmentation where the papers are silent. How images are read is the task's ([`SegmentationOptions`]), how the
-//! head is built and trained the recipe's ([`SegmentationHeadConfig`]).
+//! conventions of mmsegmentation where the papers are silent. The task determines how images are evaluated
+//! ([`SegmentationOptions`]); the recipe, how the head is built and trained ([`SegmentationHeadConfig`]).
 
 mod config;
 mod head;
@@ -29,7 +29,7 @@ use candle_nn::VarBuilder;
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
-/// One segmentation task.
+/// A segmentation task.
 #[derive(Clone, Debug)]
 pub struct SegmentationTask {
     options: SegmentationOptions,
@@ -55,7 +55,7 @@ impl Task for SegmentationTask {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
-            "data set `{}` has {} classes, at least 2 are needed",
+            "data set `{}` has {} classes, but at least 2 are needed",
             dataset.name,
             classes.len()
         );
@@ -97,7 +97,7 @@ impl Task for SegmentationTask {
         self.options.stride.is_some()
     }
 
-    /// The annotation; the first class where pixels are ignored.
+    /// The annotation, with the first class at ignored pixels.
     fn perfect(&self, target: &SegmentationTarget) -> Raster {
         let source = target.source();
         let label = |label: &u16| if *label == IGNORE { 0 } else { *label };
@@ -125,7 +125,7 @@ impl PredictionIo for SegmentationTask {
     }
 }
 
-/// [`Confusion`] in the pixels of source images.
+/// [`Confusion`] at the resolution of the source images.
 struct SourceConfusion {
     counts: Confusion,
     classes: Vec<String>,

@@ -1,4 +1,4 @@
-//! A [`Table`] as text: for the terminal, Markdown, CSV and LaTeX, and inside a README.
+//! Renders a [`Table`] as plain text, Markdown, CSV or LaTeX, and updates the tables in a README.
 
 mod csv;
 mod latex;
@@ -11,19 +11,22 @@ mod text;
 
 use super::table::Table;
 
-/// What to render to.
+/// Output format of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableFormat {
+    /// Plain text with aligned columns.
     #[default]
     Terminal,
+    /// A Markdown table.
     Markdown,
-    /// One line a cell, numbers in full.
+    /// CSV with one line per cell and unrounded numbers.
     Csv,
-    /// For `\usepackage{booktabs}`.
+    /// LaTeX for `\usepackage{booktabs}`.
     Latex,
 }
 
 impl TableFormat {
+    /// Names of all formats, as on the command line.
     pub const NAMES: [&str; 4] = ["terminal", "markdown", "csv", "latex"];
 }
 
@@ -40,7 +43,7 @@ impl std::str::FromStr for TableFormat {
     }
 }
 
-/// The text of `table`; ends with a line break.
+/// Renders `table`; the text ends with a line break.
 pub fn render(table: &Table, format: TableFormat) -> String {
     match format {
         TableFormat::Terminal => terminal::render(table),

@@ -8,15 +8,15 @@ use crate::record::Origin;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub value: Option<Estimate>,
-    /// Squared standard error of the mean, where known.
+    /// Squared standard error of the mean, if known.
     pub variance: Option<f64>,
-    /// What the pre-training of the initial weights predicted, where that is known.
+    /// What the pre-training of the initial weights predicted, if known.
     pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,
 }
 
 impl Draft {
-    /// Adds a note, unless it is there already.
+    /// Adds a note, unless it is present.
     pub fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
         if !self.notes.contains(&text) {
@@ -25,22 +25,23 @@ impl Draft {
     }
 }
 
-/// What makes a row, in the order of rows.
+/// Identity of a row; its order is the order of rows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
-    /// Rank in the filter, number or the largest, text.
+    /// For each key: rank in the filter, value as a number (the largest one if it is text), text.
     pub keys: Vec<(usize, u64, String)>,
     pub variant: String,
     pub origin: Origin,
-    /// Position in the specification's `references`, and text.
+    /// Position in `references` of the specification, and the citation.
     pub place: (usize, String),
 }
 
+/// A row whose notes are not yet numbered.
 #[derive(Clone, Debug)]
 pub(super) struct DraftRow {
     pub key: RowKey,
     pub difference: bool,
-    /// Of a comparison with ours: the origin of the other number.
+    /// In a comparison with our runs: the origin of the other number.
     pub against: Option<Origin>,
     pub cells: Vec<Draft>,
 }
