@@ -64,7 +64,7 @@ fn options_and_recipes_are_checked() {
         ("stride = 0.0", "", "stride is 0"),
         ("stride = 1.5", "", "stride is 1.5"),
         ("stride = 0.5\nscales = []", "", "scales are []"),
-        ("flip = true", "", "give `stride`"),
+        ("flip = true", "", "set `stride`"),
         ("", "dropout = 1.0", "dropout is 1"),
         ("", "pool_scales = [1, 0]", "pool_scales are [1, 0]"),
         ("", "taps = [1, 2]", "taps are 2 blocks"),
