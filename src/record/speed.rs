@@ -18,7 +18,7 @@ const UNSTEADY: f64 = 1.2;
 /// One comparison of programs on one machine: `benches/results/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedRecord {
+pub(crate) struct SpeedRecord {
     /// Version of this layout: [`SpeedRecord::SCHEMA`].
     pub schema: u32,
     /// Date of the measurements: `2026-01-31`.
@@ -42,7 +42,7 @@ pub struct SpeedRecord {
 /// The machine of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Name of the processor.
     pub cpu: String,
     /// Number of cores.
@@ -58,7 +58,7 @@ pub struct Machine {
 /// One workload and its measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedCase {
+pub(crate) struct SpeedCase {
     /// Name of the workload.
     pub case: String,
     /// Number of images per step.
@@ -76,7 +76,7 @@ pub struct SpeedCase {
 /// One program in one variant, which was measured or skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedRun {
+pub(crate) struct SpeedRun {
     /// `bench` or `pytorch`.
     pub program: String,
     /// Variant: `f32`, `bf16`, `bf16_compiled`, …
@@ -283,7 +283,11 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
 }
 
 /// Renders one table for each of `records`, made by `of` ([`SpeedRecord::table`] or [`SpeedRecord::summary`]).
-pub fn render_speed(records: &[SpeedRecord], of: fn(&SpeedRecord) -> Table, format: TableFormat) -> String {
+pub(crate) fn render_speed(
+    records: &[SpeedRecord],
+    of: fn(&SpeedRecord) -> Table,
+    format: TableFormat,
+) -> String {
     records.iter().map(|record| render::render(&of(record), format)).collect::<Vec<_>>().join("\n")
 }
 

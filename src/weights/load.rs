@@ -186,7 +186,7 @@ pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), W
 ///
 /// # Errors
 /// Names the tensors that hold them.
-pub fn refuse_not_finite(tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
+pub(crate) fn refuse_not_finite(tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
     let found = tensors.iter().filter_map(|(name, tensor)| NotFinite::of(name, tensor).transpose());
     let found = found.collect::<candle_core::Result<Vec<_>>>()?;
     if found.is_empty() { Ok(()) } else { Err(WeightLoadError::NotFinite { tensors: found }) }

@@ -32,11 +32,13 @@ pub use file::WeightFile;
 pub use finite::NotFinite;
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, HubSettings, Pushed, UploadContent};
 pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
-pub use load::{LoadReport, load_backbone, load_exact, load_model, refuse_not_finite};
+pub(crate) use load::refuse_not_finite;
+pub use load::{LoadReport, load_backbone, load_exact, load_model};
 pub use save::{WeightSaveError, save, save_tensors};
-pub use shards::weights_in;
+pub(crate) use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
-pub use transformers::{CheckpointHints, HfConfig};
+pub use transformers::CheckpointHints;
+pub(crate) use transformers::HfConfig;
 
 #[cfg(test)]
 mod bad_input;

@@ -25,7 +25,7 @@ pub struct CheckpointHints {
 
 /// The part of a `config.json` that is used.
 #[derive(Clone, Debug, Deserialize)]
-pub struct HfConfig {
+pub(crate) struct HfConfig {
     model_type: String,
     hidden_size: usize,
     num_attention_heads: Option<usize>,

@@ -28,16 +28,16 @@ mod target;
 mod tower;
 mod visible;
 
+pub use crate::metrics::coco::{Detection, Protocol, Written};
 pub use config::{DetectionHeadConfig, DetectionOptions, PyramidKind};
 pub use head::DetectionHead;
-pub use results::{CocoMetric, Protocol, perfect_detections, score_specs};
 pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
-pub use crate::metrics::coco::{Detection, Written};
 
 use crate::data::{Annotation, DatasetInfo, Entry, Image, Object};
 use crate::metrics::Metric;
+use crate::metrics::coco::score_specs;
 use crate::models::BackboneSpec;
 use crate::record::ScoreSpec;
 use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task};
@@ -45,6 +45,7 @@ use anyhow::{Result, bail, ensure};
 use box_head::Postprocess;
 use candle_nn::VarBuilder;
 use image::RgbImage;
+use results::{CocoMetric, perfect_detections};
 use std::path::{Path, PathBuf};
 
 /// A detection task.

@@ -2,14 +2,12 @@
 
 use super::target::DetectionTarget;
 use crate::data::{DatasetInfo, Object, SampleId, xyxy};
-use crate::metrics::coco::{CocoScorer, Detection};
+use crate::metrics::coco::{CocoScorer, Detection, Protocol};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::record::Scores;
 
-pub use crate::metrics::coco::{Protocol, score_specs};
-
 /// The scores of COCO and LVIS for the targets of this kind.
-pub struct CocoMetric(CocoScorer);
+pub(super) struct CocoMetric(CocoScorer);
 
 impl CocoMetric {
     /// A metric for the classes of `info`; with `masks`, masks are scored in addition to boxes.
@@ -41,7 +39,7 @@ impl Metric for CocoMetric {
 }
 
 /// The annotated objects as detections with score 1, without crowds, which need not be detected.
-pub fn perfect_detections(target: &DetectionTarget) -> Vec<Detection> {
+pub(super) fn perfect_detections(target: &DetectionTarget) -> Vec<Detection> {
     let size = target.image().size;
     let objects = target.source().iter().filter(|object| !object.crowd);
     let detection = |object: &Object| Detection {

@@ -71,7 +71,11 @@ fn options_and_recipes_are_checked() {
         ("", "channels = 0", "channels is 0"),
         ("", "auxiliary = { weight = 0.0, channels = 8 }", "auxiliary.weight is 0"),
         ("", "class_weight = { \"class 1\" = 0.0 }", "`class 1` is 0"),
-        ("", "class_weight = { sky = 2.0 }", "`sky`, which is not one of the classes class 0, class 1, class 2"),
+        (
+            "",
+            "class_weight = { sky = 2.0 }",
+            "`sky`, which is not one of the classes class 0, class 1, class 2",
+        ),
     ] {
         let error = task(options, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");

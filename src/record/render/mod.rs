@@ -3,7 +3,7 @@
 mod csv;
 mod latex;
 mod markdown;
-pub mod readme;
+pub(crate) mod readme;
 mod terminal;
 #[cfg(test)]
 mod tests;
