@@ -28,13 +28,13 @@ pub struct Detection {
     /// Mask with the size of the source image; `None` if only boxes are predicted.
     pub mask: Option<Rle>,
     /// Its exact numbers, if it was read from a file; they are scored instead.
-    pub written: Option<Written>,
+    pub written: Option<WrittenDetection>,
 }
 
 /// Numbers of a detection in a result file, not rounded to `f32`: rounding matters for overlaps of exactly a threshold,
 /// which are common in synthetic results.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Written {
+pub struct WrittenDetection {
     /// Confidence.
     pub score: f64,
     /// Box (x, y, width, height); `None` for a detection that is only a mask and not scored as a box.
@@ -45,7 +45,7 @@ impl Detection {
     /// Score and box that enter the evaluation.
     fn scored(&self) -> (f64, Option<Xywh>) {
         match self.written {
-            Some(Written { score, bbox }) => (score, bbox),
+            Some(WrittenDetection { score, bbox }) => (score, bbox),
             None => (f64::from(self.score), Some(xywh(self.bbox.map(f64::from)))),
         }
     }

@@ -1,4 +1,4 @@
-//! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
+//! Weight files of whole segmentation and detection models of other programs (`scripts/golden/dense_dialects.py`).
 
 use crate::key_mappings::largest_difference;
 use crate::program::{Sandbox, fixture, repository};
@@ -103,8 +103,8 @@ fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {
     Ok((Vit::new(&model(4, ""), windowed(), params.builder())?, head))
 }
 
-/// Every tensor of detectron2's ViTDet has its place, and the backbone computes what transformers' does, with positions
-/// of another grid.
+/// Every tensor of detectron2's ViTDet is loaded, and the backbone computes the same as that of transformers, with position
+/// embeddings of another grid.
 #[test]
 fn vitdet_is_read_whole() -> Result<()> {
     let (params, expected) = (Params::new(0, &Device::Cpu), expected()?);
@@ -117,7 +117,7 @@ fn vitdet_is_read_whole() -> Result<()> {
     let error = largest_difference(&map, &expected["vitdet.map"])?;
     assert!(error < 1e-4, "{error}");
 
-    // Tensors of one shape go where they belong.
+    // Tensors with equal shapes are not swapped.
     let source = candle_core::pickle::PthTensors::new(golden("vitdet.pth"), Some("model"))?;
     for (theirs, ours) in [
         ("proposal_generator.rpn_head.conv.conv1.weight", "rpn.head.conv.1.0.weight"),
@@ -182,7 +182,7 @@ fn whole_models_are_inspected() -> Result<()> {
     Ok(())
 }
 
-/// Weights under other names score as those of the run do.
+/// Weights with the names of other programs give the same scores as those of the run.
 #[test]
 fn a_run_is_evaluated_with_weights_in_the_names_of_others() -> Result<()> {
     let (sandbox, data) = (Sandbox::new(), fixture("shapes"));

@@ -1,5 +1,5 @@
-//! DINOv2 as transformers, timm and facebookresearch/dinov2 save it (`scripts/golden/dinov2.py`) computes here what it
-//! computes there, with registers and without, at its own grid of positions and at others.
+//! DINOv2 files of transformers, timm and facebookresearch/dinov2 (`scripts/golden/dinov2.py`): models compute the same as
+//! there, with and without registers, for the original grid of positions and for others.
 
 use crate::key_mappings::largest_difference;
 use crate::program::repository;
@@ -28,7 +28,7 @@ fn model(image: [usize; 2], registers: usize, resize_positions: ResizePositions)
     Ok(ModelConfig { resize_positions, ..model })
 }
 
-/// A backbone with the weights of `path`, and what loading did.
+/// A backbone with the weights at `path`, and the report of loading them.
 fn load(path: &Path, model: &ModelConfig) -> Result<(Vit, Params, LoadReport)> {
     let params = Params::new(0, &Device::Cpu);
     let vit = Vit::new(model, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;

@@ -1,5 +1,5 @@
-//! A whole kind of task as a third party writes it: with `bench::prelude` (and candle, serde, anyhow), in no folder
-//! of this crate. It predicts the mean brightness of an image, before normalisation, from its tokens.
+//! A complete external kind of task, which uses only `bench::prelude` (and candle, schemars, serde and anyhow). It predicts
+//! a number for each image.
 
 use crate::program::{Sandbox, fixture};
 use anyhow::Result;
@@ -23,7 +23,7 @@ struct Options {
 #[serde(deny_unknown_fields)]
 struct HeadConfig {}
 
-/// What is to be predicted: a made-up number that depends on the class.
+/// The target: a synthetic number that depends on the class.
 #[derive(Clone)]
 struct Level(f32);
 
@@ -188,7 +188,7 @@ fn an_external_kind_has_the_whole_program() {
     let id = record["id"].as_str().unwrap();
     assert_eq!(bench(&["eval", id, "--data", &data, "--runs", &runs]), 0);
     assert_eq!(bench(&["task", "check", "levels"]), 0);
-    // Without the kind the same manifest is refused.
+    // Without the kind, the same manifest is refused.
     let builtin = Registry::builtin();
     let include = path("mine");
     assert_eq!(bench::cli::run(&builtin, ["bench", "task", "check", "levels", "--include", &include]), 2);

@@ -1,5 +1,5 @@
-//! Files as transformers saves them (`scripts/golden/dialects.py`) compute here what they compute there, and are written
-//! back in the same names.
+//! Weight files of transformers (`scripts/golden/dialects.py`): models compute the same as there, and are exported with the
+//! same tensor names.
 
 use crate::program::{Sandbox, repository, small_pretrain};
 use anyhow::Result;
@@ -134,7 +134,7 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
         std::fs::create_dir(out.parent().unwrap())?;
         let done = convert_weights(&golden(name), Program::HuggingFace, &out, &heads())?;
         assert_eq!(done.left_out, Vec::<String>::new());
-        // Names of the decoder are those of transformers 4, which 5 reads too.
+        // Decoder names are those of transformers 4, which version 5 also loads.
         let source: HashMap<_, _> = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
         let old = |key: &str| key.replace("decoder_encoder.layer.", "decoder_layers.");
         let written = candle_core::safetensors::load(&out, &Device::Cpu)?;
@@ -247,7 +247,8 @@ fn several_files_with_an_index_are_one_model() -> Result<()> {
     Ok(())
 }
 
-/// Heads, epsilon and what the decoder predicts: from `config.json` beside the weights, from options, or assumed aloud.
+/// Heads, epsilon and the target of the decoder come from `config.json` beside the weights, from options, or from
+/// assumptions that are reported.
 #[test]
 fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Result<()> {
     let sandbox = Sandbox::new();

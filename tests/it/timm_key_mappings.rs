@@ -1,5 +1,5 @@
-//! Files as timm and its relatives save them (`scripts/golden/timm_dialects.py`): logits and features are those of timm,
-//! and what is written for timm has the names and shapes of the source.
+//! Weight files of timm and related programs (`scripts/golden/timm_dialects.py`): logits and features are the same as in
+//! timm, and files that are exported for timm have the names and shapes of the source.
 
 use crate::key_mappings::{BEIT, heads, largest_difference};
 use crate::program::{Sandbox, repository};
@@ -113,7 +113,7 @@ fn a_student_alone_is_read_and_gives_way_to_its_teacher() -> Result<()> {
     Ok(())
 }
 
-/// Neither its second token nor its second head has a place here, and the mean of two heads is another model.
+/// A distilled DeiT has a second token and a second head, and predicts the mean of both heads: it is not supported.
 #[test]
 fn a_distilled_deit_is_refused_by_name() -> Result<()> {
     let inspection = inspect_weights(&golden("deit_distilled.safetensors"))?;

@@ -3,7 +3,7 @@
 
 use crate::data::formats::coco_json::Outline;
 use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation, Xywh, xywh, xyxy};
-use crate::metrics::coco::{Detection, Written};
+use crate::metrics::coco::{Detection, WrittenDetection};
 use crate::record::write_atomic;
 use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, bail, ensure};
@@ -182,7 +182,7 @@ fn detection(label: u32, score: f64, bbox: Option<Xywh>, mask: Option<Rle>) -> R
         ensure!(w >= 0. && h >= 0., "bbox {bbox:?} (x, y, width, height) has a negative side");
     }
     let around = bbox.or(mask.as_ref().map(Rle::bbox)).unwrap_or_default();
-    let written = Some(Written { score, bbox });
+    let written = Some(WrittenDetection { score, bbox });
     Ok(Detection { label, score: score as f32, bbox: xyxy(around).map(|v| v as f32), mask, written })
 }
 

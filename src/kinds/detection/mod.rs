@@ -28,7 +28,7 @@ mod target;
 mod tower;
 mod visible;
 
-pub use crate::metrics::coco::{Detection, Protocol, Written};
+pub use crate::metrics::coco::{Detection, Protocol, WrittenDetection};
 pub use config::{DetectionHeadConfig, DetectionOptions, PyramidKind};
 pub use head::DetectionHead;
 pub use target::{DetectionTarget, Instance};

@@ -1,5 +1,5 @@
-//! Convolutions with norm and ReLU one after the other: the trunk of the box head and of the mask head. A batch without
-//! regions passes too, so that an image without objects trains.
+//! A stack of convolutions with norm and ReLU, used in the box head and the mask head. A batch without regions is allowed,
+//! so that images without objects can be trained on.
 
 use crate::nn::{ConvConfig, ConvInit, ConvNorm, NormKind, Pass};
 use candle_core::{Result, Tensor};
