@@ -135,13 +135,13 @@ impl SpeedRun {
 
 impl SpeedRecord {
     /// Version of the layout that this program reads.
-    pub const SCHEMA: u32 = 1;
+    pub(crate) const SCHEMA: u32 = 1;
 
     /// Reads a record.
     ///
     /// # Errors
     /// A file that cannot be read or has another layout; the error names it.
-    pub fn read(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|e| StoreError::broken(path, e))?;
         if record.schema != Self::SCHEMA {
@@ -155,7 +155,7 @@ impl SpeedRecord {
     ///
     /// # Errors
     /// A file that cannot be read or has another layout; the error names it.
-    pub fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
+    pub(crate) fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
         if !path.is_dir() {
             return Ok(vec![Self::read(path)?]);
         }
@@ -167,7 +167,7 @@ impl SpeedRecord {
     }
 
     /// The full table: one row for each program and variant of each case.
-    pub fn table(&self) -> Table {
+    pub(crate) fn table(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().flat_map(|case| case.runs.iter().map(move |run| (case, run)));
         let rows = rows.map(|(case, run)| row(case, run, &mut footnotes)).collect();
@@ -177,7 +177,7 @@ impl SpeedRecord {
 
     /// The summary: one row for each case, with the speed relative to PyTorch (same number type, and the fastest variants)
     /// and the peak memory relative to PyTorch (fastest variants).
-    pub fn summary(&self) -> Table {
+    pub(crate) fn summary(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().map(|case| summary_row(case, &mut footnotes)).collect();
         let columns = ["f32", "bf16", "fastest", "memory"];

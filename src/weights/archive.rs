@@ -16,7 +16,7 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// Bytes that are not an archive, or a truncated archive.
-    pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
+    pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         let files = ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
         let name = |name: Result<std::borrow::Cow<str>, zip::result::ZipError>| {
             name.map(|name| name.into_owned()).map_err(|e| e.to_string())
@@ -26,7 +26,7 @@ impl<'a> Archive<'a> {
     }
 
     /// Reads a whole file of at most `most` bytes.
-    pub fn read(&mut self, name: &str, most: usize) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&mut self, name: &str, most: usize) -> Result<Vec<u8>, String> {
         let fail = |e: &dyn std::fmt::Display| format!("`{name}`: {e}");
         let file = self.files.by_name(name).map_err(|e| fail(&e))?;
         let size = file.size();
@@ -39,7 +39,7 @@ impl<'a> Archive<'a> {
     }
 
     /// Byte range and checksum of the file `name`.
-    pub fn part(&mut self, name: &str) -> Result<Checksum, String> {
+    pub(crate) fn part(&mut self, name: &str) -> Result<Checksum, String> {
         let index = self.files.index_for_name(name).ok_or_else(|| format!("the archive has no `{name}`"))?;
         let file = self.files.by_index_raw(index).map_err(|e| format!("`{name}`: {e}"))?;
         if file.compression() != CompressionMethod::Stored || file.encrypted() {

@@ -26,7 +26,7 @@ impl MappedTensors {
     /// # Errors
     /// Names that match two programs, a tensor without a name here, queries without keys or values, or two tensors with
     /// the same name.
-    pub fn of(entries: &[WeightEntry]) -> std::result::Result<Option<Self>, String> {
+    pub(crate) fn of(entries: &[WeightEntry]) -> std::result::Result<Option<Self>, String> {
         let fits = |mapping: &'static KeyMapping| Some((mapping, mapping.prefix(entries)?));
         let found: Vec<(&KeyMapping, &str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
@@ -87,22 +87,22 @@ impl MappedTensors {
     }
 
     /// Name of the program that wrote the file.
-    pub fn title(&self) -> &'static str {
+    pub(crate) fn title(&self) -> &'static str {
         self.title
     }
 
     /// Tensors of the file that are ignored, by their names in the file.
-    pub fn unread(&self) -> &[String] {
+    pub(crate) fn unread(&self) -> &[String] {
         &self.unread
     }
 
     /// Names as used here, shapes and types.
-    pub fn entries(&self) -> &[WeightEntry] {
+    pub(crate) fn entries(&self) -> &[WeightEntry] {
         &self.entries
     }
 
     /// Makes our tensors from the `tensors` of the file, which are in the order of the file.
-    pub fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
+    pub(crate) fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
         let joined = |(entry, parts): (&WeightEntry, &Vec<usize>)| {
             let tensor = match parts.as_slice() {
                 [one] if lacks_class(&entry.name, tensors[*one].1.dims()) => {

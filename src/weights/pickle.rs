@@ -1,8 +1,8 @@
 //! [`Pickle`]: the content of a pickle as data. No code is run: a function call is only recorded.
 //!
 //! A pickle is a program for a stack machine that may call any Python function. Here every name must be on a list of those
-//! that weights, or the objects that training programs save with them, need; a file with any other name is refused. Values
-//! lie in one list and refer to each other by index, so that memory stays proportional to the size of the file.
+//! that weights, or the objects that training programs save with them, need. Values lie in one list and refer to each other
+//! by index, so that memory stays proportional to the size of the file.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ impl<'a> Pickle<'a> {
     ///
     /// # Errors
     /// Bytes that are not a pickle, a truncated or too large pickle, or a name that weights do not need.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine { rest: bytes, ..Machine::default() };
         while machine.step()? {}
         let root = machine.pop()?;
@@ -119,22 +119,22 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    pub fn root(&self) -> Place {
+    pub(crate) fn root(&self) -> Place {
         self.root
     }
 
-    pub fn value(&self, place: Place) -> &Value<'a> {
+    pub(crate) fn value(&self, place: Place) -> &Value<'a> {
         &self.values[place]
     }
 
-    pub fn text(&self, place: Place) -> Option<&'a str> {
+    pub(crate) fn text(&self, place: Place) -> Option<&'a str> {
         match self.value(place) {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub fn items(&self, place: Place) -> Option<&[Place]> {
+    pub(crate) fn items(&self, place: Place) -> Option<&[Place]> {
         match self.value(place) {
             Value::Items(items) => Some(items),
             _ => None,
@@ -142,7 +142,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// A non-negative integer.
-    pub fn size(&self, place: Place) -> Option<usize> {
+    pub(crate) fn size(&self, place: Place) -> Option<usize> {
         match self.value(place) {
             Value::Int(number) => usize::try_from(*number).ok(),
             _ => None,
@@ -150,7 +150,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// Keys and values of a dictionary in insertion order. Keys that are not strings are skipped.
-    pub fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
+    pub(crate) fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
         match self.value(place) {
             Value::Dict(pairs) => {
                 Some(pairs.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))).collect())
@@ -181,7 +181,7 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// Runs one operation; returns false after the last one.
     fn step(&mut self) -> Result<bool, String> {
-        let code = self.byte()?;
+        let code = self.take(1)?[0];
         match code {
             b'.' => return Ok(false),
             0x80 => _ = self.take(1)?, // version of the protocol
@@ -364,10 +364,6 @@ impl<'a> Machine<'a> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or("the pickle ends early")?;
         self.rest = rest;
         Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        Ok(self.take(1)?[0])
     }
 
     /// A little-endian integer of `bytes` bytes.

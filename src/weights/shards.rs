@@ -58,7 +58,7 @@ impl Shard {
     ///
     /// # Errors
     /// Names a tensor that the file lacks, or holds in addition.
-    pub fn compare(&self, entries: &[WeightEntry]) -> Result<(), String> {
+    pub(crate) fn compare(&self, entries: &[WeightEntry]) -> Result<(), String> {
         let held: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         let told: BTreeSet<&str> = self.tensors.iter().map(String::as_str).collect();
         let Some(tensor) = told.symmetric_difference(&held).next() else { return Ok(()) };

@@ -44,7 +44,7 @@ impl HfConfig {
     ///
     /// # Errors
     /// A file that is not JSON, or a description of a ViT with values of other types.
-    pub fn beside(weights: &Path) -> Result<Option<Self>, WeightFileError> {
+    pub(crate) fn beside(weights: &Path) -> Result<Option<Self>, WeightFileError> {
         let path = weights.with_file_name("config.json");
         if !path.is_file() {
             return Ok(None);
@@ -62,7 +62,7 @@ impl HfConfig {
     }
 
     /// The properties that the file states.
-    pub fn details(&self) -> CheckpointHints {
+    pub(crate) fn details(&self) -> CheckpointHints {
         let mae = self.model_type == "vit_mae";
         CheckpointHints {
             heads: self.num_attention_heads,
@@ -77,7 +77,7 @@ impl HfConfig {
     ///
     /// # Errors
     /// A file that describes another width or number of heads than `model`.
-    pub fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
+    pub(crate) fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
         let heads = self.num_attention_heads.unwrap_or(model.heads);
         if (self.hidden_size, heads) == (model.width, model.heads) {
             return Ok(self.layer_norm_eps);

@@ -26,7 +26,7 @@ pub(super) struct Level {
 
 impl Anchors {
     /// Anchors of all `levels`; `ratios` are height / width.
-    pub fn new(levels: &[Level], ratios: &[f32]) -> Self {
+    pub(crate) fn new(levels: &[Level], ratios: &[f32]) -> Self {
         let (mut boxes, mut counts) = (vec![], vec![]);
         for level in levels {
             let (rows, columns) = level.grid;
@@ -43,7 +43,7 @@ impl Anchors {
     }
 
     /// The anchors of each level, as ranges of [`Anchors::boxes`].
-    pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         self.counts.iter().scan(0, |start, &count| {
             *start += count;
             Some(*start - count..*start)

@@ -63,7 +63,7 @@ pub(super) struct ScoredBox {
 }
 
 impl BoxHead {
-    pub fn new(config: BoxConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(config: BoxConfig, vb: VarBuilder) -> Result<Self> {
         let BoxConfig { channels, convs, width, norm, classes } = config;
         let (trunk, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
         let input = channels * SIDE * SIDE;
@@ -79,7 +79,7 @@ impl BoxHead {
     }
 
     /// `x` [R, C, 7, 7]
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxHeadOutput> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxHeadOutput> {
         let x = self.tower.forward(x, pass)?.flatten_from(1)?;
         let x = ops::relu(&self.wide.forward(&x)?)?; // [R, width]
         Ok(BoxHeadOutput { logits: self.classes.forward(&x)?, deltas: self.deltas.forward(&x)? })
@@ -88,7 +88,7 @@ impl BoxHead {
     /// The losses (classes, boxes): cross-entropy over all regions, and the L1 loss of the deltas of positive regions for
     /// their class, divided by the number of all regions. `object_of` returns label and box of the object of a positive
     /// region.
-    pub fn losses(
+    pub(crate) fn losses(
         &self,
         output: &BoxHeadOutput,
         rois: &[Roi],
@@ -116,7 +116,7 @@ impl BoxHead {
 
     /// The detections of each image, by decreasing score, clipped to `shown` (the part of each input without padding).
     /// Logits and deltas are copied from the device in one transfer.
-    pub fn detect(
+    pub(crate) fn detect(
         &self,
         output: &BoxHeadOutput,
         rois: &[Roi],

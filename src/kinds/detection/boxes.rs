@@ -35,19 +35,19 @@ pub(super) struct BoxCoder {
 
 impl BoxCoder {
     /// Coder for proposals relative to anchors.
-    pub const RPN: Self = Self { weights: [1., 1., 1., 1.] };
+    pub(crate) const RPN: Self = Self { weights: [1., 1., 1., 1.] };
     /// Coder for objects relative to proposals.
-    pub const ROI: Self = Self { weights: [10., 10., 5., 5.] };
+    pub(crate) const ROI: Self = Self { weights: [10., 10., 5., 5.] };
 
     /// The deltas that turn `from` into `to`; sides of `from` must be positive.
-    pub fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
+    pub(crate) fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
         let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centerd(from), centerd(to));
         let [wx, wy, ww, wh] = self.weights;
         [wx * (to_x - x) / w, wy * (to_y - y) / h, ww * (to_w / w).ln(), wh * (to_h / h).ln()]
     }
 
     /// Applies `deltas` to `from`. NaN deltas give NaN coordinates.
-    pub fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
+    pub(crate) fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
         let [x, y, w, h] = centerd(from);
         let [wx, wy, ww, wh] = self.weights;
         let grown = |delta: f32| if delta > MAX_GROWTH.ln() { MAX_GROWTH } else { delta.exp() };

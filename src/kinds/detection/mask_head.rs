@@ -22,7 +22,7 @@ pub(super) struct MaskHead {
 }
 
 impl MaskHead {
-    pub fn new(
+    pub(crate) fn new(
         channels: usize,
         convs: usize,
         norm: NormKind,
@@ -41,7 +41,7 @@ impl MaskHead {
     }
 
     /// Mask logits for one label per region. `x` [R, C, 14, 14] -> [R, 28·28]
-    pub fn forward(&self, x: &Tensor, labels: &[u32], pass: &mut Pass) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, labels: &[u32], pass: &mut Pass) -> Result<Tensor> {
         let x = self.tower.forward(x, pass)?;
         let x = ops::relu(&self.up.forward(&x)?)?;
         let logits = self.logits.forward(&x)?.reshape((labels.len() * self.classes, MASK * MASK))?;
@@ -50,7 +50,7 @@ impl MaskHead {
     }
 
     /// Binary cross-entropy, mean over all pixels of all masks. `targets` are 0 or 1, 28·28 per region.
-    pub fn loss(&self, logits: &Tensor, targets: Vec<f32>) -> Result<Tensor> {
+    pub(crate) fn loss(&self, logits: &Tensor, targets: Vec<f32>) -> Result<Tensor> {
         let targets = Tensor::from_vec(targets, logits.shape(), logits.device())?;
         ops::binary_cross_entropy_with_logits(logits, &targets, None)
     }

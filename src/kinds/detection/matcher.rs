@@ -31,11 +31,11 @@ pub(super) struct Matcher {
 const CHUNK: usize = 4096;
 
 impl Matcher {
-    pub const RPN: Self = Self { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
-    pub const ROI: Self = Self { positive_iou: 0.5, negative_iou: 0.5, low_quality: false };
+    pub(crate) const RPN: Self = Self { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
+    pub(crate) const ROI: Self = Self { positive_iou: 0.5, negative_iou: 0.5, low_quality: false };
 
     /// One match per box.
-    pub fn run(self, boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<Match> {
+    pub(crate) fn run(self, boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<Match> {
         let best: Vec<(u32, f32)> =
             boxes.par_iter().with_min_len(CHUNK).map(|b| best_object(*b, objects)).collect();
         let judged = |&(object, overlap): &(u32, f32)| match overlap {

@@ -11,7 +11,7 @@ pub(super) struct CocoMetric(CocoScorer);
 
 impl CocoMetric {
     /// A metric for the classes of `info`; with `masks`, masks are scored in addition to boxes.
-    pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
+    pub(crate) fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
         Self(CocoScorer::new(info, protocol, masks))
     }
 }

@@ -50,18 +50,18 @@ pub(super) struct Pooler {
 
 impl Pooler {
     /// The level of a box: one coarser for every doubling of its side.
-    pub fn level(&self, bounds: Xyxy<f32>) -> usize {
+    pub(crate) fn level(&self, bounds: Xyxy<f32>) -> usize {
         let level = 2. + (ops::area(bounds).max(0.).sqrt() / self.canonical + 1e-8).log2();
         (level.floor().max(0.) as usize).min(self.strides.len() - 1)
     }
 
     /// Sorts boxes by level, as [`Pooler::pool`] requires.
-    pub fn sort(&self, rois: &mut [Roi]) {
+    pub(crate) fn sort(&self, rois: &mut [Roi]) {
         rois.sort_by_key(|roi| self.level(roi.bounds));
     }
 
     /// Features of `rois`, in their order. `levels` [B, C, h, w] -> [R, C, side, side]
-    pub fn pool(&self, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Tensor> {
+    pub(crate) fn pool(&self, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Tensor> {
         let mut parts = vec![];
         for (i, (x, &stride)) in levels.iter().zip(&self.strides).enumerate() {
             let of_level = rois.iter().filter(|roi| self.level(roi.bounds) == i);

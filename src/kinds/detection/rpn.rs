@@ -52,7 +52,7 @@ pub(super) struct RpnOutput {
 }
 
 impl Rpn {
-    pub fn new(config: RpnConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(config: RpnConfig, vb: VarBuilder) -> Result<Self> {
         let (width, init, shapes) = (config.channels, ConvInit::Normal(0.01), config.ratios.len());
         let vb = vb.pp("head");
         let conv = |i| Conv2d::new(width, width, ConvConfig::same(3, init), vb.pp(format!("conv.{i}.0")));
@@ -65,7 +65,7 @@ impl Rpn {
     }
 
     /// Applies the network to `levels` [B, C, h, w], finest first.
-    pub fn forward(&self, levels: &[Tensor]) -> Result<RpnOutput> {
+    pub(crate) fn forward(&self, levels: &[Tensor]) -> Result<RpnOutput> {
         let Self { config, .. } = self;
         let (mut values, mut places) = (vec![], vec![]);
         for ((x, &stride), &size) in levels.iter().zip(&config.strides).zip(&config.sizes) {
@@ -91,13 +91,13 @@ impl Rpn {
     }
 
     /// Samples the anchors of an image for the loss.
-    pub fn sample(&self, matches: &[Match], rng: &mut crate::rng::Rng) -> Sampled {
+    pub(crate) fn sample(&self, matches: &[Match], rng: &mut crate::rng::Rng) -> Sampled {
         self.config.sampler.draw(matches, rng)
     }
 
     /// The losses (objectness, boxes): binary cross-entropy of the sampled anchors and the L1 loss of the deltas of positive
     /// anchors, both divided by the nominal number of samples in all images. `objects` are the boxes of each image.
-    pub fn losses(
+    pub(crate) fn losses(
         &self,
         output: &RpnOutput,
         objects: &[Vec<Xyxy<f32>>],
@@ -135,13 +135,13 @@ impl Rpn {
     }
 
     /// Matches of the anchors of each image.
-    pub fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
+    pub(crate) fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
         objects.iter().map(|objects| Matcher::RPN.run(&output.anchors.boxes, objects)).collect()
     }
 
     /// The proposals of each image, by decreasing objectness, clipped to `shown` (the part of each input without padding).
     /// Empty and non-finite boxes are dropped.
-    pub fn proposals(
+    pub(crate) fn proposals(
         &self,
         output: &RpnOutput,
         shown: &[Xyxy<f32>],

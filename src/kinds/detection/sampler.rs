@@ -20,7 +20,7 @@ pub(super) struct Sampled {
 }
 
 impl Sampler {
-    pub fn draw(self, matches: &[Match], rng: &mut Rng) -> Sampled {
+    pub(crate) fn draw(self, matches: &[Match], rng: &mut Rng) -> Sampled {
         let those = |wanted: fn(&Match) -> bool| -> Vec<usize> {
             matches.iter().enumerate().filter(|(_, found)| wanted(found)).map(|(i, _)| i).collect()
         };

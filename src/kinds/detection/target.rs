@@ -16,7 +16,9 @@ const EMPTY: f64 = 1e-5;
 /// One object in the pixels of the (augmented) input.
 #[derive(Clone, Debug)]
 pub struct Instance {
+    /// Class index.
     pub label: u32,
+    /// Box (x1, y1, x2, y2) of its visible part.
     pub bbox: Xyxy<f32>,
     /// Whether it is a region of many objects, which is not used in training.
     pub crowd: bool,

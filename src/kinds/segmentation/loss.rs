@@ -24,14 +24,19 @@ pub(super) struct Labels {
 
 impl PixelLoss {
     /// A loss for `classes`, in the order of their indices. Classes that the recipe does not list have weight 1.
-    pub fn new(classes: &[String], config: &SegmentationHeadConfig) -> Self {
+    pub(crate) fn new(classes: &[String], config: &SegmentationHeadConfig) -> Self {
         let weight = |class: &String| config.class_weight.get(class).map_or(1., |weight| *weight as f32);
         let weights = (!config.class_weight.is_empty()).then(|| classes.iter().map(weight).collect());
         Self { weights, average: config.average }
     }
 
     /// `labels` of [B, H, W] pixels, row-major, on `device`.
-    pub fn labels(&self, labels: Vec<u32>, size: (usize, usize, usize), device: &Device) -> Result<Labels> {
+    pub(crate) fn labels(
+        &self,
+        labels: Vec<u32>,
+        size: (usize, usize, usize),
+        device: &Device,
+    ) -> Result<Labels> {
         let share = match self.average {
             Average::Valid => 1.,
             Average::All => {
@@ -47,7 +52,7 @@ impl PixelLoss {
     ///
     /// # Errors
     /// A label that is neither a class nor ignored.
-    pub fn of(&self, logits: &Tensor, Labels { classes, share }: &Labels) -> Result<Tensor> {
+    pub(crate) fn of(&self, logits: &Tensor, Labels { classes, share }: &Labels) -> Result<Tensor> {
         let (_, height, width) = classes.dims3()?;
         let logits = ops::resize_bilinear(logits, (height, width))?;
         let ignore = Some(u32::from(IGNORE));

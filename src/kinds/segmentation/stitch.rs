@@ -43,7 +43,7 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// All rows of maps [K, H, W].
-    pub fn all(data: &'a [f32], (height, width): Size) -> Self {
+    pub(crate) fn all(data: &'a [f32], (height, width): Size) -> Self {
         Self { first: 0, count: height, width, plane: height * width, data }
     }
 
@@ -71,7 +71,7 @@ pub(super) struct Windows {
 
 impl Windows {
     /// Windows every `stride` pixels; the last ones end with the image. A smaller image has one window on that axis.
-    pub fn new(image: Size, window: Size, stride: Size) -> Self {
+    pub(crate) fn new(image: Size, window: Size, stride: Size) -> Self {
         let places = |length: usize, window: usize, stride: usize| {
             let last = length.saturating_sub(window);
             (0..=last.div_ceil(stride)).map(|i| (i * stride).min(last)).collect()
@@ -96,7 +96,7 @@ impl Windows {
     ///
     /// # Errors
     /// Those of `tiles`, and non-finite logits.
-    pub fn stitch(
+    pub(crate) fn stitch(
         &self,
         classes: usize,
         tiles: &mut dyn FnMut(&[Size]) -> Result<Vec<Tile>>,
@@ -219,7 +219,7 @@ impl BestClass {
     ///
     /// # Errors
     /// An image that is not a scaled and cropped version of the source image.
-    pub fn new(classes: usize, frame: &Frame) -> Result<Self> {
+    pub(crate) fn new(classes: usize, frame: &Frame) -> Result<Self> {
         let [a, b, c, d, e, f] = frame.geometry.forward;
         if b != 0. || d != 0. || a <= 0. || e <= 0. {
             bail!(
@@ -231,7 +231,7 @@ impl BestClass {
         Ok(Self { scaler, size: frame.source, labels: vec![0; height * width] })
     }
 
-    pub fn feed(&mut self, rows: Rows) {
+    pub(crate) fn feed(&mut self, rows: Rows) {
         let (ready, width) = (self.scaler.ready(&rows), self.size.1);
         let scaler = &self.scaler;
         let lines = self.labels[ready.start * width..ready.end * width].par_chunks_mut(width);
@@ -251,7 +251,7 @@ impl BestClass {
         self.scaler.keep(&rows, ready);
     }
 
-    pub fn finish(self) -> Raster {
+    pub(crate) fn finish(self) -> Raster {
         Raster::new(self.size.0, self.size.1, self.labels)
     }
 }
@@ -265,12 +265,12 @@ pub(super) struct Mean {
 }
 
 impl Mean {
-    pub fn new(classes: usize, size: Size) -> Self {
+    pub(crate) fn new(classes: usize, size: Size) -> Self {
         Self { classes, size, sum: vec![0.; classes * size.0 * size.1] }
     }
 
     /// Adds a view of `size` pixels; `run` provides the rows of its logits.
-    pub fn view(
+    pub(crate) fn view(
         &mut self,
         size: Size,
         mirrored: bool,
@@ -297,7 +297,7 @@ impl Mean {
         run(&mut take)
     }
 
-    pub fn rows(&self) -> Rows<'_> {
+    pub(crate) fn rows(&self) -> Rows<'_> {
         Rows::all(&self.sum, self.size)
     }
 }

@@ -139,7 +139,7 @@ pub(super) struct UperNet {
 }
 
 impl UperNet {
-    pub fn new(
+    pub(crate) fn new(
         width: usize,
         classes: usize,
         config: &SegmentationHeadConfig,
@@ -161,7 +161,7 @@ impl UperNet {
 
     /// Four `maps` `[B, C, h, w]` -> logits `[B, K, 4h, 4w]` and, if `auxiliary` is set and there is such a
     /// head, its logits `[B, K, h, w]`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         maps: &[Tensor],
         auxiliary: bool,

@@ -17,7 +17,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Adds a note, unless it is present.
-    pub fn note(&mut self, text: impl Into<String>) {
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
         if !self.notes.contains(&text) {
             self.notes.push(text);

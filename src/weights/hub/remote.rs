@@ -31,7 +31,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn sha256(&self) -> Option<String> {
+    pub(crate) fn sha256(&self) -> Option<String> {
         is_hex(&self.etag, 64).then(|| self.etag.clone())
     }
 }
@@ -46,7 +46,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub fn new(endpoint: &str, token: Option<String>) -> Result<Self, HubError> {
+    pub(crate) fn new(endpoint: &str, token: Option<String>) -> Result<Self, HubError> {
         let fail = |e: &dyn std::fmt::Display| HubError::Client(e.to_string());
         let agent = concat!("bench/", env!("CARGO_PKG_VERSION"));
         let builder = || {
@@ -66,12 +66,12 @@ impl Remote {
         })
     }
 
-    pub fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
     /// Hash and size of the file `name` in the repository of `file`.
-    pub fn entry(&self, file: &HubFile, name: &str) -> Result<Entry, HubError> {
+    pub(crate) fn entry(&self, file: &HubFile, name: &str) -> Result<Entry, HubError> {
         let mut url = self.url(file, name);
         let wrong = |what: &str| HubError::Refused {
             reference: file.to_string(),
@@ -106,7 +106,12 @@ impl Remote {
     }
 
     /// Requests the content of `name` from byte `from` on; returns the response and the byte at which it starts.
-    pub async fn content(&self, file: &HubFile, name: &str, from: u64) -> Result<(Response, u64), HubError> {
+    pub(crate) async fn content(
+        &self,
+        file: &HubFile,
+        name: &str,
+        from: u64,
+    ) -> Result<(Response, u64), HubError> {
         let url = self.url(file, name);
         let request = || {
             let request = self.read.get(url.clone());
@@ -207,7 +212,7 @@ impl Remote {
     }
 
     /// Converts an error of `hf-hub`.
-    pub fn explain(&self, file: &HubFile, error: HFError) -> HubError {
+    pub(crate) fn explain(&self, file: &HubFile, error: HFError) -> HubError {
         let context = match error {
             HFError::Http { context }
             | HFError::AuthRequired { context }

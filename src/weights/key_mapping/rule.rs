@@ -90,7 +90,7 @@ fn is_derived(name: &str) -> bool {
 
 impl KeyMapping {
     /// The prefix that a file of this program uses; `None` for files of other programs.
-    pub fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
+    pub(crate) fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
         let has = |name: &str| has(entries, name);
         let below = |prefix: &str, name: &str| has(&format!("{prefix}{name}"));
         let fits = |prefix: &&&str| {
@@ -102,7 +102,7 @@ impl KeyMapping {
 
     /// Our name for the tensor `theirs`, and which third of our tensor it is ([`Rule::third`]). `None` for tensors that have
     /// no name here.
-    pub fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<usize>)> {
+    pub(crate) fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<usize>)> {
         let find = |rules: &[Rule], name: &str| {
             rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
         };
@@ -116,7 +116,7 @@ impl KeyMapping {
     }
 
     /// Whether the tensor `theirs` belongs to an ignored module.
-    pub fn ignores(&self, prefix: &str, theirs: &str) -> bool {
+    pub(crate) fn ignores(&self, prefix: &str, theirs: &str) -> bool {
         let names = [Some(theirs), theirs.strip_prefix(prefix)];
         let within = |name: &str, module: &str| {
             name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -127,7 +127,7 @@ impl KeyMapping {
 
     /// The other program's names for our tensor `ours`, each with the third of it that it holds: one name, or three for
     /// queries, keys and values. Backbone names get the first prefix.
-    pub fn theirs(&self, ours: &str) -> Vec<(String, Option<usize>)> {
+    pub(crate) fn theirs(&self, ours: &str) -> Vec<(String, Option<usize>)> {
         let prefix = self.prefixes.first().copied().unwrap_or_default();
         let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<usize>)> {
             let renamed =
