@@ -64,5 +64,7 @@ pub mod prelude {
     pub use crate::record::{Better, ScoreSpec, Scores, Unit};
     pub use crate::registry::Registry;
     pub use crate::rng::Rng;
-    pub use crate::task::{Drawing, Forward, Head, Picture, Predictions, Task, Writer};
+    pub use crate::task::{
+        DrawOptions, Forward, Head, PredictedImage, PredictionIo, PredictionWriter, Predictions, Task,
+    };
 }

@@ -254,7 +254,8 @@ impl<T: Task> ErasedTask for Erased<T> {
     }
 
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
-        pictures.files(self.task.writer(pictures.folder).as_deref())
+        let writer = self.task.prediction_io().and_then(|io| io.writer(pictures.folder));
+        pictures.files(writer.as_deref())
     }
 
     fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed> {

@@ -8,7 +8,7 @@ use bench::config::{ModelConfig, Stage, parse_table};
 use bench::data::{Annotation, Batch, DatasetInfo, Entry, ImageRef, Object, Objects, SampleId, Segmentation};
 use bench::engine::TaskModel;
 use bench::kinds::DetectionTask;
-use bench::kinds::detection::{DetectionTarget, Options};
+use bench::kinds::detection::{DetectionOptions, DetectionTarget};
 use bench::models::{self, BackboneSpec, VitOptions};
 use bench::nn::{Params, Pass};
 use bench::ops::no_grad;
@@ -44,7 +44,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, TaskModel<Det
     let data = DatasetInfo { name: "random".into(), classes, ..DatasetInfo::default() };
     let head = parse_table(HEAD.parse().context("the head's options")?, "[transfer.head]")?;
     // Whatever its weights, the model finds as many boxes as may be: every one has a mask.
-    let options = Options { score_threshold: Some(0.), ..Options::default() };
+    let options = DetectionOptions { score_threshold: Some(0.), ..DetectionOptions::default() };
     let task = DetectionTask::new(options, head, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };

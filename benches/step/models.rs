@@ -8,7 +8,9 @@ use bench::config::{Choice, Library, ModelConfig, Recipe, Stage, parse_table};
 use bench::data::loader::Loaded;
 use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::engine::{Plan, TaskModel, Trainer, TrainerInputs};
-use bench::kinds::classification::{ClassTarget, ClassificationTask, HeadConfig, Options};
+use bench::kinds::classification::{
+    ClassTarget, ClassificationHeadConfig, ClassificationOptions, ClassificationTask,
+};
 use bench::models::{self, BackboneSpec, VitOptions};
 use bench::nn::{Params, Pass};
 use bench::ops::no_grad;
@@ -101,10 +103,10 @@ fn classifier(
     on: &Machine,
 ) -> Result<(Params, TaskModel<ClassificationTask>)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
-    let training: HeadConfig = parse_table(settings.head.clone(), "[transfer.head]")?;
+    let training: ClassificationHeadConfig = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes, ..DatasetInfo::default() };
-    let task = ClassificationTask::new(Options::default(), training, &data)?;
+    let task = ClassificationTask::new(ClassificationOptions::default(), training, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;

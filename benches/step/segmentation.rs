@@ -8,7 +8,7 @@ use bench::config::{Stage, parse_table};
 use bench::data::{DatasetInfo, Raster};
 use bench::engine::TaskModel;
 use bench::kinds::SegmentationTask;
-use bench::kinds::segmentation::{Options, SegmentationTarget};
+use bench::kinds::segmentation::{SegmentationOptions, SegmentationTarget};
 use bench::models::{self, BackboneSpec, VitOptions};
 use bench::nn::Params;
 use bench::task::Task;
@@ -23,7 +23,7 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     let head = parse_table(settings.head.clone(), "[transfer.head]")?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let data = DatasetInfo { name: "random".into(), version: "1".into(), classes, ..DatasetInfo::default() };
-    let task = SegmentationTask::new(Options::default(), head, &data)?;
+    let task = SegmentationTask::new(SegmentationOptions::default(), head, &data)?;
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;

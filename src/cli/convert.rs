@@ -65,7 +65,7 @@ pub fn convert(args: ConvertArgs) -> CommandResult {
         mask_ratio: args.mask_ratio,
     };
     let source = file_of(&args.weights, &args.runs)?;
-    let done = weights::convert(&source, args.to.program(), &args.out, &details)?;
+    let done = weights::convert_weights(&source, args.to.program(), &args.out, &details)?;
     print(format_args!("{} tensors in {}", done.tensors, args.out.display()))?;
     if let Some(config) = &done.config {
         print(format_args!("model in {}", config.display()))?;

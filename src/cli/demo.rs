@@ -6,7 +6,7 @@ use super::{CommandResult, Failure, data, print, reconstruct, suite, table};
 use crate::config::Stage;
 use crate::data::shapes::ShapesSpec;
 use crate::engine::Pretrained;
-use crate::record::{Store, write_atomic};
+use crate::record::{RunStore, write_atomic};
 use crate::registry::Registry;
 use crate::suite::Suite;
 use anyhow::Context;
@@ -29,7 +29,7 @@ const ROWS: usize = 8;
 pub fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let began = Instant::now();
     let out = args.out;
-    let context = args.place.context()?.with_store(Store::new(out.join("runs")));
+    let context = args.place.context()?.with_store(RunStore::new(out.join("runs")));
     let demo = Suite::load(&context.library, "demo")?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make `{}`", out.display()))?;
     let data_root = out.join("data");

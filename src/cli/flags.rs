@@ -1,9 +1,10 @@
 //! Flags that mean the same in every command, and what they make of the environment.
 
+use super::hub::hub_settings;
 use super::progress::Screen;
 use crate::config::{Dtype, Library};
 use crate::engine::Control;
-use crate::record::Store;
+use crate::record::RunStore;
 use crate::registry::Registry;
 use crate::runs::{Request, RunContext, open_device};
 use anyhow::{Context, Result, bail};
@@ -88,7 +89,7 @@ impl RequestFlags {
 /// Owns what a [`RunContext`] borrows.
 pub struct CliContext {
     pub library: Library,
-    pub store: Store,
+    pub store: RunStore,
     device: Device,
     device_name: String,
     workers: usize,
@@ -118,7 +119,7 @@ impl PlaceFlags {
         }
         Ok(CliContext {
             library: self.include.library()?,
-            store: Store::new(&self.runs),
+            store: RunStore::new(&self.runs),
             device,
             device_name: self.device.clone(),
             workers: self.workers.unwrap_or(cores.clamp(1, 4)),
@@ -140,12 +141,12 @@ impl CliContext {
             workers: self.workers,
             command: command_line(std::env::args().skip(1)),
             control: Control { stop: &STOP, observer: &self.screen },
-            offline: self.offline,
+            hub: hub_settings(self.offline),
         }
     }
 
     /// The same context with the runs elsewhere.
-    pub fn with_store(mut self, store: Store) -> Self {
+    pub fn with_store(mut self, store: RunStore) -> Self {
         self.store = store;
         self
     }

@@ -1,14 +1,15 @@
 //! `bench inspect`: what a file of weights is.
 
 use super::flags::Include;
+use super::hub::hub_settings;
 use super::progress::Screen;
 use super::{CommandResult, Failure, print};
 use crate::config::{Catalogue, Choice};
 use crate::engine::{Event, Observer};
-use crate::record::Store;
+use crate::record::RunStore;
 use crate::registry::Registry;
 use crate::runs::fitting_models;
-use crate::weights::{self, HUB, Hub, HubFile, notes, weights_in};
+use crate::weights::{self, HUB, Hub, HubFile, metadata, weights_in};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     let (path, source) = match &hub {
         Some(file) => {
             let screen = Screen::new();
-            let found = Hub::new(args.offline)?
+            let found = Hub::new(hub_settings(args.offline))?
                 .fetch(file, &|done, total| screen.event(&Event::Fetching { done, total }));
             screen.clear();
             let found = found.map_err(|e| Failure::Run(e.into()))?;
@@ -47,7 +48,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
         }
         None => (file_of(&args.weights, &args.runs)?, None),
     };
-    let found = weights::inspect(&path)?;
+    let found = weights::inspect_weights(&path)?;
     if args.json {
         print(serde_json::to_string_pretty(&found)?)?;
         return Ok(());
@@ -68,7 +69,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     }
     print(format_args!("blake3      {}", found.hash))?;
     print(format_args!("sha256      {}", found.sha256))?;
-    print(format_args!("dialect     {}", found.dialect.unwrap_or("unknown")))?;
+    print(format_args!("program     {}", found.program.unwrap_or("unknown")))?;
     print(format_args!("holds       {}", found.contents))?;
     if let Some(model) = &found.model {
         print(format_args!("model       {model}"))?;
@@ -92,7 +93,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
     print(format_args!("usable to   {}", listed(&uses, "nothing here")))?;
-    for key in [notes::RUN, notes::RECIPE_NAME, notes::WRITTEN_BY] {
+    for key in [metadata::RUN, metadata::RECIPE_NAME, metadata::WRITTEN_BY] {
         if let Some(value) = found.metadata.get(key) {
             print(format_args!("{:<11} {value}", key.trim_start_matches("bench.")))?;
         }
@@ -109,7 +110,7 @@ pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path.into());
     }
-    let run = Store::new(runs).find(name);
+    let run = RunStore::new(runs).find(name);
     Ok(run.with_context(|| format!("`{name}` is neither a file nor a folder, nor a run"))?.weights())
 }
 

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod flags;
+mod hub;
 mod inspect;
 mod model;
 mod output;
@@ -25,6 +26,8 @@ mod speed;
 mod suite;
 mod table;
 mod task;
+
+pub use hub::hub_settings;
 
 use crate::registry::Registry;
 use clap::{Parser, Subcommand};

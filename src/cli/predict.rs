@@ -7,7 +7,7 @@ use crate::data::formats::images_below;
 use crate::engine::{Pictures, Splits};
 use crate::registry::Registry;
 use crate::runs::{TrainedModel, trained};
-use crate::task::Drawing;
+use crate::task::DrawOptions;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         None => {}
     }
     let pictures =
-        Pictures { images: &images, folder: &args.out, how: Drawing { threshold: args.threshold } };
+        Pictures { images: &images, folder: &args.out, how: DrawOptions { threshold: args.threshold } };
     free(&task.files(&pictures), args.force)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
     catch_ctrl_c()?;

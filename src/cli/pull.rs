@@ -1,5 +1,6 @@
 //! `bench pull`: weights of the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
 
+use super::hub::hub_settings;
 use super::progress::Screen;
 use super::{CommandResult, Failure, print};
 use crate::engine::{Event, Observer};
@@ -18,7 +19,7 @@ pub struct PullArgs {
 /// The path of the file goes to standard output, the rest to standard error.
 pub fn pull(args: PullArgs) -> CommandResult {
     let file = HubFile::parse(&args.reference)?;
-    let hub = Hub::new(args.offline)?;
+    let hub = Hub::new(hub_settings(args.offline))?;
     let screen = Screen::new();
     let fetch = || hub.fetch(&file, &|done, total| screen.event(&Event::Fetching { done, total }));
     let found = fetch();

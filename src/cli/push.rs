@@ -1,10 +1,11 @@
 //! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
 
 use super::convert::To;
+use super::hub::hub_settings;
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, read};
-use crate::record::{RunFolder, RunRecord, Store, card};
-use crate::weights::{self, CheckpointHints, Hub, HubFile, Upload};
+use crate::record::{RunFolder, RunRecord, RunStore, model_card};
+use crate::weights::{self, CheckpointHints, Hub, HubFile, UploadContent};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub fn push(args: PushArgs) -> CommandResult {
             anyhow::anyhow!("`{}`: a repository is wanted, not its file `{file}`", args.repository).into()
         );
     }
-    let store = Store::new(&args.runs);
+    let store = RunStore::new(&args.runs);
     let folder = match Path::new(&args.run) {
         path if path.is_dir() => RunFolder::at(path),
         _ => store.find(&args.run)?,
@@ -53,7 +54,7 @@ pub fn push(args: PushArgs) -> CommandResult {
         Some(To::Timm) => "timm",
         Some(To::Fair) | None => "bench",
     };
-    let card = card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
+    let card = model_card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
     let scratch = tempfile::tempdir().context("no folder for temporary files")?;
     let files = files(&folder, &record, card.clone(), args.to, scratch.path())?;
     if args.dry_run {
@@ -62,7 +63,7 @@ pub fn push(args: PushArgs) -> CommandResult {
         return Ok(());
     }
     let message = format!("Run {}", record.id);
-    let pushed = Hub::new(args.offline)?
+    let pushed = Hub::new(hub_settings(args.offline))?
         .push(&target, &files, &message, args.private)
         .map_err(|e| Failure::Run(e.into()))?;
     print(pushed.url)?;
@@ -77,7 +78,7 @@ fn files(
     card: String,
     to: Option<To>,
     scratch: &Path,
-) -> Result<Vec<(String, Upload)>> {
+) -> Result<Vec<(String, UploadContent)>> {
     let mut weights = folder.weights();
     ensure!(weights.is_file(), "run `{}` has no weights (`{}`)", record.id, weights.display());
     let config: RunConfig = read(&folder.config())?;
@@ -92,7 +93,7 @@ fn files(
     });
     if let Some(to) = to {
         let converted = scratch.join("model.safetensors");
-        let done = weights::convert(&weights, to.program(), &converted, &CheckpointHints::default())?;
+        let done = weights::convert_weights(&weights, to.program(), &converted, &CheckpointHints::default())?;
         done.notes.iter().for_each(|note| eprintln!("note: {note}"));
         if !done.left_out.is_empty() {
             eprintln!("left out: {}", done.left_out.join(", "));
@@ -109,13 +110,13 @@ fn files(
     let text = |path: &Path| {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        anyhow::Ok(Upload::Text(text))
+        anyhow::Ok(UploadContent::Text(text))
     };
     Ok(vec![
-        ("README.md".into(), Upload::Text(card)),
-        ("config.json".into(), Upload::Text(serde_json::to_string_pretty(&described)?)),
+        ("README.md".into(), UploadContent::Text(card)),
+        ("config.json".into(), UploadContent::Text(serde_json::to_string_pretty(&described)?)),
         ("config.toml".into(), text(&folder.config())?),
         ("run.json".into(), text(&folder.record())?),
-        ("model.safetensors".into(), Upload::File(weights)),
+        ("model.safetensors".into(), UploadContent::File(weights)),
     ])
 }

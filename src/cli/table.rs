@@ -3,9 +3,9 @@
 use super::flags::Include;
 use super::{CommandResult, print};
 use crate::config::Library;
-use crate::record::render::{Format, readme, render};
-use crate::record::table::{Key, TableSpec, table as make};
-use crate::record::{Reference, RunRecord, SpeedRecord, Store, render_speed, write_atomic};
+use crate::record::render::{TableFormat, readme, render};
+use crate::record::table::{Key, TableSpec, build_table};
+use crate::record::{Reference, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
 use anyhow::{Context, Error, Result};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub struct TableArgs {
     list: bool,
     /// terminal, markdown, csv or latex
     #[arg(long, default_value = "terminal")]
-    format: Format,
+    format: TableFormat,
     /// Folder of all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
@@ -56,18 +56,18 @@ pub fn table(args: TableArgs) -> CommandResult {
     let block = |records: &[RunRecord], name: &str| match name {
         SPEED_BLOCK => {
             let records = SpeedRecord::read_all(Path::new(SPEED))?;
-            Ok(render_speed(&records, SpeedRecord::summary, Format::Markdown))
+            Ok(render_speed(&records, SpeedRecord::summary, TableFormat::Markdown))
         }
         name => markdown(&library, name, records),
     };
     if let Some(path) = &args.check {
-        let records = Store::read_committed(Path::new(TASKS))?;
-        readme::check(&read(path)?, |name| block(&records, name))?;
+        let records = RunStore::read_committed(Path::new(TASKS))?;
+        readme::check_readme(&read(path)?, |name| block(&records, name))?;
         return Ok(());
     }
     if let Some(path) = &args.update {
-        let records = Store::read_committed(Path::new(TASKS))?;
-        let text = readme::update(&read(path)?, |name| block(&records, name))?;
+        let records = RunStore::read_committed(Path::new(TASKS))?;
+        let text = readme::update_readme(&read(path)?, |name| block(&records, name))?;
         write_atomic(path, text.as_bytes())?;
         return Ok(());
     }
@@ -76,9 +76,9 @@ pub fn table(args: TableArgs) -> CommandResult {
         return Ok(print(text.trim_end())?);
     }
     let records = match args.committed {
-        true => Store::read_committed(Path::new(TASKS))?,
+        true => RunStore::read_committed(Path::new(TASKS))?,
         false => {
-            let (records, broken) = Store::new(&args.runs).readable_records()?;
+            let (records, broken) = RunStore::new(&args.runs).readable_records()?;
             for error in broken {
                 eprintln!("warning: a run is left out: {:#}", Error::from(error));
             }
@@ -86,7 +86,7 @@ pub fn table(args: TableArgs) -> CommandResult {
         }
     };
     let spec = TableSpec::load(&library, &args.table)?;
-    print(render(&make(&records, &Reference::all(&library)?, &spec)?, args.format).trim_end())?;
+    print(render(&build_table(&records, &Reference::all(&library)?, &spec)?, args.format).trim_end())?;
     hidden(&spec, &records).iter().for_each(|line| eprintln!("{line}"));
     Ok(())
 }
@@ -127,15 +127,15 @@ fn read(path: &Path) -> Result<String> {
 
 /// The table `name` of these records, for the terminal.
 pub fn show(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
-    rendered(library, name, records, Format::Terminal)
+    rendered(library, name, records, TableFormat::Terminal)
 }
 
 /// The table `name` of these records in Markdown.
 pub fn markdown(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
-    rendered(library, name, records, Format::Markdown)
+    rendered(library, name, records, TableFormat::Markdown)
 }
 
-fn rendered(library: &Library, name: &str, records: &[RunRecord], format: Format) -> Result<String> {
+fn rendered(library: &Library, name: &str, records: &[RunRecord], format: TableFormat) -> Result<String> {
     let spec = TableSpec::load(library, name)?;
-    Ok(render(&make(records, &Reference::all(library)?, &spec)?, format))
+    Ok(render(&build_table(records, &Reference::all(library)?, &spec)?, format))
 }

@@ -1,35 +1,44 @@
-//! `configs/catalogue.toml`: backbones of the Hugging Face Hub that are known by name, so that tables can name what
-//! they are and put them beside the published rows that they belong to. Everything else on the Hub can be used too.
+//! `configs/catalogue.toml`: well-known backbones on the Hugging Face Hub, so that tables can label them and show them
+//! beside the published rows that they belong to. All other weights on the Hub can be used too.
 
 use super::{ConfigError, Library, Normalize, ReconstructionTarget, parse};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 
 const PATH: &str = "configs/catalogue.toml";
 
-/// One backbone.
+/// A well-known backbone on the Hub.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownBackbone {
-    /// `owner/name`.
+    /// Repository on the Hub: `owner/name`.
     pub hub: String,
-    /// File of `configs/models`; absent for models not in `configs/models`.
+    /// Name of the model in `configs/models`; `None` for models that are not there.
     pub model: Option<String>,
-    /// Whose names the tensors have.
-    pub dialect: String,
-    /// As the Hub spells it.
+    /// The program whose names the tensors have.
+    pub program: String,
+    /// The former name of `program`.
+    #[serde(default, deserialize_with = "renamed_to_program")]
+    dialect: (),
+    /// License of the weights, as the Hub spells it.
     pub license: String,
     /// Label of its rows in tables.
     pub init: String,
-    /// What its pre-training predicts, where it predicts something of the image.
+    /// What pre-training predicts; `None` if it does not predict parts of the image.
     pub target: Option<ReconstructionTarget>,
-    /// Statistics of its inputs, where they are not ImageNet's.
+    /// Normalization of its inputs; that of ImageNet if `None`.
     pub normalize: Option<Normalize>,
-    /// What it has seen.
+    /// Data of its pre-training.
     pub data: String,
-    /// Ids of the published tables that it belongs to.
+    /// Ids of the published tables that list it.
     pub rows: Vec<String>,
+    /// Anything else that readers should know.
     pub note: Option<String>,
+}
+
+fn renamed_to_program<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom("`dialect` is now called `program`"))
 }
 
 #[derive(Deserialize)]
@@ -38,26 +47,26 @@ struct File {
     backbone: Vec<KnownBackbone>,
 }
 
-/// All known backbones, in the order of the file.
+/// All well-known backbones, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct Catalogue(pub Vec<KnownBackbone>);
 
 impl Catalogue {
-    /// The file of an included folder stands in place of the built-in one.
+    /// Reads the catalogue; a file in an included folder replaces the built-in one.
     ///
     /// # Errors
-    /// A file that does not parse, or names a repository twice.
+    /// A file that does not parse, or lists a repository twice.
     pub fn load(library: &Library) -> Result<Self, ConfigError> {
         let (text, origin) = library.text(PATH)?;
         let File { backbone } = parse(&text, &origin)?;
         let mut seen = BTreeSet::new();
         match backbone.iter().find(|known| !seen.insert(&known.hub)) {
-            Some(twice) => Err(ConfigError::new(origin, format!("`{}` is there twice", twice.hub))),
+            Some(twice) => Err(ConfigError::new(origin, format!("`{}` is listed twice", twice.hub))),
             None => Ok(Self(backbone)),
         }
     }
 
-    /// What is known of the repository `owner/name`.
+    /// The entry of the repository `owner/name`, if it is listed.
     pub fn find(&self, repository: &str) -> Option<&KnownBackbone> {
         self.0.iter().find(|known| known.hub == repository)
     }
@@ -94,13 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_that_is_there_twice_is_named() {
+    fn a_repository_that_is_listed_twice_is_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("configs")).unwrap();
         let (text, _) = Library::default().text(PATH).unwrap();
         std::fs::write(folder.path().join(PATH), format!("{text}\n{text}")).unwrap();
         let library = Library::new(&[folder.path().into()]).unwrap();
         let error = Catalogue::load(&library).unwrap_err().to_string();
-        assert!(error.contains("catalogue.toml") && error.contains("is there twice"), "{error}");
+        assert!(error.contains("catalogue.toml") && error.contains("is listed twice"), "{error}");
+        std::fs::write(folder.path().join(PATH), text.replace("program =", "dialect =")).unwrap();
+        let error = Catalogue::load(&library).unwrap_err().to_string();
+        assert!(error.contains("`dialect` is now called `program`"), "{error}");
     }
 }

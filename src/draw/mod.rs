@@ -1,7 +1,7 @@
-//! Pictures of predictions: boxes, filled regions, outlines and captions on a photograph, in colours that differ.
+//! Drawing on images: boxes, filled regions, outlines and captions, in distinct colors.
 //!
-//! Plain pixels in, plain pixels out; which prediction is drawn how is the matter of its kind. The font is DejaVu Sans,
-//! shipped with its licence in `src/draw/font`; signs that it lacks become boxes.
+//! Each kind of task decides how its predictions are drawn. The font is DejaVu Sans, which is included with its license in
+//! `src/draw/font`; characters that it lacks are shown as boxes.
 
 use crate::data::{Image, Size};
 use ab_glyph::FontRef;
@@ -11,51 +11,50 @@ use imageproc::rect::Rect;
 use std::sync::LazyLock;
 
 static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
-    FontRef::try_from_slice(include_bytes!("font/DejaVuSans-subset.ttf"))
-        .expect("the font of this crate is one")
+    FontRef::try_from_slice(include_bytes!("font/DejaVuSans-subset.ttf")).expect("the built-in font is valid")
 });
 
-/// Red, green, blue.
-pub type Colour = [u8; 3];
+/// Red, green and blue: 0 to 255.
+pub type Color = [u8; 3];
 
-/// The colour of number `k`: neighbours differ most, and the first 12 are told apart at a glance.
-pub fn colour(k: usize) -> Colour {
-    // Steps of the golden ratio around the circle of hues never repeat; brightness alternates.
+/// Color number `k`. Consecutive colors differ strongly, and the first 12 are easy to distinguish.
+pub fn color(k: usize) -> Color {
+    // Steps of the golden ratio around the color wheel never repeat; brightness alternates.
     let hue = (k as f64 * 0.618_033_988_749_895).fract() * 6.;
     let (strong, weak) = [(255., 30.), (215., 0.), (255., 110.)][k % 3];
     let channel = |offset: f64| {
         let place = (hue + offset) % 6.;
-        let part = (2. - (place - 3.).abs()).clamp(0., 1.); // 0 up to 1, 2 up to 4 at its height
+        let part = (2. - (place - 3.).abs()).clamp(0., 1.); // 0 up to 1, full from 2 to 4
         (weak + (strong - weak) * part) as u8
     };
     [channel(3.), channel(1.), channel(5.)]
 }
 
-/// `colour` as it is, darker or lighter, in turn: tells things of one colour apart.
-pub fn shade(colour: Colour, k: usize) -> Colour {
+/// Shade number `k` of a color: in turn the color itself, a darker and a lighter one.
+pub fn shade(color: Color, k: usize) -> Color {
     let (towards, part) = [(0., 0.), (0., 0.4), (255., 0.45)][k % 3];
-    colour.map(|v| (f32::from(v) + part * (towards - f32::from(v))).round() as u8)
+    color.map(|v| (f32::from(v) + part * (towards - f32::from(v))).round() as u8)
 }
 
-/// The shorter side of a picture in pixels: smaller photographs are enlarged, so that captions leave something to see.
+/// Minimum length of the shorter side in pixels: smaller images are enlarged, so that captions do not cover them.
 const SHORTEST: usize = 256;
-/// The longer side in pixels that enlarging never passes.
+/// Maximum length of the longer side of enlarged images, in pixels.
 const LONGEST: usize = 2048;
 
-/// A picture being drawn. Coordinates and sizes are those of the photograph, also where the picture is larger.
+/// An image to draw on. Coordinates and sizes refer to the original image, even if the drawing is enlarged.
 pub struct Canvas {
     picture: RgbImage,
-    /// Pixels of the picture for one of the photograph.
+    /// Factor by which the drawing is enlarged.
     zoom: usize,
-    /// Captions so far: left, top, width, height.
+    /// Captions so far: left, top, width and height in pixels of the drawing.
     captions: Vec<[i32; 4]>,
 }
 
 impl Canvas {
-    /// Begins with a photograph of 1 or 3 channels, enlarged by a whole number where it is small.
+    /// Starts with an image of 1 or 3 channels, which is enlarged by an integer factor if it is small.
     ///
     /// # Errors
-    /// Other channels.
+    /// Another number of channels.
     pub fn new(image: &Image) -> Result<Self, String> {
         let (shorter, longer) = (image.height.min(image.width).max(1), image.height.max(image.width).max(1));
         Self::zoomed(image, SHORTEST.div_ceil(shorter).min(LONGEST / longer).max(1))
@@ -64,75 +63,75 @@ impl Canvas {
     fn zoomed(image: &Image, zoom: usize) -> Result<Self, String> {
         let Image { height, width, data, .. } = image.with_channels(3)?;
         let photograph = RgbImage::from_raw(width as u32, height as u32, data);
-        let photograph = photograph.ok_or("the pixels do not match the size")?;
+        let photograph = photograph.ok_or("the number of pixels does not match the size")?;
         let factor = zoom as u32;
         let pixel = |x: u32, y: u32| *photograph.get_pixel(x / factor, y / factor);
         let picture = RgbImage::from_fn(width as u32 * factor, height as u32 * factor, pixel);
         Ok(Self { picture, zoom, captions: vec![] })
     }
 
-    /// (height, width) of the picture.
+    /// (height, width) of the drawing.
     fn size(&self) -> Size {
         (self.picture.height() as usize, self.picture.width() as usize)
     }
 
-    /// Height of captions in pixels of the picture: what one reads at its size.
+    /// Height of captions in pixels of the drawing.
     fn font_size(&self) -> f32 {
         let (height, width) = self.size();
         (height.min(width) as f32 / 32.).clamp(11., 40.)
     }
 
-    /// Height of captions.
+    /// Height of captions in pixels of the original image.
     pub fn text_height(&self) -> f32 {
         self.font_size() / self.zoom as f32
     }
 
-    /// Width of lines in pixels of the picture.
+    /// Width of lines in pixels of the drawing.
     fn stroke(&self) -> usize {
         (self.font_size() / 8.).round().max(1.) as usize
     }
 
-    /// `mask` of the photograph at the size of the picture.
+    /// Looks up `mask` at (y, x) of the drawing.
     fn enlarged<'a>(&self, mask: &'a [u8]) -> impl Fn(usize, usize) -> bool + use<'a> {
         let (zoom, (height, width)) = (self.zoom, self.size());
-        assert_eq!(mask.len() * zoom * zoom, height * width, "the mask has the size of the photograph");
+        assert_eq!(mask.len() * zoom * zoom, height * width, "the mask must have the size of the image");
         move |y, x| y < height && x < width && mask[(y / zoom) * (width / zoom) + x / zoom] != 0
     }
 
-    /// Mixes `colour` into the pixels of a mask `[H, W]`, row-major, that are not 0; `alpha` 1 covers them.
+    /// Fills the nonzero pixels of a mask `[H, W]` (row-major) with a color; `alpha` is its opacity, 0 to 1.
     ///
     /// # Panics
-    /// When the mask is not of the size of the photograph.
-    pub fn fill(&mut self, mask: &[u8], colour: Colour, alpha: f32) {
+    /// If the mask does not have the size of the image.
+    pub fn fill(&mut self, mask: &[u8], color: Color, alpha: f32) {
         let inside = self.enlarged(mask);
         for (x, y, pixel) in self.picture.enumerate_pixels_mut() {
             if inside(y as usize, x as usize) {
-                for (byte, new) in pixel.0.iter_mut().zip(colour) {
+                for (byte, new) in pixel.0.iter_mut().zip(color) {
                     *byte = (f32::from(*byte) + alpha * (f32::from(new) - f32::from(*byte))).round() as u8;
                 }
             }
         }
     }
 
-    /// Draws the inner border of a mask `[H, W]`, row-major.
+    /// Draws the inner border of a mask `[H, W]` (row-major).
     ///
     /// # Panics
-    /// When the mask is not of the size of the photograph.
-    pub fn outline(&mut self, mask: &[u8], colour: Colour) {
+    /// If the mask does not have the size of the image.
+    pub fn outline(&mut self, mask: &[u8], color: Color) {
         let ((height, width), inside) = (self.size(), self.enlarged(mask));
         for y in 0..height {
             for x in (0..width).filter(|x| inside(y, *x)) {
-                // Below 0 wraps around, hence is outside.
-                let neighbours = [(y.wrapping_sub(1), x), (y + 1, x), (y, x.wrapping_sub(1)), (y, x + 1)];
-                if neighbours.iter().any(|(y, x)| !inside(*y, *x)) {
-                    self.picture.put_pixel(x as u32, y as u32, Rgb(colour));
+                // Values below 0 wrap around, and are therefore outside.
+                let neighbors = [(y.wrapping_sub(1), x), (y + 1, x), (y, x.wrapping_sub(1)), (y, x + 1)];
+                if neighbors.iter().any(|(y, x)| !inside(*y, *x)) {
+                    self.picture.put_pixel(x as u32, y as u32, Rgb(color));
                 }
             }
         }
     }
 
-    /// Draws a box (x1, y1, x2, y2 in pixels), as far as it lies inside. What is not a number draws nothing.
-    pub fn rectangle(&mut self, [x1, y1, x2, y2]: [f32; 4], colour: Colour) {
+    /// Draws a box (x1, y1, x2, y2 in pixels), clipped to the image. Boxes with NaN are not drawn.
+    pub fn rectangle(&mut self, [x1, y1, x2, y2]: [f32; 4], color: Color) {
         let (height, width) = self.size();
         let zoom = self.zoom as f32;
         let at = |v: f32, length: usize| (zoom * v).round().clamp(0., length as f32) as i32;
@@ -145,24 +144,24 @@ impl Canvas {
             (left, top, stroke, h),
             (right - stroke, top, stroke, h),
         ] {
-            self.block(x, y, w, h, colour);
+            self.block(x, y, w, h, color);
         }
     }
 
-    /// Fills a rectangle of the picture given by its corner and its size, as far as it lies inside.
-    fn block(&mut self, x: i32, y: i32, width: i32, height: i32, colour: Colour) {
+    /// Fills a rectangle of the drawing, clipped to it.
+    fn block(&mut self, x: i32, y: i32, width: i32, height: i32, color: Color) {
         if width > 0 && height > 0 {
             draw_filled_rect_mut(
                 &mut self.picture,
                 Rect::at(x, y).of_size(width as u32, height as u32),
-                Rgb(colour),
+                Rgb(color),
             );
         }
     }
 
-    /// Writes one line on a ground of `colour` with its upper left corner at (x, y), moved inside the picture where it
-    /// would stick out, and down where another caption is, if there is room. Returns its width and height.
-    pub fn caption(&mut self, text: &str, x: f32, y: f32, colour: Colour) -> (f32, f32) {
+    /// Writes one line of text on a colored background with its upper left corner at (x, y). It is moved inside the image if
+    /// necessary, and below other captions if there is room. Returns its width and height.
+    pub fn caption(&mut self, text: &str, x: f32, y: f32, color: Color) -> (f32, f32) {
         let (scale, zoom) = (self.font_size(), self.zoom as f32);
         let (w, h) = text_size(scale, &*FONT, text);
         let pad = (scale / 6.).ceil() as u32;
@@ -182,19 +181,20 @@ impl Canvas {
         let lines = (top..=height as i32 - high).step_by(high.max(1) as usize);
         let y = lines.into_iter().find(free).unwrap_or(top);
         self.captions.push([x, y, wide, high]);
-        self.block(x, y, wide, high, colour);
-        let ink = Rgb(ink(colour));
+        self.block(x, y, wide, high, color);
+        let ink = Rgb(ink(color));
         draw_text_mut(&mut self.picture, ink, x + pad as i32, y + pad as i32 / 2, scale, &*FONT, text);
         (w as f32 / zoom, h as f32 / zoom)
     }
 
-    pub fn into_picture(self) -> RgbImage {
+    /// Returns the drawing.
+    pub fn into_image(self) -> RgbImage {
         self.picture
     }
 }
 
-/// Black or white, whichever one reads on `colour`.
-fn ink([r, g, b]: Colour) -> Colour {
+/// Black or white, whichever is readable on the background.
+fn ink([r, g, b]: Color) -> Color {
     let luma = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
     if luma > 140. { [0; 3] } else { [255; 3] }
 }
@@ -215,7 +215,7 @@ mod tests {
         canvas.fill(&mask, [200; 3], 1.);
         canvas.rectangle([50., 40., 90., 80.], [9; 3]);
         let (_, height) = canvas.caption("a", 0., 50., [250; 3]);
-        let picture = canvas.into_picture();
+        let picture = canvas.into_image();
         assert_eq!(picture.dimensions(), (600, 300));
         assert_eq!(
             [(60, 30), (62, 32), (63, 32)].map(|(x, y)| picture.get_pixel(x, y).0[0]),
@@ -230,7 +230,7 @@ mod tests {
     fn a_strip_is_enlarged_no_further_than_the_longest_side() {
         let drawn = |height, width| {
             let image = Image::new(height, width, 1, vec![100; height * width]);
-            Canvas::new(&image).unwrap().into_picture().dimensions()
+            Canvas::new(&image).unwrap().into_image().dimensions()
         };
         assert_eq!([drawn(4, 500), drawn(2000, 4)], [(2000, 16), (4, 2000)]);
         assert_eq!(drawn(4, 20_000), (20_000, 4), "as large as it is");
@@ -239,20 +239,20 @@ mod tests {
 
     #[test]
     fn colours_differ() {
-        let distance = |a: Colour, b: Colour| -> i32 {
+        let distance = |a: Color, b: Color| -> i32 {
             a.iter().zip(b).map(|(a, b)| (i32::from(*a) - i32::from(b)).abs()).sum()
         };
         for k in 0..12 {
             for other in 0..k {
                 assert!(
-                    distance(colour(k), colour(other)) > 60,
+                    distance(color(k), color(other)) > 60,
                     "{k} {:?}, {other} {:?}",
-                    colour(k),
-                    colour(other)
+                    color(k),
+                    color(other)
                 );
             }
         }
-        assert_eq!((colour(0), shade(colour(0), 3)), ([255, 30, 30], [255, 30, 30]));
+        assert_eq!((color(0), shade(color(0), 3)), ([255, 30, 30], [255, 30, 30]));
         assert_eq!((shade([100, 0, 200], 1), shade([100, 0, 200], 2)), ([60, 0, 120], [170, 115, 225]));
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let mask: Vec<u8> = (0..20).map(|k| u8::from((1..4).contains(&(k % 5)) && k / 5 < 3)).collect();
         canvas.fill(&mask, [200, 100, 0], 0.5);
         canvas.outline(&mask, [1, 2, 3]);
-        let picture = canvas.into_picture();
+        let picture = canvas.into_image();
         assert_eq!(picture.get_pixel(2, 1).0, [150, 100, 50]);
         assert_eq!(picture.get_pixel(1, 1).0, [1, 2, 3]);
         assert_eq!(picture.get_pixel(2, 0).0, [1, 2, 3]);
@@ -275,7 +275,7 @@ mod tests {
         canvas.rectangle([-10., 5., 1e9, 20.], [9, 9, 9]);
         canvas.rectangle([f32::NAN; 4], [8, 8, 8]);
         let (w, h) = canvas.caption("ä 99 %", 500., -3., [250, 250, 250]);
-        let picture = canvas.into_picture();
+        let picture = canvas.into_image();
         assert_eq!((picture.get_pixel(0, 5).0, picture.get_pixel(79, 12).0), ([9; 3], [250; 3]));
         let (left, bottom) = (80 - w as u32, h as u32);
         let caption = (0..bottom).flat_map(|y| (left..80).map(move |x| (x, y)));
@@ -288,7 +288,7 @@ mod tests {
         let mut canvas = canvas(60, 80);
         let (_, h) = canvas.caption("a", 0., 0., [9; 3]);
         canvas.caption("a", 0., 3., [250; 3]);
-        let picture = canvas.into_picture();
+        let picture = canvas.into_image();
         assert_eq!(picture.get_pixel(0, 0).0, [9; 3]);
         // From line 3 down in steps of a caption's height: the first that is free.
         assert_eq!(picture.get_pixel(0, 3 + h as u32).0, [250; 3]);

@@ -79,7 +79,12 @@ pub fn score_files<T: Task>(
     control: &Control,
 ) -> Result<Evaluated> {
     let mut scorer = Scorer::new(task);
-    let mut predictions = task.read_predictions(files, entries)?;
+    let predictions = match task.prediction_io() {
+        Some(io) => io.read(files, entries)?,
+        None => None,
+    };
+    let mut predictions =
+        predictions.with_context(|| format!("kind `{}` does not read predictions from files", T::KIND))?;
     let total = entries.len();
     for (done, entry) in entries.iter().enumerate() {
         control.tell(Event::Evaluating { done, total });

@@ -4,7 +4,7 @@ use super::{RunInputs, pretrain};
 use crate::config::{RunConfig, parse};
 use crate::data::DatasetInfo;
 use crate::weights::WeightFile;
-use crate::weights::notes::{CONFIG, DATASET};
+use crate::weights::metadata::{CONFIG, DATASET};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -9,7 +9,7 @@ use super::{LoaderSpec, RunInputs, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
-use crate::task::{Drawing, Forward, Head, Picture, Task, Writer};
+use crate::task::{DrawOptions, Forward, Head, PredictedImage, PredictionWriter, Task};
 use anyhow::{Context, Result};
 use image::ImageFormat;
 use rayon::prelude::*;
@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 /// Images to predict, and where the results go.
 #[derive(Clone, Debug)]
 pub struct Pictures<'a> {
-    /// File and name of each image; see [`Picture`].
+    /// File and name of each image; see [`PredictedImage`].
     pub images: &'a [(PathBuf, String)],
     pub folder: &'a Path,
-    pub how: Drawing,
+    pub how: DrawOptions,
 }
 
 impl Pictures<'_> {
@@ -35,7 +35,7 @@ impl Pictures<'_> {
     }
 
     /// Every file that will be written.
-    pub(crate) fn files<P>(&self, writer: Option<&dyn Writer<Prediction = P>>) -> Vec<PathBuf> {
+    pub(crate) fn files<P>(&self, writer: Option<&dyn PredictionWriter<Prediction = P>>) -> Vec<PathBuf> {
         let names: Vec<String> = self.images.iter().map(|(_, name)| name.clone()).collect();
         let mut files: Vec<PathBuf> = names.iter().map(|name| self.drawing(name)).collect();
         let written = writer.map(|writer| writer.files(&names)).unwrap_or_default();
@@ -67,7 +67,8 @@ pub(super) fn predict<T: Task>(
     let loader = loader(task.as_ref(), run, pictures.images)?;
     let [height, width] = run.config.model.image;
     let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
-    let mut writer = task.writer(pictures.folder);
+    let io = task.prediction_io();
+    let mut writer = io.and_then(|io| io.writer(pictures.folder));
     let (mut images, mut drawn, mut unreadable) = (0, 0, vec![]);
     let total = pictures.images.len();
     let mut done = 0;
@@ -90,8 +91,11 @@ pub(super) fn predict<T: Task>(
                 }
                 let (file, name) = &pictures.images[k];
                 let image = Image::open(file, 3)?;
-                let picture = Picture { path: file, name, number: k + 1, size: image.size() };
-                let drawing = task.draw(&image, &prediction, &pictures.how)?;
+                let picture = PredictedImage { path: file, name, number: k + 1, size: image.size() };
+                let drawing = match io {
+                    Some(io) => io.draw(&image, &prediction, &pictures.how)?,
+                    None => None,
+                };
                 if let Some(drawing) = &drawing {
                     let mut png = Cursor::new(vec![]);
                     drawing.write_to(&mut png, ImageFormat::Png)?;

@@ -7,7 +7,7 @@ use crate::data::Entry;
 use crate::data::loader::Loader;
 use crate::ops::no_grad;
 use crate::pretrain::{ObjectiveInputs, Pretraining};
-use crate::weights::{WeightFile, load_exact, load_tokenizer, notes};
+use crate::weights::{WeightFile, load_exact, load_tokenizer, metadata as keys};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use image::RgbImage;
@@ -118,14 +118,14 @@ fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
 pub(super) fn metadata(run: &RunInputs) -> Result<BTreeMap<String, String>> {
     let config = run.config;
     let mut metadata = BTreeMap::from([
-        (notes::RUN.to_string(), config.id()?),
-        (notes::STAGE.into(), config.run.stage.as_str().into()),
-        (notes::MODEL_NAME.into(), config.run.model.clone()),
-        (notes::RECIPE_NAME.into(), config.run.recipe.clone()),
-        (notes::MODEL.into(), toml::to_string(&config.model)?),
+        (keys::RUN.to_string(), config.id()?),
+        (keys::STAGE.into(), config.run.stage.as_str().into()),
+        (keys::MODEL_NAME.into(), config.run.model.clone()),
+        (keys::RECIPE_NAME.into(), config.run.recipe.clone()),
+        (keys::MODEL.into(), toml::to_string(&config.model)?),
     ]);
     if let Some(table) = &config.recipe.pretrain {
-        metadata.insert(notes::objective(&table.name), toml::to_string(&table.options)?);
+        metadata.insert(keys::objective_key(&table.name), toml::to_string(&table.options)?);
     }
     Ok(metadata)
 }

@@ -6,7 +6,7 @@ use crate::config::{
 };
 use crate::data::Entry;
 use crate::pretrain::{Objectives, figure_of_pairs};
-use crate::weights::{Contents, WeightFile, load_tokenizer, notes};
+use crate::weights::{Contents, WeightFile, load_tokenizer, metadata as keys};
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use image::RgbImage;
@@ -60,13 +60,13 @@ impl Pretrained {
         if Contents::of(file.entries()) == Contents::Tokenizer {
             return model.map(|model| Self::new(model, None)).transpose();
         }
-        let options = |name| Some((name, metadata.get(&notes::objective(name))?));
+        let options = |name| Some((name, metadata.get(&keys::objective_key(name))?));
         if let (Some(model), Some((name, options))) = (model, objectives.names().find_map(options)) {
             let options: toml::Table = parse(options, weights.display())?;
             return Ok(Some(Self::new(model, Some(ObjectiveTable::new(name, &options)?))?));
         }
         if !file.entries().iter().any(|e| e.name.starts_with("decoder_")) {
-            let from = match metadata.get(notes::RUN) {
+            let from = match metadata.get(keys::RUN) {
                 Some(run) => format!(" (they are those of run `{run}`)"),
                 None => String::new(),
             };

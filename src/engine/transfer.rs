@@ -39,7 +39,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         let (params, model) = TaskModel::build(task, run, Some(path))?;
         let file = WeightFile::open(path)?;
         let tensors = file.read(run.device)?;
-        let loaded = match file.translated_from() {
+        let loaded = match file.source_program() {
             None => load_exact(&params, &tensors),
             Some(_) => load_model(&params, &tensors, &run.config.model),
         };

@@ -1,4 +1,4 @@
-//! The built-in kinds of task. Each uses the public plugin interface and nothing else of the engine.
+//! The built-in kinds of task. They use only the plugin interface ([`crate::task`]), as external kinds do.
 
 pub mod classification;
 pub mod detection;

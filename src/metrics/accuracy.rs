@@ -1,19 +1,19 @@
 //! Top-1 and top-k accuracy with standard errors.
 //!
-//! A class outranks the true one when its score is higher, or equal with a lower index. A score that is not a number
-//! never wins. The standard error is that of a proportion, √(p(1 − p) / n).
+//! A class outranks the true class if its score is higher, or if it is equal and the index is lower. NaN ranks last. The
+//! standard error is that of a proportion, √(p(1 − p) / n).
 
 use super::{Metric, MetricError};
 use crate::data::SampleId;
 use crate::record::{Better, ScoreSpec, Scores, Unit};
 
-/// Position of `label` among `scores`, 0 for the best.
+/// Rank of `label` among `scores`; 0 is the best.
 pub fn rank(scores: &[f32], label: usize) -> usize {
     let Some(own) = scores.get(label).filter(|s| !s.is_nan()) else { return scores.len() };
     scores.iter().enumerate().filter(|(i, s)| *s > own || (*s == own && *i < label)).count()
 }
 
-/// Counts how often the true class is among the best 1, …, k.
+/// Top-1 and top-5 accuracy.
 #[derive(Clone, Debug)]
 pub struct Accuracy {
     specs: &'static [ScoreSpec],
@@ -28,11 +28,12 @@ const TOP: [ScoreSpec; 2] = [
 const K: [usize; 2] = [1, 5];
 
 impl Accuracy {
-    /// `top1`, and `top5` where more than five classes give it a meaning.
+    /// The scores for this number of classes: `top1`, and `top5` if there are more than five classes.
     pub fn specs(classes: usize) -> &'static [ScoreSpec] {
         if classes > K[1] { &TOP } else { &TOP[..1] }
     }
 
+    /// A metric for this number of classes.
     pub fn new(classes: usize) -> Self {
         let specs = Self::specs(classes);
         Self { specs, right: vec![0; specs.len()], total: 0 }

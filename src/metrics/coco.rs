@@ -1,10 +1,10 @@
-//! Average precision and recall of boxes and masks, as the COCO and the LVIS benchmark define them, by `hotcoco`, which
-//! gives the numbers of `pycocotools` and `lvis-api`.
+//! Average precision and recall of boxes and masks, as the COCO and LVIS benchmarks define them. They are computed by
+//! `hotcoco`, which gives the same numbers as `pycocotools` and `lvis-api`.
 //!
-//! Every image that was updated counts, those without detections too. Sizes (small, medium, large) are those of the
-//! annotated areas; crowds are ignored as COCO says. A score of a size of which there is no object is −1, as in
-//! `pycocotools`; all others are percentages. There are no standard errors. A detection without a mask counts among
-//! boxes alone; where none at all has a mask, scores of masks are −1.
+//! Every image counts, including images without detections. Size classes (small, medium, large) refer to annotated areas;
+//! crowds are ignored, as in COCO. Scores are percentages, except that the score of a size class without objects is −1, as
+//! in `pycocotools`. There are no standard errors. A detection without a mask is scored as a box only; if no detection has
+//! a mask, mask scores are −1.
 
 use super::{ClassScores, MetricError};
 use crate::data::{
@@ -12,41 +12,47 @@ use crate::data::{
 };
 use crate::record::{Better, ScoreSpec, Scores, Unit};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// One detection in source-image pixels.
+/// A detected object, in pixels of the source image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detection {
+    /// Class index.
     pub label: u32,
+    /// Confidence: 0 to 1.
     pub score: f32,
+    /// Box (x1, y1, x2, y2).
     pub bbox: Xyxy<f32>,
-    /// As large as the image.
+    /// Mask with the size of the source image; `None` if only boxes are predicted.
     pub mask: Option<Rle>,
-    /// Its numbers in the file that it was read from, which are scored instead; `None` when a model has found it.
-    pub written: Option<Written>,
+    /// Its exact numbers, if it was read from a file; they are scored instead.
+    pub written: Option<WrittenDetection>,
 }
 
-/// What a file of results says of a detection, unrounded: overlaps of exactly a threshold are common in made-up results.
+/// Numbers of a detection in a result file, not rounded to `f32`: rounding matters for overlaps of exactly a threshold,
+/// which are common in synthetic results.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Written {
+pub struct WrittenDetection {
+    /// Confidence.
     pub score: f64,
-    /// `None` of a mask alone, which does not count among boxes.
+    /// Box (x, y, width, height); `None` for a detection that is only a mask and not scored as a box.
     pub bbox: Option<Xywh>,
 }
 
 impl Detection {
-    /// Score and box as they are scored.
+    /// Score and box that enter the evaluation.
     fn scored(&self) -> (f64, Option<Xywh>) {
         match self.written {
-            Some(Written { score, bbox }) => (score, bbox),
+            Some(WrittenDetection { score, bbox }) => (score, bbox),
             None => (f64::from(self.score), Some(xywh(self.bbox.map(f64::from)))),
         }
     }
 }
 
-/// The benchmark whose rules hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The benchmark whose rules apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// At most 100 detections per image and class; every image is annotated completely.
@@ -60,7 +66,7 @@ const fn percent(name: &'static str) -> ScoreSpec {
     ScoreSpec { name, unit: Unit::Percent, better: Better::Higher }
 }
 
-/// In the order in which `hotcoco` returns them; boxes, then masks.
+/// In the order of `hotcoco`: boxes, then masks.
 const COCO_SPECS: [ScoreSpec; 24] = [
     percent("box_ap"),
     percent("box_ap50"),
@@ -117,7 +123,7 @@ const LVIS_SPECS: [ScoreSpec; 26] = [
     percent("mask_ar_large"),
 ];
 
-/// Scores of boxes, and where `masks` of masks.
+/// The scores of boxes and, with `masks`, of masks.
 pub fn score_specs(protocol: Protocol, masks: bool) -> &'static [ScoreSpec] {
     let all: &'static [ScoreSpec] = match protocol {
         Protocol::Coco => &COCO_SPECS,
@@ -126,7 +132,7 @@ pub fn score_specs(protocol: Protocol, masks: bool) -> &'static [ScoreSpec] {
     if masks { all } else { &all[..all.len() / 2] }
 }
 
-/// Takes in annotations and detections, image by image.
+/// Accumulates annotations and detections, image by image.
 pub struct CocoScorer {
     protocol: Protocol,
     masks: bool,
@@ -134,21 +140,23 @@ pub struct CocoScorer {
     categories: Vec<Category>,
     images: Vec<hotcoco::Image>,
     truths: Vec<Annotation>,
-    /// Detections as boxes; and as masks.
+    /// Detections for box scores and for mask scores.
     found: [Vec<Annotation>; 2],
 }
 
 impl CocoScorer {
-    /// For the classes of `info`; with `masks`, every object and every detection needs one.
+    /// A scorer for the classes of `info`. With `masks`, masks are scored too, and every object needs one.
     pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
         let (classes, categories) = (info.classes.clone(), info.categories.clone());
         let (images, truths, found) = (vec![], vec![], [vec![], vec![]]);
         Self { protocol, masks, classes, categories, images, truths, found }
     }
 
+    /// Adds the detections and annotated objects of the image `id`.
+    ///
     /// # Errors
-    /// A detection that is not a number, of an unknown class, with a mask of another size; an object without a mask
-    /// where masks are scored.
+    /// A detection with non-finite numbers, an unknown class or a mask of another size than the image; an object without a
+    /// mask if masks are scored.
     pub fn update(
         &mut self,
         id: &SampleId,
@@ -210,7 +218,7 @@ impl CocoScorer {
             return Err(format!("box {bbox:?} ends before it begins (x1, y1, x2, y2)"));
         }
         if *label as usize >= self.classes.len() {
-            return Err(format!("label {label} is outside the {} classes", self.classes.len()));
+            return Err(format!("label {label} is out of range for {} classes", self.classes.len()));
         }
         match mask {
             None if scored.is_none() => Err("a detection has neither a box nor a mask".into()),

@@ -1,9 +1,9 @@
-//! Mean intersection over union of semantic segmentation, with mmsegmentation's conventions.
+//! Mean intersection over union (IoU) for semantic segmentation, with the conventions of mmsegmentation.
 //!
-//! Pixels are counted over the whole split: per class those that are right, annotated and predicted, where the
-//! annotation is not [`IGNORE`]. IoU is right / (annotated + predicted − right), accuracy right / annotated. A class
-//! that is neither annotated nor predicted has no IoU, one that is not annotated no accuracy: means leave them out
-//! (NumPy's `nanmean`). Standard errors are those of a bootstrap over images.
+//! For each class, correct, annotated and predicted pixels are counted over the whole split, except where the annotation
+//! is [`IGNORE`]. IoU is correct / (annotated + predicted − correct), and accuracy is correct / annotated. A class that is
+//! neither annotated nor predicted has no IoU, and a class that is not annotated has no accuracy; means skip such classes
+//! (NumPy's `nanmean`). Standard errors come from a bootstrap over images.
 
 use super::{Metric, MetricError};
 use crate::data::{IGNORE, Raster, SampleId};
@@ -12,66 +12,70 @@ use crate::rng::Rng;
 use rand::Rng as _;
 use rayon::prelude::*;
 
-/// Splits drawn for the standard error.
+/// Number of bootstrap samples for the standard error.
 const RESAMPLES: u64 = 1000;
 
-/// Mean IoU, mean accuracy of classes, accuracy of pixels; in percent.
+/// Mean IoU, mean class accuracy and pixel accuracy, in percent.
 pub const SCORES: [ScoreSpec; 3] = [
     ScoreSpec { name: "miou", unit: Unit::Percent, better: Better::Higher },
     ScoreSpec { name: "macc", unit: Unit::Percent, better: Better::Higher },
     ScoreSpec { name: "aacc", unit: Unit::Percent, better: Better::Higher },
 ];
 
-/// Pixels of one class.
+/// Pixel counts of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ClassCounts {
+    /// Pixels that are both annotated and predicted as this class.
     pub right: u64,
+    /// Pixels that are annotated as this class.
     pub annotated: u64,
+    /// Pixels that are predicted as this class.
     pub predicted: u64,
 }
 
-impl Counts {
+impl ClassCounts {
     fn add(&mut self, other: &Self) {
         self.right += other.right;
         self.annotated += other.annotated;
         self.predicted += other.predicted;
     }
 
-    /// `None` for a class that is neither annotated nor predicted.
+    /// Intersection over union: 0 to 1. `None` for a class that is neither annotated nor predicted.
     pub fn iou(&self) -> Option<f64> {
         let union = self.annotated + self.predicted - self.right;
         (union > 0).then(|| self.right as f64 / union as f64)
     }
 
-    /// Share of the annotated pixels that are right. `None` where there are none.
+    /// Fraction of the annotated pixels that are predicted correctly. `None` if there are none.
     pub fn accuracy(&self) -> Option<f64> {
         (self.annotated > 0).then(|| self.right as f64 / self.annotated as f64)
     }
 }
 
-/// Counts of a split, image by image.
+/// Pixel counts of a split, image by image.
 #[derive(Clone, Debug)]
 pub struct Confusion {
     classes: usize,
-    /// The classes of each image.
-    images: Vec<Vec<(u16, Counts)>>,
+    /// Counts of the classes that occur in each image.
+    images: Vec<Vec<(u16, ClassCounts)>>,
 }
 
 impl Confusion {
+    /// A metric for this number of classes.
     pub fn new(classes: usize) -> Self {
         Self { classes, images: vec![] }
     }
 
-    /// Counts an image.
+    /// Counts the pixels of an image.
     ///
     /// # Errors
-    /// Rasters of different size, a label that is not a class.
+    /// Rasters of different sizes, or a label that is not a class.
     pub fn count(&mut self, prediction: &Raster, truth: &Raster) -> Result<(), String> {
         if prediction.size() != truth.size() {
             let ((h, w), (height, width)) = (prediction.size(), truth.size());
-            return Err(format!("{h}x{w} pixels, the annotation has {height}x{width} (height x width)"));
+            return Err(format!("{h}x{w} pixels, but the annotation has {height}x{width} (height x width)"));
         }
-        let mut counts = vec![Counts::default(); self.classes];
+        let mut counts = vec![ClassCounts::default(); self.classes];
         for (found, label) in prediction.labels.iter().zip(&truth.labels) {
             if *label == IGNORE {
                 continue;
@@ -80,34 +84,37 @@ impl Confusion {
             if found.max(label) >= self.classes {
                 let what = if label >= self.classes { "annotation" } else { "prediction" };
                 let class = if label >= self.classes { label } else { found };
-                return Err(format!("the {what} has class {class}, there are {}", self.classes));
+                return Err(format!(
+                    "the {what} has class {class}, but there are only {} classes",
+                    self.classes
+                ));
             }
             counts[label].annotated += 1;
             counts[found].predicted += 1;
             counts[label].right += u64::from(found == label);
         }
-        let there = |(_, c): &(u16, Counts)| c.annotated + c.predicted > 0;
+        let there = |(_, c): &(u16, ClassCounts)| c.annotated + c.predicted > 0;
         self.images.push((0..).zip(counts).filter(there).collect());
         Ok(())
     }
 
-    /// Counts of every class over all images.
-    pub fn total(&self) -> Vec<Counts> {
+    /// Pixel counts of every class over all images.
+    pub fn total(&self) -> Vec<ClassCounts> {
         self.sum(self.images.iter())
     }
 
-    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, Counts)>>) -> Vec<Counts> {
-        let mut total = vec![Counts::default(); self.classes];
+    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, ClassCounts)>>) -> Vec<ClassCounts> {
+        let mut total = vec![ClassCounts::default(); self.classes];
         for (class, counts) in images.flatten() {
             total[usize::from(*class)].add(counts);
         }
         total
     }
 
-    /// Values in percent in the order of [`SCORES`].
+    /// The [`SCORES`] in percent, with standard errors if there is more than one image.
     ///
     /// # Errors
-    /// When no pixel is annotated.
+    /// A split without any annotated pixel.
     pub fn scores(&self) -> Result<Scores, String> {
         let values = means(&self.total()).ok_or("no pixel of the split is annotated")?;
         let errors = self.standard_errors();
@@ -118,7 +125,7 @@ impl Confusion {
         Ok(scores)
     }
 
-    /// Standard deviation over splits of as many images drawn with replacement; `None` for a single image.
+    /// Standard deviation over bootstrap samples of the images; `None` for a single image.
     fn standard_errors(&self) -> Option<[f64; 3]> {
         let count = self.images.len();
         let resample = |draw: u64| {
@@ -138,15 +145,15 @@ impl Confusion {
     }
 }
 
-/// Means over the classes that have a value; `None` when no pixel is annotated.
-fn means(counts: &[Counts]) -> Option<[f64; 3]> {
+/// Means over the classes that have a value; `None` if no pixel is annotated.
+fn means(counts: &[ClassCounts]) -> Option<[f64; 3]> {
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&ClassCounts) -> u64| counts.iter().map(of).sum::<u64>();
     let annotated = sum(|c| c.annotated);
     (annotated > 0).then(|| {
         [
-            mean(counts.iter().filter_map(Counts::iou).collect()),
-            mean(counts.iter().filter_map(Counts::accuracy).collect()),
+            mean(counts.iter().filter_map(ClassCounts::iou).collect()),
+            mean(counts.iter().filter_map(ClassCounts::accuracy).collect()),
             sum(|c| c.right) as f64 / annotated as f64,
         ]
     })
@@ -186,8 +193,8 @@ mod tests {
     fn means_by_hand() {
         let confusion = counted();
         let total = confusion.total();
-        assert_eq!(total[0], Counts { right: 4, annotated: 5, predicted: 5 });
-        assert_eq!(total[1], Counts { right: 1, annotated: 2, predicted: 2 });
+        assert_eq!(total[0], ClassCounts { right: 4, annotated: 5, predicted: 5 });
+        assert_eq!(total[1], ClassCounts { right: 1, annotated: 2, predicted: 2 });
         assert_eq!((total[2].iou(), total[2].accuracy()), (None, None));
         let scores = confusion.scores().unwrap();
         let value = |name| scores.get(name).unwrap().value;
@@ -226,9 +233,9 @@ mod tests {
     fn what_cannot_be_scored_is_said() {
         let mut confusion = Confusion::new(2);
         let error = confusion.count(&raster(2, &[0, 1]), &raster(1, &[0, 1])).unwrap_err();
-        assert!(error.contains("1x2 pixels, the annotation has 2x1"), "{error}");
+        assert!(error.contains("1x2 pixels, but the annotation has 2x1"), "{error}");
         let error = confusion.count(&raster(1, &[2]), &raster(1, &[0])).unwrap_err();
-        assert!(error.contains("prediction has class 2, there are 2"), "{error}");
+        assert!(error.contains("prediction has class 2, but there are only 2"), "{error}");
         let error = confusion.count(&raster(1, &[0]), &raster(1, &[7])).unwrap_err();
         assert!(error.contains("annotation has class 7"), "{error}");
         confusion.count(&raster(1, &[0]), &raster(1, &[IGNORE])).unwrap();

@@ -1,4 +1,4 @@
-//! Metrics: plain data in, scores out. No tensors.
+//! Metrics: compute scores from predictions and targets, without tensors.
 
 pub mod accuracy;
 pub mod coco;
@@ -9,30 +9,43 @@ use crate::record::Scores;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Scores of single classes: class name -> name of the score -> value.
+/// Per-class scores: class name -> score name -> value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct ClassScores(pub BTreeMap<String, BTreeMap<String, f64>>);
 
 impl ClassScores {
+    /// Adds a score or replaces it.
     pub fn insert(&mut self, class: &str, score: &str, value: f64) {
         self.0.entry(class.into()).or_default().insert(score.into(), value);
     }
 }
 
-/// Why there is no score.
+/// Why scores cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricError {
+    /// A prediction that cannot be scored.
     #[error("prediction of `{id}`: {message}")]
-    Prediction { id: SampleId, message: String },
+    Prediction {
+        /// Id of the image.
+        id: SampleId,
+        /// What is wrong with the prediction.
+        message: String,
+    },
+    /// The predictions together give no scores.
     #[error("{0}")]
     Scoring(String),
 }
 
-/// Accumulates predictions; consumed to read the scores, so nothing is read before the end.
+/// Accumulates predictions. Reading the scores consumes the metric, so that they cannot be read before the end.
 pub trait Metric: Send {
+    /// Same as the target of the task.
     type Target;
+    /// Same as the prediction of the task.
     type Prediction;
+
+    /// Adds the prediction for the image `id`.
+    ///
     /// # Errors
     /// A prediction that cannot be scored, such as one that is not finite.
     fn update(
@@ -41,10 +54,18 @@ pub trait Metric: Send {
         prediction: Self::Prediction,
         target: &Self::Target,
     ) -> Result<(), MetricError>;
+
+    /// Computes the scores.
+    ///
     /// # Errors
-    /// When what was taken in gives no score.
+    /// Predictions that give no scores, for example because there are none.
     fn finish(self: Box<Self>) -> Result<Scores, MetricError>;
-    /// The same, with scores of single classes for those who read about one run; without them by default.
+
+    /// Computes the scores and per-class scores, which are written to the run folder. By default there are no per-class
+    /// scores.
+    ///
+    /// # Errors
+    /// Those of [`Metric::finish`].
     fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
         Ok((self.finish()?, ClassScores::default()))
     }

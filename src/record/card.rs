@@ -1,18 +1,17 @@
-//! [`card`]: the README of a run's weights on the Hugging Face Hub, made from records and nothing else.
+//! [`model_card`]: the README of the weights of a run on the Hugging Face Hub, made from records alone.
 
-use super::render::{Format, render};
-use super::table::{Column, Key, Selection, TableError, TableSpec, table};
+use super::render::{TableFormat, render};
+use super::table::{Column, Key, Selection, TableError, TableSpec, build_table};
 use super::{RunRecord, Status};
 
-/// The text for the weights of `run`, to be found at `reference` (`hub:me/name`): what made them, how to use them, and
-/// the scores of the runs of `records` that start from them or, for a transfer, its own.
+/// The model card in Markdown for the weights of `run` at `reference` (`hub:me/name`): how they were made, how to use them,
+/// and the scores of those runs in `records` that start from them or, for a transfer run, its own scores.
 ///
-/// `library` is the program that reads the weights, `license` an identifier that the Hub knows; none is claimed when
-/// absent.
+/// `library` is the program that loads the weights; `license` is an identifier of the Hub, and is omitted if `None`.
 ///
 /// # Errors
-/// Records that do not fit one table.
-pub fn card(
+/// Records that do not fit into one table.
+pub(crate) fn model_card(
     run: &RunRecord,
     records: &[RunRecord],
     reference: &str,
@@ -53,7 +52,7 @@ pub fn card(
         rows.map(|(key, value)| format!("| {key} | {} |\n", value.replace('|', "\\|"))).collect();
     let warning = match run.status {
         Status::Finished => "",
-        _ => "**This run did not reach its planned end.**\n\n",
+        _ => "**This run ended before all planned steps were done.**\n\n",
     };
     let scored: Vec<RunRecord> = match pretrained {
         true => records.iter().filter(|other| other.init.run.as_ref() == Some(&run.id)).cloned().collect(),
@@ -61,7 +60,7 @@ pub fn card(
     };
     let scores = match scored.is_empty() {
         true => "No run has been made from these weights yet.\n".to_string(),
-        false => render(&table(&scored, &[], &scores_of(title))?, Format::Markdown),
+        false => render(&build_table(&scored, &[], &scores_of(title))?, TableFormat::Markdown),
     };
     Ok(format!(
         "{head}\n# {title}\n\n{warning}{what}.\n\n```sh\n{usage}\n```\n\n## Scores\n\n{scores}\n## Record\n\n\
@@ -85,7 +84,7 @@ fn scores_of(title: &str) -> TableSpec {
     }
 }
 
-/// A string of YAML, whatever is in it.
+/// `text` as a YAML string, quoted if necessary.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     match text.chars().all(plain) {
@@ -107,7 +106,8 @@ mod tests {
         let mut after = sample("after");
         after.init.run = Some("pre".into());
         let text =
-            card(&run, &[run.clone(), after, sample("other")], "hub:me/vit", ("bench", Some("mit"))).unwrap();
+            model_card(&run, &[run.clone(), after, sample("other")], "hub:me/vit", ("bench", Some("mit")))
+                .unwrap();
         for part in [
             "license: mit\n",
             "- \"mae: \\\"new\\\"\"\n",
@@ -121,7 +121,7 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
         assert!(!text.contains("n=2"), "{text}");
-        let alone = card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
+        let alone = model_card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
         assert!(alone.contains("No run has been made") && !alone.contains("license"), "{alone}");
         assert!(alone.starts_with("---\nlibrary_name: timm\n"), "{alone}");
     }
@@ -130,9 +130,9 @@ mod tests {
     fn a_transfer_shows_its_own_score_and_how_it_ended() {
         let mut run = sample("t");
         run.status = Status::Interrupted;
-        let text = card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
+        let text = model_card(&run, &[], "hub:me/vit", ("timm", None)).unwrap();
         for part in
-            ["did not reach its planned end", "bench predict --task tiny", "top1", "50.0", "unfinished"]
+            ["ended before all planned steps", "bench predict --task tiny", "top1", "50.0", "unfinished"]
         {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }

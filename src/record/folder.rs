@@ -1,33 +1,81 @@
-//! [`RunFolder`]: the folder of one run, `runs/<id>/`, and who may write in it.
+//! [`RunFolder`]: the folder of one run, `runs/<id>/`, and its lock.
 //!
-//! One process writes at a time: a writer holds `flock` on the file `lock`, which the kernel frees
-//! when the process ends, however it ends. Readers take no lock: every file is replaced atomically.
+//! One process writes at a time: a writer holds an `flock` on the file `lock`, which the kernel releases when the process
+//! ends for any reason. Readers need no lock, because every file is replaced atomically.
 
 use super::{RunRecord, write_atomic};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Errors of the run store: each names its file or folder.
+/// Errors of run folders and of the run store; each names its file or folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// A file or folder cannot be read or written.
     #[error("cannot {action} {}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        /// What was tried: `read`, `write`, `create`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// A file has invalid content.
     #[error("{}: {message}", path.display())]
-    Broken { path: PathBuf, message: String },
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Another process writes in the folder.
     #[error("run folder {} is in use by {holder}", path.display())]
-    InUse { path: PathBuf, holder: String },
-    #[error("run folder {} exists already: resume the run, or choose another folder", path.display())]
-    Exists { path: PathBuf },
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Description of the process.
+        holder: String,
+    },
+    /// The folder of a new run already holds a run.
+    #[error("run folder {} already exists: resume the run, or choose another folder", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no such folder.
     #[error("run folder {} does not exist", path.display())]
-    Missing { path: PathBuf },
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A record cannot be written without the lock.
     #[error("run folder {} is open for reading only: open it with `RunFolder::open`", path.display())]
-    ReadOnly { path: PathBuf },
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No run has this id.
     #[error("run `{id}` is not in {}: {known}", root.display())]
-    Unknown { id: String, root: PathBuf, known: String },
+    Unknown {
+        /// The id that was looked up.
+        id: String,
+        /// Folder of all runs.
+        root: PathBuf,
+        /// Similar ids.
+        known: String,
+    },
+    /// Several ids start with this prefix.
     #[error("run `{prefix}` is ambiguous in {}: {matches}", root.display())]
-    Ambiguous { prefix: String, root: PathBuf, matches: String },
+    Ambiguous {
+        /// The prefix that was looked up.
+        prefix: String,
+        /// Folder of all runs.
+        root: PathBuf,
+        /// The ids that match.
+        matches: String,
+    },
 }
 
 impl StoreError {
@@ -39,7 +87,7 @@ impl StoreError {
     }
 }
 
-/// The folder of one run. Holds the lock when made by [`create`](Self::create) or [`open`](Self::open).
+/// The folder of one run. It is locked if it comes from [`create`](Self::create) or [`open`](Self::open).
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -47,29 +95,32 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run and locks it.
+    /// Creates the folder of a new run and locks it.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] when another process writes there, [`StoreError::Exists`] when it holds anything.
+    /// [`StoreError::InUse`] if another process writes there, [`StoreError::Exists`] if it already holds a run.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         std::fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         if holds_a_run(&path)? {
-            // The message about a live writer is the more useful one.
+            // If another process writes there, its message is more useful.
             if path.join("lock").is_file() {
                 lock(&path)?;
             }
             return Err(StoreError::Exists { path });
         }
         let folder = Self { lock: Some(lock(&path)?), path };
-        // Another process may have filled the folder and gone between the two lines above.
+        // Another process may have written a run and ended between the two checks above.
         if holds_a_run(&folder.path)? {
             return Err(StoreError::Exists { path: folder.path });
         }
         Ok(folder)
     }
 
-    /// Locks the folder of an existing run, to go on writing in it.
+    /// Locks the folder of an existing run in order to continue it.
+    ///
+    /// # Errors
+    /// A folder that does not exist, or that another process writes in.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         if !path.is_dir() {
@@ -78,50 +129,54 @@ impl RunFolder {
         Ok(Self { lock: Some(lock(&path)?), path })
     }
 
-    /// The folder for reading: takes no lock, and [`write_record`](Self::write_record) is an error.
+    /// Opens a folder for reading, without a lock; [`write_record`](Self::write_record) is an error then.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), lock: None }
     }
 
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
-    /// The run id: the name of the folder.
+    /// Id of the run: the name of the folder.
     pub fn id(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
-    /// The resolved configuration, written before the first step.
+    /// Path of the resolved configuration, which is written before the first step.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
-    /// The [`RunRecord`].
+    /// Path of the [`RunRecord`].
     pub fn record(&self) -> PathBuf {
         self.path.join("run.json")
     }
-    /// One JSON object a line: losses, learning rate, scores over time.
+    /// Path of the log: one JSON object per line with losses, learning rate and scores over time.
     pub fn log(&self) -> PathBuf {
         self.path.join("log.jsonl")
     }
-    /// The last weights.
+    /// Path of the weights after the last step.
     pub fn weights(&self) -> PathBuf {
         self.path.join("model.safetensors")
     }
-    /// The weights with the best primary score.
+    /// Path of the weights with the best primary score.
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
-    /// Scores of single classes, by class, where the kind has some.
+    /// Path of the per-class scores, which only some kinds of task have.
     pub fn by_class(&self) -> PathBuf {
         self.path.join("by_class.json")
     }
-    /// Optimiser state and position, to resume from.
+    /// Path of the optimizer state and the position in training, for resuming.
     pub fn state(&self) -> PathBuf {
         self.path.join("state.safetensors")
     }
 
-    /// Replaces `run.json` atomically: on an error, a full disk for instance, the old file stays whole.
+    /// Replaces `run.json` atomically: after an error, such as a full disk, the old file is still intact.
     ///
-    /// JSON has no infinity and no NaN: losses and scores that are not finite become notes of the record.
+    /// JSON cannot represent infinity and NaN, so non-finite losses and scores become notes of the record.
+    ///
+    /// # Errors
+    /// A folder that is open for reading only, or a file that cannot be written.
     pub fn write_record(&self, record: &RunRecord) -> Result<(), StoreError> {
         if self.lock.is_none() {
             return Err(StoreError::ReadOnly { path: self.path.clone() });
@@ -130,16 +185,23 @@ impl RunFolder {
         let mut bytes =
             serde_json::to_vec_pretty(&finite(record)).map_err(|e| StoreError::broken(&path, e))?;
         bytes.push(b'\n');
-        parse_record(&bytes, &path)?; // what cannot be read back is not written
+        parse_record(&bytes, &path)?; // a record that could not be read back is never written
         write_atomic(&path, &bytes).map_err(StoreError::io("write", &path))
     }
 
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// A record that is missing or invalid; the error names the file.
     pub fn read_record(&self) -> Result<RunRecord, StoreError> {
         read_record(&self.record())
     }
 }
 
-/// Reads the record at `path`; a broken one is an error that names file and key.
+/// Reads the record at `path`.
+///
+/// # Errors
+/// A record that is missing or invalid; the error names the file and the key.
 pub fn read_record(path: &Path) -> Result<RunRecord, StoreError> {
     let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
     parse_record(&bytes, path)
@@ -175,7 +237,7 @@ fn finite(record: &RunRecord) -> RunRecord {
     record
 }
 
-/// Whether the folder holds anything besides the lock.
+/// Whether the folder holds anything besides the lock file.
 fn holds_a_run(path: &Path) -> Result<bool, StoreError> {
     for entry in std::fs::read_dir(path).map_err(StoreError::io("list", path))? {
         if entry.map_err(StoreError::io("list", path))?.file_name() != "lock" {
@@ -185,7 +247,7 @@ fn holds_a_run(path: &Path) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Takes `flock` on `<folder>/lock` without waiting, and leaves the process number in it for messages.
+/// Acquires an `flock` on `<folder>/lock` without waiting, and writes the process id to the file for messages.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let mut options = File::options();
@@ -211,7 +273,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
             Err(StoreError::InUse { path: folder.into(), holder })
         }
         Err(TryLockError::Error(source)) if source.kind() == ErrorKind::Unsupported => {
-            Err(StoreError::broken(&path, "this file system has no locks (flock)"))
+            Err(StoreError::broken(&path, "this file system does not support locks (flock)"))
         }
         Err(TryLockError::Error(source)) => Err(StoreError::Io { action: "lock", path, source }),
     }

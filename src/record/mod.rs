@@ -1,4 +1,4 @@
-//! What a run leaves behind, and the tables made from it. Knows no tensors and no tasks.
+//! Records of runs, and the tables made from them. Independent of tensors and of kinds of task.
 
 mod atomic;
 mod card;
@@ -11,12 +11,12 @@ mod store;
 pub mod table;
 
 pub use atomic::write_atomic;
-pub use card::card;
+pub(crate) use card::model_card;
 pub use folder::{RunFolder, StoreError, read_record};
 pub use reference::{Origin, Reference};
 pub use run::{
     Better, Environment, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status, Throughput,
     Unit,
 };
-pub use speed::{SpeedRecord, render_speed};
-pub use store::Store;
+pub(crate) use speed::{SpeedRecord, render_speed};
+pub use store::RunStore;

@@ -1,8 +1,7 @@
 //! [`Reference`]: a published number, read from `tasks/<task>/reference.toml`.
 //!
-//! The file has one `[[published]]` for each published table or figure. A field given there holds
-//! for all its values; a value can replace it. `origin = "unpublished"` marks what another program gave and no
-//! paper holds.
+//! The file has one `[[published]]` for each published table or figure. A field given there applies to all its values, and a
+//! value can override it. `origin = "unpublished"` marks results of other programs that no paper reports.
 
 use crate::config::{ConfigError, Library, ReconstructionTarget, parse};
 use serde::Deserialize;
@@ -12,20 +11,20 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Our runs, with a record each.
+    /// Runs of this program, each with a record.
     #[serde(skip)]
     Ours,
-    /// Somebody's paper.
+    /// A paper.
     #[default]
     Published,
-    /// What others got when they repeated a paper, or its authors in another program.
+    /// A reproduction of a paper by others, or by its authors in another program.
     Reproduced,
-    /// Another program on the same data with the same recipe; no paper holds it.
+    /// Another program on the same data with the same recipe; not reported in a paper.
     Unpublished,
 }
 
 impl Origin {
-    /// As tables and files spell it.
+    /// Its name in tables and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -36,32 +35,38 @@ impl Origin {
     }
 }
 
-/// A number that is not from our runs.
+/// A number that does not come from a run of this program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
-    /// Id of the published table: several numbers share it.
+    /// Id of the published table, which several numbers share.
     pub id: String,
+    /// Name of the task.
     pub task: String,
+    /// Where the number comes from.
     pub origin: Origin,
-    /// Who published it, in full.
+    /// Full citation of the source.
     pub source: String,
-    /// Where in the source: `Table 3`.
+    /// Place in the source: `Table 3`.
     pub place: String,
+    /// Name of the model.
     pub model: String,
+    /// Name of the recipe.
     pub recipe: String,
     /// Label of the initial weights.
     pub init: String,
-    /// What else tells it apart, as overrides do for runs; may be empty.
+    /// Any other property that distinguishes it, like overrides of runs; may be empty.
     pub variant: String,
+    /// Name of the score.
     pub score: String,
+    /// The number, in the unit of the score.
     pub value: f64,
-    /// Standard deviation over seeds, where the source gives it.
+    /// Standard deviation over seeds, if the source states it.
     pub spread: Option<f64>,
-    /// How many, where the value is their mean.
+    /// Number of seeds, if the value is a mean over several.
     pub seeds: Option<usize>,
-    /// What the pre-training of the initial weights predicted, where it matters.
+    /// What the pre-training of the initial weights predicted, if it matters.
     pub target: Option<ReconstructionTarget>,
-    /// What a reader must know.
+    /// Remark for readers.
     pub note: Option<String>,
 }
 
@@ -111,8 +116,8 @@ impl Reference {
     /// Parses the `reference.toml` of `task`.
     ///
     /// # Errors
-    /// Names a source that is not in `[sources]`, a field that is given neither for a value nor for its
-    /// table, a value that is there twice or is not finite.
+    /// A source that is not in `[sources]`, a field that neither a value nor its table has, and values that are given twice
+    /// or are not finite.
     pub fn parse(text: &str, origin: impl std::fmt::Display, task: &str) -> Result<Vec<Self>, ConfigError> {
         let origin = origin.to_string();
         let file: File = parse(text, &origin)?;
@@ -162,7 +167,7 @@ impl Reference {
                     .insert([&r.id, &r.model, &r.recipe, &r.init, &r.variant, &r.score].map(String::clone))
                 {
                     return Err(at(format!(
-                        "`{}` of {}, {}, {} {} is there twice",
+                        "`{}` of {}, {}, {} {} is given twice",
                         r.score, r.model, r.recipe, r.init, r.variant
                     )));
                 }
@@ -172,7 +177,10 @@ impl Reference {
         Ok(references)
     }
 
-    /// The published numbers of all tasks of a library, by task and then as in the files. A task may have none.
+    /// Reads the published numbers of all tasks of a library, sorted by task and then as in the files. A task may have none.
+    ///
+    /// # Errors
+    /// Those of [`Reference::parse`].
     pub fn all(library: &Library) -> Result<Vec<Self>, ConfigError> {
         let mut references = Vec::new();
         for task in library.list("tasks") {
@@ -234,7 +242,7 @@ mod tests {
         for (from, to, expected) in [
             ("mae = \"He", "moco = \"He", "source `mae` is not in [sources]; known: moco"),
             ("score = \"top1\"", "", "`t3`, value 0: no `score`"),
-            ("init = \"scratch\", ", "", "value 1: `top1` of vit_b16, finetune, mae  is there twice"),
+            ("init = \"scratch\", ", "", "value 1: `top1` of vit_b16, finetune, mae  is given twice"),
             ("83.6", "nan", "value 0: not finite"),
             ("83.6", "83.6, seeds = 3", "value 0: `spread`"),
             ("place", "palce", "palce"),

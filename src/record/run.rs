@@ -1,38 +1,47 @@
-//! [`RunRecord`]: everything a reader of a table can ask about one cell.
+//! [`RunRecord`]: everything that a reader of a table may want to know about one cell.
 
 use crate::config::ReconstructionTarget;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Unit of a score as stored: percentages are stored as 0–100.
+/// Unit of a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
+    /// A percentage, stored as 0–100.
     Percent,
+    /// A number without a unit.
     Plain,
 }
 
-/// Direction of a score.
+/// Whether higher or lower values of a score are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
+    /// Higher values are better.
     Higher,
+    /// Lower values are better.
     Lower,
 }
 
-/// A score that a kind declares before it measures.
+/// Declaration of a score that a kind of task measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ScoreSpec {
+    /// Name in records and tables, such as `top1`.
     pub name: &'static str,
+    /// Unit of its values.
     pub unit: Unit,
+    /// Direction of improvement.
     pub better: Better,
 }
 
-/// A measured value with its standard error over the evaluation split, where one is known.
+/// A measured value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Score {
+    /// The value, in the unit of its [`ScoreSpec`].
     pub value: f64,
+    /// Standard error over the evaluation split; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<f64>,
 }
@@ -43,12 +52,17 @@ pub struct Score {
 pub struct Scores(pub BTreeMap<String, Score>);
 
 impl Scores {
+    /// Adds a score or replaces it. `stderr` is the standard error; `None` if unknown.
     pub fn insert(&mut self, name: impl Into<String>, value: f64, stderr: Option<f64>) {
         self.0.insert(name.into(), Score { value, stderr });
     }
+
+    /// The score `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<Score> {
         self.0.get(name).copied()
     }
+
+    /// Whether there are no scores.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -58,51 +72,57 @@ impl Scores {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// All planned steps done.
+    /// All planned steps are done.
     Finished,
     /// Stopped at `--max-steps`.
     Truncated,
-    /// Ctrl-C or a crash; can be resumed.
+    /// Stopped by Ctrl-C or a crash; can be resumed.
     Interrupted,
     /// Stopped by an error.
     Failed,
 }
 
-/// Where the weights of a run came from: the join of every table.
+/// Origin of the initial weights of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitRecord {
     /// `scratch`, a run id, or a file name.
     pub source: String,
-    /// What made it, for a table: `scratch`, `mae`, or the file's stem.
+    /// Label in tables: `scratch`, `mae`, or the name of the file without its extension.
     pub label: String,
-    /// blake3 of the weights file.
+    /// blake3 of the weight file, in hexadecimal; `None` for `scratch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
-    /// The pre-training run, when it was one.
+    /// Id of the run that made them, if it was a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// What their pre-training predicted, where that is known.
+    /// What their pre-training predicted; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ReconstructionTarget>,
-    /// How the run that made them was trained, where it has a record.
+    /// How the run that made them was trained; `None` if it has no record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained: Option<InitTraining>,
 }
 
-/// How initial weights were trained. Weights that differ here do not share a cell of a table.
+/// How initial weights were trained. Weights that differ here never share a cell of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitTraining {
+    /// Name of the recipe.
     pub recipe: String,
+    /// Name of the data set.
     pub dataset: String,
+    /// `--set` overrides as typed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
+    /// Number of optimizer steps that were done.
     pub steps_done: u64,
+    /// Number of optimizer steps that the recipe planned.
     pub steps_planned: u64,
 }
 
 impl InitTraining {
+    /// The training of `run`, whose weights another run starts from.
     pub fn of(run: &RunRecord) -> Self {
         Self {
             recipe: run.recipe.clone(),
@@ -113,7 +133,7 @@ impl InitTraining {
         }
     }
 
-    /// `10 of 1200 steps`, where training was cut short.
+    /// `10 of 1200 steps` if training stopped early, otherwise `None`.
     pub fn cut_short(&self) -> Option<String> {
         let (done, planned) = (self.steps_done, self.steps_planned);
         (done < planned).then(|| format!("{done} of {planned} steps"))
@@ -128,88 +148,111 @@ impl std::fmt::Display for InitTraining {
     }
 }
 
-/// The program and the machine.
+/// The program and the machine of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
-    /// `bench` version.
+    /// Version of `bench`.
     pub version: String,
-    /// Commit the program was built from, and whether the tree had changes.
+    /// Commit that the program was built from; `None` outside a git repository.
     pub commit: Option<String>,
+    /// Whether the tree had uncommitted changes.
     pub dirty: bool,
+    /// Device: `cpu` or `cuda:1`.
     pub device: String,
+    /// Type in which matrix products are computed: `f32`, `tf32` or `bf16`.
     pub dtype: String,
+    /// Number of processes.
     pub world_size: usize,
+    /// Number of CPU threads.
     pub threads: usize,
-    /// Library that decodes JPEG, where it is not that of the default build.
+    /// Library that decodes JPEG images; `None` for that of the default build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jpeg_decoder: Option<String>,
 }
 
+/// Time and memory that a run took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Throughput {
+    /// Wall-clock time of the whole run in seconds.
     pub wall_seconds: f64,
+    /// Training images per second.
     pub images_per_second: f64,
+    /// Peak memory of the process in MB; `None` if unknown.
     pub peak_memory_mb: Option<f64>,
 }
 
-/// One run = task × model × recipe × init × seed. Stored as `runs/<id>/run.json`.
+/// Record of one run (task × model × recipe × initial weights × seed), stored as `runs/<id>/run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunRecord {
-    /// Version of this layout.
+    /// Version of this layout: [`RunRecord::SCHEMA`].
     pub schema: u32,
+    /// Id of the run, which is also the name of its folder.
     pub id: String,
     /// `pretrain` or `transfer`.
     pub stage: String,
     /// The exact command line.
     pub command: String,
-    /// Task id; absent for pre-training.
+    /// Name of the task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// Version of the task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_version: Option<u32>,
-    /// blake3 of the task manifest.
+    /// blake3 of the task manifest; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_hash: Option<String>,
+    /// Name of the data set.
     pub dataset: String,
-    /// blake3 over the ids and annotations of the splits used.
+    /// blake3 of the ids and annotations in the splits that the run used.
     pub dataset_fingerprint: String,
+    /// Name of the model.
     pub model: String,
+    /// Name of the recipe.
     pub recipe: String,
     /// blake3 of the resolved configuration.
     pub config_hash: String,
     /// `--set` overrides as typed.
     #[serde(default)]
     pub overrides: Vec<String>,
+    /// Seed of all random numbers.
     pub seed: u64,
+    /// Origin of the initial weights.
     pub init: InitRecord,
+    /// The program and the machine.
     pub environment: Environment,
+    /// Time and memory.
     pub throughput: Throughput,
+    /// Number of optimizer steps that the recipe plans.
     pub steps_planned: u64,
+    /// Number of optimizer steps that are done.
     pub steps_done: u64,
-    /// Unreadable images skipped (allowed by the recipe).
+    /// Number of unreadable images that were skipped, as the recipe allows.
     #[serde(default)]
     pub skipped: u64,
-    /// Score that ranks runs of this task.
+    /// The score that ranks runs of this task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
+    /// Scores on the evaluation split; empty for pre-training.
     #[serde(default)]
     pub scores: Scores,
     /// Last training losses by name.
     #[serde(default)]
     pub losses: BTreeMap<String, f64>,
+    /// How the run ended.
     pub status: Status,
-    /// The error, when failed.
+    /// Error message of a failed run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What a reader must know (`cached features`, `reduced scale`, …).
+    /// Remarks for readers of the record (`cached features`, `reduced scale`, …).
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
 impl RunRecord {
+    /// Version of the layout that this program reads and writes.
     pub const SCHEMA: u32 = 1;
 }
 

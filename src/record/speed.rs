@@ -1,8 +1,8 @@
-//! [`SpeedRecord`]: what `scripts/compare_pytorch` has measured, and the table of it.
+//! [`SpeedRecord`]: measurements of `scripts/compare_pytorch`, and their tables.
 //!
-//! A program that does more in the same time has a larger ratio: the median time of PyTorch over its own.
+//! Ratios are the median time of PyTorch divided by that of the other program: more than 1 means faster than PyTorch.
 
-use super::render::Format;
+use super::render::TableFormat;
 use super::table::{Cell, Estimate, Row, Table};
 use super::{Origin, StoreError, render};
 use serde::{Deserialize, Serialize};
@@ -10,74 +10,93 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Share of the machine that others may take without a footnote; the script repeats what is above.
+/// Share of the machine that other processes may use without a footnote; the script repeats measurements above it.
 const BUSY: f64 = 0.1;
-/// How far the median may lie above the fastest step without a footnote.
+/// Ratio of the median to the fastest step above which there is a footnote.
 const UNSTEADY: f64 = 1.2;
 
-/// One comparison on one machine: `benches/results/<name>.json`.
+/// One comparison of programs on one machine: `benches/results/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedRecord {
-    /// Version of this layout.
+pub(crate) struct SpeedRecord {
+    /// Version of this layout: [`SpeedRecord::SCHEMA`].
     pub schema: u32,
+    /// Date of the measurements: `2026-01-31`.
     pub date: String,
+    /// The machine.
     pub machine: Machine,
+    /// Device: `cpu` or `cuda`.
     pub device: String,
+    /// Number of CPU threads of each program.
     pub threads: usize,
-    /// Fresh processes of each program.
+    /// Number of processes that were started for each program.
     pub rounds: usize,
-    /// Versions of `torch`, `rustc`, …; of `bench` the commit.
+    /// Versions of `torch`, `rustc`, …, and the commit of `bench`.
     pub versions: BTreeMap<String, String>,
-    /// Peak memory of each program before there is a model.
+    /// Peak memory of each program in MB before it builds a model.
     pub idle_mb: BTreeMap<String, f64>,
+    /// The models and workloads that were measured.
     pub cases: Vec<SpeedCase>,
 }
 
+/// The machine of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub(crate) struct Machine {
+    /// Name of the processor.
     pub cpu: String,
+    /// Number of cores.
     pub cores: usize,
-    /// Vector and matrix instructions.
+    /// Vector and matrix instruction sets.
     pub flags: Vec<String>,
+    /// Memory in GB; `None` if unknown.
     pub memory_gb: Option<f64>,
+    /// Operating system.
     pub system: String,
 }
 
+/// One workload and its measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedCase {
+pub(crate) struct SpeedCase {
+    /// Name of the workload.
     pub case: String,
-    /// Of one step.
+    /// Number of images per step.
     pub images: usize,
-    /// The same in all programs: of the model, and those that learn.
+    /// Number of parameters of the model, the same in all programs.
     pub parameters: usize,
+    /// Number of those that are trained.
     pub trainable: usize,
+    /// Number of CPU threads.
     pub threads: usize,
+    /// The measurements of all programs and variants.
     pub runs: Vec<SpeedRun>,
 }
 
-/// One program in one variant (`f32`, `bf16`, `bf16_compiled`): measured, or skipped for a reason.
+/// One program in one variant, which was measured or skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SpeedRun {
+pub(crate) struct SpeedRun {
     /// `bench` or `pytorch`.
     pub program: String,
+    /// Variant: `f32`, `bf16`, `bf16_compiled`, …
     pub variant: String,
-    /// Median over rounds of the medians over steps.
+    /// Time of a step in ms: median over rounds of the median over steps. `None` if skipped.
     pub median_ms: Option<f64>,
+    /// Time of the fastest step in ms. `None` if skipped.
     pub min_ms: Option<f64>,
-    /// Median over rounds of the largest resident set of the process.
+    /// Peak resident memory in MB: median over rounds. `None` if unknown.
     pub peak_mb: Option<f64>,
-    /// Every step of every round.
+    /// Time of every step of every round in ms.
     #[serde(default)]
     pub samples_ms: Vec<Vec<f64>>,
+    /// Peak resident memory of every round in MB.
     #[serde(default)]
     pub samples_peak_mb: Vec<f64>,
-    /// Share of the machine that other processes took, by round; absent where the system does not say.
+    /// Share of the machine that other processes used in each round; `None` if unknown.
     #[serde(default)]
     pub others: Vec<Option<f64>>,
+    /// Why the variant was skipped.
     pub skipped: Option<String>,
 }
 
@@ -91,12 +110,12 @@ impl SpeedRun {
         self.program == "pytorch"
     }
 
-    /// How numbers are represented: the variant up to `_`.
+    /// Type of the numbers: the variant up to `_`.
     fn dtype(&self) -> &str {
         self.variant.split('_').next().unwrap_or_default()
     }
 
-    /// What weakens the numbers.
+    /// Footnotes: reasons to trust the numbers less.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(reason) = &self.skipped {
@@ -115,11 +134,14 @@ impl SpeedRun {
 }
 
 impl SpeedRecord {
-    pub const SCHEMA: u32 = 1;
+    /// Version of the layout that this program reads.
+    pub(crate) const SCHEMA: u32 = 1;
 
+    /// Reads a record.
+    ///
     /// # Errors
-    /// A file that cannot be read or has another layout, with its path.
-    pub fn read(path: &Path) -> Result<Self, StoreError> {
+    /// A file that cannot be read or has another layout; the error names it.
+    pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|e| StoreError::broken(path, e))?;
         if record.schema != Self::SCHEMA {
@@ -129,8 +151,11 @@ impl SpeedRecord {
         Ok(record)
     }
 
-    /// The record at `path`, or all `.json` of the folder `path` by name.
-    pub fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
+    /// Reads the record at `path`, or all `.json` files in the folder `path`, sorted by name.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has another layout; the error names it.
+    pub(crate) fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
         if !path.is_dir() {
             return Ok(vec![Self::read(path)?]);
         }
@@ -141,8 +166,8 @@ impl SpeedRecord {
         files.iter().map(|file| Self::read(file)).collect()
     }
 
-    /// One row per program and variant of each case.
-    pub fn table(&self) -> Table {
+    /// The full table: one row for each program and variant of each case.
+    pub(crate) fn table(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().flat_map(|case| case.runs.iter().map(move |run| (case, run)));
         let rows = rows.map(|(case, run)| row(case, run, &mut footnotes)).collect();
@@ -150,9 +175,9 @@ impl SpeedRecord {
         self.titled(&["case", "program"], &columns, rows, footnotes, vec![1, 2, 2, 0, 1])
     }
 
-    /// One row per case: how many times as fast as PyTorch, in the same numbers and with the fastest of each, and the
-    /// peak memory of the fastest over that of PyTorch's fastest.
-    pub fn summary(&self) -> Table {
+    /// The summary: one row for each case, with the speed relative to PyTorch (same number type, and the fastest variants)
+    /// and the peak memory relative to PyTorch (fastest variants).
+    pub(crate) fn summary(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().map(|case| summary_row(case, &mut footnotes)).collect();
         let columns = ["f32", "bf16", "fastest", "memory"];
@@ -228,7 +253,7 @@ fn cell(value: Option<f64>) -> Cell {
     Cell { value: value.map(|mean| Estimate { mean, spread: None, n: 1 }), marks: vec![] }
 }
 
-/// The number of a footnote, which is added where it is new.
+/// The number of a footnote, which is added if it is new.
 fn mark(footnotes: &mut Vec<String>, note: String) -> usize {
     match footnotes.iter().position(|known| *known == note) {
         Some(i) => i + 1,
@@ -257,8 +282,12 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
     }
 }
 
-/// The tables that `of` makes of `records`, one after the other.
-pub fn render_speed(records: &[SpeedRecord], of: fn(&SpeedRecord) -> Table, format: Format) -> String {
+/// Renders one table for each of `records`, made by `of` ([`SpeedRecord::table`] or [`SpeedRecord::summary`]).
+pub(crate) fn render_speed(
+    records: &[SpeedRecord],
+    of: fn(&SpeedRecord) -> Table,
+    format: TableFormat,
+) -> String {
     records.iter().map(|record| render::render(&of(record), format)).collect::<Vec<_>>().join("\n")
 }
 
@@ -287,7 +316,7 @@ mod tests {
         std::fs::write(folder.path().join("a.json"), RECORD).unwrap();
         std::fs::write(folder.path().join("b.txt"), "not read").unwrap();
         let records = SpeedRecord::read_all(folder.path()).unwrap();
-        let text = render_speed(&records, SpeedRecord::table, Format::Markdown);
+        let text = render_speed(&records, SpeedRecord::table, TableFormat::Markdown);
         for line in [
             "**Speed beside PyTorch 2.0 on cpu, 2 threads of CPU**",
             "| mae  | bench f32 <sup>1</sup>              | 1000.0 |                    2.00 |               0.80 |     700 |      8.0 |",

@@ -1,33 +1,37 @@
-//! [`Store`]: the folder `runs/`, read without locks, and the records committed below `tasks/`.
+//! [`RunStore`]: the folder `runs/`, which is read without locks, and the records that are committed under `tasks/`.
 //!
-//! A record that cannot be read is an error that names its file: no run is skipped in silence.
+//! A record that cannot be read is an error that names its file: no run is skipped silently.
 
 use super::{RunFolder, RunRecord, Status, StoreError, read_record};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where runs lie.
+/// A folder of runs.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct RunStore {
     root: PathBuf,
 }
 
-impl Store {
-    /// A store at `root` (`runs/`), which need not exist yet.
+impl RunStore {
+    /// The store in the folder `root` (`runs/`), which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
+    /// Folder of all runs.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where the run `id` lies, or would lie.
+    /// Folder of the run `id`, which need not exist.
     pub fn path(&self, id: &str) -> PathBuf {
         self.root.join(id)
     }
 
-    /// Ids of all runs, sorted: the folders with a configuration or a record.
+    /// Sorted ids of all runs: the folders that hold a configuration or a record.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
     pub fn ids(&self) -> Result<Vec<String>, StoreError> {
         let ids = list(&self.root)?.into_iter().filter_map(|path| {
             let run = RunFolder::at(&path);
@@ -36,10 +40,10 @@ impl Store {
         Ok(ids.collect())
     }
 
-    /// The run with this id, or the only one whose id begins so. Open for reading.
+    /// Finds the run with this id, or the only run whose id starts with it, and opens its folder for reading.
     ///
     /// # Errors
-    /// An unknown id names near misses; an ambiguous prefix lists what it could mean.
+    /// An unknown id (with similar ones in the message), or a prefix that matches several.
     pub fn find(&self, id_or_prefix: &str) -> Result<RunFolder, StoreError> {
         let ids = self.ids()?;
         if ids.iter().any(|id| id == id_or_prefix) {
@@ -61,15 +65,18 @@ impl Store {
         }
     }
 
-    /// The records of all runs that have one, sorted by id.
+    /// Reads the records of all runs that have one, sorted by id.
     ///
     /// # Errors
-    /// A record that cannot be read, or that lies in the folder of another run (a copy would count twice).
+    /// A record that cannot be read, or that lies in the folder of another run (a copy would be counted twice).
     pub fn records(&self) -> Result<Vec<RunRecord>, StoreError> {
         self.each_record()?.collect()
     }
 
-    /// Those of [`Store::records`] that can be read, and what is wrong with the others.
+    /// Like [`RunStore::records`], but returns the errors of unreadable records beside the readable ones.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
     pub fn readable_records(&self) -> Result<(Vec<RunRecord>, Vec<StoreError>), StoreError> {
         let (mut records, mut broken) = (vec![], vec![]);
         for record in self.each_record()? {
@@ -87,7 +94,7 @@ impl Store {
             path.is_file().then(|| {
                 let record = read_record(&path)?;
                 if record.id != id {
-                    let message = format!("the record of run `{}` lies in the folder `{id}`", record.id);
+                    let message = format!("the record of run `{}` is in the folder `{id}`", record.id);
                     return Err(StoreError::broken(&path, message));
                 }
                 Ok(record)
@@ -96,7 +103,10 @@ impl Store {
         Ok(self.ids()?.into_iter().filter_map(record))
     }
 
-    /// The finished run of `stage` that passes `filter` and whose record was written last.
+    /// The most recently written record of a finished run of `stage` (`pretrain` or `transfer`) that passes `filter`.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
     pub fn newest_finished(
         &self,
         stage: &str,
@@ -110,7 +120,7 @@ impl Store {
             let path = RunFolder::at(self.path(&record.id)).record();
             let modified =
                 path.metadata().and_then(|m| m.modified()).map_err(StoreError::io("read", &path))?;
-            // Records come sorted by id: of two written at the same instant, the later id wins.
+            // Records are sorted by id: of two with the same time, the later id wins.
             if newest.as_ref().is_none_or(|(time, _)| modified >= *time) {
                 newest = Some((modified, record));
             }
@@ -118,10 +128,10 @@ impl Store {
         Ok(newest.map(|(_, record)| record))
     }
 
-    /// The committed records below a folder of tasks, `<tasks>/<task>/results/*.json`, sorted by id.
+    /// Reads the committed records in a folder of tasks, `<tasks>/<task>/results/*.json`, sorted by id.
     ///
     /// # Errors
-    /// A record that cannot be read, that is of another task, or that is there twice.
+    /// A record that cannot be read, belongs to another task, or exists twice.
     pub fn read_committed(tasks: &Path) -> Result<Vec<RunRecord>, StoreError> {
         let mut records: BTreeMap<String, (PathBuf, RunRecord)> = BTreeMap::new();
         for home in list(tasks)? {
@@ -147,7 +157,7 @@ impl Store {
     }
 }
 
-/// Entries of a folder, sorted by bytes; none when it does not exist.
+/// Entries of a folder, sorted by bytes; none if it does not exist.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -159,7 +169,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// The ids most like `id`, at most five; a count for the rest.
+/// The five ids that are most similar to `id`, and the number of the others.
 fn near_misses(id: &str, ids: &[String]) -> String {
     if ids.is_empty() {
         return "it holds no runs".into();
@@ -178,9 +188,9 @@ mod tests {
     use crate::record::run::sample;
     use std::time::{Duration, SystemTime};
 
-    fn store(ids: &[&str]) -> (tempfile::TempDir, Store) {
+    fn store(ids: &[&str]) -> (tempfile::TempDir, RunStore) {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path().join("runs"));
+        let store = RunStore::new(root.path().join("runs"));
         for id in ids {
             RunFolder::create(store.path(id)).unwrap().write_record(&sample(id)).unwrap();
         }
@@ -214,7 +224,7 @@ mod tests {
         std::fs::create_dir(store.path("c")).unwrap();
         std::fs::copy(store.path("a").join("run.json"), &path).unwrap();
         let error = store.records().unwrap_err().to_string();
-        assert!(error.contains("the record of run `a` lies in the folder `c`"), "{error}");
+        assert!(error.contains("the record of run `a` is in the folder `c`"), "{error}");
         let (readable, broken) = store.readable_records().unwrap();
         assert_eq!((ids(readable), broken.len()), (vec!["a".into(), "b".into()], 1));
         std::fs::write(&path, "{").unwrap();
@@ -256,13 +266,13 @@ mod tests {
         write(&task, "b.json", "b");
         write(&task, "a.json", "a");
         write(&task, "read.me", "never read");
-        let ids: Vec<_> = Store::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
+        let ids: Vec<_> = RunStore::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
         assert_eq!(ids, ["a", "b"]);
         write(&task, "c.json", "b");
-        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
         assert!(error.contains("run `b` is also in"), "{error}");
         write("another", "a.json", "a");
-        let error = Store::read_committed(root.path()).unwrap_err().to_string();
+        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
         assert!(error.contains("among the results of `another`"), "{error}");
     }
 }

@@ -1,114 +1,38 @@
-//! [`table`]: records and published numbers to a [`Table`], a pure function without clock and disk.
+//! [`build_table`]: makes a [`Table`] from records and published numbers; a pure function without clock and disk.
 //!
 //! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never
-//! mixed; runs on different data, with different overrides or from weights that were trained otherwise
+//! mixed; runs on different data, with different overrides or from weights that were trained differently
 //! are different rows; whatever weakens a number (truncated, unfinished, uncommitted changes, notes) is a
 //! footnote. Knows no task.
 
 mod cell;
 mod compare;
+mod content;
+mod draft;
+mod error;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use super::{Origin, Reference, RunRecord};
-use cell::{Draft, count, difference, measure_column};
+use cell::{count, difference, measure_column};
+pub use content::{Cell, Estimate, Row, Table};
+use draft::{Draft, DraftRow, RowKey};
+pub use error::TableError;
 pub use spec::{Column, Difference, Key, Selection, TableSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why records do not make a table.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TableError {
-    #[error(
-        "column `{column}`: runs {runs} would share a cell, but differ in {key} ({values}); \
-         add `{key}` to `rows`, to the filter or to the column's `where`"
-    )]
-    Mixed { column: String, key: &'static str, runs: String, values: String },
-    #[error("two different records have the id `{id}`")]
-    Duplicate { id: String },
-    #[error("published table `{id}` is unknown; known: {known}")]
-    UnknownReference { id: String, known: String },
-    #[error(
-        "column `{column}`: two numbers of published table `{id}` would share a cell ({}, {}); \
-         add a key to `rows` or to the filter", values[0], values[1]
-    )]
-    Clash { column: String, id: String, values: [f64; 2] },
-}
-
-/// A number with its spread.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Estimate {
-    pub mean: f64,
-    /// Standard deviation over `n` runs (absent for one); in a difference, the standard error (absent when unknown).
-    pub spread: Option<f64>,
-    pub n: usize,
-}
-
-/// One number, or none, with the numbers of its footnotes (from 1).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cell {
-    pub value: Option<Estimate>,
-    pub marks: Vec<usize>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    pub origin: Origin,
-    /// The difference of two rows above.
-    pub difference: bool,
-    /// One text for each of [`Table::keys`].
-    pub keys: Vec<String>,
-    /// Footnotes of the whole row.
-    pub marks: Vec<usize>,
-    /// One for each of [`Table::columns`].
-    pub cells: Vec<Cell>,
-}
-
-/// What the renderers print.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Table {
-    pub title: String,
-    /// Headers of the row keys.
-    pub keys: Vec<String>,
-    /// Headers of the numbers.
-    pub columns: Vec<String>,
-    pub rows: Vec<Row>,
-    /// Footnote 1 is the first.
-    pub footnotes: Vec<String>,
-    /// Notes on the whole table.
-    pub remarks: Vec<String>,
-    /// Digits after the point, for each of [`Table::columns`].
-    pub decimals: Vec<usize>,
-}
-
-/// What makes a row, in the order of rows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowKey {
-    /// Rank in the filter, number or the largest, text.
-    keys: Vec<(usize, u64, String)>,
-    variant: String,
-    origin: Origin,
-    /// Position in the specification's `references`, and text.
-    place: (usize, String),
-}
-
-#[derive(Clone, Debug)]
-struct DraftRow {
-    key: RowKey,
-    difference: bool,
-    /// Of a comparison with ours: the origin of the other number.
-    against: Option<Origin>,
-    cells: Vec<Draft>,
-}
-
-/// Makes the table of `spec`.
+/// Builds the table that `spec` describes.
 ///
-/// `records` may hold a record twice (a run that is also committed); `references` holds all published numbers.
+/// `records` may hold a record twice (a run whose record is also committed); `references` holds all published numbers.
 ///
 /// # Errors
-/// [`TableError`]: what would share a cell must not, or the specification names what does not exist.
-pub fn table(records: &[RunRecord], references: &[Reference], spec: &TableSpec) -> Result<Table, TableError> {
+/// Numbers that would share a cell but must not, or a specification that names something unknown.
+pub fn build_table(
+    records: &[RunRecord],
+    references: &[Reference],
+    spec: &TableSpec,
+) -> Result<Table, TableError> {
     let mut remarks = Vec::new();
     let runs = newest_versions(selected(records, spec)?, &mut remarks);
     let mut rows = measured_rows(&runs, spec, &mut remarks)?;

@@ -1,4 +1,4 @@
-//! InitialWeights weights: what `--init` names, what is known of it, and whether it fits.
+//! Initial weights: what `--init` names, what is known of it, and whether it fits.
 
 use super::RunContext;
 use crate::config::{
@@ -6,7 +6,7 @@ use crate::config::{
     read,
 };
 use crate::record::{InitTraining, RunFolder, Status};
-use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, notes, weights_in};
+use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, metadata, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,7 @@ impl InitialWeights {
         }
         let Some(path) = &self.path else { return Ok(None) };
         let file = WeightFile::open(path)?;
-        match (file.metadata().get(notes::MODEL_NAME), file.model()?) {
+        match (file.metadata().get(metadata::MODEL_NAME), file.model()?) {
             (Some(name), Some(model)) => Ok(Some((name.clone(), model))),
             _ => match &self.model {
                 Some(name) => {
@@ -173,7 +173,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(InitialWeights {
             path: Some(path.into()),
-            run: WeightFile::open(path)?.metadata().get(notes::RUN).cloned(),
+            run: WeightFile::open(path)?.metadata().get(metadata::RUN).cloned(),
             ..InitialWeights::labelled(name.into(), stem)
         });
     }

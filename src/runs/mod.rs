@@ -20,9 +20,9 @@ pub use trained::{TrainedModel, trained};
 use crate::config::{AugmentOp, Choice, Dtype, Library, RunConfig};
 use crate::data::JPEG_DECODER;
 use crate::engine::{Control, Event, Outcome, RunInputs, Session, Splits, TrainOptions};
-use crate::record::{Environment, InitRecord, RunRecord, Scores, Status, Store, Throughput};
+use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
 use crate::registry::Registry;
-use crate::weights::{Fetched, Hub, HubError, HubFile};
+use crate::weights::{Fetched, Hub, HubError, HubFile, HubSettings};
 use anyhow::Result;
 use candle_core::Device;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub struct RunContext<'a> {
     /// Named files.
     pub library: &'a Library,
     /// The folder of all runs.
-    pub store: &'a Store,
+    pub store: &'a RunStore,
     /// `$BENCH_DATA`: the folder of all data sets.
     pub bench_data: Option<PathBuf>,
     /// Where tensors are.
@@ -48,8 +48,8 @@ pub struct RunContext<'a> {
     pub command: String,
     /// Tells what happens, and is asked whether to stop.
     pub control: Control<'a>,
-    /// Whether the Hugging Face Hub is left alone.
-    pub offline: bool,
+    /// Address, cache and token of the Hugging Face Hub.
+    pub hub: HubSettings,
 }
 
 impl RunContext<'_> {
@@ -81,7 +81,7 @@ impl RunContext<'_> {
     /// A file of the Hub, with a bar while it comes.
     fn fetch(&self, file: &HubFile) -> Result<Fetched, HubError> {
         let observer = self.control.observer;
-        let found = Hub::new(self.offline)?
+        let found = Hub::new(self.hub.clone())?
             .fetch(file, &|done, total| observer.event(&Event::Fetching { done, total }))?;
         if let Some(reason) = &found.stale {
             observer.event(&Event::Note(&format!(

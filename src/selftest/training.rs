@@ -5,9 +5,10 @@ use super::{Check, relative_error};
 use crate::config::{Dtype, Library, Stage};
 use crate::data::shapes::{self, ShapesSpec};
 use crate::engine::{Control, Event, Observer};
-use crate::record::Store;
+use crate::record::RunStore;
 use crate::registry::Registry;
 use crate::runs::{Request, RunContext, Start, prepare};
+use crate::weights::HubSettings;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use std::path::Path;
@@ -24,7 +25,7 @@ struct Bench<'a> {
     registry: &'a Registry,
     library: &'a Library,
     folder: &'a Path,
-    store: Store,
+    store: RunStore,
 }
 
 /// A run that is stopped after some steps.
@@ -68,7 +69,7 @@ pub fn training(
     tell: &mut dyn FnMut(&Check),
 ) -> Result<()> {
     shapes::make(&ShapesSpec::default(), &folder.join("data/shapes"), &mut |_, _| ())?;
-    let bench = Bench { registry, library, folder, store: Store::new(folder.join("runs")) };
+    let bench = Bench { registry, library, folder, store: RunStore::new(folder.join("runs")) };
     let pretrain = Request {
         dataset: Some("shapes".into()),
         recipe: Some("mae_demo".into()),
@@ -144,7 +145,7 @@ impl Bench<'_> {
             workers: 2,
             command: "bench selftest".into(),
             control: Control { stop: &stop, observer: &losses },
-            offline: true,
+            hub: HubSettings { offline: true, ..HubSettings::new(self.folder.join("hub")) },
         };
         let request = Request { dtype: Some(trial.dtype), ..trial.request.clone() };
         let out = self.folder.join("runs").join(&trial.folder);

@@ -1,66 +1,90 @@
-//! [`convert`]: weights in the names of other programs, for those who go on with Python.
+//! [`convert_weights`]: exports weights with the tensor names of other programs, for use in Python.
 
-use super::names::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::key_mapping::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::mapped::renamed;
 use super::transformers::{CheckpointHints, HfConfig};
-use super::translation::renamed;
-use super::{Contents, FileError, InferredVit, SaveError, WeightFile, save_tensors};
+use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The program whose names the new file has.
+/// A program whose tensor names a converted file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// facebookresearch/mae: encoder, and decoder where there is one.
+    /// facebookresearch/mae: the encoder, and the decoder if there is one.
     Fair,
-    /// timm: the encoder, and a classifier where there is one.
+    /// timm: the encoder, and the classifier if there is one.
     Timm,
-    /// Hugging Face transformers, with `config.json` beside the file.
+    /// Hugging Face transformers, with a `config.json` beside the file.
     HuggingFace,
 }
 
-/// What was written.
+/// Result of a conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Converted {
+    /// Number of tensors written.
     pub tensors: usize,
-    /// Tensors of the source that the other program has no name for.
+    /// Names of tensors in the source that the other program does not have.
     pub left_out: Vec<String>,
-    /// What the other program must be told, and what was assumed.
+    /// Assumptions that were made, and options that the other program needs.
     pub notes: Vec<String>,
-    /// The file that describes the model, where the other program reads one.
+    /// The `config.json` that describes the model, if the other program needs one.
     pub config: Option<PathBuf>,
 }
 
-/// Weights that cannot be converted.
+/// Why weights cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
+    /// The source cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] WeightFileError),
+    /// The new file cannot be written.
     #[error(transparent)]
-    Save(#[from] SaveError),
+    Save(#[from] WeightSaveError),
+    /// The source cannot be converted.
     #[error("weights `{}`: {reason}", path.display())]
-    Source { path: PathBuf, reason: String },
-    #[error("`{}`: safetensors are written, whose name must end in `.safetensors`", path.display())]
-    Ending { path: PathBuf },
-    #[error("`{}` is there already", path.display())]
-    Exists { path: PathBuf },
+    Source {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The new file does not have the extension `.safetensors`.
+    #[error("`{}`: the name of the new file must end in `.safetensors`", path.display())]
+    Ending {
+        /// The new file.
+        path: PathBuf,
+    },
+    /// A file would be overwritten.
+    #[error("`{}` already exists", path.display())]
+    Exists {
+        /// The existing file.
+        path: PathBuf,
+    },
+    /// `config.json` cannot be written.
     #[error("cannot write `{}`: {source}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
 }
 
-/// What training leaves in a file and no other program reads.
+/// Prefixes of tensors that only this program uses.
 const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
-/// What only pre-training needs.
+/// Prefixes of tensors that only pre-training uses.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
-/// Reads `source` and writes it to `out`, a `.safetensors` file, in the names of `program`. What the file does not tell
-/// of its model is what its run or a `config.json` beside it says, or `asked`, or assumed in a note.
+/// Reads `source` and writes it to `out`, a `.safetensors` file, with the names of `program`. Properties of the model that
+/// the file does not state come from its run, from a `config.json` beside it, or from `asked`; otherwise they are assumed,
+/// and [`Converted::notes`] says so.
 ///
 /// # Errors
-/// A source that is not a ViT, heads that do not divide the width, `asked` for other than is known, `out` of another
-/// ending, files that are there already.
-pub fn convert(
+/// A source that is not a ViT, heads that do not divide the width, values in `asked` that contradict the file, another
+/// extension of `out`, or files that already exist.
+pub fn convert_weights(
     source: &Path,
     program: Program,
     out: &Path,
@@ -100,7 +124,7 @@ pub fn convert(
     Ok(Converted { tensors: new.tensors.len(), left_out: new.left_out, notes: new.notes, config })
 }
 
-/// Refuses to write over files; the path of `config.json` where `program` reads one.
+/// Checks that no file would be overwritten; returns the path of `config.json` if `program` needs one.
 fn free(program: Program, out: &Path) -> Result<Option<PathBuf>, ConvertError> {
     if out.extension().is_none_or(|ending| ending != "safetensors") {
         return Err(ConvertError::Ending { path: out.into() });
@@ -114,14 +138,14 @@ fn free(program: Program, out: &Path) -> Result<Option<PathBuf>, ConvertError> {
     Ok(config)
 }
 
-/// Tensors in the names of another program.
+/// Tensors with the names of another program.
 struct Renamed {
     tensors: Vec<(String, Tensor)>,
     left_out: Vec<String>,
     notes: Vec<String>,
 }
 
-/// The tensors of a file that holds `contents` in the names of `program`; the error names one that has no place there.
+/// Renames the tensors of a file that holds `contents` for `program`; the error names a tensor that cannot be renamed.
 fn renamed_for(
     program: Program,
     contents: &Contents,
@@ -134,12 +158,12 @@ fn renamed_for(
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     match program {
         Program::Fair => Ok(Renamed { tensors, left_out, notes: vec![] }),
-        // In the names of unilm there too.
+        // timm uses the names of unilm too.
         Program::Timm if *contents == Contents::Beit => Ok(Renamed { tensors, left_out, notes: vec![] }),
         Program::Timm => {
             let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| e.to_string())?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
-                return Err(format!("a ViT of timm has no place for `{name}`"));
+                return Err(format!("a timm ViT has no parameter for `{name}`"));
             }
             left_out.extend(more);
             let note = without_class_position(&mut tensors).map_err(|e| e.to_string())?;
@@ -155,14 +179,14 @@ fn renamed_for(
             let (tensors, more) = renamed(names, &tensors).map_err(|e| e.to_string())?;
             match more.is_empty() {
                 true => Ok(Renamed { tensors, left_out, notes: vec![] }),
-                // A model without them would compute something else.
-                false => Err(format!("{} has no place for `{}`", names.title, more.join("`, `"))),
+                // Without them, the model would compute something else.
+                false => Err(format!("{} has no parameter for `{}`", names.title, more.join("`, `"))),
             }
         }
     }
 }
 
-/// timm's DeiT III has layer scale and no position of the class token: one that adds nothing is left out with it.
+/// In timm, DeiT III has layer scale and no position embedding for the class token: if it is zero, it is dropped.
 fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
     let scaled = tensors.iter().any(|(name, _)| name == "blocks.0.ls1.gamma");
     let Some((_, positions)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed" && scaled) else {
@@ -173,5 +197,5 @@ fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Resu
         return Ok(None);
     }
     *positions = positions.narrow(1, 1, positions.dim(1)? - 1)?.contiguous()?;
-    Ok(Some("the class token has no position, as in DeiT III: no_embed_class=True".into()))
+    Ok(Some("the class token has no position embedding, as in DeiT III: use no_embed_class=True".into()))
 }

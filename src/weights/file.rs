@@ -1,8 +1,11 @@
-//! [`WeightFile`]: a file of named tensors, recognised by content. What it says of itself is checked against its bytes
-//! before anything is made of it.
+//! [`WeightFile`]: a file of named tensors, whose format is recognized by content. Sizes that the file states are checked
+//! against its length before memory is allocated for them.
 
-use super::translation::Translation;
-use super::{NotFinite, notes, npz, shards, torch};
+use super::entry::{Checksum, Stored, WeightEntry};
+use super::error::WeightFileError;
+use super::finite::NotFinite;
+use super::mapped::MappedTensors;
+use super::{metadata, npz, shards, torch};
 use crate::config::{ConfigError, ModelConfig, parse};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
@@ -13,66 +16,23 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-/// What DistributedDataParallel and torch.compile put before every name.
+/// Prefixes that DistributedDataParallel and torch.compile add to every name.
 const WRAPPED: [&str; 2] = ["module.", "_orig_mod."];
 
-/// A file that cannot be read as weights.
-#[derive(Debug, thiserror::Error)]
-#[error("weights `{}`: {reason}", path.display())]
-pub struct FileError {
-    pub path: PathBuf,
-    pub reason: String,
-}
-
-/// Name and shape of a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WeightEntry {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub dtype: DType,
-}
-
-impl WeightEntry {
-    /// Values in the tensor.
-    pub fn count(&self) -> usize {
-        self.shape.iter().fold(1, |count, n| count.saturating_mul(*n))
-    }
-}
-
-/// A tensor in its file.
-#[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub entry: WeightEntry,
-    /// From its first value to its last.
-    pub bytes: Range<usize>,
-    /// In values; `None` where they lie in order.
-    pub strides: Option<Vec<usize>>,
-}
-
-/// What a part of a file must add up to.
-#[derive(Clone, Debug)]
-pub(super) struct Checksum {
-    pub bytes: Range<usize>,
-    pub crc32: u32,
-}
-
-/// Where tensors lie in a file, and the checksums of its parts.
-pub(super) type Located = (Vec<Stored>, Vec<Checksum>);
-
-/// An opened file of weights; tensors are read when asked for. Names are ours, whatever the file calls them.
+/// An open weight file; tensors are read on request. Names are those used here, whatever program wrote the file.
 pub struct WeightFile {
     path: PathBuf,
     content: Content,
     format: &'static str,
     stored: Vec<Stored>,
     checksums: Vec<Checksum>,
-    /// The files that an index names, which has no tensors of its own.
+    /// The files that an index lists; the index itself has no tensors.
     shards: Vec<WeightFile>,
-    /// As the file has them, without `wrapped`.
+    /// Entries with the names in the file, without `wrapped`.
     entries: Vec<WeightEntry>,
-    /// What all names of the file begin with and says nothing.
+    /// The wrapper prefix that all names in the file share.
     wrapped: String,
-    translation: Option<Translation>,
+    mapped: Option<MappedTensors>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -82,12 +42,12 @@ enum Content {
 }
 
 impl Content {
-    /// Lets go of mapped pages, which are read again where they are asked for again: tensors are copies, and a file need
-    /// not lie in memory beside them.
+    /// Releases mapped pages, which are read again when they are needed: tensors are copies, so the file need not stay in
+    /// memory beside them.
     fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            // SAFETY: nobody writes through the map, so that its pages are those of the file after this as before.
+            // SAFETY: nothing writes through the map, so its pages have the content of the file before and after this call.
             let released = unsafe {
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
             };
@@ -108,26 +68,28 @@ impl Deref for Content {
 }
 
 impl WeightFile {
+    /// Opens `path`: a safetensors file, an index of several of them, a zip-format `.pth`, or an `.npz`.
+    ///
     /// # Errors
-    /// Names the file and what is wrong: absent, truncated, another format, no tensors.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        Self::open_untranslated(path)?.translated()
+    /// Names the file and what is wrong: missing, truncated, in an unknown format, or without tensors.
+    pub fn open(path: &Path) -> Result<Self, WeightFileError> {
+        Self::open_unmapped(path)?.with_our_names()
     }
 
-    /// A file that is in memory already, and is called `path`.
+    /// Parses a file that is already in memory; `path` is its name in messages.
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
-        Self::of(path, Content::Held(bytes))?.translated()
+    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, WeightFileError> {
+        Self::of(path, Content::Held(bytes))?.with_our_names()
     }
 
-    /// A file whose names stay as they are.
-    pub(super) fn open_untranslated(path: &Path) -> Result<Self, FileError> {
-        let fail = |reason: String| FileError { path: path.into(), reason };
+    /// Opens a file and keeps its names as they are.
+    fn open_unmapped(path: &Path) -> Result<Self, WeightFileError> {
+        let fail = |reason: String| WeightFileError { path: path.into(), reason };
         let file = File::open(path).map_err(|e| fail(e.to_string()))?;
         if !file.metadata().is_ok_and(|data| data.is_file()) {
-            return Err(fail("no file".into()));
+            return Err(fail("not a file".into()));
         }
         // SAFETY: the map is read-only and lives as long as `content`. A file that another process truncates
         // meanwhile would end this one; weights are written atomically and not edited in place.
@@ -135,11 +97,11 @@ impl WeightFile {
         Self::of(path, Content::Mapped(map))
     }
 
-    fn of(path: &Path, content: Content) -> Result<Self, FileError> {
-        let fail = |reason: String| FileError { path: path.into(), reason };
+    fn of(path: &Path, content: Content) -> Result<Self, WeightFileError> {
+        let fail = |reason: String| WeightFileError { path: path.into(), reason };
         let (mut metadata, mut shards) = (BTreeMap::new(), Vec::new());
         let (format, stored, checksums) = if shards::is_index(path) {
-            shards = shards::open(path, &content)?;
+            shards = Self::open_shards(path, &content)?;
             ("safetensors", vec![], vec![])
         } else if content.starts_with(b"PK\x03\x04") {
             let unreadable = |e: String| fail(format!("PyTorch or NumPy zip file cannot be read: {e}"));
@@ -162,12 +124,24 @@ impl WeightFile {
         };
         let own = stored.iter().map(|stored| &stored.entry);
         let entries = own.chain(shards.iter().flat_map(|shard| &shard.entries)).cloned().collect();
-        let (path, wrapped, translation) = (path.into(), String::new(), None);
-        Ok(Self { path, content, format, stored, checksums, shards, entries, wrapped, translation, metadata })
+        let (path, wrapped, mapped) = (path.into(), String::new(), None);
+        Ok(Self { path, content, format, stored, checksums, shards, entries, wrapped, mapped, metadata })
     }
 
-    /// With our names, where the file's are those of a program that is known.
-    fn translated(mut self) -> Result<Self, FileError> {
+    /// Opens the files that the index `path` lists, and compares what they hold with what the index says.
+    fn open_shards(path: &Path, text: &[u8]) -> Result<Vec<Self>, WeightFileError> {
+        let fail = |reason: String| WeightFileError { path: path.into(), reason };
+        let mut opened = Vec::new();
+        for shard in shards::parse(path, text).map_err(fail)? {
+            let file = Self::open_unmapped(&shard.path)?;
+            shard.compare(&file.entries).map_err(fail)?;
+            opened.push(file);
+        }
+        Ok(opened)
+    }
+
+    /// Applies the key mapping of the program that wrote the file, if it uses other names.
+    fn with_our_names(mut self) -> Result<Self, WeightFileError> {
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.entries.iter().find(|entry| !seen.insert(&entry.name)) {
             return Err(self.fail(format!("two tensors are called `{}`", twice.name)));
@@ -177,81 +151,83 @@ impl WeightFile {
             return Err(self.fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
         }
         self.wrapped = unwrap(&mut self.entries);
-        self.translation = Translation::of(&self.entries).map_err(|reason| self.fail(reason))?;
+        self.mapped = MappedTensors::of(&self.entries).map_err(|reason| self.fail(reason))?;
         Ok(self)
     }
 
+    /// The path that it was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `safetensors`, `pth` or `npz`.
+    /// Format of the file: `safetensors`, `pth` or `npz`.
     pub fn format(&self) -> &'static str {
         self.format
     }
 
-    /// Length of the file, and of those that it names.
+    /// Size of the file in bytes, including the files that an index lists.
     pub fn bytes(&self) -> usize {
         self.content.len() + self.shards.iter().map(Self::bytes).sum::<usize>()
     }
 
-    /// Names and shapes, in ours and in file order.
+    /// Names (as used here), shapes and types of the tensors, in file order.
     pub fn entries(&self) -> &[WeightEntry] {
-        self.translation.as_ref().map_or(&self.entries, Translation::entries)
+        self.mapped.as_ref().map_or(&self.entries, MappedTensors::entries)
     }
 
-    /// The program whose names the file has, where they are not ours.
-    pub fn translated_from(&self) -> Option<&'static str> {
-        self.translation.as_ref().map(Translation::title)
+    /// The program whose key mapping is applied; `None` if the file uses the same names as this program.
+    pub fn source_program(&self) -> Option<&'static str> {
+        self.mapped.as_ref().map(MappedTensors::title)
     }
 
-    /// Tensors of the file that belong to no model here, by their own names: projectors, a second encoder, indices.
+    /// Tensors that are ignored because no model here has them (projectors, a second encoder, indices), by their names in
+    /// the file.
     pub fn unread(&self) -> &[String] {
-        self.translation.as_ref().map_or(&[], Translation::unread)
+        self.mapped.as_ref().map_or(&[], MappedTensors::unread)
     }
 
-    /// What the writer of a safetensors file noted.
+    /// Metadata of a safetensors file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The model that the file says it holds; `None` for files of other programs.
+    /// Configuration of the model, from the metadata; `None` for files of other programs.
     ///
     /// # Errors
-    /// A note that is not the TOML of a model.
+    /// Metadata that is not the TOML of a model.
     pub fn model(&self) -> Result<Option<ModelConfig>, ConfigError> {
-        self.metadata.get(notes::MODEL).map(|text| parse(text, self.path.display())).transpose()
+        self.metadata.get(metadata::MODEL).map(|text| parse(text, self.path.display())).transpose()
     }
 
-    /// All tensors by our names, in file order and in their own types.
+    /// Reads all tensors, with the names used here, in file order and with the types of the file.
     ///
     /// # Errors
     /// Names a tensor that is damaged.
-    pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
-        let mut tensors = self.untranslated(device)?;
+    pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, WeightFileError> {
+        let mut tensors = self.unmapped(device)?;
         tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..self.wrapped.len())));
-        match &self.translation {
+        match &self.mapped {
             None => Ok(tensors),
-            Some(translation) => translation.apply(&tensors).map_err(|e| self.fail(e.to_string())),
+            Some(mapped) => mapped.apply(&tensors).map_err(|e| self.fail(e.to_string())),
         }
     }
 
-    /// All tensors by the names of the file.
-    fn untranslated(&self, device: &Device) -> Result<Vec<(String, Tensor)>, FileError> {
+    /// Reads all tensors with the names in the file.
+    fn unmapped(&self, device: &Device) -> Result<Vec<(String, Tensor)>, WeightFileError> {
         self.check()?;
         let named = |stored: &Stored| Ok((stored.entry.name.clone(), self.tensor(stored, device)?));
         let mut tensors = self.stored.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         for shard in &self.shards {
-            tensors.extend(shard.untranslated(device)?);
+            tensors.extend(shard.unmapped(device)?);
         }
         Ok(tensors)
     }
 
-    /// Tensors that hold NaN or infinities, in the names of the file.
+    /// Tensors that hold NaN or infinity, by their names in the file.
     ///
     /// # Errors
     /// Names a tensor that is damaged.
-    pub fn not_finite(&self) -> Result<Vec<NotFinite>, FileError> {
+    pub fn not_finite(&self) -> Result<Vec<NotFinite>, WeightFileError> {
         self.check()?;
         let found = |stored: &Stored| {
             let tensor = self.tensor(stored, &Device::Cpu)?;
@@ -266,25 +242,26 @@ impl WeightFile {
         Ok(all)
     }
 
-    /// Compares what the file adds up to with what it says.
-    fn check(&self) -> Result<(), FileError> {
+    /// Compares the checksums of the file with its bytes.
+    fn check(&self) -> Result<(), WeightFileError> {
         for Checksum { bytes, crc32 } in &self.checksums {
             if crc32fast::hash(&self.content[bytes.clone()]) != *crc32 {
                 let of =
                     |stored: &&Stored| bytes.start <= stored.bytes.start && stored.bytes.end <= bytes.end;
                 let name = self.stored.iter().find(of).map_or("", |stored| &stored.entry.name);
-                let reason = format!("tensor `{name}` is damaged (another CRC-32 than the file says)");
+                let reason =
+                    format!("tensor `{name}` is damaged (its CRC-32 differs from the one in the file)");
                 return Err(self.fail(reason));
             }
         }
         Ok(())
     }
 
-    fn fail(&self, reason: String) -> FileError {
-        FileError { path: self.path.clone(), reason }
+    fn fail(&self, reason: String) -> WeightFileError {
+        WeightFileError { path: self.path.clone(), reason }
     }
 
-    fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, FileError> {
+    fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightFileError> {
         let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides } = stored;
         let mut bytes = Cow::Borrowed(&self.content[range.clone()]);
         if let Some(strides) = strides {
@@ -311,7 +288,7 @@ impl WeightFile {
     }
 }
 
-/// Takes what wrappers put before every name off, and returns it.
+/// Removes the prefix of wrappers from all names and returns it.
 fn unwrap(entries: &mut [WeightEntry]) -> String {
     let mut taken = String::new();
     let shared = |entries: &[WeightEntry], prefix: &str| entries.iter().all(|e| e.name.starts_with(prefix));
@@ -322,7 +299,7 @@ fn unwrap(entries: &mut [WeightEntry]) -> String {
     taken
 }
 
-/// Values of `size` bytes in the order of `shape`, which lie `strides` apart.
+/// The values of a strided tensor in row-major order; `size` is the size of a value in bytes.
 fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let mut places = vec![0];
     for (n, stride) in shape.iter().zip(strides) {
@@ -331,10 +308,10 @@ fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Ve
     places.into_iter().flat_map(|place| &bytes[place * size..][..size]).copied().collect()
 }
 
-/// Types of a byte or less that candle computes with.
+/// Types of at most one byte that are supported.
 const READ: [DType; 2] = [DType::U8, DType::F8E4M3];
 
-/// Where the tensors of a safetensors file lie, in that order, and its metadata.
+/// The tensors of a safetensors file, in the order of their values, and its metadata.
 fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), String> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let data = 8 + header;
@@ -344,12 +321,12 @@ fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), 
         let dtype = DType::try_from(info.dtype)
             .ok()
             .filter(|dtype| dtype.size_in_bytes() > 1 || READ.contains(dtype));
-        let unread = || format!("tensor `{name}` has the type {:?}, which is not read", info.dtype);
+        let unread = || format!("tensor `{name}` has the unsupported type {:?}", info.dtype);
         Some(dtype.ok_or_else(unread).map(|dtype| {
             let entry = WeightEntry { name: name.clone(), shape: info.shape.clone(), dtype };
             Stored { entry, bytes, strides: None }
         }))
     });
-    let notes = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-    Ok((stored.collect::<Result<_, _>>()?, notes.collect()))
+    let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
+    Ok((stored.collect::<Result<_, _>>()?, about.collect()))
 }

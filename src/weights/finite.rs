@@ -1,22 +1,24 @@
-//! NaN and infinity in weights: what training leaves behind when it diverges.
+//! [`NotFinite`]: NaN and infinity in weights, as diverged training leaves them behind.
 
-use super::LoadError;
 use candle_core::{DType, Device, Result, Tensor, WithDType};
 use half::{bf16, f16};
 use serde::Serialize;
 
-/// A tensor that holds NaN or infinities.
+/// A tensor that holds NaN or infinity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotFinite {
+    /// Name of the tensor.
     pub name: String,
+    /// Number of values that are NaN.
     pub nan: usize,
+    /// Number of values that are infinite.
     pub infinite: usize,
-    /// Values in all.
+    /// Number of all values.
     pub of: usize,
 }
 
 impl NotFinite {
-    /// `None` where all values of `tensor` are numbers.
+    /// `None` if all values of `tensor` are finite.
     pub(super) fn of(name: &str, tensor: &Tensor) -> Result<Option<Self>> {
         let (nan, infinite) = match tensor.dtype() {
             DType::F16 => counts::<f16>(tensor)?,
@@ -40,7 +42,7 @@ impl std::fmt::Display for NotFinite {
     }
 }
 
-/// NaN and infinities in `tensor`.
+/// Numbers of NaN and of infinite values in `tensor`.
 fn counts<T: WithDType>(tensor: &Tensor) -> Result<(usize, usize)> {
     let values = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<T>()?;
     let count = |(nan, infinite), value: &T| {
@@ -48,14 +50,4 @@ fn counts<T: WithDType>(tensor: &Tensor) -> Result<(usize, usize)> {
         (nan + usize::from(value.is_nan()), infinite + usize::from(value.is_infinite()))
     };
     Ok(values.iter().fold((0, 0), count))
-}
-
-/// Refuses weights with NaN or infinity.
-///
-/// # Errors
-/// Names the tensors that hold them.
-pub fn refuse_not_finite(tensors: &[(String, Tensor)]) -> std::result::Result<(), LoadError> {
-    let found = tensors.iter().filter_map(|(name, tensor)| NotFinite::of(name, tensor).transpose());
-    let found = found.collect::<Result<Vec<_>>>()?;
-    if found.is_empty() { Ok(()) } else { Err(LoadError::NotFinite { tensors: found }) }
 }

@@ -1,67 +1,50 @@
-//! Weights files of the Hugging Face Hub: [`Hub::fetch`] and [`Hub::push`].
+//! Weight files on the Hugging Face Hub: [`Hub::fetch`] and [`Hub::push`].
 //!
-//! Layout of the cache, look-ups in it and uploads are those of `hf-hub`, so that Python's `huggingface_hub` shares the
-//! cache. Content is read here, because that crate neither resumes nor compares hashes: a file enters the cache when
-//! its length and its SHA-256 are those that the Hub names. `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-//! `HF_TOKEN_PATH` and `HF_HUB_OFFLINE` mean what they mean in Python. A token is sent, and never shown.
+//! The `hf-hub` crate provides the cache, which is shared with Python's `huggingface_hub`, and uploads. Downloads are
+//! implemented here, because that crate neither resumes them nor compares hashes: a file enters the cache only if its
+//! length and SHA-256 are those that the Hub states. The token is sent to the Hub, but never printed.
 
 mod content;
+mod error;
 mod push;
 mod reference;
 mod remote;
+mod settings;
 
-pub use push::{Pushed, Upload};
+pub use error::HubError;
+pub use push::{Pushed, UploadContent};
 pub use reference::{HUB, HubFile};
+pub use settings::HubSettings;
 
+use error::disk;
 use hf_hub::{HFClient, HFClientSync, HFError};
+use reference::{is_commit, is_hex};
 use remote::Remote;
 use std::path::{Path, PathBuf};
 
-/// What a repository calls its weights when a reference names no file, in the order of the search.
+/// File names of the weights of a repository, in the order in which they are tried if a reference names no file.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// What says how to read [`WEIGHTS`]; fetched beside them where it exists.
+/// Describes the model; fetched together with [`WEIGHTS`] if it exists.
 const CONFIG: &str = "config.json";
-
-/// Why there is no file, or no upload.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HubError {
-    #[error("`{reference}`: {reason}; expected hub:owner/name[@revision][/file]")]
-    Reference { reference: String, reason: String },
-    #[error("`{reference}` is not in the cache `{cache}`, and the Hub is not asked (--offline or HF_HUB_OFFLINE)", cache = cache.display())]
-    Offline { reference: String, cache: PathBuf },
-    /// The repository has no such file.
-    #[error("`{reference}`: {reason}")]
-    Missing { reference: String, reason: String },
-    /// No answer, or one that says: later.
-    #[error("`{reference}`: {reason}")]
-    Unreachable { reference: String, reason: String },
-    #[error("`{reference}`: {reason}")]
-    Refused { reference: String, reason: String },
-    #[error("`{reference}`: {reason}")]
-    Damaged { reference: String, reason: String },
-    #[error("`{path}`: {source}", path = path.display())]
-    Disk { path: PathBuf, source: std::io::Error },
-    #[error("Hub: {0}")]
-    Client(String),
-}
 
 /// A file in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// With the commit as revision and the name of the file: what names these bytes for good.
+    /// Reference with the commit as its revision and with the name of the file: it permanently identifies these bytes.
     pub reference: HubFile,
+    /// The file in the cache.
     pub path: PathBuf,
+    /// Size in bytes.
     pub bytes: u64,
-    /// The SHA-256 that the Hub names; absent for small files, which it keeps in git.
+    /// SHA-256 that the Hub states; `None` for small files, which the Hub stores in git.
     pub sha256: Option<String>,
-    /// Whether the content was there before.
+    /// Whether the content was already in the cache.
     pub cached: bool,
-    /// Why the Hub was not asked whether this is still the newest, where it could not be.
+    /// Why the Hub could not confirm that this is the latest version; `None` if it did.
     pub stale: Option<String>,
 }
 
-/// The Hub that the environment names, and its cache.
+/// A client of the Hub with its cache.
 pub struct Hub {
     client: HFClientSync,
     cache: PathBuf,
@@ -70,30 +53,35 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// `offline`: ask nothing, whatever `HF_HUB_OFFLINE` says.
+    /// Creates a client; nothing is sent yet.
     ///
     /// # Errors
-    /// An `HF_ENDPOINT` that is not an address.
-    pub fn new(offline: bool) -> Result<Self, HubError> {
+    /// An endpoint that is not an address.
+    pub fn new(settings: HubSettings) -> Result<Self, HubError> {
         let fail = |e: HFError| HubError::Client(e.to_string());
-        let client = HFClient::new().map_err(fail)?;
-        let variable = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
-        let offline = offline || ["1", "true", "yes", "on"].contains(&variable.as_str());
-        let (remote, cache) = (Remote::new(client.endpoint())?, client.cache_dir().into());
+        let HubSettings { endpoint, cache, token, offline } = settings;
+        let mut builder = HFClient::builder().endpoint(endpoint).cache_dir(&cache);
+        if let Some(token) = &token {
+            builder = builder.token(token);
+        }
+        let client = builder.build().map_err(fail)?;
+        let remote = Remote::new(client.endpoint(), token)?;
         Ok(Self { client: HFClientSync::from_inner(client).map_err(fail)?, cache, remote, offline })
     }
 
-    /// Where files lie.
+    /// Folder of the cache.
     pub fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// The file in the cache, fetched when it is not there. `progress` is given the bytes that are there and those in all.
+    /// Returns the file from the cache, after downloading it if necessary. `progress` receives the number of bytes so far
+    /// and in total.
     ///
-    /// A reference that names no file is that of the repository's weights; its `config.json` comes with them.
+    /// A reference without a file stands for the weights of the repository; their `config.json` is fetched with them.
     ///
     /// # Errors
-    /// A file that does not exist, may not be read, does not come, or is not what the Hub says.
+    /// A file that does not exist or may not be read, a download that fails, or content with another hash than the Hub
+    /// states.
     pub fn fetch(&self, file: &HubFile, progress: &dyn Fn(u64, u64)) -> Result<Fetched, HubError> {
         if let Some(name) = &file.file {
             return self.fetch_named(file, name, progress);
@@ -120,14 +108,14 @@ impl Hub {
                 reason: format!("has neither `{}`; name a file", WEIGHTS.join("` nor `")),
             },
             Some(error) => error,
-            None => HubError::Client("no name of weights is known".into()),
+            None => HubError::Client("no file name for weights is known".into()),
         })
     }
 
-    /// Compares a file in the cache with its hash; what differs is taken out of the cache.
+    /// Compares a file in the cache with its hash; a damaged file is removed from the cache.
     ///
     /// # Errors
-    /// A file that is damaged, or cannot be read.
+    /// A file that is damaged or cannot be read.
     pub fn check(&self, found: &Fetched) -> Result<(), HubError> {
         let Some(expected) = &found.sha256 else { return Ok(()) };
         let blob = found.path.canonicalize().map_err(|source| disk(&found.path, source))?;
@@ -138,8 +126,9 @@ impl Hub {
         for path in [&found.path, &blob] {
             std::fs::remove_file(path).map_err(|source| disk(path, source))?;
         }
-        let reason =
-            format!("the copy in the cache is damaged (SHA-256 {actual}, not {expected}); it is removed");
+        let reason = format!(
+            "the cached copy was damaged (SHA-256 {actual}, expected {expected}) and has been removed"
+        );
         Err(HubError::Damaged { reference: found.reference.to_string(), reason })
     }
 
@@ -174,11 +163,11 @@ impl Hub {
             let lock = self.cache().join(".locks").join(&folder).join(format!("{}.lock", entry.etag));
             content::complete(&self.remote, &named, &entry, &blob, &lock, progress)?;
         }
-        // The content is there: this links it and notes what the revision is.
+        // The content is in the cache: this links it into the snapshot and records the revision.
         let path = self.find(&named, name, false).map_err(|e| self.remote.explain(&named, e))?;
         let found = Fetched { cached, ..self.found(&named, name, path)? };
         if found.sha256 != entry.sha256() {
-            let reason = "the file was replaced while it was read; try again".into();
+            let reason = "the file was replaced during the download; try again".into();
             return Err(HubError::Unreachable { reference: named.to_string(), reason });
         }
         Ok(found)
@@ -197,7 +186,7 @@ impl Hub {
         }
     }
 
-    /// What a path `…/snapshots/<commit>/<file>` says.
+    /// Takes commit and hash from a path `…/snapshots/<commit>/<file>`.
     fn found(&self, file: &HubFile, name: &str, path: PathBuf) -> Result<Fetched, HubError> {
         let snapshot = path.ancestors().nth(name.split('/').count());
         let commit =
@@ -214,16 +203,4 @@ impl Hub {
             stale: None,
         })
     }
-}
-
-fn disk(path: &Path, source: std::io::Error) -> HubError {
-    HubError::Disk { path: path.into(), source }
-}
-
-fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn is_commit(revision: &str) -> bool {
-    is_hex(revision, 40)
 }

@@ -1,20 +1,26 @@
-//! What a file of weights is, told by its names and shapes alone.
+//! [`inspect_weights`]: what a weight file holds, judging by the names and shapes of its tensors.
 
-use super::{FileError, NotFinite, WeightEntry, WeightFile, names, notes};
+use super::entry::WeightEntry;
+use super::error::WeightFileError;
+use super::file::WeightFile;
+use super::finite::NotFinite;
+use super::{key_mapping, metadata};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a file holds. Whose names it has is another question ([`Inspection::dialect`]).
+/// Kind of model in a file, regardless of the program that wrote it ([`Inspection::program`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contents {
+    /// A ViT encoder alone.
     Encoder,
-    /// Of masked autoencoding.
+    /// Encoder and decoder of a masked autoencoder.
     EncoderAndDecoder,
     /// An encoder with a classifier.
     Classifier,
+    /// BEiT, with or without a classifier.
     Beit,
     /// A backbone with UperNet.
     Segmenter,
@@ -22,16 +28,17 @@ pub enum Contents {
     Detector,
     /// A discrete autoencoder.
     Tokenizer,
-    /// What no model here can read.
+    /// A model that is recognized, but not supported; described by the text.
     Unread(&'static str),
+    /// None of these.
     Unknown,
 }
 
 impl Contents {
-    /// Decides by our names.
+    /// Recognizes the model from tensor names, after the key mapping.
     pub fn of(entries: &[WeightEntry]) -> Self {
         let has = |name: &str| entries.iter().any(|e| e.name == name);
-        if let Some(program) = names::unread(entries) {
+        if let Some(program) = key_mapping::unsupported_model(entries) {
             return Self::Unread(program);
         }
         let blocks = has("blocks.0.attn.qkv.weight");
@@ -65,33 +72,39 @@ impl std::fmt::Display for Contents {
             Self::Segmenter => "segmenter: backbone and UperNet",
             Self::Detector => "detector: backbone and Mask R-CNN",
             Self::Tokenizer => "discrete autoencoder",
-            Self::Unread(what) => return write!(f, "{what}: recognised, not read"),
+            Self::Unread(what) => return write!(f, "{what}: recognized, but not supported"),
             Self::Unknown => "unknown",
         })
     }
 }
 
-/// The sizes that names and shapes reveal. Numbers of heads are not stored in weights.
+/// Sizes of a ViT, from names and shapes. The number of attention heads cannot be inferred from weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct InferredVit {
+    /// Width of the token embeddings.
     pub width: usize,
+    /// Number of blocks.
     pub depth: usize,
+    /// Hidden width of the MLPs.
     pub mlp_hidden: usize,
+    /// Side of the patches in pixels.
     pub patch: usize,
+    /// Number of channels of the input images.
     pub channels: usize,
-    /// Position rows without the class token's; 0 where there are relative positions alone.
+    /// Number of position embeddings without that of the class token; 0 if there are only relative positions.
     pub positions: usize,
-    /// Tokens beside those of patches and class.
+    /// Number of register tokens.
     pub registers: usize,
     /// (width, depth) of the decoder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder: Option<(usize, usize)>,
+    /// Number of classes of the classifier, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
 }
 
 impl InferredVit {
-    /// `None` when the tensors are not those of a ViT in the names of FAIR.
+    /// Infers the sizes; `None` if the tensors are not those of a ViT, after the key mapping.
     pub fn of(entries: &[WeightEntry]) -> Option<Self> {
         let dim = |name: &str, i: usize| {
             entries.iter().find(|e| e.name == name).and_then(|e| e.shape.get(i)).copied()
@@ -114,7 +127,8 @@ impl InferredVit {
         })
     }
 
-    /// Patches along a side of a square image, by positions or by relative ones among `tensors`; 0 where neither tells.
+    /// Number of patches along one side of a square image, from position embeddings or from relative position bias tables
+    /// among `tensors`; 0 if there are neither.
     pub(super) fn grid_side(&self, tensors: &[(String, Tensor)]) -> usize {
         let table = tensors.iter().find(|(name, _)| name.ends_with("relative_position_bias_table"));
         let rows = table.and_then(|(_, table)| table.dim(0).ok()?.checked_sub(3));
@@ -124,7 +138,7 @@ impl InferredVit {
         }
     }
 
-    /// The grid of positions when it is square.
+    /// Grid (rows, columns) of the position embeddings if it is square.
     pub fn square_grid(&self) -> Option<(usize, usize)> {
         let side = self.positions.isqrt();
         (side * side == self.positions).then_some((side, side))
@@ -147,48 +161,59 @@ impl std::fmt::Display for InferredVit {
     }
 }
 
-/// Everything about a file that can be told without running it.
+/// Everything that is known about a file without running a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
+    /// The file.
     pub path: PathBuf,
-    /// `safetensors`, `pth` or `npz`.
+    /// Format: `safetensors`, `pth` or `npz`.
     pub format: &'static str,
+    /// Size in bytes.
     pub bytes: u64,
-    /// blake3 of the file: what records name it by.
+    /// blake3 of the file, in hexadecimal, as in run records.
     pub hash: String,
-    /// What the Hub names it by.
+    /// SHA-256 of the file, in hexadecimal, as on the Hub.
     pub sha256: String,
+    /// Kind of model.
     pub contents: Contents,
-    /// The program whose names the file has, where it is known.
+    /// The program whose tensor names the file has; `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<&'static str>,
-    /// The version of this program that wrote it, when one did.
+    pub program: Option<&'static str>,
+    /// Name and version of this program, if it wrote the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<String>,
+    /// Sizes of the ViT, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<InferredVit>,
+    /// Number of tensors.
     pub tensors: usize,
-    /// Tensors that no model here reads.
+    /// Names of tensors that are ignored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
-    /// Values in all tensors.
+    /// Number of values in all tensors.
     pub parameters: usize,
+    /// Metadata of a safetensors file.
     pub metadata: BTreeMap<String, String>,
-    /// Tensors that hold NaN or infinities, in the names of the file.
+    /// Tensors that hold NaN or infinity, by their names in the file.
     pub not_finite: Vec<NotFinite>,
-    /// What it can be used for here.
+    /// What the file can be used for.
     pub uses: Vec<&'static str>,
 }
 
-/// Reads the file at `path`, whole.
-pub fn inspect(path: &Path) -> Result<Inspection, FileError> {
+/// Reads the whole file at `path` and describes it.
+///
+/// # Errors
+/// A file that cannot be read as weights.
+pub fn inspect_weights(path: &Path) -> Result<Inspection, WeightFileError> {
     Inspection::of(&WeightFile::open(path)?)
 }
 
 impl Inspection {
+    /// Describes an open file.
+    ///
     /// # Errors
     /// Names a tensor that is damaged.
-    pub fn of(file: &WeightFile) -> Result<Self, FileError> {
+    pub fn of(file: &WeightFile) -> Result<Self, WeightFileError> {
         let entries = file.entries();
         let contents = Contents::of(entries);
         let uses = match contents {
@@ -208,8 +233,8 @@ impl Inspection {
             bytes: file.bytes() as u64,
             hash: file.hash(),
             sha256: file.sha256(),
-            dialect: file.translated_from().or_else(|| names::ours(entries)),
-            written_by: file.metadata().get(notes::WRITTEN_BY).cloned(),
+            program: file.source_program().or_else(|| key_mapping::native_program(entries)),
+            written_by: file.metadata().get(metadata::WRITTEN_BY).cloned(),
             model: InferredVit::of(entries).filter(|_| !uses.is_empty()),
             contents,
             tensors: entries.len(),

@@ -1,20 +1,21 @@
-//! Puts tensors of a file into a model: strict both ways, with named exceptions.
+//! Loads tensors into a model. Loading is strict in both directions, with named exceptions.
 //!
-//! Positions of another grid are resized as the model says ([`crate::nn::pos_embed::resize`]), and so is the kernel of a
-//! backbone's patches of another size.
-//! Nothing is written unless everything fits.
+//! Position embeddings of another grid are resized as the model specifies ([`crate::nn::pos_embed::resize`]), and so is the
+//! patch embedding if the patch size differs. The model is unchanged unless everything fits.
 
-use super::finite::{NotFinite, refuse_not_finite};
+use super::entry::WeightEntry;
+use super::error::WeightLoadError;
+use super::finite::NotFinite;
+use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
-use super::{Contents, InferredVit, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{Vit, VitOptions};
 use crate::nn::pos_embed::{self, Bicubic};
 use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resize_kernel};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::Serialize;
 
-/// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
+/// Prefixes of tensors (pre-training decoders, heads) that are skipped when a backbone is loaded.
 const LEFT_OUT: [&str; 16] = [
     "decoder_",
     "mask_token",
@@ -34,64 +35,36 @@ const LEFT_OUT: [&str; 16] = [
     "roi_heads.",
 ];
 
-/// What loading did.
+/// Result of loading a backbone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LoadReport {
-    /// Tensors taken.
+    /// Number of tensors loaded.
     pub loaded: usize,
-    /// Tensors of the file that the backbone has no place for.
+    /// Names of tensors in the file that were skipped.
     pub left_out: Vec<String>,
-    /// Relative positions of the model that the file lacks: they keep their initial values.
+    /// Number of relative position bias tables that the file lacks; they keep their initial values.
     pub new: usize,
-    /// Old and new grid of the positions, when they were resized.
+    /// Old and new grid (rows, columns) of the position embeddings, if they were resized.
     pub resized: Option<Resized>,
-    /// Old and new side of patches in pixels, when their kernel was resized.
+    /// Old and new side of the patches in pixels, if the patch embedding was resized.
     pub patches: Option<(usize, usize)>,
 }
 
-/// Weights that do not fit the model.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("the model needs {}, which the weights lack; {file}", list(names))]
-    Missing { names: Vec<String>, file: String },
-    #[error("the weights hold {}, which the model has no place for; {file}", list(names))]
-    Unexpected { names: Vec<String>, file: String },
-    #[error("`{name}` has shape {found:?} in the weights and {expected:?} in the model; {file}")]
-    Shape { name: String, found: Vec<usize>, expected: Vec<usize>, file: String },
-    #[error("`{name}`: {found} positions are not a square grid, so they cannot be resized to {}×{}", to.0, to.1)]
-    Grid { name: String, found: usize, to: (usize, usize) },
-    #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
-    Type { name: String, found: DType, file: String },
-    #[error("weights contain NaN or infinity in {}: training diverged, or the file is damaged", list(&all(tensors)))]
-    NotFinite { tensors: Vec<NotFinite> },
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
-}
-
-fn all(tensors: &[NotFinite]) -> Vec<String> {
-    tensors.iter().map(ToString::to_string).collect()
-}
-
-fn list(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(5).map(|name| format!("`{name}`")).collect();
-    match names.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
-/// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
+/// Loads the `tensors` of a file into the backbone in `params`, which was built from `model`.
 ///
-/// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
-/// none. Relative positions are taken where the file has them and keep their initial values where it has not.
-/// Everything else must match both ways. Positions lie in the grid `grid` (rows, columns); where that is unknown, in
-/// that of a square image, or that of the model where they make no square.
+/// Skipped are decoders, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` if the model has none.
+/// Relative position bias tables that the file lacks keep their initial values. Everything else must match in both
+/// directions. `grid` is the grid (rows, columns) of the position embeddings in the file; if `None`, the grid of a square
+/// image is assumed, or that of the model if their number is not a square.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
 pub fn load_backbone(
     params: &Params,
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
     grid: Option<(usize, usize)>,
-) -> Result<LoadReport, LoadError> {
+) -> Result<LoadReport, WeightLoadError> {
     let options = VitOptions { final_norm: true, ..VitOptions::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
     let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
@@ -109,13 +82,13 @@ pub fn load_backbone(
     let mut report = LoadReport { new: new.len(), ..LoadReport::default() };
     let mut unexpected = Vec::new();
     for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
-        // This model is built without it.
+        // Parameters that this model could have, but is built without.
         let unused = backbone.iter().any(|(part, _)| part == name) || is_relative_position(name);
         let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
     }
     if !unexpected.is_empty() {
-        return Err(LoadError::Unexpected { names: unexpected, file: describe(tensors) });
+        return Err(WeightLoadError::Unexpected { names: unexpected, file: describe(tensors) });
     }
     let mut resized = tensors.to_vec();
     report.resized = fit_positions(&mut resized, model, grid)?;
@@ -127,13 +100,12 @@ pub fn load_backbone(
 /// Old and new grid.
 type Resized = ((usize, usize), (usize, usize));
 
-/// Resizes the table of positions among `tensors`, which lie in the grid `from` where that is known, to the grid of
-/// `model`.
+/// Resizes the position embeddings among `tensors` to the grid of `model`; `from` is their grid, if it is known.
 fn fit_positions(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
     from: Option<(usize, usize)>,
-) -> Result<Option<Resized>, LoadError> {
+) -> Result<Option<Resized>, WeightLoadError> {
     let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed") else {
         return Ok(None);
     };
@@ -148,17 +120,17 @@ fn fit_positions(
         return Ok(None);
     }
     if from.0 * from.1 != found || found == 0 {
-        return Err(LoadError::Grid { name: name.clone(), found, to });
+        return Err(WeightLoadError::Grid { name: name.clone(), found, to });
     }
     *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
     Ok(Some((from, to)))
 }
 
-/// Resizes the kernel of patches among `tensors` to the patches of `model`.
+/// Resizes the patch embedding among `tensors` to the patch size of `model`.
 fn fit_patches(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
-) -> Result<Option<(usize, usize)>, LoadError> {
+) -> Result<Option<(usize, usize)>, WeightLoadError> {
     let kernel = tensors.iter_mut().find(|(name, _)| name == "patch_embed.proj.weight");
     let Some((_, kernel)) = kernel else { return Ok(None) };
     match *kernel.dims() {
@@ -170,13 +142,16 @@ fn fit_patches(
     }
 }
 
-/// Fills all of `params`, a backbone of `model` with its head, from `tensors` of another program: exactly, but for
-/// positions of another grid, which ViTDet and others resize in every forward pass.
+/// Loads `tensors` of another program into all of `params`, a backbone of `model` with its head. Names and shapes must
+/// match exactly, except that position embeddings are resized, as ViTDet and others do in every forward pass.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
 pub fn load_model(
     params: &Params,
     tensors: &[(String, Tensor)],
     model: &ModelConfig,
-) -> Result<(), LoadError> {
+) -> Result<(), WeightLoadError> {
     let mut tensors = tensors.to_vec();
     fit_positions(&mut tensors, model, None)?;
     load_exact(params, &tensors)
@@ -193,26 +168,38 @@ fn kernel(resize: ResizePositions) -> Bicubic {
     }
 }
 
-/// Fills all of `params` from `tensors`, which must hold exactly the same names and shapes: for resuming
-/// and for evaluating our own runs.
-pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), LoadError> {
+/// Loads `tensors` into all of `params`; names and shapes must match exactly. Used to resume and to evaluate runs.
+///
+/// # Errors
+/// Missing, unexpected or non-finite tensors, and tensors of other shapes.
+pub fn load_exact(params: &Params, tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
     let wanted = params.all();
     let unknown = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
     let names: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
     if !names.is_empty() {
-        return Err(LoadError::Unexpected { names, file: describe(tensors) });
+        return Err(WeightLoadError::Unexpected { names, file: describe(tensors) });
     }
     assign(&wanted, tensors).map(|_| ())
 }
 
-/// Checks that every one of `wanted` is there in its shape and holds numbers, then writes them all.
-fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, LoadError> {
+/// Checks that `tensors` hold neither NaN nor infinity.
+///
+/// # Errors
+/// Names the tensors that hold them.
+pub(crate) fn refuse_not_finite(tensors: &[(String, Tensor)]) -> Result<(), WeightLoadError> {
+    let found = tensors.iter().filter_map(|(name, tensor)| NotFinite::of(name, tensor).transpose());
+    let found = found.collect::<candle_core::Result<Vec<_>>>()?;
+    if found.is_empty() { Ok(()) } else { Err(WeightLoadError::NotFinite { tensors: found }) }
+}
+
+/// Sets all parameters `wanted`, after checking that each has a finite tensor of its shape.
+fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, WeightLoadError> {
     let shapes: Vec<(String, Vec<usize>)> =
         wanted.iter().map(|p| (p.name.clone(), p.var.dims().to_vec())).collect();
     let found = matching(&shapes, tensors)?;
     if let Some((p, tensor)) = wanted.iter().zip(&found).find(|(_, tensor)| !tensor.dtype().is_float()) {
         let (name, found, file) = (p.name.clone(), tensor.dtype(), describe(tensors));
-        return Err(LoadError::Type { name, found, file });
+        return Err(WeightLoadError::Type { name, found, file });
     }
     let convert = |(p, tensor): (&Parameter, &Tensor)| {
         Ok((p.name.clone(), tensor.to_dtype(p.var.dtype())?.to_device(p.var.device())?))
@@ -225,20 +212,20 @@ fn assign(wanted: &[Parameter], tensors: &[(String, Tensor)]) -> Result<usize, L
     Ok(values.len())
 }
 
-/// The tensors of these names, which must have these shapes.
+/// The tensors with these names, which must have these shapes.
 fn matching<'a>(
     wanted: &[(String, Vec<usize>)],
     tensors: &'a [(String, Tensor)],
-) -> Result<Vec<&'a Tensor>, LoadError> {
+) -> Result<Vec<&'a Tensor>, WeightLoadError> {
     let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
     let missing = wanted.iter().filter(|(name, _)| find(name).is_none());
     let names: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
     if !names.is_empty() {
-        return Err(LoadError::Missing { names, file: describe(tensors) });
+        return Err(WeightLoadError::Missing { names, file: describe(tensors) });
     }
     let pairs: Vec<_> = wanted.iter().filter_map(|wanted| Some((wanted, find(&wanted.0)?))).collect();
     if let Some(((name, expected), tensor)) = pairs.iter().find(|((_, shape), t)| shape != t.dims()) {
-        return Err(LoadError::Shape {
+        return Err(WeightLoadError::Shape {
             name: name.clone(),
             found: tensor.dims().to_vec(),
             expected: expected.clone(),
@@ -248,7 +235,7 @@ fn matching<'a>(
     Ok(pairs.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-/// What the file seems to be.
+/// Describes what the file seems to hold, for error messages.
 fn describe(tensors: &[(String, Tensor)]) -> String {
     let entry = |(name, tensor): &(String, Tensor)| WeightEntry {
         name: name.clone(),
@@ -259,6 +246,6 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
     match (Contents::of(&entries), InferredVit::of(&entries)) {
         (Contents::Unread(what), _) => format!("this file is {what}"),
         (_, Some(guess)) => format!("this file is {guess}"),
-        (_, None) => "this file is no ViT in the names of MAE's checkpoints".into(),
+        (_, None) => "this file is not a ViT with the names of MAE checkpoints".into(),
     }
 }

@@ -1,18 +1,21 @@
-//! Reading and writing weights: files, what they hold, and how they fit a model.
+//! Reading and writing weights: file formats, what files hold, and how weights fit a model.
 //!
-//! Read: `.safetensors` (sharded too), zip-format `.pth` and `.npz`, in the names of facebookresearch/mae (which timm
-//! shares) or in those of the programs of `names.rs`; [`convert`] writes the latter. Loading is strict both ways with named
-//! exceptions.
+//! Supported formats are `.safetensors` (also sharded), zip-format `.pth` and `.npz`. Tensor names are those of
+//! facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
+//! [`convert_weights`] writes them. Loading is strict in both directions, with named exceptions.
 
 mod archive;
 mod convert;
+mod entry;
+mod error;
 mod file;
 mod finite;
 mod hub;
 mod inspect;
+mod key_mapping;
 mod load;
-mod names;
-pub mod notes;
+mod mapped;
+pub mod metadata;
 mod npz;
 mod pickle;
 mod relative;
@@ -21,18 +24,21 @@ mod shards;
 mod tokenizer;
 mod torch;
 mod transformers;
-mod translation;
 
-pub use convert::{ConvertError, Converted, Program, convert};
-pub use file::{FileError, WeightEntry, WeightFile};
-pub use finite::{NotFinite, refuse_not_finite};
-pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
-pub use inspect::{Contents, InferredVit, Inspection, inspect};
-pub use load::{LoadError, LoadReport, load_backbone, load_exact, load_model};
-pub use save::{SaveError, save, save_tensors};
-pub use shards::weights_in;
+pub use convert::{ConvertError, Converted, Program, convert_weights};
+pub use entry::WeightEntry;
+pub use error::{WeightFileError, WeightLoadError};
+pub use file::WeightFile;
+pub use finite::NotFinite;
+pub use hub::{Fetched, HUB, Hub, HubError, HubFile, HubSettings, Pushed, UploadContent};
+pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
+pub(crate) use load::refuse_not_finite;
+pub use load::{LoadReport, load_backbone, load_exact, load_model};
+pub use save::{WeightSaveError, save, save_tensors};
+pub(crate) use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
-pub use transformers::{CheckpointHints, HfConfig};
+pub use transformers::CheckpointHints;
+pub(crate) use transformers::HfConfig;
 
 #[cfg(test)]
 mod bad_input;

@@ -1,23 +1,23 @@
-//! Arrays of NumPy's `.npz`, as google-research/vision_transformer publishes its models (AugReg), in PyTorch's layout.
+//! Arrays in NumPy's `.npz` files, in which google-research/vision_transformer publishes its models (AugReg), converted to
+//! the layout of PyTorch.
 //!
-//! Linear layers are [in, out] there, with one more axis for the heads of attention, and convolutions [h, w, in, out].
-//! A header is believed no further than the bytes that follow it.
+//! In these files, linear layers are [in, out], with one more axis for the heads of attention, and convolutions are
+//! [h, w, in, out]. The size that a header states is checked against the bytes that follow it.
 
-use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Located, Stored};
+use super::entry::{Located, Stored, WeightEntry};
 use candle_core::DType;
 use std::io::Read;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 const SUFFIX: &str = ".npy";
-/// Bytes of a header; NumPy writes 128.
+/// Maximum length of a header in bytes; NumPy writes 128.
 const LONGEST_HEADER: usize = 1 << 16;
 
-/// Where the arrays of the file `bytes` lie in it, and the checksums of its parts; `None` when the archive holds none.
+/// The arrays of the file `bytes` and the checksums of its parts; `None` if the archive holds no arrays.
 ///
 /// # Errors
-/// A file that is truncated, arrays of other types than PyTorch's.
+/// A truncated file, or arrays of types that PyTorch does not have.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Located>, String> {
     let mut archive = Archive::open(bytes)?;
     let members: Vec<String> = archive.names.iter().filter(|name| name.ends_with(SUFFIX)).cloned().collect();
@@ -31,7 +31,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Located>, String> {
     Ok((!stored.is_empty()).then_some((stored, parts)))
 }
 
-/// The array that lies in `part`, which begins at `start` of the file.
+/// The array in `part`, which starts at byte `start` of the file.
 fn array(member: &str, part: &[u8], start: usize) -> Result<Stored, String> {
     let mut rest = part;
     let (dtype, shape) = header(&mut rest)?;
@@ -45,16 +45,16 @@ fn array(member: &str, part: &[u8], start: usize) -> Result<Stored, String> {
     Ok(Stored { entry, bytes: start..start + count, strides })
 }
 
-/// An array as PyTorch lays it out.
+/// Shape and strides of an array in the layout of PyTorch.
 #[derive(Debug, PartialEq, Eq)]
 struct Layout {
     shape: Vec<usize>,
-    /// In values of the array; `None` where they lie in order.
+    /// Strides in values; `None` if the array is contiguous.
     strides: Option<Vec<usize>>,
 }
 
 impl Layout {
-    /// That of the array `member` of `shape`.
+    /// The layout of the array `member`, whose shape in the file is `shape`.
     fn of(member: &str, shape: &[usize]) -> Self {
         let member = member.trim_end_matches(SUFFIX);
         let output = member.ends_with("/out/kernel");
@@ -73,7 +73,7 @@ impl Layout {
     }
 }
 
-/// `a/b/kernel.npy` is the weight of the module `a/b`.
+/// Name of a tensor: `a/b/kernel.npy` is the weight of the module `a/b`.
 fn name_of(member: &str) -> String {
     let name = member.trim_end_matches(SUFFIX);
     match name.rsplit_once('/') {
@@ -83,7 +83,7 @@ fn name_of(member: &str) -> String {
     }
 }
 
-/// Type and shape of an array whose values follow in `reader` (NumPy's `lib/format.py`, versions 1 and 2).
+/// Reads type and shape of an array, whose values follow in `reader` (NumPy's `lib/format.py`, versions 1 and 2).
 fn header(reader: &mut impl Read) -> Result<(DType, Vec<usize>), String> {
     let ended = |_| "its header ends early".to_string();
     let mut start = [0; 8];
@@ -124,7 +124,9 @@ fn described(text: &str) -> Result<(DType, Vec<usize>), String> {
         Some("<i8") => DType::I64,
         Some("<u4") => DType::U32,
         Some("|u1") => DType::U8,
-        _ => return Err(format!("its type is not read: {}", descr.chars().take(20).collect::<String>())),
+        _ => {
+            return Err(format!("its type is not supported: {}", descr.chars().take(20).collect::<String>()));
+        }
     };
     if !field("fortran_order")?.starts_with("False") {
         return Err("its values lie in Fortran's order".into());
@@ -160,8 +162,8 @@ mod tests {
         assert_eq!(read("{'shape': (), 'descr': '<f8', 'fortran_order': False}")?, (DType::F64, vec![]));
         for (text, reason) in [
             ("{'fortran_order': False, 'shape': (3,), }", "no `descr`"),
-            ("{'descr': '|V2', 'fortran_order': False, 'shape': (3,), }", "type is not read: '|V2'"),
-            ("{'descr': '>f4', 'fortran_order': False, 'shape': (3,), }", "type is not read"),
+            ("{'descr': '|V2', 'fortran_order': False, 'shape': (3,), }", "type is not supported: '|V2'"),
+            ("{'descr': '>f4', 'fortran_order': False, 'shape': (3,), }", "type is not supported"),
             ("{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }", "Fortran"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (3, -1), }", "shape is (3, -1)"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9), }", "shape is (0, 9)"),

@@ -1,19 +1,19 @@
-//! [`Pickle`]: a pickle as data. Nothing is run: what would call a function is kept as a note that it would.
+//! [`Pickle`]: the content of a pickle as data. No code is run: a function call is only recorded.
 //!
-//! A pickle is a program for a stack machine that may name any function of Python. Here each name must be one that
-//! weights, or what training programs leave beside them, have a use for; any other refuses the file. Values lie in one
-//! list and refer to each other by place, so that sharing and nesting cost no more than the bytes that ask for them.
+//! A pickle is a program for a stack machine that may call any Python function. Here every name must be on a list of those
+//! that weights, or the objects that training programs save with them, need. Values lie in one list and refer to each other
+//! by index, so that memory stays proportional to the size of the file.
 
 use std::collections::BTreeMap;
 
-/// Bytes of the largest pickle; that of ViT-H with its optimiser is below 1 MB.
+/// Maximum size of a pickle in bytes; that of ViT-H with its optimizer is below 1 MB.
 pub(super) const MOST_BYTES: usize = 1 << 26;
-/// Values of the largest pickle.
+/// Maximum number of values in a pickle.
 const MOST_VALUES: usize = 1 << 22;
 
-/// Modules whose classes may be named, and those of modules below them.
+/// Modules whose classes are allowed, including their submodules.
 const MODULES: [&str; 2] = ["torch.nn", "dall_e"];
-/// Classes and functions that may be named: what makes tensors, containers, and what training programs note.
+/// Classes and functions that are allowed: tensors, containers, and objects that training programs save.
 const NAMES: [(&str, &[&str]); 16] = [
     ("torch", &TORCH),
     ("torch._utils", &["_rebuild_tensor_v2", "_rebuild_parameter"]),
@@ -61,9 +61,10 @@ const TORCH: [&str; 24] = [
     "strided",
 ];
 
-/// The place of a value in its pickle.
+/// Index of a value in its pickle.
 pub(super) type Place = usize;
 
+/// A value in a pickle.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -80,17 +81,17 @@ pub(super) enum Value<'a> {
     /// A tuple, list or set.
     Items(Vec<Place>),
     Dict(Vec<(Place, Place)>),
-    /// What Python would get by calling something, and the state that it would give it.
+    /// The result of a call, and the state that would be set on it.
     Call {
         callable: Place,
         arguments: Place,
         state: Option<Place>,
     },
-    /// What lies beside the pickle: the values of a tensor.
+    /// A persistent id: values of a tensor that are stored outside the pickle.
     Outside(Place),
 }
 
-/// The values of a pickle, and which of them it is.
+/// All values of a pickle, and the index of the top-level one.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     values: Vec<Value<'a>>,
@@ -98,9 +99,11 @@ pub(super) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
+    /// Reads a pickle without running it.
+    ///
     /// # Errors
-    /// A pickle that is cut short, too large or none, or names what weights have no use for.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+    /// Bytes that are not a pickle, a truncated or too large pickle, or a name that weights do not need.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine { rest: bytes, ..Machine::default() };
         while machine.step()? {}
         let root = machine.pop()?;
@@ -109,45 +112,45 @@ impl<'a> Pickle<'a> {
             _ => None,
         });
         match stranger {
-            Some(name) => {
-                Err(format!("the pickle names `{name}`, which no weights need: refused, nothing was run"))
-            }
+            Some(name) => Err(format!(
+                "the pickle refers to `{name}`, which weights do not need; the file is refused, and no code was run"
+            )),
             None => Ok(Self { values: machine.values, root }),
         }
     }
 
-    pub fn root(&self) -> Place {
+    pub(crate) fn root(&self) -> Place {
         self.root
     }
 
-    pub fn value(&self, place: Place) -> &Value<'a> {
+    pub(crate) fn value(&self, place: Place) -> &Value<'a> {
         &self.values[place]
     }
 
-    pub fn text(&self, place: Place) -> Option<&'a str> {
+    pub(crate) fn text(&self, place: Place) -> Option<&'a str> {
         match self.value(place) {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub fn items(&self, place: Place) -> Option<&[Place]> {
+    pub(crate) fn items(&self, place: Place) -> Option<&[Place]> {
         match self.value(place) {
             Value::Items(items) => Some(items),
             _ => None,
         }
     }
 
-    /// An integer that is a size.
-    pub fn size(&self, place: Place) -> Option<usize> {
+    /// A non-negative integer.
+    pub(crate) fn size(&self, place: Place) -> Option<usize> {
         match self.value(place) {
             Value::Int(number) => usize::try_from(*number).ok(),
             _ => None,
         }
     }
 
-    /// Names and values of a dictionary, in the order in which they were put in. Keys that are not text are left out.
-    pub fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
+    /// Keys and values of a dictionary in insertion order. Keys that are not strings are skipped.
+    pub(crate) fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
         match self.value(place) {
             Value::Dict(pairs) => {
                 Some(pairs.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))).collect())
@@ -164,21 +167,21 @@ fn known(module: &str, name: &str) -> bool {
     MODULES.iter().any(below) || NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
 }
 
-/// The stack machine.
+/// The stack machine that pickles are written for.
 #[derive(Default)]
 struct Machine<'a> {
     rest: &'a [u8],
     values: Vec<Value<'a>>,
     stack: Vec<Place>,
-    /// Heights of the stack.
+    /// Stack heights of the marks.
     marks: Vec<usize>,
     memo: BTreeMap<u64, Place>,
 }
 
 impl<'a> Machine<'a> {
-    /// One operation; `false` after the last.
+    /// Runs one operation; returns false after the last one.
     fn step(&mut self) -> Result<bool, String> {
-        let code = self.byte()?;
+        let code = self.take(1)?[0];
         match code {
             b'.' => return Ok(false),
             0x80 => _ = self.take(1)?, // version of the protocol
@@ -230,7 +233,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// The value that the operation `code` makes.
+    /// The value that the operation `code` creates.
     fn made(&mut self, code: u8) -> Result<Value<'a>, String> {
         Ok(match code {
             b'N' => Value::None,
@@ -262,7 +265,7 @@ impl<'a> Machine<'a> {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (&self.values[module], &self.values[name]) {
                     (Value::Text(module), Value::Text(name)) => Value::Name { module, name },
-                    _ => return Err("the pickle names something by no text".into()),
+                    _ => return Err("the pickle has a name that is not a string".into()),
                 }
             }
             b')' | b']' | 0x8f => Value::Items(vec![]),
@@ -287,7 +290,7 @@ impl<'a> Machine<'a> {
                 }
             }
             b'Q' => Value::Outside(self.pop()?),
-            _ => return Err(format!("the pickle has the operation {code:#04x}, which no weights need")),
+            _ => return Err(format!("the pickle uses the operation {code:#04x}, which weights do not need")),
         })
     }
 
@@ -303,14 +306,14 @@ impl<'a> Machine<'a> {
     fn pop(&mut self) -> Result<Place, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
-            return Err("the pickle takes a value where there is none".into());
+            return Err("the pickle pops a value from an empty stack".into());
         }
         self.stack.pop().ok_or_else(String::new)
     }
 
-    /// What lies above the last mark, which is taken away.
+    /// Removes the last mark and the values above it, which are returned.
     fn above_mark(&mut self) -> Result<Vec<Place>, String> {
-        let mark = self.marks.pop().ok_or("the pickle takes values above a mark where there is none")?;
+        let mark = self.marks.pop().ok_or("the pickle pops a mark that does not exist")?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -322,7 +325,7 @@ impl<'a> Machine<'a> {
         Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
     }
 
-    /// The value on the stack that others are put into.
+    /// The container at the top of the stack.
     fn container(&mut self) -> Result<&mut Value<'a>, String> {
         let place = self.pop()?;
         self.stack.push(place);
@@ -333,7 +336,7 @@ impl<'a> Machine<'a> {
         match self.container()? {
             Value::Items(items) => items.extend(more),
             Value::Call { .. } => {} // a class of lists
-            _ => return Err("the pickle appends to what is not a list".into()),
+            _ => return Err("the pickle appends to a value that is not a list".into()),
         }
         Ok(())
     }
@@ -342,7 +345,7 @@ impl<'a> Machine<'a> {
         match self.container()? {
             Value::Dict(pairs) => pairs.extend(more),
             Value::Call { .. } => {} // a class of dictionaries
-            _ => return Err("the pickle puts a key into what is not a dictionary".into()),
+            _ => return Err("the pickle sets a key of a value that is not a dictionary".into()),
         }
         Ok(())
     }
@@ -352,7 +355,7 @@ impl<'a> Machine<'a> {
         match self.container()? {
             Value::Call { state, .. } => *state = Some(place),
             Value::Dict(_) => {} // versions of modules, beside a state dict
-            _ => return Err("the pickle gives a state to what has none".into()),
+            _ => return Err("the pickle sets the state of a value that has none".into()),
         }
         Ok(())
     }
@@ -363,16 +366,12 @@ impl<'a> Machine<'a> {
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, String> {
-        Ok(self.take(1)?[0])
-    }
-
-    /// Little endian.
+    /// A little-endian integer of `bytes` bytes.
     fn number(&mut self, bytes: usize) -> Result<u64, String> {
         Ok(self.take(bytes)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    /// Bytes behind their count.
+    /// Bytes preceded by their count, which has `width` bytes.
     fn counted(&mut self, width: usize) -> Result<&'a [u8], String> {
         let count = self.number(width)?;
         self.take(usize::try_from(count).unwrap_or(usize::MAX))
@@ -387,10 +386,10 @@ impl<'a> Machine<'a> {
 }
 
 fn text(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|_| "the pickle has text that is no UTF-8".into())
+    std::str::from_utf8(bytes).map_err(|_| "the pickle has a string that is not UTF-8".into())
 }
 
-/// Two's complement, little endian; `None` where it is longer than an i64.
+/// A little-endian integer in two's complement; `None` if it does not fit into an `i64`.
 fn integer(bytes: &[u8]) -> Option<i64> {
     let negative = bytes.last().is_some_and(|byte| *byte >= 0x80);
     let mut all = [if negative { 0xff } else { 0 }; 8];

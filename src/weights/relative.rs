@@ -1,27 +1,30 @@
-//! Relative-position tables of BEiT on their way into a model: one shared table becomes one per block, or one for windowed
-//! and one for global blocks, and a table of another grid is resized (unilm `run_class_finetuning.py`).
+//! Loads the relative position bias tables of BEiT: a shared table is copied to every block, or to windowed and global
+//! blocks, and a table for another grid is resized (unilm `run_class_finetuning.py`).
 //!
-//! Rows 0..(2h − 1)·(2w − 1) are offsets of patches; three more are those of the class token, where there is one. The
-//! offsets are resampled by a cubic spline at places that lie further apart the further out they are, so that near offsets
-//! keep their meaning.
+//! Rows 0..(2h − 1)·(2w − 1) hold the biases of patch offsets; three more rows belong to the class token, if there is one.
+//! Offsets are resampled with a cubic spline on a grid whose spacing grows with the distance, so that small offsets keep
+//! their meaning.
 
-use super::LoadError;
+use super::error::WeightLoadError;
 use candle_core::{DType, Device, Result, Tensor};
 
-/// BEiT's name of the table that all blocks share.
+/// BEiT's name for the table that all blocks share.
 pub(super) const SHARED: &str = "rel_pos_bias.relative_position_bias_table";
-/// The end of the names of tables.
+/// Last part of the names of tables.
 const TABLE: &str = "relative_position_bias_table";
-/// Rows for offsets from, to and within the class token.
+/// Number of rows of the class token: from it, to it, and to itself.
 const CLASS_ROWS: usize = 3;
 
-/// Gives each of the tables that `wanted` names (with rows and heads) the shared one of `tensors`, where it has none of
-/// its own, and fits those of other grids: windows have no class token, so its rows are left out. Indices of tables are
-/// dropped: they follow from the grid.
+/// Adapts the tables in `tensors` to the model, which needs those that `wanted` lists (name, [rows, heads]): copies the
+/// shared table where a block has none of its own, and resizes tables of other grids. Windows have no class token, so
+/// its rows are dropped. Index buffers are removed, because they follow from the grid.
+///
+/// # Errors
+/// A tensor operation that fails.
 pub(super) fn fit_tables(
     tensors: &mut Vec<(String, Tensor)>,
     wanted: &[(String, Vec<usize>)],
-) -> std::result::Result<(), LoadError> {
+) -> std::result::Result<(), WeightLoadError> {
     tensors.retain(|(name, _)| !name.ends_with("relative_position_index"));
     let tables: Vec<_> = wanted.iter().filter(|(name, _)| name.ends_with(TABLE)).collect();
     if let Some(at) = tensors.iter().position(|(name, _)| name == SHARED).filter(|_| !tables.is_empty()) {
@@ -36,7 +39,7 @@ pub(super) fn fit_tables(
         let Some((_, table)) = tensors.iter_mut().find(|(held, _)| held == name) else { continue };
         let (&[from, heads], &[to, expected]) = (table.dims(), shape.as_slice()) else { continue };
         if from == to || heads != expected {
-            continue; // fits, or is refused with both shapes
+            continue; // fits, or is rejected later with both shapes
         }
         let (Some(from), Some(to)) = (Form::of(from), Form::of(to)) else { continue };
         if from.class >= to.class {
@@ -46,12 +49,12 @@ pub(super) fn fit_tables(
     Ok(())
 }
 
-/// What the rows of a table stand for.
+/// Meaning of the rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Form {
-    /// Offsets along a side of a square grid of G patches: 2G − 1.
+    /// Number of offsets along one side of a square grid of G patches: 2G − 1.
     side: usize,
-    /// Whether there are rows of the class token.
+    /// Whether the class token has rows.
     class: bool,
 }
 
@@ -69,7 +72,7 @@ impl Form {
     }
 }
 
-/// A table of one form `[rows, heads]` in another, which has no class token where the first has none.
+/// Resizes a table [rows, heads]; the result has no class token if the source has none.
 fn fitted(table: &Tensor, from: Form, to: Form) -> Result<Tensor> {
     if from.side == to.side {
         return table.narrow(0, 0, to.rows());
@@ -82,7 +85,7 @@ fn fitted(table: &Tensor, from: Form, to: Form) -> Result<Tensor> {
     let mut rows = vec![0f32; to.rows() * heads];
     for (head, values) in values.iter().enumerate() {
         let (map, class) = values.split_at(from.side * from.side);
-        // Along the columns of each row, then along the rows of each column.
+        // First along the rows of the map, then along its columns.
         let wide: Vec<Vec<f64>> = map.chunks(from.side).map(|row| spline(&places, row, &targets)).collect();
         for x in 0..to.side {
             let column: Vec<f64> = wide.iter().map(|row| row[x]).collect();
@@ -98,8 +101,8 @@ fn fitted(table: &Tensor, from: Form, to: Form) -> Result<Tensor> {
     Tensor::from_vec(rows, (to.rows(), heads), &device)?.to_dtype(table.dtype())
 }
 
-/// Where the `from` offsets of a table lie among those of one of side `to`: 0 in the middle, then steps 1, q, q², …, with
-/// the q at which the outermost ones meet.
+/// Positions of the `from` offsets of a table among the `to` offsets of another: 0 in the center, then steps of 1, q,
+/// q², …, with q such that the outermost offsets coincide.
 fn spread(from: usize, to: usize) -> Vec<f64> {
     let sum = |q: f64| (1. - q.powi((from / 2) as i32)) / (1. - q);
     let (mut low, mut high) = (1.01f64, 1.5f64);
@@ -118,8 +121,8 @@ fn spread(from: usize, to: usize) -> Vec<f64> {
     inward.chain([0.]).chain(outward.iter().copied()).collect()
 }
 
-/// The cubic spline through (`x`, `y`) at `at`, with the same polynomial in the first and in the last two pieces, as
-/// FITPACK has it; outside it goes on flat. With three points it is a parabola.
+/// The cubic not-a-knot spline through (`x`, `y`), evaluated at `at`, as in FITPACK; constant outside. With three points
+/// it is a parabola.
 fn spline(x: &[f64], y: &[f64], at: &[f64]) -> Vec<f64> {
     let n = x.len();
     let width: Vec<f64> = x.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -152,7 +155,7 @@ fn spline(x: &[f64], y: &[f64], at: &[f64]) -> Vec<f64> {
     at.iter().map(value).collect()
 }
 
-/// Solves a linear system whose right side is the last column, by elimination with pivots.
+/// Solves a linear system, whose right-hand side is the last column, by Gaussian elimination with pivoting.
 fn solve(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
     let n = matrix.len();
     for column in 0..n {

@@ -86,9 +86,9 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
     for (a, b) in expected.iter().zip(other.all()) {
         assert_eq!(values(&a.var), values(&b.var), "{}", a.name);
     }
-    let inspection = inspect(&path).unwrap();
+    let inspection = inspect_weights(&path).unwrap();
     assert_eq!(
-        (inspection.contents, inspection.dialect),
+        (inspection.contents, inspection.program),
         (Contents::Encoder, Some("facebookresearch/mae, timm"))
     );
     assert_eq!(inspection.written_by.unwrap(), concat!("bench ", env!("CARGO_PKG_VERSION")));
@@ -118,7 +118,7 @@ fn all_kinds_of_numbers_survive() -> Result<()> {
 #[test]
 fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
     let path = golden("mae_nested.pth");
-    let inspection = inspect(&path).unwrap();
+    let inspection = inspect_weights(&path).unwrap();
     assert_eq!((inspection.format, inspection.contents), ("pth", Contents::EncoderAndDecoder));
     let guess = InferredVit {
         width: 8,
@@ -213,7 +213,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             square_weights(),
             vec!["needs `blocks.2.norm1.weight`", "and 7 more", file],
         ),
-        (model([24, 24], 3, 4, 16, 1), square_weights(), vec!["hold `blocks.1.", "no place", file]),
+        (model([24, 24], 3, 4, 16, 1), square_weights(), vec!["hold `blocks.1.", "does not have", file]),
         (
             model([24, 24], 3, 4, 32, 2),
             square_weights(),
@@ -224,7 +224,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             square_weights(),
             vec!["`patch_embed.proj.weight` has shape [16, 3, 4, 4]"],
         ),
-        (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "no place for"]),
+        (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "does not have"]),
         (good, ragged, vec!["`pos_embed`: 7 positions are not a square grid", "6×6"]),
     ];
     for (model, tensors, expected) in cases {

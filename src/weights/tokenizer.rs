@@ -1,10 +1,10 @@
-//! [`load_tokenizer`]: a discrete autoencoder from a file, whose names and shapes tell its sizes.
+//! [`load_tokenizer`]: loads a discrete autoencoder; its sizes follow from the names and shapes of its tensors.
 //!
-//! Read: runs of this program (names below `encoder.` and `decoder.`), and the encoder of DALL·E in its own names, as
-//! the pickled module `encoder.pkl`, the state dict `dalle_encoder.pth`, or converted to safetensors. A decoder in the
-//! same folder, whose file is named alike, is taken too: it draws what tokens stand for.
+//! Supported are runs of this program (names that start with `encoder.` and `decoder.`) and the encoder of DALL·E with its
+//! own names: the pickled module `encoder.pkl`, the state dict `dalle_encoder.pth`, or a conversion to safetensors. If the
+//! folder holds a decoder with a matching file name, it is loaded too, to draw the images that tokens stand for.
 
-use super::{FileError, LoadError, WeightFile, load_exact};
+use super::{WeightFile, WeightFileError, WeightLoadError, load_exact};
 use crate::config::DvaeSizes;
 use crate::models::dvae::{Decoder, Encoder, Tokenizer};
 use crate::nn::Params;
@@ -13,23 +13,37 @@ use candle_nn::VarBuilder;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// A file that makes no tokenizer.
+/// A file that cannot be loaded as a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
+    /// The file cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] WeightFileError),
+    /// The file does not hold a discrete autoencoder.
     #[error("tokenizer `{}`: {reason}", path.display())]
-    Unfit { path: PathBuf, reason: String },
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The tensors do not fit the model that their shapes imply.
     #[error("tokenizer `{}`: {source}", path.display())]
-    Load { path: PathBuf, source: LoadError },
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The tensors that do not fit.
+        source: WeightLoadError,
+    },
+    /// A tensor operation that failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
 
-/// Reads the tokenizer in `path`.
+/// Loads the tokenizer at `path` onto `device`.
 ///
 /// # Errors
-/// A file that is not a discrete autoencoder, lacks tensors, or has some of other shapes.
+/// A file that is not a discrete autoencoder, lacks tensors, or has tensors of other shapes.
 pub fn load_tokenizer(path: &Path, device: &Device) -> Result<Tokenizer, TokenizerError> {
     let unfit = |reason: String| TokenizerError::Unfit { path: path.into(), reason };
     let mut tensors = WeightFile::open(path)?.read(device)?;
@@ -48,7 +62,7 @@ pub fn load_tokenizer(path: &Path, device: &Device) -> Result<Tokenizer, Tokeniz
         let decoder = has_decoder.then(|| Decoder::new(&sizes, vb.pp("decoder"))).transpose()?;
         Ok(Tokenizer { sizes, encoder, decoder })
     };
-    // Sizes come from the file: no memory is taken for tensors that it does not hold.
+    // The sizes come from the file: check that it holds all tensors before memory is allocated for them.
     let held: HashMap<String, Tensor> = tensors.iter().cloned().collect();
     build(VarBuilder::from_tensors(held, DType::F32, device)).map_err(|e| unfit(e.to_string()))?;
     let params = Params::new(0, device);
@@ -68,13 +82,13 @@ fn decoder_beside(path: &Path) -> Option<PathBuf> {
     (name.contains("encoder") && other.is_file()).then_some(other)
 }
 
-/// The sizes that names and shapes reveal.
+/// Sizes of the autoencoder, from names and shapes.
 fn sizes(tensors: &[(String, Tensor)]) -> Result<DvaeSizes, String> {
     let shape = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims().to_vec());
     let four = |name: &str| match shape(name).as_deref() {
         Some(&[a, b, c, d]) if [a, b, c, d].iter().all(|n| *n > 0) => Ok([a, b, c, d]),
         Some(other) => Err(format!("`{name}` is {other:?}, expected four dimensions, none of them 0")),
-        None => Err(format!("this is no discrete autoencoder: there is no `{name}`")),
+        None => Err(format!("not a discrete autoencoder: there is no `{name}`")),
     };
     let numbers = |prefix: &str| -> usize {
         let number = |(name, _): &(String, Tensor)| {

@@ -1,24 +1,23 @@
-//! A file of `torch.save` (PyTorch 1.6 and later): a zip archive of a pickle and of the values that its tensors have.
+//! Files of `torch.save` (PyTorch 1.6 and later): a zip archive of a pickle and of the values of its tensors.
 //!
-//! Read are a state dict, at the top or below one of [`WRAPPERS`], and a pickled `torch.nn.Module`, as OpenAI's dVAE is
-//! published, whose tensors are named as its state dict names them.
+//! Supported are a state dict, at the top level or under one of the keys [`WRAPPERS`], and a pickled `torch.nn.Module`, as
+//! OpenAI publishes its dVAE; its tensors get the names that its state dict would have.
 
-use super::WeightEntry;
 use super::archive::Archive;
-use super::file::{Checksum, Located, Stored};
+use super::entry::{Checksum, Located, Stored, WeightEntry};
 use super::pickle::{MOST_BYTES, Pickle, Place, Value};
 use candle_core::DType;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Keys below which a file may hold its state dict.
+/// Keys under which a file may hold its state dict.
 pub(super) const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "teacher"];
-/// Modules in modules.
+/// Maximum nesting depth of modules.
 const MOST_LEVELS: usize = 64;
-/// Modules in one file, counted as often as they are shared.
+/// Maximum number of modules in a file; a shared module counts each time.
 const MOST_MODULES: usize = 100_000;
 
-/// PyTorch's names of the types of values.
+/// PyTorch's names for the types of values.
 const STORAGES: [(&str, DType); 9] = [
     ("FloatStorage", DType::F32),
     ("DoubleStorage", DType::F64),
@@ -31,10 +30,11 @@ const STORAGES: [(&str, DType); 9] = [
     ("LongStorage", DType::I64),
 ];
 
-/// Where the tensors of the file `bytes` lie in it, and the checksums of their parts of the archive.
+/// The tensors of the file `bytes` and the checksums of the parts of the archive that hold them.
 ///
 /// # Errors
-/// A file that is cut short or damaged, that names what weights have no use for, or whose tensors are not what it says.
+/// A file that is truncated or damaged, that refers to functions that weights do not need, or whose tensors do not fit
+/// their values.
 pub(super) fn parse(bytes: &[u8]) -> Result<Located, String> {
     let mut archive = Archive::open(bytes)?;
     let is_pickle = |name: &&String| name.as_str() == "data.pkl" || name.ends_with("/data.pkl");
@@ -52,12 +52,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Located, String> {
     Parts { archive, folder, pickle: &pickle, found: BTreeMap::new() }.stored()
 }
 
-/// The archive on the way to its tensors.
+/// An archive while its tensors are located.
 struct Parts<'a, 'p> {
     archive: Archive<'a>,
     folder: &'a str,
     pickle: &'p Pickle<'p>,
-    /// By key.
+    /// Checksums by storage key.
     found: BTreeMap<&'p str, Checksum>,
 }
 
@@ -75,7 +75,7 @@ impl<'p> Parts<'_, 'p> {
         Ok((vec![], vec![]))
     }
 
-    /// Those of the state dict or module at `place`.
+    /// The tensors of the state dict or module at `place`.
     fn tensors(&mut self, place: Place) -> Result<Vec<Stored>, String> {
         let mut named = Vec::new();
         match self.pickle.named(place) {
@@ -99,7 +99,7 @@ impl<'p> Parts<'_, 'p> {
         let count = view.shape.iter().try_fold(1usize, |count, n| count.checked_mul(*n));
         let bytes = match (count, last) {
             (Some(0), _) => part.start..part.start,
-            // Each value counts: a small file must not unfold into a large tensor.
+            // No more values than the storage has: a small file must not expand to a large tensor.
             (Some(count), Some(last)) if count <= available => {
                 part.start + view.start * size..part.start + (last + 1) * size
             }
@@ -112,7 +112,7 @@ impl<'p> Parts<'_, 'p> {
         Ok(Stored { entry, bytes, strides: view.strides() })
     }
 
-    /// The bytes of the file that hold the storage `key`.
+    /// The byte range of the storage `key`.
     fn part(&mut self, key: &'p str) -> Result<Range<usize>, String> {
         if let Some(part) = self.found.get(key) {
             return Ok(part.bytes.clone());
@@ -122,7 +122,7 @@ impl<'p> Parts<'_, 'p> {
     }
 }
 
-/// Collects the parameters and buffers of a module and of those below it.
+/// Collects the parameters and buffers of a module and its submodules.
 fn walk(
     pickle: &Pickle,
     place: Place,
@@ -148,19 +148,19 @@ fn walk(
     Ok(())
 }
 
-/// A tensor as the pickle describes it: a view of values that lie beside it.
+/// A tensor as the pickle describes it: a view of a storage.
 struct View<'p> {
-    /// Of the storage.
+    /// Key of the storage.
     key: &'p str,
     dtype: DType,
-    /// In values.
+    /// Offset of the first value.
     start: usize,
     shape: Vec<usize>,
     steps: Vec<usize>,
 }
 
 impl<'p> View<'p> {
-    /// `None` for what is not a tensor.
+    /// The tensor at `place`; `None` if it is something else.
     fn of(pickle: &'p Pickle, place: Place) -> Result<Option<Self>, String> {
         let Value::Call { mut callable, mut arguments, .. } = *pickle.value(place) else { return Ok(None) };
         for _ in 0..4 {
@@ -181,7 +181,7 @@ impl<'p> View<'p> {
                 _ => break,
             };
         }
-        Err("not as PyTorch writes it".into())
+        Err("not in the format that PyTorch writes".into())
     }
 
     fn new(pickle: &'p Pickle, storage: Place, [start, shape, steps]: [Place; 3]) -> Result<Self, String> {
@@ -196,16 +196,18 @@ impl<'p> View<'p> {
             let Value::Name { name, .. } = pickle.value(*kind) else { return None };
             Some((*name, pickle.text(*key)?, pickle.size(start)?, sizes(shape)?, sizes(steps)?))
         };
-        let (kind, key, start, shape, steps) = view().ok_or("not as PyTorch writes it")?;
+        let (kind, key, start, shape, steps) = view().ok_or("not in the format that PyTorch writes")?;
         if shape.len() != steps.len() {
             return Err(format!("{} dimensions and {} strides", shape.len(), steps.len()));
         }
-        let (_, dtype) =
-            STORAGES.iter().find(|(name, _)| *name == kind).ok_or(format!("a {kind}, which is not read"))?;
+        let (_, dtype) = STORAGES
+            .iter()
+            .find(|(name, _)| *name == kind)
+            .ok_or(format!("a {kind}, which is not supported"))?;
         Ok(Self { key, dtype: *dtype, start, shape, steps })
     }
 
-    /// The place of its last value; `None` where that does not fit into a `usize`.
+    /// Offset of its last value; `None` if it does not fit into a `usize`.
     fn last(&self) -> Option<usize> {
         let along = self.shape.iter().zip(&self.steps);
         along
@@ -213,7 +215,7 @@ impl<'p> View<'p> {
             .try_fold(self.start, |at, far| at.checked_add(far?))
     }
 
-    /// In values; `None` where they lie in order.
+    /// Strides in values; `None` if the tensor is contiguous.
     fn strides(&self) -> Option<Vec<usize>> {
         let mut count = 1usize;
         let ordered = self.shape.iter().zip(&self.steps).rev().all(|(n, step)| {

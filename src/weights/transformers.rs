@@ -1,7 +1,7 @@
-//! `config.json` of Hugging Face transformers: what names and shapes do not tell of a model, read from beside its weights
-//! and written beside converted ones.
+//! `config.json` of Hugging Face transformers, which states what names and shapes do not reveal: read if it lies beside
+//! weights, and written beside converted weights.
 
-use super::{Contents, FileError, InferredVit};
+use super::{Contents, InferredVit, WeightFileError};
 use crate::config::{ModelConfig, ReconstructionTarget, RunConfig, read};
 use crate::pretrain::{MaeOptions, MaskedAutoencoder, PretrainObjective};
 use candle_core::Tensor;
@@ -9,22 +9,24 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What a file of weights does not tell of its model, as far as it is known.
+/// Properties of a model that its weights do not reveal. `None` means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CheckpointHints {
-    /// Of attention.
+    /// Number of attention heads.
     pub heads: Option<usize>,
     /// ε of layer norms.
     pub norm_eps: Option<f64>,
+    /// Number of attention heads of the decoder.
     pub decoder_heads: Option<usize>,
-    /// Whether the decoder predicts pixels normalised within their patch.
+    /// Whether the decoder predicts pixels that are normalized per patch.
     pub norm_pix_loss: Option<bool>,
+    /// Fraction of patches that are masked in pre-training: 0 to 1.
     pub mask_ratio: Option<f64>,
 }
 
-/// The part of a `config.json` that is read.
+/// The part of a `config.json` that is used.
 #[derive(Clone, Debug, Deserialize)]
-pub struct HfConfig {
+pub(crate) struct HfConfig {
     model_type: String,
     hidden_size: usize,
     num_attention_heads: Option<usize>,
@@ -34,25 +36,25 @@ pub struct HfConfig {
     mask_ratio: Option<f64>,
 }
 
-/// Models that are a plain ViT.
+/// Values of `model_type` whose models are plain ViTs.
 const KNOWN: [&str; 6] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers"];
 
 impl HfConfig {
-    /// That of the folder in which `weights` lie; `None` where there is none, or one that does not describe a ViT of
+    /// Reads the `config.json` in the folder of `weights`; `None` if there is none, or if it does not describe a ViT of
     /// transformers.
     ///
     /// # Errors
-    /// A file that is no JSON, or describes a ViT by values of other types.
-    pub fn beside(weights: &Path) -> Result<Option<Self>, FileError> {
+    /// A file that is not JSON, or a description of a ViT with values of other types.
+    pub(crate) fn beside(weights: &Path) -> Result<Option<Self>, WeightFileError> {
         let path = weights.with_file_name("config.json");
         if !path.is_file() {
             return Ok(None);
         }
-        let fail = |reason: String| FileError { path: path.clone(), reason };
+        let fail = |reason: String| WeightFileError { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
         let mut value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
         if let Some(backbone) = value.get_mut("backbone_config") {
-            value = backbone.take(); // of a UperNet
+            value = backbone.take(); // the backbone of a UperNet
         }
         if !value.get("model_type").and_then(Value::as_str).is_some_and(|kind| KNOWN.contains(&kind)) {
             return Ok(None);
@@ -60,7 +62,8 @@ impl HfConfig {
         serde_json::from_value(value).map(Some).map_err(|e| fail(e.to_string()))
     }
 
-    pub fn details(&self) -> CheckpointHints {
+    /// The properties that the file states.
+    pub(crate) fn details(&self) -> CheckpointHints {
         let mae = self.model_type == "vit_mae";
         CheckpointHints {
             heads: self.num_attention_heads,
@@ -71,28 +74,28 @@ impl HfConfig {
         }
     }
 
-    /// ε of layer norms for `model`, which the weights beside are to fill.
+    /// ε of layer norms, for loading the weights into `model`; `None` if the file does not state it.
     ///
     /// # Errors
-    /// When the file describes another width or other heads: shapes do not show the latter.
-    pub fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
+    /// A file that describes another width or number of heads than `model`.
+    pub(crate) fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
         let heads = self.num_attention_heads.unwrap_or(model.heads);
         if (self.hidden_size, heads) == (model.width, model.heads) {
             return Ok(self.layer_norm_eps);
         }
         Err(format!(
-            "config.json beside the weights describes a model {} wide with {heads} heads of attention; the model is {} \
-             wide with {} heads",
+            "config.json beside the weights describes a model of width {} with {heads} attention heads; the model has \
+             width {} and {} heads",
             self.hidden_size, model.width, model.heads
         ))
     }
 }
 
 impl CheckpointHints {
-    /// What the run that wrote `weights` says, in them (`model`) or in its folder.
+    /// Properties stated by the run that wrote `weights`: in their metadata (`model`), or in the folder of the run.
     pub(super) fn of_run(weights: &Path, model: &ModelConfig) -> Self {
         let config = read::<RunConfig>(&weights.with_file_name("config.toml")).ok();
-        let config = config.filter(|config| config.model == *model); // or that of other weights
+        let config = config.filter(|config| config.model == *model); // otherwise it belongs to other weights
         let table = config.and_then(|config| config.recipe.pretrain);
         let mae = table.filter(|table| table.name == MaskedAutoencoder::NAME);
         let mae = mae.and_then(|table| table.parse::<MaeOptions>().ok());
@@ -105,7 +108,10 @@ impl CheckpointHints {
         }
     }
 
-    /// Both, where they do not contradict each other.
+    /// Combines `self` with the properties `known` to `who`.
+    ///
+    /// # Errors
+    /// Values that contradict each other.
     pub(super) fn agreeing(&self, known: &Self, who: &str) -> Result<Self, String> {
         fn one<T: Copy + PartialEq + std::fmt::Display>(
             asked: Option<T>,
@@ -114,7 +120,7 @@ impl CheckpointHints {
         ) -> Result<Option<T>, String> {
             match (asked, known) {
                 (Some(asked), Some(known)) if asked != known => {
-                    Err(format!("{what}: {asked} is asked for, and {who} says {known}"))
+                    Err(format!("{what}: {asked} was requested, but {who} says {known}"))
                 }
                 _ => Ok(asked.or(known)),
             }
@@ -128,13 +134,14 @@ impl CheckpointHints {
         })
     }
 
-    /// With a value for everything, and what was assumed for it.
+    /// Fills in assumptions for all unknown values; also returns a description of each assumption.
     ///
     /// # Errors
     /// Heads that do not divide their width.
     pub(super) fn completed(&self, guess: &InferredVit) -> Result<(Self, Vec<String>), String> {
         let mut assumed = Vec::new();
-        let mut assume = |what: String| assumed.push(format!("assumed, as the file does not tell: {what}"));
+        let mut assume =
+            |what: String| assumed.push(format!("assumed, because the file does not say: {what}"));
         let heads = self.heads.unwrap_or_else(|| {
             let heads = guess.width / 64;
             assume(format!("{heads} heads of 64 channels (--heads)"));
@@ -146,24 +153,26 @@ impl CheckpointHints {
         });
         let width = guess.width;
         if heads == 0 || !width.is_multiple_of(heads) {
-            return Err(format!("{heads} heads do not divide the width {width}: say how many with --heads"));
+            return Err(format!(
+                "{heads} heads do not divide the width {width}: set the number with --heads"
+            ));
         }
         let mut details = Self { heads: Some(heads), norm_eps: Some(norm_eps), ..*self };
         let Some((width, _)) = guess.decoder else { return Ok((details, assumed)) };
         let decoder_heads = self.decoder_heads.unwrap_or_else(|| {
             let heads = if width.is_multiple_of(32) { (width / 32).min(16) } else { 1 };
-            assume(format!("{heads} heads of the decoder (--decoder-heads)"));
+            assume(format!("{heads} decoder heads (--decoder-heads)"));
             heads
         });
         if decoder_heads == 0 || !width.is_multiple_of(decoder_heads) {
             return Err(format!(
-                "{decoder_heads} heads do not divide the width {width} of the decoder: say how many with \
+                "{decoder_heads} heads do not divide the width {width} of the decoder: set the number with \
                  --decoder-heads"
             ));
         }
         details.decoder_heads = Some(decoder_heads);
         details.norm_pix_loss.get_or_insert_with(|| {
-            assume("pixels normalised within patches are predicted (--norm-pix-loss)".into());
+            assume("the decoder predicts pixels normalized per patch (--norm-pix-loss)".into());
             true
         });
         details.mask_ratio.get_or_insert_with(|| {
@@ -173,8 +182,8 @@ impl CheckpointHints {
         Ok((details, assumed))
     }
 
-    /// `config.json` for `tensors` in the names of transformers. `image` is the height and width of inputs where they are
-    /// known; else they are squares.
+    /// The `config.json` for `tensors`, which have the names of transformers. `image` is (height, width) of the inputs; if
+    /// `None`, they are assumed to be square.
     pub(super) fn described(
         &self,
         contents: &Contents,

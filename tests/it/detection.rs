@@ -1,4 +1,4 @@
-//! Detection from the command line: files of results are scored, runs are trained, evaluated and used on pictures.
+//! Detection from the command line: scoring of result files; training, evaluation and prediction.
 
 use crate::program::{Sandbox, fixture, repository};
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn files_of_results_are_scored_without_a_run() {
     let shown = sandbox.ok(&format!("{eval} --by-class --predictions {}", file.display()));
     assert!(shown.contains("mask_ar_100") && shown.contains("toothbrush"), "{shown}");
 
-    // Boxes and masks in two files count apart, as on COCO's servers.
+    // Boxes and masks in separate files are scored separately, as on COCO's servers.
     let rows = json(&std::fs::read_to_string(&file).unwrap());
     let without = |key: &str| {
         let rows = rows.as_array().unwrap().iter().cloned().map(|mut row| {
@@ -114,7 +114,7 @@ fn a_run_predicts_pictures_and_files() {
     let record = json(&std::fs::read_to_string(run.join("run.json")).unwrap());
     assert_eq!(record["scores"].as_object().unwrap().len(), 24);
 
-    // The weights alone are enough: neither the run nor its data is needed.
+    // The weight file is sufficient: neither the run nor its data are needed.
     std::fs::copy(run.join("model.safetensors"), sandbox.path("weights.safetensors")).unwrap();
     let images = format!("{}/val/images", fixture("shapes"));
     let shown =
@@ -142,7 +142,7 @@ fn a_run_predicts_pictures_and_files() {
     assert!(
         sandbox.fails(2, &format!("predict --weights {id} --out a none.png")).contains("neither an image")
     );
-    // A broken image is named and counted; the others are predicted.
+    // An unreadable image is named and counted; the others are predicted.
     sandbox.write("mixed/broken.png", "no image");
     std::fs::copy(format!("{images}/20000002.png"), sandbox.path("mixed/20000002.png")).unwrap();
     for batch in [1, 2] {

@@ -1,14 +1,14 @@
-//! DINOv2 as transformers, timm and facebookresearch/dinov2 save it (`scripts/golden/dinov2.py`) computes here what it
-//! computes there, with registers and without, at its own grid of positions and at others.
+//! DINOv2 files of transformers, timm and facebookresearch/dinov2 (`scripts/golden/dinov2.py`): models compute the same as
+//! there, with and without registers, for the original grid of positions and for others.
 
-use crate::dialects::largest_difference;
+use crate::key_mappings::largest_difference;
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::pos_embed::{Bicubic, resize};
 use bench::nn::{Params, Pass};
-use bench::weights::{LoadReport, WeightFile, inspect, load_backbone};
+use bench::weights::{LoadReport, WeightFile, inspect_weights, load_backbone};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn model(image: [usize; 2], registers: usize, resize_positions: ResizePositions)
     Ok(ModelConfig { resize_positions, ..model })
 }
 
-/// A backbone with the weights of `path`, and what loading did.
+/// A backbone with the weights at `path`, and the report of loading them.
 fn load(path: &Path, model: &ModelConfig) -> Result<(Vit, Params, LoadReport)> {
     let params = Params::new(0, &Device::Cpu);
     let vit = Vit::new(model, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
@@ -93,8 +93,8 @@ fn the_original_names_and_those_of_timm_are_the_same_model() -> Result<()> {
     ] {
         let (vit, ..) = load(&path, &model)?;
         compare(&vit, "dinov2_registers", "24x24")?;
-        let found = inspect(&path)?;
-        assert_eq!(found.dialect, Some(title));
+        let found = inspect_weights(&path)?;
+        assert_eq!(found.program, Some(title));
         assert_eq!(found.model.map(|model| model.registers), Some(3), "{title}");
     }
     Ok(())
@@ -135,7 +135,7 @@ fn models_of_the_library_ask_for_the_kernels_of_the_original_program() -> Result
 fn registers_that_one_side_lacks_are_named() -> Result<()> {
     let kernel = ResizePositions::Antialias;
     let error = load(&golden("dinov2_registers"), &model([24, 24], 0, kernel)?).err().unwrap().to_string();
-    assert!(error.contains("`register_tokens`, which the model has no place for"), "{error}");
+    assert!(error.contains("`register_tokens`, which the model does not have"), "{error}");
     assert!(error.contains("3 registers"), "{error}");
     let error = load(&golden("dinov2"), &model([24, 24], 3, kernel)?).err().unwrap().to_string();
     assert!(error.contains("needs `register_tokens`"), "{error}");

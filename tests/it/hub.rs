@@ -1,4 +1,4 @@
-//! The Hub, as a server on this machine plays it: pull, its cache and its failures; push; weights for `--init`.
+//! The Hub, simulated by a local server: pull, its cache and its failures; push; weights for `--init`.
 
 mod server;
 
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 const TOKEN: &str = "hf_SecretOfTheTest";
 
-/// A folder with a cache of its own, and a Hub.
+/// A sandbox with its own cache, and a Hub.
 struct Hub {
     sandbox: Sandbox,
     server: Server,
@@ -43,7 +43,7 @@ impl Hub {
         output
     }
 
-    /// Standard output of what must succeed.
+    /// Standard output of a command that must succeed.
     fn ok(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "bench {line}\n{}", stderr(&output));
@@ -125,7 +125,7 @@ fn inspect_fetches_what_it_shows() {
     let shown = hub.ok("inspect hub:me/vit");
     let from = format!("from        hub:me/vit@{COMMIT}/{FILE}");
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    for line in [from, format!("sha256      {sha256}"), "dialect     Hugging Face ViT or ViT-MAE".into()] {
+    for line in [from, format!("sha256      {sha256}"), "program     Hugging Face ViT or ViT-MAE".into()] {
         assert!(shown.contains(&line), "no `{line}` in:\n{shown}");
     }
     assert_eq!(hub.read_from(), [0]);
@@ -176,13 +176,13 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
     let hub = Hub::new();
     let bytes = content(2_000_000, 4);
     hub.server.put(&key(COMMIT, FILE), &bytes);
-    // One process: the rest is asked for.
+    // In the same process, only the rest is requested.
     hub.server.fail("GET", 1, Fault::Cut(700_000));
     assert_eq!(std::fs::read(hub.ok("pull hub:me/vit")).unwrap(), bytes);
     let from = hub.read_from();
     assert!(from.len() == 2 && from[1] > 0 && from[1] <= 700_000, "{from:?}");
 
-    // Two processes: the second goes on with what the first left.
+    // A second process continues the download of the first one.
     std::fs::remove_dir_all(hub.cache("models--me--vit")).unwrap();
     hub.server.fail("GET", 1, Fault::Cut(900_000));
     hub.server.fail("GET", 5, Fault::Status(503, vec![]));
@@ -218,10 +218,10 @@ fn wrong_content_never_enters_the_cache() {
     let bytes = content(5000, 6);
     hub.server.put(&key(COMMIT, FILE), &bytes);
     hub.server.fail("GET", 1, Fault::Flip);
-    hub.fails(1, "pull hub:me/vit", &["hub:me/vit/model.safetensors", "SHA-256", "thrown away"]);
+    hub.fails(1, "pull hub:me/vit", &["hub:me/vit/model.safetensors", "SHA-256", "discarded"]);
     let blobs = std::fs::read_dir(hub.cache("models--me--vit/blobs")).unwrap();
     assert_eq!(blobs.count(), 0);
-    // A copy that rots is noticed.
+    // A damaged copy in the cache is detected.
     let path = hub.ok("pull hub:me/vit");
     std::fs::write(Path::new(&path).canonicalize().unwrap(), content(5000, 7)).unwrap();
     hub.fails(1, "pull --offline hub:me/vit", &["damaged", "removed"]);
@@ -235,12 +235,12 @@ fn refusals_say_what_to_do() {
     hub.fails(1, "pull hub:me/other", &["hub:me/other", "no such repository, or a private one", "HF_TOKEN"]);
     for status in [401, 403] {
         hub.server.fail("HEAD", 1, Fault::Status(status, vec![("X-Error-Code", "GatedRepo")]));
-        hub.fails(1, "pull hub:me/vit", &["gated: accept its conditions at", "/me/vit", "token"]);
+        hub.fails(1, "pull hub:me/vit", &["gated repository: accept its conditions at", "/me/vit", "token"]);
     }
     hub.server.fail("HEAD", 1, Fault::Status(403, vec![("X-Error-Message", "blocked here")]));
-    hub.fails(1, "pull hub:me/vit", &["not allowed", "blocked here"]);
+    hub.fails(1, "pull hub:me/vit", &["access denied", "blocked here"]);
     hub.server.fail("HEAD", 1, Fault::Status(200, vec![("ETag", "../../../x"), ("X-Repo-Commit", COMMIT)]));
-    hub.fails(1, "pull hub:me/vit", &["does not answer as the Hub does"]);
+    hub.fails(1, "pull hub:me/vit", &["unexpected response from"]);
     for bad in ["hub:me/../../etc", "hub:me/vit/../../x", "hub:me/vit@..%2F../x", "me/vit"] {
         hub.server.requests();
         hub.fails(2, &format!("pull {bad}"), &[bad, "expected hub:owner/name"]);
@@ -259,7 +259,7 @@ fn what_may_pass_is_tried_again() {
     let began = std::time::Instant::now();
     assert_eq!(std::fs::read(hub.ok("pull hub:me/vit")).unwrap(), bytes);
     assert!(began.elapsed().as_secs_f64() >= 1., "the pause that was asked for is kept");
-    // A Hub that is away does not take away what is there.
+    // If the Hub is unreachable, the cached file is used.
     hub.server.fail("HEAD", 5, Fault::Status(500, vec![]));
     let output = hub.run("pull hub:me/vit");
     assert!(
@@ -306,7 +306,7 @@ fn a_run_is_pushed_and_starts_another() {
     hub.server.requests();
     let card = hub.ok(&format!("push {id} hub:me/vit --dry-run --license cc-by-nc-4.0"));
     assert!(card.contains("license: cc-by-nc-4.0\n") && hub.server.requests().is_empty(), "{card}");
-    hub.fails(1, &format!("push --offline {id} hub:me/vit"), &["nothing is sent offline"]);
+    hub.fails(1, &format!("push --offline {id} hub:me/vit"), &["cannot push in offline mode"]);
     hub.server.fail("POST", 1, Fault::Status(401, vec![]));
     hub.fails(1, &format!("push {id} hub:me/vit"), &["hub:me/vit", "HF_TOKEN"]);
     hub.fails(2, "push nothing hub:me/vit", &["nothing"]);
@@ -321,7 +321,7 @@ fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
     hub.server.put(&key(COMMIT, FILE), &weights);
     hub.sandbox.write(
         "mine/configs/catalogue.toml",
-        "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\ndialect = \"ours\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
+        "[[backbone]]\nhub = \"me/vit\"\nmodel = \"vit_tiny_test\"\nprogram = \"bench\"\nlicense = \"mit\"\ninit = \"mae_of_me\"\n\
          target = \"pixel\"\ndata = \"shapes\"\nrows = []\n",
     );
     hub.ok(&format!("{} --include mine --init hub:me/vit --runs second", small_transfer()));
@@ -339,7 +339,7 @@ fn a_backbone_of_the_catalogue_brings_its_label_and_its_target() {
         known.contains("hub:timm/vit_base_patch16_224.mae") && known.contains("predicts normalised pixels")
     );
 
-    // Runs of ours say what they were pre-trained on, too.
+    // Runs of this program state their pre-training data too.
     let pretrained = hub.sandbox.only_run("runs");
     hub.ok(&format!("{} --init {} --runs third", small_transfer(), pretrained.display()));
     let record = std::fs::read_to_string(hub.sandbox.only_run("third").join("run.json")).unwrap();

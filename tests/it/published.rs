@@ -1,11 +1,11 @@
-//! Values that others publish of published weights: those that transformers tests, on the image 000000039769 of COCO.
+//! Reference values for published weights: those in the tests of transformers, on the image 000000039769 of COCO.
 //!
-//! `cargo test --release -- --ignored published` compares them where the files are: weights as
+//! `cargo test --release -- --ignored published` compares them if the files are available: weights as
 //! `$BENCH_WEIGHTS/<owner>/<name>/model.safetensors` (or `pytorch_model.bin`) or on the Hugging Face Hub, images as
-//! `<name>.png` or `<name>.jpg` in `$BENCH_WEIGHTS` or `$BENCH_DATA/coco/val2017`. What is not there is skipped, with a
+//! `<name>.png` or `<name>.jpg` in `$BENCH_WEIGHTS` or `$BENCH_DATA/coco/val2017`. Missing files are skipped, with a
 //! line that says so. A JPEG has the reference's pixels with the feature `turbojpeg`; a PNG that Pillow made of it always.
 //!
-//! The values stand in transformers `tests/models/{vit,vit_mae,beit}` and in its converters of MAE and BEiT.
+//! The values are from `tests/models/{vit,vit_mae,beit}` of transformers and from its converters for MAE and BEiT.
 
 mod noise;
 
@@ -39,7 +39,7 @@ struct Slice {
     tolerance: f32,
 }
 
-/// Where weights and images may be.
+/// Folders that may hold weights and images.
 struct Places {
     folders: Vec<PathBuf>,
     hub: bool,
@@ -52,7 +52,7 @@ impl Places {
         Self { folders: folder("BENCH_WEIGHTS").into_iter().chain(coco).collect(), hub: true }
     }
 
-    /// The first of these files that is there.
+    /// The first of these files that exists.
     fn find(&self, names: &[String]) -> Option<PathBuf> {
         self.folders
             .iter()
@@ -60,7 +60,7 @@ impl Places {
             .find(|path| path.is_file())
     }
 
-    /// The weights of a repository, or why there are none.
+    /// The weights of a repository, or the reason why they are missing.
     fn weights(&self, repository: &str) -> Result<std::result::Result<PathBuf, String>> {
         let names = ["model.safetensors", "pytorch_model.bin"].map(|file| format!("{repository}/{file}"));
         if let Some(path) = self.find(&names) {
@@ -70,7 +70,9 @@ impl Places {
         if !self.hub {
             return Ok(Err(absent));
         }
-        match Hub::new(false)?.fetch(&HubFile::parse(&format!("hub:{repository}"))?, &|_, _| ()) {
+        match Hub::new(bench::cli::hub_settings(false))?
+            .fetch(&HubFile::parse(&format!("hub:{repository}"))?, &|_, _| ())
+        {
             Ok(found) => Ok(Ok(found.path)),
             Err(error @ (HubError::Damaged { .. } | HubError::Disk { .. })) => Err(error.into()),
             Err(error) => Ok(Err(format!("{absent}, and {error}"))),
@@ -85,7 +87,7 @@ impl Places {
     }
 }
 
-/// What a slice is here, or why it is skipped.
+/// The values of a slice, or the reason why it is skipped.
 fn values(slice: &Slice, places: &Places) -> Result<std::result::Result<Vec<f32>, String>> {
     let image = match places.image(slice.image) {
         Ok(path) => path,
@@ -100,7 +102,7 @@ fn values(slice: &Slice, places: &Places) -> Result<std::result::Result<Vec<f32>
     (slice.compute)(&model, &tensors, &pixels(&image, &model)?).map(Ok)
 }
 
-/// `true` where the slice was compared, `false` where it was skipped.
+/// Returns true if the slice was compared, false if it was skipped.
 fn check(slice: &Slice, places: &Places) -> Result<bool> {
     // Past the capture of tests: a skipped comparison must not look like one that was made.
     let say = |text: String| writeln!(std::io::stderr(), "published {}: {text}", slice.repository);
@@ -165,7 +167,7 @@ fn backbone(model: &ModelConfig, tensors: &Tensors, final_norm: bool) -> Result<
     Ok(vit)
 }
 
-/// What MAE predicts of the patches that `noise` leaves.
+/// Predictions of MAE for the patches that `noise` leaves visible.
 fn reconstructed(
     model: &ModelConfig,
     tensors: &Tensors,

@@ -1,4 +1,4 @@
-//! Segmentation through the program: training, overlays, label PNGs scored again, masks that are wrong.
+//! Segmentation from the command line: training, overlays, scoring of label PNGs, and invalid masks.
 
 use crate::program::{Sandbox, fixture};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of the fixture of `camvid`, which a test may spoil.
+/// A copy of the fixture of `camvid`, which a test may modify.
 fn camvid(sandbox: &Sandbox) -> PathBuf {
     let data = sandbox.path("data");
     copy(Path::new(&fixture("camvid")), &data);
@@ -54,7 +54,7 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let (sum, count) = ious.fold((0., 0.), |(sum, count), iou| (sum + iou, count + 1.));
     let mean = record["scores"]["miou"]["value"].as_f64().unwrap();
     assert!((sum / count - mean).abs() < 1e-9, "{} of {count} classes, mIoU {mean}", sum / count);
-    // The annotation is its own best prediction.
+    // The annotation is the best prediction.
     let line = line.replace("out/labels", &data.join("annotations/val").display().to_string());
     let error = sandbox.fails(2, &line);
     assert!(error.contains("id 11") && error.contains(".png"), "void is no class: {error}");

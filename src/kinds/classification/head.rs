@@ -1,8 +1,9 @@
 //! Pooling and classifier. Parameter names are those of facebookresearch/mae: `fc_norm.*`, `head.*`, and `head.0`,
 //! `head.1` for the linear probe.
 
+use super::config::{ClassificationHeadConfig, Classifier};
 use super::knn::Neighbours;
-use super::{ClassTarget, Classifier, HeadConfig};
+use super::target::ClassTarget;
 use crate::config::Pool;
 use crate::data::{Batch, Frame};
 use crate::models::{BackboneSpec, Features};
@@ -15,7 +16,7 @@ use candle_nn::VarBuilder;
 /// ε of `fc_norm` and of the probe's BatchNorm.
 const EPS: f64 = 1e-6;
 
-/// Features of a backbone to one score per class.
+/// Computes one score per class from the features of a backbone.
 pub struct ClassificationHead {
     taps: Vec<usize>,
     classes: usize,
@@ -33,7 +34,7 @@ impl ClassificationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
         pool: Pool,
-        config: &HeadConfig,
+        config: &ClassificationHeadConfig,
         classes: usize,
         vb: VarBuilder,
     ) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! Weighted k-nearest-neighbour classifier on frozen features (Wu et al., arXiv:1805.01978): each of the k training
 //! images of the largest cosine similarity s votes for its class with exp(s / T). Similarities are shifted by the largest,
-//! which changes no ranking.
+//! which does not change the ranking.
 
 use candle_core::{D, Result, Tensor};
 
@@ -29,7 +29,7 @@ impl Neighbours {
     /// Votes per class for queries [B, C] -> [B, K].
     pub(super) fn vote(&self, queries: &Tensor) -> Result<Tensor> {
         if self.labels.is_empty() {
-            candle_core::bail!("k-NN: there are no neighbours yet");
+            candle_core::bail!("k-NN: the classifier has not been fitted");
         }
         let bank = Tensor::cat(&self.features, 0)?;
         let similarities: Vec<Vec<f32>> = unit(queries)?.matmul(&bank.t()?)?.to_vec2()?;

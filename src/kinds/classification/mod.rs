@@ -2,108 +2,56 @@
 //!
 //! Protocols of arXiv:2111.06377: end-to-end and partial fine-tuning (§4, A.1; mean of the patch tokens, `fc_norm`,
 //! linear), linear probe (A.1; class token, BatchNorm without affine, linear), and k-NN on frozen features. What is
-//! frozen is the recipe's `transfer.tune`, not a matter of this kind.
+//! frozen is determined by `transfer.tune` of the recipe, not by this kind.
 
+mod config;
 mod head;
 mod knn;
 mod output;
 mod target;
 
+pub use config::{ClassificationHeadConfig, ClassificationOptions, Classifier};
 pub use head::ClassificationHead;
 pub use target::ClassTarget;
 
 use crate::config::Pool;
-use crate::data::augment::{Mix, mix_batch};
+use crate::data::augment::mix_batch;
 use crate::data::{Annotation, Batch, DatasetInfo, Entry, Image, SampleId};
 use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
 use crate::rng::Rng;
-use crate::task::{Drawing, Task, Writer};
+use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// `[options]` of the manifest.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// Which tokens the classifier reads, unless the recipe says otherwise.
-    #[serde(default)]
-    pub pool: Pool,
-}
-
-/// The classifier on the features of the backbone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Classifier {
-    /// A linear layer; after the mean of the tokens, layer norm `fc_norm` comes first.
-    #[default]
-    Linear,
-    /// BatchNorm without affine, then a linear layer: MAE's linear probe.
-    Probe,
-    /// Weighted vote of the nearest training images by cosine similarity; nothing is trained.
-    Knn,
-}
-
-/// `[transfer.head]` of the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadConfig {
-    #[serde(default)]
-    pub classifier: Classifier,
-    /// Replaces the task's pooling.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
-    /// Standard deviation of the initial weights of the linear layer.
-    #[serde(default = "init_std")]
-    pub init_std: f64,
-    #[serde(default)]
-    pub label_smoothing: f64,
-    /// Mixup and cutmix.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mix: Option<Mix>,
-    /// k-NN: number of neighbours that vote.
-    #[serde(default = "neighbours")]
-    pub neighbours: usize,
-    /// k-NN: a neighbour's vote weighs exp(similarity / temperature).
-    #[serde(default = "temperature")]
-    pub temperature: f64,
-}
-
-fn init_std() -> f64 {
-    2e-5
-}
-fn neighbours() -> usize {
-    20
-}
-fn temperature() -> f64 {
-    0.07
-}
-
-/// One classification task.
+/// A classification task.
 #[derive(Clone, Debug)]
 pub struct ClassificationTask {
     pool: Pool,
-    config: HeadConfig,
+    config: ClassificationHeadConfig,
     classes: Vec<String>,
 }
 
 impl Task for ClassificationTask {
     const KIND: &'static str = "classification";
-    type Options = Options;
-    type HeadConfig = HeadConfig;
+    type Options = ClassificationOptions;
+    type HeadConfig = ClassificationHeadConfig;
     type Target = ClassTarget;
     type Prediction = Vec<f32>;
     type Head = ClassificationHead;
 
-    fn new(options: Options, config: HeadConfig, dataset: &DatasetInfo) -> Result<Self> {
+    fn new(
+        options: ClassificationOptions,
+        config: ClassificationHeadConfig,
+        dataset: &DatasetInfo,
+    ) -> Result<Self> {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
-            "data set `{}` has {} classes, at least 2 are needed",
+            "data set `{}` has {} classes, but at least 2 are needed",
             dataset.name,
             classes.len()
         );
@@ -127,7 +75,7 @@ impl Task for ClassificationTask {
                 Ok(ClassTarget::Label(*label))
             }
             Annotation::Label(label) => {
-                bail!("label {label} of `{}` is outside the {} classes", entry.id, self.classes.len())
+                bail!("label {label} of `{}` is out of range for {} classes", entry.id, self.classes.len())
             }
             _ => bail!("`{}` has no class label, which classification needs", entry.id),
         }
@@ -151,16 +99,24 @@ impl Task for ClassificationTask {
         Ok(())
     }
 
-    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &Drawing) -> Result<Option<RgbImage>> {
-        output::draw(image, scores, self.votes(), &self.classes).map(Some)
-    }
-
-    fn writer(&self, folder: &Path) -> Option<Box<dyn Writer<Prediction = Vec<f32>>>> {
-        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
+    fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Vec<f32>>> {
+        Some(self)
     }
 
     fn perfect(&self, target: &ClassTarget) -> Vec<f32> {
         target.distribution(self.classes.len(), 0.)
+    }
+}
+
+impl PredictionIo for ClassificationTask {
+    type Prediction = Vec<f32>;
+
+    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &DrawOptions) -> Result<Option<RgbImage>> {
+        output::draw(image, scores, self.votes(), &self.classes).map(Some)
+    }
+
+    fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Vec<f32>>>> {
+        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
     }
 }
 
@@ -171,7 +127,7 @@ impl ClassificationTask {
     }
 }
 
-/// [`Accuracy`] on the targets of this kind.
+/// [`Accuracy`] for the targets of this kind.
 struct LabelAccuracy(Accuracy);
 
 impl Metric for LabelAccuracy {

@@ -1,20 +1,20 @@
-//! Predictions of classes for people: the likeliest names on the picture, and a table.
+//! Output of predictions: the most likely classes drawn on the image, and a CSV file.
 
 use crate::data::Image;
-use crate::draw::{Canvas, colour};
+use crate::draw::{Canvas, color};
 use crate::record::write_atomic;
-use crate::task::{Picture, Writer};
+use crate::task::{PredictedImage, PredictionWriter};
 use anyhow::{Context, Result};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
-/// Classes shown for an image.
+/// Number of classes that are shown for an image.
 const SHOWN: usize = 5;
-/// The file that [`LabelWriter`] leaves.
+/// Name of the file that [`LabelWriter`] writes.
 const FILE: &str = "labels.csv";
 
-/// The likeliest labels with their shares, best first. `scores` are logits, whose softmax is taken, or (`votes`) votes,
-/// which are divided by their sum.
+/// The most likely labels with their probabilities, best first. `scores` are logits, which are converted by softmax, or
+/// (with `votes`) votes, which are divided by their sum.
 fn best(scores: &[f32], votes: bool) -> Vec<(usize, f32)> {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |score: &f32| if votes { *score } else { (score - most).exp() };
@@ -29,19 +29,19 @@ fn name(classes: &[String], label: usize) -> &str {
     classes.get(label).map_or("?", String::as_str)
 }
 
-/// Writes the likeliest names into the upper left corner.
+/// Writes the names of the most likely classes into the upper left corner of the image.
 pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String]) -> Result<RgbImage> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
     let mut y = 0.;
     for (label, share) in best(scores, votes) {
         let text = format!("{:.1} % {}", 100. * share, name(classes, label));
-        let (_, height) = canvas.caption(&text, 0., y, colour(label));
+        let (_, height) = canvas.caption(&text, 0., y, color(label));
         y += height;
     }
-    Ok(canvas.into_picture())
+    Ok(canvas.into_image())
 }
 
-/// Collects the likeliest labels; one table in the end: image, rank from 1, label, class, share.
+/// Writes the most likely labels of all images to a CSV file: image, rank from 1, label, class, share.
 pub(super) struct LabelWriter {
     file: PathBuf,
     classes: Vec<String>,
@@ -55,18 +55,18 @@ impl LabelWriter {
     }
 }
 
-impl Writer for LabelWriter {
+impl PredictionWriter for LabelWriter {
     type Prediction = Vec<f32>;
 
     fn files(&self, _: &[String]) -> Vec<PathBuf> {
         vec![FILE.into()]
     }
 
-    fn write(&mut self, picture: &Picture, scores: &Vec<f32>) -> Result<()> {
+    fn write(&mut self, image: &PredictedImage, scores: &Vec<f32>) -> Result<()> {
         for (rank, (label, share)) in best(scores, self.votes).into_iter().enumerate() {
             let class = name(&self.classes, label).to_string();
             let [rank, label] = [rank + 1, label].map(|number| number.to_string());
-            self.rows.push([picture.name.into(), rank, label, class, share.to_string()]);
+            self.rows.push([image.name.into(), rank, label, class, share.to_string()]);
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Writer for LabelWriter {
         let mut table = csv::Writer::from_writer(vec![]);
         table.write_record(["image", "rank", "label", "class", "share"])?;
         rows.iter().try_for_each(|row| table.write_record(row))?;
-        let text = table.into_inner().context("the table of labels")?;
+        let text = table.into_inner().context("cannot format the table of labels")?;
         write_atomic(&file, &text).with_context(|| format!("cannot write `{}`", file.display()))
     }
 }
@@ -100,8 +100,8 @@ mod tests {
         let classes = ["cat, black".to_string(), "dog".into()];
         let mut writer = Box::new(LabelWriter::new(folder.path(), &classes, true));
         for number in 1..3 {
-            let picture = Picture { path: Path::new("x.png"), name: "x", number, size: (1, 1) };
-            writer.write(&picture, &vec![1., 3.]).unwrap();
+            let image = PredictedImage { path: Path::new("x.png"), name: "x", number, size: (1, 1) };
+            writer.write(&image, &vec![1., 3.]).unwrap();
         }
         writer.finish().unwrap();
         let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();

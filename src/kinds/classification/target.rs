@@ -1,17 +1,18 @@
-//! What is to be predicted for an image: a class, or after mixing a distribution over classes.
+//! The target of an image: a class or, after mixup and cutmix, a distribution over classes.
 
 use crate::data::{Geometric, Geometry};
 
-/// A class index, or one weight per class.
+/// A class, or a distribution over classes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClassTarget {
+    /// Class index.
     Label(u32),
-    /// As mixup and cutmix make them; smoothing is folded in.
+    /// One weight per class, from mixup and cutmix; label smoothing is already applied.
     Soft(Vec<f32>),
 }
 
 impl ClassTarget {
-    /// The class, or the heaviest one.
+    /// The class with the largest weight.
     pub fn label(&self) -> u32 {
         match self {
             Self::Label(label) => *label,
@@ -22,7 +23,8 @@ impl ClassTarget {
         }
     }
 
-    /// One weight per class, Σ = 1. A label keeps 1 − s + s/K, the others get s/K.
+    /// One weight per class, with sum 1. With label smoothing s and K classes, the label gets 1 − s + s/K and every other
+    /// class s/K.
     pub fn distribution(&self, classes: usize, smoothing: f64) -> Vec<f32> {
         match self {
             Self::Soft(weights) => weights.clone(),
@@ -36,7 +38,7 @@ impl ClassTarget {
     }
 }
 
-/// A class does not move.
+/// Geometry does not change the class.
 impl Geometric for ClassTarget {
     fn apply(&mut self, _: &Geometry) {}
 }

@@ -14,7 +14,7 @@ fn task(config: &str) -> Result<ClassificationTask> {
         classes: vec!["a".into(), "b".into()],
         categories: vec![],
     };
-    ClassificationTask::new(Options::default(), toml::from_str(config)?, &dataset)
+    ClassificationTask::new(ClassificationOptions::default(), toml::from_str(config)?, &dataset)
 }
 
 fn batch(images: Tensor, targets: Vec<ClassTarget>) -> Batch<ClassTarget> {
@@ -101,6 +101,6 @@ fn labels_and_options_are_checked() -> Result<()> {
         assert!(classes.target(&entry(annotation)).unwrap_err().to_string().contains("x/1.png"));
     }
     assert!(task("label_smoothing = 1.0").is_err());
-    assert!(toml::from_str::<HeadConfig>("label_smothing = 0.1").is_err());
+    assert!(toml::from_str::<ClassificationHeadConfig>("label_smothing = 0.1").is_err());
     Ok(())
 }

@@ -1,32 +1,32 @@
-//! Anchors, the boxes that proposals are relative to: at every place of every level one of each shape (arXiv:1506.01497;
-//! one size per level, arXiv:1612.03144). Centres are multiples of the stride: offset 0, as detectron2's default.
-//! torchvision rounds the corners of the shapes to pixels; detectron2, and this, does not.
+//! Anchors, the boxes that proposals are relative to: one of each shape at every position of every level (arXiv:1506.01497;
+//! one size per level, arXiv:1612.03144). Centers are multiples of the stride: offset 0, as detectron2's default.
+//! torchvision rounds the corners of anchors to pixels; detectron2 and this implementation do not.
 
 use crate::data::Xyxy;
 
 /// Anchors of a pyramid.
 #[derive(Clone, Debug)]
 pub(super) struct Anchors {
-    /// All anchors: level by level, row by row, column by column, shape by shape.
+    /// All anchors, ordered by level, row, column and shape.
     pub boxes: Vec<Xyxy<f32>>,
-    /// Anchors of each level.
+    /// Number of anchors of each level.
     pub counts: Vec<usize>,
 }
 
 /// One level of a pyramid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Level {
-    /// Rows and columns.
+    /// Number of rows and columns.
     pub grid: (usize, usize),
-    /// Input pixels from one place to the next.
+    /// Distance between positions in input pixels.
     pub stride: f32,
     /// Square root of the area of its anchors, in input pixels.
     pub size: f32,
 }
 
 impl Anchors {
-    /// `ratios` are height over width.
-    pub fn new(levels: &[Level], ratios: &[f32]) -> Self {
+    /// Anchors of all `levels`; `ratios` are height / width.
+    pub(crate) fn new(levels: &[Level], ratios: &[f32]) -> Self {
         let (mut boxes, mut counts) = (vec![], vec![]);
         for level in levels {
             let (rows, columns) = level.grid;
@@ -43,7 +43,7 @@ impl Anchors {
     }
 
     /// The anchors of each level, as ranges of [`Anchors::boxes`].
-    pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
         self.counts.iter().scan(0, |start, &count| {
             *start += count;
             Some(*start - count..*start)
@@ -51,7 +51,7 @@ impl Anchors {
     }
 }
 
-/// A box around (0, 0).
+/// A box centered at (0, 0).
 fn shape(size: f32, ratio: f32) -> Xyxy<f32> {
     let width = (size * size / ratio).sqrt();
     let height = ratio * width;

@@ -1,5 +1,5 @@
-//! The box head of Fast R-CNN (arXiv:1504.08083): convolutions and one wide layer over the features of a region, then
-//! one logit and four deltas per class. Background is the last class, as in detectron2; in torchvision it is the first.
+//! The box head of Fast R-CNN (arXiv:1504.08083): convolutions and a fully connected layer on the features of a region,
+//! then one logit and four deltas per class. Background is the last class, as in detectron2; in torchvision it is the first.
 //! Names are torchvision's (`roi_heads.box_head.*`, `roi_heads.box_predictor.*`).
 
 use super::boxes::{BoxCoder, clip, is_proper};
@@ -19,7 +19,7 @@ pub(super) const SIDE: usize = 7;
 pub(super) struct BoxConfig {
     pub channels: usize,
     pub convs: usize,
-    /// Of the layer behind the convolutions.
+    /// Width of the fully connected layer.
     pub width: usize,
     pub norm: NormKind,
     pub classes: usize,
@@ -35,7 +35,7 @@ pub(super) struct BoxHead {
     count: usize,
 }
 
-/// Logits and deltas of R regions, K classes and background.
+/// Logits and deltas for R regions, with K classes and background.
 pub(super) struct BoxHeadOutput {
     /// [R, K + 1]
     pub logits: Tensor,
@@ -43,14 +43,14 @@ pub(super) struct BoxHeadOutput {
     pub deltas: Tensor,
 }
 
-/// Which boxes of an image become detections.
+/// Rules for turning the boxes of an image into detections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Postprocess {
-    /// Boxes whose class has this probability or less are dropped.
+    /// Boxes with this probability or less are dropped.
     pub score_threshold: f32,
-    /// Of two boxes of a class that overlap by more than this, NMS drops the one of smaller score.
+    /// IoU above which NMS drops the box with the lower score of two boxes of a class.
     pub nms_iou: f64,
-    /// Per image, those of the largest scores.
+    /// Maximum number of detections per image; those with the highest scores are kept.
     pub max_detections: usize,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct ScoredBox {
 }
 
 impl BoxHead {
-    pub fn new(config: BoxConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(config: BoxConfig, vb: VarBuilder) -> Result<Self> {
         let BoxConfig { channels, convs, width, norm, classes } = config;
         let (trunk, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
         let input = channels * SIDE * SIDE;
@@ -79,15 +79,16 @@ impl BoxHead {
     }
 
     /// `x` [R, C, 7, 7]
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxHeadOutput> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<BoxHeadOutput> {
         let x = self.tower.forward(x, pass)?.flatten_from(1)?;
         let x = ops::relu(&self.wide.forward(&x)?)?; // [R, width]
         Ok(BoxHeadOutput { logits: self.classes.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
 
-    /// (classes, boxes): cross-entropy over all regions, and L1 of the deltas of the right class of the positive ones,
-    /// divided by the number of all regions. `object_of` gives label and box of the object of a positive region.
-    pub fn losses(
+    /// The losses (classes, boxes): cross-entropy over all regions, and the L1 loss of the deltas of positive regions for
+    /// their class, divided by the number of all regions. `object_of` returns label and box of the object of a positive
+    /// region.
+    pub(crate) fn losses(
         &self,
         output: &BoxHeadOutput,
         rois: &[Roi],
@@ -113,9 +114,9 @@ impl BoxHead {
         Ok((classes, ops::smooth_l1(&predicted, &targets, Some(&weights), 0.)?))
     }
 
-    /// The detections of each image, by decreasing score, clipped to `shown` (the part of each input that shows its
-    /// image). Logits and deltas are read from the device at once.
-    pub fn detect(
+    /// The detections of each image, by decreasing score, clipped to `shown` (the part of each input without padding).
+    /// Logits and deltas are copied from the device in one transfer.
+    pub(crate) fn detect(
         &self,
         output: &BoxHeadOutput,
         rois: &[Roi],
@@ -144,7 +145,7 @@ impl BoxHead {
     }
 }
 
-/// The boxes of the largest scores that are left after NMS of each class.
+/// The boxes with the highest scores after NMS within each class.
 fn after_nms(candidates: Vec<ScoredBox>, postprocess: Postprocess) -> Result<Vec<ScoredBox>> {
     let Postprocess { nms_iou, max_detections, .. } = postprocess;
     let count = candidates.len();

@@ -1,10 +1,10 @@
-//! Boxes of a model input on the host: overlap, the regression code of R-CNN (arXiv:1311.2524), and clipping
+//! Boxes in input pixels, on the CPU: overlap, box regression of R-CNN (arXiv:1311.2524), and clipping
 //! (detectron2 `modeling/box_regression.py`).
 
 use crate::data::Xyxy;
 use crate::ops;
 
-/// Widths and heights grow by at most this factor: keeps exp finite (detectron2 `_DEFAULT_SCALE_CLAMP`).
+/// Maximum factor by which widths and heights grow, so that exp stays finite (detectron2 `_DEFAULT_SCALE_CLAMP`).
 const MAX_GROWTH: f32 = 1000. / 16.;
 
 /// Intersection over union; 0 for boxes that do not overlap or have a NaN coordinate.
@@ -25,29 +25,30 @@ pub(super) fn is_proper([x1, y1, x2, y2]: Xyxy<f32>) -> bool {
     [x1, y1, x2, y2].iter().all(|v| v.is_finite()) && x2 > x1 && y2 > y1
 }
 
-/// Deltas of a box relative to another: offsets of the centre in sides, logarithms of the sides, each times a weight.
+/// Encodes a box relative to another: offsets of the center in units of the sides, and logarithms of the ratios of the
+/// sides, each multiplied by a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BoxCoder {
-    /// Of x, y, width, height.
+    /// Weights for x, y, width and height.
     pub weights: [f32; 4],
 }
 
 impl BoxCoder {
-    /// Of proposals relative to anchors.
-    pub const RPN: Self = Self { weights: [1., 1., 1., 1.] };
-    /// Of objects relative to proposals.
-    pub const ROI: Self = Self { weights: [10., 10., 5., 5.] };
+    /// Coder for proposals relative to anchors.
+    pub(crate) const RPN: Self = Self { weights: [1., 1., 1., 1.] };
+    /// Coder for objects relative to proposals.
+    pub(crate) const ROI: Self = Self { weights: [10., 10., 5., 5.] };
 
     /// The deltas that turn `from` into `to`; sides of `from` must be positive.
-    pub fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
-        let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centred(from), centred(to));
+    pub(crate) fn encode(self, from: Xyxy<f32>, to: Xyxy<f32>) -> [f32; 4] {
+        let ([x, y, w, h], [to_x, to_y, to_w, to_h]) = (centerd(from), centerd(to));
         let [wx, wy, ww, wh] = self.weights;
         [wx * (to_x - x) / w, wy * (to_y - y) / h, ww * (to_w / w).ln(), wh * (to_h / h).ln()]
     }
 
-    /// The box that `deltas` make of `from`. NaN deltas give NaN coordinates.
-    pub fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
-        let [x, y, w, h] = centred(from);
+    /// Applies `deltas` to `from`. NaN deltas give NaN coordinates.
+    pub(crate) fn decode(self, from: Xyxy<f32>, deltas: [f32; 4]) -> Xyxy<f32> {
+        let [x, y, w, h] = centerd(from);
         let [wx, wy, ww, wh] = self.weights;
         let grown = |delta: f32| if delta > MAX_GROWTH.ln() { MAX_GROWTH } else { delta.exp() };
         let (x, y) = (deltas[0] / wx * w + x, deltas[1] / wy * h + y);
@@ -57,7 +58,7 @@ impl BoxCoder {
 }
 
 /// Centre and sides.
-fn centred([x1, y1, x2, y2]: Xyxy<f32>) -> [f32; 4] {
+fn centerd([x1, y1, x2, y2]: Xyxy<f32>) -> [f32; 4] {
     let (w, h) = (x2 - x1, y2 - y1);
     [x1 + 0.5 * w, y1 + 0.5 * h, w, h]
 }

@@ -1,7 +1,7 @@
 //! Detection's data against pycocotools (`scripts/golden/coco.py`): the numbers of an evaluation, and masks on the grids
 //! of boxes by the rules of detectron2.
 
-use super::results::perfect;
+use super::results::perfect_detections;
 use super::{CocoMetric, DetectionTarget, Protocol, files};
 use crate::data::formats::CocoJson;
 use crate::data::{DatasetInfo, Entry, Format, Split};
@@ -160,7 +160,7 @@ fn scores_of_the_best_the_worst_and_nothing() {
     let (entries, info) = index("instances.json");
     let targets: Vec<_> =
         entries.iter().map(|entry| DetectionTarget::new(entry, info.classes.len()).unwrap()).collect();
-    let (scores, _) = score(&entries, &info, targets.iter().map(perfect));
+    let (scores, _) = score(&entries, &info, targets.iter().map(perfect_detections));
     for name in ["box_ap", "box_ap75", "box_ap_small", "mask_ap", "mask_ar_100"] {
         assert_eq!(value(&scores, name), 100., "{name}");
     }
@@ -168,14 +168,14 @@ fn scores_of_the_best_the_worst_and_nothing() {
     assert_eq!((value(&scores, "box_ap"), value(&scores, "mask_ar_1")), (0., 0.));
     // Boxes without masks: nothing was predicted about masks.
     let boxes_of = |target: &DetectionTarget| {
-        perfect(target).into_iter().map(|found| Detection { mask: None, ..found }).collect()
+        perfect_detections(target).into_iter().map(|found| Detection { mask: None, ..found }).collect()
     };
     let (scores, _) = score(&entries, &info, targets.iter().map(boxes_of));
     assert_eq!((value(&scores, "box_ap"), value(&scores, "mask_ap")), (100., -1.));
 
     let fails = |change: fn(&mut Detection)| {
-        let place = targets.iter().position(|target| !perfect(target).is_empty()).unwrap();
-        let mut found = perfect(&targets[place]);
+        let place = targets.iter().position(|target| !perfect_detections(target).is_empty()).unwrap();
+        let mut found = perfect_detections(&targets[place]);
         change(&mut found[0]);
         let mut metric = CocoMetric::new(&info, Protocol::Coco, true);
         metric.update(&entries[place].id, found, &targets[place]).unwrap_err().to_string()
@@ -184,7 +184,7 @@ fn scores_of_the_best_the_worst_and_nothing() {
     assert!(error.contains("score NaN") && error.contains(".jpg"), "{error}");
     assert!(fails(|found| found.bbox[2] = f32::NAN).contains("must be finite numbers"));
     assert!(fails(|found| found.bbox[2] = -5.).contains("ends before it begins"));
-    assert!(fails(|found| found.label = 4).contains("label 4 is outside the 4 classes"));
+    assert!(fails(|found| found.label = 4).contains("label 4 is out of range for 4 classes"));
     assert!(fails(|found| found.mask = Some(crate::data::Rle::encode(&[1], (1, 1)))).contains("1x1 pixels"));
 }
 

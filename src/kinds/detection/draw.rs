@@ -1,55 +1,55 @@
-//! The picture of detections: filled and outlined masks, boxes, class names and scores.
+//! Draws detections: filled and outlined masks, boxes, class names and scores.
 
-use super::Detection;
 use crate::data::Image;
-use crate::draw::{Canvas, Colour, colour, shade};
+use crate::draw::{Canvas, Color, color, shade};
+use crate::metrics::coco::Detection;
 use crate::ops;
-use crate::task::Drawing;
+use crate::task::DrawOptions;
 use anyhow::{Result, ensure};
 use image::RgbImage;
 use std::collections::BTreeMap;
 
-/// How much of a mask's colour covers the photograph.
+/// Opacity of masks.
 const ALPHA: f32 = 0.4;
 
-/// Draws the detections whose score reaches the threshold, the smallest on top. Classes have colours, objects of a class
-/// shades.
+/// Draws the detections whose score is at least the threshold, the smallest on top. Each class has a color, and each object
+/// of a class a shade of it.
 pub(super) fn draw(
     image: &Image,
     detections: &[Detection],
     classes: &[String],
-    how: &Drawing,
+    options: &DrawOptions,
 ) -> Result<RgbImage> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
-    let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= how.threshold).collect();
+    let mut shown: Vec<&Detection> = detections.iter().filter(|d| d.score >= options.threshold).collect();
     shown.sort_by(|a, b| ops::area(b.bbox).total_cmp(&ops::area(a.bbox)));
-    let colours = colours(&shown);
-    for (Detection { mask, .. }, colour) in shown.iter().zip(&colours) {
+    let colors = colors(&shown);
+    for (Detection { mask, .. }, color) in shown.iter().zip(&colors) {
         let Some(mask) = mask else { continue };
         let (found, size) = (mask.size(), image.size());
         ensure!(found == size, "a mask of {found:?} pixels does not fit the image of {size:?}");
         let pixels = mask.decode();
-        canvas.fill(&pixels, *colour, ALPHA);
-        canvas.outline(&pixels, *colour);
+        canvas.fill(&pixels, *color, ALPHA);
+        canvas.outline(&pixels, *color);
     }
-    for (Detection { bbox, .. }, colour) in shown.iter().zip(&colours) {
-        canvas.rectangle(*bbox, *colour);
+    for (Detection { bbox, .. }, color) in shown.iter().zip(&colors) {
+        canvas.rectangle(*bbox, *color);
     }
     let line = canvas.text_height();
-    for (Detection { label, score, bbox: [x1, y1, ..], .. }, colour) in shown.iter().zip(&colours) {
+    for (Detection { label, score, bbox: [x1, y1, ..], .. }, color) in shown.iter().zip(&colors) {
         let name = classes.get(*label as usize).map_or("?", String::as_str);
-        canvas.caption(&format!("{name} {score:.2}"), *x1, y1 - line, *colour);
+        canvas.caption(&format!("{name} {score:.2}"), *x1, y1 - line, *color);
     }
-    Ok(canvas.into_picture())
+    Ok(canvas.into_image())
 }
 
-/// The colour of the class of each detection, in the next of its shades.
-fn colours(shown: &[&Detection]) -> Vec<Colour> {
+/// The color of each detection: the next shade of the color of its class.
+fn colors(shown: &[&Detection]) -> Vec<Color> {
     let mut seen = BTreeMap::new();
     let mut next = |label: u32| {
         let count: &mut usize = seen.entry(label).or_default();
         *count += 1;
-        shade(colour(label as usize), *count - 1)
+        shade(color(label as usize), *count - 1)
     };
     shown.iter().map(|detection| next(detection.label)).collect()
 }
@@ -75,16 +75,16 @@ mod tests {
             Detection { label: 1, score: 0.2, bbox: [0., 0., 160., 120.], mask: None, written: None };
         let names = ["cat".to_string(), "dog".into()];
         let drawn = |threshold| {
-            draw(&image, &[sure.clone(), unsure.clone()], &names, &Drawing { threshold }).unwrap()
+            draw(&image, &[sure.clone(), unsure.clone()], &names, &DrawOptions { threshold }).unwrap()
         };
         let pixel = |threshold, x: u32, y: u32| drawn(threshold).get_pixel(3 * x, 3 * y).0;
-        let red = colour(0);
+        let red = color(0);
         assert_eq!(pixel(0.5, 50, 70), red, "box");
         assert_eq!(pixel(0.5, 70, 70), red.map(|v| (f32::from(v) * ALPHA).round() as u8), "mask");
         assert_eq!((pixel(0.5, 0, 60), pixel(0.5, 100, 70)), ([0; 3], [0; 3]));
-        assert_eq!(pixel(0.1, 0, 60), colour(1), "the unsure box");
+        assert_eq!(pixel(0.1, 0, 60), color(1), "the unsure box");
         let wrong = Detection { mask: Some(Rle::encode(&[1], (1, 1))), ..sure.clone() };
-        let error = draw(&image, &[wrong], &names, &Drawing { threshold: 0.5 }).unwrap_err();
+        let error = draw(&image, &[wrong], &names, &DrawOptions { threshold: 0.5 }).unwrap_err();
         assert!(error.to_string().contains("does not fit"), "{error}");
     }
 }

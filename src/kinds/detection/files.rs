@@ -1,20 +1,20 @@
-//! Detections in COCO's result format, written and read: a list of image_id, category_id, score, bbox (x, y, width,
+//! Writes and reads detections in the result format of COCO: a list of image_id, category_id, score, bbox (x, y, width,
 //! height) and segmentation (compressed run lengths). <https://cocodataset.org/#format-results>
 
-use super::{Detection, Written};
 use crate::data::formats::coco_json::Outline;
 use crate::data::{Annotation, Category, DatasetInfo, Entry, Objects, Rle, Segmentation, Xywh, xywh, xyxy};
+use crate::metrics::coco::{Detection, WrittenDetection};
 use crate::record::write_atomic;
-use crate::task::{Picture, Predictions, Writer};
+use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The file that [`ResultWriter`] leaves.
+/// Name of the file that [`ResultWriter`] writes.
 const FILE: &str = "detections.json";
 
-/// Class ids of the file's world: those of the data set, or labels from 1 where it has none.
+/// Class ids in files: those of the data set, or labels from 1 if it has none.
 fn category_ids(info: &DatasetInfo) -> Vec<u64> {
     match info.categories.is_empty() {
         true => (1..=info.classes.len() as u64).collect(),
@@ -22,11 +22,11 @@ fn category_ids(info: &DatasetInfo) -> Vec<u64> {
     }
 }
 
-/// One detection as written.
+/// A detection in a file that is written.
 #[derive(Serialize)]
 struct Row {
     image_id: u64,
-    /// Not in COCO's format, whose readers ignore it: for people.
+    /// Not part of the format, and ignored by its readers; for people.
     file_name: String,
     category_id: u64,
     bbox: Xywh,
@@ -42,16 +42,16 @@ struct Mask {
     counts: String,
 }
 
-/// Collects detections and writes one file in the end.
+/// Collects detections and writes one file at the end.
 ///
-/// `image_id` is the number that names the image's file, as COCO names its files, where all are named by different
-/// numbers; else the place of the image among all, from 1.
+/// If all images have distinct numbers as file names, as in COCO, `image_id` is that number; otherwise it is the position
+/// of the image, from 1.
 pub(super) struct ResultWriter {
     file: PathBuf,
     category_ids: Vec<u64>,
-    /// The number in the name of the file, if it is one, and the place among all.
+    /// For each image, the number that is its file name, if it is one, and its position from 1.
     images: Vec<(Option<u64>, u64)>,
-    /// The image of each row, and the row.
+    /// Rows, each with the index of its image.
     rows: Vec<(usize, Row)>,
 }
 
@@ -62,26 +62,26 @@ impl ResultWriter {
     }
 }
 
-impl Writer for ResultWriter {
+impl PredictionWriter for ResultWriter {
     type Prediction = Vec<Detection>;
 
     fn files(&self, _: &[String]) -> Vec<PathBuf> {
         vec![FILE.into()]
     }
 
-    fn write(&mut self, picture: &Picture, detections: &Vec<Detection>) -> Result<()> {
-        let stem = picture.path.file_stem().unwrap_or_default().to_string_lossy();
-        let file_name = picture.path.file_name().unwrap_or_default().to_string_lossy().to_string();
-        self.images.push((stem.parse().ok(), picture.number as u64));
+    fn write(&mut self, image: &PredictedImage, detections: &Vec<Detection>) -> Result<()> {
+        let stem = image.path.file_stem().unwrap_or_default().to_string_lossy();
+        let file_name = image.path.file_name().unwrap_or_default().to_string_lossy().to_string();
+        self.images.push((stem.parse().ok(), image.number as u64));
         let image = self.images.len() - 1;
         for Detection { label, score, bbox, mask, .. } in detections {
             let Some(category_id) = self.category_ids.get(*label as usize) else {
-                bail!("a detection has label {label}, there are {} classes", self.category_ids.len())
+                bail!("a detection has label {label}, but there are only {} classes", self.category_ids.len())
             };
             let mask =
                 mask.as_ref().map(|mask| Mask { size: [mask.height, mask.width], counts: mask.to_coco() });
             let row = Row {
-                image_id: 0, // known in the end
+                image_id: 0, // set in `finish`
                 file_name: file_name.clone(),
                 category_id: *category_id,
                 bbox: xywh(bbox.map(f64::from)),
@@ -106,7 +106,7 @@ impl Writer for ResultWriter {
     }
 }
 
-/// One detection as found in a file.
+/// A detection in a file that is read.
 #[derive(Deserialize)]
 struct Found {
     image_id: u64,
@@ -117,13 +117,13 @@ struct Found {
     segmentation: Outline,
 }
 
-/// Reads files of results, all about the same images. A row with a box and a mask is a detection with both. Rows that
-/// have a mask alone are detections of masks alone when there are rows with boxes (the two files that COCO's servers
-/// take), and get the box around their mask when there are none.
+/// Reads result files for the same images. A row with a box and a mask is a detection with both. Rows with only a mask are
+/// scored only as masks if other rows have boxes (COCO's servers take separate files for boxes and masks); otherwise they
+/// get the box around their mask.
 ///
 /// # Errors
-/// Files that are not of this format; images that are not among `entries`; unknown categories; masks of another size
-/// than their image, and what else is wrong with a row, by file and row.
+/// Files in another format, images that are not among `entries`, unknown categories, masks of another size than their
+/// image, and other invalid rows; the error names file and row.
 pub(super) fn read<'a>(
     files: &[PathBuf],
     entries: &[Entry],
@@ -177,12 +177,12 @@ pub(super) fn read<'a>(
 
 fn detection(label: u32, score: f64, bbox: Option<Xywh>, mask: Option<Rle>) -> Result<Detection> {
     ensure!((score as f32).is_finite(), "score {score} is not a finite number");
-    ensure!(bbox.is_some() || mask.is_some(), "there is neither `bbox` nor `segmentation`");
+    ensure!(bbox.is_some() || mask.is_some(), "neither `bbox` nor `segmentation` is given");
     if let Some([_, _, w, h]) = bbox {
         ensure!(w >= 0. && h >= 0., "bbox {bbox:?} (x, y, width, height) has a negative side");
     }
     let around = bbox.or(mask.as_ref().map(Rle::bbox)).unwrap_or_default();
-    let written = Some(Written { score, bbox });
+    let written = Some(WrittenDetection { score, bbox });
     Ok(Detection { label, score: score as f32, bbox: xyxy(around).map(|v| v as f32), mask, written })
 }
 

@@ -9,10 +9,11 @@ use super::paste::paste;
 use super::roi::{self, Roi};
 use super::rpn::Rpn;
 use super::sampler::Sampler;
-use super::{HeadConfig, NormKind, Postprocess};
+use super::{DetectionHeadConfig, Postprocess};
 use crate::config::quarters;
 use crate::data::{Frame, Geometry, Xyxy};
 use crate::models::{BackboneSpec, Features};
+use crate::nn::NormKind;
 use crate::nn::{Params, Pass};
 use crate::rng::Rng;
 use candle_core::{Device, Result, Tensor};
@@ -41,7 +42,7 @@ impl Golden {
 
     /// The detector with the weights of the file.
     fn head(&self, params: &Params) -> Result<DetectionHead> {
-        let config = HeadConfig {
+        let config = DetectionHeadConfig {
             channels: 8,
             anchor_sizes: Some(vec![6., 12., 24., 40., 60.]),
             anchors: EVERYTHING,
@@ -54,7 +55,7 @@ impl Golden {
             box_width: 16,
             mask_convs: 2,
             pyramid_norm: NormKind::Group,
-            ..HeadConfig::default()
+            ..DetectionHeadConfig::default()
         };
         let spec = BackboneSpec { width: 8, depth: 4, patch: 8 };
         let head = DetectionHead::new(&spec, &config, (3, true), POSTPROCESS, params.builder())?;

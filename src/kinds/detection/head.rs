@@ -1,18 +1,20 @@
-//! Mask R-CNN on the taps of a plain ViT: pyramid, proposals, regions, boxes and masks, put together.
+//! [`DetectionHead`]: Mask R-CNN on a plain ViT, made of pyramid, proposals, regions, box head and mask head.
 //!
-//! Recipes of Li et al. (arXiv:2111.11429) and ViTDet (arXiv:2203.16527); numbers shared by both are detectron2's.
-//! Padding of an input is background for anchors; proposals and boxes end where its image ends.
+//! Follows the recipes of Li et al. (arXiv:2111.11429) and ViTDet (arXiv:2203.16527); values that both share are those of
+//! detectron2. Padding counts as background for anchors; proposals and boxes are clipped to the image.
 
 use super::box_head::{self, BoxConfig, BoxHead, Postprocess, ScoredBox};
 use super::boxes::is_proper;
+use super::config::{DetectionHeadConfig, PyramidKind};
 use super::mask_head::{self, MASK, MaskHead};
 use super::paste::paste;
 use super::roi::{self, Pooler, Roi};
 use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
-use super::{Detection, DetectionTarget, HeadConfig, PyramidKind};
+use super::target::DetectionTarget;
 use crate::config::quarters;
 use crate::data::{Batch, Frame, Xyxy};
+use crate::metrics::coco::Detection;
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
@@ -23,7 +25,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-/// The detector.
+/// Predicts boxes and masks from the features of a backbone.
 pub struct DetectionHead {
     taps: Vec<usize>,
     pub(super) pyramid: Neck,
@@ -35,7 +37,7 @@ pub struct DetectionHead {
     postprocess: Postprocess,
 }
 
-/// From the maps of a backbone to four maps with the same number of channels.
+/// Makes four maps with the same number of channels from the maps of a backbone.
 pub(super) enum Neck {
     Taps { scales: ScalePyramid, fpn: Fpn },
     Last(SimplePyramid),
@@ -44,7 +46,7 @@ pub(super) enum Neck {
 impl DetectionHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
-        config: &HeadConfig,
+        config: &DetectionHeadConfig,
         (classes, masks): (usize, bool),
         postprocess: Postprocess,
         vb: VarBuilder,
@@ -99,7 +101,7 @@ impl DetectionHead {
         })
     }
 
-    /// Five maps with the same number of channels, finest first; the last is for proposals alone.
+    /// Five maps with the same number of channels, finest first; the last is used only for proposals.
     pub(super) fn levels(&self, features: &Features, pass: &mut Pass) -> Result<Pyramid> {
         let mut levels = match &self.pyramid {
             Neck::Taps { scales, fpn } => {
@@ -112,7 +114,7 @@ impl DetectionHead {
         Ok(levels)
     }
 
-    /// Draws the regions that learn. No gradient reaches the proposals.
+    /// Samples the regions for the loss. Gradients do not flow to the proposals.
     fn regions(&self, proposals: Vec<Vec<Xyxy<f32>>>, objects: &[Objects], rng: &mut Rng) -> Vec<Roi> {
         let images = proposals.into_iter().zip(objects).enumerate();
         let drawn = images.flat_map(|(image, (proposals, objects))| {
@@ -123,7 +125,7 @@ impl DetectionHead {
         rois
     }
 
-    /// The loss of the regions that stand for an object with a mask.
+    /// Mask loss of the regions that match an object with a mask.
     fn mask_loss(
         &self,
         head: &MaskHead,
@@ -145,8 +147,8 @@ impl DetectionHead {
         head.loss(&logits, found.into_iter().flat_map(|(.., mask)| mask).collect())
     }
 
-    /// Masks of the boxes, in their order, as probabilities `[28·28]`; `None` without a mask head. All are read from the
-    /// device at once.
+    /// Masks of the boxes, in their order, as probabilities `[28·28]`; `None` without a mask head. All are copied from the
+    /// device in one transfer.
     fn mask_probabilities(
         &self,
         levels: &[Tensor],
@@ -177,7 +179,7 @@ impl DetectionHead {
     }
 }
 
-/// The objects of an image that training uses.
+/// The objects of an image that are used in training.
 struct Objects<'a> {
     target: &'a DetectionTarget,
     /// Indices of the instances that are not crowds.
@@ -193,7 +195,7 @@ impl<'a> Objects<'a> {
         Self { target, instances, bounds }
     }
 
-    /// Label and box of the object that a region stands for, and the number of its instance.
+    /// Label and box of the object that a region matches, and the index of its instance.
     fn of(&self, roi: &Roi) -> Option<(u32, Xyxy<f32>, usize)> {
         let object = roi.object? as usize;
         let instance = self.instances[object];
@@ -201,12 +203,12 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// The part of an input that shows its image, without the padding.
+/// The part of an input without padding.
 fn shown(frame: &Frame) -> Xyxy<f32> {
     frame.shown().map(|v| v as f32)
 }
 
-/// A box of the input in the pixels of the source, within the source. `None` where nothing is left.
+/// Converts a box to source pixels and clips it to the source; `None` if nothing is left.
 fn in_source(bbox: Xyxy<f32>, frame: &Frame) -> Option<Xyxy<f32>> {
     let bbox = frame.in_source(bbox.map(f64::from))?.map(|v| v as f32);
     is_proper(bbox).then_some(bbox)

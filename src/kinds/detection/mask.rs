@@ -1,24 +1,24 @@
-//! Masks on the grid of a box: what the mask head of a detector learns.
+//! Targets of the mask head: masks on a grid over a box.
 
 use super::visible::{Point, Visible};
 use crate::data::{Geometry, Rle, Xyxy};
 
-/// Shortest side of a box, in pixels: detectron2 divides by no less.
+/// Minimum side of a box in pixels, as divisor (detectron2).
 const SHORTEST: f64 = 0.1;
-/// Samples of a bitmap along one side of a cell, at most.
+/// Maximum number of samples of a bitmap along one side of a cell.
 const MOST_SAMPLES: usize = 16;
 
-/// A side × side grid over a box of the input, and how the input lies in the source.
+/// A side × side grid over a box of the input, and the map from the source image to the input.
 pub(super) struct Within<'a> {
-    /// Source image to input.
+    /// Map from the source image to the input.
     pub geometry: &'a Geometry,
-    /// In input pixels, finite.
+    /// The box in input pixels; finite.
     pub bbox: Xyxy<f64>,
     pub side: usize,
 }
 
 impl Within<'_> {
-    /// What polygons of the source cover: their rings, moved into the box and scaled to the grid, rasterised there
+    /// Rasterizes polygons of the source: their rings are transformed to the grid and rasterized there
     /// (detectron2 `rasterize_polygons_within_box`). `[side, side]`
     pub(super) fn polygons(&self, rings: &[Vec<f64>]) -> Vec<f32> {
         let ring = |ring: &Vec<f64>| {
@@ -28,7 +28,7 @@ impl Within<'_> {
         self.rasterised(&rings.iter().map(ring).collect::<Vec<_>>())
     }
 
-    /// The part of the box that is shown. `[side, side]`
+    /// The visible part of the box. `[side, side]`
     pub(super) fn shown(&self, visible: &Visible) -> Vec<f32> {
         match visible.corners() {
             [] => vec![0.; self.side * self.side],
@@ -36,7 +36,7 @@ impl Within<'_> {
         }
     }
 
-    /// Points of the input as a flat list on the grid.
+    /// Converts points of the input to a flat list of grid coordinates.
     fn ring(&self, points: impl Iterator<Item = Point>) -> Vec<f64> {
         let [x1, y1, x2, y2] = self.bbox;
         let side = self.side as f64;
@@ -51,8 +51,8 @@ impl Within<'_> {
         }
     }
 
-    /// What a bitmap of the source covers at least half of: the mean over each cell of samples of the bitmap, as dense
-    /// as its pixels, between which it is linear (RoIAlign, aligned, sampling ratio 0). `[side, side]`
+    /// Samples a bitmap of the source: a cell is 1 if the mean of its samples is at least ½. Samples are as dense as the
+    /// pixels of the bitmap, which is interpolated linearly (RoIAlign, aligned, sampling ratio 0). `[side, side]`
     pub(super) fn bitmap(&self, rle: &Rle) -> Vec<f32> {
         let side = self.side;
         let Some(back) = self.geometry.inverse() else { return vec![0.; side * side] };
@@ -79,11 +79,11 @@ impl Within<'_> {
     }
 }
 
-/// A bitmap that is linear between the centres of its pixels.
+/// A bitmap that is interpolated linearly between the centers of its pixels.
 struct Bitmap {
     height: usize,
     width: usize,
-    /// Column-major.
+    /// Pixels, column-major.
     columns: Vec<u8>,
 }
 
@@ -95,8 +95,8 @@ impl Bitmap {
         Self { height, width, columns }
     }
 
-    /// The value at (x, y), where the centre of the first pixel is (0, 0); RoIAlign's rule at the border: the outermost
-    /// pixels reach one pixel further, beyond is nothing.
+    /// The value at (x, y), where the center of the first pixel is (0, 0). As in RoIAlign, the outermost pixels extend by
+    /// one pixel, and the value is 0 beyond.
     fn at(&self, x: f64, y: f64) -> f64 {
         let (w, h) = (self.width as f64, self.height as f64);
         if !(-1. ..=w).contains(&x) || !(-1. ..=h).contains(&y) || self.columns.is_empty() {

@@ -1,5 +1,5 @@
-//! The mask head of Mask R-CNN (arXiv:1703.06870): one mask per class for every region, of which that of the right class
-//! counts. Names are torchvision's (`roi_heads.mask_head.*`, `roi_heads.mask_predictor.*`).
+//! The mask head of Mask R-CNN (arXiv:1703.06870): one mask per class for every region, of which only the one
+//! of the correct class is used. Names are torchvision's (`roi_heads.mask_head.*`, `roi_heads.mask_predictor.*`).
 
 use super::tower::Tower;
 use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d, NormKind, Pass};
@@ -22,7 +22,7 @@ pub(super) struct MaskHead {
 }
 
 impl MaskHead {
-    pub fn new(
+    pub(crate) fn new(
         channels: usize,
         convs: usize,
         norm: NormKind,
@@ -40,8 +40,8 @@ impl MaskHead {
         })
     }
 
-    /// Logits of the masks of the given classes. `x` [R, C, 14, 14], one label per region -> [R, 28·28]
-    pub fn forward(&self, x: &Tensor, labels: &[u32], pass: &mut Pass) -> Result<Tensor> {
+    /// Mask logits for one label per region. `x` [R, C, 14, 14] -> [R, 28·28]
+    pub(crate) fn forward(&self, x: &Tensor, labels: &[u32], pass: &mut Pass) -> Result<Tensor> {
         let x = self.tower.forward(x, pass)?;
         let x = ops::relu(&self.up.forward(&x)?)?;
         let logits = self.logits.forward(&x)?.reshape((labels.len() * self.classes, MASK * MASK))?;
@@ -49,8 +49,8 @@ impl MaskHead {
         ops::take_rows(&logits, &rows.collect::<Vec<u32>>())
     }
 
-    /// Logistic loss, mean over the places of all masks. `targets` are 0 or 1, 28·28 per region.
-    pub fn loss(&self, logits: &Tensor, targets: Vec<f32>) -> Result<Tensor> {
+    /// Binary cross-entropy, mean over all pixels of all masks. `targets` are 0 or 1, 28·28 per region.
+    pub(crate) fn loss(&self, logits: &Tensor, targets: Vec<f32>) -> Result<Tensor> {
         let targets = Tensor::from_vec(targets, logits.shape(), logits.device())?;
         ops::binary_cross_entropy_with_logits(logits, &targets, None)
     }

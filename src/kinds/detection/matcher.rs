@@ -1,41 +1,41 @@
-//! Which object a box stands for, by intersection over union (IoU): arXiv:1506.01497 §3.1.2, detectron2
+//! Matches boxes with objects by intersection over union (IoU): arXiv:1506.01497 §3.1.2, detectron2
 //! `modeling/matcher.py`.
 
 use super::boxes::iou;
 use crate::data::Xyxy;
 use rayon::prelude::*;
 
-/// What a box is for learning.
+/// Role of a box in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// Stands for this object.
+    /// Positive: matches the object with this index.
     Object(u32),
     Background,
-    /// Neither: between the thresholds.
+    /// Ignored: the IoU is between the thresholds.
     Ignored,
 }
 
 /// Thresholds of the IoU.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matcher {
-    /// From this IoU on a box stands for the object that it overlaps most.
+    /// A box with at least this IoU matches the object that it overlaps most.
     pub positive_iou: f32,
-    /// Below this IoU with every object a box is background.
+    /// A box with a lower IoU than this with every object is background.
     pub negative_iou: f32,
-    /// detectron2's `allow_low_quality_matches`: the boxes of the largest IoU with an object stand for the object that
-    /// they overlap most, however little. An object that no box overlaps has no such boxes; in detectron2 all are.
+    /// `allow_low_quality_matches` of detectron2: the boxes with the largest IoU with an object match the object that they
+    /// overlap most, even below the threshold. If no box overlaps an object, no box does; in detectron2, all boxes do.
     pub low_quality: bool,
 }
 
-/// Boxes that one thread matches at a time.
+/// Number of boxes that a thread matches at a time.
 const CHUNK: usize = 4096;
 
 impl Matcher {
-    pub const RPN: Self = Self { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
-    pub const ROI: Self = Self { positive_iou: 0.5, negative_iou: 0.5, low_quality: false };
+    pub(crate) const RPN: Self = Self { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
+    pub(crate) const ROI: Self = Self { positive_iou: 0.5, negative_iou: 0.5, low_quality: false };
 
     /// One match per box.
-    pub fn run(self, boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<Match> {
+    pub(crate) fn run(self, boxes: &[Xyxy<f32>], objects: &[Xyxy<f32>]) -> Vec<Match> {
         let best: Vec<(u32, f32)> =
             boxes.par_iter().with_min_len(CHUNK).map(|b| best_object(*b, objects)).collect();
         let judged = |&(object, overlap): &(u32, f32)| match overlap {
@@ -64,7 +64,7 @@ impl Matcher {
     }
 }
 
-/// The object of the largest IoU with a box (the first of equal ones), and this IoU.
+/// The object with the largest IoU with a box (the first one if several are equal), and this IoU.
 fn best_object(bounds: Xyxy<f32>, objects: &[Xyxy<f32>]) -> (u32, f32) {
     let mut best = (0, -1.);
     for (i, object) in (0..).zip(objects) {

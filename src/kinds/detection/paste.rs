@@ -1,15 +1,15 @@
-//! A mask of 28×28 places in a box of the input, put into the source image: every pixel whose centre lies where the
-//! mask, linear between its places and 0 beyond them, is at least ½ (detectron2 `layers/mask_ops.py`, which samples with
-//! `grid_sample`). torchvision pads and resizes instead, and differs by up to a pixel.
+//! Pastes a mask of 28×28 probabilities from a box of the input into the source image: a pixel belongs to the mask if the
+//! value at its center, interpolated linearly and 0 outside, is at least ½ (detectron2 `layers/mask_ops.py`, which samples
+//! with `grid_sample`). torchvision pads and resizes instead, and differs by up to a pixel.
 
 use super::mask_head::MASK;
 use crate::data::{Frame, Rle, Xyxy};
 
-/// A pixel belongs to the mask from here on.
+/// Probability from which a pixel belongs to the mask.
 const INSIDE: f32 = 0.5;
 
-/// `mask` holds probabilities, 28·28; `bounds` are pixels of the input that `frame` describes, with positive sides.
-/// The run lengths are those of the source image.
+/// Pastes `mask`, 28·28 probabilities. `bounds` is the box in pixels of the input that `frame` describes, with positive
+/// sides; the result has the size of the source image.
 pub(super) fn paste(mask: &[f32], bounds: Xyxy<f32>, frame: &Frame) -> Rle {
     let (height, width) = frame.source;
     let [x1, y1, x2, y2] = bounds.map(f64::from);
@@ -30,7 +30,7 @@ pub(super) fn paste(mask: &[f32], bounds: Xyxy<f32>, frame: &Frame) -> Rle {
     Rle::encode_at(&patch, (h, w), (top.min(height), left.min(width)), (height, width))
 }
 
-/// First and one after the last column and row of the source that a box of the input may touch.
+/// Range of columns and rows of the source (end exclusive) that a box of the input may touch.
 fn span(bbox: Xyxy<f64>, frame: &Frame) -> [usize; 4] {
     let Some(back) = frame.geometry.inverse() else { return [0; 4] };
     let [x1, y1, x2, y2] = back.bounds(bbox);
@@ -42,7 +42,7 @@ fn span(bbox: Xyxy<f64>, frame: &Frame) -> [usize; 4] {
     [left, top, right, bottom]
 }
 
-/// Linear between the places of `mask`, whose first centre is (0, 0); 0 beyond the outermost.
+/// Interpolates `mask` linearly; the center of its first value is (0, 0), and it is 0 outside.
 fn at(mask: &[f32], x: f64, y: f64) -> f32 {
     let (left, top) = (x.floor(), y.floor());
     let (fx, fy) = ((x - left) as f32, (y - top) as f32);
@@ -84,7 +84,7 @@ mod tests {
         let full = [1f32; MASK * MASK];
         assert_eq!(paste(&full, [0., 0., 5., 5.], &frame).area(), 25);
         assert_eq!(paste(&[0.; MASK * MASK], [0., 0., 5., 5.], &frame).area(), 0);
-        assert_eq!(paste(&full, [2.6, 2.6, 2.9, 2.9], &frame).area(), 0, "between the centres");
+        assert_eq!(paste(&full, [2.6, 2.6, 2.9, 2.9], &frame).area(), 0, "between the centers");
         assert_eq!(paste(&full, [2.4, 2.4, 2.6, 2.6], &frame).area(), 1);
         assert_eq!(paste(&full, [9., 9., 12., 12.], &frame).area(), 0, "outside");
         let huge = paste(&full, [-1e9, -1e9, 1e9, 1e9], &frame);

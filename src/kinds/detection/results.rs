@@ -1,19 +1,17 @@
-//! Scores of detections, and the perfect ones.
+//! The metric of detection, and perfect detections.
 
-use super::DetectionTarget;
+use super::target::DetectionTarget;
 use crate::data::{DatasetInfo, Object, SampleId, xyxy};
-use crate::metrics::coco::{CocoScorer, Detection};
+use crate::metrics::coco::{CocoScorer, Detection, Protocol};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::record::Scores;
 
-pub use crate::metrics::coco::{Protocol, score_specs};
-
-/// COCO's and LVIS's scores on the targets of this kind.
-pub struct CocoMetric(CocoScorer);
+/// The scores of COCO and LVIS for the targets of this kind.
+pub(super) struct CocoMetric(CocoScorer);
 
 impl CocoMetric {
-    /// For the classes of `info`; with `masks`, masks are scored besides boxes.
-    pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
+    /// A metric for the classes of `info`; with `masks`, masks are scored in addition to boxes.
+    pub(crate) fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
         Self(CocoScorer::new(info, protocol, masks))
     }
 }
@@ -40,8 +38,8 @@ impl Metric for CocoMetric {
     }
 }
 
-/// The annotation as detections of score 1, without crowds, which need not be detected.
-pub fn perfect(target: &DetectionTarget) -> Vec<Detection> {
+/// The annotated objects as detections with score 1, without crowds, which need not be detected.
+pub(super) fn perfect_detections(target: &DetectionTarget) -> Vec<Detection> {
     let size = target.image().size;
     let objects = target.source().iter().filter(|object| !object.crowd);
     let detection = |object: &Object| Detection {

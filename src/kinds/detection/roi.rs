@@ -1,4 +1,4 @@
-//! Regions of interest: which proposals of an image learn what, and their features (arXiv:1506.01497, RoIAlign of
+//! Regions of interest: sampling of proposals for training, and their features (arXiv:1506.01497; RoIAlign of
 //! arXiv:1703.06870 on the levels of arXiv:1612.03144; detectron2 `modeling/roi_heads`, `modeling/poolers.py`).
 
 use super::matcher::{Match, Matcher};
@@ -8,17 +8,17 @@ use crate::ops;
 use crate::rng::Rng;
 use candle_core::{Result, Tensor};
 
-/// A region of interest: a box, and the object that it is to be recognised as.
+/// A region of interest: a box, and the object that it matches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Roi {
-    /// Index in the batch.
+    /// Index of its image in the batch.
     pub image: usize,
     pub bounds: Xyxy<f32>,
-    /// The object of its image that it stands for; background when absent.
+    /// Index of the object that it matches; `None` for background.
     pub object: Option<u32>,
 }
 
-/// Draws from the `proposals` of an image, to which its objects are added.
+/// Samples from the `proposals` of an image and its objects.
 pub(super) fn sample(
     image: usize,
     mut proposals: Vec<Xyxy<f32>>,
@@ -39,29 +39,29 @@ pub(super) fn sample(
     positive.iter().chain(&negative).map(roi).collect()
 }
 
-/// The levels of a pyramid that regions are taken from.
+/// Pools the features of regions from the levels of a pyramid.
 #[derive(Clone, Debug)]
 pub(super) struct Pooler {
-    /// Input pixels from one place of a level to the next, finest level first.
+    /// Strides of the levels in input pixels, finest level first.
     pub strides: Vec<f32>,
-    /// A box of this side belongs to the third level: 224 at stride 16.
+    /// Side of a box that belongs to the third level: 224 at stride 16.
     pub canonical: f32,
 }
 
 impl Pooler {
     /// The level of a box: one coarser for every doubling of its side.
-    pub fn level(&self, bounds: Xyxy<f32>) -> usize {
+    pub(crate) fn level(&self, bounds: Xyxy<f32>) -> usize {
         let level = 2. + (ops::area(bounds).max(0.).sqrt() / self.canonical + 1e-8).log2();
         (level.floor().max(0.) as usize).min(self.strides.len() - 1)
     }
 
-    /// Puts boxes in order of their levels, which [`Pooler::pool`] needs.
-    pub fn sort(&self, rois: &mut [Roi]) {
+    /// Sorts boxes by level, as [`Pooler::pool`] requires.
+    pub(crate) fn sort(&self, rois: &mut [Roi]) {
         rois.sort_by_key(|roi| self.level(roi.bounds));
     }
 
     /// Features of `rois`, in their order. `levels` [B, C, h, w] -> [R, C, side, side]
-    pub fn pool(&self, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Tensor> {
+    pub(crate) fn pool(&self, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Tensor> {
         let mut parts = vec![];
         for (i, (x, &stride)) in levels.iter().zip(&self.strides).enumerate() {
             let of_level = rois.iter().filter(|roi| self.level(roi.bounds) == i);

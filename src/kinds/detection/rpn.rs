@@ -1,4 +1,4 @@
-//! Region proposal network (arXiv:1506.01497): an objectness and four deltas per anchor, the loss of both, and the
+//! Region proposal network (arXiv:1506.01497): objectness and four deltas for each anchor, their losses, and the
 //! proposals. Two convolutions in Li et al. and ViTDet. Names are torchvision's (`rpn.head.*`).
 
 use super::anchors::{Anchors, Level};
@@ -12,12 +12,12 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use std::ops::Range;
 
-/// Of two proposals of a level that overlap by more than this, NMS drops the one of smaller objectness.
+/// IoU above which NMS drops the proposal with the lower objectness of two proposals of a level.
 const NMS_IOU: f64 = 0.7;
-/// Values per anchor: objectness (a logit), four deltas.
+/// Number of values per anchor: objectness (a logit) and four deltas.
 const VALUES: usize = 5;
 
-/// Sizes of the network, and how it is trained.
+/// Sizes and training parameters of the network.
 #[derive(Clone, Debug)]
 pub(super) struct RpnConfig {
     pub channels: usize,
@@ -25,12 +25,12 @@ pub(super) struct RpnConfig {
     pub ratios: Vec<f32>,
     /// Square root of the area of the anchors of each level, in input pixels.
     pub sizes: Vec<f32>,
-    /// Of each level, in input pixels.
+    /// Stride of each level in input pixels.
     pub strides: Vec<f32>,
     pub sampler: Sampler,
-    /// Proposals per level that go into NMS, in training and in evaluation.
+    /// Number of proposals per level before NMS, in training and in evaluation.
     pub before_nms: [usize; 2],
-    /// Proposals per image.
+    /// Number of proposals per image.
     pub after_nms: usize,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Rpn {
 
 /// Objectness and deltas of every anchor.
 pub(super) struct RpnOutput {
-    /// In the order of the anchors. [B·anchors, 5]
+    /// Values in the order of the anchors. [B·anchors, 5]
     pub values: Tensor,
     pub anchors: Anchors,
     pub images: usize,
 }
 
 impl Rpn {
-    pub fn new(config: RpnConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(config: RpnConfig, vb: VarBuilder) -> Result<Self> {
         let (width, init, shapes) = (config.channels, ConvInit::Normal(0.01), config.ratios.len());
         let vb = vb.pp("head");
         let conv = |i| Conv2d::new(width, width, ConvConfig::same(3, init), vb.pp(format!("conv.{i}.0")));
@@ -64,8 +64,8 @@ impl Rpn {
         })
     }
 
-    /// `levels` [B, C, h, w], finest first.
-    pub fn forward(&self, levels: &[Tensor]) -> Result<RpnOutput> {
+    /// Applies the network to `levels` [B, C, h, w], finest first.
+    pub(crate) fn forward(&self, levels: &[Tensor]) -> Result<RpnOutput> {
         let Self { config, .. } = self;
         let (mut values, mut places) = (vec![], vec![]);
         for ((x, &stride), &size) in levels.iter().zip(&config.strides).zip(&config.sizes) {
@@ -90,14 +90,14 @@ impl Rpn {
         })
     }
 
-    /// Draws the anchors of an image that learn.
-    pub fn sample(&self, matches: &[Match], rng: &mut crate::rng::Rng) -> Sampled {
+    /// Samples the anchors of an image for the loss.
+    pub(crate) fn sample(&self, matches: &[Match], rng: &mut crate::rng::Rng) -> Sampled {
         self.config.sampler.draw(matches, rng)
     }
 
-    /// (objectness, boxes): logistic loss of the sampled anchors and L1 of the deltas of those that stand for objects,
-    /// both divided by the samples asked for, in all images. `objects` are the boxes of each image.
-    pub fn losses(
+    /// The losses (objectness, boxes): binary cross-entropy of the sampled anchors and the L1 loss of the deltas of positive
+    /// anchors, both divided by the nominal number of samples in all images. `objects` are the boxes of each image.
+    pub(crate) fn losses(
         &self,
         output: &RpnOutput,
         objects: &[Vec<Xyxy<f32>>],
@@ -135,13 +135,13 @@ impl Rpn {
     }
 
     /// Matches of the anchors of each image.
-    pub fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
+    pub(crate) fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
         objects.iter().map(|objects| Matcher::RPN.run(&output.anchors.boxes, objects)).collect()
     }
 
-    /// The proposals of each image, by decreasing objectness, clipped to `shown` (the part of each input that shows its
-    /// image). Boxes that are empty or not finite are left out.
-    pub fn proposals(
+    /// The proposals of each image, by decreasing objectness, clipped to `shown` (the part of each input without padding).
+    /// Empty and non-finite boxes are dropped.
+    pub(crate) fn proposals(
         &self,
         output: &RpnOutput,
         shown: &[Xyxy<f32>],
@@ -162,7 +162,7 @@ impl Rpn {
     }
 }
 
-/// Indices of the `k` anchors of `range` with the largest objectness, by decreasing objectness; equal ones in order.
+/// Indices of the `k` anchors of `range` with the largest objectness, by decreasing objectness; ties keep their order.
 fn top_k(values: &[f32], range: Range<usize>, k: usize) -> Vec<usize> {
     let score = |i: &usize| values[i * VALUES];
     let mut order: Vec<usize> = range.filter(|i| score(i).is_finite()).collect();
@@ -184,7 +184,7 @@ struct Proposals {
 }
 
 impl Proposals {
-    /// Adds those that `values` make of the anchors `indices` of a level, clipped to `shown`.
+    /// Adds the proposals for the anchors `indices` of a level, clipped to `shown`.
     fn add(&mut self, level: u32, indices: Vec<usize>, values: &[f32], anchors: &Anchors, shown: Xyxy<f32>) {
         for i in indices {
             let values = &values[i * VALUES..][..VALUES];
@@ -198,7 +198,7 @@ impl Proposals {
         }
     }
 
-    /// The `count` of largest objectness that are left after NMS of each level.
+    /// The `count` proposals with the highest objectness after NMS within each level.
     fn after_nms(self, count: usize) -> Result<Vec<Xyxy<f32>>> {
         let n = self.boxes.len();
         let boxes = Tensor::from_vec(self.boxes.concat(), (n, 4), &Device::Cpu)?;

@@ -1,18 +1,18 @@
-//! Draws the boxes that learn at random, with a bounded share of background (arXiv:1506.01497 §3.1.3).
+//! Randomly samples boxes for the loss, with a limited fraction of positives (arXiv:1506.01497 §3.1.3).
 
 use super::matcher::Match;
 use crate::rng::Rng;
 use rand::seq::index::sample;
 
-/// How many boxes per image learn.
+/// Number of boxes per image that are sampled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampler {
     pub count: usize,
-    /// Share of positives (boxes that stand for objects), at most; background fills up the rest.
+    /// Maximum fraction of positives (boxes that match objects); the rest is background.
     pub positive_fraction: f64,
 }
 
-/// Indices of boxes, in increasing order.
+/// Indices of the sampled boxes, in increasing order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sampled {
     pub positive: Vec<usize>,
@@ -20,7 +20,7 @@ pub(super) struct Sampled {
 }
 
 impl Sampler {
-    pub fn draw(self, matches: &[Match], rng: &mut Rng) -> Sampled {
+    pub(crate) fn draw(self, matches: &[Match], rng: &mut Rng) -> Sampled {
         let those = |wanted: fn(&Match) -> bool| -> Vec<usize> {
             matches.iter().enumerate().filter(|(_, found)| wanted(found)).map(|(i, _)| i).collect()
         };
@@ -31,7 +31,7 @@ impl Sampler {
     }
 }
 
-/// At most `most` of `from`, in their order.
+/// A random selection of at most `most` of `from`, in their order.
 fn some(from: Vec<usize>, most: usize, rng: &mut Rng) -> Vec<usize> {
     if from.len() <= most {
         return from;

@@ -1,8 +1,8 @@
-//! What detection predicts of an image, and how it moves with it.
+//! The target of detection, and how it changes with its image.
 //!
-//! The annotation stays as it is in the source; what has moved is one affine map and the part of the image that is
-//! still shown. Boxes follow from the moved outlines and are cut at what is shown, as detectron2 does with
-//! `recompute_boxes`; an object with a box alone has its box moved. Objects of which nothing is left disappear.
+//! The annotation keeps the coordinates of the source image; augmentation changes only an affine map and the visible part
+//! of the image. Boxes are computed from transformed outlines and clipped to the visible part, as detectron2 does with
+//! `recompute_boxes`; for an object with only a box, the box itself is transformed. Invisible objects are removed.
 
 use super::mask;
 use super::visible::{Point, Visible, rectangle};
@@ -10,21 +10,23 @@ use crate::data::{Annotation, Entry, Geometric, Geometry, Object, Objects, Segme
 use anyhow::{Result, bail, ensure};
 use std::sync::Arc;
 
-/// Boxes with a shorter side are empty, in pixels (detectron2 `filter_empty_instances`).
+/// Boxes with a side shorter than this, in pixels, are empty (detectron2 `filter_empty_instances`).
 const EMPTY: f64 = 1e-5;
 
 /// One object in the pixels of the (augmented) input.
 #[derive(Clone, Debug)]
 pub struct Instance {
+    /// Class index.
     pub label: u32,
+    /// Box (x1, y1, x2, y2) of its visible part.
     pub bbox: Xyxy<f32>,
-    /// A region of many objects: nothing to learn from.
+    /// Whether it is a region of many objects, which is not used in training.
     pub crowd: bool,
-    /// Its place among the objects of the source.
+    /// Its index among the objects of the source.
     object: usize,
 }
 
-/// The objects of an image; moves with it exactly.
+/// The objects of an image, which are transformed exactly when the image is augmented.
 #[derive(Clone, Debug)]
 pub struct DetectionTarget {
     image: Arc<Objects>,
@@ -38,7 +40,7 @@ impl DetectionTarget {
     /// The target of an entry of a data set with `classes` classes.
     ///
     /// # Errors
-    /// An annotation of another kind, a label out of range.
+    /// An annotation without objects, or a label that is out of range.
     pub fn new(entry: &Entry, classes: usize) -> Result<Self> {
         let Annotation::Objects(image) = &entry.annotation else {
             bail!("`{}` has no objects, which detection needs", entry.id)
@@ -47,7 +49,7 @@ impl DetectionTarget {
             let label = object.label;
             ensure!(
                 (label as usize) < classes,
-                "label {label} of `{}` is outside the {classes} classes",
+                "label {label} of `{}` is out of range for {classes} classes",
                 entry.id
             );
         }
@@ -67,16 +69,16 @@ impl DetectionTarget {
         Ok(target)
     }
 
-    /// Objects of which something is shown, in input pixels, crowds included; training skips crowds.
+    /// Visible objects in input pixels, including crowds, which training skips.
     pub fn instances(&self) -> &[Instance] {
         &self.instances
     }
 
-    /// The mask of instance `i` inside `bbox`, in input pixels, on a side × side grid: 0 or 1,
-    /// `[side, side]` row-major. `None` where the annotation is a box only.
+    /// The mask of instance `i` in the box `bbox` (input pixels), as a grid of 0 and 1, `[side, side]` row-major. `None` if
+    /// only a box is annotated.
     ///
-    /// As detectron2's `crop_and_resize`: polygons are rasterised in the box; bitmaps are averaged as RoIAlign does,
-    /// from the source's pixels, and rounded. A box that is not finite gives an empty mask.
+    /// As in detectron2's `crop_and_resize`, polygons are rasterized in the box, and bitmaps are averaged from the source
+    /// pixels as RoIAlign does, and rounded. A non-finite box gives an empty mask.
     pub fn mask_in(&self, i: usize, bbox: Xyxy<f32>, side: usize) -> Option<Vec<f32>> {
         let object = &self.image.objects[self.instances[i].object];
         let within = mask::Within { geometry: &self.geometry, bbox: bbox.map(f64::from), side };
@@ -100,12 +102,12 @@ impl DetectionTarget {
         &self.image.objects
     }
 
-    /// All that is annotated of the image.
+    /// The whole annotation of the image.
     pub fn image(&self) -> &Objects {
         &self.image
     }
 
-    /// Boxes of what is shown; drops what is not.
+    /// Computes the boxes of visible objects and removes the others.
     fn bound(&mut self) {
         let Self { image, geometry, visible, instances } = self;
         instances.retain_mut(|instance| {
@@ -129,7 +131,7 @@ impl Geometric for DetectionTarget {
     }
 }
 
-/// The bounds of what is shown of an object, in input pixels.
+/// Bounds of the visible part of an object, in input pixels.
 fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -> Option<Xyxy<f64>> {
     let mut bounds = None;
     let mut add = |ring: &[Point]| {
@@ -148,8 +150,8 @@ fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -
     bounds
 }
 
-/// A run of a column-major bitmap of `height` as at most three rectangles: what is left of its first column, whole
-/// columns, and the head of its last one.
+/// Splits a run of a column-major bitmap of this height into at most three rectangles: the rest of its first column, whole
+/// columns, and the start of its last column.
 fn column_rectangles(start: usize, end: usize, height: usize) -> impl Iterator<Item = Xyxy<f64>> {
     let (first, last) = (start / height, (end - 1) / height);
     let (top, bottom) = (start % height, (end - 1) % height + 1);

@@ -5,6 +5,7 @@ use super::*;
 use crate::data::{Annotation, Batch, Category, Frame, Geometry, ImageRef, Object, Objects, SampleId};
 use crate::data::{Geometric, Segmentation};
 use crate::models::Features;
+use crate::nn::NormKind;
 use crate::nn::{Params, Pass};
 use crate::rng::Rng;
 use crate::task::Head;
@@ -19,8 +20,8 @@ fn info() -> DatasetInfo {
     DatasetInfo { name: "made".into(), classes, categories, ..DatasetInfo::default() }
 }
 
-fn head_config(norm: NormKind) -> HeadConfig {
-    HeadConfig {
+fn head_config(norm: NormKind) -> DetectionHeadConfig {
+    DetectionHeadConfig {
         fpn_norm: norm,
         head_norm: norm,
         channels: 8,
@@ -33,7 +34,7 @@ fn head_config(norm: NormKind) -> HeadConfig {
         box_convs: 1,
         box_width: 16,
         mask_convs: 1,
-        ..HeadConfig::default()
+        ..DetectionHeadConfig::default()
     }
 }
 
@@ -60,7 +61,7 @@ struct Ground {
 
 impl Ground {
     fn new(norm: NormKind, masks: bool) -> Self {
-        let options = Options { masks, score_threshold: Some(0.), ..Options::default() };
+        let options = DetectionOptions { masks, score_threshold: Some(0.), ..DetectionOptions::default() };
         let task = DetectionTask::new(options, head_config(norm), &info()).unwrap();
         let params = Params::new(0, &Device::Cpu);
         let spec = BackboneSpec { width: 8, depth: 4, patch: 8 };
@@ -158,7 +159,7 @@ fn predictions_lie_in_the_source_and_can_be_scored() {
         }
     }
     let task = DetectionTask::new(
-        Options { masks: true, ..Options::default() },
+        DetectionOptions { masks: true, ..DetectionOptions::default() },
         head_config(NormKind::Layer),
         &info(),
     );
@@ -195,21 +196,24 @@ fn numbers_that_run_away_give_no_boxes_and_no_panic() {
 
 #[test]
 fn choices_that_cannot_work_are_refused_by_name() {
-    let refused = |config: HeadConfig, options: Options| {
+    let refused = |config: DetectionHeadConfig, options: DetectionOptions| {
         DetectionTask::new(options, config, &info()).unwrap_err().to_string()
     };
     let plain = || head_config(NormKind::Layer);
-    let error = refused(HeadConfig { anchor_sizes: Some(vec![8.]), ..plain() }, Options::default());
+    let error =
+        refused(DetectionHeadConfig { anchor_sizes: Some(vec![8.]), ..plain() }, DetectionOptions::default());
     assert!(error.contains("anchor_sizes has 1 values, expected 5"), "{error}");
-    let error = refused(HeadConfig { regions: 0, ..plain() }, Options::default());
+    let error = refused(DetectionHeadConfig { regions: 0, ..plain() }, DetectionOptions::default());
     assert!(error.contains("regions"), "{error}");
-    let error = refused(plain(), Options { score_threshold: Some(1.5), ..Options::default() });
+    let error =
+        refused(plain(), DetectionOptions { score_threshold: Some(1.5), ..DetectionOptions::default() });
     assert!(error.contains("score_threshold"), "{error}");
-    let taps = HeadConfig { taps: Some(vec![0, 1]), ..plain() };
-    let task = DetectionTask::new(Options::default(), taps, &info()).unwrap();
+    let taps = DetectionHeadConfig { taps: Some(vec![0, 1]), ..plain() };
+    let task = DetectionTask::new(DetectionOptions::default(), taps, &info()).unwrap();
     let spec = BackboneSpec { width: 8, depth: 2, patch: 8 };
     let error = task.head(&spec, Params::new(0, &Device::Cpu).builder()).err().unwrap().to_string();
     assert!(error.contains("2 taps [0, 1] of 2 blocks, expected 4"), "{error}");
-    let unknown = crate::config::parse::<HeadConfig>("channel = 3", "recipe").unwrap_err().to_string();
+    let unknown =
+        crate::config::parse::<DetectionHeadConfig>("channel = 3", "recipe").unwrap_err().to_string();
     assert!(unknown.contains("channel"), "{unknown}");
 }

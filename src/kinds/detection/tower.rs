@@ -1,5 +1,5 @@
-//! Convolutions with norm and ReLU one after the other: the trunk of the box head and of the mask head. A batch without
-//! regions passes too, so that an image without objects trains.
+//! A stack of convolutions with norm and ReLU, used in the box head and the mask head. A batch without regions is allowed,
+//! so that images without objects can be trained on.
 
 use crate::nn::{ConvConfig, ConvInit, ConvNorm, NormKind, Pass};
 use candle_core::{Result, Tensor};
@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 pub(super) struct Tower(Vec<ConvNorm>);
 
 impl Tower {
-    pub fn new(channels: usize, count: usize, norm: NormKind, vb: &VarBuilder) -> Result<Self> {
+    pub(crate) fn new(channels: usize, count: usize, norm: NormKind, vb: &VarBuilder) -> Result<Self> {
         let config = ConvConfig::same(3, ConvInit::Msra).before(norm);
         let layer = |i: usize| {
             let vb = vb.pp(i);
@@ -20,7 +20,7 @@ impl Tower {
     }
 
     /// `x` [R, C, h, w] -> the same shape.
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, pass))
     }
 }

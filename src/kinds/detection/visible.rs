@@ -1,6 +1,6 @@
-//! [`Visible`]: the part of a source image that a model input shows, and the bounds of outlines in it.
+//! [`Visible`]: the part of a source image that is visible in a model input, and the bounds of outlines in it.
 //!
-//! It is convex: a rectangle until something rotates or shears. Points are x, y in continuous pixel coordinates.
+//! It is a rectangle, or another convex polygon after a rotation or a shear. Points (x, y) are continuous pixel coordinates.
 
 use crate::data::{Geometry, Size, Xyxy};
 
@@ -10,17 +10,17 @@ pub(super) type Point = [f64; 2];
 /// A convex region.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Visible {
-    /// Clockwise as seen on the screen.
+    /// Corners, clockwise on the screen.
     corners: Vec<Point>,
 }
 
 impl Visible {
-    /// All of an image.
+    /// A whole image.
     pub(super) fn of(size: Size) -> Self {
         Self { corners: rectangle([0., 0., size.1 as f64, size.0 as f64]).to_vec() }
     }
 
-    /// The region after a move, as far as it lies in the image that results.
+    /// The region after a geometric operation, clipped to the resulting image.
     pub(super) fn moved(&self, geometry: &Geometry) -> Self {
         let mut corners: Vec<Point> =
             self.corners.iter().map(|[x, y]| geometry.point(*x, *y).into()).collect();
@@ -38,12 +38,12 @@ impl Visible {
         &self.corners
     }
 
-    /// Whether all of a box is shown.
+    /// Whether a box is entirely visible.
     pub(super) fn shows(&self, bounds: Xyxy<f64>) -> bool {
         rectangle(bounds).iter().all(|corner| edges(&self.corners).all(|(p, q)| side(p, q, *corner) >= 0.))
     }
 
-    /// Grows `bounds` to the bounds of the part of a ring's inside that is shown.
+    /// Extends `bounds` to include the visible part of the inside of a ring.
     pub(super) fn bound(&self, ring: &[Point], bounds: &mut Option<Xyxy<f64>>) {
         for (p, q) in edges(ring) {
             if let Some(ends) = self.cut(p, q) {
@@ -54,7 +54,7 @@ impl Visible {
         self.corners.iter().filter(inside).for_each(|corner| grow(bounds, *corner));
     }
 
-    /// The part of a line segment that is shown (Cyrus and Beck).
+    /// The visible part of a line segment (Cyrus–Beck).
     fn cut(&self, p: Point, q: Point) -> Option<[Point; 2]> {
         let (mut from, mut to) = (0f64, 1f64);
         for (a, b) in edges(&self.corners) {
@@ -71,18 +71,18 @@ impl Visible {
     }
 }
 
-/// The corners of a box, clockwise as seen on the screen.
+/// The corners of a box, clockwise on the screen.
 pub(super) fn rectangle([x1, y1, x2, y2]: Xyxy<f64>) -> [Point; 4] {
     [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
 }
 
-/// Pairs of neighbouring points, the last with the first.
+/// Pairs of consecutive points, including the last with the first.
 fn edges(points: &[Point]) -> impl Iterator<Item = (Point, Point)> + '_ {
     let next = points.iter().cycle().skip(1);
     points.iter().copied().zip(next.copied())
 }
 
-/// Positive where `point` is on the inner side of the edge from `p` to `q` of a clockwise polygon.
+/// Positive if `point` is on the inner side of the edge from `p` to `q` of a clockwise polygon.
 fn side(p: Point, q: Point, point: Point) -> f64 {
     (q[0] - p[0]) * (point[1] - p[1]) - (q[1] - p[1]) * (point[0] - p[0])
 }
@@ -91,7 +91,7 @@ fn doubled_area(points: &[Point]) -> f64 {
     edges(points).map(|(p, q)| p[0] * q[1] - q[0] * p[1]).sum()
 }
 
-/// The part of a convex polygon on the inner side of an edge (Sutherland and Hodgman).
+/// The part of a convex polygon on the inner side of an edge (Sutherland–Hodgman).
 fn half(points: &[Point], p: Point, q: Point) -> Vec<Point> {
     let mut kept = vec![];
     for (a, b) in edges(points) {

@@ -2,7 +2,7 @@
 //!
 //! Networks have random weights. Values agree to 1e-4, the rounding of a dozen layers in f32.
 
-use super::inference::Options;
+use super::inference::SegmentationOptions;
 use super::*;
 use crate::config::{Attention, ModelConfig, RelativePosition};
 use crate::data::{Batch, Coding, Frame, Geometry, Values};
@@ -43,7 +43,8 @@ impl Model {
         let dataset = DatasetInfo { classes: names, ..DatasetInfo::default() };
         let head = format!("taps = [0, 1, 2, 3]\ndropout = 0.0\n{head}");
         let task =
-            SegmentationTask::new(Options::default(), toml::from_str(&head).unwrap(), &dataset).unwrap();
+            SegmentationTask::new(SegmentationOptions::default(), toml::from_str(&head).unwrap(), &dataset)
+                .unwrap();
         let params = Params::new(0, &Device::Cpu);
         let spec = BackboneSpec { width: 8, depth: 5, patch: 8 };
         let head = task.head(&spec, params.builder()).unwrap();
@@ -138,7 +139,7 @@ fn windows_and_views_are_those_of_mmsegmentation() {
     let geometry = Geometry::crop_resize(source, 0., 0., 131., 177., (53, 70));
     let frame = Frame { source, geometry };
     for (case, scales, flip) in [("slide", vec![1.], false), ("views", vec![0.5, 1., 1.75], true)] {
-        let options = Options { stride: Some(0.67), scales, flip };
+        let options = SegmentationOptions { stride: Some(0.67), scales, flip };
         let found = options.slide(image, &frame, (24, 24), CLASSES, &network).unwrap();
         let labels: Vec<u8> = golden[&format!("{case}.labels")].flatten_all().unwrap().to_vec1().unwrap();
         let margins: Vec<f32> = golden[&format!("{case}.margin")].flatten_all().unwrap().to_vec1().unwrap();

@@ -1,7 +1,7 @@
-//! [`UperNet`] as the head of a backbone: which blocks it reads, its losses, and its predictions.
+//! [`SegmentationHead`]: [`UperNet`] on a backbone, with its losses and predictions.
 
-use super::HeadConfig;
-use super::inference::{self, Options};
+use super::config::SegmentationHeadConfig;
+use super::inference::{self, SegmentationOptions};
 use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
 use super::upernet::UperNet;
@@ -13,11 +13,11 @@ use crate::task::{Forward, Head};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-/// Features of a backbone to one class per pixel.
+/// Predicts one class per pixel from the features of a backbone.
 pub struct SegmentationHead {
     taps: Vec<usize>,
     classes: usize,
-    options: Options,
+    options: SegmentationOptions,
     loss: PixelLoss,
     /// Weight of the auxiliary loss.
     auxiliary: Option<f64>,
@@ -28,8 +28,8 @@ pub struct SegmentationHead {
 impl SegmentationHead {
     pub(super) fn new(
         backbone: &BackboneSpec,
-        options: &Options,
-        config: &HeadConfig,
+        options: &SegmentationOptions,
+        config: &SegmentationHeadConfig,
         classes: &[String],
         vb: VarBuilder,
     ) -> Result<Self> {
@@ -55,13 +55,13 @@ impl SegmentationHead {
         (0..self.taps.len()).map(|tap| features.map(tap)).collect()
     }
 
-    /// Logits of images without randomness. `[B, K, 4h, 4w]`
+    /// Logits in evaluation mode. `[B, K, 4h, 4w]`
     pub fn logits(&self, features: &Features) -> Result<Tensor> {
         Ok(self.net.forward(&self.maps(features)?, false, &mut Pass::Eval)?.0)
     }
 }
 
-/// The blocks that BEiT and MAE read for segmentation in models of 12 and 24 blocks, the ends of quarters in others.
+/// The blocks that BEiT and MAE use for segmentation if there are 12 or 24, otherwise the last block of each quarter.
 pub(super) fn default_taps(depth: usize) -> Vec<usize> {
     match depth {
         12 => vec![3, 5, 7, 11],

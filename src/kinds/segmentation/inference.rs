@@ -1,27 +1,29 @@
-//! How evaluation reads an image: whole, or in windows of the model's input size, at several scales and mirrored.
+//! Evaluation of an image: as a whole, or in sliding windows of the model's input size, optionally at several scales and
+//! flipped.
 //!
-//! A single view gives the labels of mmsegmentation's `slide_inference`. Several views give those of its
-//! `aug_test` but for two things: views are scaled from the image as `[[eval]]` leaves it, and probabilities are averaged
-//! at that size, where the reference goes back to the file and averages at the size of the source.
+//! A single view gives the same labels as `slide_inference` of mmsegmentation. Several views differ from its `aug_test` in
+//! two ways: views are scaled from the image as `[[eval]]` leaves it, and probabilities are averaged at that size, while
+//! mmsegmentation starts from the file and averages at the size of the source image.
 
 use super::stitch::{BestClass, Mean, Rows, Tile, Windows};
 use crate::data::{Frame, Raster, Size};
 use crate::ops;
 use candle_core::{DType, Result, Tensor, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[options]` of the manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// `[options]` of the manifest of a segmentation task.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Options {
-    /// Windows of the model's input size slide over the image, this share of a window apart (rounded down to pixels).
-    /// Without it the protocol brings images to the input size and they are read whole.
+pub struct SegmentationOptions {
+    /// Stride of sliding windows of the model's input size, as a fraction of the window (rounded down to pixels). If
+    /// absent, `[[eval]]` must scale images to the input size, and they are evaluated as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<f64>,
-    /// Sizes at which a sliding window reads the image, relative to it. A view is never smaller than the window.
+    /// Scales at which the image is evaluated in sliding windows. A view is never smaller than the window.
     #[serde(default = "once")]
     pub scales: Vec<f64>,
-    /// Reads each of them mirrored too.
+    /// Whether each scale is also evaluated with the image flipped horizontally.
     #[serde(default)]
     pub flip: bool,
 }
@@ -30,29 +32,29 @@ fn once() -> Vec<f64> {
     vec![1.]
 }
 
-impl Default for Options {
+impl Default for SegmentationOptions {
     fn default() -> Self {
         Self { stride: None, scales: once(), flip: false }
     }
 }
 
-/// Windows that a device other than the CPU reads at a time.
+/// Number of windows per forward pass on devices other than the CPU.
 const WINDOWS: usize = 8;
-/// Values that the probabilities of all views of an image may have: 1 GiB.
+/// Maximum number of values in the averaged probabilities of an image: 1 GiB.
 const MOST_VALUES: usize = 1 << 28;
 
-impl Options {
+impl SegmentationOptions {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if let Some(stride) = self.stride.filter(|stride| !(*stride > 0. && *stride <= 1.)) {
             return Err(format!(
-                "stride is {stride}, expected a share of the window: more than 0, at most 1"
+                "stride is {stride}, expected a fraction of the window: more than 0 and at most 1"
             ));
         }
         if self.scales.is_empty() || self.scales.iter().any(|s| !(*s > 0. && s.is_finite())) {
             return Err(format!("scales are {:?}, expected positive numbers", self.scales));
         }
         if self.stride.is_none() && self.several() {
-            return Err("scales and flip need a sliding window: give `stride`".into());
+            return Err("scales and flip need a sliding window: set `stride`".into());
         }
         Ok(())
     }
@@ -61,11 +63,11 @@ impl Options {
         self.flip || self.scales != [1.]
     }
 
-    /// Labels of an image `[1, C, H, W]` in the pixels of its source. `logits` maps images `[B, C, h, w]` of the `input`
+    /// Labels of an image `[1, C, H, W]` at the resolution of its source. `logits` maps images `[B, C, h, w]` of the `input`
     /// size to `[B, K, h', w']`.
     ///
     /// # Errors
-    /// Those of `logits`, and an image whose views do not fit into memory.
+    /// Those of `logits`, and an image whose probabilities do not fit into memory.
     pub(super) fn slide(
         &self,
         image: &Tensor,
@@ -109,16 +111,16 @@ impl Options {
     }
 }
 
-/// The size of a view: its sides are not shorter than the shorter side of the window.
+/// Size of a view: its sides are at least the shorter side of the window.
 fn scaled((height, width): Size, scale: f64, window: Size) -> Size {
     let least = window.0.min(window.1) as f64 / height.min(width) as f64;
-    // A view at scale 1 is the image itself, however small.
+    // A view at scale 1 is the image itself, whatever its size.
     let scale = if scale == 1. { 1. } else { scale.max(least) };
     let side = |pixels: usize| ((pixels as f64 * scale).round() as usize).max(1);
     (side(height), side(width))
 }
 
-/// Logits of the windows of `image` at (top, left). What lies outside of the image is 0, the mean colour.
+/// Logits of the windows of `image` at (top, left). Pixels outside the image are 0, the mean color.
 fn tiles(
     image: &Tensor,
     places: &[Size],
@@ -140,7 +142,7 @@ fn tiles(
     Ok(found)
 }
 
-/// Logits [B, K, h, w] in host memory, image by image.
+/// Copies logits [B, K, h, w] to host memory, image by image.
 fn split(logits: &Tensor) -> Result<Vec<Tile>> {
     let (batch, classes, h, w) = logits.dims4()?;
     let values: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -150,7 +152,7 @@ fn split(logits: &Tensor) -> Result<Vec<Tile>> {
     Ok(tiles)
 }
 
-/// Labels of whole images of `input` size with logits `[B, K, h, w]`, in the pixels of their sources.
+/// Labels of whole images of `input` size with logits `[B, K, h, w]`, at the resolution of their sources.
 pub(super) fn whole(logits: &Tensor, frames: &[Frame], input: Size) -> Result<Vec<Raster>> {
     let classes = logits.dim(1)?;
     let labels = |(tile, frame): (Tile, &Frame)| {

@@ -1,14 +1,14 @@
-//! Cross-entropy of every pixel, averaged as mmsegmentation does it, with weights of classes where a recipe has some.
+//! Pixel-wise cross-entropy, averaged as in mmsegmentation, with class weights if the recipe sets them.
 
-use super::{Average, HeadConfig};
+use super::config::{Average, SegmentationHeadConfig};
 use crate::data::IGNORE;
 use crate::ops;
 use candle_core::{Device, Result, Tensor};
 
-/// What a recipe makes of the losses of pixels.
+/// Pixel-wise cross-entropy as the recipe configures it.
 #[derive(Clone, Debug)]
 pub(super) struct PixelLoss {
-    /// Of every class; none where all weigh the same.
+    /// Weight of every class; `None` if all weights are equal.
     weights: Option<Vec<f32>>,
     average: Average,
 }
@@ -18,20 +18,25 @@ pub(super) struct PixelLoss {
 pub(super) struct Labels {
     /// [B, H, W]
     classes: Tensor,
-    /// What the mean over pixels with a label is multiplied by.
+    /// Factor for the mean over labeled pixels.
     share: f64,
 }
 
 impl PixelLoss {
-    /// For `classes` in order of their indices. Those that the recipe does not name weigh 1.
-    pub fn new(classes: &[String], config: &HeadConfig) -> Self {
+    /// A loss for `classes`, in the order of their indices. Classes that the recipe does not list have weight 1.
+    pub(crate) fn new(classes: &[String], config: &SegmentationHeadConfig) -> Self {
         let weight = |class: &String| config.class_weight.get(class).map_or(1., |weight| *weight as f32);
         let weights = (!config.class_weight.is_empty()).then(|| classes.iter().map(weight).collect());
         Self { weights, average: config.average }
     }
 
     /// `labels` of [B, H, W] pixels, row-major, on `device`.
-    pub fn labels(&self, labels: Vec<u32>, size: (usize, usize, usize), device: &Device) -> Result<Labels> {
+    pub(crate) fn labels(
+        &self,
+        labels: Vec<u32>,
+        size: (usize, usize, usize),
+        device: &Device,
+    ) -> Result<Labels> {
         let share = match self.average {
             Average::Valid => 1.,
             Average::All => {
@@ -42,12 +47,12 @@ impl PixelLoss {
         Ok(Labels { classes: Tensor::from_vec(labels, size, device)?, share })
     }
 
-    /// The mean over pixels with a label, Σ weight·loss / Σ weight; times the share of such pixels where ignored ones count
-    /// too. `logits` [B, K, h, w] are scaled to the labels.
+    /// The mean over labeled pixels, Σ weight·loss / Σ weight; multiplied by the fraction of labeled pixels if ignored ones
+    /// count too. `logits` [B, K, h, w] are resized to the labels.
     ///
     /// # Errors
-    /// For a label that is neither a class nor ignored.
-    pub fn of(&self, logits: &Tensor, Labels { classes, share }: &Labels) -> Result<Tensor> {
+    /// A label that is neither a class nor ignored.
+    pub(crate) fn of(&self, logits: &Tensor, Labels { classes, share }: &Labels) -> Result<Tensor> {
         let (_, height, width) = classes.dims3()?;
         let logits = ops::resize_bilinear(logits, (height, width))?;
         let ignore = Some(u32::from(IGNORE));

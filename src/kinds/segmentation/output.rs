@@ -1,22 +1,22 @@
-//! Predictions of pixels for people and programs: an overlay with a legend, and PNGs of the data set's ids.
+//! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
 use crate::data::{Coding, Entry, Image, ImageRef, Mask, Raster, Values};
-use crate::draw::{Canvas, colour};
+use crate::draw::{Canvas, color};
 use crate::record::write_atomic;
-use crate::task::{Picture, Predictions, Writer};
+use crate::task::{PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How much of a class's colour covers the photograph.
+/// Opacity of the classes.
 const ALPHA: f32 = 0.5;
-/// Classes in the legend.
+/// Maximum number of classes in the legend.
 const SHOWN: usize = 12;
-/// The folder that [`LabelWriter`] fills.
+/// Name of the folder that [`LabelWriter`] writes to.
 const FOLDER: &str = "labels";
 
-/// Covers each class with its colour and writes the largest ones, with their shares, into the upper left corner.
+/// Colors the pixels of each class and lists the largest classes, with their area in percent, in the upper left corner.
 pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Result<RgbImage> {
     let (found, size) = (prediction.size(), image.size());
     ensure!(found == size, "labels of {found:?} pixels do not fit the image of {size:?}");
@@ -32,18 +32,18 @@ pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Re
     for label in &shown {
         let inside: Vec<u8> =
             prediction.labels.iter().map(|found| u8::from(usize::from(*found) == *label)).collect();
-        canvas.fill(&inside, colour(*label), ALPHA);
+        canvas.fill(&inside, color(*label), ALPHA);
     }
     let mut y = 0.;
     for label in shown.into_iter().take(SHOWN) {
         let share = 100. * areas[label] as f64 / prediction.labels.len() as f64;
-        let (_, height) = canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y, colour(label));
+        let (_, height) = canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y, color(label));
         y += height;
     }
-    Ok(canvas.into_picture())
+    Ok(canvas.into_image())
 }
 
-/// Writes `labels/<name>.png` for each image: a grey PNG of the ids that the masks of the data set have.
+/// Writes `labels/<name>.png` for each image: a grayscale PNG with the class ids of the data set's masks.
 pub(super) struct LabelWriter {
     folder: PathBuf,
     ids: Vec<u32>,
@@ -59,17 +59,17 @@ fn file(name: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{name}.png"))
 }
 
-impl Writer for LabelWriter {
+impl PredictionWriter for LabelWriter {
     type Prediction = Raster;
 
     fn files(&self, names: &[String]) -> Vec<PathBuf> {
         names.iter().map(|name| file(name)).collect()
     }
 
-    fn write(&mut self, picture: &Picture, prediction: &Raster) -> Result<()> {
-        let path = self.folder.join(file(picture.name));
+    fn write(&mut self, image: &PredictedImage, prediction: &Raster) -> Result<()> {
+        let path = self.folder.join(file(image.name));
         let png = prediction.to_png(&self.ids).map_err(anyhow::Error::msg)?;
-        let folder = path.parent().context("a file lies in a folder")?;
+        let folder = path.parent().context("the file has no parent folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
         write_atomic(&path, &png).with_context(|| format!("cannot write `{}`", path.display()))
     }
@@ -79,7 +79,7 @@ impl Writer for LabelWriter {
     }
 }
 
-/// Reads `<stem of the image>.png` of a folder for each of `entries`: grey values (or palette indices) that are ids of
+/// Reads `<stem of the image>.png` from a folder for each of `entries`: gray values (or palette indices) are class ids of
 /// the data set.
 pub(super) fn read<'a>(
     files: &[PathBuf],
@@ -94,7 +94,7 @@ pub(super) fn read<'a>(
     let coding = Arc::new(Coding::Ids(labels));
     let read = move |entry: &Entry| {
         let ImageRef::File(image) = &entry.image else {
-            anyhow::bail!("`{}` is not in a file: its prediction has no name", entry.id)
+            anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
         };
         let stem = image.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Mask { path: folder.join(format!("{stem}.png")), coding: coding.clone() }.read()?)
@@ -113,10 +113,10 @@ mod tests {
         let labels = (0..60 * 80).map(|i| if i % 80 < 60 { 1 } else { 0 }).collect();
         let names = ["sky".to_string(), "sea".into(), "sand".into()];
         let picture = draw(&image, &Raster::new(60, 80, labels), &names).unwrap();
-        let half = |label: usize| colour(label).map(|v| (f32::from(v) * ALPHA).round() as u8);
+        let half = |label: usize| color(label).map(|v| (f32::from(v) * ALPHA).round() as u8);
         assert_eq!(picture.dimensions(), (400, 300));
         assert_eq!((picture.get_pixel(150, 275).0, picture.get_pixel(395, 275).0), (half(1), half(0)));
-        assert_eq!(picture.get_pixel(0, 0).0, colour(1), "the largest class stands first");
+        assert_eq!(picture.get_pixel(0, 0).0, color(1), "the largest class stands first");
         let error = draw(&image, &Raster::new(1, 1, vec![0]), &names).unwrap_err().to_string();
         assert!(error.contains("do not fit"), "{error}");
     }
@@ -127,12 +127,12 @@ mod tests {
         let ids = [7, 8, 11];
         let raster = Raster::new(2, 2, vec![0, 1, 2, 0]);
         let mut writer = Box::new(LabelWriter::new(folder.path(), &ids));
-        let picture = Picture { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
+        let image = PredictedImage { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
         assert_eq!(
             writer.files(&["1".into(), "b/2".into()]),
             ["labels/1.png", "labels/b/2.png"].map(PathBuf::from)
         );
-        writer.write(&picture, &raster).unwrap();
+        writer.write(&image, &raster).unwrap();
         writer.finish().unwrap();
         let entry = |name: &str| Entry {
             id: SampleId::new(name),

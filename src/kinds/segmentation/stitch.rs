@@ -1,20 +1,20 @@
-//! From logits of windows to labels of the source image, a band of rows at a time.
+//! Combines the logits of sliding windows into labels of the source image, one band of rows at a time.
 //!
-//! Windows come from top to bottom. Their logits are scaled to the window, added up where windows overlap, and as soon
-//! as no later window reaches a row, its mean goes on: scaled to the source image, where each pixel takes its best class.
-//! What is in memory is as high as a window, not as the image. The arithmetic is that of mmsegmentation's
-//! `slide_inference` (logits are averaged, not probabilities; all scaling is bilinear, `align_corners=False`).
+//! Windows are processed from top to bottom. Their logits are resized to the window and summed where windows overlap. Once
+//! no later window covers a row, its mean is resized to the source image, where each pixel gets its best class. Memory is
+//! needed for the height of a window, not of the image. The arithmetic is that of `slide_inference` in mmsegmentation
+//! (logits are averaged, not probabilities; all resizing is bilinear, `align_corners=False`).
 
 use crate::data::{Frame, Raster, Size};
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 
-/// Bilinear neighbours along one axis: for each output two inputs and the share of the second.
+/// Bilinear interpolation along one axis: for each output, two inputs and the weight of the second.
 #[derive(Clone, Debug)]
 struct Taps(Vec<(usize, usize, f32)>);
 
 impl Taps {
-    /// `count` outputs whose centres lie at `scale`·(i + ½) + `offset` on an axis of `from` inputs.
+    /// For `count` outputs with centers at `scale`·(i + ½) + `offset` on an axis of `from` inputs.
     fn new(from: usize, count: usize, scale: f64, offset: f64) -> Self {
         let tap = |i: usize| {
             let at = (scale * (i as f64 + 0.5) + offset - 0.5).clamp(0., (from - 1) as f64);
@@ -36,14 +36,14 @@ pub(super) struct Rows<'a> {
     first: usize,
     count: usize,
     width: usize,
-    /// From the first row of one class to that of the next.
+    /// Distance between the first rows of consecutive classes.
     plane: usize,
     data: &'a [f32],
 }
 
 impl<'a> Rows<'a> {
     /// All rows of maps [K, H, W].
-    pub fn all(data: &'a [f32], (height, width): Size) -> Self {
+    pub(crate) fn all(data: &'a [f32], (height, width): Size) -> Self {
         Self { first: 0, count: height, width, plane: height * width, data }
     }
 
@@ -60,7 +60,7 @@ pub(super) struct Tile {
     pub grid: Size,
 }
 
-/// Where the windows of an image lie.
+/// Positions of the windows of an image.
 #[derive(Clone, Debug)]
 pub(super) struct Windows {
     image: Size,
@@ -71,7 +71,7 @@ pub(super) struct Windows {
 
 impl Windows {
     /// Windows every `stride` pixels; the last ones end with the image. A smaller image has one window on that axis.
-    pub fn new(image: Size, window: Size, stride: Size) -> Self {
+    pub(crate) fn new(image: Size, window: Size, stride: Size) -> Self {
         let places = |length: usize, window: usize, stride: usize| {
             let last = length.saturating_sub(window);
             (0..=last.div_ceil(stride)).map(|i| (i * stride).min(last)).collect()
@@ -84,19 +84,19 @@ impl Windows {
         }
     }
 
-    /// How many cover each of `length` places.
+    /// Number of windows that cover each of `length` positions.
     fn covers(places: &[usize], window: usize, length: usize) -> Vec<f32> {
         let cover =
             |at| places.iter().filter(|start| (**start..**start + window).contains(&at)).count() as f32;
         (0..length).map(cover).collect()
     }
 
-    /// Asks `tiles` for the logits of the windows at (top, left), a row of windows at a time, and hands finished rows
-    /// of the `classes` means to `sink`.
+    /// Gets the logits of the windows at (top, left) from `tiles`, one row of windows at a time, and passes finished rows of
+    /// the means of all `classes` to `sink`.
     ///
     /// # Errors
-    /// Those of `tiles`; logits that are not finite.
-    pub fn stitch(
+    /// Those of `tiles`, and non-finite logits.
+    pub(crate) fn stitch(
         &self,
         classes: usize,
         tiles: &mut dyn FnMut(&[Size]) -> Result<Vec<Tile>>,
@@ -164,12 +164,12 @@ fn across_row(from: &[f32], taps: &[(usize, usize, f32)], to: &mut [f32]) {
     }
 }
 
-/// Scales maps whose rows come in blocks, from top to bottom.
+/// Resizes maps whose rows arrive in blocks, from top to bottom.
 struct Scaler {
     down: Taps,
     across: Taps,
     classes: usize,
-    /// The last row of the block before. [K, w]
+    /// The last row of the previous block. [K, w]
     carry: Vec<f32>,
     /// The first output row that is not done.
     next: usize,
@@ -199,7 +199,7 @@ impl Scaler {
         }
     }
 
-    /// Goes on to the next block.
+    /// Continues with the next block.
     fn keep(&mut self, rows: &Rows, done: std::ops::Range<usize>) {
         let last = rows.first + rows.count - 1;
         self.carry = (0..self.classes).flat_map(|class| rows.row(class, last)).copied().collect();
@@ -218,8 +218,8 @@ impl BestClass {
     /// For maps of the image that `frame` describes.
     ///
     /// # Errors
-    /// When the image is not the source image scaled and cut.
-    pub fn new(classes: usize, frame: &Frame) -> Result<Self> {
+    /// An image that is not a scaled and cropped version of the source image.
+    pub(crate) fn new(classes: usize, frame: &Frame) -> Result<Self> {
         let [a, b, c, d, e, f] = frame.geometry.forward;
         if b != 0. || d != 0. || a <= 0. || e <= 0. {
             bail!(
@@ -231,7 +231,7 @@ impl BestClass {
         Ok(Self { scaler, size: frame.source, labels: vec![0; height * width] })
     }
 
-    pub fn feed(&mut self, rows: Rows) {
+    pub(crate) fn feed(&mut self, rows: Rows) {
         let (ready, width) = (self.scaler.ready(&rows), self.size.1);
         let scaler = &self.scaler;
         let lines = self.labels[ready.start * width..ready.end * width].par_chunks_mut(width);
@@ -251,12 +251,12 @@ impl BestClass {
         self.scaler.keep(&rows, ready);
     }
 
-    pub fn finish(self) -> Raster {
+    pub(crate) fn finish(self) -> Raster {
         Raster::new(self.size.0, self.size.1, self.labels)
     }
 }
 
-/// Adds up probabilities of views of an image, at the size of the image.
+/// Sums the probabilities of the views of an image, at the size of the image.
 pub(super) struct Mean {
     classes: usize,
     size: Size,
@@ -265,12 +265,12 @@ pub(super) struct Mean {
 }
 
 impl Mean {
-    pub fn new(classes: usize, size: Size) -> Self {
+    pub(crate) fn new(classes: usize, size: Size) -> Self {
         Self { classes, size, sum: vec![0.; classes * size.0 * size.1] }
     }
 
-    /// Takes in a view of `size` pixels, of which `run` hands over the rows of logits.
-    pub fn view(
+    /// Adds a view of `size` pixels; `run` provides the rows of its logits.
+    pub(crate) fn view(
         &mut self,
         size: Size,
         mirrored: bool,
@@ -297,7 +297,7 @@ impl Mean {
         run(&mut take)
     }
 
-    pub fn rows(&self) -> Rows<'_> {
+    pub(crate) fn rows(&self) -> Rows<'_> {
         Rows::all(&self.sum, self.size)
     }
 }

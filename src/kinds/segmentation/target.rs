@@ -1,34 +1,34 @@
-//! The labels of an image's pixels, which move with it.
+//! The pixel labels of an image, and how they change with it.
 //!
-//! A move is not carried out but remembered: labels are looked up in the annotation once, when all moves are known, as
-//! the nearest pixel to each centre. What a crop has cut off stays away and padding is ignored.
+//! Geometric operations are only recorded. Labels are looked up in the annotation once, after all operations, at the
+//! nearest pixel to each center. Pixels outside an earlier crop stay invisible, and padding gets [`IGNORE`].
 
 use crate::data::{Geometric, Geometry, IGNORE, Mask, Raster, Size};
 use std::sync::Arc;
 
-/// Labels of an image, in its pixels and in those of the source image.
+/// Labels of an image, at its own resolution and at that of the source image.
 #[derive(Clone, Debug)]
 pub struct SegmentationTarget {
-    /// The file, for messages.
+    /// The annotation file, for messages.
     mask: Option<Arc<Mask>>,
     source: Arc<Raster>,
-    /// What the view looks at: the source, or what a rotation has made of it.
+    /// The raster that the view refers to: the source, or the result of a rotation.
     base: Arc<Raster>,
-    /// From the base to the image; keeps rows rows.
+    /// Map from the base to the image; it maps rows to rows.
     view: Geometry,
-    /// The part of the base that no crop has cut off: top, left, bottom, right.
+    /// The part of the base that all crops have kept: top, left, bottom, right.
     visible: [f64; 4],
 }
 
 impl SegmentationTarget {
-    /// Labels of an image as annotated.
+    /// The annotated labels of an image; `file` is used in messages.
     pub fn new(source: Raster, mask: Option<Mask>) -> Self {
         let (view, visible) = (Geometry::identity(source.size()), whole(source.size()));
         let source = Arc::new(source);
         Self { mask: mask.map(Arc::new), base: source.clone(), source, view, visible }
     }
 
-    /// The annotation in the pixels of the source image.
+    /// The annotation at the resolution of the source image.
     pub fn source(&self) -> &Raster {
         &self.source
     }
@@ -38,7 +38,7 @@ impl SegmentationTarget {
         self.view.to
     }
 
-    /// Labels of the image. [H, W] row-major; [`IGNORE`] where it shows nothing of the source.
+    /// Labels of the image. [H, W] row-major; [`IGNORE`] outside the source image.
     pub fn labels(&self) -> Vec<u16> {
         let (height, width) = self.size();
         let mut labels = Vec::with_capacity(height * width);
@@ -59,11 +59,11 @@ impl SegmentationTarget {
         let place = |at: f64, low: f64, high: f64, count: usize| {
             (at >= low && at < high).then(|| (at as usize).min(count.saturating_sub(1)))
         };
-        let centre = |i: usize| i as f64 + 0.5;
+        let center = |i: usize| i as f64 + 0.5;
         let columns: Vec<Option<usize>> =
-            (left..left + width).map(|x| place(a * centre(x) + c, start, end, w)).collect();
+            (left..left + width).map(|x| place(a * center(x) + c, start, end, w)).collect();
         for y in top..top + height {
-            let source = place(e * centre(y) + f, first, last, h);
+            let source = place(e * center(y) + f, first, last, h);
             for (label, column) in row.iter_mut().zip(&columns) {
                 *label = match (source, column) {
                     (Some(y), Some(x)) => self.base.labels[y * w + x],
@@ -84,7 +84,7 @@ impl Geometric for SegmentationTarget {
         let [_, b, _, d, _, _] = geometry.forward;
         let view = self.view.then(geometry);
         let Some(back) = view.inverse().filter(|_| b == 0. && d == 0.) else {
-            // Rows become slanted: the labels are looked up now, and what follows starts from them.
+            // Rows are no longer rows: look up the labels now, and continue from the result.
             let turned = self.turned(&view);
             (self.view, self.visible) = (Geometry::identity(turned.size()), whole(turned.size()));
             self.base = Arc::new(turned);
@@ -116,7 +116,7 @@ impl Geometric for SegmentationTarget {
 }
 
 impl SegmentationTarget {
-    /// The labels of the base seen through `view`, whatever it does.
+    /// The labels of the base, transformed by any `view`.
     fn turned(&self, view: &Geometry) -> Raster {
         let ((height, width), (h, w)) = (view.to, self.base.size());
         let mut labels = vec![IGNORE; height * width];

@@ -1,7 +1,7 @@
 //! The kind by hand: options and recipes, targets, the perfect prediction, stitching of windows.
 
 use super::head::default_taps;
-use super::inference::{self, Options};
+use super::inference::{self, SegmentationOptions};
 use super::*;
 use crate::data::{Batch, Frame, Geometry, Mask, Raster};
 use crate::models::Features;
@@ -64,14 +64,18 @@ fn options_and_recipes_are_checked() {
         ("stride = 0.0", "", "stride is 0"),
         ("stride = 1.5", "", "stride is 1.5"),
         ("stride = 0.5\nscales = []", "", "scales are []"),
-        ("flip = true", "", "give `stride`"),
+        ("flip = true", "", "set `stride`"),
         ("", "dropout = 1.0", "dropout is 1"),
         ("", "pool_scales = [1, 0]", "pool_scales are [1, 0]"),
         ("", "taps = [1, 2]", "taps are 2 blocks"),
         ("", "channels = 0", "channels is 0"),
         ("", "auxiliary = { weight = 0.0, channels = 8 }", "auxiliary.weight is 0"),
         ("", "class_weight = { \"class 1\" = 0.0 }", "`class 1` is 0"),
-        ("", "class_weight = { sky = 2.0 }", "`sky`, which is none of the classes class 0, class 1, class 2"),
+        (
+            "",
+            "class_weight = { sky = 2.0 }",
+            "`sky`, which is not one of the classes class 0, class 1, class 2",
+        ),
     ] {
         let error = task(options, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -167,7 +171,7 @@ fn windows_of_a_pixelwise_network_change_nothing() {
         ((9, 20), (8, 8), 0.01),
     ] {
         let image = noise(&[1, 3, size.0, size.1], 1);
-        let options = Options { stride: Some(stride), ..Options::default() };
+        let options = SegmentationOptions { stride: Some(stride), ..SegmentationOptions::default() };
         let found = options.slide(&image, &Frame::new(size), window, 3, &pixelwise).unwrap();
         assert_eq!((found.size(), found.labels), (size, best(&image)), "{size:?} by {window:?}, {stride}");
     }
@@ -176,7 +180,7 @@ fn windows_of_a_pixelwise_network_change_nothing() {
 #[test]
 fn a_mirrored_view_of_a_pixelwise_network_changes_nothing() {
     let image = noise(&[1, 3, 7, 10], 2);
-    let options = Options { stride: Some(0.5), flip: true, scales: vec![1., 1.] };
+    let options = SegmentationOptions { stride: Some(0.5), flip: true, scales: vec![1., 1.] };
     let found = options.slide(&image, &Frame::new((7, 10)), (4, 4), 3, &pixelwise).unwrap();
     assert_eq!(found.labels, best(&image));
 }
@@ -195,7 +199,7 @@ fn labels_come_back_to_the_source_from_every_scale() {
     let whole = Geometry::crop_resize((24, 32), 0., 0., 24., 32., (h, w));
     let frame = Frame { source: (24, 32), geometry: whole };
     for scales in [vec![1.], vec![0.5, 1., 1.75]] {
-        let options = Options { stride: Some(0.67), flip: scales.len() > 1, scales };
+        let options = SegmentationOptions { stride: Some(0.67), flip: scales.len() > 1, scales };
         let found = options.slide(&image, &frame, (8, 8), 3, &pixelwise).unwrap();
         let expected: Vec<u16> = (0..24 * 32).map(|i| u16::from(i % 32 >= 16)).collect();
         assert_eq!(found.labels, expected, "{:?}", options.scales);
@@ -220,7 +224,7 @@ fn padding_of_the_protocol_is_not_part_of_the_source() {
 #[test]
 fn logits_that_are_not_numbers_are_an_error() {
     let broken = |images: &Tensor| pixelwise(images)? * f64::NAN;
-    let options = Options { stride: Some(0.5), ..Options::default() };
+    let options = SegmentationOptions { stride: Some(0.5), ..SegmentationOptions::default() };
     let image = noise(&[1, 3, 4, 4], 6);
     let error = options.slide(&image, &Frame::new((4, 4)), (4, 4), 3, &broken).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
@@ -228,7 +232,7 @@ fn logits_that_are_not_numbers_are_an_error() {
 
 #[test]
 fn views_without_room_are_refused() {
-    let options = Options { stride: Some(1.), flip: true, ..Options::default() };
+    let options = SegmentationOptions { stride: Some(1.), flip: true, ..SegmentationOptions::default() };
     let image = Tensor::zeros((1, 3, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
     let image = image.broadcast_as((1, 3, 4, 4)).unwrap();
     let classes = (1 << 28) / 16 + 1;

@@ -1,11 +1,11 @@
-//! UperNet (arXiv:1807.10221) on the four maps of a ViT, as BEiT (arXiv:2106.08254) and MAE use it, with FCN's auxiliary
-//! head (arXiv:1411.4038).
+//! UperNet (arXiv:1807.10221) on four maps of a ViT, as BEiT (arXiv:2106.08254) and MAE use it, with an auxiliary FCN head
+//! (arXiv:1411.4038).
 //!
 //! Parameter names are those of mmsegmentation (`decode_head.*`, `auxiliary_head.*`; the pyramid `fpn1.*` and `fpn2.*` of
-//! BEiT). Every convolution but the classifiers is without bias, with BatchNorm (or another norm) and ReLU behind it.
-//! All scaling is bilinear, `align_corners=False`.
+//! BEiT). Every convolution except the classifiers has no bias and is followed by BatchNorm (or another norm) and ReLU.
+//! All resizing is bilinear, `align_corners=False`.
 
-use super::HeadConfig;
+use super::config::SegmentationHeadConfig;
 use crate::data::Size;
 use crate::models::pyramid::{LEVELS, Pyramid, ScalePyramid};
 use crate::nn::{Conv2d, ConvConfig, ConvInit, ConvNorm, NormKind, Pass};
@@ -47,7 +47,7 @@ impl Classifier {
     }
 }
 
-/// Averages of the coarsest map over grids of several sizes, each scaled back, beside the map itself.
+/// Pyramid pooling: averages of the coarsest map over grids of several sizes, resized and concatenated with the map.
 #[derive(Clone, Debug)]
 struct PyramidPooling {
     scales: Vec<usize>,
@@ -56,7 +56,7 @@ struct PyramidPooling {
 }
 
 impl PyramidPooling {
-    fn new(input: usize, channels: usize, config: &HeadConfig, vb: &VarBuilder) -> Result<Self> {
+    fn new(input: usize, channels: usize, config: &SegmentationHeadConfig, vb: &VarBuilder) -> Result<Self> {
         let norm = config.norm;
         let module = |i: usize| conv_module([input, channels], 1, norm, vb.pp(format!("psp_modules.{i}.1")));
         let scales = config.pool_scales.clone();
@@ -79,7 +79,7 @@ impl PyramidPooling {
     }
 }
 
-/// The decoder: pyramid pooling on top, a feature pyramid below it, all levels fused at the finest.
+/// The decoder: pyramid pooling on the coarsest level, a feature pyramid, and a fusion of all levels at the finest.
 #[derive(Clone, Debug)]
 struct Decoder {
     pooling: PyramidPooling,
@@ -90,8 +90,8 @@ struct Decoder {
 }
 
 impl Decoder {
-    /// `width` channels of every level.
-    fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
+    /// A decoder for levels with `width` channels.
+    fn new(width: usize, classes: usize, config: &SegmentationHeadConfig, vb: VarBuilder) -> Result<Self> {
         let (channels, norm) = (config.channels.unwrap_or(width), config.norm);
         let each = |name: &str, input: usize, kernel: usize| {
             let module = |i: usize| conv_module([input, channels], kernel, norm, vb.pp(name).pp(i));
@@ -130,7 +130,7 @@ struct Auxiliary {
     classifier: Classifier,
 }
 
-/// Maps of four blocks to logits.
+/// Computes logits from the maps of four blocks.
 #[derive(Clone, Debug)]
 pub(super) struct UperNet {
     pyramid: ScalePyramid,
@@ -139,7 +139,12 @@ pub(super) struct UperNet {
 }
 
 impl UperNet {
-    pub fn new(width: usize, classes: usize, config: &HeadConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(
+        width: usize,
+        classes: usize,
+        config: &SegmentationHeadConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let auxiliary = |channels: usize| {
             let vb = vb.pp("auxiliary_head");
             Ok::<_, candle_core::Error>(Auxiliary {
@@ -154,9 +159,9 @@ impl UperNet {
         })
     }
 
-    /// Four `maps` `[B, C, h, w]` -> logits `[B, K, 4h, 4w]` and, where `auxiliary` is asked for and there is such a
+    /// Four `maps` `[B, C, h, w]` -> logits `[B, K, 4h, 4w]` and, if `auxiliary` is set and there is such a
     /// head, its logits `[B, K, h, w]`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         maps: &[Tensor],
         auxiliary: bool,
@@ -165,13 +170,13 @@ impl UperNet {
         let levels = self.pyramid.forward(maps, pass)?;
         let logits = self.decoder.forward(&levels, pass)?;
         let Some(head) = self.auxiliary.as_ref().filter(|_| auxiliary) else { return Ok((logits, None)) };
-        // The third level is the third map as it is.
+        // The third level is the third map, unchanged.
         let beside = head.classifier.forward(&head.conv.forward(&levels[2], pass)?, pass)?;
         Ok((logits, Some(beside)))
     }
 }
 
-/// All levels at the size of the first, `[B, LEVELS·C, H, W]`. Takes them, since these maps are the largest of all.
+/// All levels at the size of the first, `[B, LEVELS·C, H, W]`. Consumes them to free memory, because these maps are large.
 fn stacked_at_finest(mut levels: Vec<Tensor>) -> Result<Tensor> {
     let finest = size(&levels[0])?;
     for level in &mut levels[1..] {

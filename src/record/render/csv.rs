@@ -1,4 +1,4 @@
-//! One line a cell, with numbers in full: for programs that read tables.
+//! CSV with one line per cell and unrounded numbers, for use by other programs.
 
 use crate::record::table::Table;
 use ::csv::{Terminator, Writer, WriterBuilder};

@@ -1,6 +1,6 @@
 //! GitHub's Markdown, with columns that are also aligned as plain text.
 
-use super::{EMPTY, headers, marks, one_line, texts};
+use super::text::{EMPTY, headers, marks, one_line, texts};
 use crate::record::table::Table;
 
 pub(super) fn render(table: &Table) -> String {

@@ -1,27 +1,39 @@
-//! Generated blocks of a README, between `<!-- table: NAME -->` and `<!-- /table -->`.
+//! Generated blocks of a README, between the markers `<!-- table: NAME -->` and `<!-- /table -->`.
 //!
-//! Each marker stands alone on its line; inside a fenced code block it is plain text.
+//! Each marker is on a line of its own; inside a fenced code block, markers are ignored.
 
 use std::error::Error;
 
-/// Why a README cannot be brought up to date, or is not.
+/// Why a README cannot be updated, or is out of date.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReadmeError {
+pub(crate) enum ReadmeError {
+    /// A marker is unclosed, nested or stray.
     #[error("line {line}: {message}")]
-    Marker { line: usize, message: String },
+    Marker {
+        /// Line of the marker, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A table cannot be rendered.
     #[error("table `{name}`: {source}")]
-    Render { name: String, source: Box<dyn Error + Send + Sync> },
-    /// The line difference of each block, under its name.
+    Render {
+        /// Name of the table.
+        name: String,
+        /// The error of the renderer.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Tables are out of date; holds a line diff of each.
     #[error("{0}")]
     Differs(String),
 }
 
-/// `text` with the content of each block replaced by `render(name)`.
+/// Replaces the content of each block in `text` by `render(name)`.
 ///
 /// # Errors
 /// An unclosed, nested or stray marker (with its line), or the error of `render` (with the name).
-pub fn update<E: Into<Box<dyn Error + Send + Sync>>>(
+pub(crate) fn update_readme<E: Into<Box<dyn Error + Send + Sync>>>(
     text: &str,
     render: impl Fn(&str) -> Result<String, E>,
 ) -> Result<String, ReadmeError> {
@@ -33,11 +45,12 @@ pub fn update<E: Into<Box<dyn Error + Send + Sync>>>(
     Ok(out)
 }
 
-/// Whether `update` would change nothing.
+/// Checks that [`update_readme`] would change nothing.
 ///
 /// # Errors
-/// [`ReadmeError::Differs`] names each block that is out of date, with its lines: `-` as it is, `+` as it should be.
-pub fn check<E: Into<Box<dyn Error + Send + Sync>>>(
+/// [`ReadmeError::Differs`] with a diff of each block that is out of date (`-` is the current line, `+` the expected one),
+/// and those of [`update_readme`].
+pub(crate) fn check_readme<E: Into<Box<dyn Error + Send + Sync>>>(
     text: &str,
     render: impl Fn(&str) -> Result<String, E>,
 ) -> Result<(), ReadmeError> {
@@ -153,15 +166,15 @@ mod tests {
 
     #[test]
     fn update_replaces_blocks_and_nothing_else() {
-        let updated = update(TEXT, render).unwrap();
+        let updated = update_readme(TEXT, render).unwrap();
         assert_eq!(updated, TEXT.replace("two", "three"));
-        assert_eq!(update(&updated, render).unwrap(), updated);
-        check(&updated, render).unwrap();
+        assert_eq!(update_readme(&updated, render).unwrap(), updated);
+        check_readme(&updated, render).unwrap();
     }
 
     #[test]
     fn check_names_the_block_and_shows_the_lines() {
-        let error = check(TEXT, render).unwrap_err().to_string();
+        let error = check_readme(TEXT, render).unwrap_err().to_string();
         assert_eq!(error, "table `a` is out of date:\n  one\n- two\n+ three\n");
     }
 
@@ -173,7 +186,7 @@ mod tests {
             ("<!-- table: a -->\n<!--table:b-->\n", "line 2: table `b` begins inside table `a`"),
             ("<!-- table: c -->\n<!-- /table -->\n", "table `c`: no such table"),
         ] {
-            let error = update(text, render).unwrap_err().to_string();
+            let error = update_readme(text, render).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

@@ -1,6 +1,6 @@
 //! For reading in a terminal: aligned columns, marks in brackets, notes below. Never wraps.
 
-use super::{EMPTY, headers, marks, one_line, texts};
+use super::text::{EMPTY, headers, marks, one_line, texts};
 use crate::record::table::Table;
 use comfy_table::{Cell, CellAlignment, ContentLineStyle, LineStyle, TableStyle};
 

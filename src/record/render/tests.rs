@@ -1,8 +1,8 @@
 //! One table in all four renderings.
 
-use super::{Format, render};
+use super::{TableFormat, render};
 use crate::record::run::sample;
-use crate::record::table::{TableSpec, table};
+use crate::record::table::{TableSpec, build_table};
 use crate::record::{Origin, Reference, RunRecord, Status};
 
 const SPEC: &str = r#"
@@ -33,7 +33,7 @@ fn run(id: &str, init: &str, recipe: &str, seed: u64, top1: f64) -> RunRecord {
     run
 }
 
-fn text(format: Format) -> String {
+fn text(format: TableFormat) -> String {
     let mut records = vec![
         run("a", "mae", "finetune", 0, 83.5),
         run("b", "mae", "finetune", 1, 83.7),
@@ -63,7 +63,7 @@ fn text(format: Format) -> String {
         target: None,
         note: Some("1600 epochs".into()),
     };
-    render(&table(&records, &[reference], &TableSpec::parse(SPEC, "spec").unwrap()).unwrap(), format)
+    render(&build_table(&records, &[reference], &TableSpec::parse(SPEC, "spec").unwrap()).unwrap(), format)
 }
 
 #[test]
@@ -88,7 +88,7 @@ Top-1 (%) on tiny_set
  differences: ± standard error, from the spread over runs, or for one run from the size of the evaluation split
  50 % of the data.
 ";
-    assert_eq!(text(Format::Terminal), expected);
+    assert_eq!(text(TableFormat::Terminal), expected);
 }
 
 #[test]
@@ -113,12 +113,12 @@ fn markdown() {
 - differences: ± standard error, from the spread over runs, or for one run from the size of the evaluation split
 - 50 % of the data.
 ";
-    assert_eq!(text(Format::Markdown), expected);
+    assert_eq!(text(TableFormat::Markdown), expected);
 }
 
 #[test]
 fn csv() {
-    let text = text(Format::Csv);
+    let text = text(TableFormat::Csv);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 5 * 2, "a line for each cell");
     assert_eq!(lines[0], "init,variant,origin,kind,column,value,spread,n,notes");
@@ -171,7 +171,7 @@ mae &  & published\textsuperscript{4} & 83.6\textsuperscript{5} & -- \\
 \par{\footnotesize 50 \% of the data.}
 \end{table}
 ";
-    assert_eq!(text(Format::Latex), expected);
+    assert_eq!(text(TableFormat::Latex), expected);
 }
 
 #[test]
@@ -179,11 +179,11 @@ fn markup_in_keys_is_escaped() {
     let mut run = run("a", "a|b*<c>_\\`", "finetune", 0, 1.);
     run.notes = vec!["50 % | `x_1` <b>".into()];
     let spec = SPEC.replace("references = [\"t3\"]", "").replace("[\"scratch\", \"mae\"]", "['a|b*<c>_\\`']");
-    let table = table(&[run], &[], &TableSpec::parse(&spec, "spec").unwrap()).unwrap();
-    let markdown = render(&table, Format::Markdown);
+    let table = build_table(&[run], &[], &TableSpec::parse(&spec, "spec").unwrap()).unwrap();
+    let markdown = render(&table, TableFormat::Markdown);
     assert!(markdown.contains(r"| a\|b\*\<c>_\\\` |"), "{markdown}");
     assert!(markdown.contains("50 % | `x_1` \\<b>\n"), "{markdown}");
-    let latex = render(&table, Format::Latex);
+    let latex = render(&table, TableFormat::Latex);
     assert!(latex.contains(r"a|b*\textless{}c\textgreater{}\_\textbackslash{}\texttt{} &"), "{latex}");
     assert!(latex.contains(r"50 \% | \texttt{x\_1} \textless{}b\textgreater{}"), "{latex}");
 }
@@ -191,23 +191,23 @@ fn markup_in_keys_is_escaped() {
 #[test]
 fn a_table_without_rows_says_so() {
     let spec = SPEC.replace("references = [\"t3\"]", "");
-    let table = table(&[], &[], &TableSpec::parse(&spec, "spec").unwrap()).unwrap();
-    for format in [Format::Terminal, Format::Markdown, Format::Latex] {
+    let table = build_table(&[], &[], &TableSpec::parse(&spec, "spec").unwrap()).unwrap();
+    for format in [TableFormat::Terminal, TableFormat::Markdown, TableFormat::Latex] {
         assert!(render(&table, format).contains("No runs yet."), "{format:?}");
     }
-    assert_eq!(render(&table, Format::Csv), "init,kind,column,value,spread,n,notes\n");
+    assert_eq!(render(&table, TableFormat::Csv), "init,kind,column,value,spread,n,notes\n");
 }
 
 #[test]
 fn a_rounded_zero_has_no_sign() {
-    use super::fixed;
+    use super::text::fixed;
     assert_eq!([fixed(-0.04, 1), fixed(-0.05001, 1), fixed(2., 0)], ["0.0", "−0.1", "2"]);
 }
 
 #[test]
 fn formats_have_names() {
-    for name in Format::NAMES {
-        assert!(name.parse::<Format>().is_ok(), "{name}");
+    for name in TableFormat::NAMES {
+        assert!(name.parse::<TableFormat>().is_ok(), "{name}");
     }
-    assert!("html".parse::<Format>().unwrap_err().contains("terminal, markdown, csv, latex"));
+    assert!("html".parse::<TableFormat>().unwrap_err().contains("terminal, markdown, csv, latex"));
 }

@@ -1,35 +1,16 @@
-//! One cell: the runs of a row and column to a number, with the notes a reader must see.
+//! Computes one cell: a number from the runs of a row and column, with footnotes for its readers.
 
+use super::content::Estimate;
+use super::draft::Draft;
+use super::error::TableError;
 use super::spec::{Column, Key};
-use super::{Estimate, TableError};
-use crate::config::ReconstructionTarget;
 use crate::record::{RunRecord, Score, Status};
 use std::collections::BTreeMap;
 
-/// A cell whose notes are not yet numbered.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Draft {
-    pub value: Option<Estimate>,
-    /// Squared standard error of the mean, where known.
-    pub variance: Option<f64>,
-    /// What the pre-training of the initial weights predicted, where that is known.
-    pub target: Option<ReconstructionTarget>,
-    pub notes: Vec<String>,
-}
-
-impl Draft {
-    fn note(&mut self, text: impl Into<String>) {
-        let text = text.into();
-        if !self.notes.contains(&text) {
-            self.notes.push(text);
-        }
-    }
-}
-
-/// The cell of `runs` in `column`, which may ask for the best of those that differ in their overrides.
+/// The cell of `runs` in `column`; if the column asks for the best, the best of the runs that differ in overrides.
 ///
 /// # Errors
-/// When the runs differ in what a cell cannot average over.
+/// Runs that differ in properties over which a cell must not average.
 pub(super) fn measure_column(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
     if !column.best {
         return measure(runs, column);
@@ -57,11 +38,11 @@ pub(super) fn measure_column(runs: &[&RunRecord], column: &Column) -> Result<Dra
 
 /// The cell of `runs` in `column`: mean and standard deviation over seeds.
 ///
-/// Of runs with one seed and the same initial weights only one counts, a finished one and then the last by
-/// id; runs that did not finish count only where none did.
+/// Of several runs with the same seed and initial weights, only one counts: a finished one, and of these the last by id.
+/// Unfinished runs count only if no run is finished.
 ///
 /// # Errors
-/// When the runs differ in what a cell cannot average over.
+/// Runs that differ in properties over which a cell must not average.
 fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
     agree(runs, column)?;
     let mut draft = Draft::default();
@@ -111,7 +92,7 @@ fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
     Ok(draft)
 }
 
-/// `of` − `minus`, with the standard error where both have one. Notes of both.
+/// `of` − `minus`, with the standard error if both have one, and with the notes of both.
 pub(super) fn difference(of: &Draft, minus: &Draft) -> Draft {
     let (Some(a), Some(b)) = (&of.value, &minus.value) else { return Draft::default() };
     let variance = of.variance.zip(minus.variance).map(|(a, b)| a + b);
@@ -140,7 +121,7 @@ fn estimate(scores: &[Score], draft: &mut Draft) {
     };
 }
 
-/// Everything but seed, weights file and machine is the same.
+/// Checks that the runs differ at most in seed, weight file and machine.
 fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
     for pair in runs.windows(2) {
         for key in [Key::Stage, Key::Task, Key::Dataset, Key::Model, Key::Recipe, Key::Init] {

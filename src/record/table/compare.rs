@@ -1,15 +1,15 @@
-//! Ours beside each other number of the same cell: the difference, and whether it lies in the acceptance band.
+//! Compares our runs with the numbers of others: the difference, and whether it lies in the acceptance band.
 //!
-//! The band is the other number ± [`WIDTH`] standard deviations over seeds: its own where it names one, else ours.
+//! The band is the other number ± [`WIDTH`] standard deviations over seeds: its own if it states one, otherwise ours.
 
-use super::cell::Draft;
-use super::{DraftRow, Estimate};
+use super::content::Estimate;
+use super::draft::{Draft, DraftRow};
 use crate::record::Origin;
 
 /// Half the width of a band in standard deviations: a reproduction that differs by seeds alone is outside in 1 of 20.
 const WIDTH: f64 = 2.;
 
-/// Puts below each row of another origin its comparison with our row of the same keys.
+/// Inserts below each row of another origin its comparison with our row with the same keys.
 pub(super) fn compare(rows: &mut Vec<DraftRow>) {
     let mut made = Vec::new();
     for (i, other) in rows.iter().enumerate() {
@@ -30,8 +30,8 @@ pub(super) fn compare(rows: &mut Vec<DraftRow>) {
     }
 }
 
-/// Whether `row` is ours of the same keys and variant. A variant `target …` says what [`Draft::target`] holds: it is ours
-/// when our weights have that target.
+/// Whether `row` is ours and has the same keys and variant. A variant `target …` matches if our weights have that target
+/// ([`Draft::target`]).
 fn same(row: &DraftRow, other: &DraftRow) -> bool {
     let (ours, key) = (&row.key, &other.key);
     let targets =
@@ -41,7 +41,7 @@ fn same(row: &DraftRow, other: &DraftRow) -> bool {
     !row.difference && ours.origin == Origin::Ours && ours.keys == key.keys && variant
 }
 
-/// Ours − other, with the verdict as a note.
+/// Ours − other, with a note that says whether the difference is in the band.
 fn cell(ours: &Draft, other: &Draft) -> Draft {
     let (Some(a), Some(b)) = (&ours.value, &other.value) else { return Draft::default() };
     let mean = a.mean - b.mean;

@@ -1,4 +1,4 @@
-//! [`TableSpec`]: `configs/tables/<name>.toml`, which runs make the rows and columns of a table.
+//! [`TableSpec`]: the file `configs/tables/<name>.toml`, which says which runs form the rows and columns of a table.
 
 use crate::config::{ConfigError, Library, NamedFile, parse};
 use crate::record::{Reference, RunRecord};
@@ -6,17 +6,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What tells runs apart.
+/// A property that distinguishes runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
+    /// Stage: `pretrain` or `transfer`.
     Stage,
+    /// Name of the task.
     Task,
+    /// Name of the data set.
     Dataset,
+    /// Name of the model.
     Model,
+    /// Name of the recipe.
     Recipe,
     /// The label of the initial weights: `scratch`, `mae`, …
     Init,
+    /// The seed.
     Seed,
     /// The run id.
     Run,
@@ -27,6 +33,7 @@ pub enum Key {
 }
 
 impl Key {
+    /// Its name in files and as a column header.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stage => "stage",
@@ -41,7 +48,8 @@ impl Key {
             Self::Overrides => "overrides",
         }
     }
-    /// Its value for a run; empty where a run has none (pre-training has no task).
+
+    /// Its value for a run; empty if the run has none (pre-training has no task).
     pub fn of_run(self, run: &RunRecord) -> String {
         match self {
             Self::Stage => run.stage.clone(),
@@ -56,7 +64,8 @@ impl Key {
             Self::Overrides => run.overrides.join(" "),
         }
     }
-    /// Its value for a published number, where it has one.
+
+    /// Its value for a published number, if it has one.
     pub fn of_reference(self, reference: &Reference) -> Option<&str> {
         match self {
             Self::Task => Some(&reference.task),
@@ -68,55 +77,64 @@ impl Key {
     }
 }
 
-/// Allowed values by key; a key that is not named allows everything.
+/// Allowed values by key; keys that are not listed allow every value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Selection(pub BTreeMap<Key, Vec<String>>);
 
 impl Selection {
+    /// Whether all values of a run are allowed.
     pub fn allows_run(&self, run: &RunRecord) -> bool {
         self.against(run).next().is_none()
     }
+
     /// The keys whose values do not allow a run.
     fn against(&self, run: &RunRecord) -> impl Iterator<Item = Key> {
         self.0.iter().filter(|(key, values)| !values.contains(&key.of_run(run))).map(|(key, _)| *key)
     }
-    /// Keys that a published number does not have allow it.
+
+    /// Whether all values of a published number are allowed; keys that it does not have are ignored.
     pub fn allows_reference(&self, reference: &Reference) -> bool {
         self.0.iter().all(|(key, values)| {
             key.of_reference(reference).is_none_or(|value| values.iter().any(|v| v == value))
         })
     }
-    /// Position of `value` in the list of `key`: the order of rows.
+
+    /// Position of `value` in the list of `key`, which determines the order of rows.
     pub(super) fn rank(&self, key: Key, value: &str) -> usize {
         let values = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
         values.iter().position(|v| v == value).unwrap_or(values.len())
     }
 }
 
-/// One column: one score of the runs it selects.
+/// A column: one score of the runs that it selects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
+    /// Header of the column.
     pub title: String,
-    /// The task's primary score when absent.
+    /// Name of the score; the primary score of the task if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
+    /// Which of the runs in the table the column shows.
     #[serde(default, rename = "where")]
     pub selection: Selection,
-    /// Shows the best of the runs that differ in `--set`: the highest mean over seeds.
+    /// Whether to show only the best of the runs that differ in `--set`: the highest mean over seeds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub best: bool,
 }
 
-/// A row that holds the difference of two others, which agree in everything but `key`.
+/// A row with the difference of two other rows, which differ only in `key`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {
+    /// The key in which the two rows differ.
     pub key: Key,
+    /// Its value in the first row.
     pub of: String,
+    /// Its value in the row that is subtracted.
     pub minus: String,
-    /// Shown in place of the key's value.
+    /// Text that is shown instead of the value of the key.
     pub title: String,
 }
 
@@ -124,35 +142,42 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {
+    /// Title above the table.
     pub title: String,
-    /// Runs that agree in these keys share a row.
+    /// Runs with the same values of these keys share a row.
     pub rows: Vec<Key>,
-    /// Which runs and published numbers are shown, and, by the order of values, the order of rows.
-    /// Only runs of stage `transfer` when the stage is not named.
+    /// Which runs and published numbers are shown; the order of the values is the order of rows. If the stage is not
+    /// listed, only runs of stage `transfer` are shown.
     #[serde(default)]
     pub filter: Selection,
+    /// The columns, from left to right.
     #[serde(rename = "column")]
     pub columns: Vec<Column>,
-    /// Ids of published tables (`reference.toml`) to show, in rows of their own.
+    /// Ids of published tables (`reference.toml`) that are shown in separate rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
-    /// Whether a row with the difference of ours stands below each of them that has the same keys.
+    /// Whether each published row is followed by its difference from our row with the same keys.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compare: bool,
+    /// Rows with differences of other rows.
     #[serde(default, rename = "difference", skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
-    /// Runs with different `--set` overrides share a cell. They are rows of their own otherwise.
+    /// Whether runs with different `--set` overrides share a cell; otherwise they have separate rows.
     #[serde(default)]
     pub group_overrides: bool,
-    /// Digits after the point.
+    /// Number of decimals.
     #[serde(default = "one")]
     pub decimals: usize,
+    /// Remarks below the table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub footnotes: Vec<String>,
 }
 
 impl TableSpec {
-    /// Parses and checks the text of a file; the error names `origin`.
+    /// Parses and checks the text of a file.
+    ///
+    /// # Errors
+    /// Invalid TOML, unknown keys and contradictions; the error names `origin`.
     pub fn parse(text: &str, origin: impl std::fmt::Display) -> Result<Self, ConfigError> {
         let origin = origin.to_string();
         let spec: Self = parse(text, &origin)?;
@@ -160,14 +185,17 @@ impl TableSpec {
         Ok(spec)
     }
 
-    /// The table `name` of a library.
+    /// Reads the table `name` of a library.
+    ///
+    /// # Errors
+    /// An unknown name, and those of [`TableSpec::parse`].
     pub fn load(library: &Library, name: &str) -> Result<Self, ConfigError> {
         let NamedFile { text, origin, .. } = library.file("table", name, "configs/tables")?;
         Self::parse(&text, origin)
     }
 
-    /// The keys for whose values a run is not in the table, those of the filter or else of the column that comes nearest;
-    /// none when it is there.
+    /// The keys whose values exclude a run from the table: those of the filter, or else those of the column that excludes
+    /// it by the fewest keys. Empty if the run is in the table.
     pub fn hides(&self, run: &RunRecord) -> BTreeSet<Key> {
         let mut keys: BTreeSet<Key> = self.filter.against(run).collect();
         if !self.filter.0.contains_key(&Key::Stage) && run.stage != "transfer" {

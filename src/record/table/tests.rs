@@ -51,7 +51,7 @@ fn rows(table: &Table) -> Vec<String> {
 #[test]
 fn seeds_are_averaged_and_counted() {
     let records = [run("a", 0, 50.), run("b", 1, 52.), run("c", 2, 54.)];
-    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["scratch: 52.00 ± 2.00 (3) []"]);
     assert_eq!(table.remarks, ["mean ± standard deviation over n runs"]);
 }
@@ -61,9 +61,9 @@ fn one_seed_counts_once_and_a_committed_copy_of_a_record_too() {
     let mut dirty = run("c", 0, 60.);
     dirty.environment.dirty = true;
     let records = [run("a", 0, 50.), run("b", 0, 51.), run("b", 0, 51.), dirty];
-    let result = table(&records, &[], &spec(SPEC)).unwrap();
+    let result = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&result), ["scratch: 51.00 (1) [left out: 2 other runs of the same seed and weights]"]);
-    let error = table(&[run("a", 0, 1.), run("a", 0, 2.)], &[], &spec(SPEC)).unwrap_err();
+    let error = build_table(&[run("a", 0, 1.), run("a", 0, 2.)], &[], &spec(SPEC)).unwrap_err();
     assert!(matches!(error, TableError::Duplicate { id } if id == "a"));
 }
 
@@ -80,7 +80,7 @@ fn a_column_may_show_the_best_of_several_overrides() {
         with("d", 0, 52., "200"),
     ];
     let spec = spec(&format!("group_overrides = true\n{SPEC}\nbest = true"));
-    let table = table(&records, &[], &spec).unwrap();
+    let table = build_table(&records, &[], &spec).unwrap();
     assert_eq!(rows(&table), ["scratch: 54.00 ± 1.41 (2) [best of 3: epochs=100]"]);
     let error = TableSpec::parse(&format!("{SPEC}\nbest = true"), "spec").unwrap_err().to_string();
     assert!(error.contains("group_overrides"), "{error}");
@@ -91,7 +91,7 @@ fn one_seed_from_two_weights_is_two_runs_with_a_note() {
     let mut records = [run("a", 0, 50.), run("b", 0, 52.)];
     records[0].init = init("mae", "1");
     records[1].init = init("mae", "2");
-    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) [from 2 different initial weights]"]);
 }
 
@@ -114,7 +114,7 @@ fn weights_that_were_trained_otherwise_are_rows_of_their_own() {
         record.init = InitRecord { trained, ..init("mae", "1") };
     }
     assert_eq!(
-        rows(&table(&records, &[], &spec(SPEC)).unwrap()),
+        rows(&build_table(&records, &[], &spec(SPEC)).unwrap()),
         [
             "mae : 30.00 (1) []",
             "mae from mae_small on shapes: 51.00 ± 1.41 (2) []",
@@ -122,7 +122,7 @@ fn weights_that_were_trained_otherwise_are_rows_of_their_own() {
         ]
     );
     let [one, two, ..] = records;
-    let alike = table(&[one, two], &[], &spec(SPEC)).unwrap();
+    let alike = build_table(&[one, two], &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&alike), ["mae: 51.00 ± 1.41 (2) []"]);
 }
 
@@ -130,13 +130,13 @@ fn weights_that_were_trained_otherwise_are_rows_of_their_own() {
 fn a_run_that_did_not_finish_counts_only_where_none_did() {
     let mut short = run("a", 0, 10.);
     (short.status, short.steps_done) = (Status::Interrupted, 4);
-    let alone = table(std::slice::from_ref(&short), &[], &spec(SPEC)).unwrap();
+    let alone = build_table(std::slice::from_ref(&short), &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&alone), ["scratch: 10.00 (1) [unfinished: 4 of 10 steps]"]);
-    let beside = table(&[short.clone(), run("b", 1, 50.)], &[], &spec(SPEC)).unwrap();
+    let beside = build_table(&[short.clone(), run("b", 1, 50.)], &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&beside), ["scratch: 50.00 (1) [left out: 1 run that did not finish]"]);
     short.status = Status::Failed;
     short.scores = Default::default();
-    let failed = table(&[short], &[], &spec(SPEC)).unwrap();
+    let failed = build_table(&[short], &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&failed), ["scratch: – [failed after 4 of 10 steps]"]);
 }
 
@@ -146,21 +146,24 @@ fn what_a_reader_must_know_is_a_footnote() {
     run.environment.dirty = true;
     run.skipped = 2;
     run.notes = vec!["reduced scale".into()];
-    let result = table(&[run.clone()], &[], &spec(SPEC)).unwrap();
+    let result = build_table(&[run.clone()], &[], &spec(SPEC)).unwrap();
     let expected = "built from a tree with uncommitted changes; skipped: 2 unreadable images; reduced scale";
     assert_eq!(rows(&result), [format!("scratch: 50.00 (1) [{expected}]")]);
     run.notes = vec![];
     (run.environment.dirty, run.skipped) = (false, 0);
     run.environment.dtype = "f32".into();
     let other = spec(&SPEC.replace("\"top1\"", "\"top11\""));
-    assert_eq!(rows(&table(&[run], &[], &other).unwrap()), ["scratch: – [no score `top11`; there is: top1]"]);
+    assert_eq!(
+        rows(&build_table(&[run], &[], &other).unwrap()),
+        ["scratch: – [no score `top11`; there is: top1]"]
+    );
 }
 
 #[test]
 fn versions_of_a_task_never_mix() {
     let mut records = [run("a", 0, 50.), run("b", 1, 60.), run("c", 2, 70.)];
     records[2].task_version = Some(2);
-    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["scratch: 70.00 (1) []"]);
     assert_eq!(table.remarks, ["task `tiny`: version 2 only; 2 runs of version 1 left out"]);
 }
@@ -170,7 +173,7 @@ fn runs_on_different_data_are_different_rows() {
     let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
     records[1].dataset_fingerprint = "f2f2".into();
     records[1].task_hash = Some("bb".into());
-    let table = table(&records, &[], &spec(SPEC)).unwrap();
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["scratch data f1f1: 50.00 (1) []", "scratch data f2f2: 60.00 (1) []"]);
     assert_eq!(
         table.remarks,
@@ -185,23 +188,23 @@ fn runs_on_different_data_are_different_rows() {
 fn overrides_make_rows_unless_grouped() {
     let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
     records[1].overrides = vec!["epochs=3".into()];
-    let apart = table(&records, &[], &spec(SPEC)).unwrap();
+    let apart = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&apart), ["scratch : 50.00 (1) []", "scratch epochs=3: 60.00 (1) []"]);
     assert_eq!(apart.keys, ["init", "variant"]);
     let grouped = spec(&format!("group_overrides = true\n{SPEC}"));
-    assert_eq!(rows(&table(&records, &[], &grouped).unwrap()), ["scratch: 55.00 ± 7.07 (2) []"]);
+    assert_eq!(rows(&build_table(&records, &[], &grouped).unwrap()), ["scratch: 55.00 ± 7.07 (2) []"]);
 }
 
 #[test]
 fn what_would_mix_in_a_cell_is_an_error_that_says_how_to_part_it() {
     let mut records = [run("a", 0, 50.), run("b", 1, 60.)];
     records[1].model = "vit_l16".into();
-    let error = table(&records, &[], &spec(SPEC)).unwrap_err().to_string();
+    let error = build_table(&records, &[], &spec(SPEC)).unwrap_err().to_string();
     for part in ["column `ft`", "`a` and `b`", "differ in model (`vit_b16`, `vit_l16`)", "add `model`"] {
         assert!(error.contains(part), "{error}");
     }
     let apart = spec(&SPEC.replace("[\"init\"]", "[\"init\", \"model\"]"));
-    assert_eq!(table(&records, &[], &apart).unwrap().rows.len(), 2);
+    assert_eq!(build_table(&records, &[], &apart).unwrap().rows.len(), 2);
 }
 
 #[test]
@@ -213,12 +216,12 @@ fn the_filter_chooses_and_orders() {
     records[3].stage = "pretrain".into();
     let ordered = spec(&format!("filter = {{ init = [\"scratch\", \"mae\"] }}\n{SPEC}"));
     assert_eq!(
-        rows(&table(&records, &[], &ordered).unwrap()),
+        rows(&build_table(&records, &[], &ordered).unwrap()),
         ["scratch: 70.00 (1) []", "mae: 60.00 (1) []"]
     );
     let seeds = spec(&SPEC.replace("[\"init\"]", "[\"seed\"]"));
     let records = [run("a", 10, 1.), run("b", 9, 2.)];
-    assert_eq!(rows(&table(&records, &[], &seeds).unwrap()), ["9: 2.00 (1) []", "10: 1.00 (1) []"]);
+    assert_eq!(rows(&build_table(&records, &[], &seeds).unwrap()), ["9: 2.00 (1) []", "10: 1.00 (1) []"]);
 }
 
 fn reference(init: &str, recipe: &str, value: f64) -> Reference {
@@ -249,7 +252,7 @@ fn published_numbers_stand_in_rows_of_their_own() {
         reference("mae", "linear", 68.),
         reference("scratch", "finetune", 82.3),
     ];
-    let result = table(&[run("a", 0, 80.)], &references, &spec).unwrap();
+    let result = build_table(&[run("a", 0, 80.)], &references, &spec).unwrap();
     assert_eq!(
         rows(&result),
         ["mae published: 83.60 (1) []", "scratch ours: 80.00 (1) []", "scratch published: 82.30 (1) []"]
@@ -259,8 +262,8 @@ fn published_numbers_stand_in_rows_of_their_own() {
         (&[1][..], &["He, Table 3".into()][..])
     );
     let twice = [references[0].clone(), references[0].clone()];
-    assert!(matches!(table(&[], &twice, &spec), Err(TableError::Clash { .. })));
-    let error = table(&[], &[], &spec).unwrap_err().to_string();
+    assert!(matches!(build_table(&[], &twice, &spec), Err(TableError::Clash { .. })));
+    let error = build_table(&[], &[], &spec).unwrap_err().to_string();
     assert!(error.starts_with("published table `t3` is unknown"), "{error}");
 }
 
@@ -269,7 +272,7 @@ fn verdict(runs: &[RunRecord], change: impl Fn(&mut Reference)) -> String {
     let spec = spec(&format!("references = [\"t3\"]\ncompare = true\n{SPEC}"));
     let mut published = reference("mae", "finetune", 83.6);
     change(&mut published);
-    let result = table(runs, &[published], &spec).unwrap();
+    let result = build_table(runs, &[published], &spec).unwrap();
     let shown = rows(&result);
     assert!(result.rows.len() == 3 && result.rows[2].difference, "{shown:?}");
     assert_eq!(result.rows[2].keys.last().unwrap(), "ours − published");
@@ -326,7 +329,8 @@ fn nothing_is_compared_where_keys_or_variants_differ() {
     let spec = spec(&format!("references = [\"t3\"]\ncompare = true\n{SPEC}"));
     let mut published = reference("scratch", "finetune", 50.);
     published.variant = "448 px".into();
-    let result = table(&[run("a", 0, 50.)], &[published, reference("mae", "finetune", 50.)], &spec).unwrap();
+    let result =
+        build_table(&[run("a", 0, 50.)], &[published, reference("mae", "finetune", 50.)], &spec).unwrap();
     assert!(result.rows.len() == 3 && result.rows.iter().all(|row| !row.difference), "{:?}", rows(&result));
 }
 
@@ -340,7 +344,7 @@ fn a_difference_stands_below_its_rows_and_only_where_both_exist() {
     records[0].init = init("mae", "1");
     records[2].init = init("mae", "1");
     records[2].model = "vit_l16".into();
-    let result = table(&records, &[], &spec).unwrap();
+    let result = build_table(&records, &[], &spec).unwrap();
     // √(0.5² + 0.5²) = 0.71
     assert_eq!(
         rows(&result),
@@ -381,10 +385,10 @@ fn every_built_in_table_works_without_runs() {
     assert!(names.len() >= 4, "{names:?}");
     for name in &names {
         let spec = TableSpec::load(&library, name).unwrap();
-        let table = table(&[], &references, &spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let table = build_table(&[], &references, &spec).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(table.rows.is_empty(), spec.references.is_empty(), "{name}");
     }
-    let imagenet = table(&[], &references, &TableSpec::load(&library, "imagenet").unwrap()).unwrap();
+    let imagenet = build_table(&[], &references, &TableSpec::load(&library, "imagenet").unwrap()).unwrap();
     let row = imagenet.rows.iter().find(|r| r.keys == ["vit_l16", "mae − scratch", "", "published"]).unwrap();
     let gain = row.cells[0].value.as_ref().unwrap();
     assert!((gain.mean - 3.3).abs() < 1e-9, "85.9 − 82.6, from one table");

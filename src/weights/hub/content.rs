@@ -1,16 +1,17 @@
-//! Bytes into the cache: a file is there when it is whole and has the hash that the Hub names.
+//! Downloads into the cache: a file appears there once it is complete and has the hash that the Hub states.
 //!
-//! What has come lies in `blobs/<hash>.incomplete`, as in Python's library, and is gone on with: by this process after an
+//! A partial download is kept in `blobs/<hash>.incomplete`, as Python's library does, and resumed: by this process after an
 //! interruption, by the next one after a kill.
 
+use super::error::{HubError, disk};
+use super::reference::HubFile;
 use super::remote::{Entry, Remote, TRIES, chain};
-use super::{HubError, HubFile, disk};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Makes `blob` the content of `entry`, while holding `lock`.
+/// Downloads the content of `entry` to `blob` while holding `lock`.
 pub(super) fn complete(
     remote: &Remote,
     file: &HubFile,
@@ -35,18 +36,18 @@ pub(super) fn complete(
         remove(&partial)?;
         if !resumed {
             let reason = format!(
-                "what came has the SHA-256 {}, not {}; it is thrown away",
+                "the download has SHA-256 {}, expected {}; it has been discarded",
                 actual.unwrap_or_default(),
                 entry.etag
             );
             return Err(HubError::Damaged { reference: file.to_string(), reason });
         }
-        resumed = false; // what lay there may be to blame: once more from the beginning
+        resumed = false; // the partial download may be the cause: start over once
     }
     std::fs::rename(&partial, blob).map_err(|source| disk(blob, source))
 }
 
-/// Appends to `partial` what is missing, over as many answers as it takes.
+/// Appends the missing bytes to `partial`, with as many requests as necessary.
 async fn append(
     remote: &Remote,
     file: &HubFile,
@@ -70,7 +71,7 @@ async fn append(
         }
         let (mut response, start) = remote.content(file, name, from).await?;
         if start != from {
-            out.set_len(0).map_err(|e| disk(partial, e))?; // the answer is the whole file
+            out.set_len(0).map_err(|e| disk(partial, e))?; // the response is the whole file
         }
         let mut done = if start == from { from } else { 0 };
         let ended = loop {
@@ -83,13 +84,13 @@ async fn append(
                     }
                     progress(done, entry.size);
                 }
-                Ok(None) => break String::from("the answer ended early"),
+                Ok(None) => break String::from("the response ended early"),
                 Err(error) => break chain(&error.without_url()),
             }
         };
         if done > entry.size {
             remove(partial)?;
-            return Err(broken(format!("more than the {} bytes that the Hub names came", entry.size)));
+            return Err(broken(format!("received more than the {} bytes that the Hub states", entry.size)));
         }
         fruitless = if done > from { 0 } else { fruitless + 1 };
         if done < entry.size && fruitless == TRIES {
@@ -98,7 +99,7 @@ async fn append(
     }
 }
 
-/// SHA-256 of a file in hexadecimal.
+/// SHA-256 of a file, in hexadecimal.
 pub(super) fn sha256(path: &Path) -> Result<String, HubError> {
     let mut file = File::open(path).map_err(|source| disk(path, source))?;
     let mut hasher = Sha256::new();
@@ -111,7 +112,7 @@ pub(super) fn sha256(path: &Path) -> Result<String, HubError> {
     }
 }
 
-/// Waits for other processes that write the same file. Python's library locks the same way.
+/// Locks `path`, waiting for other processes that download the same file. Python's library uses the same lock.
 fn hold(path: &Path) -> Result<File, HubError> {
     make_parent(path)?;
     let file = File::create(path).map_err(|source| disk(path, source))?;

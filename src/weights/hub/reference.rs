@@ -1,27 +1,31 @@
-//! [`HubFile`]: what names a file of the Hub, checked before it becomes part of an address or of a path.
+//! [`HubFile`]: a reference to a file on the Hub, checked before it becomes part of an address or a path.
 
-use super::HubError;
+use super::error::HubError;
 
-/// What tells a reference from a path.
+/// Prefix that distinguishes references from paths.
 pub const HUB: &str = "hub:";
 
-/// The longest name of a repository that the Hub takes.
+/// Maximum length of a repository name on the Hub.
 const LONGEST: usize = 96;
 
-/// `hub:owner/name[@revision][/file]`. A `/` of a revision is written `%2F`: `hub:me/vit@refs%2Fpr%2F1`.
+/// A reference `hub:owner/name[@revision][/file]`. A `/` in the revision is written `%2F`: `hub:me/vit@refs%2Fpr%2F1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubFile {
+    /// User or organization that owns the repository.
     pub owner: String,
+    /// Name of the repository.
     pub name: String,
-    /// Branch, tag or commit; the main branch when absent.
+    /// Branch, tag or commit; the main branch if `None`.
     pub revision: Option<String>,
-    /// Path in the repository; its weights when absent.
+    /// Path in the repository; its weights if `None`.
     pub file: Option<String>,
 }
 
 impl HubFile {
+    /// Parses a reference.
+    ///
     /// # Errors
-    /// Parts that are missing, or that the Hub does not take: names of other letters, paths that leave the repository.
+    /// Missing parts, characters that the Hub does not allow in names, or paths that leave the repository.
     pub fn parse(reference: &str) -> Result<Self, HubError> {
         let fail = |reason: &str| HubError::Reference { reference: reference.into(), reason: reason.into() };
         let path = reference.strip_prefix(HUB).ok_or_else(|| fail("no reference to the Hub"))?;
@@ -79,6 +83,16 @@ fn stays_inside(path: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..") && !part.ends_with(".lock");
     let plain = |c: char| !c.is_control() && !"\\:%?#*".contains(c);
     path.chars().all(plain) && path.split('/').all(part)
+}
+
+/// Whether `text` is `length` hexadecimal digits.
+pub(super) fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether `revision` is the hash of a commit.
+pub(super) fn is_commit(revision: &str) -> bool {
+    is_hex(revision, 40)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! What the Hub says of a file, and its bytes from any place on: the part of its protocol that `hf-hub` does not offer.
+//! Hash, size and content (from any offset) of a file on the Hub: the part of its protocol that `hf-hub` does not offer.
 
-use super::{HubError, HubFile, is_commit, is_hex};
+use super::error::HubError;
+use super::reference::{HubFile, is_commit, is_hex};
 use hf_hub::HFError;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
@@ -9,28 +10,28 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirec
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Tries of a request that fails for reasons that may pass.
+/// How often a request is tried if it fails for a temporary reason.
 pub(super) const TRIES: usize = 5;
-/// Before the second try; doubled before each further one, unless the Hub says how long.
+/// Pause before the second try; doubled before each further one, unless the Hub states a duration.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause that the Hub may ask for.
+/// Upper limit of the pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Without a byte.
+/// Maximum time without receiving a byte.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Redirects within the Hub, as of a repository that was renamed.
+/// Maximum number of redirects within the Hub, which occur for renamed repositories.
 const REDIRECTS: usize = 5;
 
-/// A file of a repository, as the Hub names it.
+/// Hash and size of a file, as the Hub states them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// SHA-256 of the content of a large file; of a small one, its hash in git.
+    /// SHA-256 of the content of a large file; the git hash of a small one.
     pub etag: String,
     pub size: u64,
 }
 
 impl Entry {
-    pub fn sha256(&self) -> Option<String> {
+    pub(crate) fn sha256(&self) -> Option<String> {
         is_hex(&self.etag, 64).then(|| self.etag.clone())
     }
 }
@@ -38,14 +39,14 @@ impl Entry {
 pub(super) struct Remote {
     endpoint: Url,
     token: Option<String>,
-    /// Stays where it is asked to go: headers of the Hub's own answer count, not those of its storage.
+    /// Does not follow redirects: the headers of the Hub matter, not those of its storage.
     ask: Client,
     read: Client,
     runtime: Runtime,
 }
 
 impl Remote {
-    pub fn new(endpoint: &str) -> Result<Self, HubError> {
+    pub(crate) fn new(endpoint: &str, token: Option<String>) -> Result<Self, HubError> {
         let fail = |e: &dyn std::fmt::Display| HubError::Client(e.to_string());
         let agent = concat!("bench/", env!("CARGO_PKG_VERSION"));
         let builder = || {
@@ -55,7 +56,7 @@ impl Remote {
             endpoint: endpoint
                 .parse()
                 .map_err(|e| HubError::Client(format!("HF_ENDPOINT `{endpoint}`: {e}")))?,
-            token: token(),
+            token,
             ask: builder().redirect(redirect::Policy::none()).build().map_err(|e| fail(&e))?,
             read: builder().build().map_err(|e| fail(&e))?,
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -65,16 +66,16 @@ impl Remote {
         })
     }
 
-    pub fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
-    /// What the Hub says of `name` in the repository of `file`.
-    pub fn entry(&self, file: &HubFile, name: &str) -> Result<Entry, HubError> {
+    /// Hash and size of the file `name` in the repository of `file`.
+    pub(crate) fn entry(&self, file: &HubFile, name: &str) -> Result<Entry, HubError> {
         let mut url = self.url(file, name);
         let wrong = |what: &str| HubError::Refused {
             reference: file.to_string(),
-            reason: format!("`{}` does not answer as the Hub does: {what}", self.endpoint),
+            reason: format!("unexpected response from `{}`: {what}", self.endpoint),
         };
         for _ in 0..=REDIRECTS {
             let response =
@@ -94,18 +95,23 @@ impl Remote {
             let commit = header("x-repo-commit").ok_or_else(|| wrong("no X-Repo-Commit"))?;
             let size =
                 header("x-linked-size").or_else(|| header("content-length")).and_then(|n| n.parse().ok());
-            // Both become parts of paths.
+            // Both are used in paths.
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
             if !is_commit(commit) || etag.is_empty() || !etag.chars().all(plain) {
-                return Err(wrong("its names of commit or content are not hashes"));
+                return Err(wrong("commit or ETag is not a hash"));
             }
             return Ok(Entry { etag, size: size.ok_or_else(|| wrong("no length"))? });
         }
-        Err(wrong("redirected in circles"))
+        Err(wrong("too many redirects"))
     }
 
-    /// An answer with the content of `name` from byte `from` on, and the byte at which it does start.
-    pub async fn content(&self, file: &HubFile, name: &str, from: u64) -> Result<(Response, u64), HubError> {
+    /// Requests the content of `name` from byte `from` on; returns the response and the byte at which it starts.
+    pub(crate) async fn content(
+        &self,
+        file: &HubFile,
+        name: &str,
+        from: u64,
+    ) -> Result<(Response, u64), HubError> {
         let url = self.url(file, name);
         let request = || {
             let request = self.read.get(url.clone());
@@ -129,12 +135,12 @@ impl Remote {
         url
     }
 
-    /// Sends a request until it succeeds, is refused, or has been tried often enough.
+    /// Sends a request until it succeeds, is refused, or has been tried [`TRIES`] times.
     async fn send(&self, file: &HubFile, request: impl Fn() -> RequestBuilder) -> Result<Response, HubError> {
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
-            let request = request().header(ACCEPT_ENCODING, "identity"); // lengths are those of the file
+            let request = request().header(ACCEPT_ENCODING, "identity"); // so that lengths are those of the file
             let request = match &self.token {
                 Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
                 None => request,
@@ -157,7 +163,7 @@ impl Remote {
                     let asked = header_text(response.headers(), RETRY_AFTER.as_str())
                         .parse()
                         .map(Duration::from_secs);
-                    (format!("the Hub answers {status}"), asked.ok())
+                    (format!("the Hub responds with {status}"), asked.ok())
                 }
                 Err(error) => (chain(&error.without_url()), None),
             };
@@ -171,22 +177,18 @@ impl Remote {
         }
     }
 
-    /// What an answer means to a user. `code` and `message` are the Hub's; both may be empty.
+    /// The error for a response. `code` and `message` are those of the Hub; both may be empty.
     fn refusal(&self, file: &HubFile, status: StatusCode, code: &str, message: &str) -> HubError {
         let reference = file.to_string();
         let page = format!("{}/{}", self.endpoint.as_str().trim_end_matches('/'), file.repository());
         let token = match self.token {
-            Some(_) => "the token in use (HF_TOKEN, or that of `hf auth login`)",
-            None => "no token is given (HF_TOKEN, or `hf auth login`), which",
+            Some(_) => "the current token (HF_TOKEN, or that of `hf auth login`)",
+            None => "anonymous access (set HF_TOKEN, or run `hf auth login`)",
         };
         let reason = match (code, status) {
             ("GatedRepo", _) => {
-                let token = if self.token.is_some() {
-                    "use a token of that account"
-                } else {
-                    "give a token (HF_TOKEN)"
-                };
-                format!("gated: accept its conditions at {page}, and {token}")
+                let token = if self.token.is_some() { "use a token of that account" } else { "set HF_TOKEN" };
+                format!("gated repository: accept its conditions at {page}, and {token}")
             }
             ("EntryNotFound", _) => {
                 let file = file.file.as_deref().unwrap_or_default();
@@ -199,18 +201,18 @@ impl Remote {
                 format!("the repository has no revision `{}`", file.revision.as_deref().unwrap_or("main"))
             }
             ("RepoNotFound", _) | (_, StatusCode::UNAUTHORIZED) => {
-                format!("no such repository, or a private one: {token} does not open it")
+                format!("no such repository, or a private one: {token} does not give access")
             }
-            (_, StatusCode::FORBIDDEN) => format!("not allowed: {token} does not suffice"),
+            (_, StatusCode::FORBIDDEN) => format!("access denied: {token} is not sufficient"),
             (_, StatusCode::NOT_FOUND) => return HubError::Missing { reference, reason: "not found".into() },
-            _ => format!("the Hub answers {status}"),
+            _ => format!("the Hub responds with {status}"),
         };
         let reason = if message.is_empty() { reason } else { format!("{reason} (the Hub: {message})") };
         HubError::Refused { reference, reason }
     }
 
-    /// An error of `hf-hub` in the words of this module.
-    pub fn explain(&self, file: &HubFile, error: HFError) -> HubError {
+    /// Converts an error of `hf-hub`.
+    pub(crate) fn explain(&self, file: &HubFile, error: HFError) -> HubError {
         let context = match error {
             HFError::Http { context }
             | HFError::AuthRequired { context }
@@ -224,7 +226,7 @@ impl Remote {
         let (code, message) = (text(&context.error_code), text(&context.server_message));
         match StatusCode::from_u16(context.status.as_u16()) {
             Ok(status) if passes(status) => {
-                let reason = format!("the Hub answers {status} ({})", self.endpoint);
+                let reason = format!("the Hub responds with {status} ({})", self.endpoint);
                 HubError::Unreachable { reference: file.to_string(), reason }
             }
             Ok(status) => self.refusal(file, status, &code, &message),
@@ -233,7 +235,7 @@ impl Remote {
     }
 }
 
-/// Whether a later try may succeed.
+/// Whether another try may succeed.
 fn passes(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
@@ -250,18 +252,4 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut texts: Vec<String> = causes.collect();
     texts.dedup();
     texts.join(": ")
-}
-
-/// The token of the environment, or the one that `hf auth login` has left.
-fn token() -> Option<String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
-        return None;
-    }
-    let file = || {
-        let path = variable("HF_TOKEN_PATH").map_or_else(|| hf_hub::hf_home().join("token"), Into::into);
-        std::fs::read_to_string(path).ok()
-    };
-    let token = variable("HF_TOKEN").or_else(file)?;
-    Some(token.trim().to_string()).filter(|token| !token.is_empty())
 }

@@ -105,7 +105,7 @@ fn truncated_files_are_errors() {
 #[test]
 fn what_would_run_something_is_refused_and_does_not_run() {
     let error = WeightFile::open(&golden("dvae_stranger.pkl")).err().unwrap().to_string();
-    assert!(error.contains("posix.system") && error.contains("nothing was run"), "{error}");
+    assert!(error.contains("posix.system") && error.contains("no code was run"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     let proof = folder.path().join("proof");
     let command = text(&format!("touch {}", proof.display()));
@@ -128,7 +128,7 @@ fn what_would_run_something_is_refused_and_does_not_run() {
         let dropped = [hostile.clone(), b"0".to_vec(), dict(&[("weight", weight.clone())])].concat();
         for pickle in [beside, around, hostile, dropped] {
             let error = refused(&pickle);
-            assert!(error.contains(named) && error.contains("nothing was run"), "{error}");
+            assert!(error.contains(named) && error.contains("no code was run"), "{error}");
         }
     }
     assert!(!proof.exists());
@@ -182,15 +182,18 @@ fn tensors_that_are_not_what_they_say_are_named() {
         (tensor(f, "0", 0, &[i32::MAX, i32::MAX, i32::MAX], &[i32::MAX, i32::MAX, 1]), "of 6 values"),
         (tensor(f, "0", 0, &[1000, 1000], &[0, 0]), "of 6 values"),
         (tensor("DoubleStorage", "0", 0, &[6], &[1]), "of 3 values"),
-        (tensor(f, "0", -1, &[2], &[1]), "not as PyTorch writes it"),
-        (tensor(f, "0", 0, &[-2], &[1]), "not as PyTorch writes it"),
+        (tensor(f, "0", -1, &[2], &[1]), "not in the format that PyTorch writes"),
+        (tensor(f, "0", 0, &[-2], &[1]), "not in the format that PyTorch writes"),
         (tensor(f, "0", 0, &[2, 3], &[1]), "2 dimensions and 1 strides"),
-        (tensor("CharStorage", "0", 0, &[2], &[1]), "CharStorage, which is not read"),
+        (tensor("CharStorage", "0", 0, &[2], &[1]), "CharStorage, which is not supported"),
         (tensor(f, "1", 0, &[2], &[1]), "the archive has no `archive/data/1`"),
         (tensor(f, "../data.pkl", 0, &[2], &[1]), "the archive has no `archive/data/../data.pkl`"),
         (tensor(f, "/etc/passwd", 0, &[2], &[1]), "the archive has no"),
-        (call(name("torch._utils", "_rebuild_tensor_v2"), &[integer(1)]), "not as PyTorch writes it"),
-        (call(name("torch._utils", "_rebuild_parameter"), &[]), "not as PyTorch writes it"),
+        (
+            call(name("torch._utils", "_rebuild_tensor_v2"), &[integer(1)]),
+            "not in the format that PyTorch writes",
+        ),
+        (call(name("torch._utils", "_rebuild_parameter"), &[]), "not in the format that PyTorch writes"),
     ] {
         let error = refused(&dict(&[("weight", tensor)]));
         assert!(error.contains("tensor `weight`") && error.contains(expected), "{error}\nlacks: {expected}");
@@ -226,17 +229,17 @@ fn pickles_that_ask_for_more_than_they_are_cost_nothing() {
 #[test]
 fn broken_pickles_are_errors() {
     for (pickle, expected) in [
-        (&b"R"[..], "takes a value where there is none"),
-        (b"(0", "takes a value where there is none"),
-        (b"t", "above a mark"),
+        (&b"R"[..], "pops a value from an empty stack"),
+        (b"(0", "pops a value from an empty stack"),
+        (b"t", "pops a mark"),
         (b"(Nd", "a key without a value"),
-        (b"NNa", "appends to what is not a list"),
+        (b"NNa", "appends to a value that is not a list"),
         (b"NNNs", "not a dictionary"),
-        (b"NNb", "a state to what has none"),
+        (b"NNb", "sets the state of a value that has none"),
         (b"h\x09", "no value 9"),
-        (b"ios\nsystem\n", "0x69, which no weights need"),
-        (b"NN\x93", "by no text"),
-        (b"X\x01\0\0\0\xff", "no UTF-8"),
+        (b"ios\nsystem\n", "0x69, which weights do not need"),
+        (b"NN\x93", "not a string"),
+        (b"X\x01\0\0\0\xff", "not UTF-8"),
     ] {
         let error = refused(pickle);
         assert!(error.contains(expected), "{error}\nlacks: {expected}");

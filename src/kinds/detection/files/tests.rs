@@ -47,9 +47,9 @@ fn what_is_written_comes_back() {
         let mut writer = Box::new(ResultWriter::new(folder.path(), &info()));
         for (k, name) in names.into_iter().enumerate() {
             let path = Path::new(name);
-            let picture = Picture { path, name: "n", number: k + 1, size: (4, 6) };
+            let image = PredictedImage { path, name: "n", number: k + 1, size: (4, 6) };
             let found = if k == 0 { vec![] } else { detections.clone() };
-            writer.write(&picture, &found).unwrap();
+            writer.write(&image, &found).unwrap();
         }
         assert_eq!(writer.files(&[]), [Path::new("detections.json")]);
         writer.finish().unwrap();
@@ -72,7 +72,7 @@ fn boxes_and_masks_may_come_in_one_file_or_in_two() {
     let masks = json!([{"image_id": 3, "category_id": 5, "segmentation": mask, "score": 0.25}]);
     let both = read_back(&[boxes, masks.clone()]).unwrap();
     assert_eq!((both[0][0].bbox, &both[0][0].mask), ([0., 0., 2., 2.], &None));
-    assert_eq!(both[0][1].written, Some(Written { score: 0.25, bbox: None }));
+    assert_eq!(both[0][1].written, Some(WrittenDetection { score: 0.25, bbox: None }));
     let alone = read_back(&[masks]).unwrap();
     assert_eq!(alone[0][0].bbox, [1., 1., 2., 3.]);
     assert_eq!(alone[0][0].written.unwrap().bbox, Some([1., 1., 1., 2.]));

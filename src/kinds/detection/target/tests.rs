@@ -109,7 +109,7 @@ fn masks_on_a_grid_by_hand() {
 #[test]
 fn what_does_not_fit_is_told() {
     let error = DetectionTarget::new(&entry((4, 4), vec![object(Segmentation::None, [0., 0., 1., 1.])]), 1);
-    assert!(error.unwrap_err().to_string().contains("label 1 of `a.jpg` is outside the 1 classes"));
+    assert!(error.unwrap_err().to_string().contains("label 1 of `a.jpg` is out of range for 1 classes"));
     let label = Entry { annotation: Annotation::Label(0), ..entry((4, 4), vec![]) };
     assert!(DetectionTarget::new(&label, 1).unwrap_err().to_string().contains("has no objects"));
     let error = target((4, 5), vec![]).fits((5, 4)).unwrap_err();

@@ -1,67 +1,68 @@
-//! [`Translation`]: the tensors of a file in other programs' names, as ours.
+//! [`MappedTensors`]: the tensors of another program's file after its key mapping is applied.
 
-use super::WeightEntry;
-use super::names::{ALL, DEIT_III, Names};
+use super::entry::WeightEntry;
+use super::key_mapping::{ALL, DEIT_III, KeyMapping};
 use candle_core::{Result, Tensor};
 
 /// Named tensors, in order.
 type Tensors = Vec<(String, Tensor)>;
-/// A tensor of the file by its place, and which third of ours it is.
+/// Which third of our tensor a tensor of the file is, and its index in the file.
 type Part = (Option<usize>, usize);
 
-/// Our tensors, each made of one or three of the file's.
+/// Tensors with the names used here, each made of one or three tensors of the file.
 #[derive(Debug)]
-pub(super) struct Translation {
+pub(super) struct MappedTensors {
     title: &'static str,
     entries: Vec<WeightEntry>,
-    /// For each of `entries` the tensors of the file, to be joined along the first dimension.
+    /// For each of `entries`, the indices of the tensors of the file that are concatenated along the first dimension.
     parts: Vec<Vec<usize>>,
-    /// Tensors of the file that are read over.
+    /// Tensors of the file that are ignored.
     unread: Vec<String>,
 }
 
-impl Translation {
-    /// `None` when the names are ours, or nobody's that we know.
+impl MappedTensors {
+    /// `None` if the file uses the names used here, or those of an unknown program.
     ///
     /// # Errors
-    /// Names of two programs, a tensor with no name here, queries without keys or values, two tensors of one name.
-    pub fn of(entries: &[WeightEntry]) -> std::result::Result<Option<Self>, String> {
-        let fits = |names: &'static Names| Some((names, names.prefix(entries)?));
-        let found: Vec<(&Names, &str)> = ALL.iter().filter_map(fits).collect();
+    /// Names that match two programs, a tensor without a name here, queries without keys or values, or two tensors with
+    /// the same name.
+    pub(crate) fn of(entries: &[WeightEntry]) -> std::result::Result<Option<Self>, String> {
+        let fits = |mapping: &'static KeyMapping| Some((mapping, mapping.prefix(entries)?));
+        let found: Vec<(&KeyMapping, &str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
             [] if lacks_class_alone(entries) => Self::new(&DEIT_III, "", entries).map(Some),
             [] => Ok(None),
-            [(names, prefix)] => Self::new(names, prefix, entries).map(Some),
+            [(mapping, prefix)] => Self::new(mapping, prefix, entries).map(Some),
             [(first, _), (second, _), ..] => Err(format!(
-                "the names are those of {} and of {}: which are meant is not clear",
+                "the tensor names match both {} and {}; the program cannot be determined",
                 first.title, second.title
             )),
         }
     }
 
-    fn new(names: &Names, prefix: &str, entries: &[WeightEntry]) -> std::result::Result<Self, String> {
-        let title = names.title;
+    fn new(mapping: &KeyMapping, prefix: &str, entries: &[WeightEntry]) -> std::result::Result<Self, String> {
+        let title = mapping.title;
         let (mut taken, mut unread): (Vec<(String, Vec<Part>)>, _) = (Vec::new(), Vec::new());
         for (i, entry) in entries.iter().enumerate() {
-            let Some((name, third)) = names.ours(prefix, &entry.name) else {
-                if names.ignores(prefix, &entry.name) {
+            let Some((name, third)) = mapping.ours(prefix, &entry.name) else {
+                if mapping.ignores(prefix, &entry.name) {
                     unread.push(entry.name.clone());
                     continue;
                 }
-                return Err(format!("`{}` has no place in a ViT in the names of {title}", entry.name));
+                return Err(format!("`{}` is not part of a ViT of {title}", entry.name));
             };
             match taken.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, parts)) => parts.push((third, i)),
                 None => taken.push((name, vec![(third, i)])),
             }
         }
-        let mut translation = Self { title, entries: vec![], parts: vec![], unread };
+        let mut mapped = Self { title, entries: vec![], parts: vec![], unread };
         for (name, mut parts) in taken {
             parts.sort_unstable();
             let thirds: Vec<Option<usize>> = parts.iter().map(|(third, _)| *third).collect();
             if thirds != [None] && thirds != [Some(0), Some(1), Some(2)] {
                 let held: Vec<&str> = parts.iter().map(|(_, i)| entries[*i].name.as_str()).collect();
-                return Err(format!("`{name}` cannot be made of `{}` alone", held.join("`, `")));
+                return Err(format!("`{name}` cannot be made from `{}` alone", held.join("`, `")));
             }
             let parts: Vec<usize> = parts.into_iter().map(|(_, i)| i).collect();
             let first = &entries[parts[0]];
@@ -79,28 +80,29 @@ impl Translation {
             if lacks_class(&name, &shape) {
                 shape[1] += 1;
             }
-            translation.entries.push(WeightEntry { name, shape, dtype: first.dtype });
-            translation.parts.push(parts);
+            mapped.entries.push(WeightEntry { name, shape, dtype: first.dtype });
+            mapped.parts.push(parts);
         }
-        Ok(translation)
+        Ok(mapped)
     }
 
-    pub fn title(&self) -> &'static str {
+    /// Name of the program that wrote the file.
+    pub(crate) fn title(&self) -> &'static str {
         self.title
     }
 
-    /// Tensors of the file that are read over, by its names.
-    pub fn unread(&self) -> &[String] {
+    /// Tensors of the file that are ignored, by their names in the file.
+    pub(crate) fn unread(&self) -> &[String] {
         &self.unread
     }
 
-    /// Ours.
-    pub fn entries(&self) -> &[WeightEntry] {
+    /// Names as used here, shapes and types.
+    pub(crate) fn entries(&self) -> &[WeightEntry] {
         &self.entries
     }
 
-    /// `tensors` are those of the file, in its order.
-    pub fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
+    /// Makes our tensors from the `tensors` of the file, which are in the order of the file.
+    pub(crate) fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
         let joined = |(entry, parts): (&WeightEntry, &Vec<usize>)| {
             let tensor = match parts.as_slice() {
                 [one] if lacks_class(&entry.name, tensors[*one].1.dims()) => {
@@ -115,25 +117,25 @@ impl Translation {
     }
 }
 
-/// Whether `name` is a table of positions without one for the class token, as in DeiT III: none adds nothing. Of n² and
-/// n² + 1 rows only one can be a square.
+/// Whether `name` holds position embeddings without one for the class token, as in DeiT III; a zero embedding is
+/// equivalent. Of n² and n² + 1 rows, only one can be a square number.
 fn lacks_class(name: &str, shape: &[usize]) -> bool {
     let square = |n: usize| n > 1 && n.isqrt() * n.isqrt() == n;
     name == "pos_embed" && shape.len() == 3 && square(shape[1])
 }
 
-/// Whether names that are ours come with such a table: layer scale tells DeiT III from others, whose images need be no
-/// squares.
+/// Whether a file with the names used here holds such position embeddings. Only models with layer scale (DeiT III) are
+/// considered, because images of other models need not be square.
 fn lacks_class_alone(entries: &[WeightEntry]) -> bool {
     let has = |name: &str| entries.iter().any(|entry| entry.name == name);
     has("cls_token") && has("blocks.0.gamma_1") && entries.iter().any(|e| lacks_class(&e.name, &e.shape))
 }
 
-/// `tensors` of ours in the names of another program. Tensors that it has no name for are returned by name.
-pub(super) fn renamed(names: &Names, tensors: &[(String, Tensor)]) -> Result<(Tensors, Vec<String>)> {
+/// Renames our `tensors` to the names of another program. Also returns the names of tensors that have no name there.
+pub(super) fn renamed(mapping: &KeyMapping, tensors: &[(String, Tensor)]) -> Result<(Tensors, Vec<String>)> {
     let (mut renamed, mut left) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
-        let theirs = names.theirs(name);
+        let theirs = mapping.theirs(name);
         if theirs.is_empty() {
             left.push(name.clone());
         }

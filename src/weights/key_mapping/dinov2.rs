@@ -1,19 +1,21 @@
-//! Names of DINOv2 (arXiv:2304.07193), with registers (arXiv:2309.16588) or without: facebookresearch/dinov2, where
-//! training may put blocks into chunks, and transformers.
+//! Key mappings of DINOv2 (arXiv:2304.07193), with registers (arXiv:2309.16588) or without: facebookresearch/dinov2, where
+//! training may group blocks into chunks, and transformers.
 
-use super::{EMBEDDINGS, FAIR, Names, Rule, joined, rule, third};
+use super::hugging_face::EMBEDDINGS;
+use super::rule::{KeyMapping, Rule, joined, rule, third};
+use super::vit::FAIR;
 
 const ORIGINAL: [Rule; 16] =
     joined(FAIR, [rule("register_tokens", "register_tokens"), rule("mask_token", "mask_token")]);
 
-/// `blocks.<chunk>.<block>`, where blocks are counted through.
+/// `blocks.<chunk>.<block>`; blocks are numbered consecutively across chunks.
 const CHUNKS: [Rule; 3] = [
     rule("blocks.{}.{}.ls1.gamma", "blocks.{}.gamma_1"),
     rule("blocks.{}.{}.ls2.gamma", "blocks.{}.gamma_2"),
     rule("blocks.{}.{}", "blocks.{}"),
 ];
 
-pub(super) const DINOV2: Names = Names {
+pub(super) const DINOV2: KeyMapping = KeyMapping {
     title: "DINOv2",
     prefixes: &["", "backbone."],
     probes: &["cls_token", "mask_token", "blocks.0.ls1.gamma"],
@@ -24,7 +26,7 @@ pub(super) const DINOV2: Names = Names {
     ignored: &["dino_head", "ibot_head"],
 };
 
-pub(super) const DINOV2_CHUNKED: Names = Names {
+pub(super) const DINOV2_CHUNKED: KeyMapping = KeyMapping {
     title: "DINOv2 with chunks of blocks",
     probes: &["cls_token", "mask_token", "blocks.0.0.ls1.gamma"],
     ..DINOV2
@@ -53,7 +55,7 @@ const TRANSFORMERS: [Rule; 16] = joined(
     ],
 );
 
-pub(super) const HUGGING_FACE_DINOV2: Names = Names {
+pub(super) const HUGGING_FACE_DINOV2: KeyMapping = KeyMapping {
     title: "Hugging Face DINOv2",
     prefixes: &["", "dinov2.", "dinov2_with_registers."],
     probes: &["embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1"],

@@ -1,21 +1,13 @@
-//! Names of whole models of segmentation and detection: UperNet in its dialects, and detectron2's ViTDet.
+//! Key mappings of whole segmentation and detection models: UperNet of several programs, and detectron2's ViTDet.
 //!
-//! Ours are those of mmsegmentation (`decode_head.*`, `auxiliary_head.*`) and of BEiT's pyramid (`fpn1.*`, `fpn2.*`) for
-//! segmentation, and torchvision's (`rpn.*`, `roi_heads.*`) for detection.
+//! The names used here are those of mmsegmentation (`decode_head.*`, `auxiliary_head.*`) and of BEiT's pyramid (`fpn1.*`,
+//! `fpn2.*`) for segmentation, and those of torchvision (`rpn.*`, `roi_heads.*`) for detection.
 
-use super::{BEIT_BLOCKS, Names, Rule, joined, rule};
+use super::hugging_face::BEIT_BLOCKS;
+use super::mmsegmentation;
+use super::rule::{KeyMapping, Rule, joined, rule};
 
-/// Heads of mmsegmentation, which are ours, and those of transformers' BEiT, which differ in the classifiers.
-pub(super) const MMSEG_HEADS: [Rule; 6] = [
-    rule("decode_head.classifier", "decode_head.conv_seg"),
-    rule("decode_head", "decode_head"),
-    rule("auxiliary_head.classifier", "auxiliary_head.conv_seg"),
-    rule("auxiliary_head", "auxiliary_head"),
-    rule("fpn1", "fpn1"),
-    rule("fpn2", "fpn2"),
-];
-
-/// Those of transformers' UperNet, whose norms are called otherwise too.
+/// Heads of transformers' UperNet, where the norms have other names too.
 const UPERNET_HEADS: [Rule; 13] = joined(
     [
         rule("decode_head.psp_modules.{}.1.batch_norm", "decode_head.psp_modules.{}.1.bn"),
@@ -26,12 +18,12 @@ const UPERNET_HEADS: [Rule; 13] = joined(
         rule("auxiliary_head.convs.{}.batch_norm", "auxiliary_head.convs.{}.bn"),
         rule("auxiliary_head.conv_seg", "auxiliary_head.conv_seg"),
     ],
-    MMSEG_HEADS,
+    mmsegmentation::HEADS,
 );
 const PYRAMID: [Rule; 2] = [rule("fpn1", "fpn1"), rule("fpn2", "fpn2")];
 const UPERNET_BEIT: [Rule; 21] = joined(PYRAMID, BEIT_BLOCKS);
 
-pub(super) const HUGGING_FACE_UPERNET: Names = Names {
+pub(super) const HUGGING_FACE_UPERNET: KeyMapping = KeyMapping {
     title: "Hugging Face UperNet on a BEiT",
     prefixes: &["backbone."],
     probes: &["embeddings.cls_token", "fpn1.0.weight"],
@@ -42,7 +34,7 @@ pub(super) const HUGGING_FACE_UPERNET: Names = Names {
     ignored: &[],
 };
 
-pub(super) const UNILM_UPERNET: Names = Names {
+pub(super) const UNILM_UPERNET: KeyMapping = KeyMapping {
     title: "microsoft/unilm's UperNet",
     prefixes: &["backbone."],
     probes: &["cls_token", "blocks.0.attn.qkv.weight", "fpn1.0.weight"],
@@ -57,12 +49,13 @@ pub(super) const UNILM_UPERNET: Names = Names {
         rule("fpn1", "fpn1"),
         rule("fpn2", "fpn2"),
     ],
-    others: &MMSEG_HEADS,
+    others: &mmsegmentation::HEADS,
     read: &[],
     ignored: &[],
 };
 
-/// Their numbers start at 1, and a norm is part of its convolution. A box head of four convolutions, as ViTDet's is.
+/// Heads of detectron2. Its numbers start at 1, a norm belongs to its convolution, and the box head has four
+/// convolutions, as in ViTDet.
 const VITDET_HEADS: [Rule; 25] = [
     rule("proposal_generator.rpn_head.conv.conv{}", "rpn.head.conv.{}.0"),
     rule("proposal_generator.rpn_head.conv", "rpn.head.conv.0.0"),
@@ -91,7 +84,7 @@ const VITDET_HEADS: [Rule; 25] = [
     rule("roi_heads.mask_head.predictor", "roi_heads.mask_predictor.mask_fcn_logits"),
 ];
 
-pub(super) const VITDET: Names = Names {
+pub(super) const VITDET: KeyMapping = KeyMapping {
     title: "detectron2's ViTDet",
     prefixes: &["backbone."],
     probes: &["net.patch_embed.proj.weight", "net.blocks.0.attn.qkv.weight"],

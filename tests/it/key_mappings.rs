@@ -1,5 +1,5 @@
-//! Files as transformers saves them (`scripts/golden/dialects.py`) compute here what they compute there, and are written
-//! back in the same names.
+//! Weight files of transformers (`scripts/golden/dialects.py`): models compute the same as there, and are exported with the
+//! same tensor names.
 
 use crate::program::{Sandbox, repository, small_pretrain};
 use anyhow::Result;
@@ -8,7 +8,7 @@ use bench::models::dvae::{Encoder, Tokenizer};
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
 use bench::pretrain::{Beit, BeitOptions, MaeOptions, MaskedAutoencoder, PatchMask};
-use bench::weights::{CheckpointHints, Program, WeightFile, convert, load_backbone, load_exact};
+use bench::weights::{CheckpointHints, Program, WeightFile, convert_weights, load_backbone, load_exact};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -132,9 +132,9 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
     ] {
         let out = folder.path().join(name).join("model.safetensors");
         std::fs::create_dir(out.parent().unwrap())?;
-        let done = convert(&golden(name), Program::HuggingFace, &out, &heads())?;
+        let done = convert_weights(&golden(name), Program::HuggingFace, &out, &heads())?;
         assert_eq!(done.left_out, Vec::<String>::new());
-        // Names of the decoder are those of transformers 4, which 5 reads too.
+        // Decoder names are those of transformers 4, which version 5 also loads.
         let source: HashMap<_, _> = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
         let old = |key: &str| key.replace("decoder_encoder.layer.", "decoder_layers.");
         let written = candle_core::safetensors::load(&out, &Device::Cpu)?;
@@ -146,8 +146,9 @@ fn what_is_read_is_written_in_the_same_names() -> Result<()> {
             serde_json::from_str(&std::fs::read_to_string(done.config.unwrap())?)?;
         assert_eq!((&config["architectures"][0], &config["hidden_size"]), (&kind.into(), &16.into()));
         assert_eq!((&config["image_size"], &config["num_attention_heads"]), (&24.into(), &2.into()));
-        let error = convert(&golden(name), Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
-        assert!(error.contains("is there already"), "{error}");
+        let error =
+            convert_weights(&golden(name), Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
+        assert!(error.contains("already exists"), "{error}");
     }
     Ok(())
 }
@@ -165,9 +166,9 @@ fn names_that_do_not_fit_together_are_refused() -> Result<()> {
     let one = Tensor::zeros((16, 16), candle_core::DType::F32, &Device::Cpu)?;
     let query = "vit.encoder.layer.1.attention.attention.query.weight";
     let error = write(&|t| drop(t.remove(query)))?;
-    assert!(error.contains("`blocks.1.attn.qkv.weight` cannot be made of"), "{error}");
+    assert!(error.contains("`blocks.1.attn.qkv.weight` cannot be made from"), "{error}");
     let error = write(&|t| drop(t.insert("vit.encoder.extra".into(), one.clone())))?;
-    assert!(error.contains("`vit.encoder.extra` has no place"), "{error}");
+    assert!(error.contains("`vit.encoder.extra` is not part of"), "{error}");
     let index = "vit.encoder.layer.0.attention.attention.relative_position_bias.relative_position_index";
     assert_eq!(write(&|t| drop(t.insert(index.into(), one.clone())))?, "", "an index is read over");
     let error = write(&|t| drop(t.insert(query.into(), one.narrow(0, 0, 8).unwrap())))?;
@@ -190,8 +191,8 @@ fn what_transformers_has_no_place_for_is_not_left_out_in_silence() -> Result<()>
     let source = folder.path().join("pooled.safetensors");
     candle_core::safetensors::save(&tensors.into_iter().collect::<HashMap<_, _>>(), &source)?;
     let out = folder.path().join("model.safetensors");
-    let error = convert(&source, Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
-    assert!(error.contains("has no place for `fc_norm.weight`") && !out.exists(), "{error}");
+    let error = convert_weights(&source, Program::HuggingFace, &out, &heads()).unwrap_err().to_string();
+    assert!(error.contains("has no parameter for `fc_norm.weight`") && !out.exists(), "{error}");
     Ok(())
 }
 
@@ -237,16 +238,17 @@ fn several_files_with_an_index_are_one_model() -> Result<()> {
     map.insert(name.clone(), "absent.safetensors".into());
     assert!(refused(&map)?.contains("absent.safetensors"));
     map.remove(&name);
-    assert!(refused(&map)?.contains("holds `vit.layernorm.bias`, against"));
+    assert!(refused(&map)?.contains("holds `vit.layernorm.bias`, contrary"));
     map = before;
     map.insert("vit.more".into(), file(0).into());
-    assert!(refused(&map)?.contains("lacks `vit.more`, against"));
+    assert!(refused(&map)?.contains("lacks `vit.more`, contrary"));
     std::fs::write(&index, "{}")?;
-    assert!(WeightFile::open(&index).err().unwrap().to_string().contains("no index of tensors"));
+    assert!(WeightFile::open(&index).err().unwrap().to_string().contains("not an index of tensors"));
     Ok(())
 }
 
-/// Heads, epsilon and what the decoder predicts: from `config.json` beside the weights, from options, or assumed aloud.
+/// Heads, epsilon and the target of the decoder come from `config.json` beside the weights, from options, or from
+/// assumptions that are reported.
 #[test]
 fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Result<()> {
     let sandbox = Sandbox::new();
@@ -270,10 +272,10 @@ fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Resu
         assert_eq!(written[&key], value, "{key}");
     }
     let error = sandbox.fails(2, "convert hf --to hf --heads 4 --out three/model.safetensors");
-    assert!(error.contains("heads: 4 is asked for, and config.json beside the weights says 2"), "{error}");
+    assert!(error.contains("heads: 4 was requested, but config.json beside the weights says 2"), "{error}");
     described("{ \"model_type\": \"vit_mae\", \"hidden_size\": \"wide\" }")?;
     let error = sandbox.fails(2, "convert hf --to hf --out three/model.safetensors");
-    assert!(error.contains("config.json") && error.contains("wide"), "{error}");
+    assert!(error.contains("config.json") && error.contains("width"), "{error}");
     described("{ \"architecture\": \"vit_base_patch16_224\" }")?;
     sandbox.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
     Ok(())
@@ -293,7 +295,7 @@ fn a_run_tells_what_its_weights_do_not() -> Result<()> {
     let line = format!("convert {} --to hf --mask-ratio 0.75 --out other.safetensors", run.display());
     std::fs::remove_file(sandbox.path("config.json"))?;
     let error = sandbox.fails(2, &line);
-    assert!(error.contains("mask_ratio: 0.75 is asked for, and the run of the weights says 0.5"), "{error}");
+    assert!(error.contains("mask_ratio: 0.75 was requested, but the run of the weights says 0.5"), "{error}");
     Ok(())
 }
 
@@ -323,7 +325,7 @@ fn epsilon_and_heads_of_a_config_beside_the_weights_count() {
     assert!(shown.contains("norm_eps = 0.003"), "{shown}");
     config(4, "0.002");
     let error = sandbox.fails(2, show);
-    assert!(error.contains("16 wide with 4 heads of attention; the model is 16 wide with 2"), "{error}");
+    assert!(error.contains("width 16 with 4 attention heads; the model has width 16 and 2"), "{error}");
 }
 
 #[test]

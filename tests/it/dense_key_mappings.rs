@@ -1,6 +1,6 @@
-//! Whole models of segmentation and detection as other programs save them (`scripts/golden/dense_dialects.py`).
+//! Weight files of whole segmentation and detection models of other programs (`scripts/golden/dense_dialects.py`).
 
-use crate::dialects::largest_difference;
+use crate::key_mappings::largest_difference;
 use crate::program::{Sandbox, fixture, repository};
 use anyhow::Result;
 use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
@@ -9,7 +9,7 @@ use bench::kinds::{detection, segmentation};
 use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
 use bench::nn::{Params, Pass};
 use bench::task::{Head as _, Task as _};
-use bench::weights::{Contents, WeightFile, inspect, load_backbone, load_exact, load_model};
+use bench::weights::{Contents, WeightFile, inspect_weights, load_backbone, load_exact, load_model};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
         let training = "taps = [0, 1, 2, 3]\ndropout = 0.0\nchannels = 8\n\
                         auxiliary = { weight = 0.4, channels = 6 }\n";
         let task = segmentation::SegmentationTask::new(
-            segmentation::Options::default(),
+            segmentation::SegmentationOptions::default(),
             bench::config::parse(training, "test")?,
             &classes(5),
         )?;
@@ -95,7 +95,7 @@ fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {
     let training = "pyramid = \"simple\"\nfpn_norm = \"layer\"\nhead_norm = \"layer\"\nchannels = 8\n\
                     rpn_convs = 2\nbox_convs = 4\nbox_width = 16\nmask_convs = 4\n";
     let task = detection::DetectionTask::new(
-        detection::Options::default(),
+        detection::DetectionOptions::default(),
         bench::config::parse(training, "test")?,
         &classes(3),
     )?;
@@ -103,21 +103,21 @@ fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {
     Ok((Vit::new(&model(4, ""), windowed(), params.builder())?, head))
 }
 
-/// Every tensor of detectron2's ViTDet has its place, and the backbone computes what transformers' does, with positions
-/// of another grid.
+/// Every tensor of detectron2's ViTDet is loaded, and the backbone computes the same as that of transformers, with position
+/// embeddings of another grid.
 #[test]
 fn vitdet_is_read_whole() -> Result<()> {
     let (params, expected) = (Params::new(0, &Device::Cpu), expected()?);
     let (vit, head) = detector(&params)?;
     let file = WeightFile::open(&golden("vitdet.pth"))?;
-    assert_eq!((file.translated_from(), file.unread().len()), (Some("detectron2's ViTDet"), 0));
+    assert_eq!((file.source_program(), file.unread().len()), (Some("detectron2's ViTDet"), 0));
     load_model(&params, &file.read(&Device::Cpu)?, &model(4, ""))?;
     let features = vit.forward(&expected["images"], head.taps(), &mut Pass::Eval)?;
     let map = features.taps[0].transpose(1, 2)?.reshape((2, 8, 6, 6))?;
     let error = largest_difference(&map, &expected["vitdet.map"])?;
     assert!(error < 1e-4, "{error}");
 
-    // Tensors of one shape go where they belong.
+    // Tensors with equal shapes are not swapped.
     let source = candle_core::pickle::PthTensors::new(golden("vitdet.pth"), Some("model"))?;
     for (theirs, ours) in [
         ("proposal_generator.rpn_head.conv.conv1.weight", "rpn.head.conv.1.0.weight"),
@@ -156,7 +156,7 @@ fn heads_are_left_out_of_a_backbone_and_strange_tensors_are_named() -> Result<()
     }
     candle_core::safetensors::save(&cascade, &path)?;
     let error = WeightFile::open(&path).err().unwrap().to_string();
-    assert!(error.contains("`roi_heads.box_head.0.") && error.contains("no place"), "{error}");
+    assert!(error.contains("`roi_heads.box_head.0.") && error.contains("does not have"), "{error}");
     tensors.retain(|(name, _)| name != "rpn.head.cls_logits.bias");
     tensors.push(("surplus".into(), Tensor::zeros(1, DType::F32, &Device::Cpu)?));
     let whole = Params::new(0, &Device::Cpu);
@@ -171,9 +171,9 @@ fn heads_are_left_out_of_a_backbone_and_strange_tensors_are_named() -> Result<()
 
 #[test]
 fn whole_models_are_inspected() -> Result<()> {
-    assert_eq!(inspect(&golden("mmseg.pth"))?.contents, Contents::Segmenter);
-    assert_eq!(inspect(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
-    let found = inspect(&golden("vitdet.pth"))?;
+    assert_eq!(inspect_weights(&golden("mmseg.pth"))?.contents, Contents::Segmenter);
+    assert_eq!(inspect_weights(&golden("upernet.safetensors"))?.contents, Contents::Segmenter);
+    let found = inspect_weights(&golden("vitdet.pth"))?;
     assert_eq!((found.contents, found.model.unwrap().width), (Contents::Detector, 8));
     let sandbox = Sandbox::new();
     let error = sandbox
@@ -182,7 +182,7 @@ fn whole_models_are_inspected() -> Result<()> {
     Ok(())
 }
 
-/// Weights under other names score as those of the run do.
+/// Weights with the names of other programs give the same scores as those of the run.
 #[test]
 fn a_run_is_evaluated_with_weights_in_the_names_of_others() -> Result<()> {
     let (sandbox, data) = (Sandbox::new(), fixture("shapes"));

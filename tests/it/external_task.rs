@@ -1,28 +1,29 @@
-//! A whole kind of task as a third party writes it: with `bench::prelude` (and candle, serde, anyhow), in no folder
-//! of this crate. It predicts the mean brightness of an image, before normalisation, from its tokens.
+//! A complete external kind of task, which uses only `bench::prelude` (and candle, schemars, serde and anyhow). It predicts
+//! a number for each image.
 
 use crate::program::{Sandbox, fixture};
 use anyhow::Result;
 use bench::prelude::*;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 struct Brightness {
     offset: f32,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
     offset: f32,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HeadConfig {}
 
-/// What is to be predicted: a made-up number that depends on the class.
+/// The target: a synthetic number that depends on the class.
 #[derive(Clone)]
 struct Level(f32);
 
@@ -149,7 +150,7 @@ tune = "all"
 "#;
 
 #[test]
-fn a_foreign_kind_has_the_whole_program() {
+fn an_external_kind_has_the_whole_program() {
     let sandbox = Sandbox::new();
     sandbox.write("mine/tasks/levels/task.toml", TASK);
     sandbox.write("mine/configs/transfer/levels.toml", RECIPE);
@@ -187,7 +188,7 @@ fn a_foreign_kind_has_the_whole_program() {
     let id = record["id"].as_str().unwrap();
     assert_eq!(bench(&["eval", id, "--data", &data, "--runs", &runs]), 0);
     assert_eq!(bench(&["task", "check", "levels"]), 0);
-    // Without the kind the same manifest is refused.
+    // Without the kind, the same manifest is refused.
     let builtin = Registry::builtin();
     let include = path("mine");
     assert_eq!(bench::cli::run(&builtin, ["bench", "task", "check", "levels", "--include", &include]), 2);

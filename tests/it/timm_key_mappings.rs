@@ -1,13 +1,15 @@
-//! Files as timm and its relatives save them (`scripts/golden/timm_dialects.py`): logits and features are those of timm,
-//! and what is written for timm has the names and shapes of the source.
+//! Weight files of timm and related programs (`scripts/golden/timm_dialects.py`): logits and features are the same as in
+//! timm, and files that are exported for timm have the names and shapes of the source.
 
-use crate::dialects::{BEIT, heads, largest_difference};
+use crate::key_mappings::{BEIT, heads, largest_difference};
 use crate::program::{Sandbox, repository};
 use anyhow::Result;
 use bench::config::ModelConfig;
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::{LayerNorm, Linear, Params, Pass};
-use bench::weights::{Contents, Program, WeightFile, convert, inspect, load_backbone, load_exact};
+use bench::weights::{
+    Contents, Program, WeightFile, convert_weights, inspect_weights, load_backbone, load_exact,
+};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -82,7 +84,7 @@ fn backbones_are_found_beside_projectors_and_other_encoders() -> Result<()> {
     ] {
         let (file, params, model) =
             (WeightFile::open(&golden(name))?, Params::new(0, &Device::Cpu), model(""));
-        assert!(file.translated_from().is_some_and(|found| found.starts_with(title)), "{name}");
+        assert!(file.source_program().is_some_and(|found| found.starts_with(title)), "{name}");
         assert!(others.iter().all(|name| file.unread().iter().any(|n| n == name)), "{:?}", file.unread());
         let options = VitOptions { final_norm: true, ..VitOptions::default() };
         let vit = Vit::new(&model, options, params.builder())?;
@@ -105,16 +107,16 @@ fn a_student_alone_is_read_and_gives_way_to_its_teacher() -> Result<()> {
         below.map(|(name, tensor)| (format!("_orig_mod.student.backbone.{name}"), tensor.clone())).collect();
     candle_core::safetensors::save(&student, &path)?;
     let file = WeightFile::open(&path)?;
-    assert_eq!(file.translated_from(), Some("DINO's student"));
+    assert_eq!(file.source_program(), Some("DINO's student"));
     let read: HashMap<_, _> = file.read(&Device::Cpu)?.into_iter().collect();
     assert_eq!(largest_difference(&read["norm.weight"], &tensors["norm.weight"])?, 0.);
     Ok(())
 }
 
-/// Neither its second token nor its second head has a place here, and the mean of two heads is another model.
+/// A distilled DeiT has a second token and a second head, and predicts the mean of both heads: it is not supported.
 #[test]
 fn a_distilled_deit_is_refused_by_name() -> Result<()> {
-    let inspection = inspect(&golden("deit_distilled.safetensors"))?;
+    let inspection = inspect_weights(&golden("deit_distilled.safetensors"))?;
     assert!(matches!(inspection.contents, Contents::Unread(name) if name.contains("distilled DeiT")));
     assert!(inspection.uses.is_empty());
     let params = Params::new(0, &Device::Cpu);
@@ -137,7 +139,7 @@ fn what_is_written_for_timm_has_its_names_and_shapes() -> Result<()> {
         ("augreg.npz", "vit.safetensors", 0),
     ] {
         let out = folder.path().join(file).with_extension("timm.safetensors");
-        let done = convert(&golden(file), Program::Timm, &out, &heads())?;
+        let done = convert_weights(&golden(file), Program::Timm, &out, &heads())?;
         assert_eq!((&done.left_out, done.notes.len()), (&vec![], notes), "{file}: {:?}", done.notes);
         let source = candle_core::safetensors::load(golden(source), &Device::Cpu)?;
         let written = candle_core::safetensors::load(&out, &Device::Cpu)?;
@@ -162,15 +164,15 @@ fn a_class_position_that_counts_is_kept_and_relative_positions_are_refused() -> 
     positions.1 = (&positions.1 + 1.)?;
     save(&tensors)?;
     let out = folder.path().join("timm.safetensors");
-    let done = convert(&source, Program::Timm, &out, &heads())?;
+    let done = convert_weights(&source, Program::Timm, &out, &heads())?;
     assert_eq!(done.notes, Vec::<String>::new());
     assert_eq!(candle_core::safetensors::load(&out, &Device::Cpu)?["pos_embed"].dims(), [1, 37, 8]);
     let table = Tensor::zeros((124, 2), DType::F32, &Device::Cpu)?;
     tensors.push(("blocks.0.attn.relative_position_bias_table".into(), table));
     save(&tensors)?;
     let two = folder.path().join("two.safetensors");
-    let error = convert(&source, Program::Timm, &two, &heads()).unwrap_err().to_string();
-    assert!(error.contains("no place for `blocks.0.attn.relative_position_bias_table`"), "{error}");
+    let error = convert_weights(&source, Program::Timm, &two, &heads()).unwrap_err().to_string();
+    assert!(error.contains("no parameter for `blocks.0.attn.relative_position_bias_table`"), "{error}");
     Ok(())
 }
 

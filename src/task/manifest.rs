@@ -1,0 +1,69 @@
+//! [`Manifest`]: a task as its file `tasks/<name>/task.toml` describes it.
+
+use crate::config::AugmentOp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A parsed `task.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Name of the task, which is also the name of its folder.
+    pub name: String,
+    /// Raised when a score could change; a table never mixes versions.
+    pub version: u32,
+    /// Kind of task, as registered: `classification`, `detection`, `segmentation` or an external one.
+    pub kind: String,
+    /// Name of the data set: a folder of `datasets/`.
+    pub dataset: String,
+    /// The score that ranks runs.
+    pub primary: String,
+    /// Recipe used when `--recipe` is not given.
+    pub recipe: String,
+    /// Splits of the data set for training and evaluation.
+    pub splits: Splits,
+    /// The kind's own options, strictly parsed by it.
+    #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub options: toml::Table,
+    /// The evaluation protocol: no recipe can touch it.
+    pub eval: Vec<AugmentOp>,
+    /// The folder the manifest was read from.
+    #[serde(skip)]
+    pub home: PathBuf,
+}
+
+/// Names of the splits that a task uses.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Splits {
+    /// Split that transfer learning trains on.
+    pub train: String,
+    /// Split that is scored.
+    pub eval: String,
+    /// Split that `bench pretrain --task` reads; the training split if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+    use crate::config::{Library, parse};
+
+    #[test]
+    fn every_built_in_manifest_parses_and_bears_the_name_of_its_folder() {
+        let library = Library::default();
+        let tasks = library.list("tasks");
+        assert!(tasks.len() >= 7, "{tasks:?}");
+        for task in tasks {
+            let (text, origin) = library.text(&format!("tasks/{task}/task.toml")).unwrap();
+            let manifest: Manifest = parse(&text, origin).unwrap();
+            assert_eq!(manifest.name, task);
+            // Sliding windows take images as they are.
+            let protocol = !manifest.eval.is_empty() || manifest.options.contains_key("stride");
+            assert!(protocol, "{task}: a protocol");
+        }
+    }
+}
