@@ -8,7 +8,7 @@ use bench::config::{ModelConfig, Stage, parse_table};
 use bench::data::{Annotation, Batch, DatasetInfo, Entry, ImageRef, Object, Objects, SampleId, Segmentation};
 use bench::kinds::DetectionTask;
 use bench::kinds::detection::{DetectionHead, DetectionTarget, Options};
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
+use bench::models::{Backbone, BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::no_grad;
 use bench::pretrain::Objective;
@@ -67,7 +67,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, Detection)> {
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let backbone = models::build(&model, VitOptions::default(), params.builder())?;
+    let backbone = Backbones::builtin().build(&model, BackboneUsage::default(), params.builder(), None)?;
     Ok((model, params, Detection { backbone, head }))
 }
 

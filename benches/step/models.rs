@@ -8,7 +8,7 @@ use bench::data::{Batch, DatasetInfo, Frame, SampleId};
 use bench::kinds::classification::{
     ClassTarget, ClassificationHead, ClassificationTask, HeadConfig, Options,
 };
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
+use bench::models::{Backbone, BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::{self, no_grad};
 use bench::optim::{self, Gradients, Step, slots};
@@ -47,7 +47,7 @@ fn pretraining(name: &str, mask_tokens_in_encoder: bool, on: &Machine) -> Result
 /// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
 pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
+    let options = BackboneUsage { drop_path: recipe.drop_path, ..BackboneUsage::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
     training(&model, &recipe, &params, objective, labelled(on.batch.unwrap_or(TRAIN), &model, on)?)
 }
@@ -55,7 +55,7 @@ pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
 /// The loss of a linear probe on frozen features, without the step of its one layer.
 pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "linear", name)?;
-    let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
+    let options = BackboneUsage { final_norm: true, frozen: model.depth, ..BackboneUsage::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
     params.set_trainable(|name| name.starts_with("head."));
     let images = on.batch.unwrap_or(FORWARD);
@@ -71,7 +71,7 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
 /// The predictions of a fine-tuned model.
 pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, VitOptions::default(), on)?;
+    let (params, Classifier { backbone, head }) = classifier(&model, &recipe, BackboneUsage::default(), on)?;
     let images = on.batch.unwrap_or(FORWARD);
     let batch = labelled(images, &model, on)?;
     forward(&params, images, move || {
@@ -112,7 +112,7 @@ impl Objective for Classifier {
 fn classifier(
     model: &ModelConfig,
     recipe: &Recipe,
-    options: VitOptions,
+    options: BackboneUsage,
     on: &Machine,
 ) -> Result<(Params, Classifier)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
@@ -123,7 +123,7 @@ fn classifier(
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let backbone = models::build(model, options, params.builder())?;
+    let backbone = Backbones::builtin().build(model, options, params.builder(), None)?;
     Ok((params, Classifier { backbone, head }))
 }
 

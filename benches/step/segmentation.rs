@@ -8,7 +8,7 @@ use bench::config::{Stage, parse_table};
 use bench::data::{Batch, DatasetInfo, Raster};
 use bench::kinds::SegmentationTask;
 use bench::kinds::segmentation::{Options, SegmentationHead, SegmentationTarget};
-use bench::models::{self, Backbone, BackboneSpec, VitOptions};
+use bench::models::{Backbone, BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Losses, Params, Pass};
 use bench::pretrain::Objective;
 use bench::task::{Head, Task};
@@ -26,8 +26,9 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
-    let objective = Scene { backbone: models::build(&model, options, params.builder())?, head };
+    let options = BackboneUsage { drop_path: recipe.drop_path, ..BackboneUsage::default() };
+    let objective =
+        Scene { backbone: Backbones::builtin().build(&model, options, params.builder(), None)?, head };
     let [height, width] = model.image;
     let labels = |i: usize| {
         let label = |at: usize| ((at / 7 + at / width / 5 + i) % CLASSES) as u16;

@@ -2,8 +2,8 @@
 
 use super::flags::Include;
 use super::{CommandResult, print};
-use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
-use crate::models::{gmacs, mae_gmacs, parameter_count};
+use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig, VIT};
+use crate::models::{Backbones, mae_gmacs};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -65,18 +65,16 @@ fn described(known: &KnownBackbone) -> String {
 }
 
 fn line(model: &ModelConfig) -> Result<String> {
-    if let Some(foreign) = model.foreign {
-        return Ok(format!(
-            "{foreign:?} of candle-transformers, width {}: frozen, needs weights",
-            model.width
-        ));
+    let backbones = Backbones::builtin();
+    let ModelConfig { image: [h, w], patch, width, depth, heads, backbone, .. } = model;
+    if !backbones.trainable(model)? {
+        return Ok(format!("{backbone}, width {width}: frozen, needs weights"));
     }
-    let ModelConfig { image: [h, w], patch, width, depth, heads, .. } = model;
+    let parameters = backbones.parameter_count(model)? as f64 / 1e6;
+    let gmacs = backbones.gmacs(model)?.map(|gmacs| format!(", {gmacs:>7.2} GMAC")).unwrap_or_default();
+    let heads = if backbone == VIT { format!("heads {heads:>2}") } else { backbone.clone() };
     Ok(format!(
-        "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, heads {heads:>2}: {:>7.2} M parameters, \
-         {:>7.2} GMAC",
-        parameter_count(model)? as f64 / 1e6,
-        gmacs(model)
+        "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, {heads}: {parameters:>7.2} M parameters{gmacs}"
     ))
 }
 
@@ -84,14 +82,16 @@ fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
     let model = Choice { library, overrides: &overrides }.model(name, None)?;
+    let backbones = Backbones::builtin();
+    backbones.check_model(&model)?;
     print(toml::to_string(&model)?.trim_end())?;
-    if model.foreign.is_some() {
+    if model.backbone != VIT {
         print(format_args!("# {}", line(&model)?))?;
         return Ok(());
     }
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
-    print(format_args!("# parameters (encoder)      {}", parameter_count(&model)?))?;
-    print(format_args!("# GMAC, one image           {:.2}", gmacs(&model)))?;
+    print(format_args!("# parameters (encoder)      {}", backbones.parameter_count(&model)?))?;
+    print(format_args!("# GMAC, one image           {:.2}", backbones.gmacs(&model)?.unwrap_or_default()))?;
     print(format_args!(
         "# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})",
         encoder + decoder

@@ -6,7 +6,7 @@ use super::{CommandResult, Failure, print};
 use crate::config::{Pretrain, RunConfig, Stage};
 use crate::engine::{Job, Plan, Speed, speed_pretrain};
 use crate::launch::{index, resolve, stage_of};
-use crate::models::{gmacs, mae_gmacs};
+use crate::models::{Backbones, mae_gmacs};
 use crate::registry::Registry;
 use candle_core::Device;
 use clap::Args;
@@ -16,14 +16,13 @@ use clap::Args;
 fn training_flops(config: &RunConfig) -> Option<f64> {
     let gmacs = match &config.recipe.pretrain {
         Some(Pretrain::Dvae(_)) => return None, // no transformer
-        Some(Pretrain::Beit(_)) => gmacs(&config.model),
+        Some(Pretrain::Beit(_)) | None => Backbones::builtin().gmacs(&config.model).ok()??,
         Some(Pretrain::Mae(mae)) => {
             let ratio = if mae.mask_tokens_in_encoder { 0. } else { mae.mask_ratio };
             let decoder = mae.decoder.as_ref().unwrap_or(&config.model.decoder);
             let (encoder, decoder) = mae_gmacs(&config.model, decoder, ratio);
             encoder + decoder
         }
-        None => gmacs(&config.model),
     };
     Some(3. * 2e9 * gmacs)
 }

@@ -1,6 +1,6 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::{ConfigError, Library, ModelConfig, Recipe, Tune, apply_set, parse, parse_table};
+use super::{ConfigError, Library, ModelConfig, Recipe, apply_set, parse, parse_table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -167,13 +167,6 @@ impl RunConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let Run { model, recipe, stage, .. } = &self.run;
         self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
-        let tune = self.recipe.transfer.as_ref().map(|transfer| transfer.tune);
-        if let Some(foreign) = self.model.foreign.filter(|_| tune != Some(Tune::Head)) {
-            let why = format!(
-                "{foreign:?} is not trainable here: only recipes with transfer.tune = \"head\" take it"
-            );
-            return Err(ConfigError::new(format!("model `{model}`"), why));
-        }
         let attention = self.recipe.transfer.as_ref().and_then(|transfer| transfer.attention.as_ref());
         let fits = || attention.map_or(Ok(()), |attention| attention.check(self.model.depth));
         let checked = self.recipe.check(*stage).and_then(|()| fits());

@@ -10,13 +10,13 @@ use crate::config::{AugmentOp, Erase, Transfer, Tune};
 use crate::data::augment::Pipeline;
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, DatasetInfo, Entry};
-use crate::models::{self, Backbone, VitOptions};
+use crate::models::{Backbone, BackboneSpec, BackboneUsage, Backbones};
 use crate::nn::{Losses, Params, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
-use crate::weights::{self, WeightFile, load_backbone, load_exact, load_model, refuse_not_finite};
+use crate::weights::{self, WeightFile, load_exact, load_initial, load_model, refuse_not_finite};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,11 +49,9 @@ pub fn transfer<T: Task>(
     folder: &RunFolder,
 ) -> Result<Outcome> {
     let (params, mut model) = build(task.as_ref(), job, job.init)?;
-    let label = job
-        .config
-        .model
-        .foreign
-        .map(|kind| format!("{kind:?} of candle-transformers: frozen, not trainable here"));
+    let trainable = Backbones::builtin().trainable(&job.config.model)?;
+    let label =
+        (!trainable).then(|| format!("backbone `{}`: frozen, not trainable here", job.config.model.backbone));
     let metadata = TransferNotes { config: job.config.clone(), dataset: info.clone() }.add(job)?;
     let evaluation = eval_loader(task, job, job.eval.clone())?;
     if model.head.fits() {
@@ -152,7 +150,7 @@ fn settings<'a>(job: &'a Job) -> Result<&'a Transfer> {
 }
 
 /// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
-/// the name of a backbone's parameter is an error. `weights` are those that a backbone of candle-transformers is made of.
+/// the name of a backbone's parameter is an error. `weights` are those that a backbone that cannot be trained is built from.
 pub(super) fn build<T: Task>(
     task: &T,
     job: &Job,
@@ -169,7 +167,7 @@ pub(super) fn build<T: Task>(
     }
     let params = job.params();
     // The specification does not depend on parameters: it is known before the backbone is built.
-    let spec = models::BackboneSpec { width: config.width, depth, patch: config.patch };
+    let spec = BackboneSpec { width: config.width, depth, patch: config.patch };
     let head = task.head(&spec, params.builder())?;
     let of_head: Vec<String> = params.all().into_iter().map(|p| p.name).collect();
     let frozen = match tune {
@@ -177,24 +175,25 @@ pub(super) fn build<T: Task>(
         Tune::Head => depth,
         Tune::Blocks(k) => depth - k.ceil() as usize,
     };
-    let options = VitOptions {
+    let usage = BackboneUsage {
         drop_path: job.config.recipe.drop_path,
         final_norm: head.reads_cls(),
         frozen,
+        taps: head.taps().to_vec(),
         attention: settings(job)?.attention.clone(),
         pretrains: false,
     };
-    let backbone = match config.foreign {
-        None => models::build(config, options, params.builder())?,
-        Some(kind) => {
-            ensure!(head.taps().len() <= 1, "{kind:?} gives one vector an image, and this head reads maps");
-            let path = weights
-                .with_context(|| format!("{kind:?} is not trainable here: give its weights to --init"))?;
-            let tensors = WeightFile::open(path)?.read(job.device)?;
-            let unfit = || format!("weights `{}` do not fit {kind:?}", path.display());
-            refuse_not_finite(&tensors).with_context(unfit)?;
-            models::foreign(config, &tensors, &params).with_context(unfit)?
-        }
+    let backbones = Backbones::builtin();
+    let backbone = if backbones.trainable(config)? {
+        backbones.build(config, usage, params.builder(), None)?
+    } else {
+        let name = &config.backbone;
+        let path =
+            weights.with_context(|| format!("{name} is not trainable here: give its weights to --init"))?;
+        let tensors = WeightFile::open(path)?.read(job.device)?;
+        let unfit = || format!("weights `{}` do not fit {name}", path.display());
+        refuse_not_finite(&tensors).with_context(unfit)?;
+        backbones.build(config, usage, params.builder(), Some(&tensors)).with_context(unfit)?
     };
     params.set_trainable(|name| {
         of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)
@@ -230,13 +229,16 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
 
 /// Fills the backbone from the initial weights, if there are any.
 fn initialize(params: &Params, job: &Job) -> Result<()> {
-    let Some(path) = job.init.filter(|_| job.config.model.foreign.is_none()) else { return Ok(()) };
+    let backbones = Backbones::builtin();
+    let built_from_weights = !backbones.trainable(&job.config.model)?;
+    let Some(path) = job.init.filter(|_| !built_from_weights) else { return Ok(()) };
     let file = WeightFile::open(path)?;
     // Weights of our own say of what model they are.
     let (model, grid) = (&job.config.model, file.model()?.map(|model| model.grid()));
-    let report = load_backbone(params, &file.read(job.device)?, model, grid).with_context(|| {
-        format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
-    })?;
+    let report =
+        load_initial(&backbones, params, &file.read(job.device)?, model, grid).with_context(|| {
+            format!("weights `{}` do not fit model `{}`", path.display(), job.config.run.model)
+        })?;
     let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
     if report.new > 0 {
         note += &format!(", {} of relative positions are new", report.new);

@@ -3,7 +3,7 @@
 use super::Site;
 use crate::config::{
     Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, ReconstructionTarget,
-    RunConfig, SCRATCH, Stage, read,
+    RunConfig, SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status};
 use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, notes, weights_in};
@@ -182,6 +182,9 @@ pub(super) fn find(site: &Site, key: &str, name: &str) -> Result<Initial> {
 
 /// Compares the sizes that the names in a file reveal with those of the model.
 pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
+    if model.backbone != VIT {
+        return Ok(());
+    }
     let file = WeightFile::open(path)?;
     let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
     // Patches of another size are resized.
@@ -212,7 +215,9 @@ pub fn fitting_models(library: &Library, guess: &InferredVit) -> Result<Vec<Stri
     for name in library.list("configs/models") {
         let model = Choice { library, overrides: &[] }.model(&name, None)?;
         let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
-        if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
+        if model.backbone == VIT
+            && sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0)
+        {
             found.push(name);
         }
     }

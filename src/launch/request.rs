@@ -3,9 +3,11 @@
 use super::initial::{INIT, Initial, find, fits, initial};
 use super::{Site, default_dtype};
 use crate::config::{
-    Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
+    Choice, ConfigError, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH,
+    Stage, Tune, read,
 };
 use crate::data::Dataset;
+use crate::models::Backbones;
 use crate::record::InitTraining;
 use crate::registry::manifest;
 use crate::task::Manifest;
@@ -192,12 +194,28 @@ fn finish(
     notes: Vec<String>,
 ) -> Result<Resolved> {
     config.check()?;
+    let config = with_checked_backbone(config)?;
     if let Some(path) = &init.path {
         fits(site.library, path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
     let Initial { path: init, run: init_run, target: init_target, trained: init_trained, .. } = init;
     Ok(Resolved { config, manifest, dataset, init, init_run, init_target, init_trained, tokenizer, notes })
+}
+
+/// `config` with the options of its backbone written out.
+fn with_checked_backbone(config: RunConfig) -> Result<RunConfig, ConfigError> {
+    let (backbones, RunConfig { run, model, recipe }) = (Backbones::builtin(), &config);
+    let fail = |message: String| ConfigError::new(format!("model `{}`", run.model), message);
+    backbones.check_model(model).map_err(|error| fail(error.to_string()))?;
+    let tune = recipe.transfer.as_ref().map(|transfer| transfer.tune);
+    if tune != Some(Tune::Head) && !backbones.trainable(model)? {
+        let backbone = &model.backbone;
+        return Err(fail(format!(
+            "{backbone} is not trainable here: only recipes with transfer.tune = \"head\" take it"
+        )));
+    }
+    Ok(RunConfig { model: backbones.completed(model)?, ..config })
 }
 
 /// The run of a resolved configuration once more.

@@ -9,7 +9,7 @@ use super::{Objective, Pretraining, TokenTarget};
 use crate::config::{self, ModelConfig};
 use crate::data::Batch;
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, vit};
+use crate::models::{Backbone, BackboneUsage, Vit, vit};
 use crate::nn::{Linear, Losses, Params, Pass};
 use crate::ops;
 use crate::rng::Rng;
@@ -48,7 +48,8 @@ impl Beit {
             candle_core::bail!("pretrain.masked is {masked}, but there are {} patches", grid.0 * grid.1);
         }
         let target = TokenTarget::new(tokenizer, model, false)?;
-        let options = VitOptions { drop_path, final_norm: true, pretrains: true, ..VitOptions::default() };
+        let options =
+            BackboneUsage { drop_path, final_norm: true, pretrains: true, ..BackboneUsage::default() };
         let token = Init::Randn { mean: 0., stdev: STD };
         Ok(Self {
             encoder: Vit::new(model, options, vb.clone())?,
@@ -181,8 +182,9 @@ mod tests {
             layer_scale: Some(0.3),
             registers: 0,
             key_bias: false,
-            foreign: None,
-            decoder: config::Decoder::default(),
+            backbone: "vit".into(),
+            options: toml::Table::new(),
+            decoder: config::DecoderConfig::default(),
         }
     }
 
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn one_table_per_block_equals_transformers() -> Result<()> {
         let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
-        let options = VitOptions { final_norm: true, ..VitOptions::default() };
+        let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
         let vit = Vit::new(&model(), options, params.builder())?;
         params.set_trainable(|_| true);
         // The backbone of transfer has no mask token.

@@ -10,7 +10,7 @@ use super::{Mask, MaskSampler, Objective, PatchTarget, Pretraining, TokenTarget}
 use crate::config::{Mae, ModelConfig, Reconstruct};
 use crate::data::{Batch, SampleId};
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, vit};
+use crate::models::{Backbone, BackboneUsage, Vit, vit};
 use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
 use crate::ops;
 use candle_core::{Result, Tensor};
@@ -67,7 +67,8 @@ impl MaskedAutoencoder {
         if let Some(decoder) = &mae.decoder {
             model.decoder = decoder.clone();
         }
-        let encoder = Vit::new(&model, VitOptions { final_norm: true, ..VitOptions::default() }, vb.clone())?;
+        let encoder =
+            Vit::new(&model, BackboneUsage { final_norm: true, ..BackboneUsage::default() }, vb.clone())?;
         let sampler =
             MaskSampler::new(mae.mask, mae.mask_ratio, model.grid()).map_err(candle_core::Error::wrap)?;
         let values = model.patch * model.patch * model.channels;
@@ -251,7 +252,7 @@ struct Decoder {
 
 impl Decoder {
     fn new(model: &ModelConfig, values: usize, vb: VarBuilder) -> Result<Self> {
-        let crate::config::Decoder { width, depth, heads } = model.decoder;
+        let crate::config::DecoderConfig { width, depth, heads } = model.decoder;
         let config = vit::block_config(model, width, heads, 0.);
         let block = |i: usize| Block::new(config, vb.pp("decoder_blocks").pp(i));
         Ok(Self {

@@ -8,10 +8,10 @@ use super::finite::{NotFinite, refuse_not_finite};
 use super::relative::fit_tables;
 use super::{Contents, InferredVit, WeightEntry};
 use crate::config::{ModelConfig, ResizePositions};
-use crate::models::{Vit, VitOptions};
+use crate::models::{BackboneUsage, Backbones, InitialWeights, Vit};
 use crate::nn::pos_embed::{self, Bicubic};
 use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resize_kernel};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Shape, Tensor};
 use serde::Serialize;
 
 /// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
@@ -80,7 +80,37 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file.
+/// Fills the backbone that lies in `params` (built from `model`) from the `tensors` of a file, in the way of its kind
+/// ([`InitialWeights`]); `grid` is that of [`load_backbone`].
+///
+/// # Errors
+/// When the tensors do not fit, or `backbones` does not have the backbone of `model`.
+pub fn load_initial(
+    backbones: &Backbones,
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    model: &ModelConfig,
+    grid: Option<(usize, usize)>,
+) -> Result<LoadReport, LoadError> {
+    match backbones.initial_weights(model).map_err(candle_core::Error::wrap)? {
+        InitialWeights::Vit => load_backbone(params, tensors, model, grid),
+        InitialWeights::ByName => load_by_name(params, tensors, &backbones.parameters(model)?),
+    }
+}
+
+/// Fills those of `params` that `backbone` names, each from the tensor of its name. Other tensors are left out.
+fn load_by_name(
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    backbone: &[(String, Shape)],
+) -> Result<LoadReport, LoadError> {
+    let wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
+    let unused = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
+    let left_out = unused.map(|(name, _)| name.clone()).collect();
+    Ok(LoadReport { loaded: assign(&wanted, tensors)?, left_out, ..LoadReport::default() })
+}
+
+/// Fills the ViT that lies in `params` (built from `model`) from the `tensors` of a file.
 ///
 /// Left out: decoder, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` when the model has
 /// none. Relative positions are taken where the file has them and keep their initial values where it has not.
@@ -92,7 +122,7 @@ pub fn load_backbone(
     model: &ModelConfig,
     grid: Option<(usize, usize)>,
 ) -> Result<LoadReport, LoadError> {
-    let options = VitOptions { final_norm: true, ..VitOptions::default() };
+    let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
     let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
     let tables: Vec<(String, Vec<usize>)> = relative.map(|p| (p.name, p.var.dims().to_vec())).collect();

@@ -28,7 +28,7 @@ pub use file::{FileError, WeightEntry, WeightFile};
 pub use finite::{NotFinite, refuse_not_finite};
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, Pushed, Upload};
 pub use inspect::{Contents, InferredVit, Inspection, inspect};
-pub use load::{LoadError, LoadReport, load_backbone, load_exact, load_model};
+pub use load::{LoadError, LoadReport, load_backbone, load_exact, load_initial, load_model};
 pub use save::{SaveError, save, save_tensors};
 pub use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};

@@ -11,7 +11,7 @@ mod dense_dialects;
 mod detection;
 mod dialects;
 mod dinov2;
-mod foreign_backbone;
+mod external_backbone;
 mod foreign_task;
 mod fuzz;
 mod hub;

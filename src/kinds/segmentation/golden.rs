@@ -4,9 +4,9 @@
 
 use super::inference::Options;
 use super::*;
-use crate::config::{Attention, ModelConfig, RelativePosition};
+use crate::config::{AttentionConfig, ModelConfig, RelativePosition};
 use crate::data::{Batch, Coding, Frame, Geometry, Values};
-use crate::models::{Backbone, Features, Vit, VitOptions};
+use crate::models::{Backbone, BackboneUsage, Features, Vit};
 use crate::nn::{Params, Pass, difference};
 use crate::ops;
 use crate::rng::Rng;
@@ -37,8 +37,9 @@ impl Model {
              decoder = { width = 8, depth = 1, heads = 2 }",
         )
         .unwrap();
-        let attention = Attention { relative_position: RelativePosition::PerBlock, ..Attention::default() };
-        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        let attention =
+            AttentionConfig { relative_position: RelativePosition::PerBlock, ..AttentionConfig::default() };
+        let options = BackboneUsage { attention: Some(attention), ..BackboneUsage::default() };
         let names = (0..CLASSES).map(|k| k.to_string()).collect();
         let dataset = DatasetInfo { classes: names, ..DatasetInfo::default() };
         let head = format!("taps = [0, 1, 2, 3]\ndropout = 0.0\n{head}");

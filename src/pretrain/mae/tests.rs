@@ -24,8 +24,9 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
         layer_scale: None,
         registers: 0,
         key_bias: true,
-        foreign: None,
-        decoder: config::Decoder { width: 8, depth: 1, heads: 2 },
+        backbone: "vit".into(),
+        options: toml::Table::new(),
+        decoder: config::DecoderConfig { width: 8, depth: 1, heads: 2 },
     }
 }
 
@@ -110,7 +111,7 @@ fn golden(name: &str, target: ReconstructionTarget) -> Result<(ModelConfig, Mae,
     let (model, mask_ratio) = match name {
         "square" => (model([24, 24], 3), 0.75),
         _ => {
-            let decoder = config::Decoder { width: 4, depth: 1, heads: 1 };
+            let decoder = config::DecoderConfig { width: 4, depth: 1, heads: 1 };
             (ModelConfig { patch: 2, width: 8, depth: 1, decoder, ..model([4, 8], 1) }, 0.5)
         }
     };
@@ -175,7 +176,7 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
         width,
         depth,
         heads,
-        decoder: config::Decoder::default(),
+        decoder: config::DecoderConfig::default(),
         ..model([224, 224], 3)
     };
     for (size, total, without_positions) in [
