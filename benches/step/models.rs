@@ -11,7 +11,7 @@ use bench::kinds::classification::{
 use bench::models::{Backbone, BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Losses, Params, Pass};
 use bench::ops::{self, no_grad};
-use bench::optim::{self, Gradients, Step, slots};
+use bench::optim::{self, Gradients, Step, param_groups};
 use bench::pretrain::{MaskedAutoencoder, Objective, Pretraining};
 use bench::rng::Rng;
 use bench::task::{Head, Task};
@@ -161,8 +161,8 @@ pub(super) fn training<O: Objective + 'static>(
 ) -> Result<Case> {
     let parameters = params.trainable();
     let layer_of = |name: &str| objective.layer_of(name);
-    let slots = slots(&parameters, &recipe.optim, &layer_of, model.depth + 1);
-    let mut optimizer = optim::build(&recipe.optim, slots)?;
+    let groups = param_groups(&parameters, &recipe.optim, &layer_of, model.depth + 1);
+    let mut optimizer = optim::build_optimizer(&recipe.optim, groups)?;
     let trainable = parameters.iter().map(|parameter| parameter.var.elem_count()).sum();
     let (images, lr, mut steps) = (batch.len(), recipe.optim.base_lr, 0);
     let step = move || {
@@ -174,7 +174,7 @@ pub(super) fn training<O: Objective + 'static>(
             Gradients::collect(&mut ops::backward(&loss)?, &parameters)?
         };
         ensure!(gradients.norm()?.is_finite(), "step {steps}: a gradient is not finite");
-        Ok(optimizer.step(&gradients, Step { lr, scale: 1., ema: None })?)
+        Ok(optimizer.step(&gradients, Step { lr, scale: 1., weight_decay_scale: 1., ema: None })?)
     };
     Ok(Case { images, parameters: params.count(), trainable, step: Box::new(step) })
 }

@@ -18,6 +18,6 @@ pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use load::{ConfigError, Library, apply_set, parse, parse_table, read, unknown};
 pub use model::{DecoderConfig, ModelConfig, Pool, ResizePositions, VIT};
 pub use named::{Named, Tag, Tagged};
-pub use optim::{Exempt, Optim, OptimName, Schedule, ScheduleName};
+pub use optim::{Exempt, Optim, OptimName, Ramp, RampName, Schedule, ScheduleName};
 pub use recipe::{Beit, Mae, MaskKind, Pretrain, Recipe, Reconstruct, ReconstructionTarget, Transfer, Tune};
 pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};

@@ -8,7 +8,7 @@ use crate::data::loader::Loader;
 use crate::data::{Batch, Geometric};
 use crate::nn::{Params, Pass};
 use crate::ops;
-use crate::optim::{Gradients, LrSchedule, Step, slots};
+use crate::optim::{Gradients, LrSchedule, Step, param_groups};
 use crate::pretrain::Objective;
 use crate::rng::Rng;
 use crate::task::{Head, Task};
@@ -60,8 +60,8 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     let recipe = &job.config.recipe;
     let parameters = params.trainable();
     let layer_of = |name: &str| objective.layer_of(name);
-    let slots = slots(&parameters, &recipe.optim, &layer_of, job.config.model.depth + 1);
-    let mut optimizer = crate::optim::build(&recipe.optim, slots)?;
+    let groups = param_groups(&parameters, &recipe.optim, &layer_of, job.config.model.depth + 1);
+    let mut optimizer = crate::optim::build_optimizer(&recipe.optim, groups)?;
     let lr = LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps);
     let mut step = 0;
     let mut train = |mut batch: Batch<T>| -> Result<()> {
@@ -72,7 +72,8 @@ fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         let gradients = Gradients::collect(&mut ops::backward(&loss)?, &parameters)?;
         step += 1;
         if step % plan.micro_steps() == 0 {
-            optimizer.step(&gradients, Step { lr: lr.at(step), scale: 1., ema: None })?;
+            optimizer
+                .step(&gradients, Step { lr: lr.at(step), scale: 1., weight_decay_scale: 1., ema: None })?;
         }
         Ok(())
     };

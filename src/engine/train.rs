@@ -14,7 +14,9 @@ use crate::data::loader::{LoadError, Loaded, Loader};
 use crate::data::{Batch, Geometric, SampleId};
 use crate::nn::{Parameter, Params, Pass};
 use crate::ops;
-use crate::optim::{Ema, Gradients, LrSchedule, Step, build, clip_factor, slots};
+use crate::optim::{
+    Ema, Gradients, LrSchedule, Step, WeightDecaySchedule, build_optimizer, clip_factor, param_groups,
+};
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
 use crate::rng::Rng;
@@ -108,6 +110,7 @@ pub(super) struct Run<'r, 'a, T> {
     pub(super) training: &'r Training<'a, T>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) schedule: LrSchedule,
+    pub(super) weight_decay: WeightDecaySchedule,
     pub(super) state: State,
     pub(super) log: RunLog,
     pub(super) saved: Instant,
@@ -150,7 +153,8 @@ impl<T> Training<'_, T> {
         }
         let parameters = params.trainable();
         let layer_of = |name: &str| self.objective.layer_of(name);
-        let optimizer = build(&recipe.optim, slots(&parameters, &recipe.optim, &layer_of, self.layers))?;
+        let groups = param_groups(&parameters, &recipe.optim, &layer_of, self.layers);
+        let optimizer = build_optimizer(&recipe.optim, groups)?;
         let ema = recipe.ema.map(|decay| Ema::new(&params.all(), decay)).transpose()?;
         let progress = Progress { config: self.config.to_string(), ..Progress::default() };
         let mut state = State { optimizer, ema, progress };
@@ -160,6 +164,7 @@ impl<T> Training<'_, T> {
         Ok(Run {
             training: self,
             parameters,
+            weight_decay: WeightDecaySchedule::new(&recipe.optim, plan.steps),
             schedule: LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps),
             log: RunLog::open(&self.folder.log(), state.progress.log_bytes)?,
             state,
@@ -213,7 +218,9 @@ impl<T> Run<'_, '_, T> {
             self.fail(&losses, &[], lr)?;
         }
         let scale = mean * recipe.clip.map_or(1., |most| clip_factor(norm, most));
-        self.state.optimizer.step(&gradients, Step { lr, scale, ema: self.state.ema.as_mut() })?;
+        let weight_decay_scale = self.weight_decay.scale_at(step);
+        let update = Step { lr, scale, weight_decay_scale, ema: self.state.ema.as_mut() };
+        self.state.optimizer.step(&gradients, update)?;
         self.state.progress.steps += 1;
         self.images += plan.batch;
         self.time += began.elapsed();
@@ -229,8 +236,9 @@ impl<T> Run<'_, '_, T> {
         let Training { seed, objective, mix, plan, .. } = *self.training;
         mix(&mut batch, &mut Rng::new(seed, "mix", key))?;
         let mut rng = Rng::new(seed, "pass", key);
-        let progress = self.done() as f64 / plan.steps as f64;
-        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng, progress })?;
+        let [progress, epoch] =
+            [plan.steps, plan.steps_per_epoch].map(|steps| self.done() as f64 / steps as f64);
+        let losses = objective.losses(&batch, &mut Pass::Train { rng: &mut rng, progress, epoch })?;
         let mut store = ops::backward(&losses.total()?)?;
         let gradients = Gradients::collect(&mut store, &self.parameters)?;
         // Reading a loss waits for the device: everything is queued before.
@@ -241,7 +249,7 @@ impl<T> Run<'_, '_, T> {
         if values.iter().any(|(_, value)| !value.is_finite()) {
             self.fail(&values, &batch.ids, lr)?;
         }
-        Ok((values, losses.notes().collect(), gradients))
+        Ok((values, losses.metrics().collect(), gradients))
     }
 
     fn count_skips(&mut self, skipped: &[SampleId]) -> Result<()> {

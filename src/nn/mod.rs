@@ -18,6 +18,7 @@ mod patch;
 pub mod pos_embed;
 mod reach;
 mod shapes;
+mod teacher;
 
 pub use attention::Attention;
 pub use batch_norm::BatchNorm;
@@ -33,3 +34,4 @@ pub use pass::{Pass, drop_path};
 pub use patch::{PatchEmbed, patchify, resize_kernel, unpatchify};
 pub use reach::{Reach, Relative, is_relative_position};
 pub use shapes::parameter_shapes;
+pub use teacher::MomentumTeacher;

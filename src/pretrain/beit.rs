@@ -93,7 +93,8 @@ impl Beit {
         let found = logits.detach().argmax(D::Minus1)?.to_vec1::<u32>()?;
         let right = found.iter().zip(&rows).filter(|(found, row)| **found == tokens[**row as usize]).count();
         let share = right as f64 / rows.len().max(1) as f64;
-        Ok(Losses::of("tokens", self.target.loss(&logits, &tokens, &rows)?).noting("token_accuracy", share))
+        Ok(Losses::of("tokens", self.target.loss(&logits, &tokens, &rows)?)
+            .with_metric("token_accuracy", share))
     }
 }
 

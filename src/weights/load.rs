@@ -15,11 +15,12 @@ use candle_core::{DType, Shape, Tensor};
 use serde::Serialize;
 
 /// Tensors of a pre-training file, or of one with a head, that a backbone has no place for.
-const LEFT_OUT: [&str; 16] = [
+const LEFT_OUT: [&str; 17] = [
     "decoder_",
     "mask_token",
     "encoder_mask_token",
     "target.",
+    "teacher.",
     "head.",
     "fc_norm.",
     "lm_head.",
