@@ -68,8 +68,9 @@ fn row(name: OptimName, params: &[Parameter], threads: usize) -> Result<()> {
     let gradients = Gradients::collect(&mut store, params)?;
     let scale = |gradients: &Gradients| Ok(clip_factor(gradients.norm()?, 1.));
     let norm = time(|| scale(&gradients).map(|_| ()))?;
-    let mut step =
-        |scale, ema| Ok(optimizer.step(&gradients, Step { lr: 1e-4, scale, weight_decay_scale: 1., ema })?);
+    let mut step = |scale, ema: Option<&mut Ema>| -> Result<()> {
+        Ok(optimizer.step(&gradients, Step { lr: 1e-4, scale, weight_decay_scale: 1., ema })?)
+    };
     let plain = time(|| step(1., None))?;
     let clip = time(|| step(scale(&gradients)?, None))?;
     let average = time(|| step(1., Some(&mut ema)))?;
