@@ -23,11 +23,11 @@ where
 {
     use crate::data::ahead::Ahead;
     use crate::data::loader::{LoadError, Loaded};
-    use crate::ops::cuda::{Staged, Upload};
+    use crate::ops::cuda::{HostToDevice, StagedCopy};
     use candle_core::Result;
 
-    type Staging<T> = std::result::Result<(Loaded<T>, Staged), LoadError>;
-    let upload = match Upload::new(device) {
+    type Staging<T> = std::result::Result<(Loaded<T>, StagedCopy), LoadError>;
+    let upload = match HostToDevice::new(device) {
         Ok(upload) => upload,
         Err(error) => return Box::new(std::iter::once(Err(error.into()))),
     };

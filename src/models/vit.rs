@@ -7,7 +7,10 @@
 use super::cost::vit_gmacs;
 use super::{Backbone, BackboneKind, BackboneSpec, BackboneUsage, Features, InitialWeights, NoOptions};
 use crate::config::{AttentionConfig, ModelConfig, RelativePosition, VIT};
-use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, Reach, Relative, patchify, pos_embed};
+use crate::nn::{
+    AttentionPattern, Block, BlockConfig, LayerNorm, Pass, PatchEmbed, RelativePositionBias, patchify,
+    pos_embed,
+};
 use crate::ops::no_grad;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -72,8 +75,12 @@ impl Vit {
         };
         let mut blocks: Vec<Block> = (0..depth).map(block).collect::<Result<_>>()?;
         if let Some(attention) = &attention {
-            let reaches = reaches(attention, config, &vb)?;
-            blocks = blocks.into_iter().zip(reaches).map(|(block, reach)| block.within(reach)).collect();
+            let patterns = attention_patterns(attention, config, &vb)?;
+            blocks = blocks
+                .into_iter()
+                .zip(patterns)
+                .map(|(block, pattern)| block.with_attention(pattern))
+                .collect();
         }
         Ok(Self {
             spec: BackboneSpec { width, depth, patch },
@@ -272,35 +279,41 @@ impl Backbone for Vit {
     }
 }
 
-/// How far each block attends. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
+/// Attention windows and relative position biases of each block. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
 /// `window_rel_pos_bias.*` for the windowed ones.
-fn reaches(attention: &AttentionConfig, config: &ModelConfig, vb: &VarBuilder) -> Result<Vec<Reach>> {
+fn attention_patterns(
+    attention: &AttentionConfig,
+    config: &ModelConfig,
+    vb: &VarBuilder,
+) -> Result<Vec<AttentionPattern>> {
     let (depth, grid, heads) = (config.depth, config.grid(), config.heads);
     attention.check(depth).map_err(candle_core::Error::msg)?;
     let class = attention.keeps_class_token();
     let windows: Vec<Option<usize>> = (0..depth).map(|i| attention.window_of(i, depth)).collect();
     let area = |window: Option<usize>| window.map_or(grid, |side| (side, side));
-    let table = |window, vb: VarBuilder| Relative::table(area(window), class, heads, &vb);
+    let table = |window, vb: VarBuilder| RelativePositionBias::table(area(window), class, heads, &vb);
     let shared = attention.relative_position == RelativePosition::Shared;
     let common = |windowed: bool, name: &str| {
         let like = windows.iter().find(|window| window.is_some() == windowed);
         like.filter(|_| shared).map(|window| table(*window, vb.pp(name))).transpose()
     };
     let (global, windowed) = (common(false, "rel_pos_bias")?, common(true, "window_rel_pos_bias")?);
-    let reach = |(i, window): (usize, Option<usize>)| {
+    let pattern = |(i, window): (usize, Option<usize>)| {
         let own = vb.pp("blocks").pp(i).pp("attn");
         let relative = match attention.relative_position {
-            RelativePosition::None => Relative::None,
+            RelativePosition::None => RelativePositionBias::None,
             RelativePosition::Shared => {
                 let common = if window.is_some() { &windowed } else { &global };
-                common.clone().unwrap_or(Relative::None)
+                common.clone().unwrap_or(RelativePositionBias::None)
             }
             RelativePosition::PerBlock => table(window, own)?,
-            RelativePosition::Decomposed => Relative::decomposed(area(window), config.width / heads, &own)?,
+            RelativePosition::Decomposed => {
+                RelativePositionBias::decomposed(area(window), config.width / heads, &own)?
+            }
         };
-        Ok(Reach { grid, window, relative })
+        Ok(AttentionPattern { grid, window, relative })
     };
-    windows.into_iter().enumerate().map(reach).collect()
+    windows.into_iter().enumerate().map(pattern).collect()
 }
 
 /// 0 for class token, registers, positions and patch embedding, i + 1 for block i, depth + 1 for the rest

@@ -82,7 +82,7 @@ impl Beit {
             candle_core::bail!("BEiT: the encoder has no final norm")
         };
         let patches = x.narrow(1, 1, count)?.reshape((b * count, width))?;
-        self.head.forward(&ops::take_rows(&patches, rows)?)
+        self.head.forward(&ops::index_select(&patches, rows)?)
     }
 
     /// The cross-entropy of the masked patches, and the share of right tokens among them.
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::config::DvaeSizes;
     use crate::models::dvae::Encoder;
-    use crate::nn::difference;
+    use crate::nn::test_tolerance;
     use candle_core::{Device, safetensors};
     use std::collections::HashMap;
 
@@ -221,7 +221,7 @@ mod tests {
         let rows: Vec<u32> = (0..72).collect();
         let logits = objective.logits(&golden["images"], &masks, &rows, &mut Pass::Eval)?;
         let expected = golden["shared.logits"].reshape((72, VOCABULARY))?;
-        assert!(difference::absolute(&logits, &expected) < 1e-4);
+        assert!(test_tolerance::absolute(&logits, &expected) < 1e-4);
         Ok(())
     }
 
@@ -236,7 +236,7 @@ mod tests {
             golden.into_iter().filter(|(name, _)| name != "block.weights.mask_token").collect();
         take(&params, &golden, "block.weights.")?;
         let features = vit.forward(&golden["images"], &[], &mut Pass::Eval)?;
-        assert!(difference::absolute(features.cls.as_ref().unwrap(), &golden["block.cls"]) < 1e-4);
+        assert!(test_tolerance::absolute(features.cls.as_ref().unwrap(), &golden["block.cls"]) < 1e-4);
         Ok(())
     }
 

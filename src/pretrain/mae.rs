@@ -110,7 +110,7 @@ impl MaskedAutoencoder {
                 Reconstruct::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
             };
             let decoded = self.decode(&self.encoder.patches(images)?, mask, pass)?; // [B, L, C']
-            let decoded = ops::take_rows(&decoded.flatten_to(1)?, &rows)?;
+            let decoded = ops::index_select(&decoded.flatten_to(1)?, &rows)?;
             return target.loss(&self.decoder.pred.forward(&decoded)?, &target.of(images, ids)?, &rows);
         }
         let patches = self.encoder.patches(images)?; // [B, L, P]
@@ -169,10 +169,10 @@ impl MaskedAutoencoder {
     /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
     fn visible_tokens(&self, patches: &Tensor, mask: &Mask) -> Result<Tensor> {
         let (batch, count, values) = patches.dims3()?;
-        let visible = ops::take_rows(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
+        let visible = ops::index_select(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
         let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
-        let positions = ops::take_rows(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
+        let positions = ops::index_select(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
         tokens + positions.reshape((batch, mask.kept(), ()))?
     }
 
@@ -236,7 +236,7 @@ fn restore(x: &Tensor, token: &Tensor, mask: &Mask) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
     let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
-    let patches = ops::take_rows(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
+    let patches = ops::index_select(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
     Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{AttentionConfig, ModelConfig, RelativePosition};
 use crate::data::{Batch, Coding, Frame, Geometry, Values};
 use crate::models::{Backbone, BackboneUsage, Features, Vit};
-use crate::nn::{Params, Pass, difference};
+use crate::nn::{Params, Pass, test_tolerance};
 use crate::ops;
 use crate::rng::Rng;
 use crate::task::Head;
@@ -64,7 +64,7 @@ impl Model {
 /// Largest difference, relative where values exceed 1.
 fn error(found: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(found.dims(), expected.dims());
-    difference::absolute(found, expected) / difference::largest(expected).max(1.)
+    test_tolerance::absolute(found, expected) / test_tolerance::largest(expected).max(1.)
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn losses_gradients_and_statistics_are_those_of_pytorch() {
         for name in cases {
             let found = gradients.get(&model.params.get(name).unwrap().var).unwrap();
             let expected = &golden[&format!("upernet.gradient.{name}")];
-            let worst = difference::relative(found, expected);
+            let worst = test_tolerance::relative(found, expected);
             assert!(worst < 1e-4, "gradient of {name}: {worst:e}");
         }
         for name in ["fpn1.1.running_mean", "decode_head.psp_modules.1.1.bn.running_var"] {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{AttentionConfig, DecoderConfig, GlobalBlocks, RelativePosition, ResizePositions};
-use crate::nn::{Params, difference};
+use crate::nn::{Params, test_tolerance};
 use crate::rng::Rng;
 use candle_core::{DType, Device};
 use candle_transformers::models::vit as reference;
@@ -49,10 +49,10 @@ fn features_equal_pytorch() -> Result<()> {
         let features = vit.forward(&golden["images"], &taps, &mut Pass::Eval)?;
         assert_eq!(features.grid, config.grid());
         for (tap, found) in taps.iter().zip(&features.taps) {
-            let error = difference::relative(found, &golden[&format!("features.{tap}")]);
+            let error = test_tolerance::relative(found, &golden[&format!("features.{tap}")]);
             assert!(error < 1e-5, "{name}, block {tap}: {error}");
         }
-        let error = difference::relative(&features.cls.expect("final norm"), &golden["cls"]);
+        let error = test_tolerance::relative(&features.cls.expect("final norm"), &golden["cls"]);
         assert!(error < 1e-5, "{name}, class token: {error}");
     }
     Ok(())
@@ -120,7 +120,7 @@ fn class_feature_equals_candle_transformers() -> Result<()> {
     let images = noise(&[2, 3, 32, 32])?;
     let expected = reference::Model::new(&sizes, width, theirs)?.forward(&images)?;
     let found = vit.forward(&images, &[], &mut Pass::Eval)?.cls.expect("final norm");
-    let error = difference::relative(&found, &expected);
+    let error = test_tolerance::relative(&found, &expected);
     assert!(error < 1e-5, "{error}");
     Ok(())
 }
@@ -173,9 +173,13 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     let mut rng = Rng::new(0, "test", &[]);
     let train = vit.forward(&images, &[0, 1, 2], &mut Pass::train(&mut rng))?.taps;
     let eval = vit.forward(&images, &[0, 1, 2], &mut Pass::Eval)?.taps;
-    assert_eq!(difference::relative(&train[0], &eval[0]), 0., "the first block is never dropped");
-    assert_eq!(difference::relative(&train[2], &train[1]), 0., "the last block is always dropped at rate 1");
-    assert!(difference::relative(&eval[2], &eval[1]) > 0.01);
+    assert_eq!(test_tolerance::relative(&train[0], &eval[0]), 0., "the first block is never dropped");
+    assert_eq!(
+        test_tolerance::relative(&train[2], &train[1]),
+        0.,
+        "the last block is always dropped at rate 1"
+    );
+    assert!(test_tolerance::relative(&eval[2], &eval[1]) > 0.01);
     Ok(())
 }
 
@@ -202,14 +206,14 @@ fn windows_and_relative_positions_equal_pytorch() -> Result<()> {
         }
         let features = vit.forward(golden("images"), &[0, 1, 2], &mut Pass::Eval)?;
         for (i, found) in features.taps.iter().enumerate() {
-            let error = difference::relative(found, golden(&format!("features.{i}")));
+            let error = test_tolerance::relative(found, golden(&format!("features.{i}")));
             assert!(error < 1e-5, "{name}, block {i}: {error}");
         }
         let loss = (&features.taps[2] * golden("seed"))?.sum_all()?;
         let gradients = crate::ops::backward(&loss)?;
         for p in params.all() {
             let found = gradients.get(&p.var).unwrap_or_else(|| panic!("{name}: {} has no gradient", p.name));
-            let error = difference::relative(found, golden(&format!("gradient.{}", p.name)));
+            let error = test_tolerance::relative(found, golden(&format!("gradient.{}", p.name)));
             assert!(error < 1e-4, "{name}, gradient of {}: {error}", p.name);
         }
     }
@@ -263,7 +267,7 @@ fn registers_take_part_and_are_left_out_of_the_features() -> Result<()> {
     assert!(gradients.get(&registers).unwrap().abs()?.sum_all()?.to_scalar::<f32>()? > 0.);
     registers.set(&registers.ones_like()?)?;
     let after = vit.forward(&images, &[0, 1], &mut Pass::Eval)?;
-    assert!(difference::relative(&after.taps[0], &before.taps[0]) > 1e-4);
+    assert!(test_tolerance::relative(&after.taps[0], &before.taps[0]) > 1e-4);
     let narrow = vit.with_positions(&vit.embed(&vit.patches(&images)?)?)?;
     assert_eq!(narrow.dims(), [2, 1 + 3 + 16, 8]);
     assert_eq!(vit.encode(narrow, &[], &mut Pass::Eval)?.normed.unwrap().dims(), [2, 17, 8]);
