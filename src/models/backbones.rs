@@ -4,95 +4,14 @@ use super::external::{
     CONVNEXT_ATTO, CONVNEXT_BASE, CONVNEXT_LARGE, CONVNEXT_SMALL, CONVNEXT_TINY, ExternalNetwork, RESNET18,
     RESNET34, RESNET50, RESNET101,
 };
-use super::{Backbone, BackboneSpec, Vit};
-use crate::config::{AttentionConfig, ConfigError, ModelConfig, Named, parse_table};
+use super::{Backbone, BackboneKind, BackboneSpec, BackboneUsage, InitialWeights, Vit};
+use crate::config::{ConfigError, ModelConfig, Named, parse_table};
 use crate::nn::parameter_shapes;
 use candle_core::{Error, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
-use schemars::{JsonSchema, Schema, schema_for};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use schemars::{Schema, schema_for};
 use std::marker::PhantomData;
 use std::sync::Arc;
-
-/// A kind of backbone: what a crate implements to make one available as `backbone = "<name>"` in model files.
-pub trait BackboneKind: 'static {
-    /// The name in model files.
-    const NAME: &'static str;
-
-    /// Whether the backbone can be trained. One that cannot is built from a file of weights and used frozen.
-    const TRAINABLE: bool = true;
-
-    /// `[options]` of a model file. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an error;
-    /// [`NoOptions`] if there are none.
-    type Options: DeserializeOwned + Serialize + JsonSchema;
-
-    /// Checks a model file before anything is built.
-    ///
-    /// # Errors
-    /// A message that names the key that cannot work.
-    fn check(_config: &ModelConfig, _options: &Self::Options) -> std::result::Result<(), String> {
-        Ok(())
-    }
-
-    /// Builds the backbone from parameters that `vb` creates. Their names are the names of tensors in files of weights.
-    /// `weights` are the tensors of a file of weights; they are given where [`BackboneKind::TRAINABLE`] is false, and
-    /// `None` otherwise, for then weights are loaded into the parameters afterwards.
-    ///
-    /// # Errors
-    /// When the model cannot be built for this usage, or tensors are missing from `weights`.
-    fn build(
-        config: &ModelConfig,
-        options: &Self::Options,
-        usage: BackboneUsage,
-        vb: VarBuilder<'static>,
-        weights: Option<&[(String, Tensor)]>,
-    ) -> Result<Box<dyn Backbone>>;
-
-    /// How tensors of a file of initial weights are matched with the parameters.
-    fn initial_weights() -> InitialWeights {
-        InitialWeights::ByName
-    }
-
-    /// Billions of multiply-accumulate operations of a forward pass for one image; `None` if unknown.
-    fn gmacs(_config: &ModelConfig, _options: &Self::Options) -> Option<f64> {
-        None
-    }
-}
-
-/// How tensors of a file of initial weights are matched with the parameters of a backbone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InitialWeights {
-    /// Every parameter takes the tensor of its name, which must exist and have its shape. Other tensors are left out.
-    ByName,
-    /// As for checkpoints of vision transformers: names of other programs are translated, positions and patch kernels of
-    /// another size are resized, relative positions may be missing, and an unknown tensor is an error.
-    Vit,
-}
-
-/// How a model is used in a run. It does not depend on the size of the model.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BackboneUsage {
-    /// Probability of stochastic depth in the last block; it rises linearly from 0 in the first.
-    pub drop_path: f64,
-    /// Whether the final norm is built. Without it there is no class feature ([`super::Features::cls`]).
-    pub final_norm: bool,
-    /// Number of leading blocks that no gradient reaches; neither does it reach what stands before them. When all
-    /// blocks are frozen, the final norm is frozen too.
-    pub frozen: usize,
-    /// Indices of the blocks whose features the head reads as maps or tokens.
-    pub taps: Vec<usize>,
-    /// Attention windows and relative positions; global attention without relative positions when absent. With windows
-    /// or decomposed positions there is no class token and there are no registers.
-    pub attention: Option<AttentionConfig>,
-    /// Whether the model is pre-trained: blocks then share one table of relative positions.
-    pub pretrains: bool,
-}
-
-/// The options of a backbone that has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoOptions {}
 
 /// Registered backbones by name.
 #[derive(Clone)]
@@ -314,6 +233,8 @@ mod tests {
     use crate::nn::{Linear, Params, Pass};
     use crate::ops;
     use candle_core::{DType, Device};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
 
     /// One linear map of the mean colour of each patch, as another crate would write it.
     struct PatchMean {

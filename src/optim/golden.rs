@@ -1,9 +1,9 @@
 //! The optimisers against PyTorch: `scripts/golden/optim.py`.
 
 use super::*;
-use crate::config::{Schedule, ScheduleName};
+use crate::config::{Optim, OptimName, Schedule, ScheduleName};
 use crate::nn::Parameter;
-use candle_core::{Device, Var};
+use candle_core::{Device, Tensor, Var};
 use std::collections::HashMap;
 
 const NAMES: [&str; 6] = [
