@@ -4,7 +4,7 @@
 
 use bench::config::{Optim, OptimName};
 use bench::nn::Parameter;
-use bench::optim::{Ema, Gradients, Step, build, clip_factor, slots};
+use bench::optim::{Ema, Gradients, Step, build_optimizer, clip_factor, param_groups};
 use candle_core::{Device, Tensor, Var};
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -54,27 +54,27 @@ fn row(name: OptimName, params: &[Parameter], threads: usize) -> Result<()> {
         momentum: (!adam).then_some(0.9),
         trust: 1e-3,
         weight_decay: 0.05,
+        weight_decay_end: None,
         layer_decay: 1.,
         exempt: Default::default(),
         no_decay: vec![],
     };
-    let mut optimizer = build(&optim, slots(params, &optim, &|_| 0, 0))?;
+    let mut optimizer = build_optimizer(&optim, param_groups(params, &optim, &|_| 0, 0))?;
     let mut ema = Ema::new(params, 0.999)?;
     let mut store = params[0].var.sum_all()?.backward()?;
     for p in params {
         store.insert(&p.var, wave(p.var.dims())?);
     }
     let gradients = Gradients::collect(&mut store, params)?;
-    let lr = 1e-4;
     let scale = |gradients: &Gradients| Ok(clip_factor(gradients.norm()?, 1.));
     let norm = time(|| scale(&gradients).map(|_| ()))?;
-    let plain = time(|| Ok(optimizer.step(&gradients, Step { lr, scale: 1., ema: None })?))?;
-    let clip = time(|| Ok(optimizer.step(&gradients, Step { lr, scale: scale(&gradients)?, ema: None })?))?;
-    let average = time(|| Ok(optimizer.step(&gradients, Step { lr, scale: 1., ema: Some(&mut ema) })?))?;
-    let all =
-        time(
-            || Ok(optimizer.step(&gradients, Step { lr, scale: scale(&gradients)?, ema: Some(&mut ema) })?),
-        )?;
+    let mut step = |scale, ema: Option<&mut Ema>| -> Result<()> {
+        Ok(optimizer.step(&gradients, Step { lr: 1e-4, scale, weight_decay_scale: 1., ema })?)
+    };
+    let plain = time(|| step(1., None))?;
+    let clip = time(|| step(scale(&gradients)?, None))?;
+    let average = time(|| step(1., Some(&mut ema)))?;
+    let all = time(|| step(scale(&gradients)?, Some(&mut ema)))?;
     print!("{:<8}{threads:>8}", format!("{name:?}").to_lowercase());
     for t in [norm, plain, clip, average, all] {
         print!("{:>9.1}", t.as_secs_f64() * 1e3);

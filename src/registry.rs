@@ -8,6 +8,7 @@ use crate::engine::{
     self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, TrainOptions,
 };
 use crate::kinds;
+use crate::models::BackboneKind;
 use crate::pretrain::PretrainObjective;
 use crate::record::{ScoreSpec, Scores};
 use crate::task::{Manifest, Task};
@@ -46,6 +47,13 @@ impl Registry {
     #[must_use]
     pub fn with_objective<O: PretrainObjective>(mut self) -> Self {
         self.components.objectives = self.components.objectives.with::<O>();
+        self
+    }
+
+    /// Adds a backbone.
+    #[must_use]
+    pub fn with_backbone<B: BackboneKind>(mut self) -> Self {
+        self.components.backbones = self.components.backbones.with::<B>();
         self
     }
 

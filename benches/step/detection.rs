@@ -9,7 +9,7 @@ use bench::data::{Annotation, Batch, DatasetInfo, Entry, ImageRef, Object, Objec
 use bench::engine::TaskModel;
 use bench::kinds::DetectionTask;
 use bench::kinds::detection::{DetectionOptions, DetectionTarget};
-use bench::models::{self, BackboneSpec, VitOptions};
+use bench::models::{BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Params, Pass};
 use bench::ops::no_grad;
 use bench::task::{Head, Task};
@@ -49,7 +49,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, TaskModel<Det
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let backbone = models::build(&model, VitOptions::default(), params.builder())?;
+    let backbone = Backbones::builtin().build(&model, BackboneUsage::default(), params.builder(), None)?;
     Ok((model, params, TaskModel { task: Arc::new(task), backbone, head }))
 }
 

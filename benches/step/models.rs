@@ -11,7 +11,7 @@ use bench::engine::{Plan, TaskModel, Trainer, TrainerInputs};
 use bench::kinds::classification::{
     ClassTarget, ClassificationHeadConfig, ClassificationOptions, ClassificationTask,
 };
-use bench::models::{self, BackboneSpec, VitOptions};
+use bench::models::{BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::{Params, Pass};
 use bench::ops::no_grad;
 use bench::pretrain::{MaeOptions, MaskedAutoencoder, Objective, Pretraining};
@@ -52,7 +52,7 @@ fn pretraining(name: &str, mask_tokens_in_encoder: bool, on: &Machine) -> Result
 /// A step of fine-tuning: layer decay, drop path, label smoothing, without mixup and cutmix.
 pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
+    let options = BackboneUsage { drop_path: recipe.drop_path, ..BackboneUsage::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
     training(&model, &recipe, &params, objective, labelled(on.batch.unwrap_or(TRAIN), &model, on)?)
 }
@@ -60,7 +60,7 @@ pub fn finetune(name: &str, on: &Machine) -> Result<Case> {
 /// The loss of a linear probe on frozen features, without the step of its one layer.
 pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "linear", name)?;
-    let options = VitOptions { final_norm: true, frozen: model.depth, ..VitOptions::default() };
+    let options = BackboneUsage { final_norm: true, frozen: model.depth, ..BackboneUsage::default() };
     let (params, objective) = classifier(&model, &recipe, options, on)?;
     params.set_trainable(|name| name.starts_with("head."));
     let images = on.batch.unwrap_or(FORWARD);
@@ -76,7 +76,8 @@ pub fn linear_probe_forward(name: &str, on: &Machine) -> Result<Case> {
 /// The predictions of a fine-tuned model.
 pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     let (model, recipe) = configuration(Stage::Transfer, "finetune", name)?;
-    let (params, TaskModel { backbone, head, .. }) = classifier(&model, &recipe, VitOptions::default(), on)?;
+    let (params, TaskModel { backbone, head, .. }) =
+        classifier(&model, &recipe, BackboneUsage::default(), on)?;
     let images = on.batch.unwrap_or(FORWARD);
     let batch = labelled(images, &model, on)?;
     forward(&params, images, move || {
@@ -99,7 +100,7 @@ pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(
 fn classifier(
     model: &ModelConfig,
     recipe: &Recipe,
-    options: VitOptions,
+    options: BackboneUsage,
     on: &Machine,
 ) -> Result<(Params, TaskModel<ClassificationTask>)> {
     let settings = recipe.transfer.as_ref().context("the recipe is not one of a transfer")?;
@@ -110,7 +111,7 @@ fn classifier(
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let backbone = models::build(model, options, params.builder())?;
+    let backbone = Backbones::builtin().build(model, options, params.builder(), None)?;
     Ok((params, TaskModel { task: Arc::new(task), backbone, head }))
 }
 

@@ -9,7 +9,7 @@ use bench::data::{DatasetInfo, Raster};
 use bench::engine::TaskModel;
 use bench::kinds::SegmentationTask;
 use bench::kinds::segmentation::{SegmentationOptions, SegmentationTarget};
-use bench::models::{self, BackboneSpec, VitOptions};
+use bench::models::{BackboneSpec, BackboneUsage, Backbones};
 use bench::nn::Params;
 use bench::task::Task;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub fn upernet(name: &str, on: &Machine) -> Result<Case> {
     let params = Params::new(SEED, &on.device).computing_in(on.precision);
     let spec = BackboneSpec { width: model.width, depth: model.depth, patch: model.patch };
     let head = task.head(&spec, params.builder())?;
-    let options = VitOptions { drop_path: recipe.drop_path, ..VitOptions::default() };
-    let backbone = models::build(&model, options, params.builder())?;
+    let options = BackboneUsage { drop_path: recipe.drop_path, ..BackboneUsage::default() };
+    let backbone = Backbones::builtin().build(&model, options, params.builder(), None)?;
     let objective = TaskModel { task: Arc::new(task), backbone, head };
     let [height, width] = model.image;
     let labels = |i: usize| {

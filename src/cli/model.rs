@@ -2,8 +2,8 @@
 
 use super::flags::Include;
 use super::{CommandResult, print};
-use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
-use crate::models::{gmacs, mae_gmacs, parameter_count};
+use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig, VIT};
+use crate::models::{Backbones, mae_gmacs};
 use crate::registry::Registry;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -48,7 +48,7 @@ pub fn model(registry: &Registry, args: ModelArgs) -> CommandResult {
             let choice = Choice { library: &library, owners: registry.components(), overrides: &[] };
             for name in library.list("configs/models") {
                 let model = choice.model(&name, None)?;
-                print(format_args!("{name:<16} {}", line(&model)?))?;
+                print(format_args!("{name:<16} {}", line(&registry.components().backbones, &model)?))?;
             }
         }
         ModelCommand::Show { model, set, include } => show(registry, &include.library()?, &model, set)?,
@@ -66,34 +66,32 @@ fn described(known: &KnownBackbone) -> String {
     format!("hub:{hub:<44} {init:<12} {model:<13} {program}, {license}, {data}{target}{rows}{note}")
 }
 
-fn line(model: &ModelConfig) -> Result<String> {
-    if let Some(foreign) = model.foreign {
-        return Ok(format!(
-            "{foreign:?} of candle-transformers, width {}: frozen, needs weights",
-            model.width
-        ));
+fn line(backbones: &Backbones, model: &ModelConfig) -> Result<String> {
+    let ModelConfig { image: [h, w], patch, width, depth, heads, backbone, .. } = model;
+    if !backbones.trainable(model)? {
+        return Ok(format!("{backbone}, width {width}: frozen, needs weights"));
     }
-    let ModelConfig { image: [h, w], patch, width, depth, heads, .. } = model;
+    let parameters = backbones.parameter_count(model)? as f64 / 1e6;
+    let gmacs = backbones.gmacs(model)?.map(|gmacs| format!(", {gmacs:>7.2} GMAC")).unwrap_or_default();
+    let heads = if backbone == VIT { format!("heads {heads:>2}") } else { backbone.clone() };
     Ok(format!(
-        "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, heads {heads:>2}: {:>7.2} M parameters, \
-         {:>7.2} GMAC",
-        parameter_count(model)? as f64 / 1e6,
-        gmacs(model)
+        "{h}×{w} px, patch {patch:>2}, width {width:>4}, depth {depth:>2}, {heads}: {parameters:>7.2} M parameters{gmacs}"
     ))
 }
 
 fn show(registry: &Registry, library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
-    let model = Choice { library, owners: registry.components(), overrides: &overrides }.model(name, None)?;
+    let (owners, backbones) = (registry.components(), &registry.components().backbones);
+    let model = Choice { library, owners, overrides: &overrides }.model(name, None)?;
     print(toml::to_string(&model)?.trim_end())?;
-    if model.foreign.is_some() {
-        print(format_args!("# {}", line(&model)?))?;
+    if model.backbone != VIT {
+        print(format_args!("# {}", line(backbones, &model)?))?;
         return Ok(());
     }
     let (encoder, decoder) = mae_gmacs(&model, &model.decoder, MASK_RATIO);
-    print(format_args!("# parameters (encoder)      {}", parameter_count(&model)?))?;
-    print(format_args!("# GMAC, one image           {:.2}", gmacs(&model)))?;
+    print(format_args!("# parameters (encoder)      {}", backbones.parameter_count(&model)?))?;
+    print(format_args!("# GMAC, one image           {:.2}", backbones.gmacs(&model)?.unwrap_or_default()))?;
     print(format_args!(
         "# GMAC of MAE at 75 % masks {:.2} (encoder {encoder:.2}, decoder {decoder:.2})",
         encoder + decoder

@@ -5,7 +5,6 @@ use super::progress::duration;
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::{Plan, Session, Speed};
-use crate::models::gmacs;
 use crate::registry::Registry;
 use crate::runs::{RunContext, index, resolve, stage_of};
 use candle_core::Device;
@@ -16,7 +15,7 @@ use clap::Args;
 fn training_flops(runs: &RunContext, config: &RunConfig) -> anyhow::Result<Option<f64>> {
     let gmacs = match &config.recipe.pretrain {
         Some(table) => runs.registry.components().objectives.facts(table, &config.model)?.gmacs,
-        None => Some(gmacs(&config.model)),
+        None => runs.registry.components().backbones.gmacs(&config.model)?,
     };
     Ok(gmacs.map(|gmacs| 3. * 2e9 * gmacs))
 }

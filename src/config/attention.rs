@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// `[transfer.attention]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Attention {
+pub struct AttentionConfig {
     /// Side in patches of the square windows of all blocks but the global ones; all blocks are global when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
@@ -53,7 +53,7 @@ pub enum RelativePosition {
     Decomposed,
 }
 
-impl Attention {
+impl AttentionConfig {
     /// The window of block `block` of `depth`, where it has one.
     pub fn window_of(&self, block: usize, depth: usize) -> Option<usize> {
         let global = match &self.global_blocks {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_table_is_parsed_strictly() {
-        let parse = |text: &str| crate::config::parse::<Attention>(text, "recipe");
+        let parse = |text: &str| crate::config::parse::<AttentionConfig>(text, "recipe");
         let found = parse("window = 14\nrelative_position = \"shared\"").unwrap();
         assert_eq!((found.window_of(1, 12), found.window_of(2, 12)), (Some(14), None));
         assert!(!found.keeps_class_token());

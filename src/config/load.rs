@@ -214,7 +214,7 @@ pub fn unknown(name: &str, known: &[String]) -> String {
     let near = known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(name, k), k))
-        .filter(|(distance, k)| *distance <= 1 + k.len() / 4)
+        .filter(|(distance, k)| *distance <= 1 + k.len() / 4 || name.ends_with(&format!("_{k}")))
         .min();
     let hint = near.map_or("; ".into(), |(_, k)| format!("; did you mean `{k}`? "));
     format!("unknown{hint}known: {}", known.join(", "))

@@ -1,8 +1,9 @@
-//! `configs/models/<name>.toml`: the sizes of a backbone.
+//! `configs/models/<name>.toml`: a backbone and its sizes.
 
-use super::{Foreign, Normalize};
+use super::Normalize;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Which tokens a pooled classifier reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,21 +29,33 @@ pub enum ResizePositions {
     Offset,
 }
 
-/// A plain vision transformer (ViT, arXiv:2010.11929) with fixed or free input size.
+/// The backbone of a model file that names none: the plain vision transformer.
+pub const VIT: &str = "vit";
+
+/// A model: the backbone, its input and its sizes. `image`, `channels`, `patch`, `width`, `depth` and `normalize` are
+/// common to all backbones; `options` belong to the backbone that is named; all other keys belong to the plain vision
+/// transformer (ViT, arXiv:2010.11929) and are refused for other backbones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct ModelConfig {
     /// Input height and width in pixels; multiples of the patch.
     pub image: [usize; 2],
+    /// Channels of the input.
     #[serde(default = "three")]
     pub channels: usize,
-    /// Side of a square patch in pixels.
+    /// Side of a square patch in pixels; for a convolutional network, its stride.
     pub patch: usize,
+    /// Channels of the features.
     pub width: usize,
+    /// Number of blocks: features are taken after blocks 0 to `depth` − 1.
     pub depth: usize,
+    /// Attention heads of a ViT.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub heads: usize,
+    /// Hidden width of the MLP of a ViT's block, as a multiple of `width`.
     #[serde(default = "four")]
     pub mlp_ratio: f64,
+    /// ε of the layer norms of a ViT.
     #[serde(default = "norm_eps")]
     pub norm_eps: f64,
     /// Input statistics; ImageNet's when absent.
@@ -51,6 +64,7 @@ pub struct ModelConfig {
     /// Positions added to the patch embeddings; BEiT has none.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub absolute_positions: bool,
+    /// How absolute positions are resized when weights with another grid are loaded.
     #[serde(default, skip_serializing_if = "is_bicubic")]
     pub resize_positions: ResizePositions,
     /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one per block after it.
@@ -59,31 +73,77 @@ pub struct ModelConfig {
     /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_scale: Option<f64>,
-    /// Learnt tokens without a position that attention may use as it likes (arXiv:2309.16588).
+    /// Number of learnt tokens without a position that attention may use as it likes (arXiv:2309.16588).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub registers: usize,
     /// Whether keys have a bias, which BEiT leaves out.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub key_bias: bool,
-    /// A network of candle-transformers instead of a ViT. It is read from weights and not trained here: `width` is that of
-    /// its pooled features, `patch` its stride, `depth` and `heads` are 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub foreign: Option<Foreign>,
-    /// Decoder of MAE pre-training for this model; 512 wide, 8 deep, 16 heads when absent.
+    /// The name of a registered backbone; `vit` when absent.
+    #[serde(default = "vit", skip_serializing_if = "is_vit")]
+    pub backbone: String,
+    /// Decoder of MAE pre-training for a ViT; 512 wide, 8 deep, 16 heads when absent.
     #[serde(default)]
-    pub decoder: Decoder,
+    pub decoder: DecoderConfig,
+    /// Keys that the backbone itself defines.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub options: toml::Table,
+}
+
+/// What a model file of a backbone other than the ViT holds.
+#[derive(Serialize)]
+struct CommonKeys<'a> {
+    image: [usize; 2],
+    channels: usize,
+    patch: usize,
+    width: usize,
+    depth: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    normalize: &'a Option<Normalize>,
+    backbone: &'a str,
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    options: &'a toml::Table,
+}
+
+impl Serialize for ModelConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.backbone == VIT {
+            return Self::serialize(self, serializer);
+        }
+        let Self { image, channels, patch, width, depth, ref normalize, ref backbone, ref options, .. } =
+            *self;
+        CommonKeys { image, channels, patch, width, depth, normalize, backbone, options }
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer).map_err(|error| {
+            match error.to_string().contains("unknown field `foreign`") {
+                true => D::Error::custom(
+                    "`foreign` is now `backbone`, and `heads` is left out: `backbone = \"resnet50\"`",
+                ),
+                false => error,
+            }
+        })
+    }
 }
 
 /// The MAE decoder (arXiv:2111.06377 §3, Table 1a, 1b).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Decoder {
+pub struct DecoderConfig {
+    /// Channels of its tokens.
     pub width: usize,
+    /// Number of blocks.
     pub depth: usize,
+    /// Attention heads.
     pub heads: usize,
 }
 
-impl Default for Decoder {
+impl Default for DecoderConfig {
     fn default() -> Self {
         Self { width: 512, depth: 8, heads: 16 }
     }
@@ -94,32 +154,24 @@ impl ModelConfig {
     pub fn grid(&self) -> (usize, usize) {
         (self.image[0] / self.patch, self.image[1] / self.patch)
     }
+
+    /// Input statistics, with the default filled in.
     pub fn normalize(&self) -> Normalize {
         self.normalize.clone().unwrap_or_else(|| Normalize::imagenet(self.channels))
     }
-    /// What cannot work, by key.
+
+    /// Checks the keys that all backbones have, and that keys of the ViT are left out for other backbones.
+    ///
+    /// # Errors
+    /// A message that names the key.
     pub fn check(&self) -> Result<(), String> {
         if self.patch == 0 || self.image.iter().any(|side| *side == 0 || side % self.patch != 0) {
             return Err(format!("image {:?} is not a multiple of patch {}", self.image, self.patch));
         }
-        for (what, width, heads) in
-            [("width", self.width, self.heads), ("decoder.width", self.decoder.width, self.decoder.heads)]
-        {
-            if heads == 0 || width == 0 || width % heads != 0 {
-                return Err(format!("{what} {width} is not a multiple of heads {heads}"));
+        for (key, value) in [("width", self.width), ("depth", self.depth), ("channels", self.channels)] {
+            if value == 0 {
+                return Err(format!("{key} must be at least 1"));
             }
-            if width % 4 != 0 && self.absolute_positions {
-                return Err(format!("{what} {width} is not a multiple of 4 (sin-cos positions)"));
-            }
-        }
-        if self.layer_scale.is_some_and(|scale| !scale.is_finite()) {
-            return Err("layer_scale is not a finite number".into());
-        }
-        if self.depth == 0 {
-            return Err("depth must be at least 1".into());
-        }
-        if self.channels == 0 {
-            return Err("channels must be at least 1".into());
         }
         if let Some(n) = &self.normalize {
             for (what, values) in [("mean", &n.mean), ("std", &n.std)] {
@@ -132,10 +184,39 @@ impl ModelConfig {
                 }
             }
         }
-        Ok(())
+        match self.vit_keys().as_slice() {
+            [key, ..] if self.backbone != VIT => Err(format!(
+                "`{key}` is a key of `backbone = \"{VIT}\"`, and the backbone is `{}`; its own keys go into `[options]`",
+                self.backbone
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys of the ViT whose values are not the defaults.
+    fn vit_keys(&self) -> Vec<&'static str> {
+        let keys = [
+            ("heads", self.heads != 0),
+            ("mlp_ratio", self.mlp_ratio != four()),
+            ("norm_eps", self.norm_eps != norm_eps()),
+            ("absolute_positions", !self.absolute_positions),
+            ("resize_positions", !is_bicubic(&self.resize_positions)),
+            ("relative_positions", self.relative_positions),
+            ("layer_scale", self.layer_scale.is_some()),
+            ("registers", self.registers != 0),
+            ("key_bias", !self.key_bias),
+            ("decoder", self.decoder != DecoderConfig::default()),
+        ];
+        keys.into_iter().filter(|(_, set)| *set).map(|(key, _)| key).collect()
     }
 }
 
+fn vit() -> String {
+    VIT.into()
+}
+fn is_vit(backbone: &str) -> bool {
+    backbone == VIT
+}
 fn yes() -> bool {
     true
 }
@@ -156,4 +237,44 @@ fn four() -> f64 {
 }
 fn norm_eps() -> f64 {
     1e-6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const SIZES: &str = "image = [64, 64]\npatch = 32\nwidth = 8\ndepth = 1\n";
+
+    fn model(more: &str) -> Result<ModelConfig, String> {
+        parse(&format!("{SIZES}{more}"), "model").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_vit_is_the_default_and_is_not_written() {
+        let vit = model("heads = 2").unwrap();
+        assert_eq!(vit.backbone, VIT);
+        let text = toml::to_string(&vit).unwrap();
+        assert!(!text.contains("backbone") && !text.contains("options"), "{text}");
+        assert!(text.contains("heads = 2\nmlp_ratio = 4.0\n") && text.contains("[decoder]"), "{text}");
+        assert_eq!(parse::<ModelConfig>(&text, "again").unwrap(), vit);
+    }
+
+    #[test]
+    fn another_backbone_keeps_its_options_and_has_no_keys_of_a_vit() {
+        let other = model("backbone = \"mixer\"\n[options]\nhidden = 16").unwrap();
+        other.check().unwrap();
+        let text = toml::to_string(&other).unwrap();
+        assert!(!text.contains("mlp_ratio") && !text.contains("decoder"), "{text}");
+        assert_eq!(parse::<ModelConfig>(&text, "again").unwrap(), other);
+        let error = model("backbone = \"mixer\"\nregisters = 4").unwrap().check().unwrap_err();
+        assert!(error.contains("`registers`") && error.contains("`mixer`"), "{error}");
+    }
+
+    #[test]
+    fn the_old_key_names_the_new_one() {
+        let error = model("foreign = \"resnet50\"").unwrap_err();
+        assert!(error.contains("`foreign` is now `backbone`"), "{error}");
+        assert!(model("heads = 2\nhaeds = 3").unwrap_err().contains("unknown field `haeds`"));
+    }
 }

@@ -3,11 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The optimisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimName {
+    /// AdamW (arXiv:1711.05101).
     Adamw,
+    /// Stochastic gradient descent with momentum.
     Sgd,
+    /// LARS (arXiv:1708.03888), for linear probes.
     Lars,
 }
 
@@ -15,6 +19,7 @@ pub enum OptimName {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Optim {
+    /// Which optimiser.
     pub name: OptimName,
     /// Learning rate at an effective batch of 256.
     pub base_lr: f64,
@@ -24,20 +29,24 @@ pub struct Optim {
     /// AdamW's ε.
     #[serde(default = "adam_eps")]
     pub eps: f64,
-    /// SGD and LARS.
+    /// Momentum of SGD and LARS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
     /// LARS's trust coefficient.
     #[serde(default = "trust")]
     pub trust: f64,
+    /// Weight decay at the beginning of the run; for all of it when `weight_decay_end` is absent.
     pub weight_decay: f64,
+    /// Weight decay at the end of the run, which it reaches along half a cosine; constant when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay_end: Option<f64>,
     /// Layer-wise lr decay: lr scale = layer_decay^(depth + 1 − layer). 1 = off.
     #[serde(default = "one")]
     pub layer_decay: f64,
-    /// What weight decay spares.
+    /// Which parameters are exempt from weight decay.
     #[serde(default, skip_serializing_if = "Exempt::is_usual")]
     pub exempt: Exempt,
-    /// Parameters that it spares besides, by exact name.
+    /// Further parameters that are exempt from weight decay, by exact name.
     #[serde(default)]
     pub no_decay: Vec<String>,
 }
@@ -46,6 +55,14 @@ impl Optim {
     pub(super) fn check(&self) -> Result<(), String> {
         positive("optim.base_lr", self.base_lr)?;
         positive("optim.layer_decay", self.layer_decay)?;
+        if let Some(end) = self.weight_decay_end {
+            if !(end.is_finite() && end >= 0.) {
+                return Err(format!("optim.weight_decay_end is {end}, expected 0 or more"));
+            }
+            if self.weight_decay <= 0. {
+                return Err("optim.weight_decay_end needs a weight_decay above 0 to start from".into());
+            }
+        }
         match self.betas.iter().flatten().find(|beta| !(0. ..1.).contains(*beta)) {
             Some(beta) => Err(format!("optim.betas holds {beta}, expected 0 ≤ β < 1")),
             None => Ok(()),
@@ -53,7 +70,7 @@ impl Optim {
     }
 }
 
-/// Which parameters weight decay spares.
+/// Which parameters are exempt from weight decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Exempt {
@@ -62,6 +79,7 @@ pub enum Exempt {
     OneDimensional,
     /// Weights and biases of norms: detectron2.
     Norms,
+    /// None: all parameters are decayed.
     Nothing,
 }
 
@@ -71,12 +89,17 @@ impl Exempt {
     }
 }
 
+/// How the learning rate decays after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
+    /// Half a cosine down to `min_lr`.
     Cosine,
+    /// Multiplied by `gamma` at each of `milestones`.
     Step,
+    /// (1 − progress)^`power` down to `min_lr`.
     Polynomial,
+    /// The peak after warm-up.
     Constant,
 }
 
@@ -84,7 +107,9 @@ pub enum ScheduleName {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
+    /// Which decay.
     pub name: ScheduleName,
+    /// Length of warm-up in epochs.
     #[serde(default)]
     pub warmup_epochs: f64,
     /// Learning rate at the first step of warm-up.
@@ -114,6 +139,78 @@ impl Schedule {
     }
 }
 
+/// How a [`Ramp`] goes from one value to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RampName {
+    /// `from` at all times.
+    Constant,
+    /// Along a straight line.
+    Linear,
+    /// Along half a cosine.
+    Cosine,
+}
+
+/// A number that changes during training, such as a temperature or the momentum of a teacher:
+/// `{ name = "linear", from = 0.04, to = 0.07, epochs = 30 }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// Which curve.
+    pub name: RampName,
+    /// Value at the beginning.
+    pub from: f64,
+    /// Value at the end, which it keeps after that; absent for `constant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<f64>,
+    /// Length in epochs; the whole run when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+}
+
+impl Ramp {
+    /// A constant.
+    pub fn constant(value: f64) -> Self {
+        Self { name: RampName::Constant, from: value, to: None, epochs: None }
+    }
+
+    /// Half a cosine over the whole run.
+    pub fn cosine(from: f64, to: f64) -> Self {
+        Self { name: RampName::Cosine, from, to: Some(to), epochs: None }
+    }
+
+    /// The value when the share `progress` (0 to 1) of the run and `epoch` epochs are over.
+    pub fn at(&self, progress: f64, epoch: f64) -> f64 {
+        let x = self.epochs.map_or(progress, |epochs| epoch / epochs).clamp(0., 1.);
+        let to = self.to.unwrap_or(self.from);
+        match self.name {
+            RampName::Constant => self.from,
+            RampName::Linear => self.from + (to - self.from) * x,
+            RampName::Cosine => to + (self.from - to) * 0.5 * (1. + (std::f64::consts::PI * x).cos()),
+        }
+    }
+
+    /// Checks the values; `key` names the ramp in messages.
+    ///
+    /// # Errors
+    /// When a number is not finite, `epochs` is not positive, or `to` is absent from or set for the wrong curve.
+    pub fn check(&self, key: &str) -> Result<(), String> {
+        if let Some(value) = [Some(self.from), self.to].into_iter().flatten().find(|value| !value.is_finite())
+        {
+            return Err(format!("{key} holds {value}, expected a number"));
+        }
+        if let Some(epochs) = self.epochs {
+            positive(&format!("{key}.epochs"), epochs)?;
+        }
+        match (self.name, self.to, self.epochs) {
+            (RampName::Constant, None, None) => Ok(()),
+            (RampName::Constant, ..) => Err(format!("{key}: a constant has neither `to` nor `epochs`")),
+            (_, None, _) => Err(format!("{key} needs the key `to`")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Refuses a `value` of `key` that is not positive and finite.
 pub(super) fn positive(key: &str, value: f64) -> Result<(), String> {
     if value.is_finite() && value > 0. {
@@ -133,4 +230,57 @@ fn one() -> f64 {
 }
 fn tenth() -> f64 {
     0.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn ramp(text: &str) -> Ramp {
+        parse(text, "test").unwrap()
+    }
+
+    #[test]
+    fn ramps_at_hand_computed_places() {
+        let linear = ramp("name = \"linear\"\nfrom = 0.04\nto = 0.07\nepochs = 30");
+        for (epoch, expected) in [(0., 0.04), (10., 0.05), (30., 0.07), (99., 0.07)] {
+            assert!((linear.at(0.5, epoch) - expected).abs() < 1e-12, "epoch {epoch}");
+        }
+        let cosine = ramp("name = \"cosine\"\nfrom = 0.996\nto = 1.0");
+        for (progress, expected) in [(0., 0.996), (0.5, 0.998), (1., 1.)] {
+            assert!((cosine.at(progress, 7.) - expected).abs() < 1e-12, "progress {progress}");
+        }
+        assert_eq!((cosine.at(1., 0.), cosine), (1., Ramp::cosine(0.996, 1.)));
+        assert_eq!(ramp("name = \"constant\"\nfrom = 0.1"), Ramp::constant(0.1));
+        assert_eq!(Ramp::constant(0.1).at(0.9, 3.), 0.1);
+    }
+
+    #[test]
+    fn ramps_that_cannot_work_are_named() {
+        let fails = |text: &str| ramp(text).check("objective.temperature").unwrap_err();
+        assert!(fails("name = \"linear\"\nfrom = 1.0").contains("objective.temperature needs the key `to`"));
+        assert!(fails("name = \"constant\"\nfrom = 1.0\nto = 2.0").contains("a constant has neither"));
+        let error = fails("name = \"cosine\"\nfrom = 1.0\nto = 2.0\nepochs = 0.0");
+        assert!(error.contains("objective.temperature.epochs is 0"), "{error}");
+        assert!(fails("name = \"cosine\"\nfrom = 1.0\nto = inf").contains("inf"));
+        assert!(parse::<Ramp>("name = \"linear\"\nfrom = 1.0\nuntil = 2.0", "test").is_err());
+    }
+
+    #[test]
+    fn an_end_of_weight_decay_needs_a_beginning_and_is_not_written_when_absent() {
+        let optim = |decay: &str| -> Optim {
+            parse(&format!("name = \"adamw\"\nbase_lr = 1.0\n{decay}"), "test").unwrap()
+        };
+        let plain = optim("weight_decay = 0.05");
+        assert!(plain.check().is_ok() && !toml::to_string(&plain).unwrap().contains("weight_decay_end"));
+        assert!(optim("weight_decay = 0.05\nweight_decay_end = 0.4").check().is_ok());
+        for (decay, part) in [
+            ("weight_decay = 0.0\nweight_decay_end = 0.4", "above 0"),
+            ("weight_decay = 0.1\nweight_decay_end = -1.0", "-1"),
+        ] {
+            let error = optim(decay).check().unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Who parses the tables that a configuration leaves open.
 
-use super::{ConfigError, ObjectiveTable, Recipe};
+use super::{ConfigError, ModelConfig, ObjectiveTable, Recipe};
 
 /// The owners of open tables: whatever is registered under the name that a table gives parses its options strictly.
 /// Implemented by the registry; this module knows only the tables.
@@ -10,4 +10,10 @@ pub trait Owners: Send + Sync {
     /// # Errors
     /// An unknown objective, an unknown or missing key, values that cannot work.
     fn objective(&self, table: &ObjectiveTable, recipe: &Recipe) -> Result<ObjectiveTable, ConfigError>;
+
+    /// `model` with every default of the options of its backbone written out.
+    ///
+    /// # Errors
+    /// An unknown backbone, an unknown or missing key, values that cannot work.
+    fn model(&self, model: &ModelConfig) -> Result<ModelConfig, ConfigError>;
 }

@@ -1,7 +1,7 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{Attention, AugmentOp, ConfigError, Erase, Owners, Stage, Tag, Tagged};
+use super::{AttentionConfig, AugmentOp, ConfigError, Erase, Owners, Stage, Tag, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +170,7 @@ pub struct Transfer {
     pub image: Option<[usize; 2]>,
     /// Windows and relative positions of the backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attention: Option<Attention>,
+    pub attention: Option<AttentionConfig>,
     /// Read strictly by the kind (`classification`: label_smoothing, mixup, cutmix, …).
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]

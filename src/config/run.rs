@@ -1,8 +1,6 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::{
-    ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, Tune, apply_set, parse, parse_table,
-};
+use super::{ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, apply_set, parse, parse_table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -174,13 +172,6 @@ impl RunConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let Run { model, recipe, stage, .. } = &self.run;
         self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
-        let tune = self.recipe.transfer.as_ref().map(|transfer| transfer.tune);
-        if let Some(foreign) = self.model.foreign.filter(|_| tune != Some(Tune::Head)) {
-            let why = format!(
-                "{foreign:?} is not trainable here: only recipes with transfer.tune = \"head\" take it"
-            );
-            return Err(ConfigError::new(format!("model `{model}`"), why));
-        }
         let attention = self.recipe.transfer.as_ref().and_then(|transfer| transfer.attention.as_ref());
         let fits = || attention.map_or(Ok(()), |attention| attention.check(self.model.depth));
         let checked = self.recipe.check(*stage).and_then(|()| fits());
@@ -208,8 +199,7 @@ impl Choice<'_> {
             ),
             None => self.file("model", name, "configs/models")?,
         };
-        let model: ModelConfig = parse_table(tree.clone(), &origin)?;
-        model.check().map_err(|e| ConfigError::new(&origin, e))?;
+        let model = self.complete_model(tree.clone(), &origin)?;
         let edits: Vec<&String> = self.overrides.iter().filter(|s| s.starts_with("model.")).collect();
         if edits.is_empty() {
             return Ok(model);
@@ -217,7 +207,18 @@ impl Choice<'_> {
         for edit in edits {
             apply_set(&mut tree, &edit["model.".len()..])?;
         }
-        parse_table(tree, self.origin("model."))
+        // An error can only come from `--set`.
+        self.complete_model(tree, self.origin("model."))
+    }
+
+    /// The strict parse of a model, with the defaults of its backbone's options written out.
+    fn complete_model(
+        &self,
+        tree: toml::Table,
+        origin: impl std::fmt::Display,
+    ) -> Result<ModelConfig, ConfigError> {
+        let model: ModelConfig = parse_table(tree, &origin)?;
+        self.owners.model(&model).map_err(|error| error.within(origin))
     }
 
     /// The recipe `configs/<stage>/<name>.toml` for a model and a task, where they are known (else empty): body <
@@ -342,6 +343,10 @@ mod tests {
     impl Owners for Anyone {
         fn objective(&self, table: &ObjectiveTable, _: &Recipe) -> Result<ObjectiveTable, ConfigError> {
             Ok(table.clone())
+        }
+
+        fn model(&self, model: &ModelConfig) -> Result<ModelConfig, ConfigError> {
+            Ok(model.clone())
         }
     }
 

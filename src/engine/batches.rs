@@ -34,18 +34,18 @@ where
     T: Geometric + Clone + Send + Sync + 'static,
 {
     use crate::data::ahead::Ahead;
-    use crate::ops::cuda::{Staged, Upload};
+    use crate::ops::cuda::{HostToDevice, StagedCopy};
     use candle_core::Result;
 
-    type Staging<T> = std::result::Result<(Loaded<T>, Staged), LoadError>;
-    let upload = match Upload::new(device) {
+    type Staging<T> = std::result::Result<(Loaded<T>, StagedCopy), LoadError>;
+    let upload = match HostToDevice::new(device) {
         Ok(upload) => upload,
         Err(error) => return Box::new(std::iter::once(Err(error.into()))),
     };
     let stage = move |loaded: std::result::Result<Loaded<T>, LoadError>| -> Staging<T> {
         let loaded = loaded?;
         let images = &loaded.batch.images;
-        let staged = with_values(images, |values| upload.stage(values, images.shape()))?;
+        let staged = with_values(images, |values| copy.stage(values, images.shape()))?;
         Ok((loaded, staged))
     };
     let finish = |staging: Staging<T>| {

@@ -3,7 +3,7 @@
 use super::RunInputs;
 use crate::config::{Transfer, Tune};
 use crate::data::Batch;
-use crate::models::{self, Backbone, BackboneSpec, VitOptions};
+use crate::models::{Backbone, BackboneSpec, BackboneUsage};
 use crate::nn::{Losses, Params, Pass};
 use crate::pretrain::Objective;
 use crate::task::{Head, Task};
@@ -45,7 +45,8 @@ impl RunInputs<'_> {
 
 impl<T: Task> TaskModel<T> {
     /// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
-    /// the name of a backbone's parameter is an error. `weights` are those that a backbone of candle-transformers is made of.
+    /// the name of a backbone's parameter is an error. `weights` are those that a backbone that cannot be
+    /// trained is built from.
     ///
     /// # Errors
     /// A recipe that does not fit the model, a head that does not fit the backbone.
@@ -69,27 +70,25 @@ impl<T: Task> TaskModel<T> {
             Tune::Head => depth,
             Tune::Blocks(k) => depth - k.ceil() as usize,
         };
-        let options = VitOptions {
+        let usage = BackboneUsage {
             drop_path: run.config.recipe.drop_path,
             final_norm: head.reads_cls(),
             frozen,
+            taps: head.taps().to_vec(),
             attention: transfer.attention.clone(),
             pretrains: false,
         };
-        let backbone = match config.foreign {
-            None => models::build(config, options, params.builder())?,
-            Some(kind) => {
-                ensure!(
-                    head.taps().len() <= 1,
-                    "{kind:?} gives one vector an image, and this head reads maps"
-                );
-                let path = weights
-                    .with_context(|| format!("{kind:?} is not trainable here: give its weights to --init"))?;
-                let tensors = WeightFile::open(path)?.read(run.device)?;
-                let unfit = || format!("weights `{}` do not fit {kind:?}", path.display());
-                refuse_not_finite(&tensors).with_context(unfit)?;
-                models::foreign(config, &tensors, &params).with_context(unfit)?
-            }
+        let backbones = &run.components.backbones;
+        let backbone = if backbones.trainable(config)? {
+            backbones.build(config, usage, params.builder(), None)?
+        } else {
+            let name = &config.backbone;
+            let path = weights
+                .with_context(|| format!("{name} is not trainable here: give its weights to --init"))?;
+            let tensors = WeightFile::open(path)?.read(run.device)?;
+            let unfit = || format!("weights `{}` do not fit {name}", path.display());
+            refuse_not_finite(&tensors).with_context(unfit)?;
+            backbones.build(config, usage, params.builder(), Some(&tensors)).with_context(unfit)?
         };
         params.set_trainable(|name| {
             of_head.iter().any(|head| head == name) || tuned(tune, name, backbone.layer_of(name), depth)

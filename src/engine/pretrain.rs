@@ -33,6 +33,7 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
             model: &config.model,
             drop_path: config.recipe.drop_path,
             tokenizer,
+            backbones: &run.components.backbones,
             params: &params,
         };
         let model = run.components.objectives.build(table, &inputs)?;

@@ -10,7 +10,10 @@ use crate::data::loader::LoadError;
 use crate::data::{Batch, SampleId};
 use crate::nn::{Parameter, Params, Pass};
 use crate::ops;
-use crate::optim::{Ema, Gradients, LrSchedule, Optimizer, Step, build, clip_factor, slots};
+use crate::optim::{
+    Ema, Gradients, LrSchedule, Optimizer, Step, WeightDecaySchedule, build_optimizer, clip_factor,
+    param_groups,
+};
 use crate::pretrain::{Moment, Objective};
 use crate::rng::Rng;
 use anyhow::{Context, Result, anyhow};
@@ -53,6 +56,7 @@ pub struct Trainer<'a, T> {
     inputs: TrainerInputs<'a, T>,
     parameters: Vec<Parameter>,
     schedule: LrSchedule,
+    weight_decay: WeightDecaySchedule,
     /// The state of the optimiser.
     pub(super) optimizer: Box<dyn Optimizer>,
     /// The averaged weights, where the recipe asks for them.
@@ -66,7 +70,7 @@ pub struct StepReport {
     pub lr: f64,
     /// Losses by name, means over the micro-batches.
     pub losses: Values,
-    /// What the objective notes beside its losses.
+    /// Metrics that the objective reports beside its losses.
     pub metrics: Values,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
@@ -113,10 +117,12 @@ impl<'a, T> Trainer<'a, T> {
         let TrainerInputs { recipe, plan, params, objective, layers, .. } = &inputs;
         let parameters = params.trainable();
         let layer_of = |name: &str| objective.layer_of(name);
-        let optimizer = build(&recipe.optim, slots(&parameters, &recipe.optim, &layer_of, *layers))?;
+        let groups = param_groups(&parameters, &recipe.optim, &layer_of, *layers);
+        let optimizer = build_optimizer(&recipe.optim, groups)?;
         let ema = recipe.ema.map(|decay| Ema::new(&params.all(), decay)).transpose()?;
         let schedule = LrSchedule::new(&recipe.schedule, recipe.lr(), plan.steps_per_epoch, plan.steps);
-        Ok(Self { parameters, schedule, optimizer, ema, inputs })
+        let weight_decay = WeightDecaySchedule::new(&recipe.optim, plan.steps);
+        Ok(Self { parameters, schedule, weight_decay, optimizer, ema, inputs })
     }
 
     /// Learning rate of step `step`, from 0.
@@ -175,7 +181,9 @@ impl<'a, T> Trainer<'a, T> {
             return Err(StepError::NotFinite { values: losses, samples: vec![], lr });
         }
         let scale = mean * recipe.clip.map_or(1., |most| clip_factor(grad_norm, most));
-        self.optimizer.step(&gradients, Step { lr, scale, ema: self.ema.as_mut() })?;
+        let weight_decay_scale = self.weight_decay.scale_at(step);
+        let update = Step { lr, scale, weight_decay_scale, ema: self.ema.as_mut() };
+        self.optimizer.step(&gradients, update)?;
         objective.after_optimizer(&at)?;
         Ok(StepReport { lr, losses, metrics, grad_norm })
     }
@@ -192,7 +200,7 @@ impl<'a, T> Trainer<'a, T> {
         let mut compute = || -> Result<_> {
             mix(&mut batch, &mut Rng::new(*seed, "mix", key))?;
             let mut rng = Rng::new(*seed, "pass", key);
-            let mut pass = Pass::Train { rng: &mut rng, progress: at.progress };
+            let mut pass = Pass::Train { rng: &mut rng, progress: at.progress, epoch: at.epoch };
             let losses = objective.losses(&batch, &mut pass)?;
             let mut store = ops::backward(&losses.total()?)?;
             let gradients = Gradients::collect(&mut store, &self.parameters)?;
@@ -201,7 +209,7 @@ impl<'a, T> Trainer<'a, T> {
                 Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
             };
             let values = losses.iter().map(value).collect::<candle_core::Result<Values>>()?;
-            Ok((values, losses.notes().collect(), gradients))
+            Ok((values, losses.metrics().collect(), gradients))
         };
         let (values, metrics, gradients) = compute().map_err(|error| advise(error, plan.micro_batch))?;
         if values.iter().any(|(_, value)| !value.is_finite()) {

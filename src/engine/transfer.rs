@@ -16,7 +16,7 @@ use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{Head, Task};
-use crate::weights::{self, WeightFile, load_backbone, load_exact, load_model};
+use crate::weights::{self, WeightFile, load_exact, load_initial, load_model};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,11 +60,9 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// Initial weights that do not fit, and whatever ends the loop or the evaluation.
     pub fn train(mut self, info: &DatasetInfo, primary: ScoreSpec, options: TrainOptions) -> Result<Outcome> {
         let (run, folder) = (self.run, options.folder);
-        let label = run
-            .config
-            .model
-            .foreign
-            .map(|kind| format!("{kind:?} of candle-transformers: frozen, not trainable here"));
+        let (model, backbones) = (&run.config.model, &run.components.backbones);
+        let label = (!backbones.trainable(model)?)
+            .then(|| format!("backbone `{}`: frozen, not trainable here", model.backbone));
         let metadata = TransferNotes { config: run.config.clone(), dataset: info.clone() }.add(run)?;
         if self.model.head.fits() {
             self.initialize()?;
@@ -147,14 +145,16 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// Fills the backbone from the initial weights, if there are any.
     fn initialize(&self) -> Result<()> {
         let run = self.run;
-        let Some(path) = run.init.filter(|_| run.config.model.foreign.is_none()) else { return Ok(()) };
+        let (backbones, model) = (&run.components.backbones, &run.config.model);
+        let built_from_weights = !backbones.trainable(model)?;
+        let Some(path) = run.init.filter(|_| !built_from_weights) else { return Ok(()) };
         let file = WeightFile::open(path)?;
         // Weights of our own say of what model they are.
-        let (model, grid) = (&run.config.model, file.model()?.map(|model| model.grid()));
-        let report =
-            load_backbone(&self.params, &file.read(run.device)?, model, grid).with_context(|| {
-                format!("weights `{}` do not fit model `{}`", path.display(), run.config.run.model)
-            })?;
+        let grid = file.model()?.map(|model| model.grid());
+        let tensors = file.read(run.device)?;
+        let report = load_initial(backbones, &self.params, &tensors, model, grid).with_context(|| {
+            format!("weights `{}` do not fit model `{}`", path.display(), run.config.run.model)
+        })?;
         let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
         if report.new > 0 {
             note += &format!(", {} of relative positions are new", report.new);

@@ -4,38 +4,24 @@
 //! shares. The input size is fixed when the model is built: positions are resized when weights are
 //! loaded ([`crate::weights`]), not in the forward pass.
 
-use super::{Backbone, BackboneSpec, Features};
-use crate::config::{Attention, ModelConfig, RelativePosition};
-use crate::nn::{Block, BlockConfig, LayerNorm, Pass, PatchEmbed, Reach, Relative, patchify, pos_embed};
+use super::cost::vit_gmacs;
+use super::{Backbone, BackboneKind, BackboneSpec, BackboneUsage, Features, NoOptions, WeightMatching};
+use crate::config::{AttentionConfig, ModelConfig, RelativePosition, VIT};
+use crate::nn::{
+    AttentionPattern, Block, BlockConfig, LayerNorm, Pass, PatchEmbed, RelativePositionBias, patchify,
+    pos_embed,
+};
 use crate::ops::no_grad;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// What depends on the use of the model rather than on its size.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct VitOptions {
-    /// Stochastic depth of the last block, rising linearly from 0 in the first.
-    pub drop_path: f64,
-    /// Builds `norm`; without it there is no class feature ([`Features::cls`]).
-    pub final_norm: bool,
-    /// Leading blocks, and everything before them, that no gradient reaches; with all blocks, the final norm too.
-    pub frozen: usize,
-    /// How far tokens attend: everywhere, without relative positions, when absent. With windows or decomposed
-    /// positions there is no class token and there are no registers.
-    pub attention: Option<Attention>,
-    /// A model with relative positions shares them among its blocks.
-    pub pretrains: bool,
-}
-
-impl VitOptions {
-    /// The relative positions that belong to a model.
-    fn reach_of(&self, config: &ModelConfig) -> Option<Attention> {
-        let relative_position = match self.pretrains {
-            true => RelativePosition::Shared,
-            false => RelativePosition::PerBlock,
-        };
-        config.relative_positions.then(|| Attention { relative_position, ..Attention::default() })
-    }
+/// The relative positions that belong to a model of BEiT, where a recipe does not choose others.
+fn relative_positions_of(config: &ModelConfig, pretrains: bool) -> Option<AttentionConfig> {
+    let relative_position = match pretrains {
+        true => RelativePosition::Shared,
+        false => RelativePosition::PerBlock,
+    };
+    config.relative_positions.then(|| AttentionConfig { relative_position, ..AttentionConfig::default() })
 }
 
 /// Patch embedding, class token, registers, positions, blocks and, on demand, the final norm.
@@ -57,14 +43,15 @@ pub struct Vit {
 
 impl Vit {
     /// # Errors
-    /// When `config` cannot work ([`ModelConfig::check`]) or the builder lacks a parameter.
-    pub fn new(config: &ModelConfig, options: VitOptions, vb: VarBuilder) -> Result<Self> {
-        config.check().map_err(candle_core::Error::msg)?;
+    /// When `config` is that of another backbone or cannot work, when windows and class token or registers are asked for
+    /// together, or when the builder lacks a parameter.
+    pub fn new(config: &ModelConfig, usage: BackboneUsage, vb: VarBuilder) -> Result<Self> {
+        config.check().and_then(|()| check_sizes(config)).map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
         let token = Init::Randn { mean: 0., stdev: 0.02 };
-        let attention = options.attention.clone().or_else(|| options.reach_of(config));
-        let class = attention.as_ref().is_none_or(Attention::keeps_class_token);
-        if options.final_norm && !class {
+        let attention = usage.attention.or_else(|| relative_positions_of(config, usage.pretrains));
+        let class = attention.as_ref().is_none_or(AttentionConfig::keeps_class_token);
+        if usage.final_norm && !class {
             candle_core::bail!(
                 "ViT: the head reads the class token, which has no place in windows or decomposed positions"
             );
@@ -83,13 +70,17 @@ impl Vit {
         let pos_embed = config.absolute_positions.then(positions).transpose()?;
         let patch_embed = PatchEmbed::new(channels, patch, width, vb.pp("patch_embed"))?;
         let block = |i: usize| {
-            let drop_path = options.drop_path * i as f64 / (depth.max(2) - 1) as f64;
+            let drop_path = usage.drop_path * i as f64 / (depth.max(2) - 1) as f64;
             Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
         };
         let mut blocks: Vec<Block> = (0..depth).map(block).collect::<Result<_>>()?;
         if let Some(attention) = &attention {
-            let reaches = reaches(attention, config, &vb)?;
-            blocks = blocks.into_iter().zip(reaches).map(|(block, reach)| block.within(reach)).collect();
+            let patterns = attention_patterns(attention, config, &vb)?;
+            blocks = blocks
+                .into_iter()
+                .zip(patterns)
+                .map(|(block, pattern)| block.with_attention(pattern))
+                .collect();
         }
         Ok(Self {
             spec: BackboneSpec { width, depth, patch },
@@ -100,11 +91,11 @@ impl Vit {
             pos_embed,
             patch_embed,
             blocks,
-            norm: match options.final_norm {
+            norm: match usage.final_norm {
                 true => Some(LayerNorm::new(width, config.norm_eps, vb.pp("norm"))?),
                 false => None,
             },
-            frozen: options.frozen,
+            frozen: usage.frozen,
         })
     }
 
@@ -217,6 +208,55 @@ pub struct Encoded {
     pub normed: Option<Tensor>,
 }
 
+/// Checks the keys of a model file that only a ViT has.
+fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
+    if config.backbone != VIT {
+        return Err(format!("a ViT is needed here, and the model has `backbone = \"{}\"`", config.backbone));
+    }
+    let decoder = &config.decoder;
+    for (what, width, heads) in
+        [("width", config.width, config.heads), ("decoder.width", decoder.width, decoder.heads)]
+    {
+        if heads == 0 || width == 0 || width % heads != 0 {
+            return Err(format!("{what} {width} is not a multiple of heads {heads}"));
+        }
+        if width % 4 != 0 && config.absolute_positions {
+            return Err(format!("{what} {width} is not a multiple of 4 (sin-cos positions)"));
+        }
+    }
+    match config.layer_scale {
+        Some(scale) if !scale.is_finite() => Err("layer_scale is not a finite number".into()),
+        _ => Ok(()),
+    }
+}
+
+impl BackboneKind for Vit {
+    const NAME: &'static str = VIT;
+    type Options = NoOptions;
+
+    fn check(config: &ModelConfig, _: &NoOptions) -> std::result::Result<(), String> {
+        check_sizes(config)
+    }
+
+    fn build(
+        config: &ModelConfig,
+        _: &NoOptions,
+        usage: BackboneUsage,
+        vb: VarBuilder<'static>,
+        _: Option<&[(String, Tensor)]>,
+    ) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(Self::new(config, usage, vb)?))
+    }
+
+    fn weight_matching() -> WeightMatching {
+        WeightMatching::Vit
+    }
+
+    fn gmacs(config: &ModelConfig, _: &NoOptions) -> Option<f64> {
+        Some(vit_gmacs(config))
+    }
+}
+
 impl Backbone for Vit {
     fn spec(&self) -> &BackboneSpec {
         &self.spec
@@ -239,35 +279,41 @@ impl Backbone for Vit {
     }
 }
 
-/// How far each block attends. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
+/// Attention windows and relative position biases of each block. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
 /// `window_rel_pos_bias.*` for the windowed ones.
-fn reaches(attention: &Attention, config: &ModelConfig, vb: &VarBuilder) -> Result<Vec<Reach>> {
+fn attention_patterns(
+    attention: &AttentionConfig,
+    config: &ModelConfig,
+    vb: &VarBuilder,
+) -> Result<Vec<AttentionPattern>> {
     let (depth, grid, heads) = (config.depth, config.grid(), config.heads);
     attention.check(depth).map_err(candle_core::Error::msg)?;
     let class = attention.keeps_class_token();
     let windows: Vec<Option<usize>> = (0..depth).map(|i| attention.window_of(i, depth)).collect();
     let area = |window: Option<usize>| window.map_or(grid, |side| (side, side));
-    let table = |window, vb: VarBuilder| Relative::table(area(window), class, heads, &vb);
+    let table = |window, vb: VarBuilder| RelativePositionBias::table(area(window), class, heads, &vb);
     let shared = attention.relative_position == RelativePosition::Shared;
     let common = |windowed: bool, name: &str| {
         let like = windows.iter().find(|window| window.is_some() == windowed);
         like.filter(|_| shared).map(|window| table(*window, vb.pp(name))).transpose()
     };
     let (global, windowed) = (common(false, "rel_pos_bias")?, common(true, "window_rel_pos_bias")?);
-    let reach = |(i, window): (usize, Option<usize>)| {
+    let pattern = |(i, window): (usize, Option<usize>)| {
         let own = vb.pp("blocks").pp(i).pp("attn");
         let relative = match attention.relative_position {
-            RelativePosition::None => Relative::None,
+            RelativePosition::None => RelativePositionBias::None,
             RelativePosition::Shared => {
                 let common = if window.is_some() { &windowed } else { &global };
-                common.clone().unwrap_or(Relative::None)
+                common.clone().unwrap_or(RelativePositionBias::None)
             }
             RelativePosition::PerBlock => table(window, own)?,
-            RelativePosition::Decomposed => Relative::decomposed(area(window), config.width / heads, &own)?,
+            RelativePosition::Decomposed => {
+                RelativePositionBias::decomposed(area(window), config.width / heads, &own)?
+            }
         };
-        Ok(Reach { grid, window, relative })
+        Ok(AttentionPattern { grid, window, relative })
     };
-    windows.into_iter().enumerate().map(reach).collect()
+    windows.into_iter().enumerate().map(pattern).collect()
 }
 
 /// 0 for class token, registers, positions and patch embedding, i + 1 for block i, depth + 1 for the rest

@@ -1,13 +1,13 @@
 //! Multi-head self-attention with its two projections.
 
+use super::attention_pattern::{AttentionPattern, RelativePositionBias, decomposed_bias};
 use super::linear::xavier_uniform;
-use super::reach::{Reach, Relative, decomposed_bias};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionBias, AttentionWeights, Branch, Precision};
+use crate::ops::{self, AttentionBias, AttentionWeights, AttentionWindow, Branch};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// `proj`(attention(`qkv`(x))); rows of `qkv.weight` [3·C, C] are queries, keys, values.
+/// Multi-head self-attention, `proj`(attention(`qkv`(x))); rows of `qkv.weight` [3·C, C] are queries, keys, values.
 #[derive(Clone, Debug)]
 pub struct Attention {
     qkv: Projection,
@@ -21,7 +21,7 @@ enum Projection {
     /// `qkv.weight`, `qkv.bias`.
     Biased(Linear),
     /// BEiT: `qkv.weight`, and `q_bias` and `v_bias` `[C]`, for keys have none.
-    NoKeyBias { weight: Tensor, q_bias: Tensor, v_bias: Tensor, precision: Precision },
+    NoKeyBias { weight: Tensor, q_bias: Tensor, v_bias: Tensor },
 }
 
 impl Projection {
@@ -34,7 +34,6 @@ impl Projection {
             weight: vb.get_with_hints((3 * width, width), "qkv.weight", xavier_uniform(width, 3 * width))?,
             q_bias: bias("q_bias")?,
             v_bias: bias("v_bias")?,
-            precision: Precision::of(vb.dtype())?,
         })
     }
 
@@ -42,27 +41,19 @@ impl Projection {
     fn affine(&self) -> Result<(Tensor, Tensor)> {
         match self {
             Self::Biased(linear) => linear.scaled(None),
-            Self::NoKeyBias { weight, q_bias, v_bias, .. } => {
+            Self::NoKeyBias { weight, q_bias, v_bias } => {
                 let bias = Tensor::cat(&[q_bias, &q_bias.detach().zeros_like()?, v_bias], 0)?;
                 Ok((weight.clone(), bias))
-            }
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Biased(linear) => linear.forward(x),
-            Self::NoKeyBias { precision, .. } => {
-                let (weight, bias) = self.affine()?;
-                ops::linear(x, &weight, Some(&bias), *precision)
             }
         }
     }
 }
 
 impl Attention {
+    /// `width` channels C; without `key_bias` the parameters are those of BEiT.
+    ///
     /// # Errors
-    /// When `width` is not a multiple of `heads`.
+    /// When `width` is not a multiple of `heads`, or the builder lacks a parameter.
     pub fn new(width: usize, heads: usize, key_bias: bool, vb: VarBuilder) -> Result<Self> {
         if heads == 0 || !width.is_multiple_of(heads) {
             candle_core::bail!("attention: width {width} is not a multiple of heads {heads}");
@@ -85,59 +76,48 @@ impl Attention {
         ops::attention_branch(x, &weights, self.heads, branch)
     }
 
-    /// [`Attention::branch`] as far as `reach` says.
-    pub(super) fn branch_within(
+    /// [`Attention::branch`] within the windows and with the relative position bias of `pattern`.
+    pub(super) fn windowed_branch(
         &self,
         x: &Tensor,
         norm: &LayerNorm,
         channels: Option<&Tensor>,
-        reach: &Reach,
+        pattern: &AttentionPattern,
         branch: &Branch,
     ) -> Result<Tensor> {
-        let Reach { grid, window, relative } = reach;
-        let table = match relative {
-            Relative::None => None,
-            Relative::Table(table) => Some(table),
-            Relative::Decomposed { rows, columns } => {
-                return self.decomposed(x, norm, channels, reach, (rows, columns), branch);
-            }
-        };
+        let AttentionPattern { grid, window, ref relative } = *pattern;
         let (qkv, proj) = (self.qkv.affine()?, self.proj.scaled(channels)?);
         let (qkv, proj) = ((&qkv.0, &qkv.1), (&proj.0, &proj.1));
         let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
-        let reach = ops::Reach { grid: *grid, window: *window, table };
-        ops::attention_branch_within(x, &weights, self.heads, &reach, branch)
+        let within = |table| AttentionWindow { grid, side: window, table };
+        match relative {
+            RelativePositionBias::None => {
+                ops::windowed_attention_branch(x, &weights, self.heads, &within(None), branch)
+            }
+            RelativePositionBias::Table(table) => {
+                ops::windowed_attention_branch(x, &weights, self.heads, &within(Some(table)), branch)
+            }
+            RelativePositionBias::Decomposed { rows, columns } => {
+                let area = window.map_or(grid, |side| (side, side));
+                let bias = |qkv: &Tensor| self.decomposed(qkv, rows, columns, area).map(Some);
+                ops::composed_attention_branch(x, &weights, self.heads, &within(None), bias, branch)
+            }
+        }
     }
 
-    /// The branch with decomposed relative positions, which depend on the queries.
+    /// Decomposed relative positions, which depend on the queries in `qkv` [samples, N, 3·C].
     fn decomposed(
         &self,
-        x: &Tensor,
-        norm: &LayerNorm,
-        channels: Option<&Tensor>,
-        reach: &Reach,
-        (rows, columns): (&Tensor, &Tensor),
-        branch: &Branch,
-    ) -> Result<Tensor> {
-        let ((b, n, c), (h, w)) = (x.dims3()?, reach.grid);
-        let mut y = norm.forward(x)?;
-        if let Some(side) = reach.window {
-            y = ops::partition_windows(&y.reshape((b, h, w, c))?, side)?;
-        }
-        let qkv = self.qkv.forward(&y)?;
-        let (samples, tokens, _) = qkv.dims3()?;
-        let area = reach.window.map_or(reach.grid, |side| (side, side));
-        let q = qkv.narrow(2, 0, c)?.reshape((samples, tokens, self.heads, c / self.heads))?;
+        qkv: &Tensor,
+        rows: &Tensor,
+        columns: &Tensor,
+        area: (usize, usize),
+    ) -> Result<AttentionBias> {
+        let (samples, tokens, channels) = qkv.dims3()?;
+        let width = channels / 3;
+        let q = qkv.narrow(2, 0, width)?.reshape((samples, tokens, self.heads, width / self.heads))?;
         let q = q.transpose(1, 2)?.contiguous()?; // [B, heads, N, d]
         let [rows, columns] = decomposed_bias(&q, rows, columns, area)?;
-        let bias = AttentionBias::Decomposed { rows, columns };
-        y = ops::attention(&qkv, self.heads, Some(&bias), branch.precision)?;
-        if let Some(side) = reach.window {
-            y = ops::merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;
-        }
-        let (weight, bias) = self.proj.scaled(channels)?;
-        let y = ops::linear(&y, &weight, Some(&bias), branch.precision)?;
-        let Some(scale) = branch.scale else { return x + y };
-        x + y.broadcast_mul(&Tensor::from_slice(scale, (b, 1, 1), x.device())?)?
+        Ok(AttentionBias::Decomposed { rows, columns })
     }
 }

@@ -56,7 +56,7 @@ impl BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Params, difference};
+    use crate::nn::{Params, test_tolerance};
     use crate::rng::Rng;
     use candle_core::{Device, Var};
 
@@ -78,18 +78,18 @@ mod tests {
             for step in 0..2 {
                 let x = Var::from_tensor(golden(&format!("{step}.x")))?;
                 let y = norm.forward(&x, &mut Pass::train(&mut rng))?;
-                assert!(difference::absolute(&y, golden(&format!("{step}.y"))) < 1e-5);
+                assert!(test_tolerance::absolute(&y, golden(&format!("{step}.y"))) < 1e-5);
                 let gradients = (y * golden(&format!("{step}.seed")))?.sum_all()?.backward()?;
                 let gradient = gradients.get(&x).expect("x is a variable");
-                assert!(difference::absolute(gradient, golden(&format!("{step}.gradient"))) < 1e-5);
+                assert!(test_tolerance::absolute(gradient, golden(&format!("{step}.gradient"))) < 1e-5);
             }
             for name in ["running_mean", "running_var"] {
                 let p = params.get(name).expect("running statistics are saved");
                 assert!(!p.trainable);
-                assert!(difference::absolute(p.var.as_tensor(), golden(name)) < 1e-5, "{case}: {name}");
+                assert!(test_tolerance::absolute(p.var.as_tensor(), golden(name)) < 1e-5, "{case}: {name}");
             }
             let y = norm.forward(golden("1.x"), &mut Pass::Eval)?;
-            assert!(difference::absolute(&y, golden("eval")) < 1e-5, "{case}: evaluation");
+            assert!(test_tolerance::absolute(&y, golden("eval")) < 1e-5, "{case}: evaluation");
         }
         Ok(())
     }

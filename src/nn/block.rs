@@ -1,6 +1,6 @@
 //! The transformer block of ViT (arXiv:2010.11929): pre-norm attention and MLP, with stochastic depth.
 
-use super::{Attention, LayerNorm, Linear, Pass, Reach, drop_path};
+use super::{Attention, AttentionPattern, LayerNorm, Linear, Pass, drop_path};
 use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -55,10 +55,10 @@ pub struct Block {
     attn: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
-    /// Of the channels of each branch. `[C]`
+    /// Layer scale of the channels of each branch. `[C]`
     scales: (Option<Tensor>, Option<Tensor>),
-    /// Everywhere when absent.
-    reach: Option<Reach>,
+    /// Global attention without relative positions when absent.
+    pattern: Option<AttentionPattern>,
     drop_path: f64,
     eps: f64,
     precision: Precision,
@@ -77,16 +77,16 @@ impl Block {
             norm2: LayerNorm::new(width, norm_eps, vb.pp("norm2"))?,
             mlp: Mlp::new(width, hidden, vb.pp("mlp"))?,
             scales: (scale("gamma_1")?, scale("gamma_2")?),
-            reach: None,
+            pattern: None,
             drop_path,
             eps: norm_eps,
             precision: Precision::of(vb.dtype())?,
         })
     }
 
-    /// The same block with attention as far as `reach` says.
-    pub fn within(self, reach: Reach) -> Self {
-        Self { reach: Some(reach), ..self }
+    /// The same block with the attention windows and the relative position bias of `pattern`.
+    pub fn with_attention(self, pattern: AttentionPattern) -> Self {
+        Self { pattern: Some(pattern), ..self }
     }
 
     /// `x` [B, N, C] -> [B, N, C].
@@ -97,8 +97,10 @@ impl Block {
         let (gamma_1, gamma_2) = &self.scales;
         let kept = scale();
         let of_attention = Branch { scale: kept.as_deref(), ..branch };
-        let x = match &self.reach {
-            Some(reach) => self.attn.branch_within(x, &self.norm1, gamma_1.as_ref(), reach, &of_attention)?,
+        let x = match &self.pattern {
+            Some(pattern) => {
+                self.attn.windowed_branch(x, &self.norm1, gamma_1.as_ref(), pattern, &of_attention)?
+            }
             None => self.attn.branch(x, &self.norm1, gamma_1.as_ref(), &of_attention)?,
         };
         let kept = scale();

@@ -2,12 +2,11 @@
 //! follow the reference PyTorch checkpoints.
 
 mod attention;
+mod attention_pattern;
 mod batch_norm;
 mod block;
 mod conv;
 mod conv_norm;
-#[cfg(test)]
-pub(crate) mod difference;
 mod linear;
 mod losses;
 mod norm;
@@ -16,10 +15,13 @@ mod params;
 mod pass;
 mod patch;
 pub mod pos_embed;
-mod reach;
 mod shapes;
+mod teacher;
+#[cfg(test)]
+pub(crate) mod test_tolerance;
 
 pub use attention::Attention;
+pub use attention_pattern::{AttentionPattern, RelativePositionBias, is_relative_position};
 pub use batch_norm::BatchNorm;
 pub use block::{Block, BlockConfig, Mlp};
 pub use conv::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d};
@@ -31,5 +33,5 @@ pub use norm2d::{Norm2d, NormKind};
 pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
 pub use patch::{PatchEmbed, patchify, resize_kernel, unpatchify};
-pub use reach::{Reach, Relative, is_relative_position};
 pub use shapes::parameter_shapes;
+pub use teacher::MomentumTeacher;

@@ -7,6 +7,9 @@ use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use rand_distr::{Distribution, Normal, Uniform};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// What the names of a teacher's parameters start with.
+pub(super) const TEACHER: &str = "teacher.";
+
 /// One variable of a model.
 #[derive(Clone, Debug)]
 pub struct Parameter {
@@ -69,7 +72,7 @@ impl Params {
         self.lock().iter().find(|p| p.name == name).cloned()
     }
 
-    /// Decides for every parameter whether it learns. Running statistics and fitted targets never do.
+    /// Decides for every parameter whether it is trained. Running statistics, fitted targets and teachers never are.
     pub fn set_trainable(&self, decide: impl Fn(&str) -> bool) {
         for p in self.lock().iter_mut() {
             p.trainable = !is_buffer(&p.name) && decide(&p.name);
@@ -83,9 +86,10 @@ impl Params {
 }
 
 /// State that is saved with the weights but never learnt: running statistics, and what is fitted once to
-/// make the targets of pre-training (everything under `target.`).
+/// make the targets of pre-training (everything under `target.`), and a teacher that follows by averages (`teacher.`).
 fn is_buffer(name: &str) -> bool {
-    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var")) || name.starts_with("target.")
+    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var"))
+        || ["target.", TEACHER].iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl SimpleBackend for Params {

@@ -1,32 +1,38 @@
-//! Mode, randomness and progress of one forward pass travel together.
+//! The mode of a forward pass, with its random numbers and the progress of the run.
 
 use crate::rng::Rng;
 use rand::Rng as _;
 
-/// One forward pass: training draws from a generator, evaluation draws nothing.
+/// The mode of a forward pass: training draws random numbers, evaluation draws none.
 #[derive(Debug)]
 pub enum Pass<'a> {
+    /// A forward pass of training.
     Train {
+        /// Source of all random numbers of the pass.
         rng: &'a mut Rng,
         /// Share of the run that is over, 0 to 1.
         progress: f64,
+        /// Epochs that are over, with the fraction of the present one.
+        epoch: f64,
     },
+    /// A forward pass of evaluation.
     Eval,
 }
 
 impl<'a> Pass<'a> {
     /// A training pass at the start of a run.
     pub fn train(rng: &'a mut Rng) -> Self {
-        Self::Train { rng, progress: 0. }
+        Self::Train { rng, progress: 0., epoch: 0. }
     }
 
+    /// Whether this is a pass of training.
     pub fn is_train(&self) -> bool {
         matches!(self, Self::Train { .. })
     }
 }
 
-/// Stochastic depth (arXiv:1603.09382), per sample: in training, what multiplies a residual branch of each of `batch`
-/// samples: 0 with probability `rate`, 1/(1 − rate) otherwise. `None` where nothing is dropped.
+/// Stochastic depth (arXiv:1603.09382), per sample: the factors of a residual branch for each of `batch` samples in
+/// training, 0 with probability `rate` and 1/(1 − rate) otherwise. `None` in evaluation and for a rate of 0.
 pub fn drop_path(batch: usize, rate: f64, pass: &mut Pass) -> Option<Vec<f32>> {
     let Pass::Train { rng, .. } = pass else { return None };
     let keep = 1. - rate;

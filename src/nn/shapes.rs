@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs `build` and returns the parameters that it asks for, in order. Equal shapes share one zero
 /// tensor, so that ViT-H costs as much as one of its blocks.
-pub fn parameter_shapes<T>(build: impl FnOnce(VarBuilder) -> Result<T>) -> Result<Vec<(String, Shape)>> {
+pub fn parameter_shapes<T>(
+    build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
+) -> Result<Vec<(String, Shape)>> {
     let seen = Seen::default();
     build(VarBuilder::from_backend(Box::new(seen.clone()), DType::F32, Device::Cpu))?;
     let seen = seen.0.lock().unwrap_or_else(PoisonError::into_inner);

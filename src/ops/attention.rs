@@ -4,7 +4,7 @@
 //! heads run side by side. Queries, keys and values are packed from where they lie in the projection. The
 //! backward pass computes the probabilities again instead of keeping them, as in FlashAttention (arXiv:2205.14135).
 
-mod bias;
+pub(in crate::ops) mod bias;
 mod heads;
 mod relative;
 
@@ -12,13 +12,13 @@ pub use bias::AttentionBias;
 pub(super) use bias::Offsets;
 pub(super) use heads::Heads;
 pub(super) use relative::Area;
-pub use relative::{Reach, relative_offsets};
+pub use relative::{AttentionWindow, relative_offsets};
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Precision, Shared};
 use super::storage::{argument, fused, values};
-use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// softmax(q·kᵀ/√d + bias)·v per head, with the products in `precision`. `qkv` [B, N, 3·C], laid out as
@@ -46,13 +46,13 @@ pub fn attention(
     let of_bias = bias.map(AttentionBias::tensors).into_iter();
     let inputs: Vec<&Tensor> = of_bias.flat_map(|(first, second)| [Some(first), second]).flatten().collect();
     if fused(&[qkv]) && fused(&inputs) {
-        let (qkv, op) = (qkv.contiguous()?, Attention { heads, precision });
+        let (qkv, op) = (qkv.contiguous()?, AttentionOp { heads, precision });
         return match bias {
-            None => qkv.taped1(op),
+            None => qkv.apply1(op),
             Some(AttentionBias::Decomposed { rows, columns }) => {
-                qkv.taped3(&rows.contiguous()?, &columns.contiguous()?, op)
+                qkv.apply3(&rows.contiguous()?, &columns.contiguous()?, op)
             }
-            Some(table) => qkv.taped2(&table.whole()?.contiguous()?, op),
+            Some(table) => qkv.apply2(&table.whole()?.contiguous()?, op),
         };
     }
     let (c, d) = (c3 / 3, c3 / 3 / heads);
@@ -75,12 +75,12 @@ fn on_device(qkv: &Tensor, bias: Option<&AttentionBias>) -> bool {
     tensors.chain([qkv]).all(|t| cuda::fused(&[t]))
 }
 
-struct Attention {
+struct AttentionOp {
     heads: usize,
     precision: Precision,
 }
 
-impl Attention {
+impl AttentionOp {
     fn forward(&self, qkv: &CpuStorage, layout: &Layout, offsets: Offsets) -> Result<(CpuStorage, Shape)> {
         let (b, n, c3) = layout.shape().dims3()?;
         let heads = Heads::new(argument(qkv, layout)?, n, c3 / 3, self.heads, self.precision, offsets);
@@ -109,7 +109,7 @@ impl Attention {
     }
 }
 
-impl CustomOp1 for Attention {
+impl CustomOp1 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -124,7 +124,7 @@ impl CustomOp1 for Attention {
 }
 
 /// With a bias for every pair of tokens.
-impl CustomOp2 for Attention {
+impl CustomOp2 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -155,7 +155,7 @@ impl CustomOp2 for Attention {
 }
 
 /// With a bias of rows and one of columns.
-impl CustomOp3 for Attention {
+impl CustomOp3 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -209,97 +209,111 @@ fn grid(rows: &Layout, columns: &Layout) -> Result<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     const F32: Precision = Precision::F32;
 
     #[test]
     fn values_and_gradients() {
         for (b, n, heads, d) in [(1, 1, 1, 4), (2, 5, 2, 3), (1, 16, 2, 8), (2, 21, 3, 5), (0, 4, 2, 3)] {
-            let qkv = check::random(&[b, n, 3 * heads * d], n as u64);
+            let qkv = gradient_check::random(&[b, n, 3 * heads * d], n as u64);
             if b > 0 {
-                check::operator(std::slice::from_ref(&qkv), |t| attention(&t[0], heads, None, F32), 2e-6);
-                check::bf16(&[qkv], 4, |t, precision| attention(&t[0], heads, None, precision));
+                gradient_check::operator(
+                    std::slice::from_ref(&qkv),
+                    |t| attention(&t[0], heads, None, F32),
+                    2e-6,
+                );
+                gradient_check::bf16(&[qkv], 4, |t, precision| attention(&t[0], heads, None, precision));
             } else {
                 assert_eq!(
-                    attention(&check::single(&qkv), heads, None, F32).unwrap().dims(),
+                    attention(&gradient_check::single(&qkv), heads, None, F32).unwrap().dims(),
                     [0, n, heads * d]
                 );
             }
         }
-        let narrowed = check::random(&[2, 7, 14], 1);
-        check::operator(&[narrowed], |t| attention(&t[0].narrow(2, 1, 12)?, 2, None, F32), 2e-6);
+        let narrowed = gradient_check::random(&[2, 7, 14], 1);
+        gradient_check::operator(&[narrowed], |t| attention(&t[0].narrow(2, 1, 12)?, 2, None, F32), 2e-6);
     }
 
     #[test]
     fn a_table_of_offsets_is_gathered() {
         for (grid, class) in [((2, 3), false), ((3, 2), true)] {
             let n = grid.0 * grid.1 + usize::from(class);
-            let inputs =
-                [check::random(&[2, n, 24], 0), check::random(&[relative_offsets(grid, class), 2], 1)];
+            let inputs = [
+                gradient_check::random(&[2, n, 24], 0),
+                gradient_check::random(&[relative_offsets(grid, class), 2], 1),
+            ];
             let relative = |t: &[Tensor]| {
                 attention(&t[0], 2, Some(&AttentionBias::Relative { table: t[1].clone(), grid, class }), F32)
             };
-            check::operator(&inputs, relative, 2e-6);
-            let wrong = AttentionBias::Relative { table: check::single(&inputs[1]), grid: (4, 4), class };
-            assert!(attention(&check::single(&inputs[0]), 2, Some(&wrong), F32).is_err());
+            gradient_check::operator(&inputs, relative, 2e-6);
+            let wrong =
+                AttentionBias::Relative { table: gradient_check::single(&inputs[1]), grid: (4, 4), class };
+            assert!(attention(&gradient_check::single(&inputs[0]), 2, Some(&wrong), F32).is_err());
         }
     }
 
     #[test]
     fn values_and_gradients_with_a_bias() {
         let (b, heads, d, h, w) = (2, 3, 4, 2, 5);
-        let qkv = check::random(&[b, h * w, 3 * heads * d], 0);
-        let inputs = [qkv.clone(), check::random(&[heads, h * w, h * w], 1)];
+        let qkv = gradient_check::random(&[b, h * w, 3 * heads * d], 0);
+        let inputs = [qkv.clone(), gradient_check::random(&[heads, h * w, h * w], 1)];
         let table = |t: &[Tensor], precision| {
             attention(&t[0], heads, Some(&AttentionBias::Table(t[1].clone())), precision)
         };
-        check::operator(&inputs, |t| table(t, F32), 3e-6);
-        check::bf16(&inputs, 4, table);
-        check::threads(&inputs, |t| table(t, F32));
-        let inputs = [qkv, check::random(&[b, heads, h * w, h], 1), check::random(&[b, heads, h * w, w], 2)];
+        gradient_check::operator(&inputs, |t| table(t, F32), 3e-6);
+        gradient_check::bf16(&inputs, 4, table);
+        gradient_check::threads(&inputs, |t| table(t, F32));
+        let inputs = [
+            qkv,
+            gradient_check::random(&[b, heads, h * w, h], 1),
+            gradient_check::random(&[b, heads, h * w, w], 2),
+        ];
         let decomposed = |t: &[Tensor], precision| {
             let bias = AttentionBias::Decomposed { rows: t[1].clone(), columns: t[2].clone() };
             attention(&t[0], heads, Some(&bias), precision)
         };
-        check::operator(&inputs, |t| decomposed(t, F32), 3e-6);
-        check::bf16(&inputs, 4, decomposed);
-        check::threads(&inputs, |t| decomposed(t, F32));
+        gradient_check::operator(&inputs, |t| decomposed(t, F32), 3e-6);
+        gradient_check::bf16(&inputs, 4, decomposed);
+        gradient_check::threads(&inputs, |t| decomposed(t, F32));
     }
 
     #[test]
     fn several_tiles_are_one_softmax() {
         // 1000 tokens take eight tiles; finite differences would take hours, so compare with candle's.
-        let qkv = check::random(&[1, 1000, 12], 3);
-        check::composition(std::slice::from_ref(&qkv), |t| attention(&t[0], 2, None, F32), 5e-6);
-        let inputs = [qkv, check::random(&[1, 2, 1000, 25], 1), check::random(&[1, 2, 1000, 40], 2)];
+        let qkv = gradient_check::random(&[1, 1000, 12], 3);
+        gradient_check::composition(std::slice::from_ref(&qkv), |t| attention(&t[0], 2, None, F32), 5e-6);
+        let inputs =
+            [qkv, gradient_check::random(&[1, 2, 1000, 25], 1), gradient_check::random(&[1, 2, 1000, 40], 2)];
         let decomposed = |t: &[Tensor]| {
             let bias = AttentionBias::Decomposed { rows: t[1].clone(), columns: t[2].clone() };
             attention(&t[0], 2, Some(&bias), F32)
         };
-        check::composition(&inputs, decomposed, 5e-6);
+        gradient_check::composition(&inputs, decomposed, 5e-6);
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
         for precision in [F32, Precision::Bf16] {
-            check::threads(&[check::random(&[3, 50, 3 * 64], 0)], |t| attention(&t[0], 4, None, precision));
+            gradient_check::threads(&[gradient_check::random(&[3, 50, 3 * 64], 0)], |t| {
+                attention(&t[0], 4, None, precision)
+            });
         }
     }
 
     #[test]
     fn large_scores_stay_finite() {
-        let qkv = (check::single(&check::random(&[1, 9, 12], 0)) * 300.).unwrap();
+        let qkv = (gradient_check::single(&gradient_check::random(&[1, 9, 12], 0)) * 300.).unwrap();
         let out = attention(&qkv, 2, None, F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(out.iter().all(|x| x.is_finite()));
     }
 
     #[test]
     fn inputs_that_do_not_fit_are_refused() {
-        let qkv = check::random(&[1, 2, 12], 0);
+        let qkv = gradient_check::random(&[1, 2, 12], 0);
         let error = attention(&qkv, 3, None, F32).unwrap_err().to_string();
         assert!(error.contains("12 channels"), "{error}");
-        let table = AttentionBias::Table(check::random(&[2, 3, 3], 0));
+        let table = AttentionBias::Table(gradient_check::random(&[2, 3, 3], 0));
         let error = attention(&qkv, 2, Some(&table), F32).unwrap_err().to_string();
         assert!(error.contains("[2, 3, 3]") && error.contains("[2, 2, 2]"), "{error}");
     }

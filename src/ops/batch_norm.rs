@@ -1,10 +1,10 @@
 //! Batch normalisation, by the statistics of the batch or by given ones.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::planes::{Moment, Normalize, Planes};
+use super::norm_statistics::{ChannelMaps, MeanAndVariance, NormalizeOp};
 use super::storage::{fused, values};
-use super::tape::Taped;
 use candle_core::{Result, Tensor, bail};
 
 /// Mean and biased variance of every channel, `[C]` each. They are constants.
@@ -60,28 +60,28 @@ fn normalize(
         let (y, moments) = normalize(&x.t()?.unsqueeze(0)?.unsqueeze(3)?, given, affine, eps)?;
         return Ok((y.squeeze(3)?.squeeze(0)?.t()?, moments));
     }
-    let planes = Planes { channels, size: (x.dim(2)? * x.dim(3)?).max(1) };
+    let planes = ChannelMaps { channels, size: (x.dim(2)? * x.dim(3)?).max(1) };
     let (x, set_of) = (x.contiguous()?, move |plane: usize| plane % channels);
-    let moments: Vec<Moment> = match given {
+    let moments: Vec<MeanAndVariance> = match given {
         Some(Moments { mean, var }) => {
             let (mean, var) = (doubles(mean)?, doubles(var)?);
-            mean.into_iter().zip(var).map(|(mean, var)| Moment { mean, var }).collect()
+            mean.into_iter().zip(var).map(|(mean, var)| MeanAndVariance { mean, var }).collect()
         }
         None => {
             let (guard, layout) = x.storage_and_layout();
             planes.moments(values(&guard, layout)?, channels, set_of)
         }
     };
-    let op = Normalize::new("batch_norm", planes, set_of, &moments, eps, given.is_none());
+    let op = NormalizeOp::new("batch_norm", planes, set_of, &moments, eps, given.is_none());
     let y = match affine {
-        Some((weight, bias)) => x.taped3(&weight.contiguous()?, &bias.contiguous()?, op)?,
-        None => x.taped3(
+        Some((weight, bias)) => x.apply3(&weight.contiguous()?, &bias.contiguous()?, op)?,
+        None => x.apply3(
             &Tensor::ones(channels, x.dtype(), x.device())?,
             &Tensor::zeros(channels, x.dtype(), x.device())?,
             op,
         )?,
     };
-    let tensor = |value: fn(&Moment) -> f64| {
+    let tensor = |value: fn(&MeanAndVariance) -> f64| {
         Tensor::from_vec(moments.iter().map(|m| value(m) as f32).collect(), channels, x.device())
     };
     let moments = match given {
@@ -152,33 +152,38 @@ fn composed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for shape in [&[5, 3][..], &[2, 3, 4, 5], &[1, 3, 7, 1], &[4, 3, 1, 1]] {
-            let inputs = [check::random(shape, 0), check::random(&[3], 1), check::random(&[3], 2)];
+            let inputs = [
+                gradient_check::random(shape, 0),
+                gradient_check::random(&[3], 1),
+                gradient_check::random(&[3], 2),
+            ];
             let train = |t: &[Tensor]| Ok(batch_norm(&t[0], Some((&t[1], &t[2])), 1e-3)?.0);
-            check::operator(&inputs, train, 4e-6);
-            check::operator(&inputs[..1], |t| Ok(batch_norm(&t[0], None, 1e-3)?.0), 4e-6);
-            let (mean, var) = (check::random(&[3], 3), check::random(&[3], 4).sqr().unwrap());
+            gradient_check::operator(&inputs, train, 4e-6);
+            gradient_check::operator(&inputs[..1], |t| Ok(batch_norm(&t[0], None, 1e-3)?.0), 4e-6);
+            let (mean, var) =
+                (gradient_check::random(&[3], 3), gradient_check::random(&[3], 4).sqr().unwrap());
             let fixed = |t: &[Tensor]| {
                 let moments =
                     Moments { mean: mean.to_dtype(t[0].dtype())?, var: var.to_dtype(t[0].dtype())? };
                 batch_norm_with(&t[0], &moments, Some((&t[1], &t[2])), 1e-1)
             };
-            check::operator(&inputs, fixed, 2e-6);
+            gradient_check::operator(&inputs, fixed, 2e-6);
         }
-        let inputs = [check::random(&[4, 3, 2, 5], 0)];
-        check::operator(&inputs, |t| Ok(batch_norm(&t[0].transpose(0, 3)?, None, 1e-3)?.0), 4e-6);
+        let inputs = [gradient_check::random(&[4, 3, 2, 5], 0)];
+        gradient_check::operator(&inputs, |t| Ok(batch_norm(&t[0].transpose(0, 3)?, None, 1e-3)?.0), 4e-6);
     }
 
     #[test]
     fn moments_are_those_of_the_batch() {
-        let x = check::random(&[3, 2, 5, 4], 0);
+        let x = gradient_check::random(&[3, 2, 5, 4], 0);
         let x = ((x * 0.1).unwrap() + 100.).unwrap(); // far from 0 beside its spread
         let (_, exact) = batch_norm(&x, None, 0.).unwrap();
-        let (_, found) = batch_norm(&check::single(&x), None, 0.).unwrap();
+        let (_, found) = batch_norm(&gradient_check::single(&x), None, 0.).unwrap();
         let pairs = [(&found.mean, &exact.mean, 1e-5), (&found.var, &exact.var, 1e-6)];
         for (found, exact, tolerance) in pairs {
             let difference = (found.to_dtype(exact.dtype()).unwrap() - exact).unwrap().abs().unwrap();
@@ -189,8 +194,12 @@ mod tests {
     #[test]
     fn an_empty_batch_stays_empty() {
         for shape in [&[0, 3, 4, 5][..], &[0, 3], &[2, 3, 0, 4]] {
-            let inputs = [check::random(shape, 0), check::random(&[3], 1), check::random(&[3], 2)];
-            check::empty(&inputs, |t| {
+            let inputs = [
+                gradient_check::random(shape, 0),
+                gradient_check::random(&[3], 1),
+                gradient_check::random(&[3], 2),
+            ];
+            gradient_check::empty(&inputs, |t| {
                 let (y, moments) = batch_norm(&t[0], Some((&t[1], &t[2])), 1e-5)?;
                 assert_eq!((y.dims(), moments.mean.to_vec1::<f32>()?), (shape, vec![0.; 3]));
                 Ok(y)
@@ -200,13 +209,18 @@ mod tests {
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let inputs = [check::random(&[3, 8, 40, 40], 0), check::random(&[8], 1), check::random(&[8], 2)];
-        check::threads(&inputs, |t| Ok(batch_norm(&t[0], Some((&t[1], &t[2])), 1e-5)?.0));
+        let inputs = [
+            gradient_check::random(&[3, 8, 40, 40], 0),
+            gradient_check::random(&[8], 1),
+            gradient_check::random(&[8], 2),
+        ];
+        gradient_check::threads(&inputs, |t| Ok(batch_norm(&t[0], Some((&t[1], &t[2])), 1e-5)?.0));
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let [x, w] = [check::random(&[2, 3, 4, 4], 0), check::random(&[4], 1)].map(|t| check::single(&t));
+        let [x, w] = [gradient_check::random(&[2, 3, 4, 4], 0), gradient_check::random(&[4], 1)]
+            .map(|t| gradient_check::single(&t));
         let error = batch_norm(&x, Some((&w, &w)), 1e-5).unwrap_err().to_string();
         assert!(error.contains("[2, 3, 4, 4]") && error.contains("[4]"), "{error}");
         assert!(batch_norm(&x.squeeze(0).unwrap().get(0).unwrap(), None, 1e-5).is_err());

@@ -3,11 +3,11 @@
 //! The largest logit and the sum of exponentials of every position are kept from the forward pass,
 //! so that the backward pass computes each probability once.
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, exp, max, sum, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -85,7 +85,7 @@ fn checked_cross_entropy(
         let (guard, layout) = logits.storage_and_layout();
         targets.norms(values(&guard, layout)?)
     };
-    logits.taped1(CrossEntropy { targets, norms })
+    logits.apply1(CrossEntropy { targets, norms })
 }
 
 /// No class has this number: logits would not fit into memory.
@@ -382,7 +382,7 @@ impl Kernel for BlockGradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
     use candle_core::Var;
 
     /// Targets of a tensor of `shape` under `k` classes, every fifth of them 255.
@@ -398,13 +398,13 @@ mod tests {
             for (n, k) in [(1, 1), (5, 10), (9, 37)] {
                 let targets = targets(&[n], k);
                 let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), smoothing);
-                check::operator(&[check::random(&[n, k], 0)], loss, 1e-6);
-                check::operator(&[check::random(&[k, n], 0)], |t| loss(&[t[0].t()?]), 1e-6);
+                gradient_check::operator(&[gradient_check::random(&[n, k], 0)], loss, 1e-6);
+                gradient_check::operator(&[gradient_check::random(&[k, n], 0)], |t| loss(&[t[0].t()?]), 1e-6);
             }
             for [b, k, h, w] in [[2, 3, 4, 5], [1, 7, 1, 1], [2, 2, 9, 15]] {
                 let targets = targets(&[b, h, w], k);
                 let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), smoothing);
-                check::operator(&[check::random(&[b, k, h, w], 0)], loss, 1e-6);
+                gradient_check::operator(&[gradient_check::random(&[b, k, h, w], 0)], loss, 1e-6);
             }
         }
     }
@@ -425,14 +425,14 @@ mod tests {
         for [b, k, h, w] in [[3, 4, 5, 2], [2, 4, 13, 11], [6, 4, 1, 1]] {
             let targets = targets(&[b, h, w], k);
             let loss = |t: &[Tensor]| weighted_cross_entropy(&t[0], &targets, Some(255), &weights);
-            let x = check::random(&[b, k, h, w], 0);
-            check::operator(std::slice::from_ref(&x), loss, 1e-6);
-            let single = check::single(&x);
+            let x = gradient_check::random(&[b, k, h, w], 0);
+            gradient_check::operator(std::slice::from_ref(&x), loss, 1e-6);
+            let single = gradient_check::single(&x);
             let found = loss(std::slice::from_ref(&single)).unwrap();
             let difference = (found - expected(&single, &targets).unwrap()).unwrap();
             assert!(difference.abs().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
         }
-        let x = check::single(&check::random(&[2, 3], 0));
+        let x = gradient_check::single(&gradient_check::random(&[2, 3], 0));
         let targets = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
         let error = weighted_cross_entropy(&x, &targets, None, &weights).unwrap_err().to_string();
         assert!(error.contains("4 weights, logits [2, 3]"), "{error}");
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn one_hot_targets_give_the_same() {
-        let logits = check::single(&check::random(&[4, 6], 0));
+        let logits = gradient_check::single(&gradient_check::random(&[4, 6], 0));
         let targets = Tensor::new(&[5u32, 0, 2, 2], &Device::Cpu).unwrap();
         let one_hot = candle_nn::encoding::one_hot(targets.clone(), 6, 1f32, 0f32).unwrap();
         let soft = crate::ops::softmax_cross_entropy(&logits, &one_hot).unwrap();
@@ -459,7 +459,7 @@ mod tests {
             let gradient = loss.backward().unwrap().remove(&x).unwrap().flatten_all().unwrap();
             assert_eq!(gradient.to_vec1::<f32>().unwrap(), [0.; 6]);
         }
-        let none = check::single(&check::random(&[0, 3], 0));
+        let none = gradient_check::single(&gradient_check::random(&[0, 3], 0));
         let targets = Tensor::zeros(0, DType::U32, &Device::Cpu).unwrap();
         assert_eq!(cross_entropy(&none, &targets, None, 0.).unwrap().to_scalar::<f32>().unwrap(), 0.);
     }
@@ -478,12 +478,12 @@ mod tests {
     fn the_bits_do_not_depend_on_the_number_of_threads() {
         let targets = targets(&[2, 40, 50], 19);
         let loss = |t: &[Tensor]| cross_entropy(&t[0], &targets, Some(255), 0.1);
-        check::threads(&[check::random(&[2, 19, 40, 50], 0)], loss);
+        gradient_check::threads(&[gradient_check::random(&[2, 19, 40, 50], 0)], loss);
     }
 
     #[test]
     fn wrong_targets_are_refused() {
-        let x = check::single(&check::random(&[2, 3], 0));
+        let x = gradient_check::single(&gradient_check::random(&[2, 3], 0));
         let error = |targets: &Tensor| cross_entropy(&x, targets, Some(255), 0.).unwrap_err().to_string();
         let outside = error(&Tensor::new(&[0u32, 3], &Device::Cpu).unwrap());
         assert!(outside.contains("target 3 at position 1"), "{outside}");

@@ -1,73 +1,32 @@
 //! GELU, the exact (erf) form.
 
-use super::simd::{Kernel, exp, vectorized};
-use super::storage::{argument, for_rows, fused, values};
-use super::tape::Taped;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use super::elementwise::{Elementwise, elementwise};
+use super::simd::exp;
+use super::storage::fused;
+use candle_core::{Result, Tensor};
 
 /// x·Φ(x), elementwise (arXiv:1606.08415; PyTorch's default form).
+///
+/// # Errors
+/// When the device fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if fused(&[x]) { x.contiguous()?.taped1(Gelu) } else { x.gelu_erf() }
+    if fused(&[x]) { elementwise::<Gelu>(x) } else { x.gelu_erf() }
 }
 
 struct Gelu;
 
-impl CustomOp1 for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = argument(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        for_rows(&mut y, 1, |range, y| vectorized(Forward { x: &x[range], y }));
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (x_guard, x_layout) = x.storage_and_layout();
-        let (grad_guard, grad_layout) = grad.storage_and_layout();
-        let (x_values, grad) = (values(&x_guard, x_layout)?, values(&grad_guard, grad_layout)?);
-        let mut dx = vec![0f32; x_values.len()];
-        for_rows(&mut dx, 1, |range, dx| {
-            vectorized(Backward { x: &x_values[range.clone()], grad: &grad[range], dx });
-        });
-        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
-    }
-}
-
-struct Forward<'a> {
-    x: &'a [f32],
-    y: &'a mut [f32],
-}
-
-impl Kernel for Forward<'_> {
-    type Output = ();
+impl Elementwise for Gelu {
+    const NAME: &'static str = "gelu";
 
     #[inline(always)]
-    fn run(self) {
-        for (y, &x) in self.y.iter_mut().zip(self.x) {
-            *y = x * normal(x).0;
-        }
+    fn value(x: f32) -> f32 {
+        x * normal(x).0
     }
-}
-
-struct Backward<'a> {
-    x: &'a [f32],
-    grad: &'a [f32],
-    dx: &'a mut [f32],
-}
-
-impl Kernel for Backward<'_> {
-    type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        for (dx, (&x, &grad)) in self.dx.iter_mut().zip(self.x.iter().zip(self.grad)) {
-            let (cumulative, density) = normal(x);
-            *dx = grad * (cumulative + x * density);
-        }
+    fn gradient(x: f32, grad: f32) -> f32 {
+        let (cumulative, density) = normal(x);
+        grad * (cumulative + x * density)
     }
 }
 
@@ -97,14 +56,14 @@ pub(super) fn normal(x: f32) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
-        let x = check::random(&[3, 7, 19], 0);
-        check::operator(&[x], |t| gelu(&t[0]), 1e-6);
-        let x = check::random(&[5, 8], 1);
-        check::operator(&[x], |t| gelu(&t[0].t()?.narrow(0, 2, 5)?), 1e-6);
+        let x = gradient_check::random(&[3, 7, 19], 0);
+        gradient_check::operator(&[x], |t| gelu(&t[0]), 1e-6);
+        let x = gradient_check::random(&[5, 8], 1);
+        gradient_check::operator(&[x], |t| gelu(&t[0].t()?.narrow(0, 2, 5)?), 1e-6);
     }
 
     #[test]

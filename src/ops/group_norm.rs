@@ -1,10 +1,10 @@
 //! Group normalisation.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::planes::{Normalize, Planes};
+use super::norm_statistics::{ChannelMaps, NormalizeOp};
 use super::storage::{fused, values};
-use super::tape::Taped;
 use candle_core::{Result, Tensor, bail};
 
 /// Normalises each of `groups` groups of neighbouring channels of each image by its mean and biased
@@ -28,48 +28,65 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
         let y = centred.broadcast_div(&std)?.reshape((b, c, h, w))?;
         return y.broadcast_mul(&weight.reshape((c, 1, 1))?)?.broadcast_add(&bias.reshape((c, 1, 1))?);
     }
-    let (planes, each) = (Planes { channels: c, size: (h * w).max(1) }, c / groups);
+    let (planes, each) = (ChannelMaps { channels: c, size: (h * w).max(1) }, c / groups);
     let (x, set_of) = (x.contiguous()?, move |plane: usize| plane / each);
     let moments = {
         let (guard, layout) = x.storage_and_layout();
         planes.moments(values(&guard, layout)?, b * groups, set_of)
     };
-    let op = Normalize::new("group_norm", planes, set_of, &moments, eps, true);
-    x.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
+    let op = NormalizeOp::new("group_norm", planes, set_of, &moments, eps, true);
+    x.apply3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for (shape, groups) in [([2, 6, 3, 5], 3), ([1, 4, 2, 2], 1), ([3, 4, 7, 1], 4)] {
             let c = shape[1];
-            let inputs = [check::random(&shape, 0), check::random(&[c], 1), check::random(&[c], 2)];
-            check::operator(&inputs, |t| group_norm(&t[0], groups, &t[1], &t[2], 1e-3), 4e-6);
+            let inputs = [
+                gradient_check::random(&shape, 0),
+                gradient_check::random(&[c], 1),
+                gradient_check::random(&[c], 2),
+            ];
+            gradient_check::operator(&inputs, |t| group_norm(&t[0], groups, &t[1], &t[2], 1e-3), 4e-6);
         }
-        let inputs = [check::random(&[5, 3, 4, 2], 0), check::random(&[4], 1), check::random(&[4], 2)];
+        let inputs = [
+            gradient_check::random(&[5, 3, 4, 2], 0),
+            gradient_check::random(&[4], 1),
+            gradient_check::random(&[4], 2),
+        ];
         let strided = |t: &[Tensor]| group_norm(&t[0].transpose(1, 2)?, 2, &t[1], &t[2], 1e-3);
-        check::operator(&inputs, strided, 4e-6);
+        gradient_check::operator(&inputs, strided, 4e-6);
     }
 
     #[test]
     fn an_empty_batch_stays_empty() {
-        let inputs = [check::random(&[0, 4, 3, 3], 0), check::random(&[4], 1), check::random(&[4], 2)];
-        check::empty(&inputs, |t| group_norm(&t[0], 2, &t[1], &t[2], 1e-5));
+        let inputs = [
+            gradient_check::random(&[0, 4, 3, 3], 0),
+            gradient_check::random(&[4], 1),
+            gradient_check::random(&[4], 2),
+        ];
+        gradient_check::empty(&inputs, |t| group_norm(&t[0], 2, &t[1], &t[2], 1e-5));
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let inputs = [check::random(&[3, 8, 40, 40], 0), check::random(&[8], 1), check::random(&[8], 2)];
-        check::threads(&inputs, |t| group_norm(&t[0], 4, &t[1], &t[2], 1e-5));
+        let inputs = [
+            gradient_check::random(&[3, 8, 40, 40], 0),
+            gradient_check::random(&[8], 1),
+            gradient_check::random(&[8], 2),
+        ];
+        gradient_check::threads(&inputs, |t| group_norm(&t[0], 4, &t[1], &t[2], 1e-5));
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let [x, w] = [check::random(&[2, 6, 2, 2], 0), check::random(&[6], 1)].map(|t| check::single(&t));
+        let [x, w] = [gradient_check::random(&[2, 6, 2, 2], 0), gradient_check::random(&[6], 1)]
+            .map(|t| gradient_check::single(&t));
         let error = group_norm(&x, 4, &w, &w, 1e-5).unwrap_err().to_string();
         assert!(error.contains("group_norm: x [2, 6, 2, 2], 4 groups"), "{error}");
     }

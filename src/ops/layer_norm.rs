@@ -3,11 +3,11 @@
 //! One pass forward and one backward over each row; the backward pass computes the statistics of
 //! the row again instead of keeping them.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
-use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// (x − mean) / sqrt(var + eps) · weight + bias over the last dimension (arXiv:1607.06450), with the
@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     if fused(&[x, weight, bias]) {
         let op = LayerNorm { eps: eps as f32 };
-        return x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op);
+        return x.contiguous()?.apply3(&weight.contiguous()?, &bias.contiguous()?, op);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x, weight, bias]) {
@@ -188,28 +188,41 @@ impl Kernel for AffineGradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for (shape, width) in [(&[2, 3, 7][..], 7), (&[5, 50], 50), (&[3, 16], 16)] {
-            let inputs = [check::random(shape, 0), check::random(&[width], 1), check::random(&[width], 2)];
-            check::operator(&inputs, |t| layer_norm(&t[0], &t[1], &t[2], 1e-6), 2e-6);
+            let inputs = [
+                gradient_check::random(shape, 0),
+                gradient_check::random(&[width], 1),
+                gradient_check::random(&[width], 2),
+            ];
+            gradient_check::operator(&inputs, |t| layer_norm(&t[0], &t[1], &t[2], 1e-6), 2e-6);
         }
         // A class token cut out of a sequence is not contiguous.
-        let inputs = [check::random(&[4, 3, 9], 0), check::random(&[9], 1), check::random(&[9], 2)];
-        check::operator(&inputs, |t| layer_norm(&t[0].narrow(1, 1, 1)?, &t[1], &t[2], 1e-5), 2e-6);
+        let inputs = [
+            gradient_check::random(&[4, 3, 9], 0),
+            gradient_check::random(&[9], 1),
+            gradient_check::random(&[9], 2),
+        ];
+        gradient_check::operator(&inputs, |t| layer_norm(&t[0].narrow(1, 1, 1)?, &t[1], &t[2], 1e-5), 2e-6);
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let inputs = [check::random(&[400, 384], 0), check::random(&[384], 1), check::random(&[384], 2)];
-        check::threads(&inputs, |t| layer_norm(&t[0], &t[1], &t[2], 1e-6));
+        let inputs = [
+            gradient_check::random(&[400, 384], 0),
+            gradient_check::random(&[384], 1),
+            gradient_check::random(&[384], 2),
+        ];
+        gradient_check::threads(&inputs, |t| layer_norm(&t[0], &t[1], &t[2], 1e-6));
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let inputs = [check::random(&[4, 6], 0), check::random(&[5], 1)].map(|t| check::single(&t));
+        let inputs = [gradient_check::random(&[4, 6], 0), gradient_check::random(&[5], 1)]
+            .map(|t| gradient_check::single(&t));
         assert!(layer_norm(&inputs[0], &inputs[1], &inputs[1], 1e-6).is_err());
     }
 }

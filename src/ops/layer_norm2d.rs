@@ -3,11 +3,11 @@
 //! Tasks are blocks of pixels; a vector holds neighbouring pixels, and statistics are computed again in
 //! the backward pass.
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ pub fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Res
     }
     if fused(&[x, weight, bias]) {
         let op = LayerNorm2d { eps: eps as f32 };
-        return x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op);
+        return x.contiguous()?.apply3(&weight.contiguous()?, &bias.contiguous()?, op);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x, weight, bias]) {
@@ -279,31 +279,48 @@ impl Kernel for AffineGradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for shape in [[2, 5, 3, 4], [1, 7, 1, 1], [2, 3, 9, 15]] {
             let c = shape[1];
-            let inputs = [check::random(&shape, 0), check::random(&[c], 1), check::random(&[c], 2)];
-            check::operator(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-3), 8e-6);
+            let inputs = [
+                gradient_check::random(&shape, 0),
+                gradient_check::random(&[c], 1),
+                gradient_check::random(&[c], 2),
+            ];
+            gradient_check::operator(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-3), 8e-6);
         }
-        let inputs = [check::random(&[2, 4, 3, 6], 0), check::random(&[6], 1), check::random(&[6], 2)];
+        let inputs = [
+            gradient_check::random(&[2, 4, 3, 6], 0),
+            gradient_check::random(&[6], 1),
+            gradient_check::random(&[6], 2),
+        ];
         let strided = |t: &[Tensor]| layer_norm2d(&t[0].transpose(1, 3)?, &t[1], &t[2], 1e-3);
-        check::operator(&inputs, strided, 8e-6);
-        let inputs = [check::random(&[0, 4, 3, 3], 0), check::random(&[4], 1), check::random(&[4], 2)];
-        check::empty(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-5));
+        gradient_check::operator(&inputs, strided, 8e-6);
+        let inputs = [
+            gradient_check::random(&[0, 4, 3, 3], 0),
+            gradient_check::random(&[4], 1),
+            gradient_check::random(&[4], 2),
+        ];
+        gradient_check::empty(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-5));
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let inputs = [check::random(&[3, 8, 40, 40], 0), check::random(&[8], 1), check::random(&[8], 2)];
-        check::threads(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-6));
+        let inputs = [
+            gradient_check::random(&[3, 8, 40, 40], 0),
+            gradient_check::random(&[8], 1),
+            gradient_check::random(&[8], 2),
+        ];
+        gradient_check::threads(&inputs, |t| layer_norm2d(&t[0], &t[1], &t[2], 1e-6));
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let [x, w] = [check::random(&[2, 6, 2, 2], 0), check::random(&[5], 1)].map(|t| check::single(&t));
+        let [x, w] = [gradient_check::random(&[2, 6, 2, 2], 0), gradient_check::random(&[5], 1)]
+            .map(|t| gradient_check::single(&t));
         let error = layer_norm2d(&x, &w, &w, 1e-5).unwrap_err().to_string();
         assert!(error.contains("layer_norm2d: x [2, 6, 2, 2], weight [5]"), "{error}");
     }

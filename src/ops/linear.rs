@@ -4,11 +4,11 @@
 //! here every product packs its operands from where they lie, and an input that no variable leads to
 //! (the patches of an image) gets none.
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `x` [.., in], `weight` [out, in], `bias` `[out]` -> [.., out]. The product is computed in `precision`, whose results
@@ -26,8 +26,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Pre
     if fused(&all) {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         return match bias {
-            Some(bias) => x.taped3(&weight, &bias.contiguous()?, op),
-            None => x.taped2(&weight, op),
+            Some(bias) => x.apply3(&weight, &bias.contiguous()?, op),
+            None => x.apply2(&weight, op),
         };
     }
     #[cfg(feature = "cuda")]
@@ -176,7 +176,7 @@ fn column_sums(grad: &Tensor, bias: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{backward, check};
+    use crate::ops::{backward, gradient_check};
     use candle_core::{DType, Device, Var};
 
     const F32: Precision = Precision::F32;
@@ -185,24 +185,34 @@ mod tests {
     fn values_and_gradients() {
         for (lead, width, out) in [(&[3][..], 5, 4), (&[2, 7], 9, 3), (&[1], 1, 1), (&[2, 2, 3], 16, 17)] {
             let shape = [lead, &[width]].concat();
-            let inputs =
-                [check::random(&shape, 0), check::random(&[out, width], 1), check::random(&[out], 2)];
-            check::operator(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), F32), 2e-6);
-            check::operator(&inputs[..2], |t| linear(&t[0], &t[1], None, F32), 2e-6);
-            check::bf16(&inputs, 2, |t, precision| linear(&t[0], &t[1], Some(&t[2]), precision));
+            let inputs = [
+                gradient_check::random(&shape, 0),
+                gradient_check::random(&[out, width], 1),
+                gradient_check::random(&[out], 2),
+            ];
+            gradient_check::operator(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), F32), 2e-6);
+            gradient_check::operator(&inputs[..2], |t| linear(&t[0], &t[1], None, F32), 2e-6);
+            gradient_check::bf16(&inputs, 2, |t, precision| linear(&t[0], &t[1], Some(&t[2]), precision));
         }
-        let inputs = [check::random(&[6, 4], 0), check::random(&[6, 5], 1), check::random(&[2, 5], 2)];
+        let inputs = [
+            gradient_check::random(&[6, 4], 0),
+            gradient_check::random(&[6, 5], 1),
+            gradient_check::random(&[2, 5], 2),
+        ];
         let strided =
             |t: &[Tensor]| linear(&t[0].t()?, &t[1].t()?, Some(&t[2].narrow(0, 1, 1)?.squeeze(0)?), F32);
-        check::operator(&inputs, strided, 2e-6);
+        gradient_check::operator(&inputs, strided, 2e-6);
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let inputs =
-            [check::random(&[2, 197, 96], 0), check::random(&[384, 96], 1), check::random(&[384], 2)];
+        let inputs = [
+            gradient_check::random(&[2, 197, 96], 0),
+            gradient_check::random(&[384, 96], 1),
+            gradient_check::random(&[384], 2),
+        ];
         for precision in [F32, Precision::Bf16] {
-            check::threads(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), precision));
+            gradient_check::threads(&inputs, |t| linear(&t[0], &t[1], Some(&t[2]), precision));
         }
     }
 
@@ -222,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_constant_input_gets_no_gradient() {
-        let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 4], 1)].map(|t| check::single(&t));
+        let [x, w] = [gradient_check::random(&[3, 4], 0), gradient_check::random(&[2, 4], 1)]
+            .map(|t| gradient_check::single(&t));
         let w = Var::from_tensor(&w).unwrap();
         let store = backward(&linear(&x, &w, None, F32).unwrap().sum_all().unwrap()).unwrap();
         assert!(store.get(&x).is_none() && store.get(&w).is_some());
@@ -230,7 +241,8 @@ mod tests {
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let [x, w] = [check::random(&[3, 4], 0), check::random(&[2, 5], 1)].map(|t| check::single(&t));
+        let [x, w] = [gradient_check::random(&[3, 4], 0), gradient_check::random(&[2, 5], 1)]
+            .map(|t| gradient_check::single(&t));
         let error = linear(&x, &w, None, F32).unwrap_err().to_string();
         assert!(error.contains("linear: x [3, 4]"), "{error}");
     }

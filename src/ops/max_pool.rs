@@ -3,11 +3,11 @@
 //! candle's own divides the gradient among positions that are not maxima. Here the position of each
 //! maximum is found once, and both passes read it.
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
             let (guard, layout) = x.storage_and_layout();
             windows.maxima(values(&guard, layout)?, f32::NEG_INFINITY)
         };
-        return x.taped1(MaxPool { to, maxima });
+        return x.apply1(MaxPool { to, maxima });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) {
@@ -171,7 +171,7 @@ impl CustomOp1 for MaxPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
     use candle_core::Var;
 
     #[test]
@@ -184,12 +184,12 @@ mod tests {
             (5, 8, 2, 3, 1),
             (2, 2, 4, 1, 2),
         ] {
-            let inputs = [check::random(&[2, 3, h, w], 0)];
-            check::operator(&inputs, |t| max_pool2d(&t[0], kernel, stride, padding), 2e-6);
+            let inputs = [gradient_check::random(&[2, 3, h, w], 0)];
+            gradient_check::operator(&inputs, |t| max_pool2d(&t[0], kernel, stride, padding), 2e-6);
         }
-        let inputs = [check::random(&[2, 7, 3, 5], 0)];
-        check::operator(&inputs, |t| max_pool2d(&t[0].transpose(1, 3)?, 3, 2, 1), 2e-6);
-        check::empty(&[check::random(&[0, 3, 4, 5], 0)], |t| max_pool2d(&t[0], 2, 2, 0));
+        let inputs = [gradient_check::random(&[2, 7, 3, 5], 0)];
+        gradient_check::operator(&inputs, |t| max_pool2d(&t[0].transpose(1, 3)?, 3, 2, 1), 2e-6);
+        gradient_check::empty(&[gradient_check::random(&[0, 3, 4, 5], 0)], |t| max_pool2d(&t[0], 2, 2, 0));
     }
 
     /// Gradient of the sum of the pool of a 3×3 image, and the pool.
@@ -223,12 +223,14 @@ mod tests {
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        check::threads(&[check::random(&[3, 5, 40, 30], 0)], |t| max_pool2d(&t[0], 3, 2, 1));
+        gradient_check::threads(&[gradient_check::random(&[3, 5, 40, 30], 0)], |t| {
+            max_pool2d(&t[0], 3, 2, 1)
+        });
     }
 
     #[test]
     fn wrong_windows_are_refused() {
-        let x = check::single(&check::random(&[1, 2, 4, 4], 0));
+        let x = gradient_check::single(&gradient_check::random(&[1, 2, 4, 4], 0));
         for (kernel, stride, padding) in [(0, 1, 0), (2, 0, 0), (5, 1, 0), (2, 1, 2), (usize::MAX, 1, 0)] {
             let error = max_pool2d(&x, kernel, stride, padding).unwrap_err().to_string();
             assert!(error.contains("max_pool2d: x [1, 2, 4, 4]"), "{error}");

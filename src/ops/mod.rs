@@ -6,49 +6,54 @@
 //! any number of threads.
 
 mod attention;
+mod autograd;
 mod batch_norm;
 mod branch;
-#[cfg(test)]
-mod check;
 mod conv;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod elementwise;
 mod gelu;
 mod gemm;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod gradient_check;
 mod group_norm;
+mod index_select;
 mod layer_norm;
 mod layer_norm2d;
 mod linear;
 mod max_pool;
 mod mse;
 mod nms;
-mod planes;
+mod norm_statistics;
 mod pointwise_loss;
 mod pool;
 mod relu;
 mod resample;
 mod resize;
 mod roi_align;
+mod row_places;
 pub(crate) mod simd;
 mod softmax_ce;
 mod storage;
-mod take_rows;
-mod tape;
 mod window;
 
-pub use attention::{AttentionBias, Reach, attention, relative_offsets};
+pub use attention::{AttentionBias, AttentionWindow, attention, relative_offsets};
+pub use autograd::{backward, no_grad};
 pub use batch_norm::{Moments, batch_norm, batch_norm_with};
 pub use branch::{
-    AttentionWeights, Branch, MlpWeights, attention_branch, attention_branch_within, mlp_branch,
+    AttentionWeights, Branch, MlpWeights, attention_branch, composed_attention_branch, mlp_branch,
+    windowed_attention_branch,
 };
 pub use conv::{conv_transpose2d, conv2d};
 pub use cross_entropy::{cross_entropy, weighted_cross_entropy};
 pub use gelu::gelu;
 pub use gemm::Precision;
 pub use group_norm::group_norm;
+pub use index_select::index_select;
 pub use layer_norm::layer_norm;
 pub use layer_norm2d::layer_norm2d;
 pub use linear::linear;
@@ -61,6 +66,4 @@ pub use relu::relu;
 pub use resize::{Bicubic, resize_bicubic, resize_bicubic_by, resize_bilinear, resize_nearest};
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
-pub use take_rows::take_rows;
-pub use tape::{backward, no_grad};
 pub use window::{merge_windows, partition_windows};

@@ -1,10 +1,10 @@
 //! Mean squared error inside patches, weighted over patches.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
-use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// Σ weights·mean((prediction − target)²) / Σ weights (arXiv:2111.06377 §3, where weights are 1 on
@@ -21,7 +21,7 @@ pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Resu
     }
     if fused(&[prediction, target, weights]) {
         let (target, weights) = (target.contiguous()?, weights.contiguous()?);
-        return prediction.contiguous()?.taped3(&target, &weights, PatchMse);
+        return prediction.contiguous()?.apply3(&target, &weights, PatchMse);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[prediction, target, weights]) {
@@ -144,20 +144,21 @@ impl Kernel for Gradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for (b, l, p) in [(1, 1, 1), (2, 5, 12), (3, 4, 27)] {
-            let (target, weights) = (check::random(&[b, l, p], 1), check::random(&[b, l], 2).abs().unwrap());
+            let (target, weights) =
+                (gradient_check::random(&[b, l, p], 1), gradient_check::random(&[b, l], 2).abs().unwrap());
             let loss = |t: &[Tensor]| {
                 let dtype = t[0].dtype();
                 patch_mse(&t[0], &target.to_dtype(dtype)?, &weights.to_dtype(dtype)?)
             };
-            check::operator(&[check::random(&[b, l, p], 0)], loss, 2e-6);
+            gradient_check::operator(&[gradient_check::random(&[b, l, p], 0)], loss, 2e-6);
             // The predictions behind a class token are not contiguous.
             let behind = |t: &[Tensor]| loss(&[t[0].narrow(1, 1, l)?]);
-            check::operator(&[check::random(&[b, l + 1, p], 0)], behind, 2e-6);
+            gradient_check::operator(&[gradient_check::random(&[b, l + 1, p], 0)], behind, 2e-6);
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! candle's compositions are infinite at extreme logits, or give a gradient where the slope is 0.
 
+use super::autograd::{ApplyOp, deliver};
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// −t·log σ(x) − (1 − t)·log(1 − σ(x)). `logits`, `targets` and `weights` have one shape; without
@@ -139,7 +139,7 @@ fn total<L: PointwiseLoss>(
     }
     let held = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
     let weights = weights.map(held).transpose()?;
-    x.contiguous()?.taped1(Total { name, loss, targets: held(targets)?, weights, share: share as f32 })
+    x.contiguous()?.apply1(Total { name, loss, targets: held(targets)?, weights, share: share as f32 })
 }
 
 /// share·Σ weight·loss.
@@ -236,34 +236,38 @@ impl<L: PointwiseLoss> Kernel for Gradient<'_, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
     use candle_core::{DType, Device, Var};
 
     #[test]
     fn values_and_gradients() {
         for shape in [&[1][..], &[3, 7], &[2, 5, 41]] {
-            let (targets, weights) = (check::random(shape, 1), check::random(shape, 2));
+            let (targets, weights) = (gradient_check::random(shape, 1), gradient_check::random(shape, 2));
             let unit = candle_nn::ops::sigmoid(&targets).unwrap();
             let like = |t: &Tensor, x: &Tensor| t.to_dtype(x.dtype());
-            let inputs = [check::random(shape, 0)];
+            let inputs = [gradient_check::random(shape, 0)];
             let bce = |t: &[Tensor]| binary_cross_entropy_with_logits(&t[0], &like(&unit, &t[0])?, None);
-            check::operator(&inputs, bce, 2e-6);
+            gradient_check::operator(&inputs, bce, 2e-6);
             let weighted = |t: &[Tensor]| {
                 let weights = like(&weights, &t[0])?;
                 binary_cross_entropy_with_logits(&t[0], &like(&unit, &t[0])?, Some(&weights))
             };
-            check::operator(&inputs, weighted, 2e-6);
+            gradient_check::operator(&inputs, weighted, 2e-6);
             for beta in [0., 0.25, 1.] {
                 let mean = |t: &[Tensor]| smooth_l1(&t[0], &like(&targets, &t[0])?, None, beta);
-                check::operator(&inputs, mean, 2e-6);
+                gradient_check::operator(&inputs, mean, 2e-6);
                 let weighted = |t: &[Tensor]| {
                     smooth_l1(&t[0], &like(&targets, &t[0])?, Some(&like(&weights, &t[0])?), beta)
                 };
-                check::operator(&inputs, weighted, 2e-6);
+                gradient_check::operator(&inputs, weighted, 2e-6);
             }
         }
-        let (inputs, targets) = ([check::random(&[4, 3], 0)], check::random(&[3, 4], 1));
-        check::operator(&inputs, |t| smooth_l1(&t[0].t()?, &targets.to_dtype(t[0].dtype())?, None, 1.), 2e-6);
+        let (inputs, targets) = ([gradient_check::random(&[4, 3], 0)], gradient_check::random(&[3, 4], 1));
+        gradient_check::operator(
+            &inputs,
+            |t| smooth_l1(&t[0].t()?, &targets.to_dtype(t[0].dtype())?, None, 1.),
+            2e-6,
+        );
     }
 
     /// Loss and gradient at single values.
@@ -310,13 +314,16 @@ mod tests {
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let targets = check::single(&check::random(&[50_000], 1));
-        check::threads(&[check::random(&[50_000], 0)], |t| smooth_l1(&t[0], &targets, None, 1.));
+        let targets = gradient_check::single(&gradient_check::random(&[50_000], 1));
+        gradient_check::threads(&[gradient_check::random(&[50_000], 0)], |t| {
+            smooth_l1(&t[0], &targets, None, 1.)
+        });
     }
 
     #[test]
     fn wrong_arguments_are_refused() {
-        let [x, t] = [check::random(&[2, 3], 0), check::random(&[3, 2], 1)].map(|t| check::single(&t));
+        let [x, t] = [gradient_check::random(&[2, 3], 0), gradient_check::random(&[3, 2], 1)]
+            .map(|t| gradient_check::single(&t));
         let error = smooth_l1(&x, &t, None, 1.).unwrap_err().to_string();
         assert!(error.contains("smooth_l1: values [2, 3], targets [3, 2]"), "{error}");
         assert!(smooth_l1(&x, &x, None, -1.).is_err());

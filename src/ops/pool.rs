@@ -54,31 +54,31 @@ fn means(size: usize, windows: impl Iterator<Item = (usize, usize)>) -> Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
-        let inputs = [check::random(&[2, 3, 7, 5], 0)];
+        let inputs = [gradient_check::random(&[2, 3, 7, 5], 0)];
         for (kernel, stride) in [((2, 2), (2, 2)), ((3, 2), (1, 3)), ((7, 5), (1, 1)), ((1, 1), (4, 4))] {
-            check::operator(&inputs, |t| avg_pool2d(&t[0], kernel, stride), 2e-6);
+            gradient_check::operator(&inputs, |t| avg_pool2d(&t[0], kernel, stride), 2e-6);
         }
         for size in [(1, 1), (2, 2), (3, 3), (6, 6), (4, 9)] {
-            check::operator(&inputs, |t| adaptive_avg_pool2d(&t[0], size), 2e-6);
+            gradient_check::operator(&inputs, |t| adaptive_avg_pool2d(&t[0], size), 2e-6);
         }
         for stride in [1, 2, 3, 9] {
-            check::operator(&inputs, |t| subsample(&t[0], stride), 2e-6);
+            gradient_check::operator(&inputs, |t| subsample(&t[0], stride), 2e-6);
         }
-        check::operator(&inputs, |t| avg_pool2d(&t[0].transpose(2, 3)?, (2, 2), (1, 1)), 2e-6);
+        gradient_check::operator(&inputs, |t| avg_pool2d(&t[0].transpose(2, 3)?, (2, 2), (1, 1)), 2e-6);
     }
 
     #[test]
     fn an_empty_batch_stays_empty() {
-        check::empty(&[check::random(&[0, 3, 4, 5], 0)], |t| subsample(&t[0], 2));
+        gradient_check::empty(&[gradient_check::random(&[0, 3, 4, 5], 0)], |t| subsample(&t[0], 2));
     }
 
     #[test]
     fn wrong_windows_are_refused() {
-        let x = check::single(&check::random(&[1, 2, 4, 4], 0));
+        let x = gradient_check::single(&gradient_check::random(&[1, 2, 4, 4], 0));
         assert!(avg_pool2d(&x, (5, 1), (1, 1)).unwrap_err().to_string().contains("[1, 2, 4, 4]"));
         assert!(avg_pool2d(&x, (2, 2), (0, 1)).is_err());
         assert!(adaptive_avg_pool2d(&x, (0, 1)).is_err());

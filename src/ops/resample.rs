@@ -4,9 +4,9 @@
 //! Resizes and average pools are tables of such weights. The backward pass is the same map with
 //! transposed tables, so that it gathers too: planes are made in parallel and sums have one order.
 
+use super::autograd::{ApplyOp, deliver};
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 /// How the outputs along one axis are made of the inputs: for every output, (input, weight) pairs.
@@ -54,7 +54,7 @@ pub(super) fn resample(name: &'static str, x: &Tensor, vertical: Axis, horizonta
     let (to_h, to_w) = (vertical.outputs(), horizontal.outputs());
     count(name, &[b, c, to_h, to_w])?;
     if fused(&[x]) {
-        return x.contiguous()?.taped1(Resample { name, vertical, horizontal });
+        return x.contiguous()?.apply1(Resample { name, vertical, horizontal });
     }
     let matrix = |axis: &Axis| axis.matrix(x.dtype(), x.device());
     map_by_matrices(&x.flatten_to(1)?, &matrix(&vertical)?, &matrix(&horizontal)?)?

@@ -111,7 +111,7 @@ fn resize(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     const SIZES: [((usize, usize), (usize, usize)); 6] = [
         ((3, 4), (6, 8)),
@@ -125,29 +125,31 @@ mod tests {
     #[test]
     fn values_and_gradients() {
         for ((h, w), size) in SIZES {
-            let inputs = [check::random(&[2, 3, h, w], 0)];
-            check::operator(&inputs, |t| resize_nearest(&t[0], size), 2e-6);
-            check::operator(&inputs, |t| resize_bilinear(&t[0], size), 2e-6);
-            check::operator(&inputs, |t| resize_bicubic(&t[0], size), 2e-6);
+            let inputs = [gradient_check::random(&[2, 3, h, w], 0)];
+            gradient_check::operator(&inputs, |t| resize_nearest(&t[0], size), 2e-6);
+            gradient_check::operator(&inputs, |t| resize_bilinear(&t[0], size), 2e-6);
+            gradient_check::operator(&inputs, |t| resize_bicubic(&t[0], size), 2e-6);
         }
-        let inputs = [check::random(&[3, 5, 2, 4], 0)];
-        check::operator(&inputs, |t| resize_bilinear(&t[0].transpose(1, 3)?, (4, 3)), 2e-6);
+        let inputs = [gradient_check::random(&[3, 5, 2, 4], 0)];
+        gradient_check::operator(&inputs, |t| resize_bilinear(&t[0].transpose(1, 3)?, (4, 3)), 2e-6);
     }
 
     #[test]
     fn an_empty_batch_stays_empty() {
-        let inputs = [check::random(&[0, 3, 4, 5], 0)];
-        check::empty(&inputs, |t| resize_bilinear(&t[0], (2, 7)));
+        let inputs = [gradient_check::random(&[0, 3, 4, 5], 0)];
+        gradient_check::empty(&inputs, |t| resize_bilinear(&t[0], (2, 7)));
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        check::threads(&[check::random(&[2, 5, 40, 30], 0)], |t| resize_bilinear(&t[0], (90, 70)));
+        gradient_check::threads(&[gradient_check::random(&[2, 5, 40, 30], 0)], |t| {
+            resize_bilinear(&t[0], (90, 70))
+        });
     }
 
     #[test]
     fn wrong_sizes_are_refused() {
-        let x = check::single(&check::random(&[1, 2, 4, 4], 0));
+        let x = gradient_check::single(&gradient_check::random(&[1, 2, 4, 4], 0));
         for size in [(0, 3), (usize::MAX / 4, 8), (1 << 40, 1 << 40)] {
             let error = resize_nearest(&x, size).unwrap_err().to_string();
             assert!(error.contains("resize_nearest"), "{error}");

@@ -4,12 +4,12 @@
 //! Both matrices are made once for all channels. The backward pass runs over planes, each of which
 //! adds the boxes in their order: no two tasks write the same value.
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::resample::map_by_matrices;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_columns, for_rows_costing, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -55,7 +55,7 @@ pub fn roi_align(
     };
     let regions = rows.iter().enumerate().map(region).collect::<Result<Vec<_>>>()?;
     if fused(&[x]) {
-        return x.contiguous()?.taped1(RoiAlign { size, regions });
+        return x.contiguous()?.apply1(RoiAlign { size, regions });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) && x.elem_count() > 0 {
@@ -327,7 +327,7 @@ fn add(y: &mut [f32], a: f32, x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     /// Boxes inside, over the border, outside, of no area and turned round.
     fn boxes() -> Tensor {
@@ -348,20 +348,20 @@ mod tests {
     fn values_and_gradients() {
         for (size, scale, ratio) in [((2, 3), 1., 0), ((7, 7), 0.5, 2), ((1, 9), 1.3, 1), ((3, 2), 0.25, 3)] {
             for (h, w) in [(9, 11), (5, 25), (1, 1)] {
-                let inputs = [check::random(&[2, 3, h, w], 0)];
-                check::operator(&inputs, |t| roi_align(&t[0], &boxes(), size, scale, ratio), 2e-6);
+                let inputs = [gradient_check::random(&[2, 3, h, w], 0)];
+                gradient_check::operator(&inputs, |t| roi_align(&t[0], &boxes(), size, scale, ratio), 2e-6);
             }
         }
-        let inputs = [check::random(&[2, 9, 3, 4], 0)];
+        let inputs = [gradient_check::random(&[2, 9, 3, 4], 0)];
         let strided = |t: &[Tensor]| roi_align(&t[0].transpose(1, 3)?, &boxes(), (2, 2), 0.5, 0);
-        check::operator(&inputs, strided, 2e-6);
+        gradient_check::operator(&inputs, strided, 2e-6);
     }
 
     #[test]
     fn no_boxes_give_no_features() {
         let none = Tensor::zeros((0, 5), DType::F32, &Device::Cpu).unwrap();
-        check::composition(
-            &[check::random(&[2, 3, 4, 5], 0)],
+        gradient_check::composition(
+            &[gradient_check::random(&[2, 3, 4, 5], 0)],
             |t| roi_align(&t[0], &none, (7, 7), 1., 0),
             1e-6,
         );
@@ -369,12 +369,14 @@ mod tests {
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        check::threads(&[check::random(&[2, 9, 30, 40], 0)], |t| roi_align(&t[0], &boxes(), (7, 7), 2., 0));
+        gradient_check::threads(&[gradient_check::random(&[2, 9, 30, 40], 0)], |t| {
+            roi_align(&t[0], &boxes(), (7, 7), 2., 0)
+        });
     }
 
     #[test]
     fn wrong_boxes_are_refused() {
-        let x = check::single(&check::random(&[2, 3, 4, 4], 0));
+        let x = gradient_check::single(&gradient_check::random(&[2, 3, 4, 4], 0));
         let one = |row: [f32; 5]| Tensor::new(&[row], &Device::Cpu).unwrap();
         for row in
             [[2., 0., 0., 1., 1.], [-1., 0., 0., 1., 1.], [0.5, 0., 0., 1., 1.], [0., f32::NAN, 0., 1., 1.]]

@@ -1,10 +1,10 @@
 //! Softmax cross-entropy against soft targets.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
-use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 
 /// −Σ target·log softmax(logits), mean over rows. `logits`, `targets` [B, K]; targets are constants
@@ -18,7 +18,7 @@ pub fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor
         bail!("softmax_cross_entropy: targets lead to variables, but get no gradient; detach them");
     }
     if fused(&[logits, targets]) {
-        return logits.contiguous()?.taped2(&targets.contiguous()?, SoftmaxCrossEntropy);
+        return logits.contiguous()?.apply2(&targets.contiguous()?, SoftmaxCrossEntropy);
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits, targets]) {
@@ -129,17 +129,17 @@ impl Kernel for Gradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         for (b, k) in [(1, 1), (3, 10), (4, 37)] {
-            let targets = check::random(&[b, k], 1).abs().unwrap();
+            let targets = gradient_check::random(&[b, k], 1).abs().unwrap();
             let loss = |t: &[Tensor]| softmax_cross_entropy(&t[0], &targets.to_dtype(t[0].dtype())?);
-            check::operator(&[check::random(&[b, k], 0)], loss, 1e-6);
+            gradient_check::operator(&[gradient_check::random(&[b, k], 0)], loss, 1e-6);
             let transposed =
                 |t: &[Tensor]| softmax_cross_entropy(&t[0].t()?, &targets.to_dtype(t[0].dtype())?);
-            check::operator(&[check::random(&[k, b], 0)], transposed, 1e-6);
+            gradient_check::operator(&[gradient_check::random(&[k, b], 0)], transposed, 1e-6);
         }
     }
 
@@ -152,8 +152,9 @@ mod tests {
 
     #[test]
     fn targets_with_a_gradient_are_refused() {
-        let targets = candle_core::Var::from_tensor(&check::random(&[2, 3], 0)).unwrap();
-        let error = softmax_cross_entropy(&check::random(&[2, 3], 1), &targets).unwrap_err().to_string();
+        let targets = candle_core::Var::from_tensor(&gradient_check::random(&[2, 3], 0)).unwrap();
+        let error =
+            softmax_cross_entropy(&gradient_check::random(&[2, 3], 1), &targets).unwrap_err().to_string();
         assert!(error.contains("detach"), "{error}");
     }
 }

@@ -48,7 +48,7 @@ pub fn merge_windows(windows: &Tensor, size: usize, grid: (usize, usize)) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
     use candle_core::Device;
 
     #[test]
@@ -66,19 +66,19 @@ mod tests {
     #[test]
     fn values_and_gradients() {
         for (h, w, size) in [(3, 5, 2), (4, 4, 4), (1, 7, 3), (2, 3, 1)] {
-            let x = check::random(&[2, h, w, 3], 0);
-            check::operator(&[x], |t| partition_windows(&t[0], size), 1e-6);
+            let x = gradient_check::random(&[2, h, w, 3], 0);
+            gradient_check::operator(&[x], |t| partition_windows(&t[0], size), 1e-6);
             let count = 2 * usize::div_ceil(h, size) * usize::div_ceil(w, size);
-            let windows = check::random(&[count, size * size, 3], 1);
-            check::operator(&[windows], |t| merge_windows(&t[0], size, (h, w)), 1e-6);
+            let windows = gradient_check::random(&[count, size * size, 3], 1);
+            gradient_check::operator(&[windows], |t| merge_windows(&t[0], size, (h, w)), 1e-6);
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let x = check::random(&[3, 4, 2], 0);
+        let x = gradient_check::random(&[3, 4, 2], 0);
         let error = merge_windows(&x, 2, (4, 4)).unwrap_err().to_string();
         assert!(error.contains("[3, 4, 2]") && error.contains("4×4"), "{error}");
-        assert!(partition_windows(&check::random(&[1, 2, 2, 1], 0), 0).is_err());
+        assert!(partition_windows(&gradient_check::random(&[1, 2, 2, 1], 0), 0).is_err());
     }
 }

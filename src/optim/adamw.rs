@@ -2,9 +2,10 @@
 //! both moments, ε outside the square root.
 
 use super::update::{Rule, Tracked};
-use super::{Gradients, Optimizer, Slot, Step};
+use super::{Gradients, Optimizer, ParamGroup, Step};
 use candle_core::{Device, Result, Tensor, bail};
 
+/// AdamW with a step count, and moments, for each parameter.
 pub struct AdamW {
     /// With running means of the gradient and of its square.
     parameters: Tracked<2>,
@@ -15,18 +16,23 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    pub fn new(slots: Vec<Slot>, betas: [f64; 2], eps: f64) -> Result<Self> {
-        let steps = vec![0; slots.len()];
-        Ok(Self { parameters: Tracked::new(slots, ["exp_avg", "exp_avg_sq"])?, steps, betas, eps })
+    /// `betas` are the decay rates of the two moments, `eps` the ε beside the square root.
+    ///
+    /// # Errors
+    /// When memory for the moments cannot be had.
+    pub fn new(groups: Vec<ParamGroup>, betas: [f64; 2], eps: f64) -> Result<Self> {
+        let steps = vec![0; groups.len()];
+        Ok(Self { parameters: Tracked::new(groups, ["exp_avg", "exp_avg_sq"])?, steps, betas, eps })
     }
 }
 
 impl Optimizer for AdamW {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
-        let lr = step.lr;
+        let (lr, decay) = (step.lr, step.weight_decay_scale);
         let rule = |i: usize| {
-            let slot = &self.parameters.slots[i];
-            Update::new(self.betas, self.eps, lr * slot.lr_scale, slot.weight_decay, self.steps[i] + 1)
+            let group = &self.parameters.groups[i];
+            let weight_decay = group.weight_decay * decay;
+            Update::new(self.betas, self.eps, lr * group.lr_scale, weight_decay, self.steps[i] + 1)
         };
         self.parameters.step(gradients, step, rule)?;
         for (steps, (_, gradient)) in self.steps.iter_mut().zip(gradients.iter()) {

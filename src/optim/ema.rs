@@ -77,7 +77,10 @@ impl Ema {
         self.pairs.iter().map(|(p, average)| (p.name.clone(), average.clone())).collect()
     }
 
-    /// Takes over saved averages, by parameter name. Errors on a missing tensor or another shape.
+    /// Takes over saved averages, by parameter name.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
     pub fn load_state(&mut self, saved: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
         self.pairs.iter().try_for_each(|(p, average)| restore(average, &p.name, saved, "ema"))
     }

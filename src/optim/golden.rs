@@ -1,9 +1,9 @@
 //! The optimisers against PyTorch: `scripts/golden/optim.py`.
 
 use super::*;
-use crate::config::{Schedule, ScheduleName};
+use crate::config::{Optim, OptimName, Schedule, ScheduleName};
 use crate::nn::Parameter;
-use candle_core::{Device, Var};
+use candle_core::{Device, Tensor, Var};
 use std::collections::HashMap;
 
 const NAMES: [&str; 6] = [
@@ -58,6 +58,7 @@ fn config(name: OptimName) -> Optim {
         momentum: (!adam).then_some(0.9),
         trust: 1e-3,
         weight_decay: 0.05,
+        weight_decay_end: None,
         layer_decay: 0.65,
         exempt: Default::default(),
         no_decay: vec!["pos_embed".into()],
@@ -71,11 +72,11 @@ fn optimizer(name: OptimName, params: &[Parameter]) -> Box<dyn Optimizer> {
         _ => 2,
     };
     let optim = config(name);
-    build(&optim, slots(params, &optim, &layer_of, 2)).unwrap()
+    build_optimizer(&optim, param_groups(params, &optim, &layer_of, 2)).unwrap()
 }
 
 fn at(lr: f64) -> Step<'static> {
-    Step { lr, scale: 1., ema: None }
+    Step { lr, scale: 1., weight_decay_scale: 1., ema: None }
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -188,7 +189,9 @@ fn two_steps(name: OptimName, scale: f64) -> Vec<u32> {
     let mut ema = Ema::new(&params, 0.75).unwrap();
     let mut optimizer = optimizer(name, &params);
     for _ in 0..2 {
-        optimizer.step(&gradients, Step { lr: 0.1, scale, ema: Some(&mut ema) }).unwrap();
+        optimizer
+            .step(&gradients, Step { lr: 0.1, scale, weight_decay_scale: 1., ema: Some(&mut ema) })
+            .unwrap();
     }
     let averages = ema.state().into_iter().map(|(_, average)| average);
     let tensors = params.iter().map(|p| p.var.as_tensor().clone()).chain(averages);
@@ -196,6 +199,28 @@ fn two_steps(name: OptimName, scale: f64) -> Vec<u32> {
 }
 
 const ALL: [OptimName; 3] = [OptimName::Adamw, OptimName::Sgd, OptimName::Lars];
+
+/// A step whose weight decay is scaled is one of an optimiser with that weight decay.
+#[test]
+fn weight_decay_is_scaled_for_one_step() {
+    for name in ALL {
+        let run = |weight_decay: f64, weight_decay_scale: f64| {
+            let (mut params, gradients) = waves();
+            params[0].var = Var::from_tensor(&params[0].var.reshape((7, ())).unwrap()).unwrap();
+            let mut store = params[0].var.sum_all().unwrap().backward().unwrap();
+            for (p, (_, gradient)) in params.iter().zip(gradients.iter()) {
+                store.insert(&p.var, gradient.unwrap().reshape(p.var.shape()).unwrap());
+            }
+            let gradients = Gradients::collect(&mut store, &params).unwrap();
+            let optim = Optim { weight_decay, ..config(name) };
+            let mut optimizer = build_optimizer(&optim, param_groups(&params, &optim, &|_| 0, 0)).unwrap();
+            optimizer.step(&gradients, Step { lr: 0.1, scale: 1., weight_decay_scale, ema: None }).unwrap();
+            params.iter().flat_map(|p| values(&p.var)).map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert_eq!(run(0.5, 0.25), run(0.125, 1.), "{name:?}");
+        assert_ne!(run(0.5, 0.25), run(0.5, 1.), "{name:?}");
+    }
+}
 
 #[test]
 fn a_step_has_the_same_bits_for_any_number_of_threads() {
@@ -240,7 +265,7 @@ fn parameters_that_stay_are_averaged_too() {
     params[1].var.set(&params[1].var.zeros_like().unwrap()).unwrap();
     let loss = params[0].var.sum_all().unwrap();
     let gradients = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
-    let step = Step { lr: 0.1, scale: 1., ema: Some(&mut ema) };
+    let step = Step { lr: 0.1, scale: 1., weight_decay_scale: 1., ema: Some(&mut ema) };
     optimizer(OptimName::Sgd, &params).step(&gradients, step).unwrap();
     let initial = |i: usize| values(&golden.0[&format!("initial.{}", NAMES[i])]);
     let average = |i: usize| values(&ema.state()[i].1);
@@ -272,7 +297,8 @@ fn a_parameter_without_gradient_stays_and_foreign_gradients_are_refused() {
 
 #[test]
 fn keys_of_another_optimiser_are_refused() {
-    let error = |optim: &Optim| build(optim, vec![]).err().map(|e| e.to_string()).unwrap_or_default();
+    let error =
+        |optim: &Optim| build_optimizer(optim, vec![]).err().map(|e| e.to_string()).unwrap_or_default();
     let mut adamw = config(OptimName::Adamw);
     adamw.momentum = Some(0.9);
     assert!(error(&adamw).contains("does not read the key `momentum`"));

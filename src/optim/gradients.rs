@@ -10,7 +10,7 @@ use crate::ops::cuda::optimizer::{self, Update};
 use candle_core::{Result, Tensor, backprop::GradStore, bail};
 use rayon::prelude::*;
 
-/// One optional gradient a parameter. Arithmetic is in place.
+/// Gradients by name of the parameter; a parameter on which the loss does not depend has none. Arithmetic is in place.
 #[derive(Debug)]
 pub struct Gradients(Vec<(String, Option<Tensor>)>);
 
@@ -35,15 +35,50 @@ impl Gradients {
         self.iter().filter(|(_, gradient)| gradient.is_none()).map(|(name, _)| name).collect()
     }
 
+    /// Number of parameters, with or without a gradient.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there is no parameter.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Multiplies the gradient of each parameter by `factor(name)`. A factor of 0 gives zeros, even for NaN; the optimiser
+    /// still applies momentum and weight decay to such a parameter, unlike to one without a gradient
+    /// ([`Gradients::remove`]).
+    ///
+    /// # Errors
+    /// When a gradient is not contiguous f32.
+    pub fn scale(&mut self, factor: impl Fn(&str) -> f64 + Sync) -> Result<()> {
+        self.0.par_iter_mut().try_for_each(|(name, gradient)| {
+            let (Some(gradient), factor) = (gradient, factor(name)) else { return Ok(()) };
+            if factor == 1. {
+                return Ok(());
+            }
+            if !gradient.device().is_cpu() {
+                let scaled = if factor == 0. { gradient.zeros_like() } else { &*gradient * factor };
+                return overwrite(gradient, &scaled?);
+            }
+            write(gradient, |values| {
+                let scaled = |value: f32| if factor == 0. { 0. } else { value * factor as f32 };
+                values.iter_mut().for_each(|value| *value = scaled(*value));
+                Ok(())
+            })
+        })
+    }
+
+    /// Removes the gradients of the parameters that `chosen` names: the optimiser does not change them in this step
+    /// (`p.grad = None` in PyTorch).
+    pub fn remove(&mut self, chosen: impl Fn(&str) -> bool) {
+        self.0.iter_mut().filter(|(name, _)| chosen(name)).for_each(|(_, gradient)| *gradient = None);
+    }
+
     /// Adds the gradients of another pass over the same parameters.
+    ///
+    /// # Errors
+    /// When they belong to other parameters.
     pub fn add(&mut self, other: Self) -> Result<()> {
         if !self.0.iter().map(|(name, _)| name).eq(other.0.iter().map(|(name, _)| name)) {
             bail!("gradients of different parameters cannot be added");
@@ -61,22 +96,39 @@ impl Gradients {
         })
     }
 
-    /// Euclidean norm of all gradients together, accumulated in f64: the same bits for any number
-    /// of threads.
+    /// Euclidean norm of all gradients together, accumulated in f64: the same bits for any number of threads.
+    ///
+    /// # Errors
+    /// When a gradient is not contiguous f32.
     pub fn norm(&self) -> Result<f64> {
+        Ok(self.squares()?.into_iter().flatten().sum::<f64>().sqrt())
+    }
+
+    /// Euclidean norm of the gradient of each parameter, by name and in the order of the parameters; `None` for a
+    /// parameter without a gradient.
+    ///
+    /// # Errors
+    /// When a gradient is not contiguous f32.
+    pub fn norms(&self) -> Result<Vec<(&str, Option<f64>)>> {
+        let norms = self.squares()?.into_iter().map(|square| square.map(f64::sqrt));
+        Ok(self.iter().map(|(name, _)| name).zip(norms).collect())
+    }
+
+    /// Sum of the squares of each gradient.
+    fn squares(&self) -> Result<Vec<Option<f64>>> {
         #[cfg(feature = "cuda")]
         if self.iter().any(|(_, gradient)| gradient.is_some_and(|gradient| gradient.device().is_cuda())) {
             let numbers = [1., 0., 0., 0., 0., 0., 0., 0.];
             let update = |value| Update { value, gradient: None, running: &[], average: None, numbers };
             let updates: Vec<Update> = self.iter().filter_map(|(_, gradient)| gradient.map(update)).collect();
-            return Ok(optimizer::squares(&updates)?.iter().sum::<f64>().sqrt());
+            let mut squares = optimizer::squares(&updates)?.into_iter();
+            return Ok(self.iter().map(|(_, gradient)| gradient.and_then(|_| squares.next())).collect());
         }
-        let squares = |(_, gradient): &(String, Option<Tensor>)| match gradient {
-            Some(gradient) => read(gradient, |g| Ok(sums_of_squares(g, g, |g, _| [g])[0])),
-            None => Ok(0.),
+        let square = |(_, gradient): &(String, Option<Tensor>)| {
+            let sum = |gradient: &Tensor| read(gradient, |g| Ok(sums_of_squares(g, g, |g, _| [g])[0]));
+            gradient.as_ref().map(sum).transpose()
         };
-        let sums: Vec<f64> = self.0.par_iter().map(squares).collect::<Result<_>>()?;
-        Ok(sums.iter().sum::<f64>().sqrt())
+        self.0.par_iter().map(square).collect()
     }
 
     /// Whether no gradient holds NaN or an infinity.
@@ -120,6 +172,27 @@ mod tests {
         sum.add(gradients(&params, 1.)).unwrap();
         assert_eq!(first(&sum), [4., 4.]);
         assert!(sum.add(gradients(&params[..1], 1.)).is_err());
+    }
+
+    #[test]
+    fn gradients_of_named_parameters_are_scaled_zeroed_or_removed() {
+        let params = [parameter("a", &[1., 2.]), parameter("b", &[1.]), parameter("c", &[f32::NAN])];
+        let loss = params.iter().map(|p| (p.var.as_tensor() * 3.).unwrap().sum_all().unwrap());
+        let loss = loss.reduce(|a, b| (a + b).unwrap()).unwrap();
+        let mut found = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
+        assert_eq!(found.norms().unwrap()[1..], [("b", Some(3.)), ("c", Some(3.))]);
+        found
+            .scale(|name| match name {
+                "a" => 0.5,
+                "b" => 0.,
+                _ => 1.,
+            })
+            .unwrap();
+        let norms = [("a", Some(4.5f64.sqrt())), ("b", Some(0.)), ("c", Some(3.))];
+        assert_eq!(found.norms().unwrap(), norms);
+        assert_eq!((first(&found), found.norm().unwrap()), (vec![1.5, 1.5], 13.5f64.sqrt()));
+        found.remove(|name| name == "b");
+        assert_eq!((found.missing(), found.norms().unwrap()[1]), (vec!["b"], ("b", None)));
     }
 
     #[test]

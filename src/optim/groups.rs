@@ -10,28 +10,30 @@ use crate::{
 };
 use candle_core::{Result, Tensor, bail};
 
-/// One parameter and its own hyperparameters.
+/// A parameter with its own hyperparameters: PyTorch's param group, here always of a single parameter.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct ParamGroup {
+    /// The parameter.
     pub parameter: Parameter,
     /// Multiplies the scheduled learning rate.
     pub lr_scale: f64,
+    /// Weight decay at the beginning of the run; 0 where the recipe exempts the parameter.
     pub weight_decay: f64,
 }
 
-/// The slots of `params`, in their order. `layer_of` gives the layer of a parameter (0 for
+/// The groups of `params`, one for each, in their order. `layer_of` gives the layer of a parameter (0 for
 /// embeddings), `layers` that of the head (depth + 1). What `optim.exempt` and `optim.no_decay` name is not decayed.
-pub fn slots(
+pub fn param_groups(
     params: &[Parameter],
     optim: &Optim,
     layer_of: &dyn Fn(&str) -> usize,
     layers: usize,
-) -> Vec<Slot> {
+) -> Vec<ParamGroup> {
     // Only norms have weights of one dimension.
     let is_norm = |module: &str| {
         params.iter().any(|p| p.name.strip_suffix(".weight") == Some(module) && p.var.rank() <= 1)
     };
-    let slot = |p: &Parameter| {
+    let group = |p: &Parameter| {
         let depth = layers.saturating_sub(layer_of(&p.name));
         let spared = match optim.exempt {
             Exempt::OneDimensional => p.var.rank() <= 1 || p.name.ends_with(".bias"),
@@ -39,22 +41,28 @@ pub fn slots(
             Exempt::Nothing => false,
         };
         let exempt = spared || optim.no_decay.contains(&p.name);
-        Slot {
+        ParamGroup {
             parameter: p.clone(),
             lr_scale: (0..depth).fold(1., |scale, _| scale * optim.layer_decay),
             weight_decay: if exempt { 0. } else { optim.weight_decay },
         }
     };
-    params.iter().map(slot).collect()
+    params.iter().map(group).collect()
 }
 
-/// The gradient of each slot. Errors when the gradients are not those of the slots, in order.
-pub(super) fn matched<'a>(slots: &[Slot], gradients: &'a Gradients) -> Result<Vec<Option<&'a Tensor>>> {
-    if slots.len() != gradients.len() {
-        bail!("an optimiser of {} parameters got {} gradients", slots.len(), gradients.len());
+/// The gradient of each group.
+///
+/// # Errors
+/// When the gradients are not those of the groups, in order.
+pub(super) fn matched<'a>(
+    groups: &[ParamGroup],
+    gradients: &'a Gradients,
+) -> Result<Vec<Option<&'a Tensor>>> {
+    if groups.len() != gradients.len() {
+        bail!("an optimiser of {} parameters got {} gradients", groups.len(), gradients.len());
     }
-    let gradient = |(slot, (name, gradient)): (&Slot, (&str, Option<&'a Tensor>))| {
-        let Parameter { name: expected, var, .. } = &slot.parameter;
+    let gradient = |(group, (name, gradient)): (&ParamGroup, (&str, Option<&'a Tensor>))| {
+        let Parameter { name: expected, var, .. } = &group.parameter;
         if expected != name {
             bail!("the optimiser expected the gradient of `{expected}`, got that of `{name}`");
         }
@@ -65,7 +73,7 @@ pub(super) fn matched<'a>(slots: &[Slot], gradients: &'a Gradients) -> Result<Ve
             _ => Ok(gradient),
         }
     };
-    slots.iter().zip(gradients.iter()).map(gradient).collect()
+    groups.iter().zip(gradients.iter()).map(gradient).collect()
 }
 
 #[cfg(test)]
@@ -84,6 +92,7 @@ mod tests {
             momentum: None,
             trust: 1e-3,
             weight_decay: 0.05,
+            weight_decay_end: None,
             layer_decay: 0.5,
             exempt: Exempt::OneDimensional,
             no_decay: vec!["pos_embed".into()],
@@ -107,11 +116,15 @@ mod tests {
             Some("blocks") => 1,
             _ => 2,
         };
-        let found: Vec<f64> = slots(&params, &optim, &layer_of, 2).iter().map(|slot| slot.lr_scale).collect();
+        let found: Vec<f64> =
+            param_groups(&params, &optim, &layer_of, 2).iter().map(|group| group.lr_scale).collect();
         assert_eq!(found, [0.25, 0.5, 0.5, 0.5, 0.5, 1., 1.]);
         let decayed = |exempt| -> Vec<bool> {
             let optim = Optim { exempt, ..optim.clone() };
-            slots(&params, &optim, &layer_of, 2).iter().map(|slot| slot.weight_decay == 0.05).collect()
+            param_groups(&params, &optim, &layer_of, 2)
+                .iter()
+                .map(|group| group.weight_decay == 0.05)
+                .collect()
         };
         assert_eq!(decayed(Exempt::OneDimensional), [false, true, false, false, false, false, true]);
         assert_eq!(decayed(Exempt::Norms), [false, true, false, false, true, true, true]);

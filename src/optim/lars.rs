@@ -5,9 +5,10 @@ use super::groups::matched;
 use super::sgd::Momentum;
 use super::storage::norms;
 use super::update::Tracked;
-use super::{Gradients, Optimizer, Slot, Step};
+use super::{Gradients, Optimizer, ParamGroup, Step};
 use candle_core::{Result, Tensor};
 
+/// LARS with momentum.
 pub struct Lars {
     /// With momentum buffers.
     parameters: Tracked<1>,
@@ -16,21 +17,24 @@ pub struct Lars {
 }
 
 impl Lars {
-    /// `trust` scales the ratio ‖p‖ / ‖gradient‖.
-    pub fn new(mut slots: Vec<Slot>, momentum: f64, trust: f64) -> Result<Self> {
-        for slot in slots.iter_mut().filter(|slot| slot.parameter.var.rank() <= 1) {
-            slot.weight_decay = 0.;
+    /// `trust` is the factor of the ratio ‖p‖ / ‖gradient‖.
+    ///
+    /// # Errors
+    /// When memory for the momentum buffers cannot be had.
+    pub fn new(mut groups: Vec<ParamGroup>, momentum: f64, trust: f64) -> Result<Self> {
+        for group in groups.iter_mut().filter(|group| group.parameter.var.rank() <= 1) {
+            group.weight_decay = 0.;
         }
-        Ok(Self { parameters: Tracked::new(slots, ["mu"])?, momentum, trust })
+        Ok(Self { parameters: Tracked::new(groups, ["mu"])?, momentum, trust })
     }
 
-    /// trust·‖p‖ / ‖scale·gradient + decay·p‖ of every parameter, and 1 where either norm is 0, the tensor has one
+    /// trust·‖p‖ / ‖scale·gradient + weight decay·p‖ of every parameter, whose weight decay `decay` multiplies; 1 where either norm is 0, the tensor has one
     /// dimension or there is no gradient.
-    fn ratios(&self, gradients: &Gradients, scale: f64) -> Result<Vec<f64>> {
-        let gradients = matched(&self.parameters.slots, gradients)?;
-        let pairs = self.parameters.slots.iter().zip(gradients).map(|(slot, gradient)| {
-            let gradient = gradient.filter(|_| slot.parameter.var.rank() > 1);
-            (slot.parameter.var.as_tensor(), gradient, [scale as f32, slot.weight_decay as f32])
+    fn ratios(&self, gradients: &Gradients, scale: f64, decay: f64) -> Result<Vec<f64>> {
+        let gradients = matched(&self.parameters.groups, gradients)?;
+        let pairs = self.parameters.groups.iter().zip(gradients).map(|(group, gradient)| {
+            let gradient = gradient.filter(|_| group.parameter.var.rank() > 1);
+            (group.parameter.var.as_tensor(), gradient, [scale as f32, (group.weight_decay * decay) as f32])
         });
         let ratio = |[weights, updates]: [f64; 2]| match weights > 0. && updates > 0. {
             true => self.trust * weights / updates,
@@ -42,8 +46,9 @@ impl Lars {
 
 impl Optimizer for Lars {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
-        let (lr, ratios) = (step.lr, self.ratios(gradients, step.scale)?);
-        let rule = |i: usize| Momentum::new(&self.parameters.slots[i], self.momentum, ratios[i], lr);
+        let (lr, decay) = (step.lr, step.weight_decay_scale);
+        let ratios = self.ratios(gradients, step.scale, decay)?;
+        let rule = |i: usize| Momentum::new(&self.parameters.groups[i], self.momentum, ratios[i], lr, decay);
         self.parameters.step(gradients, step, rule)
     }
 

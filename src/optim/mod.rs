@@ -7,81 +7,26 @@
 //! restored exactly. State is f32, on CPU or CUDA.
 
 mod adamw;
+mod build;
 mod ema;
 mod gradients;
 mod groups;
 mod lars;
+mod optimizer;
 mod schedule;
 mod sgd;
 mod storage;
 mod update;
 
 pub use adamw::AdamW;
+pub use build::{OptimError, build_optimizer};
 pub use ema::Ema;
 pub use gradients::{Gradients, clip_factor};
-pub use groups::{Slot, slots};
+pub use groups::{ParamGroup, param_groups};
 pub use lars::Lars;
-pub use schedule::LrSchedule;
+pub use optimizer::{Optimizer, Step};
+pub use schedule::{LrSchedule, WeightDecaySchedule};
 pub use sgd::Sgd;
-
-use crate::config::{Optim, OptimName};
-use candle_core::{Result, Tensor};
-
-/// The numbers of one step, and what moves with it.
-pub struct Step<'a> {
-    /// Learning rate, which each parameter's `lr_scale` multiplies.
-    pub lr: f64,
-    /// Multiplies all gradients: the mean over micro-batches, and [`clip_factor`].
-    pub scale: f64,
-    /// Takes the new values of all its parameters in.
-    pub ema: Option<&'a mut Ema>,
-}
-
-/// Updates parameters from gradients. The order of parameters is fixed at construction.
-pub trait Optimizer: Send {
-    /// A parameter without gradient is left alone. Errors when `gradients` belong to other
-    /// parameters, before any is changed.
-    fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()>;
-
-    /// Named tensors that, with the parameters, continue the run exactly. They are views of live
-    /// state: the next step changes them.
-    fn state(&self) -> Vec<(String, Tensor)>;
-
-    /// Takes over saved state, by the names of [`Optimizer::state`]. Errors on a missing tensor and
-    /// on another shape or dtype.
-    fn load_state(&mut self, saved: &dyn Fn(&str) -> Option<Tensor>) -> Result<()>;
-}
-
-/// `[optim]` does not describe an optimiser.
-#[derive(Debug, thiserror::Error)]
-pub enum OptimError {
-    #[error("[optim] name = \"{name}\" needs the key `{key}`, which is absent")]
-    Missing { name: &'static str, key: &'static str },
-    #[error("[optim] name = \"{name}\" does not read the key `{key}`, which is set")]
-    Unused { name: &'static str, key: &'static str },
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
-}
-
-/// The optimiser that `optim` names, over `slots` (see [`slots`]).
-pub fn build(optim: &Optim, slots: Vec<Slot>) -> std::result::Result<Box<dyn Optimizer>, OptimError> {
-    let name = match optim.name {
-        OptimName::Adamw => "adamw",
-        OptimName::Sgd => "sgd",
-        OptimName::Lars => "lars",
-    };
-    let (momentum, betas) = (
-        optim.momentum.ok_or(OptimError::Missing { name, key: "momentum" }),
-        optim.betas.ok_or(OptimError::Missing { name, key: "betas" }),
-    );
-    match optim.name {
-        OptimName::Adamw if momentum.is_ok() => Err(OptimError::Unused { name, key: "momentum" }),
-        OptimName::Sgd | OptimName::Lars if betas.is_ok() => Err(OptimError::Unused { name, key: "betas" }),
-        OptimName::Adamw => Ok(Box::new(AdamW::new(slots, betas?, optim.eps)?)),
-        OptimName::Sgd => Ok(Box::new(Sgd::new(slots, momentum?)?)),
-        OptimName::Lars => Ok(Box::new(Lars::new(slots, momentum?, optim.trust)?)),
-    }
-}
 
 #[cfg(test)]
 mod golden;

@@ -1,9 +1,9 @@
-//! Learning rate at a step: linear warm-up, then cosine, step, polynomial or no decay.
+//! Learning rate at a step: linear warm-up, then cosine, step, polynomial or no decay. Weight decay at a step.
 //!
 //! Evaluated at every step with fractional epochs, as MAE's `lr_sched.py` does (arXiv:2111.06377
 //! §A.1), not once an epoch.
 
-use crate::config::{Schedule, ScheduleName};
+use crate::config::{Optim, Ramp, Schedule, ScheduleName};
 use std::f64::consts::PI;
 
 /// Learning rate over a run.
@@ -50,6 +50,30 @@ impl LrSchedule {
     }
 }
 
+/// Weight decay over a run, as a factor of that of the recipe: `weight_decay` to `weight_decay_end` along half a cosine
+/// (DINO, arXiv:2104.14294; facebookresearch/dino `utils.py`, `cosine_scheduler`), or constant.
+#[derive(Clone, Debug)]
+pub struct WeightDecaySchedule {
+    start: f64,
+    ramp: Option<Ramp>,
+    total_steps: usize,
+}
+
+impl WeightDecaySchedule {
+    /// The schedule of `optim` for a run of `total_steps` steps of the optimiser.
+    pub fn new(optim: &Optim, total_steps: usize) -> Self {
+        let start = optim.weight_decay;
+        let ramp = optim.weight_decay_end.map(|end| Ramp::cosine(start, end));
+        Self { start, ramp, total_steps: total_steps.max(1) }
+    }
+
+    /// The factor of every group's weight decay at the step with this index, from 0: exactly 1 without a schedule.
+    pub fn scale_at(&self, step: usize) -> f64 {
+        let progress = step as f64 / self.total_steps as f64;
+        self.ramp.as_ref().map_or(1., |ramp| ramp.at(progress, 0.) / self.start)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +103,25 @@ mod tests {
         close(at(ScheduleName::Step, 20), 0.1);
         close(at(ScheduleName::Step, 30), 0.01);
         close(at(ScheduleName::Constant, 39), 1.);
+    }
+
+    #[test]
+    fn weight_decay_follows_a_cosine_over_the_whole_run() {
+        let optim = |end: &str| {
+            let text = format!("name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.04\n{end}");
+            crate::config::parse::<Optim>(&text, "test").unwrap()
+        };
+        let constant = WeightDecaySchedule::new(&optim(""), 100);
+        assert!([0, 37, 100].iter().all(|step| constant.scale_at(*step) == 1.));
+        let rising = WeightDecaySchedule::new(&optim("weight_decay_end = 0.4"), 100);
+        let close = |step, expected: f64| {
+            let found = 0.04 * rising.scale_at(step);
+            assert!((found - expected).abs() < 1e-12, "step {step}: {found}");
+        };
+        close(0, 0.04);
+        close(25, 0.4 - 0.36 * 0.5 * (1. + 0.5f64.sqrt()));
+        close(50, 0.22);
+        close(100, 0.4);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! dampening, no Nesterov.
 
 use super::update::{Rule, Tracked};
-use super::{Gradients, Optimizer, Slot, Step};
+use super::{Gradients, Optimizer, ParamGroup, Step};
 use candle_core::{Result, Tensor};
 
+/// SGD with momentum.
 pub struct Sgd {
     /// With momentum buffers.
     parameters: Tracked<1>,
@@ -12,15 +13,19 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    pub fn new(slots: Vec<Slot>, momentum: f64) -> Result<Self> {
-        Ok(Self { parameters: Tracked::new(slots, ["momentum_buffer"])?, momentum })
+    /// `momentum` is 0 for plain SGD.
+    ///
+    /// # Errors
+    /// When memory for the momentum buffers cannot be had.
+    pub fn new(groups: Vec<ParamGroup>, momentum: f64) -> Result<Self> {
+        Ok(Self { parameters: Tracked::new(groups, ["momentum_buffer"])?, momentum })
     }
 }
 
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()> {
-        let lr = step.lr;
-        let rule = |i: usize| Momentum::new(&self.parameters.slots[i], self.momentum, 1., lr);
+        let (lr, decay) = (step.lr, step.weight_decay_scale);
+        let rule = |i: usize| Momentum::new(&self.parameters.groups[i], self.momentum, 1., lr, decay);
         self.parameters.step(gradients, step, rule)
     }
 
@@ -44,12 +49,13 @@ pub(super) struct Momentum {
 }
 
 impl Momentum {
-    pub fn new(slot: &Slot, momentum: f64, q: f64, lr: f64) -> Self {
+    /// `decay` multiplies the weight decay of the group.
+    pub fn new(group: &ParamGroup, momentum: f64, q: f64, lr: f64, decay: f64) -> Self {
         Self {
             momentum: momentum as f32,
             q: q as f32,
-            decay: (q * slot.weight_decay) as f32,
-            lr: (lr * slot.lr_scale) as f32,
+            decay: (q * (group.weight_decay * decay)) as f32,
+            lr: (lr * group.lr_scale) as f32,
         }
     }
 }

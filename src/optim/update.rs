@@ -7,7 +7,7 @@
 
 use super::groups::matched;
 use super::storage::{CHUNK, array, read, restore, write, write_all, write_some};
-use super::{Ema, Gradients, Slot, Step};
+use super::{Ema, Gradients, ParamGroup, Step};
 #[cfg(feature = "cuda")]
 use crate::ops::cuda::optimizer::{self, Update};
 use crate::ops::simd::{Kernel, LANES, vectorized};
@@ -34,7 +34,7 @@ pub(super) trait Rule<const N: usize>: Copy + Send {
 
 /// Parameters and `N` running values (moments, momentum) for each of their values.
 pub(super) struct Tracked<const N: usize> {
-    pub slots: Vec<Slot>,
+    pub groups: Vec<ParamGroup>,
     running: Vec<[Tensor; N]>,
     /// Of the running values: saved state has them as `<parameter>.<name>`.
     names: [&'static str; N],
@@ -42,12 +42,12 @@ pub(super) struct Tracked<const N: usize> {
 
 impl<const N: usize> Tracked<N> {
     /// Running values start at zero.
-    pub fn new(slots: Vec<Slot>, names: [&'static str; N]) -> Result<Self> {
-        let zeros = |slot: &Slot| {
-            array(names.iter().map(|_| slot.parameter.var.zeros_like()).collect::<Result<Vec<_>>>()?)
+    pub fn new(groups: Vec<ParamGroup>, names: [&'static str; N]) -> Result<Self> {
+        let zeros = |group: &ParamGroup| {
+            array(names.iter().map(|_| group.parameter.var.zeros_like()).collect::<Result<Vec<_>>>()?)
         };
-        let running = slots.iter().map(zeros).collect::<Result<_>>()?;
-        Ok(Self { slots, running, names })
+        let running = groups.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Self { groups, running, names })
     }
 
     /// One step of every parameter that has a gradient, and of the average of all parameters.
@@ -58,18 +58,18 @@ impl<const N: usize> Tracked<N> {
         step: Step,
         rule: impl Fn(usize) -> R + Sync,
     ) -> Result<()> {
-        let gradients = matched(&self.slots, gradients)?;
+        let gradients = matched(&self.groups, gradients)?;
         #[cfg(feature = "cuda")]
-        if self.slots.first().is_some_and(|slot| slot.parameter.var.device().is_cuda()) {
+        if self.groups.first().is_some_and(|group| group.parameter.var.device().is_cuda()) {
             return self.step_on_cuda(&gradients, step, rule);
         }
         let (scale, ema) = (step.scale as f32, step.ema.as_deref());
-        let parameters = self.slots.par_iter().zip(&self.running).zip(&gradients).enumerate();
-        parameters.try_for_each(|(i, ((slot, running), gradient))| {
+        let parameters = self.groups.par_iter().zip(&self.running).zip(&gradients).enumerate();
+        parameters.try_for_each(|(i, ((group, running), gradient))| {
             let Some(gradient) = gradient else { return Ok(()) };
-            let average = ema.and_then(|ema| ema.average(&slot.parameter));
+            let average = ema.and_then(|ema| ema.average(&group.parameter));
             read(gradient, |gradient| {
-                write(slot.parameter.var.as_tensor(), |value| {
+                write(group.parameter.var.as_tensor(), |value| {
                     let rule = rule(i);
                     write_all(running.each_ref(), |running| {
                         write_some(average, |average| {
@@ -81,8 +81,8 @@ impl<const N: usize> Tracked<N> {
                 })
             })
         })?;
-        let updated = self.slots.iter().zip(&gradients).filter(|(_, gradient)| gradient.is_some());
-        let updated = updated.map(|(slot, _)| slot.parameter.var.id()).collect();
+        let updated = self.groups.iter().zip(&gradients).filter(|(_, gradient)| gradient.is_some());
+        let updated = updated.map(|(group, _)| group.parameter.var.id()).collect();
         step.ema.map_or(Ok(()), |ema| ema.update_others(&updated))
     }
 
@@ -95,18 +95,18 @@ impl<const N: usize> Tracked<N> {
     ) -> Result<()> {
         let mut updates = vec![];
         let mut updated = HashSet::new();
-        for (i, ((slot, running), gradient)) in
-            self.slots.iter().zip(&self.running).zip(gradients).enumerate()
+        for (i, ((group, running), gradient)) in
+            self.groups.iter().zip(&self.running).zip(gradients).enumerate()
         {
             if gradient.is_some() {
                 updates.push(Update {
-                    value: slot.parameter.var.as_tensor(),
+                    value: group.parameter.var.as_tensor(),
                     gradient: *gradient,
                     running,
-                    average: step.ema.as_deref().and_then(|ema| ema.average(&slot.parameter)),
+                    average: step.ema.as_deref().and_then(|ema| ema.average(&group.parameter)),
                     numbers: rule(i).numbers(),
                 });
-                updated.insert(slot.parameter.var.id());
+                updated.insert(group.parameter.var.id());
             }
         }
         let weights = step.ema.as_deref().map_or([0.; 2], Ema::weights);
@@ -116,8 +116,8 @@ impl<const N: usize> Tracked<N> {
 
     /// (`<parameter>.<name>`, running values): views of live state.
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
-        self.slots.iter().zip(&self.running).flat_map(|(slot, running)| {
-            let named = |(name, t): (&&str, &Tensor)| (format!("{}.{name}", slot.parameter.name), t.clone());
+        self.groups.iter().zip(&self.running).flat_map(|(group, running)| {
+            let named = |(name, t): (&&str, &Tensor)| (format!("{}.{name}", group.parameter.name), t.clone());
             self.names.iter().zip(running).map(named)
         })
     }

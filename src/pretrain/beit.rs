@@ -11,7 +11,7 @@ use super::{
 use crate::config::{ModelConfig, ReconstructionTarget};
 use crate::data::Batch;
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, gmacs, vit};
+use crate::models::{Backbone, BackboneKind, BackboneUsage, NoOptions, Vit, vit};
 use crate::nn::{Linear, Losses, Params, Pass};
 use crate::ops;
 use crate::rng::Rng;
@@ -64,7 +64,8 @@ impl Beit {
             candle_core::bail!("pretrain.masked is {masked}, but there are {} patches", grid.0 * grid.1);
         }
         let target = TokenTarget::new(tokenizer, model, false)?;
-        let options = VitOptions { drop_path, final_norm: true, pretrains: true, ..VitOptions::default() };
+        let options =
+            BackboneUsage { drop_path, final_norm: true, pretrains: true, ..BackboneUsage::default() };
         let token = Init::Randn { mean: 0., stdev: STD };
         Ok(Self {
             encoder: Vit::new(model, options, vb.clone())?,
@@ -97,7 +98,7 @@ impl Beit {
             candle_core::bail!("BEiT: the encoder has no final norm")
         };
         let patches = x.narrow(1, 1, count)?.reshape((b * count, width))?;
-        self.head.forward(&ops::take_rows(&patches, rows)?)
+        self.head.forward(&ops::index_select(&patches, rows)?)
     }
 
     /// The cross-entropy of the masked patches, and the share of right tokens among them.
@@ -108,7 +109,8 @@ impl Beit {
         let found = logits.detach().argmax(D::Minus1)?.to_vec1::<u32>()?;
         let right = found.iter().zip(&rows).filter(|(found, row)| **found == tokens[**row as usize]).count();
         let share = right as f64 / rows.len().max(1) as f64;
-        Ok(Losses::of("tokens", self.target.loss(&logits, &tokens, &rows)?).noting("token_accuracy", share))
+        Ok(Losses::of("tokens", self.target.loss(&logits, &tokens, &rows)?)
+            .with_metric("token_accuracy", share))
     }
 }
 
@@ -186,7 +188,7 @@ impl PretrainObjective for Beit {
     }
 
     fn gmacs(_: &BeitOptions, model: &ModelConfig) -> Option<f64> {
-        Some(gmacs(model))
+        Vit::gmacs(model, &NoOptions {})
     }
 }
 
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
     use crate::config::DvaeSizes;
     use crate::models::dvae::Encoder;
-    use crate::nn::difference;
+    use crate::nn::test_tolerance;
     use candle_core::{Device, safetensors};
     use std::collections::HashMap;
 
@@ -228,8 +230,9 @@ mod tests {
             layer_scale: Some(0.3),
             registers: 0,
             key_bias: false,
-            foreign: None,
-            decoder: crate::config::Decoder::default(),
+            backbone: "vit".into(),
+            options: toml::Table::new(),
+            decoder: crate::config::DecoderConfig::default(),
         }
     }
 
@@ -265,14 +268,14 @@ mod tests {
         let rows: Vec<u32> = (0..72).collect();
         let logits = objective.logits(&golden["images"], &masks, &rows, &mut Pass::Eval)?;
         let expected = golden["shared.logits"].reshape((72, VOCABULARY))?;
-        assert!(difference::absolute(&logits, &expected) < 1e-4);
+        assert!(test_tolerance::absolute(&logits, &expected) < 1e-4);
         Ok(())
     }
 
     #[test]
     fn one_table_per_block_equals_transformers() -> Result<()> {
         let (golden, params) = (golden(), Params::new(0, &Device::Cpu));
-        let options = VitOptions { final_norm: true, ..VitOptions::default() };
+        let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
         let vit = Vit::new(&model(), options, params.builder())?;
         params.set_trainable(|_| true);
         // The backbone of transfer has no mask token.
@@ -280,7 +283,7 @@ mod tests {
             golden.into_iter().filter(|(name, _)| name != "block.weights.mask_token").collect();
         take(&params, &golden, "block.weights.")?;
         let features = vit.forward(&golden["images"], &[], &mut Pass::Eval)?;
-        assert!(difference::absolute(features.cls.as_ref().unwrap(), &golden["block.cls"]) < 1e-4);
+        assert!(test_tolerance::absolute(features.cls.as_ref().unwrap(), &golden["block.cls"]) < 1e-4);
         Ok(())
     }
 

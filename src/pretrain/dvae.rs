@@ -87,7 +87,7 @@ impl Objective for DiscreteAutoencoder {
         let rows = logits.permute((0, 2, 3, 1))?.reshape((b * h * w, vocabulary))?;
         let log_q = candle_nn::ops::log_softmax(&rows, 1)?;
         let (weights, kl_weight) = match pass {
-            Pass::Train { rng, progress } => {
+            Pass::Train { rng, progress, .. } => {
                 let noise = gumbel(b, h * w * vocabulary, rng);
                 let noise = Tensor::from_vec(noise, rows.shape(), rows.device())?;
                 let relaxed = ((&rows + noise)? / self.training.temperature.at(*progress))?;
@@ -105,7 +105,7 @@ impl Objective for DiscreteAutoencoder {
         if self.training.diversity > 0. {
             losses = losses.with("diversity", (diversity(&log_q)? * self.training.diversity)?);
         }
-        Ok(losses.noting("codes_used", used.share).noting("perplexity", used.perplexity))
+        Ok(losses.with_metric("codes_used", used.share).with_metric("perplexity", used.perplexity))
     }
 
     fn layer_of(&self, _: &str) -> usize {
@@ -225,7 +225,8 @@ mod tests {
         for loss in [PixelLoss::LogitLaplace, PixelLoss::L2] {
             let (params, model) = small(loss)?;
             let mut rng = Rng::new(0, "pass", &[]);
-            let losses = model.losses(&batch()?, &mut Pass::Train { rng: &mut rng, progress: 0.5 })?;
+            let losses =
+                model.losses(&batch()?, &mut Pass::Train { rng: &mut rng, progress: 0.5, epoch: 0. })?;
             let store = ops::backward(&losses.total()?)?;
             for p in params.trainable() {
                 let gradient = store.get(&p.var).map(|g| g.sqr()?.sum_all()?.to_scalar::<f32>());
@@ -233,7 +234,7 @@ mod tests {
                 let unread = loss == PixelLoss::L2 && p.name.starts_with("decoder.blocks.output");
                 assert!(gradient.transpose()?.is_some_and(|g| g > 0. || unread), "{loss:?}: {}", p.name);
             }
-            let noted: Vec<&str> = losses.notes().map(|(name, _)| name).collect();
+            let noted: Vec<&str> = losses.metrics().map(|(name, _)| name).collect();
             assert_eq!(noted, ["codes_used", "perplexity"]);
         }
         Ok(())

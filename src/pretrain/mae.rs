@@ -10,10 +10,10 @@ use super::{
     MaskKind, MaskSampler, Objective, ObjectiveInputs, PatchMask, PatchTarget, PretrainObjective,
     Pretraining, RecipeFacts, TokenTarget, TokenizerUse, figure_of_reconstructions,
 };
-use crate::config::{Decoder as DecoderConfig, ModelConfig, Normalize, ReconstructionTarget};
+use crate::config::{DecoderConfig, ModelConfig, Normalize, ReconstructionTarget};
 use crate::data::{Batch, SampleId};
 use crate::models::dvae::Tokenizer;
-use crate::models::{Backbone, Vit, VitOptions, mae_gmacs, vit};
+use crate::models::{Backbone, BackboneUsage, Vit, mae_gmacs, vit};
 use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
 use crate::ops;
 use candle_core::{Result, Tensor};
@@ -114,7 +114,8 @@ impl MaskedAutoencoder {
         if let Some(decoder) = &mae.decoder {
             model.decoder = decoder.clone();
         }
-        let encoder = Vit::new(&model, VitOptions { final_norm: true, ..VitOptions::default() }, vb.clone())?;
+        let encoder =
+            Vit::new(&model, BackboneUsage { final_norm: true, ..BackboneUsage::default() }, vb.clone())?;
         let sampler =
             MaskSampler::new(mae.mask, mae.mask_ratio, model.grid()).map_err(candle_core::Error::wrap)?;
         let values = model.patch * model.patch * model.channels;
@@ -156,7 +157,7 @@ impl MaskedAutoencoder {
                 LossPatches::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
             };
             let decoded = self.decode(&self.encoder.patches(images)?, mask, pass)?; // [B, L, C']
-            let decoded = ops::take_rows(&decoded.flatten_to(1)?, &rows)?;
+            let decoded = ops::index_select(&decoded.flatten_to(1)?, &rows)?;
             return target.loss(&self.decoder.pred.forward(&decoded)?, &target.of(images, ids)?, &rows);
         }
         let patches = self.encoder.patches(images)?; // [B, L, P]
@@ -215,10 +216,10 @@ impl MaskedAutoencoder {
     /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
     fn visible_tokens(&self, patches: &Tensor, mask: &PatchMask) -> Result<Tensor> {
         let (batch, count, values) = patches.dims3()?;
-        let visible = ops::take_rows(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
+        let visible = ops::index_select(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
         let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
-        let positions = ops::take_rows(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
+        let positions = ops::index_select(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
         tokens + positions.reshape((batch, mask.kept(), ()))?
     }
 
@@ -336,7 +337,7 @@ fn restore(x: &Tensor, token: &Tensor, mask: &PatchMask) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
     let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
-    let patches = ops::take_rows(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
+    let patches = ops::index_select(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
     Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
 }
 

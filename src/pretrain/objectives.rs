@@ -6,6 +6,7 @@
 use super::{Beit, DiscreteAutoencoder, MaskedAutoencoder, Pretraining};
 use crate::config::{ConfigError, ModelConfig, Named, ObjectiveTable, Recipe, ReconstructionTarget};
 use crate::models::dvae::Tokenizer;
+use crate::models::{Backbone, BackboneUsage, Backbones};
 use crate::nn::Params;
 use candle_core::Result;
 use candle_nn::VarBuilder;
@@ -64,6 +65,8 @@ pub struct ObjectiveInputs<'a> {
     pub drop_path: f64,
     /// The tokenizer that [`PretrainObjective::tokenizer`] asks for.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// The registered backbones.
+    pub backbones: &'a Backbones,
     /// Where parameters are made and found.
     pub params: &'a Params,
 }
@@ -72,6 +75,20 @@ impl ObjectiveInputs<'_> {
     /// The builder of the parameters, at the root of the checkpoint.
     pub fn builder(&self) -> VarBuilder<'static> {
         self.params.builder()
+    }
+
+    /// The backbone that is pre-trained, with the drop path of the recipe and its final norm.
+    ///
+    /// # Errors
+    /// A model that its backbone refuses, one that cannot be trained.
+    pub fn backbone(&self) -> Result<Box<dyn Backbone>> {
+        let usage = BackboneUsage {
+            drop_path: self.drop_path,
+            final_norm: true,
+            pretrains: true,
+            ..BackboneUsage::default()
+        };
+        self.backbones.build(self.model, usage, self.builder(), None)
     }
 }
 

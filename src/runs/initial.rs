@@ -3,7 +3,7 @@
 use super::RunContext;
 use crate::config::{
     Catalogue, Choice, ConfigError, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage,
-    read,
+    VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status};
 use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, metadata, weights_in};
@@ -194,6 +194,9 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
 
 /// Compares the sizes that the names in a file reveal with those of the model.
 pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
+    if model.backbone != VIT {
+        return Ok(());
+    }
     let file = WeightFile::open(path)?;
     let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
     // Patches of another size are resized.
@@ -225,7 +228,9 @@ pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String
     for name in choice.library.list("configs/models") {
         let model = choice.model(&name, None)?;
         let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
-        if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
+        if model.backbone == VIT
+            && sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0)
+        {
             found.push(name);
         }
     }

@@ -2,7 +2,9 @@
 
 use super::initial::{INIT, InitialWeights, find, fits, initial};
 use super::{RunContext, default_dtype};
-use crate::config::{Dtype, Library, ModelConfig, Recipe, Run, RunConfig, SCRATCH, Stage, read};
+use crate::config::{
+    ConfigError, Dtype, Library, ModelConfig, Owners, Recipe, Run, RunConfig, SCRATCH, Stage, Tune, read,
+};
 use crate::data::Dataset;
 use crate::engine::{RunInputs, Splits};
 use crate::pretrain::TokenizerUse;
@@ -242,11 +244,28 @@ fn finish(
     notes: Vec<String>,
 ) -> Result<Resolved> {
     config.check()?;
+    let config = with_checked_model(context, config)?;
     if let Some(path) = &init.path {
         fits(&context.choice(&[]), path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
     Ok(Resolved { config, manifest, dataset, init, tokenizer, notes })
+}
+
+/// `config` with the options of its backbone written out: the recipe may have changed the image.
+fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConfig, ConfigError> {
+    let components = context.registry.components();
+    let RunConfig { run, model, recipe } = &config;
+    let place = format!("model `{}`", run.model);
+    let tune = recipe.transfer.as_ref().map(|transfer| transfer.tune);
+    if tune != Some(Tune::Head) && !components.backbones.trainable(model)? {
+        let backbone = &model.backbone;
+        let message =
+            format!("{backbone} is not trainable here: only recipes with transfer.tune = \"head\" take it");
+        return Err(ConfigError::new(place, message));
+    }
+    let model = components.model(model).map_err(|error| error.within(place))?;
+    Ok(RunConfig { model, ..config })
 }
 
 /// The run of a resolved configuration once more.

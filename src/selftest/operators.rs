@@ -191,7 +191,7 @@ fn transformer() -> Vec<Case> {
         case("merge_windows", &[&[12, 16, 6]], "", |t| ops::merge_windows(&t[0], 4, (7, 11))),
         case("take_rows", &[&[9, 20]], "one row 200 times", |t| {
             let rows: Vec<u32> = (0..300).map(|i| if i % 3 == 0 { i % 9 } else { 4 }).collect();
-            ops::take_rows(&t[0], &rows)
+            ops::index_select(&t[0], &rows)
         }),
     ]
 }

@@ -9,18 +9,19 @@ use super::finite::NotFinite;
 use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
 use crate::config::{ModelConfig, ResizePositions};
-use crate::models::{Vit, VitOptions};
+use crate::models::{BackboneUsage, Backbones, Vit, WeightMatching};
 use crate::nn::pos_embed::{self, Bicubic};
 use crate::nn::{Parameter, Params, is_relative_position, parameter_shapes, resize_kernel};
-use candle_core::Tensor;
+use candle_core::{Shape, Tensor};
 use serde::Serialize;
 
 /// Prefixes of tensors (pre-training decoders, heads) that are skipped when a backbone is loaded.
-const LEFT_OUT: [&str; 16] = [
+const LEFT_OUT: [&str; 17] = [
     "decoder_",
     "mask_token",
     "encoder_mask_token",
     "target.",
+    "teacher.",
     "head.",
     "fc_norm.",
     "lm_head.",
@@ -50,7 +51,37 @@ pub struct LoadReport {
     pub patches: Option<(usize, usize)>,
 }
 
-/// Loads the `tensors` of a file into the backbone in `params`, which was built from `model`.
+/// Loads the `tensors` of a file into the backbone in `params`, which was built from `model`, in the way of its kind
+/// ([`WeightMatching`]); `grid` is that of [`load_backbone`].
+///
+/// # Errors
+/// Tensors that do not fit; a backbone that is not registered.
+pub fn load_initial(
+    backbones: &Backbones,
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    model: &ModelConfig,
+    grid: Option<(usize, usize)>,
+) -> Result<LoadReport, WeightLoadError> {
+    match backbones.weight_matching(model).map_err(candle_core::Error::wrap)? {
+        WeightMatching::Vit => load_backbone(params, tensors, model, grid),
+        WeightMatching::ByName => load_by_name(params, tensors, &backbones.parameters(model)?),
+    }
+}
+
+/// Loads those of `params` that `backbone` names, each from the tensor of its name. Other tensors are skipped.
+fn load_by_name(
+    params: &Params,
+    tensors: &[(String, Tensor)],
+    backbone: &[(String, Shape)],
+) -> Result<LoadReport, WeightLoadError> {
+    let wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
+    let unused = tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name));
+    let left_out = unused.map(|(name, _)| name.clone()).collect();
+    Ok(LoadReport { loaded: assign(&wanted, tensors)?, left_out, ..LoadReport::default() })
+}
+
+/// Loads the `tensors` of a file into the ViT in `params`, which was built from `model`.
 ///
 /// Skipped are decoders, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` if the model has none.
 /// Relative position bias tables that the file lacks keep their initial values. Everything else must match in both
@@ -65,7 +96,7 @@ pub fn load_backbone(
     model: &ModelConfig,
     grid: Option<(usize, usize)>,
 ) -> Result<LoadReport, WeightLoadError> {
-    let options = VitOptions { final_norm: true, ..VitOptions::default() };
+    let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
     let backbone = parameter_shapes(|vb| Vit::new(model, options, vb))?;
     let relative = params.all().into_iter().filter(|p| is_relative_position(&p.name));
     let tables: Vec<(String, Vec<usize>)> = relative.map(|p| (p.name, p.var.dims().to_vec())).collect();

@@ -33,7 +33,7 @@ pub use finite::NotFinite;
 pub use hub::{Fetched, HUB, Hub, HubError, HubFile, HubSettings, Pushed, UploadContent};
 pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
 pub(crate) use load::refuse_not_finite;
-pub use load::{LoadReport, load_backbone, load_exact, load_model};
+pub use load::{LoadReport, load_backbone, load_exact, load_initial, load_model};
 pub use save::{WeightSaveError, save, save_tensors};
 pub(crate) use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};

@@ -1,8 +1,8 @@
 //! What is written is read back; what does not fit is refused with the reason.
 
 use super::*;
-use crate::config::{Decoder, ModelConfig, ResizePositions};
-use crate::models::{Vit, VitOptions};
+use crate::config::{DecoderConfig, ModelConfig, ResizePositions};
+use crate::models::{BackboneUsage, Vit};
 use crate::nn::{Linear, Params, pos_embed::Bicubic};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
@@ -26,14 +26,15 @@ fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: 
         layer_scale: None,
         registers: 0,
         key_bias: true,
-        foreign: None,
-        decoder: Decoder::default(),
+        backbone: "vit".into(),
+        options: toml::Table::new(),
+        decoder: DecoderConfig::default(),
     }
 }
 
 fn build(model: &ModelConfig, final_norm: bool) -> Result<Params> {
     let params = Params::new(0, &Device::Cpu);
-    Vit::new(model, VitOptions { final_norm, ..VitOptions::default() }, params.builder())?;
+    Vit::new(model, BackboneUsage { final_norm, ..BackboneUsage::default() }, params.builder())?;
     Ok(params)
 }
 
@@ -79,7 +80,7 @@ fn what_is_saved_is_read_back_in_order() -> Result<()> {
     let other = Params::new(1, &Device::Cpu);
     Vit::new(
         &model([4, 8], 1, 2, 8, 2),
-        VitOptions { final_norm: true, ..VitOptions::default() },
+        BackboneUsage { final_norm: true, ..BackboneUsage::default() },
         other.builder(),
     )?;
     load_exact(&other, &tensors).unwrap();
@@ -294,13 +295,13 @@ fn names_of_others_are_recognised() {
 
 #[test]
 fn relative_positions_are_new_or_taken_and_an_unused_class_token_is_left_out() -> Result<()> {
-    use crate::config::{Attention, RelativePosition};
+    use crate::config::{AttentionConfig, RelativePosition};
     let model = model([24, 24], 3, 4, 16, 2);
     let windowed = |seed| -> Result<Params> {
         let params = Params::new(seed, &Device::Cpu);
         let relative_position = RelativePosition::Shared;
-        let attention = Attention { window: Some(3), relative_position, ..Attention::default() };
-        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        let attention = AttentionConfig { window: Some(3), relative_position, ..AttentionConfig::default() };
+        let options = BackboneUsage { attention: Some(attention), ..BackboneUsage::default() };
         Vit::new(&model, options, params.builder())?;
         Ok(params)
     };

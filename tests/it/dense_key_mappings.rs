@@ -3,10 +3,10 @@
 use crate::key_mappings::largest_difference;
 use crate::program::{Sandbox, fixture, repository};
 use anyhow::Result;
-use bench::config::{Attention, GlobalBlocks, ModelConfig, RelativePosition};
+use bench::config::{AttentionConfig, GlobalBlocks, ModelConfig, RelativePosition};
 use bench::data::{Batch, DatasetInfo, Frame, Raster, SampleId};
 use bench::kinds::{detection, segmentation};
-use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneSpec, BackboneUsage, Vit};
 use bench::nn::{Params, Pass};
 use bench::task::{Head as _, Task as _};
 use bench::weights::{Contents, WeightFile, inspect_weights, load_backbone, load_exact, load_model};
@@ -54,7 +54,7 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
             &classes(5),
         )?;
         let head = task.head(&BackboneSpec { width: 8, depth, patch: 8 }, params.builder())?;
-        let vit = Vit::new(&model, VitOptions::default(), params.builder())?;
+        let vit = Vit::new(&model, BackboneUsage::default(), params.builder())?;
         load_exact(&params, &WeightFile::open(&golden(file))?.read(&Device::Cpu)?)?;
         let features = vit.forward(&expected["images"], head.taps(), &mut Pass::Eval)?;
 
@@ -82,13 +82,13 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
     Ok(())
 }
 
-fn windowed() -> VitOptions {
-    let attention = Attention {
+fn windowed() -> BackboneUsage {
+    let attention = AttentionConfig {
         window: Some(4),
         global_blocks: GlobalBlocks::List(vec![1, 3]),
         relative_position: RelativePosition::Decomposed,
     };
-    VitOptions { attention: Some(attention), ..VitOptions::default() }
+    BackboneUsage { attention: Some(attention), ..BackboneUsage::default() }
 }
 
 fn detector(params: &Params) -> Result<(Vit, detection::DetectionHead)> {

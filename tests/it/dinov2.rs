@@ -5,7 +5,7 @@ use crate::key_mappings::largest_difference;
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
-use bench::models::{Backbone as _, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneUsage, Vit};
 use bench::nn::pos_embed::{Bicubic, resize};
 use bench::nn::{Params, Pass};
 use bench::weights::{LoadReport, WeightFile, inspect_weights, load_backbone};
@@ -31,7 +31,8 @@ fn model(image: [usize; 2], registers: usize, resize_positions: ResizePositions)
 /// A backbone with the weights at `path`, and the report of loading them.
 fn load(path: &Path, model: &ModelConfig) -> Result<(Vit, Params, LoadReport)> {
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(model, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
+    let vit =
+        Vit::new(model, BackboneUsage { final_norm: true, ..BackboneUsage::default() }, params.builder())?;
     let report = load_backbone(&params, &WeightFile::open(path)?.read(&Device::Cpu)?, model, None)?;
     Ok((vit, params, report))
 }

@@ -7,7 +7,7 @@ use crate::program::repository;
 use bench::config::ModelConfig;
 use bench::data::Rle;
 use bench::data::formats::CocoJson;
-use bench::models::{Vit, VitOptions};
+use bench::models::{BackboneUsage, Vit};
 use bench::nn::Params;
 use bench::rng::Rng;
 use bench::weights::{HubFile, Inspection, WeightFile, load_backbone};
@@ -137,7 +137,7 @@ fn names() -> Target {
                 relative_positions = true\ndecoder = { width = 8, depth = 1, heads = 2 }\n";
     let model: ModelConfig = bench::config::parse(text, "fuzz").unwrap();
     let params = Params::new(0, &Device::Cpu);
-    Vit::new(&model, VitOptions::default(), params.builder()).unwrap();
+    Vit::new(&model, BackboneUsage::default(), params.builder()).unwrap();
     target("names", seeds, move |bytes| {
         let Ok(file) = WeightFile::parse(Path::new("fuzzed"), listed(bytes)) else { return };
         let _ = Inspection::of(&file);

@@ -5,7 +5,7 @@ use crate::program::{Sandbox, repository, small_pretrain};
 use anyhow::Result;
 use bench::config::{DvaeSizes, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
-use bench::models::{Backbone as _, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneUsage, Vit};
 use bench::nn::{LayerNorm, Linear, Params, Pass, patchify};
 use bench::pretrain::{Beit, BeitOptions, MaeOptions, MaskedAutoencoder, PatchMask};
 use bench::weights::{CheckpointHints, Program, WeightFile, convert_weights, load_backbone, load_exact};
@@ -44,7 +44,7 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
 fn class_feature(name: &str, model: &ModelConfig) -> Result<(Tensor, HashMap<String, Tensor>)> {
     let tensors = WeightFile::open(&golden(name))?.read(&Device::Cpu)?;
     let params = Params::new(0, &Device::Cpu);
-    let options = VitOptions { final_norm: true, ..VitOptions::default() };
+    let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
     let vit = Vit::new(model, options, params.builder())?;
     load_backbone(&params, &tensors, model, None)?;
     let features = vit.forward(&expected()?["images"], &[], &mut Pass::Eval)?;
@@ -110,7 +110,7 @@ fn beit_predicts_the_tokens_that_transformers_predicts() -> Result<()> {
 #[test]
 fn beit_predicts_the_classes_that_transformers_predicts() -> Result<()> {
     let (params, expected, model) = (Params::new(0, &Device::Cpu), expected()?, model(BEIT));
-    let vit = Vit::new(&model, VitOptions::default(), params.builder())?;
+    let vit = Vit::new(&model, BackboneUsage::default(), params.builder())?;
     let norm = LayerNorm::new(16, 1e-6, params.builder().pp("fc_norm"))?;
     let head = Linear::new(16, 5, params.builder().pp("head"))?;
     load_exact(&params, &WeightFile::open(&golden("beit_class"))?.read(&Device::Cpu)?)?;

@@ -15,7 +15,7 @@ use bench::data::augment::{Pipeline, Prepare as _};
 use bench::data::{DatasetInfo, Image, Sample, SampleId};
 use bench::kinds::segmentation::SegmentationTask;
 use bench::models::dvae::{Encoder, Tokenizer};
-use bench::models::{Backbone as _, BackboneSpec, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneSpec, BackboneUsage, Vit};
 use bench::nn::{Params, Pass, patchify};
 use bench::pretrain::{Beit, BeitOptions, MaeOptions, MaskedAutoencoder, PatchMask};
 use bench::rng::Rng;
@@ -162,7 +162,7 @@ fn classified(features: &Tensor, tensors: &Tensors) -> Result<Vec<f32>> {
 
 fn backbone(model: &ModelConfig, tensors: &Tensors, final_norm: bool) -> Result<Vit> {
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(model, VitOptions { final_norm, ..VitOptions::default() }, params.builder())?;
+    let vit = Vit::new(model, BackboneUsage { final_norm, ..BackboneUsage::default() }, params.builder())?;
     load_backbone(&params, tensors, model, None)?;
     Ok(vit)
 }
@@ -230,7 +230,7 @@ fn segmented(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<
         &DatasetInfo { classes: names, ..DatasetInfo::default() },
     )?;
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(model, VitOptions::default(), params.builder())?;
+    let vit = Vit::new(model, BackboneUsage::default(), params.builder())?;
     let (width, depth, patch) = (model.width, model.depth, model.patch);
     let head = task.head(&BackboneSpec { width, depth, patch }, params.builder())?;
     load_model(&params, tensors, model)?;

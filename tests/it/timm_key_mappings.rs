@@ -5,7 +5,7 @@ use crate::key_mappings::{BEIT, heads, largest_difference};
 use crate::program::{Sandbox, repository};
 use anyhow::Result;
 use bench::config::ModelConfig;
-use bench::models::{Backbone as _, Vit, VitOptions};
+use bench::models::{Backbone as _, BackboneUsage, Vit};
 use bench::nn::{LayerNorm, Linear, Params, Pass};
 use bench::weights::{
     Contents, Program, WeightFile, convert_weights, inspect_weights, load_backbone, load_exact,
@@ -34,7 +34,8 @@ const LAYER_SCALE: &str = "layer_scale = 0.3\n";
 /// The logits of a classifier whose file must hold exactly its tensors: on the class token, or on `mean` patches.
 fn logits(path: &Path, model: &ModelConfig, mean: bool) -> Result<Tensor> {
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(model, VitOptions { final_norm: !mean, ..VitOptions::default() }, params.builder())?;
+    let vit =
+        Vit::new(model, BackboneUsage { final_norm: !mean, ..BackboneUsage::default() }, params.builder())?;
     let head = Linear::new(8, 5, params.builder().pp("head"))?;
     let norm = mean.then(|| LayerNorm::new(8, 1e-6, params.builder().pp("fc_norm"))).transpose()?;
     load_exact(&params, &WeightFile::open(path)?.read(&Device::Cpu)?)?;
@@ -86,7 +87,7 @@ fn backbones_are_found_beside_projectors_and_other_encoders() -> Result<()> {
             (WeightFile::open(&golden(name))?, Params::new(0, &Device::Cpu), model(""));
         assert!(file.source_program().is_some_and(|found| found.starts_with(title)), "{name}");
         assert!(others.iter().all(|name| file.unread().iter().any(|n| n == name)), "{:?}", file.unread());
-        let options = VitOptions { final_norm: true, ..VitOptions::default() };
+        let options = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
         let vit = Vit::new(&model, options, params.builder())?;
         let report = load_backbone(&params, &file.read(&Device::Cpu)?, &model, None)?;
         assert_eq!((report.loaded, report.left_out), (params.all().len(), vec![]));
@@ -120,7 +121,7 @@ fn a_distilled_deit_is_refused_by_name() -> Result<()> {
     assert!(matches!(inspection.contents, Contents::Unread(name) if name.contains("distilled DeiT")));
     assert!(inspection.uses.is_empty());
     let params = Params::new(0, &Device::Cpu);
-    Vit::new(&model(""), VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
+    Vit::new(&model(""), BackboneUsage { final_norm: true, ..BackboneUsage::default() }, params.builder())?;
     let tensors = WeightFile::open(&golden("deit_distilled.safetensors"))?.read(&Device::Cpu)?;
     let error = load_backbone(&params, &tensors, &model(""), None).unwrap_err().to_string();
     assert!(error.contains("`dist_token`") && error.contains("distilled DeiT"), "{error}");

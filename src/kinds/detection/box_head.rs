@@ -108,7 +108,7 @@ impl BoxHead {
         let labels = Tensor::from_vec(labels, rois.len(), device)?;
         let classes = ops::cross_entropy(&output.logits, &labels, None, 0.)?;
         let deltas = output.deltas.reshape((rois.len() * self.count, 4))?;
-        let predicted = ops::take_rows(&deltas, &rows)?;
+        let predicted = ops::index_select(&deltas, &rows)?;
         let targets = Tensor::from_vec(targets, predicted.shape(), device)?;
         let weights = Tensor::full(1. / rois.len().max(1) as f32, predicted.shape(), device)?;
         Ok((classes, ops::smooth_l1(&predicted, &targets, Some(&weights), 0.)?))

@@ -113,7 +113,7 @@ fn detections_equal_torchvision() -> Result<()> {
     let rpn_output = head.rpn.forward(&levels)?;
     near_values("anchors", &rpn_output.anchors.boxes.concat(), &golden.boxes("anchors").concat());
     let rows: Vec<u32> = (0..rpn_output.values.dim(0)? as u32).step_by(7).collect();
-    near("rpn", &crate::ops::take_rows(&rpn_output.values.detach(), &rows)?, golden.get("rpn"));
+    near("rpn", &crate::ops::index_select(&rpn_output.values.detach(), &rows)?, golden.get("rpn"));
     let proposals = head.rpn.proposals(&rpn_output, &REGIONS, false)?;
     for (i, found) in proposals.iter().enumerate() {
         near_values("proposals", &found.concat(), &golden.boxes(&format!("proposals.{i}")).concat());

@@ -46,7 +46,7 @@ impl MaskHead {
         let x = ops::relu(&self.up.forward(&x)?)?;
         let logits = self.logits.forward(&x)?.reshape((labels.len() * self.classes, MASK * MASK))?;
         let rows = labels.iter().enumerate().map(|(i, label)| (i * self.classes) as u32 + label);
-        ops::take_rows(&logits, &rows.collect::<Vec<u32>>())
+        ops::index_select(&logits, &rows.collect::<Vec<u32>>())
     }
 
     /// Binary cross-entropy, mean over all pixels of all masks. `targets` are 0 or 1, 28·28 per region.

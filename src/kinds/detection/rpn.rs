@@ -126,10 +126,10 @@ impl Rpn {
             let weights = Tensor::full(share, values.shape(), device)?;
             Ok([values, targets, weights])
         };
-        let logits = ops::take_rows(&output.values, &rows)?.narrow(1, 0, 1)?.contiguous()?;
+        let logits = ops::index_select(&output.values, &rows)?.narrow(1, 0, 1)?.contiguous()?;
         let [logits, labels, weights] = weighted(logits, labels)?;
         let objectness = ops::binary_cross_entropy_with_logits(&logits, &labels, Some(&weights))?;
-        let predicted = ops::take_rows(&output.values, &positives)?.narrow(1, 1, 4)?.contiguous()?;
+        let predicted = ops::index_select(&output.values, &positives)?.narrow(1, 1, 4)?.contiguous()?;
         let [predicted, deltas, weights] = weighted(predicted, deltas)?;
         Ok((objectness, ops::smooth_l1(&predicted, &deltas, Some(&weights), 0.)?))
     }

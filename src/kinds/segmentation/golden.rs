@@ -4,10 +4,10 @@
 
 use super::inference::SegmentationOptions;
 use super::*;
-use crate::config::{Attention, ModelConfig, RelativePosition};
+use crate::config::{AttentionConfig, ModelConfig, RelativePosition};
 use crate::data::{Batch, Coding, Frame, Geometry, Values};
-use crate::models::{Backbone, Features, Vit, VitOptions};
-use crate::nn::{Params, Pass, difference};
+use crate::models::{Backbone, BackboneUsage, Features, Vit};
+use crate::nn::{Params, Pass, test_tolerance};
 use crate::ops;
 use crate::rng::Rng;
 use crate::task::Head;
@@ -37,8 +37,9 @@ impl Model {
              decoder = { width = 8, depth = 1, heads = 2 }",
         )
         .unwrap();
-        let attention = Attention { relative_position: RelativePosition::PerBlock, ..Attention::default() };
-        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        let attention =
+            AttentionConfig { relative_position: RelativePosition::PerBlock, ..AttentionConfig::default() };
+        let options = BackboneUsage { attention: Some(attention), ..BackboneUsage::default() };
         let names = (0..CLASSES).map(|k| k.to_string()).collect();
         let dataset = DatasetInfo { classes: names, ..DatasetInfo::default() };
         let head = format!("taps = [0, 1, 2, 3]\ndropout = 0.0\n{head}");
@@ -64,7 +65,7 @@ impl Model {
 /// Largest difference, relative where values exceed 1.
 fn error(found: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(found.dims(), expected.dims());
-    difference::absolute(found, expected) / difference::largest(expected).max(1.)
+    test_tolerance::absolute(found, expected) / test_tolerance::largest(expected).max(1.)
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn losses_gradients_and_statistics_are_those_of_pytorch() {
         for name in cases {
             let found = gradients.get(&model.params.get(name).unwrap().var).unwrap();
             let expected = &golden[&format!("upernet.gradient.{name}")];
-            let worst = difference::relative(found, expected);
+            let worst = test_tolerance::relative(found, expected);
             assert!(worst < 1e-4, "gradient of {name}: {worst:e}");
         }
         for name in ["fpn1.1.running_mean", "decode_head.psp_modules.1.1.bn.running_var"] {

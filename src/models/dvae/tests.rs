@@ -1,7 +1,7 @@
 //! Values and tokens equal those of PyTorch (`scripts/golden/dvae.py`); sizes are those of the released files.
 
 use super::*;
-use crate::nn::{Params, difference, parameter_shapes};
+use crate::nn::{Params, parameter_shapes, test_tolerance};
 use candle_core::{Device, safetensors};
 use std::collections::HashMap;
 
@@ -31,12 +31,12 @@ fn encoder_and_decoder_equal_the_reference() -> Result<()> {
     let golden = golden();
     let model = model(&golden)?;
     let logits = model.encoder.forward(&golden["x"])?;
-    assert!(difference::absolute(&logits, &golden["logits"]) < 1e-4);
+    assert!(test_tolerance::absolute(&logits, &golden["logits"]) < 1e-4);
     let tokens = logits.argmax(1)?.to_dtype(candle_core::DType::I64)?;
     assert_eq!(tokens.flatten_all()?.to_vec1::<i64>()?, golden["tokens"].flatten_all()?.to_vec1::<i64>()?);
     let decoder = model.decoder.as_ref().unwrap();
-    assert!(difference::absolute(&decoder.forward(&golden["z"])?, &golden["out"]) < 1e-4);
-    assert!(difference::absolute(&decoder.image(&golden["z"])?, &golden["image"]) < 1e-4);
+    assert!(test_tolerance::absolute(&decoder.forward(&golden["z"])?, &golden["out"]) < 1e-4);
+    assert!(test_tolerance::absolute(&decoder.image(&golden["z"])?, &golden["image"]) < 1e-4);
     Ok(())
 }
 
@@ -62,9 +62,9 @@ fn parameters_are_those_of_the_released_files() -> Result<()> {
 #[test]
 fn pixels_come_back() -> Result<()> {
     let x = Tensor::from_vec(vec![0f32, 0.25, 0.5, 1.], (1, 1, 2, 2), &Device::Cpu)?;
-    assert!(difference::absolute(&unmap_pixels(&map_pixels(&x)?)?, &x) < 1e-6);
+    assert!(test_tolerance::absolute(&unmap_pixels(&map_pixels(&x)?)?, &x) < 1e-6);
     let normalize = Normalize { mean: vec![0.4], std: vec![0.2] };
-    assert!(difference::absolute(&denormalized(&normalized(&x, &normalize)?, &normalize)?, &x) < 1e-6);
+    assert!(test_tolerance::absolute(&denormalized(&normalized(&x, &normalize)?, &normalize)?, &x) < 1e-6);
     Ok(())
 }
 

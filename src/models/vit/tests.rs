@@ -1,8 +1,8 @@
 //! The ViT against PyTorch (`scripts/golden/mae.py`) and against candle-transformers.
 
 use super::*;
-use crate::config::{Attention, Decoder, GlobalBlocks, RelativePosition, ResizePositions};
-use crate::nn::{Params, difference};
+use crate::config::{AttentionConfig, DecoderConfig, GlobalBlocks, RelativePosition, ResizePositions};
+use crate::nn::{Params, test_tolerance};
 use crate::rng::Rng;
 use candle_core::{DType, Device};
 use candle_transformers::models::vit as reference;
@@ -25,8 +25,9 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
         layer_scale: None,
         registers: 0,
         key_bias: true,
-        foreign: None,
-        decoder: Decoder::default(),
+        backbone: "vit".into(),
+        options: toml::Table::new(),
+        decoder: DecoderConfig::default(),
     }
 }
 
@@ -38,7 +39,7 @@ fn features_equal_pytorch() -> Result<()> {
         let params = Params::new(0, &Device::Cpu);
         let vit = Vit::new(
             &config,
-            VitOptions { drop_path: 0.5, final_norm: true, ..VitOptions::default() },
+            BackboneUsage { drop_path: 0.5, final_norm: true, ..BackboneUsage::default() },
             params.builder(),
         )?;
         for p in params.all() {
@@ -48,10 +49,10 @@ fn features_equal_pytorch() -> Result<()> {
         let features = vit.forward(&golden["images"], &taps, &mut Pass::Eval)?;
         assert_eq!(features.grid, config.grid());
         for (tap, found) in taps.iter().zip(&features.taps) {
-            let error = difference::relative(found, &golden[&format!("features.{tap}")]);
+            let error = test_tolerance::relative(found, &golden[&format!("features.{tap}")]);
             assert!(error < 1e-5, "{name}, block {tap}: {error}");
         }
-        let error = difference::relative(&features.cls.expect("final norm"), &golden["cls"]);
+        let error = test_tolerance::relative(&features.cls.expect("final norm"), &golden["cls"]);
         assert!(error < 1e-5, "{name}, class token: {error}");
     }
     Ok(())
@@ -62,7 +63,8 @@ fn class_feature_equals_candle_transformers() -> Result<()> {
     let (width, depth) = (16, 3);
     let config = ModelConfig { norm_eps: 1e-12, ..config([32, 32], 3, 8, width, depth) };
     let params = Params::new(3, &Device::Cpu);
-    let vit = Vit::new(&config, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
+    let vit =
+        Vit::new(&config, BackboneUsage { final_norm: true, ..BackboneUsage::default() }, params.builder())?;
     let mut rng = Rng::new(0, "test", &[]);
     let mut noise = |dims: &[usize]| {
         let count: usize = dims.iter().product();
@@ -118,7 +120,7 @@ fn class_feature_equals_candle_transformers() -> Result<()> {
     let images = noise(&[2, 3, 32, 32])?;
     let expected = reference::Model::new(&sizes, width, theirs)?.forward(&images)?;
     let found = vit.forward(&images, &[], &mut Pass::Eval)?.cls.expect("final norm");
-    let error = difference::relative(&found, &expected);
+    let error = test_tolerance::relative(&found, &expected);
     assert!(error < 1e-5, "{error}");
     Ok(())
 }
@@ -144,7 +146,7 @@ fn layers_follow_the_order_of_the_forward_pass() {
 fn a_final_norm_is_what_makes_a_class_feature() -> Result<()> {
     let config = config([16, 16], 3, 8, 8, 2);
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(&config, VitOptions::default(), params.builder())?;
+    let vit = Vit::new(&config, BackboneUsage::default(), params.builder())?;
     assert!(params.get("norm.weight").is_none());
     let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
     let features = vit.forward(&images, &[1], &mut Pass::Eval)?;
@@ -164,16 +166,20 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     let params = Params::new(0, &Device::Cpu);
     let vit = Vit::new(
         &config,
-        VitOptions { drop_path: 1., final_norm: false, ..VitOptions::default() },
+        BackboneUsage { drop_path: 1., final_norm: false, ..BackboneUsage::default() },
         params.builder(),
     )?;
     let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
     let mut rng = Rng::new(0, "test", &[]);
     let train = vit.forward(&images, &[0, 1, 2], &mut Pass::train(&mut rng))?.taps;
     let eval = vit.forward(&images, &[0, 1, 2], &mut Pass::Eval)?.taps;
-    assert_eq!(difference::relative(&train[0], &eval[0]), 0., "the first block is never dropped");
-    assert_eq!(difference::relative(&train[2], &train[1]), 0., "the last block is always dropped at rate 1");
-    assert!(difference::relative(&eval[2], &eval[1]) > 0.01);
+    assert_eq!(test_tolerance::relative(&train[0], &eval[0]), 0., "the first block is never dropped");
+    assert_eq!(
+        test_tolerance::relative(&train[2], &train[1]),
+        0.,
+        "the last block is always dropped at rate 1"
+    );
+    assert!(test_tolerance::relative(&eval[2], &eval[1]) > 0.01);
     Ok(())
 }
 
@@ -190,23 +196,24 @@ fn windows_and_relative_positions_equal_pytorch() -> Result<()> {
         ("per_block", None, RelativePosition::PerBlock),
     ] {
         let golden = |key: &str| &golden[&format!("{name}.{key}")];
-        let attention = Attention { window, global_blocks: GlobalBlocks::List(vec![1]), relative_position };
+        let attention =
+            AttentionConfig { window, global_blocks: GlobalBlocks::List(vec![1]), relative_position };
         let params = Params::new(0, &Device::Cpu);
-        let options = VitOptions { attention: Some(attention), ..VitOptions::default() };
+        let options = BackboneUsage { attention: Some(attention), ..BackboneUsage::default() };
         let vit = Vit::new(&config, options, params.builder())?;
         for p in params.all() {
             p.var.set(golden(&format!("weights.{}", p.name)))?;
         }
         let features = vit.forward(golden("images"), &[0, 1, 2], &mut Pass::Eval)?;
         for (i, found) in features.taps.iter().enumerate() {
-            let error = difference::relative(found, golden(&format!("features.{i}")));
+            let error = test_tolerance::relative(found, golden(&format!("features.{i}")));
             assert!(error < 1e-5, "{name}, block {i}: {error}");
         }
         let loss = (&features.taps[2] * golden("seed"))?.sum_all()?;
         let gradients = crate::ops::backward(&loss)?;
         for p in params.all() {
             let found = gradients.get(&p.var).unwrap_or_else(|| panic!("{name}: {} has no gradient", p.name));
-            let error = difference::relative(found, golden(&format!("gradient.{}", p.name)));
+            let error = test_tolerance::relative(found, golden(&format!("gradient.{}", p.name)));
             assert!(error < 1e-4, "{name}, gradient of {}: {error}", p.name);
         }
     }
@@ -218,21 +225,26 @@ fn windows_and_relative_positions_equal_pytorch() -> Result<()> {
 fn new_relative_positions_change_nothing() -> Result<()> {
     let config = config([16, 16], 3, 4, 8, 2);
     let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
-    let run = |attention: Option<Attention>| {
+    let run = |attention: Option<AttentionConfig>| {
         let params = Params::new(0, &Device::Cpu);
-        let vit = Vit::new(&config, VitOptions { attention, ..VitOptions::default() }, params.builder())?;
+        let vit =
+            Vit::new(&config, BackboneUsage { attention, ..BackboneUsage::default() }, params.builder())?;
         vit.forward(&images, &[1], &mut Pass::Eval)?.taps[0].flatten_all()?.to_vec1::<f32>()
     };
-    let relative = |relative_position| Some(Attention { relative_position, ..Attention::default() });
+    let relative =
+        |relative_position| Some(AttentionConfig { relative_position, ..AttentionConfig::default() });
     let plain = run(None)?;
     for kind in [RelativePosition::PerBlock, RelativePosition::Shared] {
         let found = run(relative(kind))?;
         assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-6), "{kind:?}");
     }
-    let windows = |kind| Some(Attention { window: Some(2), ..relative(kind).unwrap_or_default() });
+    let windows = |kind| Some(AttentionConfig { window: Some(2), ..relative(kind).unwrap_or_default() });
     assert_eq!(run(windows(RelativePosition::None))?, run(windows(RelativePosition::Shared))?);
-    let options =
-        VitOptions { attention: windows(RelativePosition::None), final_norm: true, ..VitOptions::default() };
+    let options = BackboneUsage {
+        attention: windows(RelativePosition::None),
+        final_norm: true,
+        ..BackboneUsage::default()
+    };
     let error = Vit::new(&config, options, Params::new(0, &Device::Cpu).builder()).unwrap_err().to_string();
     assert!(error.contains("class token"), "{error}");
     Ok(())
@@ -244,7 +256,8 @@ fn registers_take_part_and_are_left_out_of_the_features() -> Result<()> {
     let config = ModelConfig { registers: 3, ..config([16, 16], 3, 4, 8, 2) };
     let images = Tensor::ones((2, 3, 16, 16), DType::F32, &Device::Cpu)?;
     let params = Params::new(0, &Device::Cpu);
-    let vit = Vit::new(&config, VitOptions { final_norm: true, ..VitOptions::default() }, params.builder())?;
+    let vit =
+        Vit::new(&config, BackboneUsage { final_norm: true, ..BackboneUsage::default() }, params.builder())?;
     let before = vit.forward(&images, &[0, 1], &mut Pass::Eval)?;
     assert!(before.taps.iter().all(|tap| tap.dims() == [2, 16, 8]));
     let class = before.cls.unwrap();
@@ -254,7 +267,7 @@ fn registers_take_part_and_are_left_out_of_the_features() -> Result<()> {
     assert!(gradients.get(&registers).unwrap().abs()?.sum_all()?.to_scalar::<f32>()? > 0.);
     registers.set(&registers.ones_like()?)?;
     let after = vit.forward(&images, &[0, 1], &mut Pass::Eval)?;
-    assert!(difference::relative(&after.taps[0], &before.taps[0]) > 1e-4);
+    assert!(test_tolerance::relative(&after.taps[0], &before.taps[0]) > 1e-4);
     let narrow = vit.with_positions(&vit.embed(&vit.patches(&images)?)?)?;
     assert_eq!(narrow.dims(), [2, 1 + 3 + 16, 8]);
     assert_eq!(vit.encode(narrow, &[], &mut Pass::Eval)?.normed.unwrap().dims(), [2, 17, 8]);
@@ -266,14 +279,15 @@ fn registers_go_with_the_class_token_and_have_no_place_beside_relative_positions
     let config = ModelConfig { registers: 3, ..config([16, 16], 3, 4, 8, 2) };
     let build = |attention| -> Result<Params> {
         let params = Params::new(0, &Device::Cpu);
-        Vit::new(&config, VitOptions { attention, ..VitOptions::default() }, params.builder())?;
+        Vit::new(&config, BackboneUsage { attention, ..BackboneUsage::default() }, params.builder())?;
         Ok(params)
     };
     assert!(build(None)?.get("register_tokens").is_some());
-    let windows = Attention { window: Some(2), ..Attention::default() };
+    let windows = AttentionConfig { window: Some(2), ..AttentionConfig::default() };
     let params = build(Some(windows))?;
     assert!(params.get("register_tokens").is_none() && params.get("cls_token").is_none());
-    let relative = Attention { relative_position: RelativePosition::PerBlock, ..Attention::default() };
+    let relative =
+        AttentionConfig { relative_position: RelativePosition::PerBlock, ..AttentionConfig::default() };
     let error = build(Some(relative)).err().unwrap().to_string();
     assert!(error.contains("registers have no place beside relative positions"), "{error}");
     Ok(())

@@ -1,6 +1,6 @@
 //! The heads of self-attention: one task each, forward and backward.
 
-use super::Offsets;
+use super::bias::Offsets;
 use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
 use rayon::prelude::*;

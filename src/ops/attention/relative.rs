@@ -4,25 +4,25 @@
 //! class token stands before the grid: class to token, token to class, class to class (BEiT `modeling_finetune.py`).
 //! The kernels read rows of keys as slices of the table and never make the [N, N] values of a head.
 
-use crate::ops::take_rows;
+use crate::ops::index_select::index_select;
 use candle_core::{Result, Tensor, bail};
 
-/// Which tokens attend to each other, and what their distance adds to the scores.
+/// Which tokens attend to each other, and the relative position bias that is added to their scores.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Reach<'a> {
-    /// Rows and columns of the tokens. A class token, where there is one more token, comes first.
+pub struct AttentionWindow<'a> {
+    /// Rows and columns of the tokens. If there is one more token, it is the class token and comes first.
     pub grid: (usize, usize),
-    /// Tokens attend within square windows of this side; to all others when absent.
-    pub window: Option<usize>,
-    /// Added to the scores: [T, heads] for windows, or the grid.
+    /// Side of the square windows within which tokens attend; `None` for global attention.
+    pub side: Option<usize>,
+    /// Table of relative position biases of a window, or of the grid: [T, heads] with T of [`relative_offsets`].
     pub table: Option<&'a Tensor>,
 }
 
-impl Reach<'_> {
-    /// Whether all tokens reach all others, and nothing is added.
+impl AttentionWindow<'_> {
+    /// Whether attention is global and nothing is added to the scores.
     #[cfg(feature = "cuda")]
     pub(in crate::ops) fn plain(&self) -> bool {
-        self.window.is_none() && self.table.is_none()
+        self.side.is_none() && self.table.is_none()
     }
 
     /// What attention runs over, for `n` tokens of a sample.
@@ -32,9 +32,9 @@ impl Reach<'_> {
         if n != h * w && !class {
             bail!("attention: {n} tokens for a {h}×{w} grid");
         }
-        let size = match self.window {
+        let size = match self.side {
             Some(0) => bail!("attention: windows of size 0"),
-            Some(_) if class => bail!("attention: a class token has no place in windows"),
+            Some(_) if class => bail!("attention: windowed attention does not support a class token"),
             Some(side) => (side, side),
             None => self.grid,
         };
@@ -95,7 +95,7 @@ impl Area {
     pub(in crate::ops) fn gather(self, table: &Tensor) -> Result<Tensor> {
         let (rows, heads) = (self.rows(), table.dim(1)?);
         let n = rows.len().isqrt();
-        take_rows(table, &rows)?.reshape((n, n, heads))?.permute((2, 0, 1))?.contiguous()
+        index_select(table, &rows)?.reshape((n, n, heads))?.permute((2, 0, 1))?.contiguous()
     }
 
     /// `table` [T, heads] for the kernels: a list a head, offsets of the grid in reverse, so that the keys of a row

@@ -2,17 +2,19 @@
 
 use super::windows::Windows;
 use super::*;
-use crate::ops::attention::{Area, AttentionBias, Heads, Offsets, Reach, attention};
+use crate::ops::attention::{Area, AttentionBias, AttentionWindow, Heads, Offsets, attention};
 use crate::ops::storage::argument;
 use crate::ops::{merge_windows, partition_windows};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape};
 
-/// The weights of [`attention_branch`]: norm `[C]`, qkv [3·C, C] and `[3·C]`, proj [C, C] and `[C]`; weight and bias
-/// each.
+/// The parameters of [`attention_branch`], each a pair of weight and bias.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionWeights<'a> {
+    /// Layer norm, `[C]` each.
     pub norm: (&'a Tensor, &'a Tensor),
+    /// Projection to queries, keys and values: [3·C, C] and `[3·C]`.
     pub qkv: (&'a Tensor, &'a Tensor),
+    /// Projection of the output: [C, C] and `[C]`.
     pub proj: (&'a Tensor, &'a Tensor),
 }
 
@@ -33,24 +35,24 @@ pub fn attention_branch(
     heads: usize,
     branch: &Branch,
 ) -> Result<Tensor> {
-    let everywhere = Reach { grid: (1, x.dim(1)?), ..Reach::default() };
-    attention_branch_within(x, weights, heads, &everywhere, branch)
+    let all_tokens = AttentionWindow { grid: (1, x.dim(1)?), ..AttentionWindow::default() };
+    windowed_attention_branch(x, weights, heads, &all_tokens, branch)
 }
 
-/// [`attention_branch`] within the windows of `reach` and with its table of relative positions. The padding of windows
+/// [`attention_branch`] within the windows of `window` and with its table of relative positions. The padding of windows
 /// is put behind the norm, so that its keys are the bias of `qkv`, as in detectron2's ViTDet.
 ///
 /// # Errors
 /// Also for tokens that do not fill the grid, and a table of another size.
-pub fn attention_branch_within(
+pub fn windowed_attention_branch(
     x: &Tensor,
     weights: &AttentionWeights,
     heads: usize,
-    reach: &Reach,
+    window: &AttentionWindow,
     branch: &Branch,
 ) -> Result<Tensor> {
-    let (b, n, c) = x.dims3()?;
-    let area = reach.area(n, heads)?;
+    let (_, n, c) = x.dims3()?;
+    let area = window.area(n, heads)?;
     let list = weights.list();
     let shapes = [vec![c], vec![c], vec![3 * c, c], vec![3 * c], vec![c, c], vec![c]];
     branch.check("attention_branch", x, &list, &shapes)?;
@@ -58,7 +60,7 @@ pub fn attention_branch_within(
         bail!("attention_branch: {c} channels do not split into {heads} heads");
     }
     #[cfg(feature = "cuda")]
-    if reach.plain() && whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
+    if window.plain() && whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
         return match branch.precision {
             Precision::F32 => apply(x, &list, cuda::AttentionBranch::<f32>::new(list, heads, branch, x)),
             Precision::Bf16 => {
@@ -66,27 +68,44 @@ pub fn attention_branch_within(
             }
         };
     }
-    let table: Vec<&Tensor> = reach.table.into_iter().collect();
+    let table: Vec<&Tensor> = window.table.into_iter().collect();
     if !whole(x, &list) || !whole(x, &table) || x.elem_count() == 0 {
-        let mut y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;
-        let (h, w) = reach.grid;
-        if let Some(side) = reach.window {
-            y = partition_windows(&y.reshape((b, h, w, c))?, side)?;
-        }
-        y = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
-        let Area { size: grid, class } = area;
-        let bias = reach.table.map(|table| AttentionBias::Relative { table: table.clone(), grid, class });
-        y = attention(&y, heads, bias.as_ref(), branch.precision)?;
-        if let Some(side) = reach.window {
-            y = merge_windows(&y, side, reach.grid)?.reshape((b, n, c))?;
-        }
-        return branch
-            .residual(x, &linear::linear(&y, weights.proj.0, Some(weights.proj.1), branch.precision)?);
+        let bias = |_: &Tensor| {
+            let Area { size: grid, class } = area;
+            Ok(window.table.map(|table| AttentionBias::Relative { table: table.clone(), grid, class }))
+        };
+        return composed_attention_branch(x, weights, heads, window, bias, branch);
     }
     match branch.precision {
-        Precision::F32 => AttentionBranch::<f32>::apply(x, list, heads, reach, area, branch),
-        Precision::Bf16 => AttentionBranch::<half::bf16>::apply(x, list, heads, reach, area, branch),
+        Precision::F32 => AttentionBranch::<f32>::apply(x, list, heads, window, area, branch),
+        Precision::Bf16 => AttentionBranch::<half::bf16>::apply(x, list, heads, window, area, branch),
     }
+}
+
+/// [`windowed_attention_branch`] as a composition of operators, for biases that depend on the queries. `bias` makes the
+/// bias of qkv [samples, N, 3·C], where the samples are windows if there are any; the table of `window` is not read.
+///
+/// # Errors
+/// When the tokens do not fill the grid, or the bias does not fit.
+pub fn composed_attention_branch(
+    x: &Tensor,
+    weights: &AttentionWeights,
+    heads: usize,
+    window: &AttentionWindow,
+    bias: impl FnOnce(&Tensor) -> Result<Option<AttentionBias>>,
+    branch: &Branch,
+) -> Result<Tensor> {
+    let ((b, n, c), (h, w)) = (x.dims3()?, window.grid);
+    let mut y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;
+    if let Some(side) = window.side {
+        y = partition_windows(&y.reshape((b, h, w, c))?, side)?;
+    }
+    let qkv = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
+    y = attention(&qkv, heads, bias(&qkv)?.as_ref(), branch.precision)?;
+    if let Some(side) = window.side {
+        y = merge_windows(&y, side, window.grid)?.reshape((b, n, c))?;
+    }
+    branch.residual(x, &linear::linear(&y, weights.proj.0, Some(weights.proj.1), branch.precision)?)
 }
 
 struct AttentionBranch<T> {
@@ -109,17 +128,17 @@ impl<T: Element> AttentionBranch<T> {
         x: &Tensor,
         weights: [&Tensor; 6],
         heads: usize,
-        reach: &Reach,
+        window: &AttentionWindow,
         area: Area,
         branch: &Branch,
     ) -> Result<Tensor> {
-        let list: Vec<&Tensor> = weights.into_iter().chain(reach.table).collect();
+        let list: Vec<&Tensor> = weights.into_iter().chain(window.table).collect();
         let op = Self {
             weights: weights.map(Tensor::clone),
             heads,
             area,
-            windows: reach.window.map(|side| Windows::new(reach.grid, side)),
-            table: reach.table.cloned(),
+            windows: window.side.map(|side| Windows::new(window.grid, side)),
+            table: window.table.cloned(),
             eps: branch.eps as f32,
             scale: branch.scale.map(<[f32]>::to_vec),
             records: records(list.iter().copied().chain([x])),

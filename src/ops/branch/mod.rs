@@ -9,15 +9,17 @@ mod attention;
 mod mlp;
 mod windows;
 
-pub use attention::{AttentionWeights, attention_branch, attention_branch_within};
+pub use attention::{
+    AttentionWeights, attention_branch, composed_attention_branch, windowed_attention_branch,
+};
 pub use mlp::{MlpWeights, mlp_branch};
 
+use super::autograd::{deliver_kept, records};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store, product_of};
 use super::simd::{Kernel, vectorized};
 use super::storage::{fused, values};
-use super::tape::{deliver_kept, records};
 use super::{layer_norm, linear};
 use candle_core::{CustomOp2, Result, Tensor, bail};
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! The branches against the composition, in f64 and by finite differences.
 
 use super::*;
-use crate::ops::{backward, check};
+use crate::ops::{backward, gradient_check};
 use candle_core::Var;
 
 /// In f32: the norm of two or three values that lie close magnifies a rounding.
@@ -19,17 +19,17 @@ fn attention(t: &[Tensor], heads: usize, scale: Option<&[f32]>, precision: Preci
 
 fn inputs(b: usize, n: usize, c: usize, hidden: usize, out: usize) -> Vec<Tensor> {
     let shapes: [&[usize]; 7] = [&[b, n, c], &[c], &[c], &[hidden, c], &[hidden], &[c, out], &[c]];
-    (0..).zip(shapes).map(|(i, shape)| check::random(shape, i)).collect()
+    (0..).zip(shapes).map(|(i, shape)| gradient_check::random(shape, i)).collect()
 }
 
 #[test]
 fn values_and_gradients_of_the_mlp_branch() {
     for (b, n, c, h) in [(1, 1, 2, 3), (2, 5, 4, 9), (3, 3, 17, 16)] {
         let inputs = inputs(b, n, c, h, h);
-        check::operator(&inputs, |t| mlp(t, None, Precision::F32), TOLERANCE);
+        gradient_check::operator(&inputs, |t| mlp(t, None, Precision::F32), TOLERANCE);
         let scale: Vec<f32> = (0..b).map(|i| i as f32 * 1.5).collect();
-        check::operator(&inputs, |t| mlp(t, Some(&scale), Precision::F32), TOLERANCE);
-        check::bf16(&inputs, 4, |t, precision| mlp(t, Some(&scale), precision));
+        gradient_check::operator(&inputs, |t| mlp(t, Some(&scale), Precision::F32), TOLERANCE);
+        gradient_check::bf16(&inputs, 4, |t, precision| mlp(t, Some(&scale), precision));
     }
 }
 
@@ -37,24 +37,24 @@ fn values_and_gradients_of_the_mlp_branch() {
 fn values_and_gradients_of_the_attention_branch() {
     for (b, n, c, heads) in [(1, 1, 2, 1), (2, 5, 4, 2), (3, 3, 15, 3)] {
         let inputs = inputs(b, n, c, 3 * c, c);
-        check::operator(&inputs, |t| attention(t, heads, None, Precision::F32), TOLERANCE);
+        gradient_check::operator(&inputs, |t| attention(t, heads, None, Precision::F32), TOLERANCE);
         let scale: Vec<f32> = (0..b).map(|i| i as f32 * 1.5).collect();
-        check::operator(&inputs, |t| attention(t, heads, Some(&scale), Precision::F32), TOLERANCE);
-        check::bf16(&inputs, 8, |t, precision| attention(t, heads, Some(&scale), precision));
+        gradient_check::operator(&inputs, |t| attention(t, heads, Some(&scale), Precision::F32), TOLERANCE);
+        gradient_check::bf16(&inputs, 8, |t, precision| attention(t, heads, Some(&scale), precision));
     }
 }
 
 #[test]
 fn the_bits_do_not_depend_on_the_number_of_threads() {
     for precision in [Precision::F32, Precision::Bf16] {
-        check::threads(&inputs(3, 50, 64, 256, 256), |t| mlp(t, None, precision));
-        check::threads(&inputs(3, 50, 64, 192, 64), |t| attention(t, 4, None, precision));
+        gradient_check::threads(&inputs(3, 50, 64, 256, 256), |t| mlp(t, None, precision));
+        gradient_check::threads(&inputs(3, 50, 64, 192, 64), |t| attention(t, 4, None, precision));
     }
 }
 
 /// The inputs, the variable ones among them as such.
 fn partly(inputs: &[Tensor], variable: &[usize]) -> (Vec<Tensor>, Vec<(usize, Var)>) {
-    let mut tensors: Vec<Tensor> = inputs.iter().map(check::single).collect();
+    let mut tensors: Vec<Tensor> = inputs.iter().map(gradient_check::single).collect();
     let vars: Vec<(usize, Var)> =
         variable.iter().map(|&i| (i, Var::from_tensor(&tensors[i]).unwrap())).collect();
     for (i, var) in &vars {
@@ -127,30 +127,36 @@ fn values_and_gradients_of_attention_within_reach() {
         let size = window.map_or(grid, |side| (side, side));
         let mut inputs = inputs(2, n, c, 3 * c, c);
         if table {
-            inputs.push(check::random(&[crate::ops::relative_offsets(size, class), heads], 9));
+            inputs.push(gradient_check::random(&[crate::ops::relative_offsets(size, class), heads], 9));
         }
         let run = |t: &[Tensor], scale: Option<&[f32]>, precision| {
             let weights =
                 AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
-            let reach = crate::ops::Reach { grid, window, table: t.get(7) };
-            attention_branch_within(&t[0], &weights, heads, &reach, &Branch { eps: 1e-6, precision, scale })
+            let window = crate::ops::AttentionWindow { grid, side: window, table: t.get(7) };
+            windowed_attention_branch(
+                &t[0],
+                &weights,
+                heads,
+                &window,
+                &Branch { eps: 1e-6, precision, scale },
+            )
         };
-        check::operator(&inputs, |t| run(t, None, Precision::F32), TOLERANCE);
-        check::composition(&inputs, |t| run(t, Some(&[0.5, 2.]), Precision::F32), TOLERANCE);
-        check::bf16(&inputs, 8, |t, precision| run(t, None, precision));
-        check::threads(&inputs, |t| run(t, None, Precision::F32));
+        gradient_check::operator(&inputs, |t| run(t, None, Precision::F32), TOLERANCE);
+        gradient_check::composition(&inputs, |t| run(t, Some(&[0.5, 2.]), Precision::F32), TOLERANCE);
+        gradient_check::bf16(&inputs, 8, |t, precision| run(t, None, precision));
+        gradient_check::threads(&inputs, |t| run(t, None, Precision::F32));
     }
 }
 
 #[test]
-fn tokens_and_tables_that_do_not_fit_their_reach_are_refused() {
-    let t: Vec<Tensor> = inputs(1, 5, 4, 12, 4).iter().map(check::single).collect();
+fn tokens_and_tables_that_do_not_fit_their_window_are_refused() {
+    let t: Vec<Tensor> = inputs(1, 5, 4, 12, 4).iter().map(gradient_check::single).collect();
     let weights = AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
-    let table = check::single(&check::random(&[9, 2], 0));
+    let table = gradient_check::single(&gradient_check::random(&[9, 2], 0));
     let branch = Branch { eps: 1e-6, precision: Precision::F32, scale: None };
     let error = |grid, window, table| {
-        let reach = crate::ops::Reach { grid, window, table };
-        attention_branch_within(&t[0], &weights, 2, &reach, &branch).unwrap_err().to_string()
+        let window = crate::ops::AttentionWindow { grid, side: window, table };
+        windowed_attention_branch(&t[0], &weights, 2, &window, &branch).unwrap_err().to_string()
     };
     assert!(error((2, 3), None, None).contains("5 tokens for a 2×3 grid"));
     assert!(error((2, 2), Some(2), None).contains("class token"));

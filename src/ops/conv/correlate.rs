@@ -1,7 +1,7 @@
 //! The forward pass of a convolution and the gradient of its input: sums over taps, pixel by pixel.
 
-use super::columns::{Columns, Kernels, Word, paired_channels};
 use super::geometry::{Geometry, Plane};
+use super::im2col::{Im2Col, Kernels, Word, paired_channels};
 use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side, Store};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -107,14 +107,14 @@ impl Correlation<'_> {
 
     fn multiply<T: Word>(&self, precision: Precision, image: &[T]) -> Vec<f32>
     where
-        for<'c> Columns<'c, T>: Operand,
+        for<'c> Im2Col<'c, T>: Operand,
     {
         let channels = self.result.channels;
         let mut result = vec![0f32; self.batch * self.result.values()]; // [B, channels, H, W]
         if result.is_empty() {
             return result;
         }
-        let phases: Vec<(Panels, Columns<T>)> =
+        let phases: Vec<(Panels, Im2Col<T>)> =
             self.phases.iter().map(|phase| self.operands(precision, image, phase)).collect();
         let shared = Shared::new(&mut result);
         let tasks = phases[0].0.tasks(self.batch * self.grid.0 * self.grid.1);
@@ -139,7 +139,7 @@ impl Correlation<'_> {
         precision: Precision,
         image: &'c [T],
         phase: &'c Phase,
-    ) -> (Panels, Columns<'c, T>) {
+    ) -> (Panels, Im2Col<'c, T>) {
         let kernels = Kernels {
             weight: self.weight,
             lanes: self.result.channels,
@@ -148,7 +148,7 @@ impl Correlation<'_> {
             taps: &phase.taps,
             adjacent: T::VALUES,
         };
-        let columns = Columns {
+        let columns = Im2Col {
             image,
             batch: self.batch,
             source: self.source,

@@ -4,19 +4,19 @@
 //! whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
 //! backwards.
 
-mod columns;
 mod correlate;
 mod geometry;
+mod im2col;
 #[cfg(test)]
 mod tests;
 mod weight;
 
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::Precision;
 use super::simd::{Kernel, sum, vectorized};
 use super::storage::{argument, fused, values};
-use super::tape::{Taped, deliver};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 pub(super) use geometry::{Geometry, Plane};
 use rayon::prelude::*;
@@ -95,8 +95,8 @@ impl Convolution {
         }
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         match bias {
-            Some(bias) => x.taped3(&weight, &bias.contiguous()?, self),
-            None => x.taped2(&weight, self),
+            Some(bias) => x.apply3(&weight, &bias.contiguous()?, self),
+            None => x.apply2(&weight, self),
         }
     }
 

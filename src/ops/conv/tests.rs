@@ -1,7 +1,7 @@
 //! Convolutions against finite differences and PyTorch.
 
 use super::*;
-use crate::ops::check;
+use crate::ops::gradient_check;
 use candle_core::{Device, Var};
 use rstest::rstest;
 
@@ -13,9 +13,9 @@ type Case = (usize, [usize; 2], [usize; 2], [usize; 2], usize, usize);
 
 fn inputs((batch, [channels, out], size, kernel, ..): Case) -> [Tensor; 3] {
     [
-        check::random(&[batch, channels, size[0], size[1]], 0),
-        check::random(&[out, channels, kernel[0], kernel[1]], 1),
-        check::random(&[out], 2),
+        gradient_check::random(&[batch, channels, size[0], size[1]], 0),
+        gradient_check::random(&[out, channels, kernel[0], kernel[1]], 1),
+        gradient_check::random(&[out], 2),
     ]
 }
 
@@ -33,8 +33,8 @@ fn inputs((batch, [channels, out], size, kernel, ..): Case) -> [Tensor; 3] {
 fn values_and_gradients(#[case] case: Case) {
     let (.., stride, padding) = case;
     let conv = |t: &[Tensor]| conv2d(&t[0], &t[1], t.get(2), stride, padding, Precision::F32);
-    check::operator(&inputs(case), conv, TOLERANCE);
-    check::composition(&inputs(case)[..2], conv, TOLERANCE);
+    gradient_check::operator(&inputs(case), conv, TOLERANCE);
+    gradient_check::composition(&inputs(case)[..2], conv, TOLERANCE);
 }
 
 #[rstest]
@@ -45,7 +45,7 @@ fn values_and_gradients(#[case] case: Case) {
 #[case::wide_rows((1, [2, 3], [3, 2500], [3, 3], 1, 1))]
 fn larger_images(#[case] case: Case) {
     let (.., stride, padding) = case;
-    check::composition(
+    gradient_check::composition(
         &inputs(case),
         |t| conv2d(&t[0], &t[1], Some(&t[2]), stride, padding, Precision::F32),
         TOLERANCE,
@@ -62,21 +62,24 @@ fn larger_images(#[case] case: Case) {
 fn transposed_values_and_gradients(#[case] case: Case) {
     let (_, [channels, out], _, kernel, stride, _) = case;
     let [x, _, bias] = inputs(case);
-    let inputs = [x, check::random(&[channels, out, kernel[0], kernel[1]], 1), bias];
+    let inputs = [x, gradient_check::random(&[channels, out, kernel[0], kernel[1]], 1), bias];
     let conv = |t: &[Tensor]| conv_transpose2d(&t[0], &t[1], t.get(2), stride, Precision::F32);
-    check::operator(&inputs, conv, TOLERANCE);
-    check::composition(&inputs[..2], conv, TOLERANCE);
+    gradient_check::operator(&inputs, conv, TOLERANCE);
+    gradient_check::composition(&inputs[..2], conv, TOLERANCE);
 }
 
 #[test]
 fn strided_inputs() {
-    let inputs =
-        [check::random(&[5, 6, 3, 2], 0), check::random(&[3, 3, 3, 4], 1), check::random(&[2, 4], 2)];
+    let inputs = [
+        gradient_check::random(&[5, 6, 3, 2], 0),
+        gradient_check::random(&[3, 3, 3, 4], 1),
+        gradient_check::random(&[2, 4], 2),
+    ];
     let permuted = |t: &[Tensor]| {
         let (x, bias) = (t[0].permute((3, 2, 0, 1))?, t[2].narrow(0, 1, 1)?.squeeze(0)?);
         conv2d(&x, &t[1].permute((3, 2, 0, 1))?, Some(&bias), 1, 1, Precision::F32)
     };
-    check::operator(&inputs, permuted, TOLERANCE);
+    gradient_check::operator(&inputs, permuted, TOLERANCE);
 }
 
 #[test]
@@ -88,11 +91,16 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             (2, [3, 16], [101, 90], [7, 7], 2, 3),
         ] {
             let (.., stride, padding) = case;
-            check::threads(&inputs(case), |t| conv2d(&t[0], &t[1], Some(&t[2]), stride, padding, precision));
+            gradient_check::threads(&inputs(case), |t| {
+                conv2d(&t[0], &t[1], Some(&t[2]), stride, padding, precision)
+            });
         }
-        let inputs =
-            [check::random(&[2, 20, 41, 37], 0), check::random(&[20, 9, 2, 2], 1), check::random(&[9], 2)];
-        check::threads(&inputs, |t| conv_transpose2d(&t[0], &t[1], Some(&t[2]), 2, precision));
+        let inputs = [
+            gradient_check::random(&[2, 20, 41, 37], 0),
+            gradient_check::random(&[20, 9, 2, 2], 1),
+            gradient_check::random(&[9], 2),
+        ];
+        gradient_check::threads(&inputs, |t| conv_transpose2d(&t[0], &t[1], Some(&t[2]), 2, precision));
     }
 }
 
@@ -104,10 +112,10 @@ fn bf16_rounds_the_operands_and_sums_in_f32() {
         let (.., stride, padding) = case;
         let inputs = inputs(case);
         let [x, weight, _] =
-            inputs.each_ref().map(|t| Var::from_tensor(&rounded(&check::single(t))).unwrap());
+            inputs.each_ref().map(|t| Var::from_tensor(&rounded(&gradient_check::single(t))).unwrap());
         let gradients = |precision| {
             let y = conv2d(&x, &weight, None, stride, padding, precision).unwrap();
-            let probe = rounded(&check::single(&check::random(y.dims(), 3)));
+            let probe = rounded(&gradient_check::single(&gradient_check::random(y.dims(), 3)));
             let store = (&y * probe).unwrap().sum_all().unwrap().backward().unwrap();
             [y, store.get(&x).unwrap().clone(), store.get(&weight).unwrap().clone()]
         };
@@ -144,7 +152,7 @@ fn empty_sides(#[case] batch: usize, #[case] channels: usize, #[case] out: usize
 
 #[test]
 fn constants_get_no_gradient() {
-    let [x, weight, bias] = inputs((1, [2, 3], [4, 4], [3, 3], 1, 1)).map(|t| check::single(&t));
+    let [x, weight, bias] = inputs((1, [2, 3], [4, 4], [3, 3], 1, 1)).map(|t| gradient_check::single(&t));
     let weight = Var::from_tensor(&weight).unwrap();
     let y = conv2d(&x, &weight, Some(&bias), 1, 1, Precision::F32).unwrap();
     let store = y.sum_all().unwrap().backward().unwrap();

@@ -1,7 +1,7 @@
 //! The gradient of the weight of a convolution: sums over all pixels of all images.
 
-use super::columns::{Word, copy_run};
 use super::geometry::Geometry;
+use super::im2col::{Word, copy_run};
 use crate::ops::gemm::{
     self, Matrix, MatrixMut, Operand, Pairs, Panels, Precision, Shared, Side, Store, unpaired,
 };

@@ -1,11 +1,11 @@
 //! Softmax attention without the N×N matrix.
 
-use super::launch::{ATTENTION, Argument, Grid, ROWS, int, launch};
-use super::linear::rounded;
-use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
-use crate::ops::attention::AttentionBias;
+use super::cast::{rounded, widened};
+use super::launch::{ATTENTION, Argument, Grid, int, launch};
+use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::attention::bias::AttentionBias;
+use crate::ops::autograd::ApplyOp;
 use crate::ops::gemm::Precision;
-use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{
@@ -106,7 +106,7 @@ impl Heads {
         offsets: Offsets,
         out: Pointer,
     ) -> Result<CudaSlice<f32>> {
-        let lse = room::<f32>(device, self.samples * self.count * self.tokens)?;
+        let lse = allocate::<f32>(device, self.samples * self.count * self.tokens)?;
         let mut arguments = vec![qkv.into(), out.into(), lse.pointer().into()];
         arguments.extend(self.arguments()?);
         arguments.extend(offsets.arguments()?);
@@ -125,7 +125,7 @@ impl Heads {
         gradient: Pointer,
     ) -> Result<()> {
         let count = self.samples * self.count * self.tokens;
-        let delta = room::<f32>(device, count)?;
+        let delta = allocate::<f32>(device, count)?;
         let products = [
             grad.into(),
             out.into(),
@@ -165,28 +165,28 @@ pub(in crate::ops) fn attention(
 }
 
 fn apply<T: Value>(qkv: &Tensor, heads: usize, bias: Option<&AttentionBias>) -> Result<Tensor> {
-    let (qkv, op) = (qkv.contiguous()?, Attention::<T> { heads, relative: None, of: PhantomData });
+    let (qkv, op) = (qkv.contiguous()?, AttentionOp::<T> { heads, relative: None, of: PhantomData });
     match bias {
-        None => qkv.taped1(op),
-        Some(AttentionBias::Table(table)) => qkv.taped2(&table.contiguous()?, op),
+        None => qkv.apply1(op),
+        Some(AttentionBias::Table(table)) => qkv.apply2(&table.contiguous()?, op),
         Some(AttentionBias::Relative { table, grid, class }) => {
             let relative = Some(Relative { grid: *grid, class: *class });
-            qkv.taped2(&table.contiguous()?, Attention { relative, ..op })
+            qkv.apply2(&table.contiguous()?, AttentionOp { relative, ..op })
         }
         Some(AttentionBias::Decomposed { rows, columns }) => {
-            qkv.taped3(&rows.contiguous()?, &columns.contiguous()?, op)
+            qkv.apply3(&rows.contiguous()?, &columns.contiguous()?, op)
         }
     }
 }
 
-struct Attention<T> {
+struct AttentionOp<T> {
     heads: usize,
     /// What the rows of a table are; pairs of tokens when absent.
     relative: Option<Relative>,
     of: PhantomData<T>,
 }
 
-impl<T: Value> Attention<T> {
+impl<T: Value> AttentionOp<T> {
     fn heads(&self, qkv: &Shape) -> Result<Heads> {
         let (samples, tokens, c3) = qkv.dims3()?;
         Ok(Heads { samples, tokens, count: self.heads, width: c3 / 3 / self.heads })
@@ -196,7 +196,7 @@ impl<T: Value> Attention<T> {
         let (device, heads) = (&qkv.device, self.heads(layout.shape())?);
         let count = heads.samples * heads.tokens * heads.channels();
         let qkv = rounded::<T>(device, argument::<f32>(qkv, layout)?, 3 * count)?;
-        let out = room::<T>(device, count)?;
+        let out = allocate::<T>(device, count)?;
         heads.forward::<T>(device, qkv.pointer(), offsets, out.pointer())?;
         let shape = (heads.samples, heads.tokens, heads.channels()).into();
         Ok((storage(widened::<T>(device, out.pointer(), count)?, device), shape))
@@ -216,20 +216,12 @@ impl<T: Value> Attention<T> {
         let [qkv_values, grads] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let qkv_values = rounded::<T>(&device, qkv_values?, 3 * count)?;
         let grads = rounded::<T>(&device, grads?, count)?;
-        let (out, gradient) = (room::<T>(&device, count)?, room::<T>(&device, 3 * count)?);
+        let (out, gradient) = (allocate::<T>(&device, count)?, allocate::<T>(&device, 3 * count)?);
         let lse = heads.forward::<T>(&device, qkv_values.pointer(), offsets, out.pointer())?;
         let from = (qkv_values.pointer(), out.pointer(), lse.pointer());
         heads.backward::<T>(&device, from, grads.pointer(), (offsets, of_bias), gradient.pointer())?;
         Ok(tensor(widened::<T>(&device, gradient.pointer(), 3 * count)?, qkv.shape(), &device))
     }
-}
-
-/// Values of `T` as f32.
-fn widened<T: Value>(device: &CudaDevice, values: Pointer, count: usize) -> Result<CudaSlice<f32>> {
-    let to = room::<f32>(device, count)?;
-    let arguments = [values.into(), to.pointer().into(), super::launch::size(count)];
-    launch(device, &ROWS, &format!("widen_{}", T::NAME), Grid::fours(count), &arguments)?;
-    Ok(to)
 }
 
 /// A gradient of the shape of `like`, zeros before kernels add to it; nothing where no variable leads to it.
@@ -241,13 +233,13 @@ fn pointer(sums: &Option<CudaSlice<f32>>) -> Pointer {
     sums.as_ref().map_or(Pointer::NULL, OnDevice::pointer)
 }
 
-impl<T: Value> CustomOp1 for Attention<T> {
+impl<T: Value> CustomOp1 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("attention: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("attention")
     }
 
     fn cuda_fwd(&self, qkv: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -260,13 +252,13 @@ impl<T: Value> CustomOp1 for Attention<T> {
 }
 
 /// With a bias for every pair of tokens, or every offset.
-impl<T: Value> CustomOp2 for Attention<T> {
+impl<T: Value> CustomOp2 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("attention: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("attention")
     }
 
     fn cuda_fwd(
@@ -298,7 +290,7 @@ impl<T: Value> CustomOp2 for Attention<T> {
 }
 
 /// With a bias of rows and one of columns.
-impl<T: Value> CustomOp3 for Attention<T> {
+impl<T: Value> CustomOp3 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -312,7 +304,7 @@ impl<T: Value> CustomOp3 for Attention<T> {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("attention: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("attention")
     }
 
     fn cuda_fwd(

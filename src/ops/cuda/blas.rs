@@ -1,7 +1,7 @@
 //! Matrix products by cuBLAS.
 
-use super::linear::rounded;
-use super::value::{OnDevice, Pointer, Value, room, values as values_of};
+use super::cast::rounded;
+use super::value::{OnDevice, Pointer, Value, allocate, values as values_of};
 use crate::ops::gemm::Precision;
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::{CudaDevice, WrapErr, gemm_reduced_precision_f32};
@@ -110,7 +110,7 @@ pub fn product_rate(device: &Device) -> Result<f64> {
         let (guard, layout) = values.storage_and_layout();
         rounded::<bf16>(cuda, values_of(&guard, layout)?, SIDE * SIDE)
     };
-    let (a, b, c) = (filled()?, filled()?, room::<bf16>(cuda, SIDE * SIDE)?);
+    let (a, b, c) = (filled()?, filled()?, allocate::<bf16>(cuda, SIDE * SIDE)?);
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         device.synchronize()?;

@@ -1,4 +1,4 @@
-// Columns of images for convolutions as matrix products, and images from columns.
+// Im2Col of images for convolutions as matrix products, and images from columns.
 #include "prelude.cuh"
 
 // An image [channels, height, width], the grid of places [rows, columns] that a kernel [kh, kw] takes on it.

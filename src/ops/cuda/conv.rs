@@ -1,12 +1,12 @@
 //! Convolutions as matrix products with the columns of some images at a time.
 
 use super::blas::{Operand, product_of_many};
+use super::cast::rounded;
 use super::launch::{Argument, CONV, Grid, THREADS, int, launch, size};
-use super::linear::rounded;
-use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
+use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::{ApplyOp, deliver};
 use crate::ops::conv::{Geometry, Plane};
 use crate::ops::gemm::Precision;
-use crate::ops::tape::{Taped, deliver};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -44,8 +44,8 @@ impl<T: Value> Convolution<T> {
     fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         match bias {
-            Some(bias) => x.taped3(&weight, &bias.contiguous()?, self),
-            None => x.taped2(&weight, self),
+            Some(bias) => x.apply3(&weight, &bias.contiguous()?, self),
+            None => x.apply2(&weight, self),
         }
     }
 
@@ -76,7 +76,7 @@ impl<T: Value> Convolution<T> {
             return rounded::<T>(device, images, count * input.values());
         }
         let values = count * self.depth() * output.pixels();
-        let columns = room::<T>(device, values)?;
+        let columns = allocate::<T>(device, values)?;
         self.launch(device, "conv_columns", (images, columns.pointer()), values)?;
         Ok(columns)
     }
@@ -108,7 +108,7 @@ impl<T: Value> Convolution<T> {
         let Geometry { batch, input, output, .. } = self.geometry;
         let (depth, pixels) = (self.depth(), output.pixels());
         let weight = rounded::<T>(device, weight, output.channels * depth)?;
-        let y = room::<f32>(device, batch * output.values())?;
+        let y = allocate::<f32>(device, batch * output.values())?;
         for (first, count) in self.parts() {
             let columns = self.columns(device, after::<f32>(x, first * input.values()), count)?;
             product_of_many::<T, f32>(
@@ -129,10 +129,10 @@ impl<T: Value> Convolution<T> {
         let Geometry { batch, input, output, .. } = self.geometry;
         let (depth, pixels) = (self.depth(), output.pixels());
         let weight = rounded::<T>(device, weight, output.channels * depth)?;
-        let x = room::<f32>(device, batch * input.values())?;
+        let x = allocate::<f32>(device, batch * input.values())?;
         for (first, count) in self.parts() {
             let y = rounded::<T>(device, after::<f32>(y, first * output.values()), count * output.values())?;
-            let columns = room::<T>(device, count * depth * pixels)?;
+            let columns = allocate::<T>(device, count * depth * pixels)?;
             product_of_many::<T, T>(
                 device,
                 count,
@@ -243,7 +243,7 @@ pub(super) fn channel_sums(
     batch: usize,
     plane: Plane,
 ) -> Result<CudaSlice<f32>> {
-    let sums = room::<f32>(device, plane.channels)?;
+    let sums = allocate::<f32>(device, plane.channels)?;
     let arguments =
         [images.into(), sums.pointer().into(), int(batch)?, int(plane.channels)?, int(plane.pixels())?];
     let grid = Grid { blocks: (plane.channels, 1), threads: THREADS, shared: 0 };

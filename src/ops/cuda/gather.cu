@@ -2,7 +2,7 @@
 #include "prelude.cuh"
 
 // out [count, width]: row rows[i] of x at i.
-extern "C" __global__ void take_rows(const float *x, const unsigned *rows, float *out, size_t count, int width) {
+extern "C" __global__ void index_select(const float *x, const unsigned *rows, float *out, size_t count, int width) {
   for_values(count * width, width, [&](auto lanes, size_t i) {
     constexpr int V = decltype(lanes)::COUNT;
     store<V>(out + i, load<V>(x + size_t(rows[i / width]) * width + i % width));

@@ -1,9 +1,9 @@
-//! Rows of a matrix by their numbers.
+//! Rows of a matrix by their indices.
 
 use super::launch::{GATHER, Grid, THREADS, int, launch, size};
-use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
-use crate::ops::take_rows::Takers;
-use crate::ops::tape::Taped;
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::ApplyOp;
+use crate::ops::row_places::RowPlaces;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
@@ -11,31 +11,31 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Ten
 /// Rows that one block sums: the mask token is taken by most places.
 const SPAN: usize = 64;
 
-/// [`crate::ops::take_rows`] of an f32 matrix that has these rows.
-pub(in crate::ops) fn take_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    x.contiguous()?.taped1(TakeRows { rows: rows.to_vec() })
+/// [`crate::ops::index_select`] of an f32 matrix that has these rows.
+pub(in crate::ops) fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    x.contiguous()?.apply1(IndexSelect { rows: rows.to_vec() })
 }
 
-struct TakeRows {
+struct IndexSelect {
     rows: Vec<u32>,
 }
 
-impl CustomOp1 for TakeRows {
+impl CustomOp1 for IndexSelect {
     fn name(&self) -> &'static str {
-        "take_rows"
+        "index_select"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("take_rows: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("index_select")
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, (_, width), count) = (&x.device, layout.shape().dims2()?, self.rows.len());
-        let out = room::<f32>(device, count * width)?;
+        let out = allocate::<f32>(device, count * width)?;
         if count * width > 0 {
             let (x, rows) = (argument::<f32>(x, layout)?, device.clone_htod(&self.rows)?);
             let arguments = [x.into(), rows.pointer().into(), out.pointer().into(), size(count), int(width)?];
-            launch(device, &GATHER, "take_rows", Grid::fours(count * width), &arguments)?;
+            launch(device, &GATHER, "index_select", Grid::fours(count * width), &arguments)?;
         }
         Ok((storage(out, device), (count, width).into()))
     }
@@ -43,9 +43,9 @@ impl CustomOp1 for TakeRows {
     /// Sums of at most [`SPAN`] places, and sums of those.
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (device, (count, width), grad) = (device_of(x)?, x.dims2()?, grad.contiguous()?);
-        let takers = Takers::of(&self.rows, count);
+        let taken_at = RowPlaces::of(&self.rows, count);
         let (mut spans, mut lists) = (vec![0u32], vec![0u32]);
-        for row in takers.starts.windows(2) {
+        for row in taken_at.starts.windows(2) {
             spans.extend((row[0] + SPAN..row[1]).step_by(SPAN).map(|end| end as u32));
             if row[1] > row[0] {
                 spans.push(row[1] as u32);
@@ -56,7 +56,7 @@ impl CustomOp1 for TakeRows {
             return Ok(Some(x.zeros_like()?));
         }
         let (guard, layout) = grad.storage_and_layout();
-        let places = device.clone_htod(&takers.places)?;
+        let places = device.clone_htod(&taken_at.places)?;
         let partial = sum_rows(&device, values(&guard, layout)?, &spans, places.pointer(), width)?;
         let sums = sum_rows(&device, partial.pointer(), &lists, Pointer::NULL, width)?;
         Ok(Some(tensor(sums, (count, width), &device)))
@@ -72,7 +72,7 @@ fn sum_rows(
     width: usize,
 ) -> Result<CudaSlice<f32>> {
     let lists = starts.len() - 1;
-    let (sums, starts) = (room::<f32>(device, lists * width)?, device.clone_htod(starts)?);
+    let (sums, starts) = (allocate::<f32>(device, lists * width)?, device.clone_htod(starts)?);
     let arguments = [x.into(), starts.pointer().into(), places.into(), sums.pointer().into(), int(width)?];
     let grid = Grid { blocks: (lists, 1), threads: THREADS, shared: 0 };
     launch(device, &GATHER, "sum_rows", grid, &arguments)?;

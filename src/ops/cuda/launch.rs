@@ -24,7 +24,7 @@ sources! {
     GATHER = "gather",
     LOSS = "loss",
     OPTIMIZER = "optimizer",
-    PLANES = "planes",
+    NORM_STATISTICS = "norm_statistics",
     ROWS = "rows",
     VISION = "vision",
 }

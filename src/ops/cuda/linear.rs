@@ -1,11 +1,12 @@
 //! y = x·Wᵀ + b.
 
 use super::blas::{Operand, product};
+use super::cast::rounded;
 use super::launch::{Grid, ROWS, int, launch, size};
 use super::norm::column_sums;
-use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
+use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::{ApplyOp, deliver};
 use crate::ops::gemm::Precision;
-use crate::ops::tape::{Taped, deliver};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -28,25 +29,9 @@ pub(in crate::ops) fn linear(
 fn apply<T: Value>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (x, weight, op) = (x.contiguous()?, weight.contiguous()?, Linear::<T>(PhantomData));
     match bias {
-        Some(bias) => x.taped3(&weight, &bias.contiguous()?, op),
-        None => x.taped2(&weight, op),
+        Some(bias) => x.apply3(&weight, &bias.contiguous()?, op),
+        None => x.apply2(&weight, op),
     }
-}
-
-/// f32 values rounded to `T`.
-pub(super) fn rounded<T: Value>(device: &CudaDevice, values: Pointer, count: usize) -> Result<CudaSlice<T>> {
-    let to = room::<T>(device, count)?;
-    let width = if count.is_multiple_of(4) { 4 } else { 1 };
-    let arguments = [
-        values.into(),
-        Pointer::NULL.into(),
-        to.pointer().into(),
-        size(count),
-        int(width)?,
-        size(count.max(1)),
-    ];
-    launch(device, &ROWS, &format!("scaled_{}", T::NAME), Grid::fours(count), &arguments)?;
-    Ok(to)
 }
 
 struct Linear<T>(PhantomData<T>);
@@ -65,7 +50,7 @@ impl<T: Value> Linear<T> {
         shape.push(out);
         let left = rounded::<T>(device, argument::<f32>(x.0, x.1)?, rows * width)?;
         let right = rounded::<T>(device, argument::<f32>(weight.0, weight.1)?, out * width)?;
-        let y = room::<f32>(device, rows * out)?;
+        let y = allocate::<f32>(device, rows * out)?;
         let operands = (Operand::new(left.pointer(), width), Operand::new(right.pointer(), width).t());
         product::<T, f32>(device, (rows, out, width), operands.0, operands.1, y.pointer(), false)?;
         if let Some((bias, layout)) = bias {
@@ -93,7 +78,7 @@ impl<T: Value> Linear<T> {
         let grad_matrix = Operand::new(rounded_grads.pointer(), out);
         let made =
             |like: &Tensor, rows: usize, columns: usize, inner: usize, left: Operand, right: Operand| {
-                let gradient = room::<f32>(&device, rows * columns)?;
+                let gradient = allocate::<f32>(&device, rows * columns)?;
                 product::<T, f32>(&device, (rows, columns, inner), left, right, gradient.pointer(), false)?;
                 Result::Ok(deliver(like, tensor(gradient, like.shape(), &device)))
             };
@@ -128,7 +113,7 @@ impl<T: Value> CustomOp2 for Linear<T> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("linear: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("linear")
     }
 
     fn cuda_fwd(
@@ -167,7 +152,7 @@ impl<T: Value> CustomOp3 for Linear<T> {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("linear: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("linear")
     }
 
     fn cuda_fwd(

@@ -1,9 +1,9 @@
 //! Losses. Nothing waits for the device: the gradient that comes in stays there.
 
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
-use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::ApplyOp;
 use crate::ops::cross_entropy::Targets;
-use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{
@@ -18,7 +18,7 @@ fn weighted_sum(
     factor: f32,
     normalized: bool,
 ) -> Result<CudaSlice<f32>> {
-    let result = room::<f32>(device, 1)?;
+    let result = allocate::<f32>(device, 1)?;
     let arguments = [
         values.into(),
         weights.into(),
@@ -33,7 +33,7 @@ fn weighted_sum(
 
 /// [`crate::ops::patch_mse`] of contiguous f32 tensors of shapes that fit.
 pub(in crate::ops) fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    prediction.contiguous()?.taped3(&target.contiguous()?, &weights.contiguous()?, PatchMse)
+    prediction.contiguous()?.apply3(&target.contiguous()?, &weights.contiguous()?, PatchMse)
 }
 
 struct PatchMse;
@@ -52,7 +52,7 @@ impl CustomOp3 for PatchMse {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("patch_mse: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("patch_mse")
     }
 
     fn cuda_fwd(
@@ -66,7 +66,7 @@ impl CustomOp3 for PatchMse {
     ) -> Result<(CudaStorage, Shape)> {
         let (device, (b, l, width)) = (&prediction.device, prediction_layout.shape().dims3()?);
         let (rows, weights) = (b * l, argument::<f32>(weights, weights_layout)?);
-        let errors = room::<f32>(device, rows)?;
+        let errors = allocate::<f32>(device, rows)?;
         let arguments = [
             argument::<f32>(prediction, prediction_layout)?.into(),
             argument::<f32>(target, target_layout)?.into(),
@@ -92,7 +92,7 @@ impl CustomOp3 for PatchMse {
         let [p, t, w, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let w = w?;
         let total = weighted_sum(&device, (w, Pointer::NULL), b * l, 1., false)?;
-        let (count, gradient) = (b * l * width, room::<f32>(&device, b * l * width)?);
+        let (count, gradient) = (b * l * width, allocate::<f32>(&device, b * l * width)?);
         let arguments = [
             p?.into(),
             t?.into(),
@@ -114,7 +114,7 @@ pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result
     let weights = (!weights.is_empty()).then(|| device.clone_htod(&weights)).transpose()?;
     let targets = if classes.is_empty() { device.alloc_zeros(1)? } else { device.clone_htod(&classes)? };
     let factor = (1. / total) as f32;
-    logits.contiguous()?.taped1(CrossEntropy { shape, targets, weights, factor, smoothing })
+    logits.contiguous()?.apply1(CrossEntropy { shape, targets, weights, factor, smoothing })
 }
 
 struct CrossEntropy {
@@ -153,12 +153,12 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("cross_entropy: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("cross_entropy")
     }
 
     fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, positions) = (&logits.device, self.shape.0 * self.shape.2);
-        let losses = room::<f32>(device, positions)?;
+        let losses = allocate::<f32>(device, positions)?;
         let logits = argument::<f32>(logits, layout)?;
         let [targets, weights] = self.classes();
         let first = vec![logits.into(), targets, weights, losses.pointer().into()];
@@ -171,7 +171,7 @@ impl CustomOp1 for CrossEntropy {
         let device = device_of(logits)?;
         let guards = [logits, grad].map(Tensor::storage_and_layout);
         let [x, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
-        let gradient = room::<f32>(&device, logits.elem_count())?;
+        let gradient = allocate::<f32>(&device, logits.elem_count())?;
         let [targets, weights] = self.classes();
         let first = vec![x?.into(), targets, weights, g?.into(), gradient.pointer().into()];
         self.run(&device, "cross_entropy_gradient", first, &[self.smoothing, self.factor])?;
@@ -181,7 +181,7 @@ impl CustomOp1 for CrossEntropy {
 
 /// [`crate::ops::softmax_cross_entropy`] of f32 tensors [B, K].
 pub(in crate::ops) fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    logits.contiguous()?.taped2(&targets.contiguous()?, SoftCrossEntropy)
+    logits.contiguous()?.apply2(&targets.contiguous()?, SoftCrossEntropy)
 }
 
 struct SoftCrossEntropy;
@@ -192,7 +192,7 @@ impl CustomOp2 for SoftCrossEntropy {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("softmax_cross_entropy: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("softmax_cross_entropy")
     }
 
     fn cuda_fwd(
@@ -203,7 +203,7 @@ impl CustomOp2 for SoftCrossEntropy {
         targets_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let (device, (b, k)) = (&logits.device, logits_layout.shape().dims2()?);
-        let losses = room::<f32>(device, b)?;
+        let losses = allocate::<f32>(device, b)?;
         let arguments = [
             argument::<f32>(logits, logits_layout)?.into(),
             argument::<f32>(targets, targets_layout)?.into(),
@@ -226,7 +226,7 @@ impl CustomOp2 for SoftCrossEntropy {
         let (device, (b, k)) = (device_of(logits)?, logits.dims2()?);
         let guards = [logits, targets, grad].map(Tensor::storage_and_layout);
         let [x, t, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
-        let gradient = room::<f32>(&device, b * k)?;
+        let gradient = allocate::<f32>(&device, b * k)?;
         let factor = 1. / b as f32;
         let arguments =
             [x?.into(), t?.into(), g?.into(), gradient.pointer().into(), int(b)?, int(k)?, factor.into()];

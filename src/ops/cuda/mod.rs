@@ -8,32 +8,33 @@
 mod attention;
 mod blas;
 mod branch;
+mod cast;
 mod conv;
 mod device;
 mod gather;
+mod host_to_device;
 mod launch;
 mod linear;
 mod loss;
 mod norm;
+mod norm_statistics;
 pub mod optimizer;
-mod planes;
-mod upload;
 mod value;
 mod vision;
 
 pub use blas::product_rate;
 pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
 
-pub use upload::{Staged, Upload};
+pub use host_to_device::{HostToDevice, StagedCopy};
 
 pub(super) use attention::{MOST as MOST_CHANNELS, attention};
 pub(super) use branch::{AttentionBranch, MlpBranch};
 pub(super) use conv::convolution;
-pub(super) use gather::take_rows;
+pub(super) use gather::index_select;
 pub(super) use linear::linear;
 pub(super) use loss::{cross_entropy, patch_mse, softmax_cross_entropy};
 pub(super) use norm::layer_norm;
-pub(super) use planes::{Sets, moments, normalize};
+pub(super) use norm_statistics::{Sets, moments, normalize};
 pub(super) use vision::{layer_norm2d, max_pool2d, roi_align};
 
 use candle_core::{DType, Tensor};

@@ -1,8 +1,8 @@
 //! Layer normalisation, and sums over the rows of a matrix.
 
 use super::launch::{Grid, ROWS, THREADS, int, launch};
-use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
-use crate::ops::tape::Taped;
+use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::ApplyOp;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -49,7 +49,7 @@ impl Norm {
         grad: Pointer,
         (residual, dx, normed): (Pointer, Pointer, Pointer),
     ) -> Result<CudaSlice<f32>> {
-        let moments = room::<f32>(device, 2 * rows)?;
+        let moments = allocate::<f32>(device, 2 * rows)?;
         let arguments = [
             x.into(),
             self.weight.into(),
@@ -106,12 +106,12 @@ fn in_chunks(
         return device.alloc_zeros(width.max(1));
     }
     let chunks = rows.div_ceil(CHUNK);
-    let partial = room::<f32>(device, chunks * width)?;
+    let partial = allocate::<f32>(device, chunks * width)?;
     sum(partial.pointer())?;
     if chunks == 1 {
         return Ok(partial);
     }
-    let total = room::<f32>(device, width)?;
+    let total = allocate::<f32>(device, width)?;
     let arguments =
         [partial.pointer().into(), total.pointer().into(), int(chunks)?, int(width)?, int(chunks)?];
     let grid = Grid { blocks: (width.div_ceil(THREADS as usize), 1), threads: THREADS, shared: 0 };
@@ -127,7 +127,7 @@ fn columns(rows: usize, width: usize) -> Grid {
 
 /// [`crate::ops::layer_norm`] of contiguous f32 tensors.
 pub(in crate::ops) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps: eps as f32 })
+    x.contiguous()?.apply3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps: eps as f32 })
 }
 
 struct LayerNorm {
@@ -148,7 +148,7 @@ impl CustomOp3 for LayerNorm {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("layer_norm: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("layer_norm")
     }
 
     fn cuda_fwd(
@@ -171,7 +171,7 @@ impl CustomOp3 for LayerNorm {
             bias: argument::<f32>(bias, bias_layout)?,
             eps: self.eps,
         };
-        let y = room::<f32>(&x.device, shape.elem_count())?;
+        let y = allocate::<f32>(&x.device, shape.elem_count())?;
         let rows = shape.elem_count() / width;
         norm.forward::<f32>(&x.device, (rows, width), argument::<f32>(x, x_layout)?, y.pointer())?;
         Ok((storage(y, &x.device), shape.clone()))
@@ -189,7 +189,7 @@ impl CustomOp3 for LayerNorm {
         let guards = [x, weight, bias, &grad].map(Tensor::storage_and_layout);
         let [x_values, w, b, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let norm = Norm { weight: w?, bias: b?, eps: self.eps };
-        let dx = room::<f32>(&device, x.elem_count())?;
+        let dx = allocate::<f32>(&device, x.elem_count())?;
         let size = (x.elem_count() / width, width);
         let to = (Pointer::NULL, dx.pointer(), Pointer::NULL);
         let affine = norm.backward::<f32>(&device, size, x_values?, g?, to)?;

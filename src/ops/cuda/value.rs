@@ -79,7 +79,7 @@ pub(super) fn device_of(tensor: &Tensor) -> Result<CudaDevice> {
 }
 
 /// Memory for so many values, not yet written.
-pub(super) fn room<T: Value>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
+pub(super) fn allocate<T: Value>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
     // SAFETY: kernels write all of it before anything reads it; zero values still need a pointer.
     unsafe { device.alloc::<T>(count.max(1)) }
 }
@@ -91,4 +91,9 @@ pub(super) fn storage<T: Value>(values: CudaSlice<T>, device: &CudaDevice) -> Cu
 /// A constant tensor of these values.
 pub(super) fn tensor(values: CudaSlice<f32>, shape: impl Into<Shape>, device: &CudaDevice) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage(values, device)), shape, BackpropOp::none(), false)
+}
+
+/// The refusal of every operator here to run on the CPU.
+pub(super) fn on_cpu<T>(operator: &str) -> Result<T> {
+    bail!("{operator}: a CUDA operator was called with CPU tensors")
 }

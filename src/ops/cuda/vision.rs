@@ -2,10 +2,10 @@
 
 use super::conv::channel_sums;
 use super::launch::{Argument, Grid, THREADS, VISION, int, launch, size};
-use super::value::{OnDevice, argument, device_of, room, storage, tensor, values};
+use super::value::{OnDevice, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::ApplyOp;
 use crate::ops::branch::Kept;
 use crate::ops::conv::Plane;
-use crate::ops::tape::Taped;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -16,7 +16,7 @@ pub(in crate::ops) fn max_pool2d(
     (kernel, stride, padding): (usize, usize, usize),
     to: (usize, usize),
 ) -> Result<Tensor> {
-    x.contiguous()?.taped1(MaxPool { kernel, stride, padding, to, places: Kept::nothing() })
+    x.contiguous()?.apply1(MaxPool { kernel, stride, padding, to, places: Kept::nothing() })
 }
 
 struct MaxPool {
@@ -41,13 +41,13 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("max_pool2d: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("max_pool2d")
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, (b, c, h, w)) = (&x.device, layout.shape().dims4()?);
         let count = b * c * self.to.0 * self.to.1;
-        let y = room::<f32>(device, count)?;
+        let y = allocate::<f32>(device, count)?;
         // SAFETY: the kernel writes a place for every value.
         let places = unsafe { device.alloc::<u32>(count.max(1))? };
         let mut arguments: Vec<Argument> = vec![
@@ -65,7 +65,7 @@ impl CustomOp1 for MaxPool {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (device, (.., h, w), grad) = (device_of(x)?, x.dims4()?, grad.contiguous()?);
         let (places, count) = (self.places.take("max_pool2d")?, x.elem_count());
-        let gradient = room::<f32>(&device, count)?;
+        let gradient = allocate::<f32>(&device, count)?;
         let (guard, layout) = grad.storage_and_layout();
         let mut arguments: Vec<Argument> = vec![
             values(&guard, layout)?.into(),
@@ -88,7 +88,7 @@ pub(in crate::ops) fn roi_align(
     sampling_ratio: usize,
 ) -> Result<Tensor> {
     let boxes = boxes.to_device(x.device())?.contiguous()?;
-    x.contiguous()?.taped1(RoiAlign { boxes, size, scale: scale as f32, sampling_ratio })
+    x.contiguous()?.apply1(RoiAlign { boxes, size, scale: scale as f32, sampling_ratio })
 }
 
 struct RoiAlign {
@@ -127,13 +127,13 @@ impl CustomOp1 for RoiAlign {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("roi_align: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("roi_align")
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, map, (down, across)) = (&x.device, layout.shape(), self.size);
         let shape = (self.boxes.dim(0)?, map.dims4()?.1, down, across);
-        let y = room::<f32>(device, shape.0 * shape.1 * down * across)?;
+        let y = allocate::<f32>(device, shape.0 * shape.1 * down * across)?;
         let places = [argument::<f32>(x, layout)?.into(), y.pointer().into()];
         self.run(device, "roi_align", map, places)?;
         Ok((storage(y, device), shape.into()))
@@ -152,7 +152,7 @@ impl CustomOp1 for RoiAlign {
 /// [`crate::ops::layer_norm2d`] of f32 tensors of shapes that fit.
 pub(in crate::ops) fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let op = LayerNorm2d { eps: eps as f32, moments: Kept::nothing() };
-    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.apply3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 struct LayerNorm2d {
@@ -175,7 +175,7 @@ impl CustomOp3 for LayerNorm2d {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("layer_norm2d: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("layer_norm2d")
     }
 
     fn cuda_fwd(
@@ -188,7 +188,7 @@ impl CustomOp3 for LayerNorm2d {
         bias_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let (device, (b, c, h, w)) = (&x.device, x_layout.shape().dims4()?);
-        let (y, moments) = (room::<f32>(device, b * c * h * w)?, room::<f32>(device, 2 * b * h * w)?);
+        let (y, moments) = (allocate::<f32>(device, b * c * h * w)?, allocate::<f32>(device, 2 * b * h * w)?);
         let arguments = [
             argument::<f32>(x, x_layout)?.into(),
             argument::<f32>(weight, weight_layout)?.into(),
@@ -218,7 +218,7 @@ impl CustomOp3 for LayerNorm2d {
         let guards = [x, weight, &grad].map(Tensor::storage_and_layout);
         let [x_values, weights, grads] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let (x_values, grads) = (x_values?, grads?);
-        let dx = room::<f32>(&device, x.elem_count())?;
+        let dx = allocate::<f32>(&device, x.elem_count())?;
         let arguments = [
             x_values.into(),
             weights?.into(),
@@ -230,7 +230,7 @@ impl CustomOp3 for LayerNorm2d {
             int(h * w)?,
         ];
         launch(&device, &VISION, "layer_norm2d_gradient", Grid::threads(b * h * w), &arguments)?;
-        let slopes = room::<f32>(&device, c)?;
+        let slopes = allocate::<f32>(&device, c)?;
         let arguments = [
             x_values.into(),
             grads.into(),

@@ -7,7 +7,7 @@ use crate::ops::simd::Instructions;
 pub(super) struct MicroKernel {
     /// Rows of a tile: lanes of a panel of the left operand.
     pub rows: usize,
-    /// Columns of a tile: lanes of a panel of the right operand.
+    /// Im2Col of a tile: lanes of a panel of the right operand.
     pub columns: usize,
     /// What its panels hold.
     pub elements: Elements,

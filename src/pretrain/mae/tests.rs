@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{self, ReconstructionTarget};
-use crate::nn::{Params, difference};
+use crate::nn::{Params, test_tolerance};
 use crate::rng::Rng;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -24,8 +24,9 @@ fn model(image: [usize; 2], channels: usize) -> ModelConfig {
         layer_scale: None,
         registers: 0,
         key_bias: true,
-        foreign: None,
-        decoder: config::Decoder { width: 8, depth: 1, heads: 2 },
+        backbone: "vit".into(),
+        options: toml::Table::new(),
+        decoder: config::DecoderConfig { width: 8, depth: 1, heads: 2 },
     }
 }
 
@@ -117,7 +118,7 @@ fn golden(
     let (model, mask_ratio) = match name {
         "square" => (model([24, 24], 3), 0.75),
         _ => {
-            let decoder = config::Decoder { width: 4, depth: 1, heads: 1 };
+            let decoder = config::DecoderConfig { width: 4, depth: 1, heads: 1 };
             (ModelConfig { patch: 2, width: 8, depth: 1, decoder, ..model([4, 8], 1) }, 0.5)
         }
     };
@@ -141,17 +142,17 @@ fn loss_and_every_gradient_equal_pytorch() -> Result<()> {
         }
         let images = &golden["images"];
         let mask = PatchMask::from_noise(&golden["noise"].to_vec2()?, objective.sampler().kept())?;
-        assert_eq!(difference::relative(&mask.removed(&Device::Cpu)?, &golden["mask"]), 0.);
+        assert_eq!(test_tolerance::relative(&mask.removed(&Device::Cpu)?, &golden["mask"]), 0.);
         let prediction = objective.predict(&patchify(images, model.patch)?, &mask, &mut Pass::Eval)?;
-        let error = difference::relative(&prediction, &golden["prediction"]);
+        let error = test_tolerance::relative(&prediction, &golden["prediction"]);
         assert!(error < 1e-5, "{name}: prediction {error}");
         let loss = objective.loss(images, &mask, &mut Pass::Eval)?;
-        let error = difference::relative(&loss.reshape(1)?, &golden[&format!("loss.{word}")].reshape(1)?);
+        let error = test_tolerance::relative(&loss.reshape(1)?, &golden[&format!("loss.{word}")].reshape(1)?);
         assert!(error < 1e-5, "{name}, {word}: loss {error}");
         let gradients = ops::backward(&loss)?;
         for p in params.trainable() {
             let expected = &golden[&format!("gradient.{word}.{}", p.name)];
-            let error = difference::relative(gradients.get(&p.var).expect(&p.name), expected);
+            let error = test_tolerance::relative(gradients.get(&p.var).expect(&p.name), expected);
             assert!(error < 1e-4, "{name}, {word}: gradient of `{}` {error}", p.name);
         }
     }
@@ -173,7 +174,7 @@ fn targets_are_undone_by_decoding() -> Result<()> {
         objective.fit(&images)?;
         let patches = patchify(&images, 4)?;
         let targets = objective.target.encode(&patches)?;
-        let error = difference::relative(&objective.target.decode(&targets, &patches)?, &patches);
+        let error = test_tolerance::relative(&objective.target.decode(&targets, &patches)?, &patches);
         assert!(error < 1e-5, "{target:?}: {error}"); // 48 values per patch, fewer than 96 coefficients
     }
     Ok(())
@@ -186,7 +187,7 @@ fn parameter_counts_are_those_of_the_reference_checkpoints() -> Result<()> {
         width,
         depth,
         heads,
-        decoder: config::Decoder::default(),
+        decoder: config::DecoderConfig::default(),
         ..model([224, 224], 3)
     };
     for (size, total, without_positions) in [

@@ -38,7 +38,7 @@ impl<T: Value> CustomOp2 for AttentionBranch<T> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("attention_branch: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("attention_branch")
     }
 
     fn cuda_fwd(
@@ -55,7 +55,7 @@ impl<T: Value> CustomOp2 for AttentionBranch<T> {
             let count = 3 * size_of_x.count();
             let arguments = [qkv.pointer().into(), weights[3].into(), size(count), int(3 * width)?];
             launch(device, &ROWS, &format!("add_bias_{}", T::NAME), Grid::fours(count), &arguments)?;
-            let out = room::<T>(device, size_of_x.count())?;
+            let out = allocate::<T>(device, size_of_x.count())?;
             let heads = self.heads(size_of_x);
             let lse = heads.forward::<T>(device, qkv.pointer(), Offsets::NONE, out.pointer())?;
             let sum = self.parts.second::<T>(device, weights, x, size_of_x, (out.pointer(), width))?;
@@ -85,7 +85,7 @@ impl<T: Value> CustomOp2 for AttentionBranch<T> {
                 self.parts.input_gradient::<T>(&device, (4, weights[4]), scaled.values.pointer(), rows)?;
             self.parts.weight_gradient::<T>(&device, 4, (scaled.values.pointer(), out.pointer()), rows)?;
             drop(scaled);
-            let of_qkv = room::<T>(&device, 3 * size.count())?;
+            let of_qkv = allocate::<T>(&device, 3 * size.count())?;
             let kept = (qkv.pointer(), out.pointer(), lse.pointer());
             let no_bias = (Offsets::NONE, [Pointer::NULL; 3]);
             let heads = self.heads(size);

@@ -34,7 +34,7 @@ impl<T: Value> CustomOp2 for MlpBranch<T> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("mlp_branch: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("mlp_branch")
     }
 
     fn cuda_fwd(
@@ -49,7 +49,7 @@ impl<T: Value> CustomOp2 for MlpBranch<T> {
         self.parts.with_weights(|weights| {
             let hidden = self.parts.first::<T>(device, weights, x, size, h)?;
             let count = size.rows() * h;
-            let active = room::<T>(device, count)?;
+            let active = allocate::<T>(device, count)?;
             self.activation(device, "bias_gelu", [hidden.pointer(), weights[3], active.pointer()], count)?;
             let out = self.parts.second::<T>(device, weights, x, size, (active.pointer(), h))?;
             if self.parts.records {

@@ -10,12 +10,12 @@ pub(in crate::ops) use attention::AttentionBranch;
 pub(in crate::ops) use mlp::MlpBranch;
 
 use super::blas::{Operand, product};
+use super::cast::rounded;
 use super::launch::{Argument, Grid, ROWS, int, launch, size};
-use super::linear::rounded;
 use super::norm::{Norm, column_sums};
-use super::value::{OnDevice, Pointer, Value, argument, device_of, room, storage, tensor, values};
+use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::{deliver_kept, records};
 use crate::ops::branch::{Branch, Kept};
-use crate::ops::tape::{deliver_kept, records};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -96,10 +96,10 @@ impl Parts {
         out: usize,
     ) -> Result<Values<T>> {
         let (rows, width) = (size.rows(), size.width);
-        let normed = room::<T>(device, size.count())?;
+        let normed = allocate::<T>(device, size.count())?;
         self.norm(weights).forward::<T>(device, (rows, width), x, normed.pointer())?;
         let weight = rounded::<T>(device, weights[2], out * width)?;
-        let y = room::<T>(device, rows * out)?;
+        let y = allocate::<T>(device, rows * out)?;
         let operands = (Operand::new(normed.pointer(), width), Operand::new(weight.pointer(), width).t());
         product::<T, T>(device, (rows, out, width), operands.0, operands.1, y.pointer(), false)?;
         Ok(y)
@@ -116,10 +116,10 @@ impl Parts {
     ) -> Result<Values<f32>> {
         let (rows, width) = (size_of_x.rows(), size_of_x.width);
         let weight = rounded::<T>(device, weights[4], width * from)?;
-        let y = room::<T>(device, size_of_x.count())?;
+        let y = allocate::<T>(device, size_of_x.count())?;
         let operands = (Operand::new(inner, from), Operand::new(weight.pointer(), from).t());
         product::<T, T>(device, (rows, width, from), operands.0, operands.1, y.pointer(), false)?;
-        let (out, scale) = (room::<f32>(device, size_of_x.count())?, self.scale(device)?);
+        let (out, scale) = (allocate::<f32>(device, size_of_x.count())?, self.scale(device)?);
         let arguments = [
             x.into(),
             y.pointer().into(),
@@ -136,7 +136,7 @@ impl Parts {
 
     /// scale·grad [rows, C]; delivers the gradient of the second bias.
     fn scaled<T: Value>(&self, device: &CudaDevice, grad: Pointer, size_of_x: Size) -> Result<Scaled<T>> {
-        let (values, scale) = (room::<T>(device, size_of_x.count())?, self.scale(device)?);
+        let (values, scale) = (allocate::<T>(device, size_of_x.count())?, self.scale(device)?);
         let arguments = [
             grad.into(),
             scale.as_ref().map_or(Pointer::NULL, OnDevice::pointer).into(),
@@ -160,7 +160,7 @@ impl Parts {
     ) -> Result<Values<T>> {
         let (out, width) = self.weights[index].dims2()?;
         let weight = rounded::<T>(device, weight, out * width)?;
-        let gradient = room::<T>(device, rows * width)?;
+        let gradient = allocate::<T>(device, rows * width)?;
         let operands = (Operand::new(grad, out), Operand::new(weight.pointer(), width));
         product::<T, T>(device, (rows, width, out), operands.0, operands.1, gradient.pointer(), false)?;
         Ok(gradient)
@@ -179,7 +179,7 @@ impl Parts {
             return Ok(());
         }
         let (out, width) = weight.dims2()?;
-        let gradient = room::<f32>(device, out * width)?;
+        let gradient = allocate::<f32>(device, out * width)?;
         let operands = (Operand::new(grad, out).t(), Operand::new(input, width));
         product::<T, f32>(device, (out, width, rows), operands.0, operands.1, gradient.pointer(), false)?;
         deliver_kept(weight, tensor(gradient, (out, width), device))
@@ -213,7 +213,8 @@ impl Parts {
         let (rows, width) = (size_of_x.rows(), size_of_x.width);
         self.bias_gradient::<T>(device, 3, (rows, self.weights[3].elem_count()), of_first)?;
         let of_normed = self.input_gradient::<T>(device, (2, weights[2]), of_first, rows)?;
-        let (dx, normed) = (room::<f32>(device, size_of_x.count())?, room::<T>(device, size_of_x.count())?);
+        let (dx, normed) =
+            (allocate::<f32>(device, size_of_x.count())?, allocate::<T>(device, size_of_x.count())?);
         let to = (grad, dx.pointer(), normed.pointer());
         let affine = self.norm(weights).backward::<T>(device, (rows, width), x, of_normed.pointer(), to)?;
         self.weight_gradient::<T>(device, 2, (of_first, normed.pointer()), rows)?;

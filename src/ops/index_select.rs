@@ -1,67 +1,42 @@
-//! Rows of a matrix by their numbers.
+//! Rows of a matrix by their indices.
 //!
-//! candle's `index_select` adds gradients row by row into zeros, one after another; here the places that took a row are
-//! known before, and every row sums its own.
+//! candle's `index_select` adds gradients row by row into zeros, one after another; here the output rows that
+//! each input row went to are known beforehand, and every input row sums their gradients.
 
+use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::row_places::RowPlaces;
 use super::storage::{argument, count, for_rows, fused, values};
-use super::tape::Taped;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Row `rows[i]` of `x` [R, C] at place i -> [rows, C]. A row may be taken any number of times.
 ///
 /// # Errors
 /// For a row that `x` does not have.
-pub fn take_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+pub fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let (have, width) = x.dims2()?;
     if let Some(row) = rows.iter().find(|&&row| row as usize >= have) {
-        bail!("take_rows: row {row} of x {:?}", x.shape());
+        bail!("index_select: row {row} of x {:?}", x.shape());
     }
-    count("take_rows", &[rows.len(), width])?;
+    count("index_select", &[rows.len(), width])?;
     if fused(&[x]) {
-        return x.contiguous()?.taped1(TakeRows { rows: rows.to_vec() });
+        return x.contiguous()?.apply1(IndexSelect { rows: rows.to_vec() });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) {
-        return cuda::take_rows(x, rows);
+        return cuda::index_select(x, rows);
     }
     x.contiguous()?.index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
-struct TakeRows {
+struct IndexSelect {
     rows: Vec<u32>,
 }
 
-/// The places that took each row, in order.
-pub(super) struct Takers {
-    /// Those of row r are `places[starts[r]..starts[r + 1]]`.
-    pub starts: Vec<usize>,
-    pub places: Vec<u32>,
-}
-
-impl Takers {
-    /// Of `count` rows.
-    pub fn of(rows: &[u32], count: usize) -> Self {
-        let mut starts = vec![0; count + 1];
-        for &row in rows {
-            starts[row as usize + 1] += 1;
-        }
-        for row in 0..count {
-            starts[row + 1] += starts[row];
-        }
-        let (mut next, mut places) = (starts.clone(), vec![0; rows.len()]);
-        for (place, &row) in (0..).zip(rows) {
-            places[next[row as usize]] = place;
-            next[row as usize] += 1;
-        }
-        Self { starts, places }
-    }
-}
-
-impl CustomOp1 for TakeRows {
+impl CustomOp1 for IndexSelect {
     fn name(&self) -> &'static str {
-        "take_rows"
+        "index_select"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -78,11 +53,11 @@ impl CustomOp1 for TakeRows {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let ((count, width), grad) = (x.dims2()?, grad.contiguous()?);
         let (guard, layout) = grad.storage_and_layout();
-        let (grads, takers) = (values(&guard, layout)?, Takers::of(&self.rows, count));
+        let (grads, taken_at) = (values(&guard, layout)?, RowPlaces::of(&self.rows, count));
         let mut gradient = vec![0f32; count * width]; // [R, C]
         for_rows(&mut gradient, width, |rows, gradient| {
             for (gradient, row) in gradient.chunks_exact_mut(width.max(1)).zip(rows) {
-                for &place in &takers.places[takers.starts[row]..takers.starts[row + 1]] {
+                for &place in &taken_at.places[taken_at.starts[row]..taken_at.starts[row + 1]] {
                     let grad = &grads[place as usize * width..][..width];
                     gradient.iter_mut().zip(grad).for_each(|(sum, &g)| *sum += g);
                 }
@@ -95,28 +70,32 @@ impl CustomOp1 for TakeRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check;
+    use crate::ops::gradient_check;
 
     #[test]
     fn values_and_gradients() {
         let many: Vec<u32> = (0..500).map(|i| if i % 3 == 0 { 1 } else { i % 5 }).collect();
         for (rows, width) in [(&[2, 0, 2, 2][..], 3), (&[4], 1), (&many, 5)] {
-            check::operator(&[check::random(&[5, width], 0)], |t| take_rows(&t[0], rows), 2e-6);
+            gradient_check::operator(
+                &[gradient_check::random(&[5, width], 0)],
+                |t| index_select(&t[0], rows),
+                2e-6,
+            );
         }
-        let strided = |t: &[Tensor]| take_rows(&t[0].t()?, &[1, 1, 0]);
-        check::operator(&[check::random(&[4, 3], 0)], strided, 2e-6);
-        check::empty(&[check::random(&[5, 3], 0)], |t| take_rows(&t[0], &[]));
+        let strided = |t: &[Tensor]| index_select(&t[0].t()?, &[1, 1, 0]);
+        gradient_check::operator(&[gradient_check::random(&[4, 3], 0)], strided, 2e-6);
+        gradient_check::empty(&[gradient_check::random(&[5, 3], 0)], |t| index_select(&t[0], &[]));
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
         let rows: Vec<u32> = (0..900).map(|i| i * 7 % 50).collect();
-        check::threads(&[check::random(&[50, 64], 0)], |t| take_rows(&t[0], &rows));
+        gradient_check::threads(&[gradient_check::random(&[50, 64], 0)], |t| index_select(&t[0], &rows));
     }
 
     #[test]
     fn a_row_that_is_not_there_is_refused() {
-        let error = take_rows(&check::random(&[5, 3], 0), &[1, 5]).unwrap_err().to_string();
+        let error = index_select(&gradient_check::random(&[5, 3], 0), &[1, 5]).unwrap_err().to_string();
         assert!(error.contains("row 5 of x [5, 3]"), "{error}");
     }
 }

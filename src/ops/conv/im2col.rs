@@ -21,7 +21,7 @@ impl Word for u32 {
 }
 
 /// For every pixel of a grid over every image (a lane), the words that the taps read there (the depth).
-pub(super) struct Columns<'a, T> {
+pub(super) struct Im2Col<'a, T> {
     /// [B, channels in words, height, width]
     pub image: &'a [T],
     pub batch: usize,
@@ -35,7 +35,7 @@ pub(super) struct Columns<'a, T> {
 }
 
 /// [channels, rows of taps, columns of taps]
-impl Operand for Columns<'_, f32> {
+impl Operand for Im2Col<'_, f32> {
     fn lanes(&self) -> usize {
         self.batch * self.grid.0 * self.grid.1
     }
@@ -50,7 +50,7 @@ impl Operand for Columns<'_, f32> {
 }
 
 /// [channels / 2, rows of taps, columns of taps, 2], with zeros after an odd number of channels.
-impl Operand for Columns<'_, u32> {
+impl Operand for Im2Col<'_, u32> {
     fn lanes(&self) -> usize {
         self.batch * self.grid.0 * self.grid.1
     }
@@ -85,7 +85,7 @@ pub(super) fn paired_channels(image: &[f32], source: Plane) -> Vec<u32> {
 }
 
 struct Gather<'a, T> {
-    columns: &'a Columns<'a, T>,
+    columns: &'a Im2Col<'a, T>,
     lanes: Range<usize>,
     depth: Range<usize>,
     width: usize,
@@ -163,7 +163,7 @@ impl<T: Word> Lines<'_, T> {
     }
 }
 
-impl<T: Word> Columns<'_, T> {
+impl<T: Word> Im2Col<'_, T> {
     /// In words.
     fn channels(&self) -> usize {
         self.source.channels.div_ceil(T::VALUES)
@@ -361,8 +361,8 @@ mod tests {
         ] {
             let offsets: (Vec<isize>, Vec<isize>) = (rows.collect(), columns.collect());
             let taps = offsets.0.len() * offsets.1.len();
-            let single = Columns { image: &image, batch: 2, source, grid, step, offsets: &offsets };
-            let pairs = Columns { image: &words, batch: 2, source, grid, step, offsets: &offsets };
+            let single = Im2Col { image: &image, batch: 2, source, grid, step, offsets: &offsets };
+            let pairs = Im2Col { image: &words, batch: 2, source, grid, step, offsets: &offsets };
             let read = |lane: usize, channel: usize, tap: usize| {
                 let (row, column) = (lane / grid.1 % grid.0 * step, lane % grid.1 * step);
                 let row = row as isize + offsets.0[tap / offsets.1.len()];

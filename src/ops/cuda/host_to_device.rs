@@ -3,7 +3,7 @@
 //! One thread copies them into page-locked memory and queues their transfer on a stream of its own; the thread that
 //! trains takes them over by a copy on the device, which waits for the transfer there and not on the host.
 
-use super::value::{room, tensor};
+use super::value::{allocate, tensor};
 use candle_core::cuda::cudarc::driver::{CudaEvent, CudaSlice, CudaStream, PinnedHostSlice};
 use candle_core::cuda::{CudaDevice, WrapErr};
 use candle_core::{Device, Result, Shape, Tensor};
@@ -11,66 +11,66 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
 /// Batches on their way at a time: one is taken over, one follows.
-const SLOTS: usize = 2;
+const IN_FLIGHT: usize = 2;
 
 /// The first half of the way.
-pub struct Upload {
+pub struct HostToDevice {
     device: CudaDevice,
     copies: Arc<CudaStream>,
-    free: Receiver<Slot>,
-    back: Sender<Slot>,
+    free: Receiver<Buffers>,
+    back: Sender<Buffers>,
 }
 
 /// Memory that batches pass through.
 #[derive(Default)]
-struct Slot {
+struct Buffers {
     buffers: Option<(PinnedHostSlice<f32>, CudaSlice<f32>)>,
     /// When the last batch had left.
     left: Option<CudaEvent>,
 }
 
 /// A batch under way.
-pub struct Staged {
+pub struct StagedCopy {
     device: CudaDevice,
-    slot: Slot,
-    back: Sender<Slot>,
+    buffers: Buffers,
+    back: Sender<Buffers>,
     /// When all of it has arrived.
     arrived: CudaEvent,
     shape: Shape,
 }
 
-impl Upload {
+impl HostToDevice {
     pub fn new(device: &Device) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let copies = device.cuda_stream().context().new_stream().w()?;
-        let (back, free) = bounded(SLOTS);
-        for _ in 0..SLOTS {
-            back.send(Slot::default()).map_err(candle_core::Error::wrap)?;
+        let (back, free) = bounded(IN_FLIGHT);
+        for _ in 0..IN_FLIGHT {
+            back.send(Buffers::default()).map_err(candle_core::Error::wrap)?;
         }
         Ok(Self { device, copies, free, back })
     }
 
-    /// Queues the transfer of values of this shape. Waits while [`SLOTS`] batches are under way.
-    pub fn stage(&self, values: &[f32], shape: impl Into<Shape>) -> Result<Staged> {
-        let mut slot = self.free.recv().map_err(candle_core::Error::wrap)?;
-        if let Some(left) = slot.left.take() {
+    /// Queues the transfer of values of this shape. Waits while [`IN_FLIGHT`] batches are under way.
+    pub fn stage(&self, values: &[f32], shape: impl Into<Shape>) -> Result<StagedCopy> {
+        let mut buffers = self.free.recv().map_err(candle_core::Error::wrap)?;
+        if let Some(left) = buffers.left.take() {
             left.synchronize().w()?;
         }
-        if slot.buffers.as_ref().is_none_or(|(pinned, _)| pinned.len() < values.len()) {
+        if buffers.buffers.as_ref().is_none_or(|(pinned, _)| pinned.len() < values.len()) {
             let context = self.copies.context();
             // SAFETY: both are written before they are read.
             let pinned = unsafe { context.alloc_pinned::<f32>(values.len().max(1)) }.w()?;
             let staged = unsafe { self.copies.alloc::<f32>(values.len().max(1)) }.w()?;
-            slot.buffers = Some((pinned, staged));
+            buffers.buffers = Some((pinned, staged));
         }
-        if let Some((pinned, staged)) = &mut slot.buffers {
+        if let Some((pinned, staged)) = &mut buffers.buffers {
             pinned.as_mut_slice().w()?[..values.len()].copy_from_slice(values);
             self.copies.memcpy_htod(&*pinned, staged).w()?;
         }
         let arrived = self.copies.record_event(None).w()?;
-        Ok(Staged {
+        Ok(StagedCopy {
             device: self.device.clone(),
-            slot,
+            buffers,
             back: self.back.clone(),
             arrived,
             shape: shape.into(),
@@ -78,24 +78,24 @@ impl Upload {
     }
 }
 
-impl Staged {
+impl StagedCopy {
     /// The batch on the device, for work that is queued from now on.
     pub fn finish(mut self) -> Result<Tensor> {
         let stream = self.device.cuda_stream();
         let count = self.shape.elem_count();
-        let mut values = room::<f32>(&self.device, count)?;
+        let mut values = allocate::<f32>(&self.device, count)?;
         stream.wait(&self.arrived).w()?;
-        if let Some((_, staged)) = &self.slot.buffers {
+        if let Some((_, staged)) = &self.buffers.buffers {
             stream.memcpy_dtod(&staged.slice(..count), &mut values).w()?;
         }
-        self.slot.left = Some(stream.record_event(None).w()?);
+        self.buffers.left = Some(stream.record_event(None).w()?);
         let result = tensor(values, self.shape.clone(), &self.device);
-        let _ = self.back.send(std::mem::take(&mut self.slot)); // nobody stages any more
+        let _ = self.back.send(std::mem::take(&mut self.buffers)); // nobody stages any more
         Ok(result)
     }
 }
 
-impl Drop for Slot {
+impl Drop for Buffers {
     /// Memory is given back on another stream than the one that reads it.
     fn drop(&mut self) {
         if let Some(left) = &self.left {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Random weights of a ResNet-18 in the names of torchvision.
 fn weights(sandbox: &Sandbox) -> String {
-    let shapes = std::fs::read_to_string(repository().join("tests/golden/foreign.json")).unwrap();
+    let shapes = std::fs::read_to_string(repository().join("tests/golden/external.json")).unwrap();
     let shapes: BTreeMap<String, BTreeMap<String, Vec<usize>>> = serde_json::from_str(&shapes).unwrap();
     let random = |(name, shape): (&String, &Vec<usize>)| {
         let fan_in: usize = shape[1..].iter().product();
@@ -29,14 +29,14 @@ fn weights(sandbox: &Sandbox) -> String {
 
 fn transfer(recipe: &str) -> String {
     format!(
-        "transfer --task shapes_classification --data {} --model foreign_resnet18 --set model.image=[64,64] \
+        "transfer --task shapes_classification --data {} --model resnet18 --set model.image=[64,64] \
          --set epochs=2 --set batch=5 --workers 2 {recipe}",
         fixture("shapes")
     )
 }
 
 #[test]
-fn a_foreign_backbone_serves_probes_and_says_that_it_is_frozen() {
+fn an_external_network_serves_probes_and_says_that_it_is_frozen() {
     let sandbox = Sandbox::new();
     let init = weights(&sandbox);
     let linear = "--recipe linear_demo --set schedule.warmup_epochs=0";
@@ -49,8 +49,8 @@ fn a_foreign_backbone_serves_probes_and_says_that_it_is_frozen() {
         sandbox.ok(&format!("eval {id} --runs {runs} --data {}", fixture("shapes")));
     }
     let error = sandbox.fails(2, &transfer(&format!("--recipe finetune_demo --init {init}")));
-    assert!(error.contains("foreign_resnet18") && error.contains("not trainable here"), "{error}");
+    assert!(error.contains("resnet18") && error.contains("not trainable here"), "{error}");
     let error = sandbox.fails(1, &transfer(&format!("{linear} --init scratch")));
     assert!(error.contains("give its weights to --init"), "{error}");
-    assert!(sandbox.ok("model show foreign_resnet50").contains("frozen, needs weights"));
+    assert!(sandbox.ok("model show resnet50").contains("frozen, needs weights"));
 }

@@ -1,4 +1,4 @@
-//! How far a block's tokens attend, and relative positions: windows, tables (BEiT, arXiv:2106.08254) and decomposed
+//! Attention windows and relative position biases of a block: windows, tables (BEiT, arXiv:2106.08254) and decomposed
 //! vectors (ViTDet, arXiv:2203.16527; detectron2 `modeling/backbone/utils.py`). All start at 0, so that a new one
 //! changes nothing at first. Vectors are not interpolated to other sizes: the size of the input is that of the model.
 
@@ -14,20 +14,23 @@ pub fn is_relative_position(name: &str) -> bool {
     matches!(name.rsplit('.').next(), Some(TABLE | "rel_pos_h" | "rel_pos_w"))
 }
 
-/// What a block's attention adds to its scores.
+/// The relative position bias that is added to the scores of attention.
 #[derive(Clone, Debug)]
-pub enum Relative {
+pub enum RelativePositionBias {
+    /// No bias.
     None,
     /// [T, heads], of one block or of many.
     Table(Tensor),
     /// A vector for every offset of rows, and of columns. [2·size − 1, C/heads] each
     Decomposed {
+        /// Vectors of offsets between rows.
         rows: Tensor,
+        /// Vectors of offsets between columns.
         columns: Tensor,
     },
 }
 
-impl Relative {
+impl RelativePositionBias {
     /// The table `relative_position_bias_table` of an area of tokens, with or without a class token before it.
     pub fn table(area: (usize, usize), class: bool, heads: usize, vb: &VarBuilder) -> Result<Self> {
         let shape = (relative_offsets(area, class), heads);
@@ -41,14 +44,15 @@ impl Relative {
     }
 }
 
-/// The reach of one block.
+/// The attention windows and the relative position bias of one block.
 #[derive(Clone, Debug)]
-pub struct Reach {
+pub struct AttentionPattern {
     /// Rows and columns of the tokens.
     pub grid: (usize, usize),
-    /// Side of square windows; all tokens when absent.
+    /// Side of the square windows; `None` for global attention.
     pub window: Option<usize>,
-    pub relative: Relative,
+    /// Added to the scores.
+    pub relative: RelativePositionBias,
 }
 
 /// What the queries `q` [B, heads, h·w, d] add for every row and every column of keys of an area (h, w), from the
@@ -74,5 +78,5 @@ pub(super) fn decomposed_bias(
 fn vectors(table: &Tensor, size: usize) -> Result<Tensor> {
     let (_, d) = table.dims2()?;
     let rows: Vec<u32> = (0..size * size).map(|i| (i / size + size - 1 - i % size) as u32).collect();
-    ops::take_rows(table, &rows)?.reshape((size, size, d))?.transpose(1, 2)?.contiguous()
+    ops::index_select(table, &rows)?.reshape((size, size, d))?.transpose(1, 2)?.contiguous()
 }

@@ -1,8 +1,8 @@
 //! Batch and group norm of maps [B, C, H, W].
 
-use super::launch::{Argument, Grid, PLANES, THREADS, int, launch, size};
-use super::value::{OnDevice, Pointer, argument, device_of, room, storage, tensor, values};
-use crate::ops::tape::Taped;
+use super::launch::{Argument, Grid, NORM_STATISTICS, THREADS, int, launch, size};
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use crate::ops::autograd::ApplyOp;
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Planes that share a mean and a variance.
@@ -35,7 +35,7 @@ impl Sets {
 pub(in crate::ops) fn moments(x: &Tensor, sets: Sets) -> Result<(Tensor, Tensor)> {
     let (x, device, (b, c, h, w)) = (x.contiguous()?, device_of(x)?, x.dims4()?);
     let count = sets.count(b, c);
-    let moments = room::<f32>(&device, 2 * count)?;
+    let moments = allocate::<f32>(&device, 2 * count)?;
     let (guard, layout) = x.storage_and_layout();
     let arguments = [
         values(&guard, layout)?.into(),
@@ -46,7 +46,7 @@ pub(in crate::ops) fn moments(x: &Tensor, sets: Sets) -> Result<(Tensor, Tensor)
         int(h * w)?,
     ];
     let grid = Grid { blocks: (count, 1), threads: THREADS, shared: 0 };
-    launch(&device, &PLANES, "plane_moments", grid, &arguments)?;
+    launch(&device, &NORM_STATISTICS, "plane_moments", grid, &arguments)?;
     let moments = tensor(moments, 2 * count, &device);
     Ok((moments.narrow(0, 0, count)?, moments.narrow(0, count, count)?))
 }
@@ -68,7 +68,7 @@ pub(in crate::ops) fn normalize(
         eps: eps as f32,
         own,
     };
-    x.contiguous()?.taped3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.apply3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 struct Normalize {
@@ -93,7 +93,7 @@ impl CustomOp3 for Normalize {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("normalize_planes: tensors of a CUDA device became tensors of the CPU")
+        on_cpu("normalize_planes")
     }
 
     fn cuda_fwd(
@@ -107,7 +107,7 @@ impl CustomOp3 for Normalize {
     ) -> Result<(CudaStorage, Shape)> {
         let (device, (b, c, h, w)) = (&x.device, x_layout.shape().dims4()?);
         let count = b * c * h * w;
-        let y = room::<f32>(device, count)?;
+        let y = allocate::<f32>(device, count)?;
         let guards = [&self.mean, &self.var].map(Tensor::storage_and_layout);
         let [mean, var] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let arguments = [
@@ -123,7 +123,7 @@ impl CustomOp3 for Normalize {
             int(h * w)?,
             self.eps.into(),
         ];
-        launch(device, &PLANES, "plane_norm", Grid::fours(count), &arguments)?;
+        launch(device, &NORM_STATISTICS, "plane_norm", Grid::fours(count), &arguments)?;
         Ok((storage(y, device), x_layout.shape().clone()))
     }
 
@@ -142,7 +142,7 @@ impl CustomOp3 for Normalize {
             guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let (x_values, weights, grads, mean, var) = (x_values?, weights?, grads?, mean?, var?);
         let group = || int(self.sets.group());
-        let sums = room::<f32>(&device, 2 * planes)?;
+        let sums = allocate::<f32>(&device, 2 * planes)?;
         let sums_at: Pointer = sums.pointer();
         let arguments: [Argument; 8] = [
             x_values.into(),
@@ -154,8 +154,8 @@ impl CustomOp3 for Normalize {
             group()?,
             int(h * w)?,
         ];
-        launch(&device, &PLANES, "plane_slopes", Grid::warps(planes), &arguments)?;
-        let shares = room::<f32>(&device, 2 * sets)?;
+        launch(&device, &NORM_STATISTICS, "plane_slopes", Grid::warps(planes), &arguments)?;
+        let shares = allocate::<f32>(&device, 2 * sets)?;
         let mut shares_at = Pointer::NULL;
         if self.own {
             shares_at = shares.pointer();
@@ -171,9 +171,9 @@ impl CustomOp3 for Normalize {
                 int(h * w)?,
                 self.eps.into(),
             ];
-            launch(&device, &PLANES, "plane_shares", Grid::threads(sets), &arguments)?;
+            launch(&device, &NORM_STATISTICS, "plane_shares", Grid::threads(sets), &arguments)?;
         }
-        let affine = room::<f32>(&device, 2 * c)?;
+        let affine = allocate::<f32>(&device, 2 * c)?;
         let arguments = [
             sums_at.into(),
             var.into(),
@@ -183,9 +183,9 @@ impl CustomOp3 for Normalize {
             group()?,
             self.eps.into(),
         ];
-        launch(&device, &PLANES, "plane_affine", Grid::threads(c), &arguments)?;
+        launch(&device, &NORM_STATISTICS, "plane_affine", Grid::threads(c), &arguments)?;
         let count = x.elem_count();
-        let dx = room::<f32>(&device, count)?;
+        let dx = allocate::<f32>(&device, count)?;
         let arguments = [
             x_values.into(),
             grads.into(),
@@ -201,7 +201,7 @@ impl CustomOp3 for Normalize {
             int(h * w)?,
             self.eps.into(),
         ];
-        launch(&device, &PLANES, "plane_gradient", Grid::fours(count), &arguments)?;
+        launch(&device, &NORM_STATISTICS, "plane_gradient", Grid::fours(count), &arguments)?;
         let affine = tensor(affine, 2 * c, &device);
         let dx = tensor(dx, x.shape(), &device);
         Ok((Some(dx), Some(affine.narrow(0, 0, c)?), Some(affine.narrow(0, c, c)?)))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/foreign.{safetensors,json}: pooled features of torchvision's and timm's networks.
+"""Makes tests/golden/external.{safetensors,json}: pooled features of torchvision's and timm's networks.
 
-    scripts/golden/foreign.py
+    scripts/golden/external.py
 
 Weights are a formula of the name's place and the element's index, which the test repeats: they are not in the file.
 Written with torch 2.15.0, torchvision 0.29.2 and timm 1.0.31.
@@ -54,8 +54,8 @@ def main():
         with torch.no_grad():
             outputs[name] = network(fill(0, "x.weight", [2, 3, 64, 64])).contiguous()
         print(name, tuple(outputs[name].shape), "mean size", outputs[name].abs().mean().item())
-    save_file(outputs, OUT / "foreign.safetensors")
-    (OUT / "foreign.json").write_text(json.dumps(shapes))
+    save_file(outputs, OUT / "external.safetensors")
+    (OUT / "external.json").write_text(json.dumps(shapes))
 
 
 if __name__ == "__main__":

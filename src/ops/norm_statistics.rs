@@ -4,34 +4,39 @@
 //! Each plane is read once for its moments, in two passes while it is near; moments of a set are
 //! merged in f64. Both passes over the tensor are then one multiply-add a value.
 
+use super::autograd::deliver;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, for_rows_costing, values};
-use super::tape::deliver;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// A tensor [B, C, size] of B·C planes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planes {
+pub(super) struct ChannelMaps {
     pub(super) channels: usize,
     pub(super) size: usize,
 }
 
 /// Mean and biased variance.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moment {
+pub(super) struct MeanAndVariance {
     pub(super) mean: f64,
     pub(super) var: f64,
 }
 
-impl Planes {
+impl ChannelMaps {
     /// Moments of `sets` sets of planes of `x`; 0 for a set without values.
-    pub(super) fn moments(self, x: &[f32], sets: usize, set_of: impl Fn(usize) -> usize) -> Vec<Moment> {
+    pub(super) fn moments(
+        self,
+        x: &[f32],
+        sets: usize,
+        set_of: impl Fn(usize) -> usize,
+    ) -> Vec<MeanAndVariance> {
         let size = self.size;
         let mut planes = vec![[0f32; 2]; x.len() / size]; // mean, Σ (x − mean)²
         for_rows_costing(size, &mut planes, 1, |range, planes| {
             vectorized(Own { x: &x[range.start * size..range.end * size], size, planes });
         });
-        let (mut moments, mut counts) = (vec![Moment::default(); sets], vec![0f64; sets]);
+        let (mut moments, mut counts) = (vec![MeanAndVariance::default(); sets], vec![0f64; sets]);
         for (plane, [mean, _]) in planes.iter().enumerate() {
             moments[set_of(plane)].mean += f64::from(*mean);
             counts[set_of(plane)] += 1.;
@@ -52,9 +57,9 @@ impl Planes {
 
 /// (x − mean)·scale·weight + bias, with mean and scale of the plane's set and weight and bias of its
 /// channel.
-pub(super) struct Normalize<F> {
+pub(super) struct NormalizeOp<F> {
     pub(super) name: &'static str,
-    pub(super) planes: Planes,
+    pub(super) planes: ChannelMaps,
     pub(super) set_of: F,
     /// Mean and 1/sqrt(var + eps) of each set.
     pub(super) sets: Vec<(f32, f32)>,
@@ -62,17 +67,17 @@ pub(super) struct Normalize<F> {
     pub(super) own_moments: bool,
 }
 
-impl<F: Fn(usize) -> usize + Send + Sync> Normalize<F> {
+impl<F: Fn(usize) -> usize + Send + Sync> NormalizeOp<F> {
     /// Runs the operator on contiguous f32 tensors.
     pub(super) fn new(
         name: &'static str,
-        planes: Planes,
+        planes: ChannelMaps,
         set_of: F,
-        moments: &[Moment],
+        moments: &[MeanAndVariance],
         eps: f64,
         own_moments: bool,
     ) -> Self {
-        let set = |m: &Moment| (m.mean as f32, (1. / (m.var + eps).sqrt()) as f32);
+        let set = |m: &MeanAndVariance| (m.mean as f32, (1. / (m.var + eps).sqrt()) as f32);
         Self { name, planes, set_of, sets: moments.iter().map(set).collect(), own_moments }
     }
 
@@ -81,7 +86,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> Normalize<F> {
     }
 }
 
-impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
+impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for NormalizeOp<F> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -95,7 +100,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let Planes { channels, size } = self.planes;
+        let ChannelMaps { channels, size } = self.planes;
         if weight_layout.dims() != [channels] || bias_layout.dims() != [channels] {
             let (x, weight, bias) = (x_layout.shape(), weight_layout.shape(), bias_layout.shape());
             bail!("{}: x {x:?}, weight {weight:?}, bias {bias:?}", self.name);
@@ -121,7 +126,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Planes { channels, size } = self.planes;
+        let ChannelMaps { channels, size } = self.planes;
         let grad = grad.contiguous()?;
         let (x_guard, x_layout) = x.storage_and_layout();
         let (weight_guard, weight_layout) = weight.storage_and_layout();
@@ -174,7 +179,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for Normalize<F> {
     }
 }
 
-impl<F: Fn(usize) -> usize> Normalize<F> {
+impl<F: Fn(usize) -> usize> NormalizeOp<F> {
     /// What each set takes from the gradient through its moments: mean(g·w) and
     /// scale²·mean(g·w·(x − mean)).
     fn shares(&self, sums: &[[f32; 2]], weights: &[f32]) -> Vec<(f32, f32)> {

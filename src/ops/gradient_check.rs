@@ -2,8 +2,8 @@
 //! which serve as the reference for its f32 kernels.
 
 use super::Precision;
+use super::autograd::backward;
 use super::simd::{Instructions, restricted};
-use super::tape::backward;
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};

@@ -52,10 +52,10 @@ pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool 
 
 /// candle's `apply_op*` for operators of this crate: the inputs, and with them all that led to them, are kept only where
 /// the operator takes part in a backward pass.
-pub(super) trait Taped {
-    fn taped1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor>;
-    fn taped2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor>;
-    fn taped3(
+pub(super) trait ApplyOp {
+    fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor>;
+    fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor>;
+    fn apply3(
         &self,
         second: &Tensor,
         third: &Tensor,
@@ -63,16 +63,16 @@ pub(super) trait Taped {
     ) -> Result<Tensor>;
 }
 
-impl Taped for Tensor {
-    fn taped1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+impl ApplyOp for Tensor {
+    fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
         if records([self]) { self.apply_op1(op) } else { self.apply_op1_no_bwd(&op) }
     }
 
-    fn taped2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+    fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
         if records([self, second]) { self.apply_op2(second, op) } else { self.apply_op2_no_bwd(second, &op) }
     }
 
-    fn taped3(
+    fn apply3(
         &self,
         second: &Tensor,
         third: &Tensor,
