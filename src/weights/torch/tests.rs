@@ -176,7 +176,7 @@ fn views_have_the_values_that_they_show() {
 fn tensors_that_are_not_what_they_say_are_named() {
     let f = "FloatStorage";
     for (tensor, expected) in [
-        (tensor(f, "0", 0, &[7], &[1]), "shape [7] from value 0 on, of 6 values"),
+        (tensor(f, "0", 0, &[7], &[1]), "shape [7] from value 0 on exceeds the storage of 6 values"),
         (tensor(f, "0", 5, &[2], &[1]), "of 6 values"),
         (tensor(f, "0", 0, &[2], &[6]), "of 6 values"),
         (tensor(f, "0", 0, &[i32::MAX, i32::MAX, i32::MAX], &[i32::MAX, i32::MAX, 1]), "of 6 values"),
