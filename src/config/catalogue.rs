@@ -19,8 +19,8 @@ pub struct KnownBackbone {
     /// The program whose names the tensors have.
     pub program: String,
     /// The former name of `program`.
-    #[serde(default, deserialize_with = "renamed_to_program")]
-    dialect: (),
+    #[serde(default)]
+    dialect: RenamedToProgram,
     /// License of the weights, as the Hub spells it.
     pub license: String,
     /// Label of its rows in tables.
@@ -37,8 +37,14 @@ pub struct KnownBackbone {
     pub note: Option<String>,
 }
 
-fn renamed_to_program<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
-    Err(D::Error::custom("`dialect` is now called `program`"))
+/// A key that is always an error.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct RenamedToProgram;
+
+impl<'de> Deserialize<'de> for RenamedToProgram {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("`dialect` is now called `program`"))
+    }
 }
 
 #[derive(Deserialize)]

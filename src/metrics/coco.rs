@@ -180,7 +180,7 @@ impl CocoScorer {
             not_exhaustive_category_ids: ids(&image.not_exhaustive),
             ..hotcoco::Image::default()
         });
-        // lvis-api ignores what has no area.
+        // lvis-api ignores objects without an area.
         let counts = |area: f64| self.protocol == Protocol::Coco || area > 0.;
         for object in image.objects.iter().filter(|object| counts(object.area)) {
             let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
@@ -224,7 +224,7 @@ impl CocoScorer {
             None if scored.is_none() => Err("a detection has neither a box nor a mask".into()),
             Some(mask) if mask.size() != image.size => {
                 let ((h, w), (height, width)) = (mask.size(), image.size);
-                Err(format!("a mask has {h}x{w} pixels, the image {height}x{width}"))
+                Err(format!("a mask has {h}x{w} pixels, but the image has {height}x{width}"))
             }
             _ => Ok(()),
         }

@@ -27,8 +27,8 @@ pub trait PredictionIo: Send + Sync {
         Ok(None)
     }
 
-    /// Creates a writer of prediction files in `folder`, which need not exist yet. `None` by default: no files are
-    /// written.
+    /// Creates a writer of prediction files in `folder`, which exists when the first prediction is written, but not
+    /// necessarily before. `None` by default: no files are written.
     fn writer(&self, _folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Self::Prediction>>> {
         None
     }

@@ -217,12 +217,12 @@ impl Inspection {
         let entries = file.entries();
         let contents = Contents::of(entries);
         let uses = match contents {
-            Contents::Encoder => vec!["initialise transfer"],
-            Contents::EncoderAndDecoder => vec!["initialise transfer", "reconstruct images"],
-            Contents::Classifier => vec!["evaluate", "initialise transfer (without its head)"],
-            Contents::Beit => vec!["initialise transfer (--model beit_b16 or another with its options)"],
+            Contents::Encoder => vec!["initialize transfer"],
+            Contents::EncoderAndDecoder => vec!["initialize transfer", "reconstruct images"],
+            Contents::Classifier => vec!["evaluate", "initialize transfer (without its head)"],
+            Contents::Beit => vec!["initialize transfer (--model beit_b16 or another with its options)"],
             Contents::Segmenter | Contents::Detector => {
-                vec!["evaluate (bench eval RUN --weights)", "initialise transfer (without its head)"]
+                vec!["evaluate (bench eval RUN --weights)", "initialize transfer (without its head)"]
             }
             Contents::Tokenizer => vec!["make tokens for pre-training (pretrain.tokenizer)"],
             Contents::Unread(_) | Contents::Unknown => vec![],

@@ -99,11 +99,11 @@ fn header(reader: &mut impl Read) -> Result<(DType, Vec<usize>), String> {
             reader.read_exact(&mut length).map_err(ended)?;
             u32::from_le_bytes(length) as usize
         }
-        Some([version, _]) => return Err(format!("version {version} of the format is not known")),
-        _ => return Err("this is not an array of NumPy".into()),
+        Some([version, _]) => return Err(format!("unknown version {version} of the format")),
+        _ => return Err("not a NumPy array".into()),
     };
     if length > LONGEST_HEADER {
-        return Err(format!("its header claims {length} bytes"));
+        return Err(format!("its header has an invalid length of {length} bytes"));
     }
     let mut text = vec![0; length];
     reader.read_exact(&mut text).map_err(ended)?;
@@ -129,18 +129,18 @@ fn described(text: &str) -> Result<(DType, Vec<usize>), String> {
         }
     };
     if !field("fortran_order")?.starts_with("False") {
-        return Err("its values lie in Fortran's order".into());
+        return Err("its values are in Fortran order".into());
     }
     let shape = field("shape")?.trim_start_matches('(').split(')').next().unwrap_or_default();
     let side = |text: &str| text.parse::<usize>().ok().filter(|side| *side > 0);
     let sides = shape.split(',').map(str::trim).filter(|text| !text.is_empty());
     let Some(sides) = sides.map(side).collect::<Option<Vec<usize>>>() else {
-        return Err(format!("its shape is ({shape})"));
+        return Err(format!("its shape ({shape}) is invalid"));
     };
     let bytes = sides.iter().try_fold(dtype.size_in_bytes(), |bytes, side| bytes.checked_mul(*side));
     match bytes {
         Some(_) => Ok((dtype, sides)),
-        None => Err(format!("its shape ({shape}) is larger than any memory")),
+        None => Err(format!("its shape ({shape}) does not fit into memory")),
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_and_their_claims_are_not_believed() -> Result<(), String> {
+    fn headers_are_read_and_their_claims_are_checked() -> Result<(), String> {
         let read = |text: &str| header(&mut bytes(text).as_slice());
         let found = read("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }")?;
         assert_eq!(found, (DType::F32, vec![3, 4]));
@@ -165,19 +165,19 @@ mod tests {
             ("{'descr': '|V2', 'fortran_order': False, 'shape': (3,), }", "type is not supported: '|V2'"),
             ("{'descr': '>f4', 'fortran_order': False, 'shape': (3,), }", "type is not supported"),
             ("{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }", "Fortran"),
-            ("{'descr': '<f4', 'fortran_order': False, 'shape': (3, -1), }", "shape is (3, -1)"),
-            ("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9), }", "shape is (0, 9)"),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (3, -1), }", "shape (3, -1) is invalid"),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9), }", "shape (0, 9) is invalid"),
             (
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
-                "larger than any",
+                "does not fit into memory",
             ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{error}\nlacks: {reason}");
         }
         let claims = [MAGIC, &[2, 0], &[255; 4]].concat();
-        assert!(header(&mut claims.as_slice()).unwrap_err().contains("claims 4294967295 bytes"));
-        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("not an array"));
+        assert!(header(&mut claims.as_slice()).unwrap_err().contains("length of 4294967295 bytes"));
+        assert!(header(&mut &b"hello, this"[..]).unwrap_err().contains("not a NumPy array"));
         Ok(())
     }
 

@@ -127,7 +127,7 @@ fn spline(x: &[f64], y: &[f64], at: &[f64]) -> Vec<f64> {
     let n = x.len();
     let width: Vec<f64> = x.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let slope: Vec<f64> = (0..n - 1).map(|i| (y[i + 1] - y[i]) / width[i]).collect();
-    // Second derivatives m: continuity of first derivatives inside, of third ones at the second and last but one point.
+    // Second derivatives m: first derivatives are continuous inside, third derivatives at the second and the penultimate point.
     let mut matrix = vec![vec![0.; n + 1]; n];
     for i in 1..n - 1 {
         matrix[i][i - 1] = width[i - 1];

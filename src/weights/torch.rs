@@ -105,7 +105,10 @@ impl<'p> Parts<'_, 'p> {
             }
             _ => {
                 let shape = &view.shape;
-                return Err(format!("shape {shape:?} from value {} on, of {available} values", view.start));
+                return Err(format!(
+                    "shape {shape:?} from value {} on exceeds the storage of {available} values",
+                    view.start
+                ));
             }
         };
         let entry = WeightEntry { name: name.into(), shape: view.shape.clone(), dtype: view.dtype };
@@ -133,7 +136,9 @@ fn walk(
 ) -> Result<(), String> {
     *modules += 1;
     if level > MOST_LEVELS || *modules > MOST_MODULES {
-        return Err(format!("modules lie more than {MOST_LEVELS} deep, or are more than {MOST_MODULES}"));
+        return Err(format!(
+            "modules are nested more than {MOST_LEVELS} deep, or there are more than {MOST_MODULES}"
+        ));
     }
     let Value::Call { state: Some(state), .. } = pickle.value(place) else { return Ok(()) };
     for (key, members) in pickle.named(*state).unwrap_or_default() {

@@ -71,7 +71,7 @@ impl DetectionHead {
                 (vec![depth - 1], Neck::Last(simple))
             }
         };
-        // ¼, ½, 1 and 2 patches, and one more for proposals.
+        // Strides of ¼, ½, 1 and 2 patches, and one more level for proposals.
         let strides: Vec<f32> = (0..=LEVELS).map(|i| patch as f32 / 4. * (1 << i) as f32).collect();
         let sizes = config.anchor_sizes.clone();
         let sizes = sizes.unwrap_or_else(|| strides.iter().map(|stride| 8. * stride).collect());
@@ -157,7 +157,7 @@ impl DetectionHead {
         let Some(head) = &self.masks else { return Ok(None) };
         let places =
             found.iter().enumerate().flat_map(|(image, found)| found.iter().map(move |f| (image, f)));
-        // Sorted by level, and back.
+        // Sort by level, and restore the order afterwards.
         let mut order: Vec<(usize, Roi, u32)> = places
             .enumerate()
             .map(|(i, (image, f))| (i, Roi { image, bounds: f.bounds, object: None }, f.label))

@@ -14,7 +14,7 @@ pub(super) fn paste(mask: &[f32], bounds: Xyxy<f32>, frame: &Frame) -> Rle {
     let (height, width) = frame.source;
     let [x1, y1, x2, y2] = bounds.map(f64::from);
     let (cell_x, cell_y) = ((x2 - x1) / MASK as f64, (y2 - y1) / MASK as f64);
-    // What is linear reaches half a place beyond the box.
+    // Interpolation extends half a cell beyond the box.
     let reach = [x1 - cell_x / 2., y1 - cell_y / 2., x2 + cell_x / 2., y2 + cell_y / 2.];
     let [left, top, right, bottom] = span(reach, frame);
     let (w, h) = (right.saturating_sub(left), bottom.saturating_sub(top));

@@ -70,7 +70,7 @@ impl PredictionWriter for LabelWriter {
         let path = self.folder.join(file(image.name));
         let png = prediction.to_png(&self.ids).map_err(anyhow::Error::msg)?;
         let folder = path.parent().context("the file has no parent folder")?;
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         write_atomic(&path, &png).with_context(|| format!("cannot write `{}`", path.display()))
     }
 

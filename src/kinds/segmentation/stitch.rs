@@ -223,7 +223,7 @@ impl BestClass {
         let [a, b, c, d, e, f] = frame.geometry.forward;
         if b != 0. || d != 0. || a <= 0. || e <= 0. {
             bail!(
-                "segmentation: the evaluation protocol turns or mirrors images; it may scale, cut and pad them"
+                "segmentation: the evaluation protocol rotates or flips images, but it may only scale, crop and pad them"
             );
         }
         let ((height, width), (h, w)) = (frame.source, frame.geometry.to);

@@ -218,7 +218,7 @@ fn padding_of_the_protocol_is_not_part_of_the_source() {
     let expected: Vec<u16> = expected.to_vec1::<u32>().unwrap().into_iter().map(|k| k as u16).collect();
     assert_eq!(found[0].labels, expected);
     let mirrored = Frame { source: (4, 4), geometry: Geometry::flip((4, 4)) };
-    assert!(inference::whole(&logits, &[mirrored], (4, 4)).unwrap_err().to_string().contains("mirrors"));
+    assert!(inference::whole(&logits, &[mirrored], (4, 4)).unwrap_err().to_string().contains("flips"));
 }
 
 #[test]

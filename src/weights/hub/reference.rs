@@ -28,7 +28,7 @@ impl HubFile {
     /// Missing parts, characters that the Hub does not allow in names, or paths that leave the repository.
     pub fn parse(reference: &str) -> Result<Self, HubError> {
         let fail = |reason: &str| HubError::Reference { reference: reference.into(), reason: reason.into() };
-        let path = reference.strip_prefix(HUB).ok_or_else(|| fail("no reference to the Hub"))?;
+        let path = reference.strip_prefix(HUB).ok_or_else(|| fail("not a reference to the Hub"))?;
         let mut parts = path.splitn(3, '/');
         let (Some(owner), Some(repository)) = (parts.next(), parts.next()) else {
             return Err(fail("owner or name is missing"));

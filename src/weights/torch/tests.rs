@@ -176,7 +176,7 @@ fn views_have_the_values_that_they_show() {
 fn tensors_that_are_not_what_they_say_are_named() {
     let f = "FloatStorage";
     for (tensor, expected) in [
-        (tensor(f, "0", 0, &[7], &[1]), "shape [7] from value 0 on, of 6 values"),
+        (tensor(f, "0", 0, &[7], &[1]), "shape [7] from value 0 on exceeds the storage of 6 values"),
         (tensor(f, "0", 5, &[2], &[1]), "of 6 values"),
         (tensor(f, "0", 0, &[2], &[6]), "of 6 values"),
         (tensor(f, "0", 0, &[i32::MAX, i32::MAX, i32::MAX], &[i32::MAX, i32::MAX, 1]), "of 6 values"),
@@ -221,7 +221,7 @@ fn pickles_that_ask_for_more_than_they_are_cost_nothing() {
     assert!(refused(&[b")".to_vec(), vec![0x85; 1_000_000]].concat()).contains("no tensors found"));
     let state = dict(&[("_modules", [b"}q\x02".to_vec(), text("a"), b"h\x01s".to_vec()].concat())]);
     let module = [call(name("torch.nn", "Module"), &[]), b"q\x01".to_vec(), state, b"b".to_vec()].concat();
-    assert!(refused(&module).contains("modules lie more than"));
+    assert!(refused(&module).contains("modules are nested more than"));
     let many = [vec![b')'; 1 << 23], dict(&[("weight", weight)])].concat();
     assert!(refused(&many).contains("more than 4194304 values"));
 }
