@@ -121,6 +121,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// The parameters lie below `blocks`.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or the builder lacks a parameter.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).map(|group| sizes.width(group)).collect();
@@ -137,7 +141,7 @@ impl Encoder {
         self.output.forward(&self.features(x)?)
     }
 
-    /// Of `x` [B, C, H, W], what the logits are a linear map of. [B, width, H/stride, W/stride]
+    /// The input of the last layer, for `x` [B, C, H, W]. [B, width, H/stride, W/stride]
     fn features(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.input.forward(x)?;
         for (g, group) in self.groups.iter().enumerate() {
@@ -176,6 +180,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// The parameters lie below `blocks`.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or the builder lacks a parameter.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
@@ -212,11 +220,14 @@ impl Decoder {
     }
 }
 
-/// A trained encoder, with its decoder where there is one: what makes targets of pre-training and draws them.
+/// A trained discrete autoencoder: its encoder makes targets of pre-training, its decoder draws them.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
+    /// Sizes of both.
     pub sizes: DvaeSizes,
+    /// Images to tokens.
     pub encoder: Encoder,
+    /// Tokens to images; `None` if only the encoder was loaded.
     pub decoder: Option<Decoder>,
 }
 

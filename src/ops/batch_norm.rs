@@ -10,7 +10,9 @@ use candle_core::{Result, Tensor, bail};
 /// Mean and biased variance of every channel, `[C]` each. They are constants.
 #[derive(Clone, Debug)]
 pub struct Moments {
+    /// `[C]`
     pub mean: Tensor,
+    /// Biased: the divisor is the number of values. `[C]`
     pub var: Tensor,
 }
 

@@ -5,11 +5,14 @@ use crate::ops::gelu::{gelu, normal};
 use crate::ops::storage::argument;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape};
 
-/// The weights of [`mlp_branch`]: norm `[C]`, fc1 [H, C] and `[H]`, fc2 [C, H] and `[C]`; weight and bias each.
+/// The parameters of [`mlp_branch`], each a pair of weight and bias.
 #[derive(Clone, Copy, Debug)]
 pub struct MlpWeights<'a> {
+    /// Layer norm, `[C]` each.
     pub norm: (&'a Tensor, &'a Tensor),
+    /// To the hidden width H: [H, C] and `[H]`.
     pub fc1: (&'a Tensor, &'a Tensor),
+    /// Back to C channels: [C, H] and `[C]`.
     pub fc2: (&'a Tensor, &'a Tensor),
 }
 

@@ -26,14 +26,14 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// What the branches of a block share.
+/// The arguments that both branches of a block share.
 #[derive(Clone, Copy, Debug)]
 pub struct Branch<'a> {
     /// ε of the norm.
     pub eps: f64,
-    /// Of the matrix products.
+    /// Precision of the matrix products.
     pub precision: Precision,
-    /// Multiplies the branch of each sample `[B]`, constant: stochastic depth (arXiv:1603.09382).
+    /// Factor of the branch for each sample `[B]`, constant: stochastic depth (arXiv:1603.09382). 1 when absent.
     pub scale: Option<&'a [f32]>,
 }
 

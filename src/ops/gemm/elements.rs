@@ -5,6 +5,7 @@ use crate::ops::simd::{Kernel, vectorized};
 /// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
+    /// f32.
     #[default]
     F32,
     /// Operands are rounded to bf16, to nearest, ties to even.

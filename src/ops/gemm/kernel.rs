@@ -1,6 +1,6 @@
 //! The inner loop of a matrix product: one tile of the destination in registers.
 
-use super::{Elements, Precision};
+use super::elements::{Elements, Precision};
 use crate::ops::simd::Instructions;
 
 /// A tile of the destination that stays in registers while the depth runs.
