@@ -2,15 +2,15 @@
 
 use super::cast::{rounded, widened};
 use super::launch::{ATTENTION, Argument, Grid, int, launch};
-use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use super::value::{
+    OnDevice, Pointer, Value, allocate, argument, device_of, on_cpu, storage, tensor, values,
+};
 use crate::ops::attention::bias::AttentionBias;
 use crate::ops::autograd::ApplyOp;
 use crate::ops::gemm::Precision;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use half::bf16;
 use std::marker::PhantomData;
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::cuda::attention::{Heads, Offsets};
+use crate::ops::cuda::value::on_cpu;
 
 /// The operator of x + scale·proj(attention(qkv(norm(x)))), weights as in `AttentionWeights`.
 pub(in crate::ops) struct AttentionBranch<T: Value> {
