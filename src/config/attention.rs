@@ -1,5 +1,5 @@
-//! `[transfer.attention]`: attention windows and relative positions of a ViT in transfer. Pre-training, and recipes without
-//! the table, use global attention without relative positions.
+//! `[transfer.attention]`: attention windows and relative positions of a ViT in transfer. Pre-training, and recipes
+//! without the table, use global attention without relative positions.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,8 +69,8 @@ impl AttentionConfig {
         self.window.filter(|_| !global)
     }
 
-    /// Whether the model keeps its class token. Windowed attention and decomposed relative positions do not support one:
-    /// it is left out before the first block, as in ViTDet.
+    /// Whether the model keeps its class token. Windowed attention and decomposed relative positions do not support
+    /// one: it is left out before the first block, as in ViTDet.
     pub fn keeps_class_token(&self) -> bool {
         self.window.is_none() && self.relative_position != RelativePosition::Decomposed
     }
@@ -92,7 +92,8 @@ impl AttentionConfig {
     }
 }
 
-/// The index of the last block of each quarter of `depth` blocks. With fewer than four blocks, some appear more than once.
+/// The index of the last block of each quarter of `depth` blocks. With fewer than four blocks, some appear more than
+/// once.
 pub fn quarters(depth: usize) -> Vec<usize> {
     (1..=4).map(|quarter| (quarter * depth / 4).max(1) - 1).collect()
 }

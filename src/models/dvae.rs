@@ -1,9 +1,9 @@
 //! The discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A; openai/DALL-E `dall_e/encoder.py`,
 //! `decoder.py`): images to tokens and back.
 //!
-//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w` [out, in, k, k]
-//! and `b`. The reference computes convolutions in half precision on a device; here they are those of the builder's
-//! precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
+//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w`
+//! [out, in, k, k] and `b`. The reference computes convolutions in half precision on a device; here they are those of
+//! the builder's precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
 
 use crate::config::{DvaeSizes, Normalize};
 use crate::ops::{self, Precision};
@@ -234,9 +234,9 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Tokens of `images` [B, C, H, W], normalised by `normalize`, one for each cell of `grid` -> `[B·h·w]`, row-major.
     ///
-    /// The tokenizer sees the same crop at the size that gives one token per patch (112 pixels for patches of 16 at 224,
-    /// 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT resizes
-    /// the crop of the source image by Lanczos instead.
+    /// The tokenizer sees the same crop at the size that gives one token per patch (112 pixels for patches of 16 at
+    /// 224, 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT
+    /// resizes the crop of the source image by Lanczos instead.
     pub fn tokens(&self, images: &Tensor, normalize: &Normalize, grid: (usize, usize)) -> Result<Vec<u32>> {
         ops::no_grad(|| {
             let pixels = denormalized(&images.detach(), normalize)?;

@@ -4,8 +4,8 @@ use crate::ops::{self, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// How the parameters of a convolution are initialised. fan_in and fan_out are those that PyTorch computes from a weight
-/// [a, b, k, k]: b·k² and a·k², also where the convolution is transposed. Biases start at 0, except in `Torch`.
+/// How the parameters of a convolution are initialised. fan_in and fan_out are those that PyTorch computes from a
+/// weight [a, b, k, k]: b·k² and a·k², also where the convolution is transposed. Biases start at 0, except in `Torch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ConvInit {
     /// PyTorch's default: weight and bias U(±1/√fan_in).

@@ -17,7 +17,8 @@ pub struct Parameter {
     pub name: String,
     /// Its values, f32.
     pub var: Var,
-    /// Whether the optimiser updates it. Buffers (running statistics, fixed positions) and frozen weights are not updated.
+    /// Whether the optimiser updates it. Buffers (running statistics, fixed positions) and frozen weights are not
+    /// updated.
     pub trainable: bool,
 }
 

@@ -16,15 +16,14 @@ pub struct Moments {
     pub var: Tensor,
 }
 
-/// (x − mean)/sqrt(var + eps)·weight + bias of every channel (arXiv:1502.03167), with the mean and
-/// the biased variance over the batch and the pixels, and these moments. `x` [B, C] or [B, C, H, W];
-/// `affine` is weight and bias, `[C]` each. The gradient goes through the moments; a channel without
-/// values has moments 0.
+/// Batch normalisation (arXiv:1502.03167), (x − mean)/sqrt(var + eps)·weight + bias of every channel with the mean and
+/// the biased variance over the batch and the pixels; returns these moments too. `x` [B, C] or [B, C, H, W]; `affine`
+/// is weight and bias, `[C]` each. The gradient goes through the moments; a channel without values has moments 0.
 pub fn batch_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f64) -> Result<(Tensor, Moments)> {
     normalize(x, None, affine, eps)
 }
 
-/// [`batch_norm`] by given moments, as in evaluation and in a frozen layer.
+/// [`batch_norm`] with given moments, as in evaluation and in a frozen layer.
 pub fn batch_norm_with(
     x: &Tensor,
     moments: &Moments,

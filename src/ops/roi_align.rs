@@ -13,7 +13,7 @@ use super::storage::{argument, count, for_columns, for_rows_costing, fused, valu
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
-/// Mean of `sampling_ratio`² bilinear samples in each of h×w bins of each box, with the half-pixel
+/// RoIAlign: the mean of `sampling_ratio`² bilinear samples in each of h×w bins of each box, with the half-pixel
 /// shift of torchvision's and detectron2's `aligned=True`; ratio 0 takes ⌈bin size⌉ samples an axis.
 ///
 /// `x` [B, C, H, W]; `boxes` f32 [R, 5], each (image, x1, y1, x2, y2), whose coordinates times `scale`
@@ -21,7 +21,7 @@ use std::ops::Range;
 /// 0, and so does a box whose width or height is not positive at ratio 0. Boxes are constants.
 ///
 /// # Errors
-/// For an image that `x` does not have, coordinates that are not finite, or boxes that lead to variables.
+/// When a box names an image that `x` does not have, a coordinate is not finite, or the boxes are not constants.
 pub fn roi_align(
     x: &Tensor,
     boxes: &Tensor,

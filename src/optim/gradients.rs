@@ -45,8 +45,8 @@ impl Gradients {
         self.0.is_empty()
     }
 
-    /// Multiplies the gradient of each parameter by `factor(name)`. A factor of 0 gives zeros, even for NaN; the optimiser
-    /// still applies momentum and weight decay to such a parameter, unlike to one without a gradient
+    /// Multiplies the gradient of each parameter by `factor(name)`. A factor of 0 gives zeros, even for NaN; the
+    /// optimiser still applies momentum and weight decay to such a parameter, unlike to one without a gradient
     /// ([`Gradients::remove`]).
     ///
     /// # Errors

@@ -23,10 +23,10 @@ impl<'a> MlpWeights<'a> {
     }
 }
 
-/// x + scale·`fc2`(gelu(`fc1`(`norm`(x)))), `x` [B, N, C] -> [B, N, C].
+/// The MLP branch of a transformer block, x + scale·`fc2`(gelu(`fc1`(`norm`(x)))): `x` [B, N, C] -> [B, N, C].
 ///
 /// # Errors
-/// Weights of other sizes, a number of scales other than B.
+/// When the weights do not fit, or the number of scales is not B.
 pub fn mlp_branch(x: &Tensor, weights: &MlpWeights, branch: &Branch) -> Result<Tensor> {
     let (.., c) = x.dims3()?;
     let (list, hidden) = (weights.list(), weights.fc1.1.elem_count());

@@ -231,7 +231,8 @@ impl<T: Word> Im2Col<'_, T> {
         }
     }
 
-    /// Copies a run of `count` words in each of `channels`, the first word at `source`, as far as they are in the image.
+    /// Copies a run of `count` words in each of `channels`, the first word at `source`, as far as they are in the
+    /// image.
     #[inline(always)]
     fn copy(&self, lines: Lines<T>, count: usize, source: isize, channels: usize) {
         let (pixels, step) = (self.source.pixels(), self.step);

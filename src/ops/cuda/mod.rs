@@ -2,8 +2,8 @@
 //!
 //! `build.rs` compiles the files to PTX of compute capability 8.0, which the driver translates for every later device.
 //! Operators here are those of the parent module for f32 tensors on a device, with the same results within rounding;
-//! operators without a kernel of their own are compositions of candle's operators there. All work is queued on the one stream
-//! of the device, so that memory may be given back while kernels that use it still wait.
+//! operators without a kernel of their own are compositions of candle's operators there. All work is queued on the one
+//! stream of the device, so that memory may be given back while kernels that use it still wait.
 
 mod attention;
 mod blas;

@@ -250,7 +250,8 @@ fn group<T>(values: &[T], first: usize, lanes: usize, step: usize, depth: usize)
     std::array::from_fn(|i| &values[(first + i).min(lanes - 1) * step..][..depth])
 }
 
-/// Writes the words that `word` makes of `lanes`, of which the first `count` exist, to a column of each line of a panel.
+/// Writes the words that `word` makes of `lanes`, of which the first `count` exist, to a column of each line of a
+/// panel.
 #[inline(always)]
 fn transpose<T, W: Copy + Default>(
     lanes: [&[T]; SIDE],
