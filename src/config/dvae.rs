@@ -84,7 +84,7 @@ impl Anneal {
     }
 }
 
-/// What the decoder's output is compared with.
+/// Loss of the reconstructed pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelLoss {

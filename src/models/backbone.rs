@@ -1,4 +1,4 @@
-//! What a backbone is, and what a crate implements to register one.
+//! The traits of a backbone: [`Backbone`], which computes features, and [`BackboneKind`], by which one is registered.
 
 use crate::config::{AttentionConfig, ModelConfig};
 use crate::nn::Pass;

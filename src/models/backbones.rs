@@ -111,7 +111,7 @@ impl Backbones {
     /// Builds the backbone that `config` describes; see [`BackboneKind::build`].
     ///
     /// # Errors
-    /// What [`Backbones::check_model`] reports, and what the backbone itself refuses.
+    /// As [`Backbones::check_model`], and when the backbone cannot be built for this usage.
     pub fn build(
         &self,
         config: &ModelConfig,

@@ -46,7 +46,7 @@ impl Conv {
         })
     }
 
-    /// The same in f32, whatever the others compute in.
+    /// The same convolution in f32, whatever the precision of the others.
     fn exact(self) -> Self {
         Self { precision: Precision::F32, ..self }
     }

@@ -53,13 +53,13 @@ impl Vit {
         let class = attention.as_ref().is_none_or(AttentionConfig::keeps_class_token);
         if usage.final_norm && !class {
             candle_core::bail!(
-                "ViT: the head reads the class token, which has no place in windows or decomposed positions"
+                "ViT: the head reads the class token, which windowed attention and decomposed positions do not support"
             );
         }
         let registers = if class { config.registers } else { 0 };
         if registers > 0 && attention.is_some() {
             candle_core::bail!(
-                "ViT: registers have no place beside relative positions: leave `transfer.attention` out, or set windows \
+                "ViT: registers cannot be combined with relative positions: leave `transfer.attention` out, or set windows \
                  (which leave them out with the class token)"
             );
         }
@@ -199,12 +199,12 @@ impl Vit {
     }
 }
 
-/// What [`Vit::encode`] gives; class token first, registers left out.
+/// The output of [`Vit::encode`]; the class token comes first, registers are left out.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// After the asked blocks. [B, 1 + n, C]
+    /// After the requested blocks. [B, 1 + n, C]
     pub taps: Vec<Tensor>,
-    /// After the last block and the final norm, where there is one. [B, 1 + n, C]
+    /// After the last block and the final norm; `None` without a final norm. [B, 1 + n, C]
     pub normed: Option<Tensor>,
 }
 

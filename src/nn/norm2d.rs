@@ -18,7 +18,8 @@ pub enum NormKind {
     None,
     /// By the statistics of each channel over batch and pixels.
     Batch,
-    /// Of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32 and the channels.
+    /// By the statistics of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32
+    /// and the channels.
     Group,
     /// Over the channels of every pixel: LayerNorm of ViTDet and ConvNeXt.
     Layer,

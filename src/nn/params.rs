@@ -7,7 +7,7 @@ use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use rand_distr::{Distribution, Normal, Uniform};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What the names of a teacher's parameters start with.
+/// Prefix of the names of a teacher's parameters.
 pub(super) const TEACHER: &str = "teacher.";
 
 /// One variable of a model.

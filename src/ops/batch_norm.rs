@@ -96,7 +96,7 @@ fn doubles(t: &Tensor) -> Result<Vec<f64>> {
     t.to_dtype(candle_core::DType::F64)?.to_vec1()
 }
 
-/// The same by kernels of the device.
+/// Batch normalisation by kernels of a CUDA device.
 #[cfg(feature = "cuda")]
 fn on_device(
     x: &Tensor,
@@ -123,7 +123,7 @@ fn on_device(
     Ok((y.reshape(x.shape())?, moments))
 }
 
-/// The same of candle's operators, for other devices and types.
+/// Batch normalisation as a composition of candle's operators, for other devices and types.
 fn composed(
     x: &Tensor,
     given: Option<&Moments>,

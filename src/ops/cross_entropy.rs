@@ -90,7 +90,7 @@ fn checked_cross_entropy(
 /// No class has this number: logits would not fit into memory.
 const IGNORED: u32 = u32::MAX;
 
-/// What is to be predicted at each of the B·P positions of logits [B, K, P].
+/// The targets of the B·P positions of logits [B, K, P].
 pub(super) struct Targets {
     pub shape: (usize, usize, usize),
     /// The class at each position, or [`IGNORED`].
@@ -147,7 +147,7 @@ impl Targets {
     }
 }
 
-/// What the softmax of one position needs of its logits.
+/// Normaliser of the softmax at one position.
 #[derive(Clone, Copy, Default)]
 struct Norm {
     largest: f32,

@@ -88,7 +88,7 @@ fn far(a: f64, x: f64) -> f64 {
     ((a * x - 5. * a) * x + 8. * a) * x - 4. * a
 }
 
-/// Where the centre of output pixel `i` lies among the inputs, which are `ratio` times as many.
+/// Position of the centre of output pixel `i` in the input, which has `ratio` times as many pixels.
 fn centre(ratio: f64, i: usize) -> f64 {
     (i as f64 + 0.5) * ratio - 0.5
 }

@@ -1,4 +1,4 @@
-//! What is added to the scores of attention: relative positions.
+//! Biases of the attention scores: relative positions.
 
 use super::relative::Area;
 use candle_core::{Result, Tensor, bail};

@@ -85,7 +85,7 @@ fn apply(x: &Tensor, weights: &[&Tensor], op: impl CustomOp2 + Send + Sync + 'st
     }
 }
 
-/// What a forward pass keeps for the backward pass.
+/// Values that a forward pass keeps for the backward pass.
 pub(super) struct Kept<K>(Mutex<Option<K>>);
 
 impl<K> Kept<K> {
@@ -261,7 +261,7 @@ fn forward_panels<T: Element>(weight: &[f32], out: usize) -> Panels {
     Panels::new(Side::Right, T::PRECISION, &Matrix::new(weight, out, width, width))
 }
 
-/// The same of the backward pass: g·W.
+/// The panels for the backward pass: g·W.
 fn backward_panels<T: Element>(weight: &[f32], out: usize) -> Panels {
     let width = weight.len() / out;
     Panels::new(Side::Right, T::PRECISION, &Matrix::new(weight, out, width, width).t())

@@ -1,4 +1,4 @@
-//! Where products are written: matrices, and values that tasks share.
+//! Destinations of matrix products: matrices, and values that tasks share.
 
 use std::marker::PhantomData;
 

@@ -1,4 +1,4 @@
-//! What the panels of a matrix product hold, and how f32 values become it.
+//! The element types of the panels of a matrix product, and the conversion of f32 values to them.
 
 use crate::ops::simd::{Kernel, vectorized};
 

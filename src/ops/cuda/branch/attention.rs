@@ -11,7 +11,8 @@ pub(in crate::ops) struct AttentionBranch<T: Value> {
     kept: Kept<Attended<T>>,
 }
 
-/// What attention keeps: qkv [rows, 3·C], its output [rows, C], logarithms of sums of exponentials.
+/// Values that attention keeps for the backward pass: qkv [rows, 3·C], its output [rows, C], logarithms of sums of
+/// exponentials.
 struct Attended<T> {
     qkv: Values<T>,
     out: Values<T>,

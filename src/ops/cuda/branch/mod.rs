@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Ten
 /// Values on the device, which other threads may free.
 type Values<T> = CudaSlice<T>;
 
-/// What both branches are made of.
+/// The parts that both branches have.
 struct Parts {
     /// Of the norm, the first and the second linear map; weight and bias each.
     weights: [Tensor; 6],
