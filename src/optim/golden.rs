@@ -276,7 +276,7 @@ fn parameters_that_stay_are_averaged_too() {
 }
 
 #[test]
-fn a_parameter_without_gradient_stays_and_foreign_gradients_are_refused() {
+fn a_parameter_without_gradient_stays_and_gradients_of_others_are_refused() {
     let golden = Golden::read();
     let params = golden.params();
     let mut optimizer = optimizer(OptimName::Adamw, &params);

@@ -190,7 +190,7 @@ fn transformer() -> Vec<Case> {
         attended(3, 50, 96, 3, Some(vec![0., 1.5, 2.])),
         case("partition_windows", &[&[2, 9, 11, 6]], "", |t| ops::partition_windows(&t[0], 4)),
         case("merge_windows", &[&[12, 16, 6]], "", |t| ops::merge_windows(&t[0], 4, (7, 11))),
-        case("take_rows", &[&[9, 20]], "one row 200 times", |t| {
+        case("index_select", &[&[9, 20]], "one row 200 times", |t| {
             let rows: Vec<u32> = (0..300).map(|i| if i % 3 == 0 { i % 9 } else { 4 }).collect();
             ops::index_select(&t[0], &rows)
         }),
