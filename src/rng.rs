@@ -1,8 +1,8 @@
-//! Randomness: every random number is a function of (seed, purpose, indices) and of nothing else.
+//! Random numbers as a function of (seed, purpose, indices) and of nothing else.
 //!
-//! There is no generator state to save: a resumed run, a run with another number of loader
-//! workers and an uninterrupted run draw the same numbers. candle's CPU generator cannot be
-//! seeded, so initialisation, masks, augmentation and drop path all draw from here.
+//! No state of a generator is saved: an uninterrupted run, a resumed run and a run with another number of loader
+//! workers draw the same numbers. Initialisation, masks, augmentation and drop path all draw from here, because
+//! candle's CPU generator cannot be seeded.
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;

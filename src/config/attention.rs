@@ -1,35 +1,40 @@
-//! `[transfer.attention]`: how far the tokens of a backbone attend when it is transferred, and what it learns about
-//! their distance. Pre-training and recipes without the table attend everywhere, without relative positions.
+//! `[transfer.attention]`: attention windows and relative positions of a ViT in transfer. Pre-training, and recipes
+//! without the table, use global attention without relative positions.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[transfer.attention]`.
+/// Attention windows and relative positions: `[transfer.attention]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionConfig {
-    /// Side in patches of the square windows of all blocks but the global ones; all blocks are global when absent.
+    /// Side in patches of the square attention windows of all blocks except the global ones; all blocks are global when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
-    /// Blocks that attend everywhere.
+    /// Blocks with global attention.
     #[serde(default)]
     pub global_blocks: GlobalBlocks,
+    /// Relative positions.
     #[serde(default)]
     pub relative_position: RelativePosition,
 }
 
-/// Which blocks attend everywhere where the others have windows.
+/// Which blocks have global attention when the others have windows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"quarters\" or a list of blocks, from 0")]
 pub enum GlobalBlocks {
+    /// By name.
     Named(Quarters),
+    /// By index, from 0.
     List(Vec<usize>),
 }
 
+/// The named choice of global blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quarters {
-    /// The last block of every quarter: those that a pyramid of four taps reads.
+    /// The last block of each quarter of the depth, which a pyramid with four taps reads.
     Quarters,
 }
 
@@ -39,22 +44,23 @@ impl Default for GlobalBlocks {
     }
 }
 
-/// Biases of attention that depend on the offset of query and key. New ones start at 0.
+/// Biases of the attention scores that depend on the offset between query and key. New ones start at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RelativePosition {
+    /// No relative positions.
     #[default]
     None,
     /// One table for all windowed blocks, another for all global ones (Li et al., arXiv:2111.11429).
     Shared,
-    /// A table a block (BEiT, arXiv:2106.08254).
+    /// One table for each block (BEiT, arXiv:2106.08254).
     PerBlock,
-    /// Vectors of rows and of columns that queries are multiplied with, in every block (ViTDet, arXiv:2203.16527).
+    /// Vectors for rows and columns that are multiplied with the queries, in every block (ViTDet, arXiv:2203.16527).
     Decomposed,
 }
 
 impl AttentionConfig {
-    /// The window of block `block` of `depth`, where it has one.
+    /// Side of the window of block `block` (from 0) of `depth`; `None` for global attention.
     pub fn window_of(&self, block: usize, depth: usize) -> Option<usize> {
         let global = match &self.global_blocks {
             GlobalBlocks::Named(Quarters::Quarters) => quarters(depth).contains(&block),
@@ -63,13 +69,16 @@ impl AttentionConfig {
         self.window.filter(|_| !global)
     }
 
-    /// Whether the class token takes part: it has no place in windows, nor in rows and columns, and is left out
-    /// before the first block then, as in ViTDet.
+    /// Whether the model keeps its class token. Windowed attention and decomposed relative positions do not support
+    /// one: it is left out before the first block, as in ViTDet.
     pub fn keeps_class_token(&self) -> bool {
         self.window.is_none() && self.relative_position != RelativePosition::Decomposed
     }
 
-    /// What cannot work in a model of `depth` blocks, by key.
+    /// Checks the values for a model of `depth` blocks.
+    ///
+    /// # Errors
+    /// A message that names the key.
     pub fn check(&self, depth: usize) -> Result<(), String> {
         if self.window == Some(0) {
             return Err("transfer.attention.window is 0, expected at least 1".into());
@@ -83,7 +92,8 @@ impl AttentionConfig {
     }
 }
 
-/// The last block of every quarter of `depth` blocks; some more than once where there are fewer than four.
+/// The index of the last block of each quarter of `depth` blocks. With fewer than four blocks, some appear more than
+/// once.
 pub fn quarters(depth: usize) -> Vec<usize> {
     (1..=4).map(|quarter| (quarter * depth / 4).max(1) - 1).collect()
 }

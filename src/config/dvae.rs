@@ -18,12 +18,13 @@ pub struct DvaeSizes {
     pub blocks: usize,
     /// Channels that the decoder maps tokens to.
     pub embedding: usize,
+    /// Channels of the images.
     #[serde(default = "three")]
     pub channels: usize,
 }
 
 impl Default for DvaeSizes {
-    /// OpenAI's.
+    /// The sizes of the model that OpenAI released.
     fn default() -> Self {
         Self { vocabulary: 8192, hidden: 256, groups: 4, blocks: 2, embedding: 128, channels: 3 }
     }
@@ -40,7 +41,10 @@ impl DvaeSizes {
         self.hidden << group
     }
 
-    /// What cannot work, by key.
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// A message that names the key.
     pub fn check(&self) -> Result<(), String> {
         let Self { vocabulary, hidden, groups, blocks, embedding, channels } = *self;
         if !(1..=8).contains(&groups) {
@@ -60,13 +64,15 @@ impl DvaeSizes {
     }
 }
 
-/// A number that follows half a cosine from `from` to `to` over a share of the run, and stays there.
+/// A number that goes from `from` to `to` along half a cosine over a share of the run and then stays there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Anneal {
+    /// Value at the beginning.
     pub from: f64,
+    /// Value at the end.
     pub to: f64,
-    /// Share of the run after which it is `to`.
+    /// Share of the run (0 to 1) after which the value is `to`.
     pub until: f64,
 }
 
@@ -78,7 +84,7 @@ impl Anneal {
     }
 }
 
-/// What the decoder's output is compared with.
+/// Loss of the reconstructed pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelLoss {
@@ -93,11 +99,13 @@ pub enum PixelLoss {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DvaeTraining {
+    /// Sizes of the autoencoder.
     #[serde(default)]
     pub sizes: DvaeSizes,
+    /// Loss of the reconstructed pixels.
     #[serde(default)]
     pub pixel_loss: PixelLoss,
-    /// Of the relaxation.
+    /// Temperature of the Gumbel-softmax relaxation.
     pub temperature: Anneal,
     /// Weight of the divergence of the tokens' distribution from the uniform one. Like the loss of pixels it is
     /// divided by the number of values of an image.
@@ -113,7 +121,10 @@ pub struct DvaeTraining {
 }
 
 impl DvaeTraining {
-    /// What cannot work, by key.
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// A message that names the key.
     pub fn check(&self) -> Result<(), String> {
         let Self { sizes, temperature, kl_weight, initial_spread, diversity, .. } = self;
         if initial_spread.is_some_and(|spread| !spread.is_finite() || spread <= 0.) {

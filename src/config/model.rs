@@ -16,16 +16,16 @@ pub enum Pool {
     Cls,
 }
 
-/// How positions of weights with another grid are brought to that of the model: bicubic in any case.
+/// How positions of weights with another grid are resized to that of the model. All variants are bicubic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizePositions {
-    /// Four neighbours whatever the sizes: MAE, ViTDet, transformers.
+    /// Four neighbours for any sizes: MAE, ViTDet, transformers.
     #[default]
     Bicubic,
-    /// As many neighbours as fall below an output: timm, DINOv2 with registers.
+    /// With antialiasing, as many neighbours as an output covers: timm, DINOv2 with registers.
     Antialias,
-    /// As if n outputs were n + 0.1: DINOv2 without registers.
+    /// With a scale factor for n + 0.1 outputs instead of n: DINOv2 without registers.
     Offset,
 }
 
@@ -91,7 +91,7 @@ pub struct ModelConfig {
     pub options: toml::Table,
 }
 
-/// What a model file of a backbone other than the ViT holds.
+/// The keys of a model file of a backbone other than the ViT.
 #[derive(Serialize)]
 struct CommonKeys<'a> {
     image: [usize; 2],

@@ -1,4 +1,4 @@
-//! What a backbone is, and what a crate implements to register one.
+//! The traits of a backbone: [`Backbone`], which computes features, and [`BackboneKind`], by which one is registered.
 
 use crate::config::{AttentionConfig, ModelConfig};
 use crate::nn::Pass;
@@ -68,8 +68,12 @@ pub trait BackboneKind: 'static {
     /// Whether the backbone can be trained. One that cannot is built from a file of weights and used frozen.
     const TRAINABLE: bool = true;
 
-    /// `[options]` of a model file. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an error;
-    /// [`NoOptions`] if there are none.
+    /// Whether the backbone follows `[transfer.attention]` of a recipe ([`BackboneUsage::attention`]). The table is
+    /// refused for one that does not.
+    const ATTENTION: bool = false;
+
+    /// `[options]` of a model file. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an
+    /// error; [`NoOptions`] if there are none.
     type Options: DeserializeOwned + Serialize + JsonSchema;
 
     /// Checks a model file before anything is built.
@@ -110,8 +114,8 @@ pub trait BackboneKind: 'static {
 pub enum WeightMatching {
     /// Every parameter takes the tensor of its name, which must exist and have its shape. Other tensors are left out.
     ByName,
-    /// As for checkpoints of vision transformers: names of other programs are translated, positions and patch kernels of
-    /// another size are resized, relative positions may be missing, and an unknown tensor is an error.
+    /// As for checkpoints of vision transformers: names of other programs are translated, positions and patch kernels
+    /// of another size are resized, relative positions may be missing, and an unknown tensor is an error.
     Vit,
 }
 

@@ -111,7 +111,7 @@ impl Backbones {
     /// Builds the backbone that `config` describes; see [`BackboneKind::build`].
     ///
     /// # Errors
-    /// What [`Backbones::check_model`] reports, and what the backbone itself refuses.
+    /// As [`Backbones::check_model`], and when the backbone cannot be built for this usage.
     pub fn build(
         &self,
         config: &ModelConfig,
@@ -222,6 +222,9 @@ impl<B: BackboneKind> RegisteredBackbone for Typed<B> {
         if weights.is_none() && !B::TRAINABLE {
             candle_core::bail!("backbone `{}` is built from a file of weights", B::NAME);
         }
+        if usage.attention.is_some() && !B::ATTENTION {
+            candle_core::bail!("backbone `{}` does not support `[transfer.attention]`", B::NAME);
+        }
         B::build(config, &options, usage, vb, weights)
     }
 }
@@ -229,6 +232,7 @@ impl<B: BackboneKind> RegisteredBackbone for Typed<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AttentionConfig;
     use crate::models::Features;
     use crate::nn::{Linear, Params, Pass};
     use crate::ops;
@@ -306,6 +310,10 @@ mod tests {
         assert_eq!(backbones.parameter_count(&config)?, 3 * 6 + 6);
         assert_eq!(backbones.gmacs(&config).unwrap(), None);
         assert!(backbones.trainable(&config).unwrap());
+        let windows =
+            BackboneUsage { attention: Some(AttentionConfig::default()), ..BackboneUsage::default() };
+        let error = backbones.build(&config, windows, Params::new(0, &Device::Cpu).builder(), None).err();
+        assert!(error.unwrap().to_string().contains("does not support `[transfer.attention]`"));
         let text = toml::to_string(&backbones.completed(&config).unwrap()).unwrap();
         assert!(text.ends_with("[options]\nsquared = false\n"), "{text}");
         assert!(

@@ -1,4 +1,4 @@
-//! What a ViT costs: multiply-accumulates of a forward pass, from the formula of the literature. Only matrix products
+//! Cost of a ViT: multiply-accumulates of a forward pass, from the formula of the literature. Only matrix products
 //! count; training is about three times as much, and a multiply-accumulate is two floating-point operations.
 
 use crate::config::{DecoderConfig, ModelConfig};

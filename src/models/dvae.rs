@@ -1,9 +1,9 @@
 //! The discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A; openai/DALL-E `dall_e/encoder.py`,
 //! `decoder.py`): images to tokens and back.
 //!
-//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w` [out, in, k, k]
-//! and `b`. The reference computes convolutions in half precision on a device; here they are those of the builder's
-//! precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
+//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w`
+//! [out, in, k, k] and `b`. The reference computes convolutions in half precision on a device; here they are those of
+//! the builder's precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
 
 use crate::config::{DvaeSizes, Normalize};
 use crate::ops::{self, Precision};
@@ -46,7 +46,7 @@ impl Conv {
         })
     }
 
-    /// The same in f32, whatever the others compute in.
+    /// The same convolution in f32, whatever the precision of the others.
     fn exact(self) -> Self {
         Self { precision: Precision::F32, ..self }
     }
@@ -121,6 +121,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// The parameters lie below `blocks`.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or the builder lacks a parameter.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).map(|group| sizes.width(group)).collect();
@@ -137,7 +141,7 @@ impl Encoder {
         self.output.forward(&self.features(x)?)
     }
 
-    /// Of `x` [B, C, H, W], what the logits are a linear map of. [B, width, H/stride, W/stride]
+    /// The input of the last layer, for `x` [B, C, H, W]. [B, width, H/stride, W/stride]
     fn features(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.input.forward(x)?;
         for (g, group) in self.groups.iter().enumerate() {
@@ -176,6 +180,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// The parameters lie below `blocks`.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or the builder lacks a parameter.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
@@ -212,20 +220,23 @@ impl Decoder {
     }
 }
 
-/// A trained encoder, with its decoder where there is one: what makes targets of pre-training and draws them.
+/// A trained discrete autoencoder: its encoder makes targets of pre-training, its decoder draws them.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
+    /// Sizes of both.
     pub sizes: DvaeSizes,
+    /// Images to tokens.
     pub encoder: Encoder,
+    /// Tokens to images; `None` if only the encoder was loaded.
     pub decoder: Option<Decoder>,
 }
 
 impl Tokenizer {
     /// Tokens of `images` [B, C, H, W], normalised by `normalize`, one for each cell of `grid` -> `[B·h·w]`, row-major.
     ///
-    /// The tokenizer sees the same crop at the size that gives one token per patch (112 pixels for patches of 16 at 224,
-    /// 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT resizes
-    /// the crop of the source image by Lanczos instead.
+    /// The tokenizer sees the same crop at the size that gives one token per patch (112 pixels for patches of 16 at
+    /// 224, 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT
+    /// resizes the crop of the source image by Lanczos instead.
     pub fn tokens(&self, images: &Tensor, normalize: &Normalize, grid: (usize, usize)) -> Result<Vec<u32>> {
         ops::no_grad(|| {
             let pixels = denormalized(&images.detach(), normalize)?;

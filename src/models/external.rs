@@ -1,9 +1,9 @@
 //! Networks of candle-transformers as frozen backbones: what a linear probe or k-NN compares a ViT with.
 //!
-//! They give one vector per image: the mean over the last map, after the final norm if there is one. The grid is 1 × 1, so
-//! that detection and segmentation cannot use them. They are built from the tensors of a file and are never trained here,
-//! because some operators of candle have no reliable gradient. Names of tensors are those of timm, which ResNet shares
-//! with torchvision.
+//! They give one vector per image: the mean over the last map, after the final norm if there is one. The grid is 1 × 1,
+//! so that detection and segmentation cannot use them. They are built from the tensors of a file and are never trained
+//! here, because some operators of candle have no reliable gradient. Names of tensors are those of timm, which ResNet
+//! shares with torchvision.
 
 use super::{Backbone, BackboneKind, BackboneSpec, BackboneUsage, Features, NoOptions};
 use crate::config::ModelConfig;
@@ -126,9 +126,6 @@ impl<const N: usize> BackboneKind for ExternalNetwork<N> {
         let Architecture { name, width, build, norm } = ARCHITECTURES[N];
         if usage.taps.len() > 1 {
             candle_core::bail!("{name} gives one vector per image, and this head reads maps");
-        }
-        if usage.attention.is_some() {
-            candle_core::bail!("{name} has no attention: leave `transfer.attention` out");
         }
         let tensors = weights.unwrap_or_default().iter().cloned().collect();
         let given = FileTensors { params: vb.clone(), tensors: Arc::new(tensors), used: Arc::default() };

@@ -1,4 +1,4 @@
-//! What a backbone is, the registry of backbones, and the models of the crate.
+//! The backbone interface, the registry of backbones, and the models of the crate.
 
 mod backbone;
 mod backbones;

@@ -1,4 +1,4 @@
-//! From the maps of a plain ViT, all of one stride, to a pyramid of four strides, and the FPN above it.
+//! Feature pyramids: four strides from the maps of a plain ViT, which all have one stride, and the FPN above them.
 //!
 //! [`ScalePyramid`] takes four taps (Li et al., arXiv:2111.11429; BEiT, arXiv:2106.08254), [`SimplePyramid`] the last
 //! map alone (ViTDet, arXiv:2203.16527). [`Fpn`] is arXiv:1612.03144. Parameter names: `fpn1`… of BEiT, `simfp_2`… of
@@ -42,7 +42,7 @@ impl ScalePyramid {
     /// [B, C, ⌊h/2⌋, ⌊w/2⌋].
     ///
     /// # Errors
-    /// For another number of maps, or maps of a single row or column.
+    /// When the number of maps is not four, or a map has a single row or column.
     pub fn forward(&self, maps: &[Tensor], pass: &mut Pass) -> Result<Pyramid> {
         let [one, two, three, four] = maps else {
             candle_core::bail!("a pyramid of {LEVELS} levels got {} maps", maps.len());
@@ -102,7 +102,7 @@ impl SimplePyramid {
     /// `map` [B, C, h, w] -> [B, channels, 4h, 4w], [.., 2h, 2w], [.., h, w], [.., ⌊h/2⌋, ⌊w/2⌋].
     ///
     /// # Errors
-    /// For a map of a single row or column.
+    /// When the map has a single row or column.
     pub fn forward(&self, map: &Tensor, pass: &mut Pass) -> Result<Pyramid> {
         let x = self.norm.forward(&self.first.forward(map)?, pass)?;
         let scaled = [

@@ -43,8 +43,8 @@ pub struct Vit {
 
 impl Vit {
     /// # Errors
-    /// When `config` is that of another backbone or cannot work, when windows and class token or registers are asked for
-    /// together, or when the builder lacks a parameter.
+    /// When `config` is that of another backbone or cannot work, when windows and class token or registers are asked
+    /// for together, or when the builder lacks a parameter.
     pub fn new(config: &ModelConfig, usage: BackboneUsage, vb: VarBuilder) -> Result<Self> {
         config.check().and_then(|()| check_sizes(config)).map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
@@ -53,13 +53,13 @@ impl Vit {
         let class = attention.as_ref().is_none_or(AttentionConfig::keeps_class_token);
         if usage.final_norm && !class {
             candle_core::bail!(
-                "ViT: the head reads the class token, which has no place in windows or decomposed positions"
+                "ViT: the head reads the class token, which windowed attention and decomposed positions do not support"
             );
         }
         let registers = if class { config.registers } else { 0 };
         if registers > 0 && attention.is_some() {
             candle_core::bail!(
-                "ViT: registers have no place beside relative positions: leave `transfer.attention` out, or set windows \
+                "ViT: registers cannot be combined with relative positions: leave `transfer.attention` out, or set windows \
                  (which leave them out with the class token)"
             );
         }
@@ -136,8 +136,8 @@ impl Vit {
         }
     }
 
-    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts class token and registers
-    /// before them, where it has some -> [B, 1 + R + N, C].
+    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts class token and
+    /// registers before them, where it has some -> [B, 1 + R + N, C].
     pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
         match &self.pos_embed {
             Some(positions) => {
@@ -199,12 +199,12 @@ impl Vit {
     }
 }
 
-/// What [`Vit::encode`] gives; class token first, registers left out.
+/// The output of [`Vit::encode`]; the class token comes first, registers are left out.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// After the asked blocks. [B, 1 + n, C]
+    /// After the requested blocks. [B, 1 + n, C]
     pub taps: Vec<Tensor>,
-    /// After the last block and the final norm, where there is one. [B, 1 + n, C]
+    /// After the last block and the final norm; `None` without a final norm. [B, 1 + n, C]
     pub normed: Option<Tensor>,
 }
 
@@ -232,6 +232,7 @@ fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
 
 impl BackboneKind for Vit {
     const NAME: &'static str = VIT;
+    const ATTENTION: bool = true;
     type Options = NoOptions;
 
     fn check(config: &ModelConfig, _: &NoOptions) -> std::result::Result<(), String> {
@@ -279,8 +280,8 @@ impl Backbone for Vit {
     }
 }
 
-/// Attention windows and relative position biases of each block. Tables that blocks share are `rel_pos_bias.*` (BEiT's name) for the global blocks and
-/// `window_rel_pos_bias.*` for the windowed ones.
+/// Attention windows and relative position biases of each block. Tables that blocks share are `rel_pos_bias.*` (BEiT's
+/// name) for the global blocks and `window_rel_pos_bias.*` for the windowed ones.
 fn attention_patterns(
     attention: &AttentionConfig,
     config: &ModelConfig,

@@ -10,7 +10,7 @@ use candle_nn::{Init, VarBuilder};
 const TABLE: &str = "relative_position_bias_table";
 
 /// Whether a parameter is one of relative positions: absent from pre-trained weights without them.
-pub fn is_relative_position(name: &str) -> bool {
+pub(crate) fn is_relative_position(name: &str) -> bool {
     matches!(name.rsplit('.').next(), Some(TABLE | "rel_pos_h" | "rel_pos_w"))
 }
 
@@ -55,7 +55,7 @@ pub struct AttentionPattern {
     pub relative: RelativePositionBias,
 }
 
-/// What the queries `q` [B, heads, h·w, d] add for every row and every column of keys of an area (h, w), from the
+/// The biases of the queries `q` [B, heads, h·w, d] for every row and every column of keys of an area (h, w), from the
 /// vectors [2·h − 1, d] and [2·w − 1, d] -> [B, heads, h·w, h] and [B, heads, h·w, w]. Queries are not scaled.
 pub(super) fn decomposed_bias(
     q: &Tensor,

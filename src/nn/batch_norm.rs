@@ -23,6 +23,10 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// A norm of `channels` channels, with ε `eps`, and with a trained weight and bias if `affine` is set.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(channels: usize, eps: f64, affine: bool, vb: VarBuilder) -> Result<Self> {
         let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
         let affine = if affine { Some((get("weight", 1.)?, get("bias", 0.)?)) } else { None };

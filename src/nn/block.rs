@@ -5,7 +5,7 @@ use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// `fc2`(gelu(`fc1`(x))).
+/// The MLP of a block: `fc2`(gelu(`fc1`(x))).
 #[derive(Clone, Debug)]
 pub struct Mlp {
     fc1: Linear,
@@ -13,6 +13,10 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    /// From `width` channels to `hidden` and back.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(width: usize, hidden: usize, vb: VarBuilder) -> Result<Self> {
         let fc1 = Linear::new(width, hidden, vb.pp("fc1"))?;
         Ok(Self { fc1, fc2: Linear::new(hidden, width, vb.pp("fc2"))? })
@@ -35,20 +39,23 @@ impl Mlp {
 /// The sizes of a block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockConfig {
+    /// Channels of the tokens.
     pub width: usize,
+    /// Attention heads.
     pub heads: usize,
     /// Hidden width of the MLP.
     pub hidden: usize,
+    /// ε of both norms.
     pub norm_eps: f64,
     /// Probability of dropping each residual branch, per sample, in training.
     pub drop_path: f64,
-    /// Initial layer scale: parameters `gamma_1` and `gamma_2`.
+    /// Initial layer scale, of parameters `gamma_1` and `gamma_2`; no layer scale when absent.
     pub layer_scale: Option<f64>,
     /// Whether keys have a bias.
     pub key_bias: bool,
 }
 
-/// x + `attn`(`norm1`(x)), then x + `mlp`(`norm2`(x)).
+/// A transformer block: x + `attn`(`norm1`(x)), then x + `mlp`(`norm2`(x)).
 #[derive(Clone, Debug)]
 pub struct Block {
     norm1: LayerNorm,
@@ -65,6 +72,10 @@ pub struct Block {
 }
 
 impl Block {
+    /// A block with global attention.
+    ///
+    /// # Errors
+    /// When `width` is not a multiple of `heads`, or the builder lacks a parameter.
     pub fn new(config: BlockConfig, vb: VarBuilder) -> Result<Self> {
         let BlockConfig { width, heads, hidden, norm_eps, drop_path, layer_scale, key_bias } = config;
         let scale = |name| {

@@ -4,8 +4,8 @@ use crate::ops::{self, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// How the weights of a convolution start. fan_in and fan_out are those that PyTorch computes from a weight
-/// [a, b, k, k]: b·k² and a·k², also where the convolution is transposed. Biases start at 0, except in `Torch`.
+/// How the parameters of a convolution are initialised. fan_in and fan_out are those that PyTorch computes from a
+/// weight [a, b, k, k]: b·k² and a·k², also where the convolution is transposed. Biases start at 0, except in `Torch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ConvInit {
     /// PyTorch's default: weight and bias U(±1/√fan_in).
@@ -37,10 +37,15 @@ impl ConvInit {
 /// Shape of a convolution, apart from its channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvConfig {
+    /// Side of the square kernel in pixels.
     pub kernel: usize,
+    /// Stride in pixels.
     pub stride: usize,
+    /// Zeros around the map, in pixels on each side.
     pub padding: usize,
+    /// Whether there is a bias.
     pub bias: bool,
+    /// How the parameters are initialised.
     pub init: ConvInit,
 }
 
@@ -90,6 +95,10 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
+    /// From `input` to `output` channels.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(input: usize, output: usize, config: ConvConfig, vb: VarBuilder) -> Result<Self> {
         let (weight, bias) = config.parameters(output, input, output, &vb)?;
         Ok(Self { weight, bias, config, precision: Precision::of(vb.dtype())? })
@@ -112,8 +121,10 @@ pub struct ConvTranspose2d {
 }
 
 impl ConvTranspose2d {
+    /// From `input` to `output` channels.
+    ///
     /// # Errors
-    /// With padding, which no model here has.
+    /// With padding, which is not supported.
     pub fn new(input: usize, output: usize, config: ConvConfig, vb: VarBuilder) -> Result<Self> {
         if config.padding != 0 {
             candle_core::bail!("transposed convolution with padding {}, expected 0", config.padding);

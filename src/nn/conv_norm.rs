@@ -25,6 +25,7 @@ impl ConvNorm {
         Ok(Self { conv, norm: Norm2d::new(norm, output, of_norm)?, relu: false })
     }
 
+    /// The same with a ReLU at the end.
     pub fn with_relu(self) -> Self {
         Self { relu: true, ..self }
     }

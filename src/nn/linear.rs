@@ -13,7 +13,10 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Weight Xavier-uniform (U(±√(6 / (in + out)))), bias 0: every linear layer of MAE.
+    /// Weight Xavier-uniform (U(±√(6 / (in + out)))), bias 0, as in every linear layer of MAE.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(input: usize, output: usize, vb: VarBuilder) -> Result<Self> {
         Self::with_init(input, output, xavier_uniform(input, output), vb)
     }

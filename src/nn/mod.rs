@@ -21,7 +21,8 @@ mod teacher;
 pub(crate) mod test_tolerance;
 
 pub use attention::Attention;
-pub use attention_pattern::{AttentionPattern, RelativePositionBias, is_relative_position};
+pub(crate) use attention_pattern::is_relative_position;
+pub use attention_pattern::{AttentionPattern, RelativePositionBias};
 pub use batch_norm::BatchNorm;
 pub use block::{Block, BlockConfig, Mlp};
 pub use conv::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d};
@@ -32,6 +33,7 @@ pub use norm::LayerNorm;
 pub use norm2d::{Norm2d, NormKind};
 pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
-pub use patch::{PatchEmbed, patchify, resize_kernel, unpatchify};
+pub(crate) use patch::resize_kernel;
+pub use patch::{PatchEmbed, patchify, unpatchify};
 pub use shapes::parameter_shapes;
 pub use teacher::MomentumTeacher;

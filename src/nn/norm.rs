@@ -13,6 +13,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// A norm of `width` channels with ε `eps`.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(width: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             weight: vb.get_with_hints(width, "weight", Init::Const(1.))?,

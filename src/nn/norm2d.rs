@@ -1,4 +1,4 @@
-//! The norm of a feature map, chosen by name: what stands between a convolution and its activation.
+//! The norm of a feature map, chosen by name: the layer between a convolution and its activation.
 //!
 //! On one device `batch` is over the images of a forward pass, which is what synchronised BatchNorm is over the
 //! effective batch only when the batch is not accumulated from smaller ones; a run that accumulates says so in its
@@ -15,11 +15,13 @@ use candle_nn::{Init, VarBuilder};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
+    /// No norm.
     #[default]
     None,
     /// By the statistics of each channel over batch and pixels.
     Batch,
-    /// Of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32 and the channels.
+    /// By the statistics of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32
+    /// and the channels.
     Group,
     /// Over the channels of every pixel: LayerNorm of ViTDet and ConvNeXt.
     Layer,
@@ -28,13 +30,33 @@ pub enum NormKind {
 /// A norm of [B, C, H, W]; parameters `weight` (1) and `bias` (0), both `[C]`.
 #[derive(Clone, Debug)]
 pub enum Norm2d {
+    /// The identity, without parameters.
     None,
+    /// [`NormKind::Batch`].
     Batch(BatchNorm),
-    Group { groups: usize, weight: Tensor, bias: Tensor },
-    Layer { weight: Tensor, bias: Tensor },
+    /// [`NormKind::Group`].
+    Group {
+        /// Number of groups.
+        groups: usize,
+        /// `[C]`
+        weight: Tensor,
+        /// `[C]`
+        bias: Tensor,
+    },
+    /// [`NormKind::Layer`].
+    Layer {
+        /// `[C]`
+        weight: Tensor,
+        /// `[C]`
+        bias: Tensor,
+    },
 }
 
 impl Norm2d {
+    /// A norm of `channels` channels.
+    ///
+    /// # Errors
+    /// When the builder lacks a parameter.
     pub fn new(kind: NormKind, channels: usize, vb: VarBuilder) -> Result<Self> {
         let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
         Ok(match kind {

@@ -7,15 +7,18 @@ use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use rand_distr::{Distribution, Normal, Uniform};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What the names of a teacher's parameters start with.
+/// Prefix of the names of a teacher's parameters.
 pub(super) const TEACHER: &str = "teacher.";
 
 /// One variable of a model.
 #[derive(Clone, Debug)]
 pub struct Parameter {
+    /// Its name, also in files of weights: `blocks.0.norm1.weight`.
     pub name: String,
+    /// Its values, f32.
     pub var: Var,
-    /// Updated by the optimiser. Buffers (running statistics, fixed positions) and frozen weights are not.
+    /// Whether the optimiser updates it. Buffers (running statistics, fixed positions) and frozen weights are not
+    /// updated.
     pub trainable: bool,
 }
 
@@ -32,6 +35,7 @@ pub struct Params {
 }
 
 impl Params {
+    /// No parameters yet. Initial values depend on `seed`.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self { seed, device: device.clone(), precision: Precision::F32, list: Arc::default() }
     }
@@ -46,10 +50,12 @@ impl Params {
         VarBuilder::from_backend(Box::new(self.clone()), self.precision.dtype(), self.device.clone())
     }
 
+    /// The seed of the initial values.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
+    /// The device of all parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -63,11 +69,12 @@ impl Params {
         self.lock().clone()
     }
 
-    /// Those the optimiser updates, in order of creation.
+    /// The parameters that the optimiser updates, in order of creation.
     pub fn trainable(&self) -> Vec<Parameter> {
         self.lock().iter().filter(|p| p.trainable).cloned().collect()
     }
 
+    /// The parameter of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<Parameter> {
         self.lock().iter().find(|p| p.name == name).cloned()
     }

@@ -75,7 +75,7 @@ impl PatchEmbed {
 
 /// The kernel `weight` [D, C, p, p] of a patch embedding for patches of `patch` pixels: bicubic, and smaller by as much
 /// as a patch has more pixels, so that tokens keep their size. Computed in f64.
-pub fn resize_kernel(weight: &Tensor, patch: usize) -> Result<Tensor> {
+pub(crate) fn resize_kernel(weight: &Tensor, patch: usize) -> Result<Tensor> {
     let (_, _, _, from) = weight.dims4()?;
     let resized = ops::resize_bicubic(&weight.to_dtype(DType::F64)?, (patch, patch))?;
     let share = (from * from) as f64 / (patch * patch) as f64;

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 /// The link between a student and its teacher, a second network of the same parameters that is not trained but follows
 /// the student: teacher = m·teacher + (1 − m)·student (mean teacher, arXiv:1703.01780; MoCo, BYOL, DINO).
 ///
-/// The variable of the teacher for the parameter `name` is `teacher.<name>` in the same [`Params`], so that it is saved,
-/// resumed and exported with the others. It is never trainable. Run the teacher within [`crate::ops::no_grad`].
+/// The variable of the teacher for the parameter `name` is `teacher.<name>` in the same [`Params`], so that it is
+/// saved, resumed and exported with the others. It is never trainable. Run the teacher within [`crate::ops::no_grad`].
 #[derive(Clone, Debug)]
 pub struct MomentumTeacher {
     /// Student and teacher.
@@ -17,9 +17,9 @@ pub struct MomentumTeacher {
 }
 
 impl MomentumTeacher {
-    /// Builds the teacher by `build`, which gets a builder that puts `teacher.` before all names, and starts it with the
-    /// values of the student, whose parameters must be in `params` already. The student may have more parameters than the
-    /// teacher.
+    /// Builds the teacher by `build`, which gets a builder that puts `teacher.` before all names, and starts it with
+    /// the values of the student, whose parameters must be in `params` already. The student may have more parameters
+    /// than the teacher.
     ///
     /// # Errors
     /// When `build` fails, or the teacher has a parameter that the student lacks or has in another shape.
@@ -54,7 +54,8 @@ impl MomentumTeacher {
         self.pairs.par_iter().try_for_each(|(student, teacher)| teacher.var.set(student.var.as_tensor()))
     }
 
-    /// Moves the teacher towards the student: m·teacher + (1 − m)·student with `momentum` m, for running statistics too.
+    /// Moves the teacher towards the student: m·teacher + (1 − m)·student with `momentum` m, for running statistics
+    /// too.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,4 +1,4 @@
-//! How far the tensors of a test are from those of a reference.
+//! Distances between the tensors of a test and those of a reference. Compiled for tests only.
 
 use candle_core::{Result, Tensor};
 

@@ -21,11 +21,11 @@ use super::gemm::{Precision, Shared};
 use super::storage::{argument, fused, values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
-/// softmax(q·kᵀ/√d + bias)·v per head, with the products in `precision`. `qkv` [B, N, 3·C], laid out as
-/// (3, heads, C/heads) -> [B, N, C].
+/// Multi-head attention, softmax(q·kᵀ/√d + bias)·v per head, with the products in `precision`. `qkv` [B, N, 3·C], laid
+/// out as (3, heads, C/heads) -> [B, N, C].
 ///
 /// # Errors
-/// Channels that do not split into the heads, a bias for other heads or tokens.
+/// When the channels do not split into the heads, or the bias is for other heads or tokens.
 pub fn attention(
     qkv: &Tensor,
     heads: usize,

@@ -1,8 +1,8 @@
-//! What the operators need around a backward pass: gradients of variables past candle's walk, and passes without any.
+//! The backward pass for the operators of this crate, and passes without gradients.
 //!
 //! candle adds every gradient to a tensor of zeros: three passes over memory for each weight of a model. Within
-//! [`backward`], operators of this crate hand the gradient of a variable over as it is. That also lets an operator
-//! have more inputs than candle's three: it keeps its weights itself.
+//! [`backward`], operators of this crate deliver the gradient of a variable directly. That also lets an operator have
+//! more inputs than the three that candle allows: it keeps its weights itself.
 
 use candle_core::backprop::GradStore;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
@@ -16,8 +16,11 @@ thread_local! {
     static RECORDS: Cell<bool> = const { Cell::new(true) };
 }
 
-/// The gradients of a scalar `loss`: `loss.backward()`, with less work for the variables that the operators of this
-/// crate lead to. Runs once for a graph, because operators give up what they have kept.
+/// The gradients of a scalar `loss`, as `loss.backward()` computes them, with less work for the variables that
+/// operators of this crate read. A graph allows one backward pass, because operators free what they have kept for it.
+///
+/// # Errors
+/// When an operator has no gradient, or the pass runs a second time.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let outer = DELIVERIES.replace(Some(vec![]));
     let store = loss.backward();
@@ -33,7 +36,8 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(store)
 }
 
-/// Runs `forward` without keeping anything for a backward pass: the results of this crate's operators are constants.
+/// Runs `forward` without keeping anything for a backward pass, as `torch.no_grad()` does: results of the operators of
+/// this crate are constants.
 pub fn no_grad<T>(forward: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -50,8 +54,8 @@ pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool 
     RECORDS.get() && inputs.into_iter().any(Tensor::track_op)
 }
 
-/// candle's `apply_op*` for operators of this crate: the inputs, and with them all that led to them, are kept only where
-/// the operator takes part in a backward pass.
+/// candle's `apply_op*` for operators of this crate: the inputs, and with them all that led to them, are kept only
+/// where the operator takes part in a backward pass.
 pub(super) trait ApplyOp {
     fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor>;
     fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor>;

@@ -10,19 +10,20 @@ use candle_core::{Result, Tensor, bail};
 /// Mean and biased variance of every channel, `[C]` each. They are constants.
 #[derive(Clone, Debug)]
 pub struct Moments {
+    /// `[C]`
     pub mean: Tensor,
+    /// Biased: the divisor is the number of values. `[C]`
     pub var: Tensor,
 }
 
-/// (x − mean)/sqrt(var + eps)·weight + bias of every channel (arXiv:1502.03167), with the mean and
-/// the biased variance over the batch and the pixels, and these moments. `x` [B, C] or [B, C, H, W];
-/// `affine` is weight and bias, `[C]` each. The gradient goes through the moments; a channel without
-/// values has moments 0.
+/// Batch normalisation (arXiv:1502.03167), (x − mean)/sqrt(var + eps)·weight + bias of every channel with the mean and
+/// the biased variance over the batch and the pixels; returns these moments too. `x` [B, C] or [B, C, H, W]; `affine`
+/// is weight and bias, `[C]` each. The gradient goes through the moments; a channel without values has moments 0.
 pub fn batch_norm(x: &Tensor, affine: Option<(&Tensor, &Tensor)>, eps: f64) -> Result<(Tensor, Moments)> {
     normalize(x, None, affine, eps)
 }
 
-/// [`batch_norm`] by given moments, as in evaluation and in a frozen layer.
+/// [`batch_norm`] with given moments, as in evaluation and in a frozen layer.
 pub fn batch_norm_with(
     x: &Tensor,
     moments: &Moments,
@@ -95,7 +96,7 @@ fn doubles(t: &Tensor) -> Result<Vec<f64>> {
     t.to_dtype(candle_core::DType::F64)?.to_vec1()
 }
 
-/// The same by kernels of the device.
+/// Batch normalisation by kernels of a CUDA device.
 #[cfg(feature = "cuda")]
 fn on_device(
     x: &Tensor,
@@ -122,7 +123,7 @@ fn on_device(
     Ok((y.reshape(x.shape())?, moments))
 }
 
-/// The same of candle's operators, for other devices and types.
+/// Batch normalisation as a composition of candle's operators, for other devices and types.
 fn composed(
     x: &Tensor,
     given: Option<&Moments>,

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 /// Positions of a task where classes are not neighbours in memory.
 const BLOCK: usize = 128;
 
-/// −Σ q·log softmax(logits) over classes, mean over the positions whose target is not `ignore`;
-/// q is 1 − smoothing at the target plus smoothing/K at each of the K classes (arXiv:1512.00567, as
+/// Cross-entropy against class indices, −Σ q·log softmax(logits) over classes, mean over the positions whose target is
+/// not `ignore`; q is 1 − smoothing at the target plus smoothing/K at each of the K classes (arXiv:1512.00567, as
 /// PyTorch's `label_smoothing`).
 ///
 /// `logits` [N, K] and `targets` u32 `[N]`, or [B, K, H, W] and u32 [B, H, W]. Without a position that
@@ -32,8 +32,7 @@ pub fn cross_entropy(
     checked_cross_entropy(logits, targets, ignore, smoothing, vec![])
 }
 
-/// [`cross_entropy`] without smoothing, where a position counts as much as its class weighs: Σ w·loss / Σ w, as
-/// PyTorch's `weight`. `weights` `[K]`.
+/// [`cross_entropy`] without smoothing, weighted by class: Σ w·loss / Σ w, as with PyTorch's `weight`. `weights` `[K]`.
 pub fn weighted_cross_entropy(
     logits: &Tensor,
     targets: &Tensor,
@@ -91,7 +90,7 @@ fn checked_cross_entropy(
 /// No class has this number: logits would not fit into memory.
 const IGNORED: u32 = u32::MAX;
 
-/// What is to be predicted at each of the B·P positions of logits [B, K, P].
+/// The targets of the B·P positions of logits [B, K, P].
 pub(super) struct Targets {
     pub shape: (usize, usize, usize),
     /// The class at each position, or [`IGNORED`].
@@ -148,7 +147,7 @@ impl Targets {
     }
 }
 
-/// What the softmax of one position needs of its logits.
+/// Normaliser of the softmax at one position.
 #[derive(Clone, Copy, Default)]
 struct Norm {
     largest: f32,

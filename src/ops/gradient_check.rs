@@ -1,4 +1,4 @@
-//! Checks that every operator passes. Each operator works in f64 through candle's own operators,
+//! Gradient checks of operators, compiled for tests only. Each operator works in f64 through candle's own operators,
 //! which serve as the reference for its f32 kernels.
 
 use super::Precision;

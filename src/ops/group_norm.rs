@@ -7,8 +7,8 @@ use super::norm_statistics::{ChannelMaps, NormalizeOp};
 use super::storage::{fused, values};
 use candle_core::{Result, Tensor, bail};
 
-/// Normalises each of `groups` groups of neighbouring channels of each image by its mean and biased
-/// variance, then scales and shifts channels (arXiv:1803.08494). `x` [B, C, H, W]; `weight`, `bias` `[C]`.
+/// Group normalisation (arXiv:1803.08494): normalises each of `groups` groups of adjacent channels of each image by its
+/// mean and biased variance, then scales and shifts the channels. `x` [B, C, H, W]; `weight`, `bias` `[C]`.
 pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     if groups == 0 || c % groups != 0 || weight.dims() != [c] || bias.dims() != [c] {

@@ -10,10 +10,10 @@ use super::row_places::RowPlaces;
 use super::storage::{argument, count, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-/// Row `rows[i]` of `x` [R, C] at place i -> [rows, C]. A row may be taken any number of times.
+/// Selects rows of `x` [R, C] by index -> [rows, C]; an index may appear any number of times.
 ///
 /// # Errors
-/// For a row that `x` does not have.
+/// When an index is not below R.
 pub fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let (have, width) = x.dims2()?;
     if let Some(row) = rows.iter().find(|&&row| row as usize >= have) {

@@ -10,8 +10,11 @@ use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
-/// (x − mean) / sqrt(var + eps) · weight + bias over the last dimension (arXiv:1607.06450), with the
-/// biased variance; `x` `[.., C]`, `weight`, `bias` `[C]`.
+/// Layer normalisation (arXiv:1607.06450): (x − mean) / sqrt(var + eps) · weight + bias over the last dimension, with
+/// the biased variance. `x` `[.., C]`; `weight`, `bias` `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     if fused(&[x, weight, bias]) {
         let op = LayerNorm { eps: eps as f32 };

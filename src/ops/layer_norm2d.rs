@@ -14,8 +14,11 @@ use rayon::prelude::*;
 /// Pixels of a task.
 const BLOCK: usize = 64;
 
-/// (x − mean)/sqrt(var + eps)·weight + bias with mean and biased variance over the channels of every
-/// pixel. `x` [B, C, H, W]; `weight`, `bias` `[C]`.
+/// Layer normalisation of feature maps: (x − mean)/sqrt(var + eps)·weight + bias, with mean and biased variance over
+/// the channels of every pixel. `x` [B, C, H, W]; `weight`, `bias` `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit.
 pub fn layer_norm2d(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let (_, c, _, _) = x.dims4()?;
     if c == 0 || weight.dims() != [c] || bias.dims() != [c] {

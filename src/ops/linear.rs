@@ -11,11 +11,11 @@ use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-/// `x` [.., in], `weight` [out, in], `bias` `[out]` -> [.., out]. The product is computed in `precision`, whose results
-/// are f32 all the same.
+/// A linear map, x·Wᵀ + b: `x` [.., in], `weight` [out, in], `bias` `[out]` -> [.., out]. Operands are rounded to
+/// `precision`; results are f32.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// When the shapes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
     let (out, width) = weight.dims2()?;
     if x.dims().last() != Some(&width) || bias.is_some_and(|bias| bias.dims() != [out]) {

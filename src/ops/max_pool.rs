@@ -58,7 +58,7 @@ struct Windows {
 }
 
 impl Windows {
-    /// Where in its plane the largest value of each window is.
+    /// Index within its plane of the largest value of each window.
     fn maxima<T: Copy + PartialOrd + Send + Sync>(&self, x: &[T], lowest: T) -> Vec<u32> {
         let (from, to) = (self.from.0 * self.from.1, self.to.0 * self.to.1);
         let mut maxima = vec![0u32; x.len() / from * to];

@@ -1,9 +1,8 @@
 //! Differentiable operators, tensor in, tensor out. Each has values and gradients tested.
 //!
-//! candle's fused `layer_norm`, `softmax_last_dim` and others cut the gradient graph in silence;
-//! models use these operators instead. Those on f32 on the CPU are fused kernels with a backward
-//! pass of their own; others are compositions of candle's operators. Results have the same bits for
-//! any number of threads.
+//! candle's fused `layer_norm`, `softmax_last_dim` and others silently cut the gradient graph; models use these
+//! operators instead. For f32 tensors on the CPU they are fused kernels with a backward pass of their own; for other
+//! tensors they are compositions of candle's operators. Results have the same bits for any number of threads.
 
 mod attention;
 mod autograd;

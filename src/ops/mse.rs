@@ -7,8 +7,8 @@ use super::simd::{Kernel, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
-/// Σ weights·mean((prediction − target)²) / Σ weights (arXiv:2111.06377 §3, where weights are 1 on
-/// masked patches). `prediction`, `target` [B, L, P]; `weights` [B, L]. Target and weights are
+/// Mean squared error of patches, Σ weights·mean((prediction − target)²) / Σ weights (arXiv:2111.06377 §3, where
+/// weights are 1 on masked patches). `prediction`, `target` [B, L, P]; `weights` [B, L]. Target and weights are
 /// constants (an error otherwise).
 pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let (b, l, p) = prediction.dims3()?;

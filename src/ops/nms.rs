@@ -1,12 +1,12 @@
-//! Non-maximum suppression. Boxes lead to no gradient.
+//! Non-maximum suppression. No gradient flows to the boxes.
 
 use super::simd::{Kernel, vectorized};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
-/// Goes through boxes by decreasing score and drops those whose intersection over union with a kept
-/// one is above `threshold`, as torchvision's `nms`.
+/// Non-maximum suppression, as torchvision's `nms`: goes through the boxes by decreasing score and drops those whose
+/// intersection over union with a kept box is above `threshold`.
 ///
 /// `boxes` [N, 4] are (x1, y1, x2, y2), `scores` `[N]`; computed in f32. -> u32 `[K]`, the kept boxes by
 /// decreasing score. Boxes of equal score keep their order; NaN comes first, as in PyTorch. Two boxes
@@ -16,7 +16,7 @@ pub fn nms(boxes: &Tensor, scores: &Tensor, threshold: f64) -> Result<Tensor> {
     boxes.kept(vec![(0..boxes.scores.len()).collect()], threshold)
 }
 
-/// [`nms`] of every class on its own. `classes` u32 `[N]` -> u32 `[K]`, the kept boxes of all classes by
+/// [`nms`] for each class separately. `classes` u32 `[N]` -> u32 `[K]`, the kept boxes of all classes by
 /// decreasing score. No box is moved to keep classes apart: coordinates keep their precision.
 pub fn batched_nms(boxes: &Tensor, scores: &Tensor, classes: &Tensor, threshold: f64) -> Result<Tensor> {
     let held = Boxes::new("batched_nms", boxes, scores)?;

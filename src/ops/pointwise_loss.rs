@@ -7,7 +7,7 @@ use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-/// −t·log σ(x) − (1 − t)·log(1 − σ(x)). `logits`, `targets` and `weights` have one shape; without
+/// Binary cross-entropy, −t·log σ(x) − (1 − t)·log(1 − σ(x)). `logits`, `targets` and `weights` have one shape; without
 /// weights their mean, with weights Σ weight·loss. 0 for no values. Targets, in 0..=1, and weights
 /// are constants (an error otherwise).
 pub fn binary_cross_entropy_with_logits(
@@ -18,7 +18,7 @@ pub fn binary_cross_entropy_with_logits(
     total("binary_cross_entropy_with_logits", Logistic, logits, targets, weights)
 }
 
-/// d²/(2·beta) for |d| < beta and |d| − beta/2 beyond, with d = prediction − target
+/// Smooth L1 loss: d²/(2·beta) for |d| < beta and |d| − beta/2 beyond, with d = prediction − target
 /// (arXiv:1504.08083); beta 0 is the L1 loss, whose slope at 0 is 0. Shapes, mean and weights as in
 /// [`binary_cross_entropy_with_logits`].
 pub fn smooth_l1(

@@ -9,7 +9,7 @@ use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
-/// How the outputs along one axis are made of the inputs: for every output, (input, weight) pairs.
+/// The weights of one axis: for every output, pairs of (input, weight).
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
     inputs: usize,

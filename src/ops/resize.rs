@@ -5,7 +5,7 @@ use super::resample::{Axis, resample};
 use super::storage::count;
 use candle_core::{Result, Tensor, bail};
 
-/// Nearest neighbour: output i is input ⌊i·from/to⌋, with PyTorch's rounding of the ratio to f32
+/// Nearest-neighbour resize: output i is input ⌊i·from/to⌋, with PyTorch's rounding of the ratio to f32
 /// (mode `nearest`). `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     resize("resize_nearest", x, size, |from, to, i| {
@@ -15,7 +15,7 @@ pub fn resize_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     })
 }
 
-/// Bilinear. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+/// Bilinear resize. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_bilinear(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     resize("resize_bilinear", x, size, |from, to, i| {
         let source = centre(from as f64 / to as f64, i).max(0.);
@@ -24,23 +24,24 @@ pub fn resize_bilinear(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     })
 }
 
-/// How the inputs of a bicubic output and their weights are found.
+/// Variants of bicubic interpolation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bicubic {
     /// Four neighbours, a = −0.75 (`size`).
     Plain,
-    /// The same, with outputs as far apart as if there were that many more: `scale_factor` is (outputs + offset) / inputs.
+    /// The same, with outputs as far apart as if there were that many more: `scale_factor` is (outputs + offset) /
+    /// inputs.
     Offset(f64),
     /// a = −0.5, and a kernel as wide as the outputs are apart where there are fewer of them (`antialias`).
     Antialias,
 }
 
-/// Bicubic with a = −0.75. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+/// Bicubic resize with a = −0.75. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_bicubic(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     resize_bicubic_by(Bicubic::Plain, x, size)
 }
 
-/// Bicubic by `kernel`. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
+/// Bicubic resize in the given variant. `x` [B, C, H, W], `size` (h, w) -> [B, C, h, w].
 pub fn resize_bicubic_by(kernel: Bicubic, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     resize("resize_bicubic", x, size, |from, to, i| match kernel {
         Bicubic::Plain => four_taps(from, centre(from as f64 / to as f64, i)),
@@ -87,7 +88,7 @@ fn far(a: f64, x: f64) -> f64 {
     ((a * x - 5. * a) * x + 8. * a) * x - 4. * a
 }
 
-/// Where the centre of output pixel `i` lies among the inputs, which are `ratio` times as many.
+/// Position of the centre of output pixel `i` in the input, which has `ratio` times as many pixels.
 fn centre(ratio: f64, i: usize) -> f64 {
     (i as f64 + 0.5) * ratio - 0.5
 }

@@ -13,7 +13,7 @@ use super::storage::{argument, count, for_columns, for_rows_costing, fused, valu
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
-/// Mean of `sampling_ratio`² bilinear samples in each of h×w bins of each box, with the half-pixel
+/// RoIAlign: the mean of `sampling_ratio`² bilinear samples in each of h×w bins of each box, with the half-pixel
 /// shift of torchvision's and detectron2's `aligned=True`; ratio 0 takes ⌈bin size⌉ samples an axis.
 ///
 /// `x` [B, C, H, W]; `boxes` f32 [R, 5], each (image, x1, y1, x2, y2), whose coordinates times `scale`
@@ -21,7 +21,7 @@ use std::ops::Range;
 /// 0, and so does a box whose width or height is not positive at ratio 0. Boxes are constants.
 ///
 /// # Errors
-/// For an image that `x` does not have, coordinates that are not finite, or boxes that lead to variables.
+/// When a box names an image that `x` does not have, a coordinate is not finite, or the boxes are not constants.
 pub fn roi_align(
     x: &Tensor,
     boxes: &Tensor,
@@ -90,7 +90,7 @@ struct Bins {
     /// [span, count], rows filled up to whole vectors.
     transposed: Vec<f32>,
     /// The weights of each bin that are not 0.
-    reach: Vec<Range<usize>>,
+    nonzero: Vec<Range<usize>>,
 }
 
 /// Values handled at once.
@@ -127,15 +127,18 @@ impl Bins {
         let first = first.min(pixels - span);
         let width = count.next_multiple_of(WIDTH);
         let (mut weights, mut transposed) = (vec![0f32; count * span], vec![0f32; span * width]);
-        let mut reach = vec![0..0; count];
+        let mut nonzero = vec![0..0; count];
         for (i, pixel, weight) in taps {
             let k = pixel - first;
             weights[i * span + k] += weight;
             transposed[k * width + i] += weight;
-            reach[i] =
-                if reach[i].is_empty() { k..k + 1 } else { reach[i].start.min(k)..reach[i].end.max(k + 1) };
+            nonzero[i] = if nonzero[i].is_empty() {
+                k..k + 1
+            } else {
+                nonzero[i].start.min(k)..nonzero[i].end.max(k + 1)
+            };
         }
-        Self { count, first, span, weights, transposed, reach }
+        Self { count, first, span, weights, transposed, nonzero }
     }
 
     /// The weights over the whole axis, [count, pixels], like `x` in type and place.
@@ -247,12 +250,12 @@ impl Kernel for Forward<'_> {
         let x = &self.x[vertical.first * self.w + horizontal.first..];
         for (i, y) in self.y.chunks_exact_mut(horizontal.count).enumerate() {
             let row = &mut self.scratch[..span];
-            let reach = vertical.reach[i].clone();
-            let weights = &vertical.weights[i * vertical.span..][reach.clone()];
+            let nonzero = vertical.nonzero[i].clone();
+            let weights = &vertical.weights[i * vertical.span..][nonzero.clone()];
             let (vectors, rest) = row.as_chunks_mut::<WIDTH>();
             for (k, vector) in vectors.iter_mut().enumerate() {
                 let mut sums = [0f32; WIDTH];
-                for (row, weight) in reach.clone().zip(weights) {
+                for (row, weight) in nonzero.clone().zip(weights) {
                     let x = &x[row * self.w + k * WIDTH..][..WIDTH];
                     sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
                 }
@@ -260,7 +263,7 @@ impl Kernel for Forward<'_> {
             }
             let start = span - rest.len();
             for (k, value) in rest.iter_mut().enumerate() {
-                *value = reach
+                *value = nonzero
                     .clone()
                     .zip(weights)
                     .map(|(row, weight)| weight * x[row * self.w + start + k])
@@ -301,13 +304,13 @@ impl Kernel for Backward<'_> {
         for (i, grad) in self.grad.chunks_exact(horizontal.count).enumerate() {
             let row = &mut self.scratch[..span];
             row.fill(0.);
-            let bins = grad.iter().zip(horizontal.weights.chunks_exact(span)).zip(&horizontal.reach);
-            for ((&g, weights), reach) in bins {
+            let bins = grad.iter().zip(horizontal.weights.chunks_exact(span)).zip(&horizontal.nonzero);
+            for ((&g, weights), nonzero) in bins {
                 // Whole vectors around what the bin reaches.
-                let reach = reach.start / WIDTH * WIDTH..reach.end.next_multiple_of(WIDTH).min(span);
-                add(&mut row[reach.clone()], g, &weights[reach]);
+                let nonzero = nonzero.start / WIDTH * WIDTH..nonzero.end.next_multiple_of(WIDTH).min(span);
+                add(&mut row[nonzero.clone()], g, &weights[nonzero]);
             }
-            for k in vertical.reach[i].clone() {
+            for k in vertical.nonzero[i].clone() {
                 add(&mut dx[k * self.w..][..span], vertical.weights[i * vertical.span + k], row);
             }
         }

@@ -2,7 +2,7 @@
 
 /// For each row of a matrix, the places of the selection that hold it, in order.
 pub(super) struct RowPlaces {
-    /// Those of row r are `places[starts[r]..starts[r + 1]]`.
+    /// The places of row r are `places[starts[r]..starts[r + 1]]`.
     pub starts: Vec<usize>,
     pub places: Vec<u32>,
 }

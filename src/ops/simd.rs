@@ -17,7 +17,7 @@ pub(crate) trait Kernel {
 /// Instruction sets that kernels are compiled for, the narrowest first.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(super) enum Instructions {
-    /// What every processor of the architecture has: where nothing else is.
+    /// The baseline of the architecture, used when nothing better is available.
     #[cfg(test)]
     Portable,
     Avx2,

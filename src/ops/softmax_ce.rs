@@ -7,8 +7,8 @@ use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 
-/// −Σ target·log softmax(logits), mean over rows. `logits`, `targets` [B, K]; targets are constants
-/// (an error otherwise) and need not sum to 1.
+/// Cross-entropy against soft targets, −Σ target·log softmax(logits), mean over rows. `logits`, `targets` [B, K];
+/// targets are constants (an error otherwise) and need not sum to 1.
 pub fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let shape = logits.dims2()?;
     if targets.dims2()? != shape {

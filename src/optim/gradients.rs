@@ -45,8 +45,8 @@ impl Gradients {
         self.0.is_empty()
     }
 
-    /// Multiplies the gradient of each parameter by `factor(name)`. A factor of 0 gives zeros, even for NaN; the optimiser
-    /// still applies momentum and weight decay to such a parameter, unlike to one without a gradient
+    /// Multiplies the gradient of each parameter by `factor(name)`. A factor of 0 gives zeros, even for NaN; the
+    /// optimiser still applies momentum and weight decay to such a parameter, unlike to one without a gradient
     /// ([`Gradients::remove`]).
     ///
     /// # Errors
@@ -138,8 +138,8 @@ impl Gradients {
     }
 }
 
-/// What gradients of this norm are multiplied by so that it is at most `max`: max / (norm + 1e-6)
-/// when that is below 1, as PyTorch's `clip_grad_norm_`.
+/// The factor that reduces gradients of norm `norm` to the norm `max`: max / (norm + 1e-6), at most 1, as in PyTorch's
+/// `clip_grad_norm_`.
 pub fn clip_factor(norm: f64, max: f64) -> f64 {
     (max / (norm + 1e-6)).min(1.)
 }

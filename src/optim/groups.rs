@@ -1,4 +1,4 @@
-//! What an optimiser knows about each parameter: learning-rate scale and weight decay.
+//! Hyperparameters of each parameter: learning-rate scale and weight decay.
 //!
 //! Layer-wise learning-rate decay is that of BEiT (arXiv:2106.08254) as used for fine-tuning by
 //! MAE (arXiv:2111.06377 Table 9): scale = decay^(layers − layer), 1 for the head.

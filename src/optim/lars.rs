@@ -28,8 +28,8 @@ impl Lars {
         Ok(Self { parameters: Tracked::new(groups, ["mu"])?, momentum, trust })
     }
 
-    /// trust·‖p‖ / ‖scale·gradient + weight decay·p‖ of every parameter, whose weight decay `decay` multiplies; 1 where either norm is 0, the tensor has one
-    /// dimension or there is no gradient.
+    /// trust·‖p‖ / ‖scale·gradient + weight decay·p‖ of every parameter, whose weight decay `decay` multiplies; 1 where
+    /// either norm is 0, the tensor has one dimension or there is no gradient.
     fn ratios(&self, gradients: &Gradients, scale: f64, decay: f64) -> Result<Vec<f64>> {
         let gradients = matched(&self.parameters.groups, gradients)?;
         let pairs = self.parameters.groups.iter().zip(gradients).map(|(group, gradient)| {

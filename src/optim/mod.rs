@@ -1,10 +1,9 @@
 //! Optimisers, parameter groups, schedules, gradient arithmetic and weight averaging.
 //!
-//! candle-nn's optimisers know one learning rate for all variables, keep their moments to
-//! themselves and allocate several copies of the model in every step. Here a step updates the
-//! variables, their moments and their moving average in place, in one pass over memory, every
-//! parameter has its own learning-rate scale and weight decay, and all state can be saved and
-//! restored exactly. State is f32, on CPU or CUDA.
+//! candle-nn's optimisers have one learning rate for all variables, do not expose their moments and allocate several
+//! copies of the model in every step. Here a step updates the variables, their moments and their moving average in
+//! place, in one pass over memory; every parameter has its own learning-rate scale and weight decay; and all state can
+//! be saved and restored exactly. State is f32, on CPU or CUDA.
 
 mod adamw;
 mod build;

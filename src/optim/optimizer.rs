@@ -1,4 +1,4 @@
-//! What all optimisers do: [`Optimizer`], and the arguments of a step.
+//! The [`Optimizer`] trait and the arguments of a step.
 
 use super::{Ema, Gradients};
 use candle_core::{Result, Tensor};

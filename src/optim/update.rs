@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 use std::mem::take;
 
-/// What a step does to one value of a parameter, which has `N` running values.
+/// The update of one value of a parameter, which has `N` running values.
 pub(super) trait Rule<const N: usize>: Copy + Send {
     /// The value and its running values after the step, from those before it and the gradient.
     /// Mark it `#[inline(always)]`: see [`Kernel`].
@@ -27,7 +27,7 @@ pub(super) trait Rule<const N: usize>: Copy + Send {
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     const KERNEL: &'static str;
 
-    /// What the kernel takes of the rule.
+    /// The numbers of the rule, as the kernel reads them.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     fn numbers(self) -> [f32; 8];
 }
@@ -36,7 +36,7 @@ pub(super) trait Rule<const N: usize>: Copy + Send {
 pub(super) struct Tracked<const N: usize> {
     pub groups: Vec<ParamGroup>,
     running: Vec<[Tensor; N]>,
-    /// Of the running values: saved state has them as `<parameter>.<name>`.
+    /// Names of the running values: saved state has them as `<parameter>.<name>`.
     names: [&'static str; N],
 }
 
@@ -132,7 +132,7 @@ impl<const N: usize> Tracked<N> {
 /// Values of one parameter with all that a step reads and writes for them, all of one length.
 struct Span<'a, R, const N: usize> {
     rule: R,
-    /// Of the gradient.
+    /// Factor of the gradient.
     scale: f32,
     value: &'a mut [f32],
     gradient: &'a [f32],

@@ -23,7 +23,7 @@ struct Case {
     run: Run,
 }
 
-/// Compares the operators whose name holds `only` on `device` with the CPU, and tells of each.
+/// Compares the operators whose name contains `only` on `device` with the CPU, and passes each comparison to `tell`.
 pub fn operators(device: &Device, only: &str, tell: &mut dyn FnMut(&Check)) {
     for case in cases().iter().filter(|case| case.name.contains(only)) {
         tell(&case.check(device, Precision::F32, "f32", F32));
@@ -33,7 +33,8 @@ pub fn operators(device: &Device, only: &str, tell: &mut dyn FnMut(&Check)) {
     }
 }
 
-/// Whether fresh memory of `device` is filled with NaN, as an emulator does: then a value that no kernel writes shows.
+/// Whether new memory of `device` is filled with NaN, as the emulator does, so that a value that no kernel writes is
+/// seen.
 pub fn poisoned(device: &Device) -> Result<bool> {
     // SAFETY: reading memory that nothing wrote is the question.
     let empty = unsafe { Tensor::empty(7, DType::F32, device)? };
@@ -189,7 +190,7 @@ fn transformer() -> Vec<Case> {
         attended(3, 50, 96, 3, Some(vec![0., 1.5, 2.])),
         case("partition_windows", &[&[2, 9, 11, 6]], "", |t| ops::partition_windows(&t[0], 4)),
         case("merge_windows", &[&[12, 16, 6]], "", |t| ops::merge_windows(&t[0], 4, (7, 11))),
-        case("take_rows", &[&[9, 20]], "one row 200 times", |t| {
+        case("index_select", &[&[9, 20]], "one row 200 times", |t| {
             let rows: Vec<u32> = (0..300).map(|i| if i % 3 == 0 { i % 9 } else { 4 }).collect();
             ops::index_select(&t[0], &rows)
         }),

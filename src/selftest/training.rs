@@ -1,5 +1,5 @@
 //! Whole runs on a device: the losses of their first steps against the CPU, whether pre-training learns, and whether a
-//! stopped run goes on as if it had not been stopped.
+//! stopped run continues as if it had not been stopped.
 
 use super::{Check, relative_error};
 use crate::config::{Dtype, Library, Stage};
@@ -58,8 +58,8 @@ impl Observer for Losses<'_> {
     }
 }
 
-/// Runs the demo's pre-training and every task on the synthetic images on `device`, in `folder`. `steps` of pre-training
-/// show whether the loss falls; none skip that.
+/// Runs pre-training and every task of the demo on the synthetic images on `device`, in `folder`, and compares them
+/// with the CPU. Pre-training of `steps` steps checks that the loss falls; 0 skips that check.
 pub fn training(
     registry: &Registry,
     library: &Library,

@@ -289,6 +289,6 @@ fn registers_go_with_the_class_token_and_have_no_place_beside_relative_positions
     let relative =
         AttentionConfig { relative_position: RelativePosition::PerBlock, ..AttentionConfig::default() };
     let error = build(Some(relative)).err().unwrap().to_string();
-    assert!(error.contains("registers have no place beside relative positions"), "{error}");
+    assert!(error.contains("registers cannot be combined with relative positions"), "{error}");
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! What is added to the scores of attention: relative positions.
+//! Biases of the attention scores: relative positions.
 
 use super::relative::Area;
 use candle_core::{Result, Tensor, bail};
 
-/// Added to q·kᵀ/√d before the softmax.
+/// A bias that is added to the scores q·kᵀ/√d before the softmax.
 #[derive(Clone, Debug)]
 pub enum AttentionBias {
     /// One value for each head and pair of tokens, the same for all samples. [heads, N, N]; BEiT (arXiv:2106.08254)
@@ -14,7 +14,9 @@ pub enum AttentionBias {
     Relative {
         /// [T, heads]
         table: Tensor,
+        /// Rows and columns of the tokens.
         grid: (usize, usize),
+        /// Whether a class token comes before the grid.
         class: bool,
     },
     /// A value for each query and row of keys plus one for each query and column of keys, where the N = h·w keys

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// Scores a tile holds at most: half of a usual level-2 cache.
 const TILE: usize = 1 << 17;
 
-/// Where the heads lie in `qkv` [B, N, 3·C] and in the output [B, N, C].
+/// Layout of the heads in `qkv` [B, N, 3·C] and in the output [B, N, C].
 pub(in crate::ops) struct Heads<'a, T> {
     qkv: &'a [T],
     n: usize,

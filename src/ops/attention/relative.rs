@@ -25,7 +25,7 @@ impl AttentionWindow<'_> {
         self.side.is_none() && self.table.is_none()
     }
 
-    /// What attention runs over, for `n` tokens of a sample.
+    /// The tokens of one softmax, for samples of `n` tokens.
     pub(in crate::ops) fn area(&self, n: usize, heads: usize) -> Result<Area> {
         let (h, w) = self.grid;
         let class = n == h * w + 1;

@@ -25,10 +25,11 @@ impl<'a> AttentionWeights<'a> {
     }
 }
 
-/// x + scale·`proj`(attention(`qkv`(`norm`(x)))), `x` [B, N, C] -> [B, N, C].
+/// The attention branch of a transformer block, x + scale·`proj`(attention(`qkv`(`norm`(x)))): `x` [B, N, C] ->
+/// [B, N, C].
 ///
 /// # Errors
-/// Weights of other sizes, channels that do not split into the heads, a number of scales other than B.
+/// When the weights do not fit, the channels do not split into the heads, or the number of scales is not B.
 pub fn attention_branch(
     x: &Tensor,
     weights: &AttentionWeights,
@@ -39,11 +40,11 @@ pub fn attention_branch(
     windowed_attention_branch(x, weights, heads, &all_tokens, branch)
 }
 
-/// [`attention_branch`] within the windows of `window` and with its table of relative positions. The padding of windows
-/// is put behind the norm, so that its keys are the bias of `qkv`, as in detectron2's ViTDet.
+/// [`attention_branch`] within windows and with a table of relative position biases. Windows are padded after the norm,
+/// so that the keys of the padding are the bias of `qkv`, as in detectron2's ViTDet.
 ///
 /// # Errors
-/// Also for tokens that do not fill the grid, and a table of another size.
+/// As [`attention_branch`]; also when the tokens do not fill the grid or the table has another size.
 pub fn windowed_attention_branch(
     x: &Tensor,
     weights: &AttentionWeights,

@@ -5,11 +5,14 @@ use crate::ops::gelu::{gelu, normal};
 use crate::ops::storage::argument;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape};
 
-/// The weights of [`mlp_branch`]: norm `[C]`, fc1 [H, C] and `[H]`, fc2 [C, H] and `[C]`; weight and bias each.
+/// The parameters of [`mlp_branch`], each a pair of weight and bias.
 #[derive(Clone, Copy, Debug)]
 pub struct MlpWeights<'a> {
+    /// Layer norm, `[C]` each.
     pub norm: (&'a Tensor, &'a Tensor),
+    /// To the hidden width H: [H, C] and `[H]`.
     pub fc1: (&'a Tensor, &'a Tensor),
+    /// Back to C channels: [C, H] and `[C]`.
     pub fc2: (&'a Tensor, &'a Tensor),
 }
 
@@ -20,10 +23,10 @@ impl<'a> MlpWeights<'a> {
     }
 }
 
-/// x + scale·`fc2`(gelu(`fc1`(`norm`(x)))), `x` [B, N, C] -> [B, N, C].
+/// The MLP branch of a transformer block, x + scale·`fc2`(gelu(`fc1`(`norm`(x)))): `x` [B, N, C] -> [B, N, C].
 ///
 /// # Errors
-/// Weights of other sizes, a number of scales other than B.
+/// When the weights do not fit, or the number of scales is not B.
 pub fn mlp_branch(x: &Tensor, weights: &MlpWeights, branch: &Branch) -> Result<Tensor> {
     let (.., c) = x.dims3()?;
     let (list, hidden) = (weights.list(), weights.fc1.1.elem_count());

@@ -26,14 +26,14 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// What the branches of a block share.
+/// The arguments that both branches of a block share.
 #[derive(Clone, Copy, Debug)]
 pub struct Branch<'a> {
     /// ε of the norm.
     pub eps: f64,
-    /// Of the matrix products.
+    /// Precision of the matrix products.
     pub precision: Precision,
-    /// Multiplies the branch of each sample `[B]`, constant: stochastic depth (arXiv:1603.09382).
+    /// Factor of the branch for each sample `[B]`, constant: stochastic depth (arXiv:1603.09382). 1 when absent.
     pub scale: Option<&'a [f32]>,
 }
 
@@ -85,7 +85,7 @@ fn apply(x: &Tensor, weights: &[&Tensor], op: impl CustomOp2 + Send + Sync + 'st
     }
 }
 
-/// What a forward pass keeps for the backward pass.
+/// Values that a forward pass keeps for the backward pass.
 pub(super) struct Kept<K>(Mutex<Option<K>>);
 
 impl<K> Kept<K> {
@@ -261,7 +261,7 @@ fn forward_panels<T: Element>(weight: &[f32], out: usize) -> Panels {
     Panels::new(Side::Right, T::PRECISION, &Matrix::new(weight, out, width, width))
 }
 
-/// The same of the backward pass: g·W.
+/// The panels for the backward pass: g·W.
 fn backward_panels<T: Element>(weight: &[f32], out: usize) -> Panels {
     let width = weight.len() / out;
     Panels::new(Side::Right, T::PRECISION, &Matrix::new(weight, out, width, width).t())

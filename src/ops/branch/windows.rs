@@ -1,7 +1,7 @@
 //! Rows of tokens in the order of their windows and back, for attention within windows.
 //!
 //! Only the projected queries, keys and values are put in order: norms and projections run over the tokens that exist.
-//! What stands in the padding of the last windows is what the projection makes of zeros, its bias, as where the
+//! The padding of the last windows holds the bias of the projection, which is the projection of zeros, because the
 //! reference pads after the norm (detectron2 `modeling/backbone/utils.py`).
 
 use crate::ops::gemm::Element;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Rows that a task copies.
 const BLOCK: usize = 64;
 
-/// Where the tokens of a grid lie in its windows.
+/// The order of the tokens of a grid in its windows.
 #[derive(Clone, Debug)]
 pub(super) struct Windows {
     /// Token of every place of the windows, row by row; [`PADDING`] where there is none.

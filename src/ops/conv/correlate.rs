@@ -31,8 +31,8 @@ pub(super) fn forward(
     correlation.run(precision, x)
 }
 
-/// `grad` [B, O, H', W'], `weight` [O, C, kh, kw] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of a
-/// transposed convolution.
+/// `grad` [B, O, H', W'], `weight` [O, C, kh, kw] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of
+/// a transposed convolution.
 ///
 /// Every stride-th pixel of a row or column of the result is read by the same taps: these phases are convolutions of
 /// stride 1 with some of the taps.

@@ -32,7 +32,7 @@ pub(in crate::ops) struct Geometry {
 }
 
 impl Geometry {
-    /// Of `x` [B, C, H, W] and `weight` [O, C, kh, kw].
+    /// The geometry of the convolution of `x` [B, C, H, W] with `weight` [O, C, kh, kw].
     pub(super) fn new(x: &Shape, weight: &Shape, stride: usize, padding: usize) -> Result<Self> {
         let ((batch, channels, height, width), (out, depth, kh, kw)) = (x.dims4()?, weight.dims4()?);
         let side = |size: usize, kernel: usize| {
@@ -52,7 +52,7 @@ impl Geometry {
         geometry.bounded(output, "conv2d")
     }
 
-    /// Of the transposed convolution of `x` [B, C, H, W] with `weight` [C, O, kh, kw].
+    /// The geometry of the transposed convolution of `x` [B, C, H, W] with `weight` [C, O, kh, kw].
     pub(super) fn transposed(x: &Shape, weight: &Shape, stride: usize) -> Result<Self> {
         let ((batch, channels, height, width), (depth, out, kh, kw)) = (x.dims4()?, weight.dims4()?);
         let side = |size: usize, kernel: usize| size.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel);

@@ -6,7 +6,7 @@ use crate::ops::simd::{Kernel, LANES, vectorized};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// What an image holds: f32, or words of two bf16.
+/// The values of an image: f32, or words of two bf16.
 pub(super) trait Word: Copy + Default + Send + Sync {
     /// Values in a word: those of adjacent channels of a pixel.
     const VALUES: usize;
@@ -30,7 +30,7 @@ pub(super) struct Im2Col<'a, T> {
     pub grid: (usize, usize),
     /// Pixels of the image from one of the grid to the next.
     pub step: usize,
-    /// Where each row and each column of taps reads, relative to `step` times the pixel of the grid.
+    /// Offsets of each row and each column of taps, relative to `step` times the pixel of the grid.
     pub offsets: &'a (Vec<isize>, Vec<isize>),
 }
 
@@ -231,7 +231,8 @@ impl<T: Word> Im2Col<'_, T> {
         }
     }
 
-    /// Copies a run of `count` words in each of `channels`, the first word at `source`, as far as they are in the image.
+    /// Copies a run of `count` words in each of `channels`, the first word at `source`, as far as they are in the
+    /// image.
     #[inline(always)]
     fn copy(&self, lines: Lines<T>, count: usize, source: isize, channels: usize) {
         let (pixels, step) = (self.source.pixels(), self.step);

@@ -1,7 +1,7 @@
 //! Convolutions and transposed convolutions of images, without groups and dilation.
 //!
-//! They are matrix products with the columns of the image, which are gathered panel by panel and never exist as a
-//! whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
+//! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never exist
+//! as a whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
 //! backwards.
 
 mod correlate;
@@ -21,11 +21,12 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 pub(super) use geometry::{Geometry, Plane};
 use rayon::prelude::*;
 
-/// `x` `[B, C, H, W]`, `weight` `[O, C, kh, kw]`, `bias` `[O]` -> `[B, O, (H + 2·padding − kh)/stride + 1,
-/// (W + 2·padding − kw)/stride + 1]`: PyTorch's `conv2d` with zeros around the image.
+/// A convolution: `x` `[B, C, H, W]`, `weight` `[O, C, kh, kw]`, `bias` `[O]` ->
+/// `[B, O, (H + 2·padding − kh)/stride + 1, (W + 2·padding − kw)/stride + 1]`: PyTorch's `conv2d` with zeros around the
+/// image.
 ///
 /// # Errors
-/// Shapes that do not fit together, a stride of 0, a kernel larger than the padded image.
+/// When the shapes do not fit, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -46,11 +47,11 @@ pub fn conv2d(
     })
 }
 
-/// `x` `[B, C, H, W]`, `weight` `[C, O, kh, kw]`, `bias` `[O]` -> `[B, O, (H − 1)·stride + kh, (W − 1)·stride + kw]`:
-/// PyTorch's `conv_transpose2d` without padding.
+/// A transposed convolution: `x` `[B, C, H, W]`, `weight` `[C, O, kh, kw]`, `bias` `[O]` ->
+/// `[B, O, (H − 1)·stride + kh, (W − 1)·stride + kw]`: PyTorch's `conv_transpose2d` without padding.
 ///
 /// # Errors
-/// Shapes that do not fit together, a stride of 0, an image without pixels.
+/// When the shapes do not fit, the stride is 0, or the image has no pixels.
 pub fn conv_transpose2d(
     x: &Tensor,
     weight: &Tensor,

@@ -164,7 +164,8 @@ struct Slab<'a, T> {
     channels: usize,
     /// Rows and columns of an image.
     size: (usize, usize),
-    /// [images, rows, columns, channels]; where a word is two values, the second is that of the next pixel of the output.
+    /// [images, rows, columns, channels]; where a word is two values, the second is that of the next pixel of the
+    /// output.
     words: Vec<T>,
 }
 

@@ -2,15 +2,15 @@
 
 use super::cast::{rounded, widened};
 use super::launch::{ATTENTION, Argument, Grid, int, launch};
-use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use super::value::{
+    OnDevice, Pointer, Value, allocate, argument, device_of, on_cpu, storage, tensor, values,
+};
 use crate::ops::attention::bias::AttentionBias;
 use crate::ops::autograd::ApplyOp;
 use crate::ops::gemm::Precision;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use half::bf16;
 use std::marker::PhantomData;
 
@@ -32,7 +32,7 @@ pub(super) struct Heads {
     pub width: usize,
 }
 
-/// What is added to scores: a table [heads, N, N] or [T, heads], or rows [B, heads, N, h] and columns [B, heads, N, w].
+/// The bias of the scores: a table [heads, N, N] or [T, heads], or rows [B, heads, N, h] and columns [B, heads, N, w].
 /// Null where there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Offsets {
@@ -40,11 +40,11 @@ pub(super) struct Offsets {
     rows: Pointer,
     columns: Pointer,
     grid: (usize, usize),
-    /// What the rows of the table are: pairs of tokens (0), offsets of the grid (1), those and the class token's (2).
+    /// Kind of the rows of the table: pairs of tokens (0), offsets of the grid (1), those and the class token's (2).
     of_table: usize,
 }
 
-/// Of a table [T, heads].
+/// The grid that a table [T, heads] belongs to.
 #[derive(Clone, Copy)]
 struct Relative {
     grid: (usize, usize),
@@ -181,7 +181,7 @@ fn apply<T: Value>(qkv: &Tensor, heads: usize, bias: Option<&AttentionBias>) -> 
 
 struct AttentionOp<T> {
     heads: usize,
-    /// What the rows of a table are; pairs of tokens when absent.
+    /// The grid of the offsets that the rows of a table stand for; pairs of tokens when absent.
     relative: Option<Relative>,
     of: PhantomData<T>,
 }

@@ -36,10 +36,11 @@ pub fn count() -> Result<usize> {
 
 /// A device as the driver describes it.
 pub struct Description {
+    /// Its name: `NVIDIA H200`.
     pub name: String,
-    /// Of its instructions: (9, 0) for H100.
+    /// Compute capability: (9, 0) for H100.
     pub capability: (i32, i32),
-    /// Bytes.
+    /// Memory in bytes.
     pub memory: usize,
 }
 

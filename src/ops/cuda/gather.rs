@@ -1,12 +1,12 @@
 //! Rows of a matrix by their indices.
 
 use super::launch::{GATHER, Grid, THREADS, int, launch, size};
-use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};
 use crate::ops::autograd::ApplyOp;
 use crate::ops::row_places::RowPlaces;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// Rows that one block sums: the mask token is taken by most places.
 const SPAN: usize = 64;

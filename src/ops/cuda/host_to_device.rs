@@ -1,4 +1,4 @@
-//! Images on their way to a device while it computes.
+//! Copies of images from the host to a device while the device computes.
 //!
 //! One thread copies them into page-locked memory and queues their transfer on a stream of its own; the thread that
 //! trains takes them over by a copy on the device, which waits for the transfer there and not on the host.
@@ -10,10 +10,10 @@ use candle_core::{Device, Result, Shape, Tensor};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
-/// Batches on their way at a time: one is taken over, one follows.
+/// Batches under way at a time: one is being taken over, one follows.
 const IN_FLIGHT: usize = 2;
 
-/// The first half of the way.
+/// Copies batches to a device on a stream of its own: the first half of the way.
 pub struct HostToDevice {
     device: CudaDevice,
     copies: Arc<CudaStream>,
@@ -21,7 +21,7 @@ pub struct HostToDevice {
     back: Sender<Buffers>,
 }
 
-/// Memory that batches pass through.
+/// Page-locked memory of the host, and memory of the device, that batches pass through.
 #[derive(Default)]
 struct Buffers {
     buffers: Option<(PinnedHostSlice<f32>, CudaSlice<f32>)>,
@@ -40,6 +40,10 @@ pub struct StagedCopy {
 }
 
 impl HostToDevice {
+    /// Copies to `device`.
+    ///
+    /// # Errors
+    /// When it is not a CUDA device or has no memory left.
     pub fn new(device: &Device) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let copies = device.cuda_stream().context().new_stream().w()?;

@@ -4,12 +4,10 @@ use super::blas::{Operand, product};
 use super::cast::rounded;
 use super::launch::{Grid, ROWS, int, launch, size};
 use super::norm::column_sums;
-use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use super::value::{OnDevice, Value, allocate, argument, device_of, on_cpu, storage, tensor, values};
 use crate::ops::autograd::{ApplyOp, deliver};
 use crate::ops::gemm::Precision;
-use candle_core::cuda::CudaDevice;
-use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use half::bf16;
 use std::marker::PhantomData;
 

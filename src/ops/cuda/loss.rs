@@ -1,14 +1,12 @@
 //! Losses. Nothing waits for the device: the gradient that comes in stays there.
 
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
-use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};
 use crate::ops::autograd::ApplyOp;
 use crate::ops::cross_entropy::Targets;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// factor·Σ weights·values, over Σ weights where `normalized`; null weights are 1.
 fn weighted_sum(

@@ -2,8 +2,8 @@
 //!
 //! `build.rs` compiles the files to PTX of compute capability 8.0, which the driver translates for every later device.
 //! Operators here are those of the parent module for f32 tensors on a device, with the same results within rounding;
-//! what has no kernel of its own is a composition of candle's operators there. All work is queued on the one stream
-//! of the device, so that memory may be given back while kernels that use it still wait.
+//! operators without a kernel of their own are compositions of candle's operators there. All work is queued on the one
+//! stream of the device, so that memory may be given back while kernels that use it still wait.
 
 mod attention;
 mod blas;
@@ -18,14 +18,14 @@ mod linear;
 mod loss;
 mod norm;
 mod norm_statistics;
-pub mod optimizer;
+pub(crate) mod optimizer;
 mod value;
 mod vision;
 
 pub use blas::product_rate;
 pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
 
-pub use host_to_device::{HostToDevice, StagedCopy};
+pub(crate) use host_to_device::{HostToDevice, StagedCopy};
 
 pub(super) use attention::{MOST as MOST_CHANNELS, attention};
 pub(super) use branch::{AttentionBranch, MlpBranch};

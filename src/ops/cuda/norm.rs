@@ -1,7 +1,9 @@
 //! Layer normalisation, and sums over the rows of a matrix.
 
 use super::launch::{Grid, ROWS, THREADS, int, launch};
-use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
+use super::value::{
+    OnDevice, Pointer, Value, allocate, argument, device_of, on_cpu, storage, tensor, values,
+};
 use crate::ops::autograd::ApplyOp;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;

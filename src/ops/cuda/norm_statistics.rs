@@ -1,9 +1,9 @@
 //! Batch and group norm of maps [B, C, H, W].
 
 use super::launch::{Argument, Grid, NORM_STATISTICS, THREADS, int, launch, size};
-use super::value::{OnDevice, Pointer, allocate, argument, device_of, storage, tensor, values};
+use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};
 use crate::ops::autograd::ApplyOp;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// Planes that share a mean and a variance.
 #[derive(Clone, Copy)]

@@ -11,12 +11,15 @@ const SPAN: usize = 1 << 14;
 
 /// A contiguous f32 tensor and what is read and written along with it, all of one length.
 pub struct Update<'a> {
+    /// The parameter, or another tensor whose norm is asked for.
     pub value: &'a Tensor,
+    /// Its gradient.
     pub gradient: Option<&'a Tensor>,
     /// Moments or momentum, at most two.
     pub running: &'a [Tensor],
+    /// Its moving average.
     pub average: Option<&'a Tensor>,
-    /// What the rule takes, as in optimizer.cu.
+    /// The numbers of the update rule, as optimizer.cu reads them.
     pub numbers: [f32; 8],
 }
 

@@ -28,12 +28,12 @@ impl Value for bf16 {
     const TYPE: cudaDataType_t = cudaDataType_t::CUDA_R_16BF;
 }
 
-/// Where values lie on the device. Valid for kernels queued while what it points into lives.
+/// An address on the device. Valid for kernels that are queued while its memory is allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Pointer(pub u64);
 
 impl Pointer {
-    /// For what is absent.
+    /// The null pointer, for absent arguments.
     pub const NULL: Self = Self(0);
 
     /// So many bytes further on.
@@ -78,7 +78,7 @@ pub(super) fn device_of(tensor: &Tensor) -> Result<CudaDevice> {
     Ok(tensor.device().as_cuda_device()?.clone())
 }
 
-/// Memory for so many values, not yet written.
+/// Allocates memory for `count` values, not yet written.
 pub(super) fn allocate<T: Value>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
     // SAFETY: kernels write all of it before anything reads it; zero values still need a pointer.
     unsafe { device.alloc::<T>(count.max(1)) }

@@ -2,13 +2,13 @@
 
 use super::conv::channel_sums;
 use super::launch::{Argument, Grid, THREADS, VISION, int, launch, size};
-use super::value::{OnDevice, allocate, argument, device_of, storage, tensor, values};
+use super::value::{OnDevice, allocate, argument, device_of, on_cpu, storage, tensor, values};
 use crate::ops::autograd::ApplyOp;
 use crate::ops::branch::Kept;
 use crate::ops::conv::Plane;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// [`crate::ops::max_pool2d`] of an f32 map, with the size of its result.
 pub(in crate::ops) fn max_pool2d(

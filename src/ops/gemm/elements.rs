@@ -1,10 +1,11 @@
-//! What the panels of a matrix product hold, and how f32 values become it.
+//! The element types of the panels of a matrix product, and the conversion of f32 values to them.
 
 use crate::ops::simd::{Kernel, vectorized};
 
 /// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
+    /// f32.
     #[default]
     F32,
     /// Operands are rounded to bf16, to nearest, ties to even.

@@ -1,6 +1,6 @@
 //! The inner loop of a matrix product: one tile of the destination in registers.
 
-use super::{Elements, Precision};
+use super::elements::{Elements, Precision};
 use crate::ops::simd::Instructions;
 
 /// A tile of the destination that stays in registers while the depth runs.
@@ -9,12 +9,12 @@ pub(super) struct MicroKernel {
     pub rows: usize,
     /// Im2Col of a tile: lanes of a panel of the right operand.
     pub columns: usize,
-    /// What its panels hold.
+    /// Element type of its panels.
     pub elements: Elements,
     run: unsafe fn(&Tile),
 }
 
-/// What becomes of the products: destination = scale·products, or added to it.
+/// How products are stored: destination = scale·products, or added to it.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Store {
     pub accumulate: bool,

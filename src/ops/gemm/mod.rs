@@ -2,16 +2,15 @@
 //! and columns of convolutions need no copies. Sums are f32, in an order that depends on the shapes and the processor
 //! and not on the number of threads.
 
+mod destination;
 mod elements;
 mod kernel;
 mod matrix;
 mod panels;
 
-use elements::Elements;
+pub(super) use destination::{MatrixMut, Shared};
 pub use elements::Precision;
-use elements::rounded;
 pub(super) use elements::{Pairs, unpaired};
 pub(super) use kernel::Store;
-pub(super) use matrix::{Element, Matrix, MatrixMut, Shared};
-use panels::BLOCK;
+pub(super) use matrix::{Element, Matrix};
 pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};

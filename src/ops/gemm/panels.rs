@@ -4,8 +4,9 @@
 //! are gathered from the image panel by panel ([`Operand`]). The order of a sum depends on its length alone, so results
 //! have the same bits for any number of threads.
 
+use super::destination::{MatrixMut, Shared};
+use super::elements::Precision;
 use super::kernel::{MicroKernel, Store};
-use super::{MatrixMut, Precision, Shared};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -283,7 +284,7 @@ mod tests {
 
     /// What a kernel multiplies instead of `x`.
     fn seen(kernel: &MicroKernel, x: f32) -> f64 {
-        f64::from(if kernel.elements == super::super::Elements::Single {
+        f64::from(if kernel.elements == crate::ops::gemm::elements::Elements::Single {
             x
         } else {
             half::bf16::from_f32(x).to_f32()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::cuda::attention::{Heads, Offsets};
+use crate::ops::cuda::value::on_cpu;
 
 /// The operator of x + scale·proj(attention(qkv(norm(x)))), weights as in `AttentionWeights`.
 pub(in crate::ops) struct AttentionBranch<T: Value> {
@@ -10,7 +11,8 @@ pub(in crate::ops) struct AttentionBranch<T: Value> {
     kept: Kept<Attended<T>>,
 }
 
-/// What attention keeps: qkv [rows, 3·C], its output [rows, C], logarithms of sums of exponentials.
+/// Values that attention keeps for the backward pass: qkv [rows, 3·C], its output [rows, C], logarithms of sums of
+/// exponentials.
 struct Attended<T> {
     qkv: Values<T>,
     out: Values<T>,

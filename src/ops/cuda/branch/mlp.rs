@@ -1,6 +1,7 @@
 //! x + scale·fc2(gelu(fc1(norm(x)))).
 
 use super::*;
+use crate::ops::cuda::value::on_cpu;
 
 /// The operator of x + scale·fc2(gelu(fc1(norm(x)))), weights as in `MlpWeights`.
 pub(in crate::ops) struct MlpBranch<T: Value> {

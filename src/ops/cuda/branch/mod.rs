@@ -18,12 +18,12 @@ use crate::ops::autograd::{deliver_kept, records};
 use crate::ops::branch::{Branch, Kept};
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// Values on the device, which other threads may free.
 type Values<T> = CudaSlice<T>;
 
-/// What both branches are made of.
+/// The parts that both branches have.
 struct Parts {
     /// Of the norm, the first and the second linear map; weight and bias each.
     weights: [Tensor; 6],
