@@ -14,6 +14,7 @@ mod dinov2;
 mod foreign_backbone;
 mod foreign_task;
 mod fuzz;
+mod guides;
 mod hub;
 mod program;
 mod published;
