@@ -80,3 +80,41 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn the_functions_of_the_architecture_exist() {
+    let page = std::fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
+    let hops: Vec<&str> =
+        page.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).collect();
+    assert!((1..=8).contains(&hops.len()), "{} hops", hops.len());
+    for hop in hops {
+        // `1. [`Type::function`](../src/file.rs) does something.`
+        let (_, link) = hop.split_once("[`").unwrap();
+        let (function, rest) = link.split_once("`](../").unwrap();
+        let (file, _) = rest.split_once(')').unwrap();
+        let text = std::fs::read_to_string(repository().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let name = function.rsplit("::").next().unwrap();
+        let declared = ["(", "<"].iter().any(|open| text.contains(&format!("fn {name}{open}")));
+        assert!(declared, "{file} has no `{function}`");
+    }
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let mut pages = vec![repository().join("README.md"), repository().join("CONTRIBUTING.md")];
+    pages.extend(["SECURITY.md"].map(|name| repository().join(name)));
+    for folder in ["docs", "docs/guides", "docs/reference"] {
+        let entries = std::fs::read_dir(repository().join(folder)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let target = link.split('#').next().unwrap();
+            if !target.is_empty() && !target.contains(':') && !link.contains('<') {
+                let path = page.parent().unwrap().join(target);
+                assert!(path.exists(), "{}: `{link}` does not exist", page.display());
+            }
+        }
+    }
+}
