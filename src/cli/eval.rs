@@ -123,7 +123,7 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
 fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
     let manifest = manifest(runs.library, task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
-        return Err(anyhow!("--predictions {}: no such file or folder", missing.display()).into());
+        return Err(anyhow!("--predictions {}: there is no such file or folder", missing.display()).into());
     }
     let dataset = Dataset::load(runs.library, &manifest.dataset)?;
     let root = dataset.root(args.data.as_deref(), runs.bench_data.as_deref())?;

@@ -70,8 +70,9 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         eprintln!("cannot read `{}`: {reason}", file.display());
     }
     print(format_args!(
-        "{} images predicted in {}, {} drawn; everything is in {}",
+        "{} image{} predicted in {}, {} drawn; everything is in {}",
         predicted.images,
+        if predicted.images == 1 { "" } else { "s" },
         duration(predicted.elapsed),
         predicted.drawn,
         args.out.display()
@@ -82,7 +83,7 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
             Err(Failure::Run(anyhow!("stopped; {left} of {} images have not been predicted", images.len())))
         }
         0 => Ok(()),
-        n => Err(Failure::Run(anyhow!("{n} of {} images could not be read", images.len()))),
+        n => Err(Failure::Run(anyhow!("{n} of {} images cannot be read", images.len()))),
     }
 }
 

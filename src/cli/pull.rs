@@ -25,7 +25,7 @@ pub(super) fn pull(args: PullArgs) -> CommandResult {
     screen.clear();
     let found = found.map_err(|e| Failure::Run(e.into()))?;
     if let Some(reason) = &found.stale {
-        eprintln!("using the copy in the cache: {reason}");
+        eprintln!("the copy in the cache is used: {reason}");
     }
     if found.cached {
         hub.check(&found).map_err(|e| Failure::Run(e.into()))?;
