@@ -196,7 +196,7 @@ fn title(path: &str, parts: &[&Value]) -> String {
     let tag = properties().find_map(|(key, value)| Some(format!("{key} = {}", toml(value.get("const")?))));
     let keys = || properties().map(|(key, _)| format!("{key} = …")).collect::<BTreeSet<_>>();
     let inside = tag.unwrap_or_else(|| keys().into_iter().collect::<Vec<_>>().join(", "));
-    format!("{path}: {inside}")
+    if path.is_empty() { inside } else { format!("{path}: {inside}") }
 }
 
 fn alternatives(schema: &Value) -> Vec<&Value> {
