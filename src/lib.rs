@@ -1,34 +1,53 @@
-//! `bench`: downstream transfer-learning benchmark for masked autoencoders (MAE), on candle.
+//! `bench` measures how well the features of self-supervised vision transformers transfer. It pre-trains a ViT with masked
+//! autoencoding (MAE) or BEiT, or reads published weights, and trains and evaluates it on image classification, object
+//! detection and semantic segmentation, on the CPU or on NVIDIA devices, with [candle](https://docs.rs/candle-core).
 //!
-//! Code is *kinds*, data is *tasks*: what a programmer writes is a module here, what an
-//! experimenter chooses is a TOML file under `tasks/`, `configs/` or `datasets/`.
+//! Most users need the program `bench` and no Rust: models, recipes, tasks, data sets and tables are TOML files under `configs/`,
+//! `tasks/` and `datasets/`. The library is for two purposes: to add a kind of task, an objective, a format, an augmentation or a
+//! backbone to the program, and to use its parts (operators, layers, readers of weights, metrics) elsewhere. The
+//! [`prelude`] holds what an extension needs; `docs/guides/extend.md` in the repository explains each kind of extension, and
+//! `docs/architecture.md` how the modules depend on each other.
 //!
-//! | module | holds |
+//! # Modules
+//!
+//! | module | contents |
 //! |---|---|
-//! | [`config`] | TOML files to typed structs: models, recipes, `--set` |
-//! | [`data`] | dataset manifests, formats, images, geometry, augmentation, loader, the `shapes` set |
+//! | [`config`] | TOML files as typed structs: models, recipes, `--set` |
+//! | [`data`] | data set manifests, annotation formats, images, geometry, augmentation, the loader, the synthetic set `shapes` |
 //! | [`draw`] | pictures of predictions |
-//! | [`ops`] | differentiable operators, tensor in, tensor out |
-//! | [`nn`] | parameters and the layers, each once |
-//! | [`optim`] | AdamW, SGD, LARS, parameter groups, schedules, EMA |
-//! | [`models`] | the backbone contract, ViT, feature pyramids, the dVAE, frozen backbones of other programs |
-//! | [`weights`] | reading and writing checkpoints |
-//! | [`pretrain`] | objectives: MAE, BEiT and the dVAE, with their masks and targets |
-//! | [`task`] | the plugin interface: `Task`, `Head`, manifests |
-//! | [`kinds`] | the built-in kinds of task |
-//! | [`metrics`] | accuracy and friends: plain data in, scores out |
-//! | [`engine`] | the one training loop, evaluation, checkpoints |
-//! | [`record`] | what a run leaves behind, and tables made from it |
-//! | [`components`] | everything that can be registered, but for the kinds |
-//! | [`registry`] | word in a manifest -> kind in Rust |
+//! | [`ops`] | differentiable operators on tensors, for CPU and CUDA |
+//! | [`nn`] | parameters and layers |
+//! | [`optim`] | AdamW, SGD, LARS, parameter groups, schedules, exponential moving averages |
+//! | [`models`] | the interface of backbones, the ViT, feature pyramids, the discrete VAE, frozen external backbones |
+//! | [`weights`] | reading and writing checkpoints, and the Hugging Face Hub |
+//! | [`pretrain`] | objectives: MAE, BEiT and the discrete VAE, with their masks and targets |
+//! | [`task`] | the interface of kinds of task: `Task`, `Head`, manifests |
+//! | [`kinds`] | the built-in kinds: classification, detection, segmentation |
+//! | [`metrics`] | accuracy, average precision, mean IoU |
+//! | [`engine`] | the training loop, evaluation, prediction, checkpoints |
+//! | [`record`] | records of runs, and the tables made from them |
+//! | [`components`] | registered objectives and other parts of runs |
+//! | [`registry`] | everything that a program knows by name |
 //! | [`runs`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
-//! | [`process`] | settings of the process: subnormal numbers, memory, idle threads |
+//! | [`process`] | settings of the process: subnormal numbers, memory allocation, idle threads |
 //! | [`rng`] | random numbers as a function of seed, purpose and step |
-//! | [`selftest`] | whether a device computes what the CPU does |
+//! | [`selftest`] | comparison of a device with the CPU |
 //! | [`cli`] | the command-line program |
 //!
-//! A program that trains calls [`process::prepare`] first; [`cli::main`] does.
+//! # Example
+//!
+//! A program with the built-in parts is [`cli::main`] on [`registry::Registry::builtin`]:
+//!
+//! ```no_run
+//! use bench::registry::Registry;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     bench::cli::main(Registry::builtin())
+//! }
+//! ```
+//!
+//! A program that trains without [`cli::main`] calls [`process::prepare`] first.
 
 pub mod cli;
 pub mod components;
@@ -53,7 +72,7 @@ pub mod suite;
 pub mod task;
 pub mod weights;
 
-/// What the author of a plugin needs.
+/// What an extension of the program needs.
 pub mod prelude {
     pub use crate::data::{
         Annotation, Batch, DatasetInfo, Entry, Frame, Geometric, Geometry, Sample, SampleId,

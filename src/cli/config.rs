@@ -13,22 +13,22 @@ use crate::task::Manifest;
 use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Args, Debug)]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
 }
 
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
-    /// The configuration that a command line resolves to, with its arithmetic
+    /// Show the configuration that a command line resolves to, and how derived values are computed
     Show(Box<ShowArgs>),
-    /// JSON schema of a kind of file
+    /// Print the JSON schema of a kind of file
     Schema { file: SchemaName },
 }
 
 #[derive(Args, Debug)]
 struct ShowArgs {
-    /// The stage
+    /// Stage of the run
     stage: StageName,
     #[arg(long)]
     task: Option<String>,
@@ -47,7 +47,7 @@ enum StageName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum SchemaName {
+pub(super) enum SchemaName {
     Model,
     Recipe,
     Task,
@@ -57,7 +57,7 @@ enum SchemaName {
     Run,
 }
 
-pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
+pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
             let ShowArgs { stage, task, dataset, request, place } = *args;
@@ -69,7 +69,7 @@ pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             };
             let mut request = request.request(task, dataset);
             if stage == Stage::Transfer && request.init.is_none() && request.config.is_none() {
-                // Showing needs no weights; which ones would be taken depends on the runs there are.
+                // Showing a configuration needs no weights. The default is the newest pre-training run, if there is one.
                 let newest = runs.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
@@ -79,22 +79,26 @@ pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {
-            let schema = match file {
-                SchemaName::Model => schemars::schema_for!(ModelConfig),
-                SchemaName::Recipe => schemars::schema_for!(Recipe),
-                SchemaName::Task => schemars::schema_for!(Manifest),
-                SchemaName::Dataset => schemars::schema_for!(Dataset),
-                SchemaName::Suite => schemars::schema_for!(Suite),
-                SchemaName::Table => schemars::schema_for!(TableSpec),
-                SchemaName::Run => schemars::schema_for!(RunConfig),
-            };
-            print(serde_json::to_string_pretty(&schema)?)?;
+            print(serde_json::to_string_pretty(&file_schema(file))?)?;
         }
     }
     Ok(())
 }
 
-/// Derived values beside how they come about, as comments.
+/// The JSON schema of a kind of file.
+pub(super) fn file_schema(file: SchemaName) -> schemars::Schema {
+    match file {
+        SchemaName::Model => schemars::schema_for!(ModelConfig),
+        SchemaName::Recipe => schemars::schema_for!(Recipe),
+        SchemaName::Task => schemars::schema_for!(Manifest),
+        SchemaName::Dataset => schemars::schema_for!(Dataset),
+        SchemaName::Suite => schemars::schema_for!(Suite),
+        SchemaName::Table => schemars::schema_for!(TableSpec),
+        SchemaName::Run => schemars::schema_for!(RunConfig),
+    }
+}
+
+/// Derived values and how they are computed, as TOML comments.
 fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
     let RunConfig { model, recipe, run } = &resolved.config;
     let mut lines = vec!["# derived".to_string()];
@@ -102,30 +106,29 @@ fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
     lines.push(format!("# lr = base_lr * batch / 256 = {base:e} * {batch} / 256 = {:e}", recipe.lr()));
     let micro = recipe.micro_batch();
     lines.push(format!(
-        "# forward passes a step = batch / micro_batch = {batch} / {micro} = {}",
+        "# forward passes per step = batch / micro_batch = {batch} / {micro} = {}",
         batch / micro
     ));
     let (h, w) = model.grid();
     lines.push(format!("# patches = {h} * {w} = {}", h * w));
     let declared = resolved.dataset.splits.get(&run.split).and_then(|split| split.count);
     match images.or(declared) {
-        None => lines.push("# steps: unknown, the data is not there and its manifest has no count".into()),
-        Some(images) => {
-            match Plan::new(recipe, images) {
-                Err(error) => lines.push(format!("# {error}")),
-                Ok(plan) => {
-                    let Plan { steps_per_epoch, epochs, steps, .. } = plan;
-                    lines.push(format!("# steps an epoch = floor(images / batch) = floor({images} / {batch}) = {steps_per_epoch}"));
-                    lines.push(format!("# steps = {steps_per_epoch} * {epochs} epochs = {steps}"));
-                    lines.push(format!("# images seen = {steps} * {batch} = {}", steps * batch));
-                    let warmup = recipe.schedule.warmup_epochs * steps_per_epoch as f64;
-                    lines.push(format!(
-                        "# warm-up steps = {} epochs * {steps_per_epoch} = {warmup}",
-                        recipe.schedule.warmup_epochs
-                    ));
-                }
+        None => lines
+            .push("# steps: unknown, because the data was not found and its manifest states no count".into()),
+        Some(images) => match Plan::new(recipe, images) {
+            Err(error) => lines.push(format!("# {error}")),
+            Ok(plan) => {
+                let Plan { steps_per_epoch, epochs, steps, .. } = plan;
+                lines.push(format!("# steps per epoch = floor(images / batch) = floor({images} / {batch}) = {steps_per_epoch}"));
+                lines.push(format!("# steps = {steps_per_epoch} * {epochs} epochs = {steps}"));
+                lines.push(format!("# images seen = {steps} * {batch} = {}", steps * batch));
+                let warmup = recipe.schedule.warmup_epochs * steps_per_epoch as f64;
+                lines.push(format!(
+                    "# warm-up steps = {} epochs * {steps_per_epoch} = {warmup}",
+                    recipe.schedule.warmup_epochs
+                ));
             }
-        }
+        },
     }
     if let Ok(id) = resolved.config.id() {
         lines.push(format!("# run id = {id}"));

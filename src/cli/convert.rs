@@ -1,4 +1,4 @@
-//! `bench convert`: weights in the names of other programs.
+//! `bench convert`: converts weights to the tensor names of other programs.
 
 use super::inspect::file_of;
 use super::{CommandResult, print};
@@ -7,31 +7,31 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct ConvertArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), or a folder of transformers
+pub(super) struct ConvertArgs {
+    /// A run, a weights file (.safetensors, .pth, .npz), or a model folder of transformers
     weights: String,
-    /// Whose names the new file has
+    /// Program whose tensor names the new file uses
     #[arg(long, value_name = "PROGRAM")]
     to: To,
-    /// The new file (.safetensors); for `hf`, config.json is written beside it
+    /// File to write (.safetensors); for `hf`, a config.json is written beside it
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Heads of attention, where the file does not tell; the width over 64 when absent
+    /// Number of attention heads, if the file does not state it [default: width / 64]
     #[arg(long)]
     heads: Option<usize>,
-    /// Epsilon of layer norms, where the file does not tell; 1e-6 when absent
+    /// Epsilon of the layer norms, if the file does not state it [default: 1e-6]
     #[arg(long, value_name = "EPS")]
     norm_eps: Option<f64>,
-    /// Heads of the decoder, where the file does not tell; 32 channels each when absent, 16 at most
+    /// Number of decoder heads, if the file does not state it [default: one per 32 channels, at most 16]
     #[arg(long, value_name = "HEADS")]
     decoder_heads: Option<usize>,
-    /// Whether the decoder predicts normalised pixels, where the file does not tell; it does when absent
+    /// Whether the decoder predicts normalised pixels, if the file does not state it [default: true]
     #[arg(long, value_name = "BOOL")]
     norm_pix_loss: Option<bool>,
-    /// Share of masked patches in pre-training, where the file does not tell; 0.75 when absent
+    /// Share of masked patches in pre-training, if the file does not state it [default: 0.75]
     #[arg(long, value_name = "SHARE")]
     mask_ratio: Option<f64>,
-    /// Folder of all runs
+    /// Folder that contains all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
 }
@@ -47,7 +47,7 @@ pub(super) enum To {
 }
 
 impl To {
-    pub fn program(self) -> Program {
+    pub(super) fn program(self) -> Program {
         match self {
             To::Fair => Program::Fair,
             To::Timm => Program::Timm,
@@ -56,7 +56,7 @@ impl To {
     }
 }
 
-pub fn convert(args: ConvertArgs) -> CommandResult {
+pub(super) fn convert(args: ConvertArgs) -> CommandResult {
     let details = CheckpointHints {
         heads: args.heads,
         norm_eps: args.norm_eps,

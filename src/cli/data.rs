@@ -11,19 +11,19 @@ use indicatif::ProgressBar;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct DataArgs {
+pub(super) struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,
 }
 
 #[derive(Subcommand, Debug)]
 enum DataCommand {
-    /// All data sets, and whether they are there
+    /// List all data sets and where they are
     List(Include),
-    /// Check layout, counts and (with --decode) every image of a data set
+    /// Check the layout and counts of a data set and, with --decode, every image
     Check {
         dataset: String,
-        /// Root of the data set [default: $BENCH_DATA/<data set>]
+        /// Root folder of the data set [default: $BENCH_DATA/<data set>]
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
         /// Decode every image
@@ -32,23 +32,23 @@ enum DataCommand {
         #[command(flatten)]
         include: Include,
     },
-    /// Make the synthetic data set `shapes`
+    /// Generate the synthetic data set `shapes`
     Make {
         #[arg(value_parser = ["shapes"])]
         dataset: String,
-        /// Folder to make it in [default: $BENCH_DATA/shapes]
+        /// Folder to write it to [default: $BENCH_DATA/shapes]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         /// Height and width of the images in pixels
         #[arg(long, default_value_t = ShapesSpec::default().size)]
         size: usize,
-        /// Unlabelled images
+        /// Number of unlabelled images
         #[arg(long, default_value_t = ShapesSpec::default().pretrain)]
         pretrain: usize,
-        /// Labelled images for training, a multiple of 10
+        /// Number of labelled training images, a multiple of 10
         #[arg(long, default_value_t = ShapesSpec::default().train)]
         train: usize,
-        /// Labelled images for validation, a multiple of 10
+        /// Number of labelled validation images, a multiple of 10
         #[arg(long, default_value_t = ShapesSpec::default().val)]
         val: usize,
         #[arg(long, default_value_t = 0)]
@@ -56,7 +56,7 @@ enum DataCommand {
     },
 }
 
-pub fn data(args: DataArgs) -> CommandResult {
+pub(super) fn data(args: DataArgs) -> CommandResult {
     match args.command {
         DataCommand::List(include) => list(&include.library()?)?,
         DataCommand::Check { dataset, data, decode, include } => {
@@ -64,7 +64,7 @@ pub fn data(args: DataArgs) -> CommandResult {
         }
         DataCommand::Make { dataset: _, out, size, pretrain, train, val, seed } => {
             let Some(root) = out.or_else(|| Some(bench_data()?.join("shapes"))) else {
-                return Err(anyhow::anyhow!("where to? Give --out, or set BENCH_DATA").into());
+                return Err(anyhow::anyhow!("no output folder: give --out, or set BENCH_DATA").into());
             };
             make_shapes(&ShapesSpec { size, pretrain, train, val, seed }, &root)?;
         }
@@ -72,16 +72,16 @@ pub fn data(args: DataArgs) -> CommandResult {
     Ok(())
 }
 
-/// Makes `shapes` in `root` behind a progress bar, and says what is there.
-pub fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
+/// Generates `shapes` in `root` with a progress bar, and reports what is there.
+pub(super) fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
     let bar = ProgressBar::new((spec.pretrain + spec.train_images() + spec.val_images()) as u64);
     let made = make(spec, root, &mut |done, total| match done {
-        0 => eprintln!("shapes: making {total} images in `{}`", root.display()),
+        0 => eprintln!("shapes: generating {total} images in `{}`", root.display()),
         _ => bar.set_position(done as u64),
     });
     bar.finish_and_clear();
     let made = made?;
-    let what = if made.already_there { "is there already" } else { "made" };
+    let what = if made.already_there { "already present" } else { "generated" };
     eprintln!("shapes: {what}, {} images in `{}`", made.images, made.root.display());
     Ok(())
 }
@@ -97,7 +97,7 @@ fn list(library: &Library) -> Result<()> {
         };
         let place = match dataset.root(None, bench_data().as_deref()) {
             Ok(root) => format!("in {}", root.display()),
-            Err(_) => "not there".into(),
+            Err(_) => "not found".into(),
         };
         let splits: Vec<&str> = dataset.splits.keys().map(String::as_str).collect();
         print(format_args!("{name:<18} {:<10} splits {:<34} {place}", dataset.version, splits.join(", ")))?;

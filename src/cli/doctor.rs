@@ -1,4 +1,4 @@
-//! `bench doctor`: what the program finds on this machine.
+//! `bench doctor`: shows what the program finds on this machine.
 
 use super::flags::{PlaceFlags, bench_data};
 use super::{CommandResult, OutputError, print};
@@ -8,17 +8,18 @@ use crate::registry::Registry;
 use clap::Args;
 
 #[derive(Args, Debug)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     place: PlaceFlags,
 }
 
-pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
+pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     let context = args.place.context()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     print(format_args!("program    bench {}", env!("BENCH_VERSION")))?;
     print(format_args!("devices    cpu ({cores} threads{})", instructions()))?;
-    let subnormals = if flushes_subnormals() { "taken for zero" } else { "computed with, which is slow" };
+    let subnormals =
+        if flushes_subnormals() { "treated as zero" } else { "not treated as zero, which is slow" };
     print(format_args!("           subnormal numbers are {subnormals}"))?;
     cuda()?;
     print(format_args!("jpeg       {JPEG_DECODER}"))?;
@@ -29,28 +30,28 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
         context.store.ids()?.len()
     ))?;
     match bench_data() {
-        None => print("data       BENCH_DATA is not set; `bench demo` needs none")?,
+        None => print("data       BENCH_DATA is not set; `bench demo` does not need it")?,
         Some(root) => {
             print(format_args!("data       BENCH_DATA = {}", root.display()))?;
             for name in context.library.list("datasets") {
                 let dataset = Dataset::load(&context.library, &name)?;
                 let there = dataset.root(None, Some(&root)).is_ok();
-                print(format_args!("           {name:<18} {}", if there { "there" } else { "not there" }))?;
+                print(format_args!("           {name:<18} {}", if there { "found" } else { "not found" }))?;
             }
         }
     }
     Ok(())
 }
 
-/// What there is of CUDA, and what to do about what is missing.
+/// Describes the CUDA driver, devices and libraries, and how to get missing ones.
 #[cfg(feature = "cuda")]
 fn cuda() -> Result<(), OutputError> {
     use crate::ops::cuda::{describe, driver_version, libraries};
     match driver_version() {
         Ok((major, minor)) if major < 13 => print(format_args!(
-            "           the driver is for CUDA {major}.{minor}; kernels of this program may need one for 13.0 (580)"
+            "           the driver supports CUDA {major}.{minor}; the kernels may need 13.0 (driver 580)"
         ))?,
-        Ok((major, minor)) => print(format_args!("           the driver is for CUDA {major}.{minor}"))?,
+        Ok((major, minor)) => print(format_args!("           the driver supports CUDA {major}.{minor}"))?,
         Err(error) => {
             print(format_args!("           {error}; --device cuda needs a driver of version 580 or later"))?
         }
@@ -59,7 +60,7 @@ fn cuda() -> Result<(), OutputError> {
         Ok(devices) => {
             for (number, device) in devices.iter().enumerate() {
                 let ((major, minor), gib) = (device.capability, device.memory as f64 / f64::from(1 << 30));
-                let old = if major < 8 { "; too old: kernels need 8.0" } else { "" };
+                let old = if major < 8 { "; not supported: the kernels need 8.0" } else { "" };
                 print(format_args!(
                     "           cuda:{number} {}, {gib:.0} GiB, compute capability {major}.{minor}{old}",
                     device.name
@@ -71,8 +72,8 @@ fn cuda() -> Result<(), OutputError> {
     let missing: Vec<&str> = libraries().iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
         print(format_args!(
-            "           not found: {}; install CUDA 13 libraries, or put the folders of those that came with Python \
-             packages into LD_LIBRARY_PATH",
+            "           not found: {}; install the CUDA 13 libraries, or add the folders of those in Python packages to \
+             LD_LIBRARY_PATH",
             missing.join(", ")
         ))?;
     }
@@ -81,10 +82,10 @@ fn cuda() -> Result<(), OutputError> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Result<(), OutputError> {
-    print("           CUDA is not built in; `cargo build --release --features cuda` builds it")
+    print("           CUDA is not built in; `cargo build --release --features cuda` includes it")
 }
 
-/// Vector instructions that the kernels will use.
+/// The vector instructions that the kernels will use.
 fn instructions() -> String {
     let mut found: Vec<&str> = vec![];
     #[cfg(target_arch = "x86_64")]

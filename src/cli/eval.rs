@@ -1,4 +1,4 @@
-//! `bench eval`: the weights of a transfer run, evaluated once more, or predictions that some program has left in files.
+//! `bench eval`: evaluates the weights of a transfer run again, or scores predictions in files of any program.
 
 use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
@@ -15,43 +15,43 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     /// Id or folder of a transfer run
     #[arg(required_unless_present = "predictions")]
     run: Option<String>,
-    /// Other weights than the run's last ones, such as its best.safetensors
+    /// Evaluate these weights instead of the run's final ones
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Score these files instead of weights (detection: results in COCO's format, boxes or masks or both; segmentation: a
-    /// folder of PNGs of ids, named as the images)
+    /// Score these files instead of weights (detection: COCO results files with boxes, masks or both; segmentation: a
+    /// folder of PNGs of class ids, named like the images)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
     predictions: Vec<PathBuf>,
-    /// The task of --predictions
+    /// The task that --predictions belong to
     #[arg(long, requires = "predictions", conflicts_with = "run")]
     task: Option<String>,
-    /// The split to evaluate, or that --predictions are for [default: the task's evaluation split]
+    /// Split to evaluate [default: the task's evaluation split]
     #[arg(long)]
     split: Option<String>,
-    /// Root of the data set [default: that of the run, or $BENCH_DATA/<data set>]
+    /// Root folder of the data set [default: that of the run, or $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Show scores of single classes too
+    /// Also print the scores of each class
     #[arg(long)]
     by_class: bool,
-    /// Print JSON, with all digits
+    /// Print JSON with all digits
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     place: PlaceFlags,
 }
 
-pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
+pub(super) fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
     let context = args.place.context()?;
     let runs = context.run_context(registry);
     let (primary, found) = match (&args.run, &args.task) {
         (Some(run), _) => weights(&runs, run, &args)?,
         (None, Some(task)) => files(&runs, task, &args)?,
-        (None, None) => return Err(anyhow!("which run? Give one, or --predictions and --task").into()),
+        (None, None) => return Err(anyhow!("name a run, or give --predictions and --task").into()),
     };
     context.screen().clear();
     let Evaluated { scores: found, by_class, images, predicting, scoring } = &found;
@@ -74,7 +74,7 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
     print(listed(&scores(found, Some(primary.name)), 0))?;
     if args.by_class {
         if by_class.0.is_empty() {
-            eprintln!("tasks of this kind have no scores of single classes");
+            eprintln!("tasks of this kind have no scores per class");
         }
         for (class, scores) in &by_class.0 {
             let scores: Vec<String> =
@@ -85,16 +85,16 @@ pub fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
     Ok(())
 }
 
-/// Scores of a run's weights.
+/// Evaluates the weights of a run.
 fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
     let weights = find_weights(runs, "run", run)?;
-    let folder = weights.parent().context("weights lie in a folder")?;
+    let folder = weights.parent().context("the weights file has no folder")?;
     let config_file = folder.join("config.toml");
     let config: RunConfig = read(&config_file)?;
     if config.run.stage != Stage::Transfer {
-        return Err(anyhow!("`{run}` is a pre-training run: there is nothing to score").into());
+        return Err(anyhow!("`{run}` is a pre-training run; it has no task to evaluate").into());
     }
-    // The initial weights have no part in evaluation and need not exist any more.
+    // Evaluation does not use the initial weights, which need not exist any more.
     let request = Request {
         task: config.run.task.clone(),
         init: Some(crate::config::SCRATCH.into()),
@@ -109,8 +109,8 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
         manifest.splits.eval.clone_from(split);
     }
     let data = index(runs, &resolved)?;
-    let task = data.task.context("a transfer has a task")?;
-    let manifest = resolved.manifest.as_ref().context("a transfer has a task")?;
+    let task = data.task.context("the transfer run has no task")?;
+    let manifest = resolved.manifest.as_ref().context("the transfer run has no task")?;
     let weights = args.weights.as_deref().unwrap_or(&weights);
     let root = resolved.dataset.root(resolved.config.run.data.as_deref(), runs.bench_data.as_deref())?;
     announce(runs, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
@@ -119,17 +119,17 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     Ok((task.primary(), task.evaluate(&inputs, weights).map_err(Failure::Run)?))
 }
 
-/// Scores of files of predictions.
+/// Scores predictions in files.
 fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
     let manifest = manifest(runs.library, task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
-        return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
+        return Err(anyhow!("--predictions {}: there is no such file or folder", missing.display()).into());
     }
     let dataset = Dataset::load(runs.library, &manifest.dataset)?;
     let root = dataset.root(args.data.as_deref(), runs.bench_data.as_deref())?;
     let split = args.split.as_ref().unwrap_or(&manifest.splits.eval);
     let index = dataset.index(&root, split)?;
-    // How the head would be trained has no part in scores, but belongs to a task.
+    // Scoring does not depend on how the head is trained, but a task cannot be built without it.
     let recipe = runs.choice(&[]).recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let task = runs.registry.task(&manifest, &training, &dataset.info(&index))?;
@@ -141,7 +141,7 @@ fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, E
     Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &runs.control)?))
 }
 
-/// Says what is scored on what.
+/// Reports what is evaluated, and on which data.
 fn announce(runs: &RunContext, (task, split, root): (&str, &str, &Path), from: &str) {
     let line = format!("task {task}, split {split} in {}, {from}", root.display());
     runs.control.tell(Event::Note(&line));

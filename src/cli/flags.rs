@@ -1,4 +1,4 @@
-//! Flags that mean the same in every command, and what they make of the environment.
+//! Flags that mean the same in every command, and the environment variables that supplement them.
 
 use super::hub::hub_settings;
 use super::progress::Screen;
@@ -18,78 +18,77 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Extra folders of manifests and recipes.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Include {
-    /// Folder with `tasks/`, `datasets/`, `configs/` of your own (repeatable; searched before the built-in ones)
+pub(super) struct Include {
+    /// Folder with your own `tasks/`, `datasets/` and `configs/` (repeatable; searched before the built-in ones)
     #[arg(long, value_name = "DIR")]
-    pub include: Vec<PathBuf>,
+    pub(super) include: Vec<PathBuf>,
 }
 
 impl Include {
-    pub fn library(&self) -> Result<Library> {
+    pub(super) fn library(&self) -> Result<Library> {
         Ok(Library::new(&self.include)?)
     }
 }
 
-/// Where to compute and where runs and data lie.
+/// Where to compute, and where runs and data are.
 #[derive(Args, Clone, Debug)]
-pub struct PlaceFlags {
+pub(super) struct PlaceFlags {
     #[command(flatten)]
-    pub include: Include,
+    pub(super) include: Include,
     /// Device to compute on: cpu, cuda or cuda:<number>
     #[arg(long, default_value = "cpu")]
-    pub device: String,
-    /// Threads that read and augment images [default: 1 to 4, by cores]
+    pub(super) device: String,
+    /// Number of threads that read and augment images [default: the number of cores, at most 4]
     #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
-    /// Folder of all runs
+    pub(super) workers: Option<usize>,
+    /// Folder that contains all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub runs: PathBuf,
-    /// Ask the Hugging Face Hub for nothing: use what is in its cache [also: HF_HUB_OFFLINE=1]
+    pub(super) runs: PathBuf,
+    /// Do not contact the Hugging Face Hub; use its local cache only [also: HF_HUB_OFFLINE=1]
     #[arg(long)]
-    pub offline: bool,
+    pub(super) offline: bool,
 }
 
-/// What is run.
+/// What to run.
 #[derive(Args, Clone, Debug, Default)]
-pub struct RequestFlags {
-    /// Model (`bench model list`)
+pub(super) struct RequestFlags {
+    /// Name of the model (`bench model list`)
     #[arg(long)]
-    pub model: Option<String>,
-    /// Recipe (`bench recipe list`)
+    pub(super) model: Option<String>,
+    /// Name of the recipe (`bench recipe list`)
     #[arg(long)]
-    pub recipe: Option<String>,
+    pub(super) recipe: Option<String>,
     /// Initial weights: `scratch`, a run id or folder, a weights file, or hub:owner/name[@revision][/file]
     #[arg(long, value_name = "WEIGHTS")]
-    pub init: Option<String>,
-    /// Root of the data set [default: $BENCH_DATA/<data set>]
+    pub(super) init: Option<String>,
+    /// Root folder of the data set [default: $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Seed of everything random [default: 0, or that of --config]
+    pub(super) data: Option<PathBuf>,
+    /// Seed of all random numbers [default: 0, or that of --config]
     #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Type in which matrix products are computed: f32, tf32 (CUDA devices) or bf16 [default: f32 on the CPU, bf16 on
-    /// CUDA devices]
+    pub(super) seed: Option<u64>,
+    /// Number format of matrix products: f32, tf32 (CUDA only) or bf16 [default: f32 on the CPU, bf16 on CUDA devices]
     #[arg(long)]
-    pub dtype: Option<Dtype>,
-    /// Change a value of the recipe, or of the model with `model.` before it (repeatable)
+    pub(super) dtype: Option<Dtype>,
+    /// Override a value of the recipe, or of the model if the key begins with `model.` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Repeat a run: its `config.toml`, which --seed and --set may change
+    pub(super) set: Vec<String>,
+    /// Repeat a run from its `config.toml`; --seed and --set override it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "dtype"])]
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 impl RequestFlags {
-    pub fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
+    pub(super) fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
         let Self { model, recipe, init, data, seed, dtype, set, config } = self.clone();
         Request { config, task, dataset, model, recipe, init, data, seed, dtype, set }
     }
 }
 
 /// Owns what a [`RunContext`] borrows.
-pub struct CliContext {
-    pub library: Library,
-    pub store: RunStore,
+pub(super) struct CliContext {
+    pub(super) library: Library,
+    pub(super) store: RunStore,
     device: Device,
     device_name: String,
     workers: usize,
@@ -98,8 +97,8 @@ pub struct CliContext {
 }
 
 impl PlaceFlags {
-    /// The arguments that say the same once more.
-    pub fn arguments(&self) -> Vec<String> {
+    /// The command-line arguments that would produce these flags.
+    pub(super) fn arguments(&self) -> Vec<String> {
         let Self { include: Include { include }, device, workers, runs, offline } = self;
         let path = |path: &Path| path.display().to_string();
         let mut given = vec![];
@@ -111,11 +110,11 @@ impl PlaceFlags {
         given.chain(offline.then(|| "--offline".into())).collect()
     }
 
-    pub fn context(&self) -> Result<CliContext> {
+    pub(super) fn context(&self) -> Result<CliContext> {
         let device = open_device(&self.device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if self.workers == Some(0) {
-            bail!("--workers 0: at least 1 is needed");
+            bail!("--workers 0: at least 1 is required");
         }
         Ok(CliContext {
             library: self.include.library()?,
@@ -130,7 +129,7 @@ impl PlaceFlags {
 }
 
 impl CliContext {
-    pub fn run_context<'a>(&'a self, registry: &'a Registry) -> RunContext<'a> {
+    pub(super) fn run_context<'a>(&'a self, registry: &'a Registry) -> RunContext<'a> {
         RunContext {
             registry,
             library: &self.library,
@@ -145,24 +144,24 @@ impl CliContext {
         }
     }
 
-    /// The same context with the runs elsewhere.
-    pub fn with_store(mut self, store: RunStore) -> Self {
+    /// The same context with another folder of runs.
+    pub(super) fn with_store(mut self, store: RunStore) -> Self {
         self.store = store;
         self
     }
 
-    pub fn screen(&self) -> &Screen {
+    pub(super) fn screen(&self) -> &Screen {
         &self.screen
     }
 }
 
-/// `$BENCH_DATA`.
-pub fn bench_data() -> Option<PathBuf> {
+/// The value of `$BENCH_DATA`, if it is set and not empty.
+pub(super) fn bench_data() -> Option<PathBuf> {
     std::env::var_os("BENCH_DATA").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// `bench` with these arguments, quoted where a shell would need it.
-pub fn command_line(args: impl IntoIterator<Item = String>) -> String {
+/// A command line of `bench` with these arguments, quoted for a shell.
+pub(super) fn command_line(args: impl IntoIterator<Item = String>) -> String {
     let quote = |arg: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
         if !arg.is_empty() && arg.chars().all(plain) {
@@ -175,26 +174,26 @@ pub fn command_line(args: impl IntoIterator<Item = String>) -> String {
     std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// From now on Ctrl-C asks the loop to stop, and so do SIGTERM and SIGHUP, which schedulers send; a second one ends the
-/// program at once.
-pub fn catch_ctrl_c() -> Result<()> {
+/// From now on Ctrl-C, SIGTERM and SIGHUP (which schedulers send) ask the loop to stop. A second signal ends the program
+/// immediately.
+pub(super) fn catch_ctrl_c() -> Result<()> {
     static CAUGHT: AtomicBool = AtomicBool::new(false);
     if CAUGHT.swap(true, Ordering::Relaxed) {
-        return Ok(()); // by an earlier command of this process
+        return Ok(()); // An earlier command of this process has done it.
     }
     let hangups = Hangups::now();
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; Ctrl-C again ends at once");
+        eprintln!("\nstopping after this step; press Ctrl-C again to end immediately");
     })
-    .context("cannot handle signals")?;
+    .context("cannot install the signal handler")?;
     hangups.restore();
     Ok(())
 }
 
-/// Whether SIGHUP is ignored, as `nohup` has it; the handler above must not change that.
+/// Whether SIGHUP is ignored, as it is under `nohup`. The handler above must not change that.
 struct Hangups {
     #[cfg(unix)]
     ignored: bool,
@@ -203,7 +202,7 @@ struct Hangups {
 impl Hangups {
     #[cfg(unix)]
     fn now() -> Self {
-        // SAFETY: asks for the present action, which fills the struct; a zeroed one is a valid value.
+        // SAFETY: the call reads the current action into the struct, for which all zeros are a valid value.
         let ignored = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action) == 0
@@ -215,7 +214,7 @@ impl Hangups {
     #[cfg(unix)]
     fn restore(&self) {
         if self.ignored {
-            // SAFETY: to ignore a signal is always allowed.
+            // SAFETY: ignoring a signal is always allowed.
             unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
         }
     }

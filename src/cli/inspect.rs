@@ -1,4 +1,4 @@
-//! `bench inspect`: what a file of weights is.
+//! `bench inspect`: describes a weights file.
 
 use super::flags::Include;
 use super::hub::hub_settings;
@@ -14,28 +14,28 @@ use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// Names of tensors that are not read, of which there may be hundreds.
+/// How many names of unread tensors are printed; there may be hundreds.
 const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
-pub struct InspectArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), a folder of transformers, or
+pub(super) struct InspectArgs {
+    /// A run, a weights file (.safetensors, .pth, .npz), a model folder of transformers, or
     /// hub:owner/name[@revision][/file]
     weights: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Ask the Hugging Face Hub for nothing: use what is in its cache
+    /// Do not contact the Hugging Face Hub; use its local cache only
     #[arg(long)]
     offline: bool,
-    /// Folder of all runs
+    /// Folder that contains all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
     #[command(flatten)]
     include: Include,
 }
 
-pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
+pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     let hub = args.weights.starts_with(HUB).then(|| HubFile::parse(&args.weights)).transpose()?;
     let (path, source) = match &hub {
         Some(file) => {
@@ -73,7 +73,10 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     print(format_args!("holds       {}", found.contents))?;
     if let Some(model) = &found.model {
         print(format_args!("model       {model}"))?;
-        print(format_args!("configs     {}", listed(&fitting_models(&choice, model)?, "none of its sizes")))?;
+        print(format_args!(
+            "configs     {}",
+            listed(&fitting_models(&choice, model)?, "none has these sizes")
+        ))?;
         if let Some((width, depth)) = model.decoder {
             print(format_args!("decoder     width {width}, depth {depth}"))?;
         }
@@ -92,7 +95,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
         print(format_args!("not finite  {broken}"))?;
     }
     let uses: Vec<String> = found.uses.iter().map(ToString::to_string).collect();
-    print(format_args!("usable to   {}", listed(&uses, "nothing here")))?;
+    print(format_args!("usable to   {}", listed(&uses, "nothing in this program")))?;
     for key in [metadata::RUN, metadata::RECIPE_NAME, metadata::WRITTEN_BY] {
         if let Some(value) = found.metadata.get(key) {
             print(format_args!("{:<11} {value}", key.trim_start_matches("bench.")))?;
@@ -101,7 +104,7 @@ pub fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
     Ok(())
 }
 
-/// The weights file that a path, a folder of weights, or the id of a run in `runs` names.
+/// The weights file that `name` refers to: a path, a folder of weights, or the id of a run in `runs`.
 pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
@@ -111,7 +114,7 @@ pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let run = RunStore::new(runs).find(name);
-    Ok(run.with_context(|| format!("`{name}` is neither a file nor a folder, nor a run"))?.weights())
+    Ok(run.with_context(|| format!("`{name}` is not a file, a folder or a run"))?.weights())
 }
 
 fn listed(words: &[String], none: &str) -> String {

@@ -1,11 +1,12 @@
-//! The command-line program. The only module that prints, exits, or reads arguments and the environment.
+//! The command-line program. This is the only module that prints, exits, or reads arguments and the environment.
 //!
-//! Exit codes: 0 done, 1 the run failed (or was stopped), 2 the request was wrong.
+//! Exit codes: 0 if the command succeeded, 1 if a run failed or was stopped, 2 if the request was wrong.
 
 mod config;
 mod convert;
 mod data;
 mod demo;
+mod docs;
 mod doctor;
 mod eval;
 mod flags;
@@ -35,10 +36,11 @@ use output::{OutputError, print};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Downstream transfer-learning benchmark for masked autoencoders, on candle.
+/// A transfer-learning benchmark for masked autoencoders: pre-train vision transformers, and evaluate them on
+/// classification, detection and segmentation.
 #[derive(Parser, Debug)]
 #[command(name = "bench", version = env!("BENCH_VERSION"), about, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start with `bench demo`: it needs no data and ends with a table.")]
+#[command(after_help = "Start with `bench demo`: it needs no data and prints a table at the end.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,45 +50,47 @@ struct Cli {
 enum Command {
     /// Pre-train a backbone on unlabelled images
     Pretrain(run::PretrainArgs),
-    /// Transfer a backbone to a task: train a head (and the backbone), evaluate, write the record
+    /// Train a head (and usually the backbone) on a task, evaluate it, and write a record
     Transfer(run::TransferArgs),
-    /// Evaluate the weights of a transfer run again, or files of predictions
+    /// Evaluate a finished transfer run again, or score files of predictions
     Eval(eval::EvalArgs),
-    /// Predict images of your own: pictures and files of predictions
+    /// Apply a trained model to your own images: draw its predictions and write them to files
     Predict(predict::PredictArgs),
-    /// Suites, which are files of runs: list, plan, run
+    /// List, plan and run suites (files that describe many runs)
     Suite(suite::SuiteArgs),
-    /// Make a table from records, or list the tables
+    /// Print a table of results, or check and update the tables of a document
     Table(table::TableArgs),
-    /// Tasks: list, show, check
+    /// List, show and check tasks
     Task(task::TaskArgs),
-    /// Data sets: list, check, make
+    /// List and check data sets, or generate the synthetic one
     Data(data::DataArgs),
-    /// Recipes: list, show
+    /// List and show recipes
     Recipe(recipe::RecipeArgs),
-    /// Models: list, show sizes and cost
+    /// List models, or show the size and cost of one
     Model(model::ModelArgs),
-    /// Show a resolved configuration with its arithmetic, or the schema of the files
+    /// Show the configuration that a command line resolves to, or the JSON schema of a kind of file
     Config(config::ConfigArgs),
-    /// Say what a file of weights is
+    /// Describe a weights file: its origin, sizes, hashes and uses
     Inspect(inspect::InspectArgs),
-    /// Write weights in the names of other programs (facebookresearch/mae, timm, transformers)
+    /// Convert weights to the tensor names of another program (facebookresearch/mae, timm, transformers)
     Convert(convert::ConvertArgs),
-    /// Fetch weights from the Hugging Face Hub
+    /// Download weights from the Hugging Face Hub
     Pull(pull::PullArgs),
-    /// Send the weights of a run to the Hugging Face Hub, with its record and a card
+    /// Upload the weights of a run to the Hugging Face Hub, with its record and a model card
     Push(push::PushArgs),
-    /// Draw what a masked autoencoder fills in
+    /// Draw the reconstructions of a masked autoencoder or a tokenizer
     Reconstruct(reconstruct::ReconstructArgs),
-    /// Measure loader, model and both together
+    /// Measure the throughput of the loader, the model, and both together
     Speed(speed::SpeedArgs),
-    /// Compare a device with the CPU: every operator, whole runs
+    /// Compare a device with the CPU: every operator, and whole training runs
     Selftest(selftest::SelftestArgs),
-    /// Show what this program finds on this machine
+    /// Show what the program finds on this machine: devices, data sets, runs
     Doctor(doctor::DoctorArgs),
-    /// Make a data set, pre-train, transfer, and print the table: minutes, no download
+    /// Generate a data set, pre-train, transfer, and print a table: takes minutes, downloads nothing
     Demo(demo::DemoArgs),
-    /// Print completions of a shell
+    /// Write the reference of commands, configuration keys and scores as Markdown
+    Docs(docs::DocsArgs),
+    /// Print the completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page
     #[command(hide = true)]
@@ -101,7 +105,7 @@ enum Failure {
     Run(anyhow::Error),
 }
 
-/// A request that is wrong, whatever the error; only an answer that cannot be written is not its fault.
+/// Every error means that the request was wrong, except a failure to write to standard output.
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
@@ -111,7 +115,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 type CommandResult = Result<(), Failure>;
 
-/// The program with the kinds of `registry`: the whole `main` of a plugin.
+/// Runs the command line of this process with the parts of `registry`, and returns its exit code. This is the whole `main`
+/// of a program with its own kinds of task.
 pub fn main(registry: Registry) -> ExitCode {
     crate::process::prepare();
     end_with_the_pipe();
@@ -153,6 +158,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Selftest(args) => selftest::selftest(registry, args),
         Command::Doctor(args) => doctor::doctor(registry, args),
         Command::Demo(args) => demo::demo(registry, args),
+        Command::Docs(args) => docs::docs(registry, args),
         Command::Completions(args) => shell::completions(args),
         Command::Man => shell::man(),
     };
@@ -165,7 +171,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
     code
 }
 
-/// `bench table | head` ends in silence, as other programs do; Rust would make the closed pipe a panic of `println!`.
+/// Restores the default action of SIGPIPE, so that `bench table | head` ends silently instead of with a panic of `println!`.
 fn end_with_the_pipe() {
     #[cfg(unix)]
     // SAFETY: the default action runs no code of ours, and no other thread exists yet.

@@ -9,25 +9,25 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug)]
-pub struct ModelArgs {
+pub(super) struct ModelArgs {
     #[command(subcommand)]
     command: ModelCommand,
 }
 
 #[derive(Subcommand, Debug)]
 enum ModelCommand {
-    /// All models in a line each
+    /// List all models
     List {
-        /// The backbones of the Hugging Face Hub that are known by name, instead of the models here
+        /// List known backbones on the Hugging Face Hub instead
         #[arg(long)]
         hub: bool,
         #[command(flatten)]
         include: Include,
     },
-    /// Sizes and cost of a model
+    /// Show the configuration and cost of a model
     Show {
         model: String,
-        /// Change a value, with or without `model.` before it (repeatable)
+        /// Override a value; the key may begin with `model.` (repeatable)
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
         #[command(flatten)]
@@ -35,10 +35,10 @@ enum ModelCommand {
     },
 }
 
-/// Mask ratio for the cost of MAE: the paper's.
+/// The paper's mask ratio, used to compute the cost of MAE.
 const MASK_RATIO: f64 = 0.75;
 
-pub fn model(registry: &Registry, args: ModelArgs) -> CommandResult {
+pub(super) fn model(registry: &Registry, args: ModelArgs) -> CommandResult {
     match args.command {
         ModelCommand::List { hub: true, include } => {
             Catalogue::load(&include.library()?)?.0.iter().try_for_each(|known| print(described(known)))?;
@@ -56,9 +56,9 @@ pub fn model(registry: &Registry, args: ModelArgs) -> CommandResult {
     Ok(())
 }
 
-/// `hub:owner/name`, and what is known of it.
+/// One line about a known backbone: `hub:owner/name` and its properties.
 fn described(known: &KnownBackbone) -> String {
-    let model = known.model.as_deref().unwrap_or("no model here");
+    let model = known.model.as_deref().unwrap_or("no model file");
     let target = known.target.map(|target| format!(", predicts {target}")).unwrap_or_default();
     let rows = if known.rows.is_empty() { String::new() } else { format!("; {}", known.rows.join(", ")) };
     let note = known.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();

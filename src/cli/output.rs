@@ -1,14 +1,14 @@
-//! Standard output: what a command was asked for. Where it cannot be written, the command ends with an error.
+//! Standard output holds what the command was asked for. If it cannot be written, the command ends with an error.
 
 use std::fmt::Display;
 use std::io::{Error, Write};
 
-/// Standard output takes no more, such as a file on a full disk.
+/// Standard output cannot be written, for example because it is a file on a full disk.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
-pub struct OutputError(#[source] Error);
+pub(super) struct OutputError(#[source] Error);
 
 /// Writes a line to standard output.
-pub fn print(line: impl Display) -> Result<(), OutputError> {
+pub(super) fn print(line: impl Display) -> Result<(), OutputError> {
     writeln!(std::io::stdout(), "{line}").map_err(OutputError)
 }

@@ -1,4 +1,4 @@
-//! `bench predict`: what trained weights see in images of one's own, drawn and written down.
+//! `bench predict`: applies trained weights to images, draws the predictions and writes them to files.
 
 use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::duration;
@@ -14,46 +14,46 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct PredictArgs {
-    /// Images, and folders of images
+pub(super) struct PredictArgs {
+    /// Images and folders of images
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
-    /// A transfer run, or a file of its weights
+    /// Id or folder of a transfer run, or a weights file of one
     #[arg(long, value_name = "RUN|FILE")]
     weights: String,
-    /// Folder for pictures and predictions
+    /// Folder to write pictures and predictions to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The task whose protocol prepares the images [default: that of the run]
+    /// Task whose evaluation protocol prepares the images [default: that of the run]
     #[arg(long)]
     task: Option<String>,
-    /// Draw what has at least this score, where predictions have scores
+    /// Draw only predictions with at least this score, for kinds whose predictions have scores
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
-    /// Images a forward pass [default: the run's micro-batch]
+    /// Images per forward pass [default: the run's micro-batch]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Overwrite files that exist
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
-    /// Root of the run's data set; needed only for weights that do not name their classes
+    /// Root folder of the run's data set; needed only if the weights do not name their classes
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceFlags,
 }
 
-pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
+pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
     let context = args.place.context()?;
     let runs = context.run_context(registry);
     if !(0. ..=1.).contains(&args.threshold) {
-        return Err(anyhow!("--threshold {}: expected 0 to 1", args.threshold).into());
+        return Err(anyhow!("--threshold {}: expected a number from 0 to 1", args.threshold).into());
     }
     let images = named(&args.images)?;
     let TrainedModel { weights, mut config, manifest, task } =
         trained(&runs, &args.weights, args.task.as_deref(), args.data.as_deref())?;
     match args.batch {
-        Some(0) => return Err(anyhow!("--batch 0: at least 1 is needed").into()),
+        Some(0) => return Err(anyhow!("--batch 0: at least 1 is required").into()),
         Some(batch) => config.recipe.micro_batch = Some(batch),
         None => {}
     }
@@ -70,8 +70,9 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         eprintln!("cannot read `{}`: {reason}", file.display());
     }
     print(format_args!(
-        "{} images predicted in {}, {} drawn; everything is in {}",
+        "{} image{} predicted in {}, {} drawn; everything is in {}",
         predicted.images,
+        if predicted.images == 1 { "" } else { "s" },
         duration(predicted.elapsed),
         predicted.drawn,
         args.out.display()
@@ -79,15 +80,15 @@ pub fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
     match predicted.unreadable.len() {
         _ if runs.control.stopped() => {
             let left = images.len() - predicted.images - predicted.unreadable.len();
-            Err(Failure::Run(anyhow!("stopped; {left} of {} images are left", images.len())))
+            Err(Failure::Run(anyhow!("stopped; {left} of {} images have not been predicted", images.len())))
         }
         0 => Ok(()),
         n => Err(Failure::Run(anyhow!("{n} of {} images cannot be read", images.len()))),
     }
 }
 
-/// All images, each once and with its name in the output folder: that of the file, or its path below the folder that was
-/// named, without its end where no other image has the name then.
+/// All images, each once, with the name of its output: the path below the named folder (or the file name), without the
+/// extension if it is unique without it.
 fn named(arguments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     let mut found: Vec<(PathBuf, PathBuf)> = vec![];
     for argument in arguments {
@@ -126,7 +127,7 @@ fn named(arguments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     Ok(images)
 }
 
-/// Refuses to write over files, unless it is forced.
+/// Refuses to overwrite existing files, unless `force` is set.
 fn free(files: &[PathBuf], force: bool) -> Result<()> {
     let existing: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
     let Some(first) = existing.first().filter(|_| !force) else { return Ok(()) };
@@ -134,7 +135,7 @@ fn free(files: &[PathBuf], force: bool) -> Result<()> {
         1 => String::new(),
         n => format!(" and {} more files", n - 1),
     };
-    bail!("`{}`{more} would be overwritten; choose another --out, or give --force", first.display())
+    bail!("`{}`{more} would be overwritten; choose another --out, or use --force", first.display())
 }
 
 #[cfg(test)]

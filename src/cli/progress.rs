@@ -1,4 +1,4 @@
-//! The loop's events on the screen: bars on a terminal, plain lines elsewhere.
+//! Shows the events of the training loop: progress bars on a terminal, plain lines elsewhere.
 
 use crate::engine::{Event, Observer, Plan};
 use crate::record::{Score, Scores};
@@ -7,20 +7,20 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two plain lines.
+/// Interval between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
-/// Characters in a line of scores.
+/// Maximum number of characters in a line of scores.
 const LINE_WIDTH: usize = 100;
 
-/// Draws to standard error.
-pub struct Screen {
+/// Writes progress to standard error.
+pub(super) struct Screen {
     terminal: bool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// What is being counted, and its bar on a terminal.
+    /// The current work, and its bar on a terminal.
     work: Option<Work>,
     bar: Option<ProgressBar>,
     training: Option<Training>,
@@ -28,14 +28,14 @@ struct State {
     line: Option<Instant>,
 }
 
-/// The loop since it began or went on.
+/// The training loop since it was started or resumed.
 struct Training {
     plan: Plan,
-    /// Steps done then, and steps after which it will stop.
+    /// Number of steps done at that time, and the step at which it will stop.
     from: usize,
     end: usize,
     began: Instant,
-    /// Mean loss of late, for the eye.
+    /// Exponential moving average of the loss, for display.
     loss: Option<f64>,
 }
 
@@ -59,7 +59,7 @@ impl Work {
 }
 
 impl State {
-    /// Shows that `done` of `total` is done: in the bar of this work, or in `line` when the last line is long ago and when
+    /// Shows that `done` of `total` is done: in the bar of this work or, without a terminal, as `line` at intervals and when
     /// training ends.
     fn show(&mut self, terminal: bool, work: Work, (done, total): (u64, u64), line: impl FnOnce() -> String) {
         if self.work != Some(work) {
@@ -93,20 +93,20 @@ fn bar(work: Work, length: u64) -> ProgressBar {
 }
 
 impl Screen {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), state: Mutex::default() }
     }
 
-    /// A line that a bar does not overwrite.
-    pub fn say(&self, line: &str) {
+    /// Prints a line that a bar does not overwrite.
+    pub(super) fn say(&self, line: &str) {
         match &self.state().bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
         }
     }
 
-    /// Takes the bar away.
-    pub fn clear(&self) {
+    /// Removes the bar.
+    pub(super) fn clear(&self) {
         self.state().clear();
     }
 
@@ -122,7 +122,7 @@ impl Screen {
         state.training = Some(Training { plan, from, end, began, loss: None });
         drop(state);
         if from > 0 {
-            self.say(&format!("going on after step {from}"));
+            self.say(&format!("continuing after step {from}"));
         }
     }
 
@@ -147,7 +147,7 @@ impl Screen {
 
     fn fetching(&self, done: u64, total: u64) {
         let mut state = self.state();
-        let line = || format!("fetching: {:.1} of {:.1} MB", done as f64 / 1e6, total as f64 / 1e6);
+        let line = || format!("downloading: {:.1} of {:.1} MB", done as f64 / 1e6, total as f64 / 1e6);
         state.show(self.terminal, Work::Fetch, (done, total), line);
         if done == total {
             state.clear();
@@ -191,9 +191,9 @@ impl Training {
     }
 }
 
-/// Each score in a few words, that of the name `primary` first: `top1 46.60 ± 1.58 (primary)`. A score of −1 is one
-/// that the data does not have, as COCO writes it.
-pub fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
+/// Formats each score, the one named `primary` first: `top1 46.60 ± 1.58 (primary)`. A score of −1 means that the data
+/// has no such case, as in COCO.
+pub(super) fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
     let is_primary = |name: &String| Some(name.as_str()) == primary;
     let mark = |name: &String| if is_primary(name) && scores.0.len() > 1 { " (primary)" } else { "" };
     let one = |(name, score): (&String, &Score)| match score {
@@ -205,8 +205,9 @@ pub fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
     first.into_iter().chain(others).map(one).collect()
 }
 
-/// Words with commas between them, in lines of a readable length, which begin after `indent` spaces (but the first).
-pub fn listed(words: &[String], indent: usize) -> String {
+/// Joins words with commas and breaks the text into lines of a readable length; all but the first are indented by
+/// `indent` spaces.
+pub(super) fn listed(words: &[String], indent: usize) -> String {
     let (mut text, mut width) = (String::new(), indent);
     for (i, word) in words.iter().enumerate() {
         let length = word.chars().count() + 2;
@@ -225,8 +226,8 @@ pub fn listed(words: &[String], indent: usize) -> String {
     text
 }
 
-/// `2h05m`, `4m12s`, `9s`.
-pub fn duration(duration: Duration) -> String {
+/// Formats a duration as `2h05m`, `4m12s` or `9s`.
+pub(super) fn duration(duration: Duration) -> String {
     let s = duration.as_secs();
     match (s / 86_400, s / 3600, s / 60) {
         (0, 0, 0) => format!("{s}s"),

@@ -1,4 +1,4 @@
-//! `bench pull`: weights of the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
+//! `bench pull`: downloads weights from the Hugging Face Hub into the cache that `--init hub:…` and Python's library read.
 
 use super::hub::hub_settings;
 use super::progress::Screen;
@@ -8,16 +8,16 @@ use crate::weights::{Hub, HubFile};
 use clap::Args;
 
 #[derive(Args, Debug)]
-pub struct PullArgs {
-    /// hub:owner/name[@revision][/file]; without a file, the weights of the repository and their config.json
+pub(super) struct PullArgs {
+    /// hub:owner/name[@revision][/file]; without a file, the repository's weights and their config.json
     reference: String,
-    /// Ask the Hub for nothing: check what is in the cache
+    /// Do not contact the Hub; check the cached copy
     #[arg(long)]
     offline: bool,
 }
 
-/// The path of the file goes to standard output, the rest to standard error.
-pub fn pull(args: PullArgs) -> CommandResult {
+/// Prints the path of the file to standard output, and everything else to standard error.
+pub(super) fn pull(args: PullArgs) -> CommandResult {
     let file = HubFile::parse(&args.reference)?;
     let hub = Hub::new(hub_settings(args.offline))?;
     let screen = Screen::new();
@@ -32,10 +32,10 @@ pub fn pull(args: PullArgs) -> CommandResult {
         hub.check(&found).map_err(|e| Failure::Run(e.into()))?;
     }
     let hash = match &found.sha256 {
-        Some(hash) => format!("SHA-256 {hash}, as the Hub says"),
-        None => "a small file, for which the Hub names no SHA-256".into(),
+        Some(hash) => format!("SHA-256 {hash} matches the Hub's"),
+        None => "a small file without a SHA-256 on the Hub".into(),
     };
-    let how = if found.cached { "in the cache" } else { "fetched" };
+    let how = if found.cached { "in the cache" } else { "downloaded" };
     eprintln!("{}: {how}, {:.1} MB, {hash}", found.reference, found.bytes as f64 / 1e6);
     print(found.path.display())?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `bench push`: the weights of a run, its record and a card to the Hugging Face Hub.
+//! `bench push`: uploads the weights of a run, its record and a model card to the Hugging Face Hub.
 
 use super::convert::To;
 use super::hub::hub_settings;
@@ -11,37 +11,39 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-pub struct PushArgs {
-    /// Run id, or the folder of a run
+pub(super) struct PushArgs {
+    /// Id or folder of the run
     run: String,
-    /// Where to: hub:owner/name[@branch]
+    /// Destination: hub:owner/name[@branch]
     repository: String,
-    /// Whose names the weights have there; those of facebookresearch/mae, with what they say of themselves, when absent
+    /// Program whose tensor names the uploaded weights use [default: those of facebookresearch/mae, with our metadata]
     #[arg(long, value_name = "PROGRAM")]
     to: Option<To>,
-    /// Make the repository private, where it does not exist
+    /// Make the repository private if it is created
     #[arg(long)]
     private: bool,
-    /// Licence of the weights for the card, as the Hub spells it (`cc-by-nc-4.0`)
+    /// Licence of the weights for the model card, as the Hub spells it (`cc-by-nc-4.0`)
     #[arg(long)]
     license: Option<String>,
-    /// Print the card and what would be sent
+    /// Print the model card and the names of the files, and upload nothing
     #[arg(long)]
     dry_run: bool,
-    /// Ask the Hub for nothing, which ends the command
+    /// Do not contact the Hub; only useful with --dry-run
     #[arg(long)]
     offline: bool,
-    /// Folder of all runs
+    /// Folder that contains all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
 }
 
-pub fn push(args: PushArgs) -> CommandResult {
+pub(super) fn push(args: PushArgs) -> CommandResult {
     let target = HubFile::parse(&args.repository)?;
     if let Some(file) = &target.file {
-        return Err(
-            anyhow::anyhow!("`{}`: a repository is wanted, not its file `{file}`", args.repository).into()
-        );
+        return Err(anyhow::anyhow!(
+            "`{}`: expected a repository without a file, found the file `{file}`",
+            args.repository
+        )
+        .into());
     }
     let store = RunStore::new(&args.runs);
     let folder = match Path::new(&args.run) {
@@ -55,7 +57,7 @@ pub fn push(args: PushArgs) -> CommandResult {
         Some(To::Fair) | None => "bench",
     };
     let card = model_card(&record, &store.records()?, &args.repository, (library, args.license.as_deref()))?;
-    let scratch = tempfile::tempdir().context("no folder for temporary files")?;
+    let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let files = files(&folder, &record, card.clone(), args.to, scratch.path())?;
     if args.dry_run {
         print(card)?;
@@ -71,7 +73,7 @@ pub fn push(args: PushArgs) -> CommandResult {
     Ok(())
 }
 
-/// What is sent, by path in the repository. Weights in other names are written to `scratch` first.
+/// The files to upload, by path in the repository. Converted weights are written to `scratch` first.
 fn files(
     folder: &RunFolder,
     record: &RunRecord,
@@ -99,7 +101,7 @@ fn files(
             eprintln!("left out: {}", done.left_out.join(", "));
         }
         if let Some(path) = done.config {
-            // transformers hands keys that it does not know on.
+            // transformers preserves keys that it does not know.
             let theirs = std::fs::read_to_string(&path)?;
             let mut theirs: serde_json::Value = serde_json::from_str(&theirs)?;
             theirs["bench"] = described;

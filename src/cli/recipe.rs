@@ -6,16 +6,16 @@ use crate::config::{Library, Stage};
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug)]
-pub struct RecipeArgs {
+pub(super) struct RecipeArgs {
     #[command(subcommand)]
     command: RecipeCommand,
 }
 
 #[derive(Subcommand, Debug)]
 enum RecipeCommand {
-    /// All recipes in a line each
+    /// List all recipes
     List(Include),
-    /// The file of a recipe, with what it changes for single models and tasks
+    /// Print the file of a recipe, with its parts for single models and tasks
     Show {
         recipe: String,
         #[command(flatten)]
@@ -23,7 +23,7 @@ enum RecipeCommand {
     },
 }
 
-pub fn recipe(args: RecipeArgs) -> CommandResult {
+pub(super) fn recipe(args: RecipeArgs) -> CommandResult {
     match args.command {
         RecipeCommand::List(include) => {
             let library = include.library()?;
@@ -48,7 +48,7 @@ pub fn recipe(args: RecipeArgs) -> CommandResult {
     Ok(())
 }
 
-/// All recipes, those of pre-training first.
+/// All recipes, pre-training recipes first.
 fn recipes(library: &Library) -> Vec<(Stage, String)> {
     let of = |stage: Stage| {
         let names = library.list(&format!("configs/{}", stage.as_str()));
@@ -61,7 +61,7 @@ fn path(stage: Stage, name: &str) -> String {
     format!("configs/{}/{name}.toml", stage.as_str())
 }
 
-/// The first line of the comment at the head of a file that is not a command.
+/// The first line of a file's leading comment that is not a command.
 fn about(text: &str) -> &str {
     let mut comments = text.lines().map_while(|line| line.strip_prefix("# "));
     comments.find(|line| !line.starts_with("bench ")).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `bench reconstruct`: the mosaic of a masked autoencoder, or the pairs of a tokenizer.
+//! `bench reconstruct`: draws the reconstructions of a masked autoencoder or of a tokenizer.
 
 use super::flags::PlaceFlags;
 use super::{CommandResult, print};
@@ -16,35 +16,37 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-pub struct ReconstructArgs {
-    /// A pre-training run, or a weights file with a decoder
+pub(super) struct ReconstructArgs {
+    /// Id or folder of a pre-training run, or a weights file with a decoder
     weights: String,
-    /// Images to fill in [default: the first ones that the run was trained on]
+    /// Images to reconstruct [default: images from the split that the run was trained on]
     images: Vec<PathBuf>,
-    /// The picture to write (never overwritten)
+    /// Picture to write; an existing file is not overwritten
     #[arg(long, value_name = "PNG", default_value = "reconstruction.png")]
     out: PathBuf,
-    /// Rows, when no images are named
+    /// Number of images to take from the data set if none are named
     #[arg(long, default_value_t = 8)]
     count: usize,
-    /// Model of a checkpoint that does not name its own
+    /// Model, if the checkpoint does not name its own
     #[arg(long)]
     model: Option<String>,
-    /// Pre-training recipe of a checkpoint that does not name its own
+    /// Pre-training recipe, if the checkpoint does not name its own
     #[arg(long)]
     recipe: Option<String>,
-    /// Root of the data set of the run [default: that of the run, or $BENCH_DATA/<data set>]
+    /// Root folder of the run's data set [default: that of the run, or $BENCH_DATA/<data set>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceFlags,
 }
 
-pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
+pub(super) fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
     let context = args.place.context()?;
     let runs = context.run_context(registry);
     if args.out.extension().is_none_or(|end| !end.eq_ignore_ascii_case("png")) {
-        return Err(anyhow::anyhow!("--out {}: expected a name that ends in .png", args.out.display()).into());
+        return Err(
+            anyhow::anyhow!("--out {}: expected a file name that ends in .png", args.out.display()).into()
+        );
     }
     if args.out.exists() {
         return Err(anyhow::anyhow!("`{}` exists; choose another --out", args.out.display()).into());
@@ -62,8 +64,8 @@ pub fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult 
     Ok(())
 }
 
-/// Draws and writes the picture; says where.
-pub fn write(
+/// Draws and writes the picture, and prints its path.
+pub(super) fn write(
     weights: &Path,
     pretrained: &Pretrained,
     entries: Vec<Entry>,
@@ -89,7 +91,7 @@ pub fn write(
     let panels = match config.recipe.pretrain.as_ref().map(|table| table.name.as_str()) {
         Some("mae") => "original, masked, reconstruction, reconstruction and visible patches",
         Some(_) => "what the objective makes of the images",
-        None => "original, and what its tokens keep of it",
+        None => "original, reconstruction from its tokens",
     };
     print(format_args!("{}: {panels}", out.display()))?;
     Ok(())
@@ -103,7 +105,7 @@ fn entry(path: &Path) -> Entry {
     }
 }
 
-/// Model and objective by name, for checkpoints of other programs.
+/// Model and objective as named on the command line, for checkpoints of other programs.
 fn named(runs: &RunContext, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
     let choice = runs.choice(&[]);
     if let (Some(model), None) = (&args.model, &args.recipe) {
@@ -114,8 +116,8 @@ fn named(runs: &RunContext, args: &ReconstructArgs, weights: &Path) -> Result<Pr
     }
     let (Some(model), Some(recipe)) = (&args.model, &args.recipe) else {
         bail!(
-            "`{}` does not say which model and target it belongs to: give --model and --recipe (for example \
-             --model vit_b16 --recipe mae_800)",
+            "`{}` does not state its model and target: give --model and --recipe (for example --model vit_b16 \
+             --recipe mae_800)",
             weights.display()
         )
     };
@@ -123,8 +125,8 @@ fn named(runs: &RunContext, args: &ReconstructArgs, weights: &Path) -> Result<Pr
     Pretrained::new(choice.model(model, None)?, recipe.pretrain)
 }
 
-/// The first `count` entries of the split that the run beside `weights` was trained on.
-pub fn trained_on(
+/// `count` entries, spread evenly over the split that the run beside `weights` was trained on.
+pub(super) fn trained_on(
     runs: &RunContext,
     weights: &Path,
     data: Option<&Path>,
@@ -132,7 +134,7 @@ pub fn trained_on(
 ) -> Result<Vec<Entry>> {
     let config = weights.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
     let Some(config) = config else {
-        bail!("which images? Name some, `{}` is not in a run", weights.display())
+        bail!("name images to reconstruct: `{}` is not in the folder of a run", weights.display())
     };
     let RunConfig { run, .. } = read(&config)?;
     let data = data.or(run.data.as_deref());
@@ -142,8 +144,8 @@ pub fn trained_on(
     };
     let root = dataset.root(data, runs.bench_data.as_deref())?;
     let mut entries = dataset.index(&root, &run.split)?.entries;
-    ensure!(count > 0, "--count 0: at least 1 is needed");
-    // Spread over the split: the first ones are often of one class.
+    ensure!(count > 0, "--count 0: at least 1 is required");
+    // The first entries of a split often belong to one class.
     let step = (entries.len() / count).max(1);
     entries = entries.into_iter().step_by(step).take(count).collect();
     Ok(entries)

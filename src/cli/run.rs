@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args, Debug)]
-pub struct PretrainArgs {
+pub(super) struct PretrainArgs {
     /// Pre-train on the data set of this task
     #[arg(long, conflicts_with = "dataset")]
     task: Option<String>,
@@ -29,8 +29,8 @@ pub struct PretrainArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct TransferArgs {
-    /// The task (`bench task list`)
+pub(super) struct TransferArgs {
+    /// Name of the task (`bench task list`)
     #[arg(long, required_unless_present_any = ["config", "resume"], conflicts_with = "config")]
     task: Option<String>,
     #[command(flatten)]
@@ -43,19 +43,19 @@ pub struct TransferArgs {
 
 #[derive(Args, Debug)]
 struct RunFlags {
-    /// Folder of the run [default: a folder below --runs, named after the configuration]
+    /// Folder of this run [default: a folder in --runs, named after the configuration]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Stop after so many steps; the schedule stays that of the whole recipe, and --resume goes on
+    /// Stop after N steps; the schedule remains that of the whole recipe, and --resume continues it
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
-    /// Continue the run where it was left; with --out alone, the run in that folder
+    /// Continue an interrupted run; with --out alone, the run in that folder
     #[arg(long)]
     resume: bool,
 }
 
 impl RunFlags {
-    /// A request that names nothing but the folder of a run to resume asks for the configuration there.
+    /// A request that only names the folder of a run to resume takes its configuration from there.
     fn complete(&self, request: Request) -> Request {
         let alone = request == Request { data: request.data.clone(), ..Request::default() };
         let config = self.out.as_ref().map(|out| RunFolder::at(out).config()).filter(|file| file.is_file());
@@ -66,12 +66,12 @@ impl RunFlags {
     }
 }
 
-pub fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
+pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
     let request = args.how.complete(args.request.request(args.task, args.dataset));
     run(registry, Stage::Pretrain, &request, &args.how, &args.place)
 }
 
-pub fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
+pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
     let request = args.how.complete(args.request.request(args.task, None));
     run(registry, Stage::Transfer, &request, &args.how, &args.place)
 }
@@ -88,7 +88,7 @@ fn run(
     let tell = |note: &str| context.screen().say(note);
     let prepared = match prepare(&runs, stage, request, how.out.as_deref(), how.resume, &tell)? {
         Start::Done(record) => {
-            tell("this run is finished already; nothing to do");
+            tell("this run is already finished; nothing to do");
             return Ok(show(&record)?);
         }
         Start::Ready(prepared) => prepared,
@@ -115,7 +115,7 @@ fn run(
     }
 }
 
-/// The command that goes on with the run in `folder`.
+/// The command that continues the run in `folder`.
 fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &PlaceFlags) -> String {
     let out = folder.display().to_string();
     let mut arguments = vec![stage.as_str().to_string(), "--out".into(), out, "--resume".into()];
@@ -124,11 +124,11 @@ fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &PlaceFl
     command_line(arguments)
 }
 
-/// The run in a few lines, on standard output.
+/// Prints a summary of the run to standard output.
 fn show(record: &RunRecord) -> Result<(), OutputError> {
     print(format_args!("run     {}", record.id))?;
     let steps = match record.steps_planned {
-        0 => String::new(), // a head that is fitted
+        0 => String::new(), // The head is fitted in one pass, without steps.
         planned => format!(", {} of {planned} steps", record.steps_done),
     };
     print(format_args!("status  {:?}{steps}", record.status))?;

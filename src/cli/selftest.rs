@@ -1,4 +1,4 @@
-//! `bench selftest`: whether this program computes on a device what it computes on the CPU.
+//! `bench selftest`: checks that this program computes the same on a device as on the CPU.
 
 use super::flags::Include;
 use super::{CommandResult, Failure, print};
@@ -12,27 +12,27 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct SelftestArgs {
-    /// Device to test: cuda or cuda:<number> (the CPU against itself: cpu)
+pub(super) struct SelftestArgs {
+    /// Device to test: cuda or cuda:<number>; cpu compares the CPU with itself
     #[arg(long, default_value = "cuda")]
     device: String,
-    /// Only operators whose name holds this, or only whole runs: `training`
+    /// Test only operators whose name contains TEXT; `training` tests whole runs only
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Steps of pre-training in which the loss must fall; 0 for none
+    /// Number of pre-training steps in which the loss must fall; 0 skips this test
     #[arg(long, value_name = "N", default_value_t = 200)]
     steps: usize,
-    /// Write all comparisons as JSON
+    /// Write all comparisons to this file as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
     include: Include,
 }
 
-pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
+pub(super) fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
     let device = open_device(&args.device)?;
     let library = args.include.library()?;
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let (mut checks, mut failed, mut printed) = (vec![], 0, Ok(()));
     let mut tell = |check: &Check| {
         if printed.is_ok() {
@@ -52,7 +52,7 @@ pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
     printed?;
     let total = checks.len();
     if poisoned(&device)? {
-        print("fresh memory is filled with NaN here: a value that no kernel writes shows")?;
+        print("fresh memory is filled with NaN, so that values that no kernel writes are detected")?;
     }
     let peak = peak_memory(&device);
     if let Some(bytes) = peak {
@@ -68,18 +68,18 @@ pub fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult {
             "peak_memory_bytes": peak,
             "checks": checks,
         });
-        let text = serde_json::to_string_pretty(&record).context("a record is JSON")?;
+        let text = serde_json::to_string_pretty(&record).context("cannot write the record as JSON")?;
         write_atomic(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     match failed {
         0 if total == 0 => {
-            Err(anyhow!("no operator has `{}` in its name", args.only.unwrap_or_default()).into())
+            Err(anyhow!("no operator has a name that contains `{}`", args.only.unwrap_or_default()).into())
         }
         0 => {
-            print(format_args!("all {total} comparisons hold"))?;
+            print(format_args!("all {total} comparisons are within their limits"))?;
             Ok(())
         }
-        _ => Err(Failure::Run(anyhow!("{failed} of {total} comparisons do not hold"))),
+        _ => Err(Failure::Run(anyhow!("{failed} of {total} comparisons exceed their limits"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `bench speed`: images a second, and how long a recipe takes.
+//! `bench speed`: measures images per second, and estimates how long a recipe takes.
 
 use super::flags::{PlaceFlags, RequestFlags};
 use super::progress::duration;
@@ -20,7 +20,7 @@ fn training_flops(runs: &RunContext, config: &RunConfig) -> anyhow::Result<Optio
     Ok(gmacs.map(|gmacs| 3. * 2e9 * gmacs))
 }
 
-/// Operations a second that large matrix products reach on a CUDA device.
+/// Floating-point operations per second that large matrix products reach on a CUDA device.
 fn peak(device: &Device) -> anyhow::Result<Option<f64>> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
@@ -31,14 +31,14 @@ fn peak(device: &Device) -> anyhow::Result<Option<f64>> {
 }
 
 #[derive(Args, Debug)]
-pub struct SpeedArgs {
-    /// Measure the transfer to this task, or pre-training on its data set if --recipe says so; without it, pre-training
+pub(super) struct SpeedArgs {
+    /// Measure the transfer to this task, or pre-training on its data set if --recipe is a pre-training recipe
     #[arg(long)]
     task: Option<String>,
     /// Measure pre-training on this data set
     #[arg(long, conflicts_with = "task")]
     dataset: Option<String>,
-    /// About so many seconds for each of the three numbers
+    /// Approximate duration of each of the three measurements in seconds
     #[arg(long, default_value_t = 5.)]
     seconds: f64,
     #[command(flatten)]
@@ -47,13 +47,13 @@ pub struct SpeedArgs {
     place: PlaceFlags,
 }
 
-pub fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
+pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
     let context = args.place.context()?;
     let runs = context.run_context(registry);
     let mut request = args.request.request(args.task, args.dataset);
     let stage = stage_of(&context.library, &request)?;
     if stage == Stage::Transfer && request.init.is_none() {
-        request.init = Some(crate::config::SCRATCH.into()); // the speed does not depend on it
+        request.init = Some(crate::config::SCRATCH.into()); // The speed does not depend on the initial weights.
     }
     let resolved = resolve(&runs, stage, &request)?;
     let data = index(&runs, &resolved)?;
@@ -83,6 +83,6 @@ pub fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
         (Some(rate), None) => print(format_args!("model alone   {:>9.1} GFLOP/s", rate / 1e9))?,
         (None, _) => {}
     }
-    print(format_args!("{} steps of {} images take {eta}, evaluation apart", plan.steps, plan.batch))?;
+    print(format_args!("{} steps of {} images take {eta}, without evaluation", plan.steps, plan.batch))?;
     Ok(())
 }

@@ -13,18 +13,18 @@ use clap::{Args, Subcommand};
 use std::time::{Duration, Instant};
 
 #[derive(Args, Debug)]
-pub struct SuiteArgs {
+pub(super) struct SuiteArgs {
     #[command(subcommand)]
     command: SuiteCommand,
 }
 
 #[derive(Subcommand, Debug)]
 enum SuiteCommand {
-    /// All suites in a line each
+    /// List all suites
     List(Include),
-    /// Run what is left of a suite, and print its table
+    /// Run the unfinished runs of a suite, then print its table
     Run(NameArgs),
-    /// Show the runs of a suite, and what is left
+    /// Show the runs of a suite and how many images remain to be trained on
     Plan(NameArgs),
 }
 
@@ -36,7 +36,7 @@ struct NameArgs {
     place: PlaceFlags,
 }
 
-pub fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
+pub(super) fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     match args.command {
         SuiteCommand::List(include) => list(&include.library()?),
         SuiteCommand::Run(args) => {
@@ -68,12 +68,12 @@ fn list(library: &Library) -> CommandResult {
     Ok(())
 }
 
-/// Runs a suite to its end and says so, run by run.
-pub fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec<RunRecord>, Failure> {
+/// Runs a suite and reports each run.
+pub(super) fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec<RunRecord>, Failure> {
     let (began, total) = (Instant::now(), suite.items().len());
     let begin = |i: usize, item: &Item, done: bool| {
         context.screen().clear();
-        let done = if done { ": done already" } else { "" };
+        let done = if done { ": already done" } else { "" };
         let time = duration(began.elapsed());
         context.screen().say(&format!("[{}/{total}, {time}] {}{done}", i + 1, item.title()));
     };
@@ -97,9 +97,9 @@ pub fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec
         }
         Ok(records) => {
             let done = records.iter().filter(|r| r.status == Status::Finished).count();
-            Err(Failure::Run(anyhow!("stopped after {done} of {total} runs; the same command goes on")))
+            Err(Failure::Run(anyhow!("stopped after {done} of {total} runs; the same command continues")))
         }
-        Err(_) if runs.control.stopped() => Err(Failure::Run(anyhow!("stopped; the same command goes on"))),
+        Err(_) if runs.control.stopped() => Err(Failure::Run(anyhow!("stopped; the same command continues"))),
         Err(error) => Err(Failure::Run(error)),
     }
 }
@@ -111,7 +111,7 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
     for PlannedItem { item, standing, images } in &planned {
         let shown = match standing {
             Standing::Done { .. } => "done",
-            Standing::Interrupted { .. } => "goes on",
+            Standing::Interrupted { .. } => "continues",
             Standing::Todo => "to do",
             Standing::Waits { .. } => "waits",
         };
@@ -120,12 +120,12 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
             unknown |= images.is_none();
         }
         let images = images.map_or("size unknown".into(), |n| format!("{n} images"));
-        print(format_args!("{shown:>8}  {:<80} {images}", item.title()))?;
+        print(format_args!("{shown:>9}  {:<80} {images}", item.title()))?;
         if let Standing::Waits { reasons } = standing {
-            print(format_args!("{:>8}  for {}", "", reasons.join("; ")))?;
+            print(format_args!("{:>9}  for {}", "", reasons.join("; ")))?;
         }
     }
-    // Runs that are done tell the speed.
+    // The speed is estimated from finished runs.
     let rates: Vec<f64> = runs
         .store
         .records()?
@@ -134,7 +134,7 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
         .filter(|rate| *rate > 0.)
         .collect();
     let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    let more = if unknown { ", and runs whose data is of unknown size" } else { "" };
+    let more = if unknown { ", not counting runs whose size is unknown" } else { "" };
     let time = if mean > 0. && left > 0 {
         let eta = Duration::from_secs_f64(left as f64 / mean);
         format!(", about {} at the mean speed of the runs so far", duration(eta))

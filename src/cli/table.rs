@@ -1,4 +1,4 @@
-//! `bench table`: records to a table, and the generated blocks of a README.
+//! `bench table`: makes tables from records, and keeps the generated tables of documents up to date.
 
 use super::flags::Include;
 use super::{CommandResult, print};
@@ -12,47 +12,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-pub struct TableArgs {
-    /// File of configs/tables, without .toml
+pub(super) struct TableArgs {
+    /// Name of the table: a file in configs/tables, without .toml
     #[arg(default_value = "main")]
     table: String,
-    /// All tables in a line each
+    /// List all tables
     #[arg(long)]
     list: bool,
-    /// terminal, markdown, csv or latex
+    /// Output format: terminal, markdown, csv or latex
     #[arg(long, default_value = "terminal")]
     format: TableFormat,
-    /// Folder of all runs
+    /// Folder that contains all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
-    /// Take the records committed below tasks/ instead of those in --runs
+    /// Use the records committed in tasks/ instead of those in --runs
     #[arg(long)]
     committed: bool,
-    /// A record of scripts/compare_pytorch, or a folder of them, instead of runs
+    /// Print the measurements of scripts/compare_pytorch in this file or folder instead of runs
     #[arg(long, value_name = "RECORD")]
     speed: Option<PathBuf>,
-    /// Fail when a generated block of this file differs from its table
+    /// Fail if a generated table in this document is out of date
     #[arg(long, value_name = "README", conflicts_with = "update")]
     check: Option<PathBuf>,
-    /// Write the generated blocks of this file anew
+    /// Rewrite the generated tables in this document
     #[arg(long, value_name = "README")]
     update: Option<PathBuf>,
     #[command(flatten)]
     include: Include,
 }
 
-/// Where records are committed.
+/// Folder of the committed records.
 const TASKS: &str = "tasks";
 const SPEED: &str = "benches/results";
-/// The block of a README that shows the records of [`SPEED`].
+/// Name of the generated block that shows the records of [`SPEED`].
 const SPEED_BLOCK: &str = "speed";
 
-pub fn table(args: TableArgs) -> CommandResult {
+pub(super) fn table(args: TableArgs) -> CommandResult {
     let library = args.include.library()?;
     if args.list {
         return list(&library);
     }
-    // Blocks of a README hold what everybody can see: committed records.
+    // Generated blocks are made from committed records, so that everybody can check them.
     let block = |records: &[RunRecord], name: &str| match name {
         SPEED_BLOCK => {
             let records = SpeedRecord::read_all(Path::new(SPEED))?;
@@ -80,7 +80,7 @@ pub fn table(args: TableArgs) -> CommandResult {
         false => {
             let (records, broken) = RunStore::new(&args.runs).readable_records()?;
             for error in broken {
-                eprintln!("warning: a run is left out: {:#}", Error::from(error));
+                eprintln!("warning: a run is left out of the table: {:#}", Error::from(error));
             }
             records
         }
@@ -91,7 +91,7 @@ pub fn table(args: TableArgs) -> CommandResult {
     Ok(())
 }
 
-/// Lines about the runs of the table's tasks that it does not show.
+/// Messages about runs of the table's tasks that it does not show.
 fn hidden(spec: &TableSpec, records: &[RunRecord]) -> Vec<String> {
     let mut tasks: BTreeMap<&str, (usize, BTreeSet<String>)> = BTreeMap::new();
     for (run, task) in records.iter().filter_map(|run| Some((run, run.task.as_deref()?))) {
@@ -106,7 +106,7 @@ fn hidden(spec: &TableSpec, records: &[RunRecord]) -> Vec<String> {
     let line = |(task, (count, values)): (&str, (usize, BTreeSet<String>))| {
         let (runs, are) = if count == 1 { ("run", "is") } else { ("runs", "are") };
         let values = values.into_iter().collect::<Vec<_>>().join(", ");
-        format!("{count} {runs} of {task} {are} not in this table ({values}); `bench table` shows all")
+        format!("{count} {runs} of {task} {are} not in this table ({values}); `bench table` shows all runs")
     };
     tasks.into_iter().map(line).collect()
 }
@@ -126,12 +126,12 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// The table `name` of these records, for the terminal.
-pub fn show(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
+pub(super) fn show(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
     rendered(library, name, records, TableFormat::Terminal)
 }
 
 /// The table `name` of these records in Markdown.
-pub fn markdown(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
+pub(super) fn markdown(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
     rendered(library, name, records, TableFormat::Markdown)
 }
 

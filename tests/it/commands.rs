@@ -18,7 +18,7 @@ fn pretrain_transfer_eval_table_and_picture() {
 
     // The same again is done already, and nothing changes.
     let again = sandbox.run(&small_transfer());
-    assert!(String::from_utf8_lossy(&again.stderr).contains("finished already"));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already finished"));
 
     let id = shown.split_whitespace().nth(1).unwrap();
     let record = std::fs::read_to_string(sandbox.path(&format!("runs/{id}/run.json"))).unwrap();
@@ -33,9 +33,7 @@ fn pretrain_transfer_eval_table_and_picture() {
 
     let output = sandbox.run(&format!("eval {id} --data {} --split train --by-class", fixture("shapes")));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    for words in
-        ["task shapes_classification, split train in ", "weights runs/", "no scores of single classes"]
-    {
+    for words in ["task shapes_classification, split train in ", "weights runs/", "no scores per class"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     let error = sandbox.fails(2, &format!("eval {id} --task coco"));
@@ -169,7 +167,7 @@ fn lists_and_descriptions() {
     assert!(sandbox.ok("table --list").contains("tiny_imagenet_20"));
     assert!(sandbox.ok("suite plan demo").contains("15 runs"));
     let found = sandbox.ok("doctor");
-    assert!(found.contains("cpu") && found.contains("subnormal numbers are taken for zero"), "{found}");
+    assert!(found.contains("cpu") && found.contains("subnormal numbers are treated as zero"), "{found}");
     assert!(sandbox.ok("completions bash").contains("_bench"));
     assert!(sandbox.ok("man").contains(".TH"));
 }
@@ -240,7 +238,7 @@ fn a_table_says_what_it_leaves_out() {
     let said = |line: &str| String::from_utf8_lossy(&sandbox.run(line).stderr).into_owned();
     assert_eq!(
         said("table narrow --include mine"),
-        "1 run of shapes_classification is not in this table (model vit_tiny_test); `bench table` shows all\n"
+        "1 run of shapes_classification is not in this table (model vit_tiny_test); `bench table` shows all runs\n"
     );
     assert_eq!(said("table other --include mine"), "");
 
@@ -297,4 +295,18 @@ fn the_block_of_a_readme_shows_the_committed_speed() {
     sandbox.ok("table --check README.md");
     let shown = sandbox.ok("table --speed benches/results/laptop.json");
     assert!(shown.contains("bench f32") && shown.contains("2.00"), "{shown}");
+}
+
+#[test]
+fn the_committed_reference_is_that_of_the_program() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("docs --check --out {}", repository().join("docs/reference").display()));
+    let shown = sandbox.ok("docs --out reference");
+    assert!(shown.contains("pages in reference"), "{shown}");
+    sandbox.ok("docs --check --out reference");
+    let recipe = std::fs::read_to_string(sandbox.path("reference/recipe.md")).unwrap();
+    assert!(recipe.contains("| `base_lr` | number | required |"), "{recipe}");
+    sandbox.write("reference/recipe.md", "edited");
+    let error = sandbox.fails(2, "docs --check --out reference");
+    assert!(error.contains("recipe.md") && !error.contains("task.md"), "{error}");
 }

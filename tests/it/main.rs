@@ -13,6 +13,7 @@ mod dinov2;
 mod external_backbone;
 mod external_task;
 mod fuzz;
+mod guides;
 mod hub;
 mod key_mappings;
 mod program;
