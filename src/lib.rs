@@ -54,7 +54,7 @@ pub mod weights;
 /// What the author of a plugin needs.
 pub mod prelude {
     pub use crate::data::{
-        Annotation, Batch, DatasetInfo, Entry, Frame, Geometric, Geometry, Sample, SampleId,
+        Annotation, Batch, DatasetInfo, Entry, Geometric, Geometry, Sample, SampleId, SourceTransform,
     };
     pub use crate::metrics::{Metric, MetricError};
     pub use crate::models::{Backbone, BackboneSpec, Features};

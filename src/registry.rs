@@ -1,6 +1,7 @@
 //! [`Registry`]: the word `kind` of a manifest to a type in Rust. The only place that erases types.
 
-use crate::config::Library;
+use crate::config::{Library, complete_operations};
+use crate::data::augment::Augmentations;
 use crate::data::{DatasetInfo, Entry};
 use crate::engine::{self, Control, Evaluated, Job, Outcome, Pictures, Predicted, Speed};
 use crate::kinds;
@@ -89,6 +90,7 @@ pub fn manifest(library: &Library, name: &str) -> Result<Manifest> {
     };
     let mut manifest: Manifest = crate::config::parse(&text, &origin)?;
     ensure!(manifest.name == name, "{origin}: name is `{}`, the folder `{name}`", manifest.name);
+    complete_operations(&Augmentations::builtin(), &mut manifest.eval, &origin, "eval")?;
     manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
     Ok(manifest)
 }

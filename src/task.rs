@@ -1,8 +1,8 @@
 //! The plugin interface: a *kind* of task is a type that implements [`Task`]; a *task* is one value
 //! of it, made from a manifest `tasks/<name>/task.toml`.
 
-use crate::config::AugmentOp;
-use crate::data::{Batch, DatasetInfo, Entry, Frame, Geometric, Image, Size};
+use crate::config::Operation;
+use crate::data::{Batch, DatasetInfo, Entry, Geometric, Image, Size, SourceTransform};
 use crate::metrics::Metric;
 use crate::models::{Backbone, BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
@@ -140,16 +140,20 @@ pub trait Head: Send + Sync {
         Ok(())
     }
     /// One prediction a sample, in source-image coordinates.
-    fn predict(&self, features: &Features, frames: &[Frame]) -> candle_core::Result<Vec<Self::Prediction>>;
+    fn predict(
+        &self,
+        features: &Features,
+        source_transforms: &[SourceTransform],
+    ) -> candle_core::Result<Vec<Self::Prediction>>;
     /// One prediction an image of an evaluation batch [B, C, H, W]; runs the backbone itself, once by default. A head
     /// that reads images piece by piece ([`Task::any_size`]) overrides it.
     fn infer(
         &self,
         images: &Tensor,
-        frames: &[Frame],
+        source_transforms: &[SourceTransform],
         forward: &Forward,
     ) -> candle_core::Result<Vec<Self::Prediction>> {
-        self.predict(&forward.run(images)?, frames)
+        self.predict(&forward.run(images)?, source_transforms)
     }
 }
 
@@ -196,7 +200,7 @@ pub struct Manifest {
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub options: toml::Table,
     /// The evaluation protocol: no recipe can touch it.
-    pub eval: Vec<AugmentOp>,
+    pub eval: Vec<Operation>,
     /// The folder the manifest was read from.
     #[serde(skip)]
     pub home: PathBuf,

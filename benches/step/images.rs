@@ -3,7 +3,7 @@
 use super::Case;
 use anyhow::{Context, Result, ensure};
 use bench::config::{Choice, Library, Stage};
-use bench::data::augment::Pipeline;
+use bench::data::augment::{Augmentations, Pipeline};
 use bench::data::loader::{Loader, LoaderConfig};
 use bench::data::{Annotation, Entry, ImageRef, SampleId};
 use candle_core::Device;
@@ -13,11 +13,18 @@ use std::sync::Arc;
 /// One step reads every file of `folder` once.
 pub fn loader(folder: &Path) -> Result<Case> {
     let (library, model) = (Library::default(), "vit_b16");
-    let choice = Choice { library: &library, overrides: &[] };
+    let choice = Choice { library: &library, overrides: &[], owner: &Augmentations::builtin() };
     let (model, recipe) =
         (choice.model(model, None)?, choice.recipe(Stage::Pretrain, "mae_800", (model, ""))?);
-    let pipeline = Pipeline::new(&recipe.augment, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)?;
+    let pipeline = Pipeline::new(
+        &Augmentations::builtin(),
+        &recipe.augment,
+        None,
+        &model.normalize(),
+        model.image,
+        model.channels,
+    )
+    .map_err(anyhow::Error::msg)?;
     let entries = entries(folder)?;
     let images = entries.len();
     ensure!(images > 0, "no files in `{}`", folder.display());

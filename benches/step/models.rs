@@ -4,7 +4,8 @@
 use super::{Case, Machine};
 use anyhow::{Context, Result, ensure};
 use bench::config::{Choice, Library, Mae, ModelConfig, Pretrain, Recipe, Stage, parse_table};
-use bench::data::{Batch, DatasetInfo, Frame, SampleId};
+use bench::data::augment::Augmentations;
+use bench::data::{Batch, DatasetInfo, SampleId, SourceTransform};
 use bench::kinds::classification::{
     ClassTarget, ClassificationHead, ClassificationTask, HeadConfig, Options,
 };
@@ -77,7 +78,7 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     forward(&params, images, move || {
         let predictions = no_grad(|| {
             let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-            head.predict(&features, &batch.frames)
+            head.predict(&features, &batch.source_transforms)
         })?;
         ensure!(predictions.iter().flatten().all(|score| score.is_finite()), "a score is not finite");
         Ok(())
@@ -86,7 +87,7 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
 
 pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(ModelConfig, Recipe)> {
     let library = Library::default();
-    let choice = Choice { library: &library, overrides: &[] };
+    let choice = Choice { library: &library, overrides: &[], owner: &Augmentations::builtin() };
     Ok((choice.model(model, None)?, choice.recipe(stage, recipe, (model, ""))?))
 }
 
@@ -142,7 +143,8 @@ pub(super) fn batch<T>(
     Ok(Batch {
         ids: (0..count).map(|i| SampleId::new(i.to_string())).collect(),
         images: Tensor::from_vec(pixels, shape, &on.device)?,
-        frames: vec![Frame::new((height, width)); count],
+        views: vec![],
+        source_transforms: vec![SourceTransform::new((height, width)); count],
         targets: (0..count).map(target).collect(),
     })
 }

@@ -2,8 +2,9 @@
 
 use super::flags::{RequestFlags, SiteFlags};
 use super::{CommandResult, print};
-use crate::config::{ModelConfig, Recipe, RunConfig, Stage};
-use crate::data::Dataset;
+use crate::config::{ModelConfig, Recipe, RunConfig, Stage, schema_with};
+use crate::data::augment::Augmentations;
+use crate::data::{Dataset, Formats};
 use crate::engine::Plan;
 use crate::launch::{Resolved, index, resolve};
 use crate::record::table::TableSpec;
@@ -79,14 +80,15 @@ pub fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {
+            let operations = |to: &mut schemars::SchemaGenerator| Augmentations::builtin().define(to);
             let schema = match file {
                 SchemaName::Model => schemars::schema_for!(ModelConfig),
-                SchemaName::Recipe => schemars::schema_for!(Recipe),
-                SchemaName::Task => schemars::schema_for!(Manifest),
-                SchemaName::Dataset => schemars::schema_for!(Dataset),
+                SchemaName::Recipe => schema_with::<Recipe>(operations),
+                SchemaName::Task => schema_with::<Manifest>(operations),
+                SchemaName::Dataset => schema_with::<Dataset>(|to| Formats::builtin().define(to)),
                 SchemaName::Suite => schemars::schema_for!(Suite),
                 SchemaName::Table => schemars::schema_for!(TableSpec),
-                SchemaName::Run => schemars::schema_for!(RunConfig),
+                SchemaName::Run => schema_with::<RunConfig>(operations),
             };
             print(serde_json::to_string_pretty(&schema)?)?;
         }

@@ -3,8 +3,8 @@
 use super::flags::{Include, bench_data};
 use super::{CommandResult, print};
 use crate::config::Library;
-use crate::data::Dataset;
 use crate::data::shapes::{ShapesSpec, make};
+use crate::data::{Dataset, Formats};
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -88,7 +88,7 @@ pub fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
 
 fn list(library: &Library) -> Result<()> {
     for name in library.list("datasets") {
-        let dataset = match Dataset::load(library, &name) {
+        let dataset = match Dataset::load(library, &name, &Formats::builtin()) {
             Ok(dataset) => dataset,
             Err(error) => {
                 eprintln!("warning: {error}");
@@ -106,7 +106,7 @@ fn list(library: &Library) -> Result<()> {
 }
 
 fn check(library: &Library, name: &str, data: Option<PathBuf>, decode: bool) -> Result<()> {
-    let dataset = Dataset::load(library, name)?;
+    let dataset = Dataset::load(library, name, &Formats::builtin())?;
     let root = dataset.root(data.as_deref(), bench_data().as_deref())?;
     let report = dataset.check(&root, decode);
     ensure!(!report.is_empty(), "data set `{name}` has no splits");

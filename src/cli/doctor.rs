@@ -2,7 +2,7 @@
 
 use super::flags::{SiteFlags, bench_data};
 use super::{CommandResult, OutputError, print};
-use crate::data::{Dataset, JPEG_DECODER};
+use crate::data::{Dataset, Formats, JPEG_DECODER};
 use crate::process::flushes_subnormals;
 use crate::registry::Registry;
 use clap::Args;
@@ -33,7 +33,7 @@ pub fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
         Some(root) => {
             print(format_args!("data       BENCH_DATA = {}", root.display()))?;
             for name in context.library.list("datasets") {
-                let dataset = Dataset::load(&context.library, &name)?;
+                let dataset = Dataset::load(&context.library, &name, &Formats::builtin())?;
                 let there = dataset.root(None, Some(&root)).is_ok();
                 print(format_args!("           {name:<18} {}", if there { "there" } else { "not there" }))?;
             }

@@ -4,7 +4,8 @@ use super::flags::{SiteFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, print};
 use crate::config::{Choice, RunConfig, Stage, read};
-use crate::data::Dataset;
+use crate::data::augment::Augmentations;
+use crate::data::{Dataset, Formats};
 use crate::engine::{Evaluated, Event, Job};
 use crate::launch::{Request, Site, find_weights, index, resolve};
 use crate::record::ScoreSpec;
@@ -137,12 +138,12 @@ fn files(site: &Site, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluat
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file", missing.display()).into());
     }
-    let dataset = Dataset::load(site.library, &manifest.dataset)?;
+    let dataset = Dataset::load(site.library, &manifest.dataset, &Formats::builtin())?;
     let root = dataset.root(args.data.as_deref(), site.bench_data.as_deref())?;
     let split = args.split.as_ref().unwrap_or(&manifest.splits.eval);
     let index = dataset.index(&root, split)?;
     // How the head would be trained has no part in scores, but belongs to a task.
-    let choice = Choice { library: site.library, overrides: &[] };
+    let choice = Choice { library: site.library, overrides: &[], owner: &Augmentations::builtin() };
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
     let task = site.registry.task(&manifest, &training, &dataset.info(&index))?;

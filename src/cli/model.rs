@@ -3,6 +3,7 @@
 use super::flags::Include;
 use super::{CommandResult, print};
 use crate::config::{Catalogue, Choice, KnownBackbone, Library, ModelConfig};
+use crate::data::augment::Augmentations;
 use crate::models::{gmacs, mae_gmacs, parameter_count};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -45,7 +46,8 @@ pub fn model(args: ModelArgs) -> CommandResult {
         ModelCommand::List { hub: false, include } => {
             let library = include.library()?;
             for name in library.list("configs/models") {
-                let model = Choice { library: &library, overrides: &[] }.model(&name, None)?;
+                let model = Choice { library: &library, overrides: &[], owner: &Augmentations::builtin() }
+                    .model(&name, None)?;
                 print(format_args!("{name:<16} {}", line(&model)?))?;
             }
         }
@@ -83,7 +85,8 @@ fn line(model: &ModelConfig) -> Result<String> {
 fn show(library: &Library, name: &str, set: Vec<String>) -> Result<()> {
     let with_prefix = |s: String| if s.starts_with("model.") { s } else { format!("model.{s}") };
     let overrides: Vec<String> = set.into_iter().map(with_prefix).collect();
-    let model = Choice { library, overrides: &overrides }.model(name, None)?;
+    let model =
+        Choice { library, overrides: &overrides, owner: &Augmentations::builtin() }.model(name, None)?;
     print(toml::to_string(&model)?.trim_end())?;
     if model.foreign.is_some() {
         print(format_args!("# {}", line(&model)?))?;

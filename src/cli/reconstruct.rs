@@ -3,7 +3,8 @@
 use super::flags::{RequestFlags, SiteFlags};
 use super::{CommandResult, print};
 use crate::config::{Choice, Pretrain, RunConfig, Stage, read};
-use crate::data::{Annotation, Dataset, Entry, ImageRef, SampleId};
+use crate::data::augment::Augmentations;
+use crate::data::{Annotation, Dataset, Entry, Formats, ImageRef, SampleId};
 use crate::engine::{Pretrained, reconstruct as draw};
 use crate::launch::{Site, find_weights};
 use crate::record::write_atomic;
@@ -94,7 +95,11 @@ fn entry(path: &Path) -> Entry {
 
 /// Model and objective by name, for checkpoints of other programs.
 fn named(site: &Site, args: &ReconstructArgs, weights: &Path) -> Result<Pretrained> {
-    let choice = Choice { library: site.library, overrides: &RequestFlags::default().set };
+    let choice = Choice {
+        library: site.library,
+        overrides: &RequestFlags::default().set,
+        owner: &Augmentations::builtin(),
+    };
     if let (Some(model), None) = (&args.model, &args.recipe) {
         let discrete = Contents::of(WeightFile::open(weights)?.entries()) == Contents::Tokenizer;
         if discrete {
@@ -124,7 +129,7 @@ pub fn trained_on(site: &Site, weights: &Path, data: Option<&Path>, count: usize
     let data = data.or(run.data.as_deref());
     let dataset = match (run.dataset.as_str(), data) {
         ("folder", Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => Dataset::load(site.library, name)?,
+        (name, _) => Dataset::load(site.library, name, &Formats::builtin())?,
     };
     let root = dataset.root(data, site.bench_data.as_deref())?;
     let mut entries = dataset.index(&root, &run.split)?.entries;

@@ -3,7 +3,8 @@
 use super::flags::{Include, bench_data};
 use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
-use crate::data::{Dataset, DatasetInfo};
+use crate::data::augment::Augmentations;
+use crate::data::{Dataset, DatasetInfo, Formats};
 use crate::record::{Reference, Score};
 use crate::registry::{Registry, manifest};
 use crate::task::Manifest;
@@ -94,7 +95,8 @@ fn show(library: &Library, name: &str) -> Result<()> {
 fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task_manifest = manifest(library, name)?;
     let context = || format!("task `{name}`");
-    let dataset = Dataset::load(library, &task_manifest.dataset).with_context(context)?;
+    let dataset =
+        Dataset::load(library, &task_manifest.dataset, &Formats::builtin()).with_context(context)?;
     for split in [
         Some(&task_manifest.splits.train),
         Some(&task_manifest.splits.eval),
@@ -109,7 +111,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
             known.join(", ")
         );
     }
-    let choice = Choice { library, overrides: &[] };
+    let choice = Choice { library, overrides: &[], owner: &Augmentations::builtin() };
     let root = dataset.root(None, bench_data().as_deref());
     // What a recipe says for a task may name its classes.
     let part = if root.is_ok() { name } else { "" };
@@ -143,7 +145,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
 
 /// Parses every file of the library.
 fn check_files(library: &Library) -> Result<()> {
-    let choice = Choice { library, overrides: &[] };
+    let choice = Choice { library, overrides: &[], owner: &Augmentations::builtin() };
     let mut count = 0;
     for model in library.list("configs/models") {
         choice.model(&model, None)?;
@@ -167,7 +169,7 @@ fn check_files(library: &Library) -> Result<()> {
         count += 1;
     }
     for dataset in library.list("datasets") {
-        Dataset::load(library, &dataset)?;
+        Dataset::load(library, &dataset, &Formats::builtin())?;
         count += 1;
     }
     count += Reference::all(library)?.len();

@@ -1,7 +1,7 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{Attention, AugmentOp, Decoder, DvaeTraining, Erase, Stage};
+use super::{Attention, Decoder, DvaeTraining, Erase, Operation, OperationOwner, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Applied in order to every training image.
     #[serde(default)]
-    pub augment: Vec<AugmentOp>,
+    pub augment: Vec<Operation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erase: Option<Erase>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ impl Recipe {
     }
 
     /// What cannot work, by key.
-    pub fn check(&self, stage: Stage) -> Result<(), String> {
+    pub fn check(&self, stage: Stage, owner: &dyn OperationOwner) -> Result<(), String> {
         let wants = match stage {
             Stage::Pretrain => self.pretrain.is_some() && self.transfer.is_none(),
             Stage::Transfer => self.transfer.is_some() && self.pretrain.is_none(),
@@ -95,7 +95,7 @@ impl Recipe {
         self.optim.check()?;
         self.schedule.check()?;
         if let Some(pretrain) = &self.pretrain {
-            pretrain.check(&self.augment)?;
+            pretrain.check(self.augment.iter().any(|operation| owner.is_random(operation)))?;
         }
         match self.transfer.as_ref().map(|t| t.tune) {
             Some(tune) if tune != Tune::Head && self.transfer.as_ref().is_some_and(|t| t.cached_features) => {
@@ -149,7 +149,7 @@ impl Pretrain {
         }
     }
 
-    fn check(&self, augment: &[AugmentOp]) -> Result<(), String> {
+    fn check(&self, draws: bool) -> Result<(), String> {
         match self {
             Self::Mae(mae) if !(0. ..1.).contains(&mae.mask_ratio) => {
                 let ratio = mae.mask_ratio;
@@ -164,7 +164,7 @@ impl Pretrain {
             Self::Mae(mae) if mae.target != ReconstructionTarget::Token && mae.cache_tokens => {
                 Err("pretrain.cache_tokens needs pretrain.target = \"token\"".into())
             }
-            Self::Mae(mae) if mae.cache_tokens && augment.iter().any(AugmentOp::is_random) => Err(
+            Self::Mae(mae) if mae.cache_tokens && draws => Err(
                 "pretrain.cache_tokens needs crops that are the same in every epoch, but `augment` draws some"
                     .into(),
             ),

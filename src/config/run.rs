@@ -1,6 +1,9 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::{ConfigError, Library, ModelConfig, Recipe, Tune, apply_set, parse, parse_table};
+use super::{
+    ConfigError, Library, ModelConfig, OperationOwner, Recipe, Tune, apply_set, complete_operations, parse,
+    parse_table,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -163,8 +166,17 @@ impl RunConfig {
         Ok(format!("{recipe}-{on}-{model}{init}-s{seed}-{}", &self.hash()?[..8]))
     }
 
+    /// The same configuration, which came from `origin`, with the operations of its recipe completed.
+    ///
+    /// # Errors
+    /// An operation that is unknown or has wrong options.
+    pub fn completed(mut self, owner: &dyn OperationOwner, origin: &str) -> Result<Self, ConfigError> {
+        complete_operations(owner, &mut self.recipe.augment, origin, "recipe.augment")?;
+        Ok(self)
+    }
+
     /// What cannot work in model and recipe, before any data is read.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub fn check(&self, owner: &dyn OperationOwner) -> Result<(), ConfigError> {
         let Run { model, recipe, stage, .. } = &self.run;
         self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
         let tune = self.recipe.transfer.as_ref().map(|transfer| transfer.tune);
@@ -176,16 +188,18 @@ impl RunConfig {
         }
         let attention = self.recipe.transfer.as_ref().and_then(|transfer| transfer.attention.as_ref());
         let fits = || attention.map_or(Ok(()), |attention| attention.check(self.model.depth));
-        let checked = self.recipe.check(*stage).and_then(|()| fits());
+        let checked = self.recipe.check(*stage, owner).and_then(|()| fits());
         checked.map_err(|e| ConfigError::new(format!("recipe `{recipe}`"), e))
     }
 }
 
 /// Where a model or a recipe is taken from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Choice<'a> {
     pub library: &'a Library,
     pub overrides: &'a [String],
+    /// Parses the operations of recipes.
+    pub owner: &'a dyn OperationOwner,
 }
 
 impl Choice<'_> {
@@ -207,7 +221,7 @@ impl Choice<'_> {
         for edit in edits {
             apply_set(&mut tree, &edit["model.".len()..])?;
         }
-        self.edited(tree, "model.")
+        parse_table(tree, self.origin("model."))
     }
 
     /// The recipe `configs/<stage>/<name>.toml` for a model and a task, where they are known (else empty): body <
@@ -252,14 +266,14 @@ impl Choice<'_> {
                 };
                 let mut merged = tree.clone();
                 merge(&mut merged, edits);
-                parse_table::<Recipe>(merged, format!("{origin} with [{key}.{part}]"))?;
+                self.parsed(merged, &format!("{origin} with [{key}.{part}]"))?;
             }
             if let Some(toml::Value::Table(edits)) = parts.get(name) {
                 merge(&mut tree, edits);
             }
         }
-        let recipe: Recipe = parse_table(tree.clone(), &origin)?;
-        recipe.check(stage).map_err(|e| ConfigError::new(&origin, e))?;
+        let recipe = self.parsed(tree.clone(), &origin)?;
+        recipe.check(stage, self.owner).map_err(|e| ConfigError::new(&origin, e))?;
         let edits: Vec<&String> = self.overrides.iter().filter(|s| !s.starts_with("model.")).collect();
         if edits.is_empty() {
             return Ok(recipe);
@@ -267,8 +281,15 @@ impl Choice<'_> {
         for edit in edits {
             apply_set(&mut tree, edit)?;
         }
-        let recipe: Recipe = self.edited(tree, "")?;
-        recipe.check(stage).map_err(|e| ConfigError::new(self.origin(""), e))?;
+        let recipe = self.parsed(tree, &self.origin(""))?;
+        recipe.check(stage, self.owner).map_err(|e| ConfigError::new(self.origin(""), e))?;
+        Ok(recipe)
+    }
+
+    /// A recipe with its operations completed.
+    fn parsed(&self, tree: toml::Table, origin: &str) -> Result<Recipe, ConfigError> {
+        let mut recipe: Recipe = parse_table(tree, origin)?;
+        complete_operations(self.owner, &mut recipe.augment, origin, "augment")?;
         Ok(recipe)
     }
 
@@ -280,15 +301,7 @@ impl Choice<'_> {
         }
     }
 
-    /// The strict parse after editing: an error can only come from `--set`.
-    fn edited<T: serde::de::DeserializeOwned>(
-        &self,
-        tree: toml::Table,
-        prefix: &str,
-    ) -> Result<T, ConfigError> {
-        parse_table(tree, self.origin(prefix))
-    }
-
+    /// What to blame for an error after editing: `--set` with the edits of the model, or with all others.
     fn origin(&self, prefix: &str) -> String {
         let (model, rest): (Vec<_>, Vec<_>) = self.overrides.iter().partition(|s| s.starts_with("model."));
         let shown = if prefix.is_empty() { rest } else { model };
@@ -327,6 +340,20 @@ fn merge(tree: &mut toml::Table, edits: &toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Operation;
+
+    /// Registers no operation.
+    struct Nobody;
+
+    impl OperationOwner for Nobody {
+        fn completed(&self, operation: &Operation) -> Result<Operation, ConfigError> {
+            Err(ConfigError::new(&operation.name, "unknown"))
+        }
+
+        fn is_random(&self, _: &Operation) -> bool {
+            false
+        }
+    }
 
     fn library() -> (tempfile::TempDir, Library) {
         let folder = tempfile::tempdir().unwrap();
@@ -356,7 +383,9 @@ mod tests {
     fn set_is_above_the_part_of_a_model_is_above_that_of_a_task_is_above_the_body() {
         let (_folder, library) = library();
         let recipe = |overrides: &[String], model: &str, task: &str| {
-            Choice { library: &library, overrides }.recipe(Stage::Transfer, "r", (model, task)).unwrap()
+            Choice { library: &library, overrides, owner: &Nobody }
+                .recipe(Stage::Transfer, "r", (model, task))
+                .unwrap()
         };
         let lr = |overrides: &[String], model: &str| recipe(overrides, model, "").optim.base_lr;
         let both = recipe(&[], "small", "flowers").optim;
@@ -365,7 +394,7 @@ mod tests {
         assert_eq!(lr(&[], "vit_b16"), 1e-3);
         assert_eq!(lr(&[], "small"), 2e-3);
         assert_eq!(lr(&["optim.base_lr=3e-3".into(), "model.depth=3".into()], "small"), 3e-3);
-        let choice = Choice { library: &library, overrides: &["model.depth=3".into()] };
+        let choice = Choice { library: &library, overrides: &["model.depth=3".into()], owner: &Nobody };
         assert_eq!(choice.model("small", None).unwrap().depth, 3);
     }
 
@@ -374,7 +403,7 @@ mod tests {
         let (_folder, library) = library();
         let recipe = |name: &str, set: &str| {
             let overrides: Vec<String> = if set.is_empty() { vec![] } else { vec![set.to_string()] };
-            let choice = Choice { library: &library, overrides: &overrides };
+            let choice = Choice { library: &library, overrides: &overrides, owner: &Nobody };
             choice.recipe(Stage::Transfer, name, ("vit_b16", "")).unwrap_err().to_string()
         };
         let error = recipe("typo", "");
@@ -383,7 +412,7 @@ mod tests {
         assert!(error.starts_with("--set optim.bas_lr=1") && error.contains("bas_lr"), "{error}");
         let error = recipe("rr", "");
         assert!(error.contains("did you mean `r`"), "{error}");
-        let choice = Choice { library: &library, overrides: &["model.deph=3".into()] };
+        let choice = Choice { library: &library, overrides: &["model.deph=3".into()], owner: &Nobody };
         let error = choice.model("small", None).unwrap_err().to_string();
         assert!(error.contains("--set model.deph=3") && error.contains("deph"), "{error}");
     }

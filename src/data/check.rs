@@ -3,7 +3,7 @@
 //! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
 
 use super::classes::{label, list};
-use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Ignored, Image, ImageRef, Size, Split};
+use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, Size, Split};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +27,22 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
         Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
         _ => None,
     }
+}
+
+/// Reads every map of numbers and compares its size with that of its image, by the header of the file; notes what is wrong.
+fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
+    let problem = |entry: &Entry| -> Option<String> {
+        let (Annotation::DenseMap(file), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+            return None;
+        };
+        let compare = || -> Result<(), String> {
+            let map = file.read().map_err(|e| e.to_string())?;
+            let size = Image::size_of(path).map_err(|e| e.to_string())?;
+            file.check_size(map.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))
+        };
+        compare().err()
+    };
+    report.problems.par_extend(entries.par_iter().filter_map(problem));
 }
 
 /// Reads every mask and compares its size with that of its image, by the header of the file; notes what is wrong, and
@@ -60,13 +76,17 @@ const SHOWN: usize = 10;
 /// What [`Dataset::check`] found in a split.
 #[derive(Clone, Debug, Default)]
 pub struct SplitReport {
+    /// The split.
     pub split: String,
+    /// Number of images.
     pub images: usize,
     /// Classes that have images.
     pub classes: usize,
     /// Annotated objects, where objects are annotated.
     pub objects: usize,
-    pub ignored: Ignored,
+    /// Files among the images that are not images.
+    pub ignored: IgnoredFiles,
+    /// What is wrong, one message each.
     pub problems: Vec<String>,
 }
 
@@ -111,6 +131,7 @@ impl Dataset {
         report.classes = labels.len() + objects_of(&index.entries, &mut report);
         if decode {
             report.classes += masks_of(&index.entries, &mut report);
+            dense_maps_of(&index.entries, &mut report);
         }
         let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
         let empty: Vec<&str> = (0..)
@@ -130,13 +151,13 @@ impl Dataset {
             report.problems.push(format!("{} images, the manifest says {count}", report.images));
         }
         // Folders list what exists; other formats may name files that do not.
-        let listed = !matches!(split.annotations, None | Some(Annotations::ImageFolder {}));
+        let named = !index.images_listed;
         let problem = |entry: &Entry| match &entry.image {
             ImageRef::File(path) if decode => match Image::open(path, 3) {
                 Ok(image) => fits(entry, image.size()),
                 Err(error) => Some(error.to_string()),
             },
-            ImageRef::File(path) if listed && !path.is_file() => {
+            ImageRef::File(path) if named && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
             }
             // The header is enough.

@@ -25,8 +25,11 @@ pub fn xywh([x1, y1, x2, y2]: Xyxy<f64>) -> Xywh {
 /// coordinates (the centre of the first pixel is (0.5, 0.5)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
+    /// (height, width) of the image that is mapped.
     pub from: Size,
+    /// (height, width) of the result.
     pub to: Size,
+    /// The coefficients [a, b, c, d, e, f].
     pub forward: [f64; 6],
 }
 
@@ -95,16 +98,17 @@ impl Geometry {
     }
 }
 
-/// How a model input lies in its source image: predictions go back through its inverse.
+/// How the source image has become the model's input: predictions go back to the source image through its inverse.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub struct SourceTransform {
     /// Size of the source image as decoded.
     pub source: Size,
-    /// Source image -> model input.
+    /// From the source image to the model's input.
     pub geometry: Geometry,
 }
 
-impl Frame {
+impl SourceTransform {
+    /// That of a source image of (height, width) `source` to which nothing has been done.
     pub fn new(source: Size) -> Self {
         Self { source, geometry: Geometry::identity(source) }
     }
@@ -131,11 +135,17 @@ fn within([x1, y1, x2, y2]: Xyxy<f64>, (height, width): Size) -> Xyxy<f64> {
 
 /// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.
 pub trait Geometric {
+    /// Moves the target as its image has moved.
     fn apply(&mut self, geometry: &Geometry);
-    /// Whether it can belong to an image that was decoded to this size; the error says why not.
+
+    /// Whether it can belong to an image that was decoded to this (height, width).
+    ///
+    /// # Errors
+    /// Why it cannot.
     fn fits(&self, _decoded: Size) -> Result<(), String> {
         Ok(())
     }
+
     /// Among the labelled pixels of a rectangle (top, left, height, width) that lies inside the image, the share of the
     /// commonest class; 1 where none is labelled. `None` when single pixels have no label.
     fn largest_share(&self, _rectangle: [usize; 4]) -> Option<f64> {
@@ -177,8 +187,8 @@ mod tests {
         assert_eq!(turned.bounds([1., 2., 5., 4.]), [6., 1., 8., 5.], "a quarter of a turn");
         // The input shows 4 columns of padding, then the left half of the source at twice its size.
         let geometry = Geometry::crop_resize((10, 20), 0., -2., 10., 12., (20, 24));
-        let frame = Frame { source: (10, 20), geometry };
-        assert_eq!(frame.shown(), [4., 0., 24., 20.]);
-        assert_eq!(frame.in_source([0., -2., 8., 6.]), Some([0., 0., 2., 3.]));
+        let source_transform = SourceTransform { source: (10, 20), geometry };
+        assert_eq!(source_transform.shown(), [4., 0., 24., 20.]);
+        assert_eq!(source_transform.in_source([0., -2., 8., 6.]), Some([0., 0., 2., 3.]));
     }
 }

@@ -33,7 +33,7 @@ pub use speed::{Speed, speed_pretrain, speed_transfer};
 pub use train::{Evaluation, Outcome, Source, Training};
 pub use transfer::{rescore, transfer};
 
-use crate::config::{AugmentOp, Dtype, RunConfig};
+use crate::config::{Dtype, Operation, RunConfig};
 use crate::data::Entry;
 use crate::nn::Params;
 use crate::ops::Precision;
@@ -49,7 +49,7 @@ pub struct Job<'a> {
     /// Evaluation split; empty in pre-training.
     pub eval: Arc<Vec<Entry>>,
     /// The protocol of evaluation.
-    pub eval_ops: &'a [AugmentOp],
+    pub eval_ops: &'a [Operation],
     /// Initial weights; random when absent.
     pub init: Option<&'a Path>,
     /// The file that makes tokens for pre-training.

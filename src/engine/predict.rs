@@ -7,7 +7,7 @@ use super::evaluate::predictions;
 use super::observer::Event;
 use super::transfer::trained;
 use super::{Job, PREFETCH};
-use crate::data::augment::Pipeline;
+use crate::data::augment::{Augmentations, Pipeline};
 use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig};
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
 use crate::record::write_atomic;
@@ -123,9 +123,16 @@ pub fn predict<T: Task>(task: &Arc<T>, job: &Job, path: &Path, pictures: &Pictur
 /// Images in order, without targets; unreadable ones are left out.
 fn loader<T: Task>(task: &T, job: &Job, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
     let model = &job.config.model;
-    let pipeline = Pipeline::new(job.eval_ops, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)
-        .context("evaluation protocol of the task")?;
+    let pipeline = Pipeline::new(
+        &Augmentations::builtin(),
+        job.eval_ops,
+        None,
+        &model.normalize(),
+        model.image,
+        model.channels,
+    )
+    .map_err(anyhow::Error::msg)
+    .context("evaluation protocol of the task")?;
     let pipeline = if task.any_size() { pipeline.of_any_size() } else { pipeline };
     let entry = |(k, (file, _)): (usize, &(PathBuf, String))| Entry {
         id: SampleId::new(k.to_string()),

@@ -4,7 +4,7 @@ use super::train::{Outcome, Training};
 use super::{Job, PREFETCH, Plan};
 use crate::config::{ModelConfig, Pretrain, RunConfig};
 use crate::data::Entry;
-use crate::data::augment::Pipeline;
+use crate::data::augment::{Augmentations, Pipeline};
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::models::dvae::Tokenizer;
 use crate::nn::Params;
@@ -105,6 +105,7 @@ fn objective(
 pub(super) fn loader(job: &Job, batch: usize) -> Result<Loader<()>> {
     let (model, recipe) = (&job.config.model, &job.config.recipe);
     let pipeline = Pipeline::new(
+        &Augmentations::builtin(),
         &recipe.augment,
         recipe.erase.as_ref(),
         &model.normalize(),

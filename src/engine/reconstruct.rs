@@ -1,7 +1,7 @@
 //! Pictures of what a masked autoencoder fills in, and of what a tokenizer keeps.
 
-use crate::config::{AugmentOp, Interpolation, Mae, ModelConfig, parse};
-use crate::data::augment::Pipeline;
+use crate::config::{Mae, ModelConfig, parse};
+use crate::data::augment::{Augmentations, Pipeline};
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, Entry};
 use crate::nn::Params;
@@ -107,17 +107,11 @@ pub fn reconstruct(
 
 /// The images of `entries` as evaluation sees them: the middle, at the size of the model.
 fn images(model: &ModelConfig, entries: Vec<Entry>, device: &Device) -> Result<Batch<()>> {
-    let ops = [
-        AugmentOp::ResizeShort {
-            size: Some(model.image[0].max(model.image[1])),
-            crop_ratio: None,
-            margin_up_to: None,
-            interpolation: Interpolation::Bicubic,
-        },
-        AugmentOp::CenterCrop { size: None },
-    ];
-    let pipeline = Pipeline::new(&ops, None, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)?;
+    let side = format!("op = \"resize_short\"\nsize = {}", model.image[0].max(model.image[1]));
+    let ops = [parse(&side, "reconstruction")?, parse("op = \"center_crop\"", "reconstruction")?];
+    let pipeline =
+        Pipeline::new(&Augmentations::builtin(), &ops, None, &model.normalize(), model.image, model.channels)
+            .map_err(anyhow::Error::msg)?;
     let config = LoaderConfig {
         seed: 0,
         batch: entries.len(),

@@ -10,7 +10,7 @@ use super::observer::{Control, Event};
 use super::plan::Plan;
 use super::upload;
 use crate::config::Recipe;
-use crate::data::loader::{LoadError, Loaded, Loader};
+use crate::data::loader::{Loaded, Loader, LoaderError};
 use crate::data::{Batch, Geometric, SampleId};
 use crate::nn::{Parameter, Params, Pass};
 use crate::ops;
@@ -31,7 +31,7 @@ pub trait Source<T> {
 }
 
 /// An epoch under way.
-pub type Batches<'a, T> = Box<dyn Iterator<Item = std::result::Result<Loaded<T>, LoadError>> + 'a>;
+pub type Batches<'a, T> = Box<dyn Iterator<Item = std::result::Result<Loaded<T>, LoaderError>> + 'a>;
 
 impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
     fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {

@@ -6,8 +6,8 @@ use super::notes::TransferNotes;
 use super::observer::Event;
 use super::train::{Evaluation, Outcome, Source, Training};
 use super::{Job, PREFETCH, Plan};
-use crate::config::{AugmentOp, Erase, Transfer, Tune};
-use crate::data::augment::Pipeline;
+use crate::config::{Erase, Operation, Transfer, Tune};
+use crate::data::augment::{Augmentations, Pipeline};
 use crate::data::loader::{Loader, LoaderConfig};
 use crate::data::{Batch, DatasetInfo, Entry};
 use crate::models::{self, Backbone, VitOptions};
@@ -278,12 +278,13 @@ fn loader<T: Task>(
     task: &Arc<T>,
     job: &Job,
     entries: Arc<Vec<Entry>>,
-    (ops, erase): (&[AugmentOp], Option<&Erase>),
+    (ops, erase): (&[Operation], Option<&Erase>),
     order: Order,
 ) -> Result<Loader<T::Target>> {
     let model = &job.config.model;
-    let pipeline = Pipeline::new(ops, erase, &model.normalize(), model.image, model.channels)
-        .map_err(anyhow::Error::msg)?;
+    let pipeline =
+        Pipeline::new(&Augmentations::builtin(), ops, erase, &model.normalize(), model.image, model.channels)
+            .map_err(anyhow::Error::msg)?;
     let pipeline = if order.any_size { pipeline.of_any_size() } else { pipeline };
     let config = LoaderConfig {
         seed: job.config.run.seed,

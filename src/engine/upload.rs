@@ -1,4 +1,5 @@
-//! Batches of a loader on the device that trains: on the CPU as they are, elsewhere one ahead of the training step.
+//! Batches of a loader on the device that trains: on the CPU as they are, elsewhere one batch ahead of the training
+//! step.
 
 use super::train::Batches;
 use crate::data::Geometric;
@@ -12,37 +13,46 @@ where
 {
     match loader.device() {
         Device::Cpu => Box::new(loader.epoch(epoch, start)),
-        device => ahead(loader, epoch, start, device),
+        device => prefetched(loader, epoch, start, device),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, device: &Device) -> Batches<'a, T>
+fn prefetched<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, device: &Device) -> Batches<'a, T>
 where
     T: Geometric + Clone + Send + Sync + 'static,
 {
-    use crate::data::ahead::Ahead;
-    use crate::data::loader::{LoadError, Loaded};
+    use crate::data::loader::{Loaded, LoaderError};
+    use crate::data::prefetch::Prefetcher;
     use crate::ops::cuda::{Staged, Upload};
     use candle_core::Result;
 
-    type Staging<T> = std::result::Result<(Loaded<T>, Staged), LoadError>;
-    let upload = match Upload::new(device) {
-        Ok(upload) => upload,
+    type Staging<T> = std::result::Result<(Loaded<T>, Vec<Staged>), LoaderError>;
+    // One for the images, and one for each further view.
+    let uploads = (0..=loader.views()).map(|_| Upload::new(device)).collect::<Result<Vec<_>>>();
+    let uploads = match uploads {
+        Ok(uploads) => uploads,
         Err(error) => return Box::new(std::iter::once(Err(error.into()))),
     };
-    let stage = move |loaded: std::result::Result<Loaded<T>, LoadError>| -> Staging<T> {
+    let stage = move |loaded: std::result::Result<Loaded<T>, LoaderError>| -> Staging<T> {
         let loaded = loaded?;
-        let images = &loaded.batch.images;
-        let staged = with_values(images, |values| upload.stage(values, images.shape()))?;
+        let tensors = std::iter::once(&loaded.batch.images).chain(&loaded.batch.views);
+        let staged = uploads
+            .iter()
+            .zip(tensors)
+            .map(|(upload, tensor)| with_values(tensor, |values| upload.stage(values, tensor.shape())));
+        let staged = staged.collect::<Result<_>>()?;
         Ok((loaded, staged))
     };
     let finish = |staging: Staging<T>| {
         let (mut loaded, staged) = staging?;
-        loaded.batch.images = staged.finish()?;
+        let tensors = std::iter::once(&mut loaded.batch.images).chain(&mut loaded.batch.views);
+        for (tensor, staged) in tensors.zip(staged) {
+            *tensor = staged.finish()?;
+        }
         Ok(loaded)
     };
-    return Box::new(Ahead::new(loader.epoch_in_memory(epoch, start).map(stage)).map(finish));
+    return Box::new(Prefetcher::new(loader.epoch_in_memory(epoch, start).map(stage)).map(finish));
 
     /// Runs `read` on the values of a tensor of the loader.
     fn with_values<R>(images: &candle_core::Tensor, read: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
@@ -57,7 +67,7 @@ where
 }
 
 #[cfg(not(feature = "cuda"))]
-fn ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, _: &Device) -> Batches<'a, T>
+fn prefetched<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, _: &Device) -> Batches<'a, T>
 where
     T: Geometric + Clone + Send + Sync + 'static,
 {

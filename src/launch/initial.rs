@@ -5,6 +5,7 @@ use crate::config::{
     Catalogue, Choice, ConfigError, Library, ModelConfig, Normalize, Pretrain, ReconstructionTarget,
     RunConfig, SCRATCH, Stage, read,
 };
+use crate::data::augment::Augmentations;
 use crate::record::{InitTraining, RunFolder, Status};
 use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, notes, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -90,7 +91,10 @@ impl Initial {
         match (file.metadata().get(notes::MODEL_NAME), file.model()?) {
             (Some(name), Some(model)) => Ok(Some((name.clone(), model))),
             _ => match &self.model {
-                Some(name) => Ok(Some((name.clone(), Choice { library, overrides: &[] }.model(name, None)?))),
+                Some(name) => Ok(Some((
+                    name.clone(),
+                    Choice { library, overrides: &[], owner: &Augmentations::builtin() }.model(name, None)?,
+                ))),
                 None => Ok(None),
             },
         }
@@ -210,7 +214,8 @@ pub(super) fn fits(library: &Library, path: &Path, name: &str, model: &ModelConf
 pub fn fitting_models(library: &Library, guess: &InferredVit) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for name in library.list("configs/models") {
-        let model = Choice { library, overrides: &[] }.model(&name, None)?;
+        let model =
+            Choice { library, overrides: &[], owner: &Augmentations::builtin() }.model(&name, None)?;
         let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
         if sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0) {
             found.push(name);

@@ -5,7 +5,8 @@ use super::{Site, default_dtype};
 use crate::config::{
     Choice, Dtype, Library, Pretrain, Recipe, ReconstructionTarget, Run, RunConfig, SCRATCH, Stage, read,
 };
-use crate::data::Dataset;
+use crate::data::augment::Augmentations;
+use crate::data::{Dataset, Formats};
 use crate::record::InitTraining;
 use crate::registry::manifest;
 use crate::task::Manifest;
@@ -95,7 +96,7 @@ pub fn resolve(site: &Site, stage: Stage, request: &Request) -> Result<Resolved>
         _ => PRETRAIN_RECIPE.into(),
     };
     let init = initial(site, stage, request.init.as_deref(), &mut notes)?;
-    let choice = Choice { library: site.library, overrides: &request.set };
+    let choice = Choice { library: site.library, overrides: &request.set, owner: &Augmentations::builtin() };
     let task = manifest.as_ref().map_or("", |manifest| &manifest.name);
     let (model_name, base) = match (&request.model, init.model(site.library)?) {
         (Some(name), _) => (name.clone(), None),
@@ -191,7 +192,7 @@ fn finish(
     (init, tokenizer): (Initial, Option<Initial>),
     notes: Vec<String>,
 ) -> Result<Resolved> {
-    config.check()?;
+    config.check(&Augmentations::builtin())?;
     if let Some(path) = &init.path {
         fits(site.library, path, &config.run.model, &config.model)?;
     }
@@ -203,6 +204,7 @@ fn finish(
 /// The run of a resolved configuration once more.
 fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
     let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set)?;
+    config = config.completed(&Augmentations::builtin(), &path.display().to_string())?;
     config.run.seed = request.seed.unwrap_or(config.run.seed);
     chosen_dtype(site, Some(config.run.dtype))?;
     ensure!(
@@ -217,7 +219,7 @@ fn repeat(site: &Site, stage: Stage, request: &Request, path: &Path) -> Result<R
     let manifest = config.run.task.as_deref().map(|name| manifest(site.library, name)).transpose()?;
     let dataset = match (config.run.dataset.as_str(), &config.run.data) {
         (FOLDER, Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => Dataset::load(site.library, name)?,
+        (name, _) => Dataset::load(site.library, name, &Formats::builtin())?,
     };
     let mut init = Initial::scratch();
     if config.run.init != SCRATCH {
@@ -254,7 +256,7 @@ fn dataset(
             None => DATASET.into(),
         },
     };
-    let dataset = Dataset::load(site.library, &name)?;
+    let dataset = Dataset::load(site.library, &name, &Formats::builtin())?;
     let split = match (stage, manifest) {
         (Stage::Transfer, Some(manifest)) => manifest.splits.train.clone(),
         (_, Some(Manifest { splits, .. })) if splits.pretrain.is_some() => {

