@@ -9,12 +9,12 @@ pub type Xyxy<T> = [T; 4];
 /// A box as COCO's files have it: x, y of the upper left corner, width, height in pixels.
 pub type Xywh = [f64; 4];
 
-/// The corners of a box.
+/// The corners x1, y1, x2, y2 of a box that is given by a corner and its sides.
 pub fn xyxy([x, y, w, h]: Xywh) -> Xyxy<f64> {
     [x, y, x + w, y + h]
 }
 
-/// The corner and sides of a box.
+/// The upper left corner and the sides of a box that is given by two corners.
 pub fn xywh([x1, y1, x2, y2]: Xyxy<f64>) -> Xywh {
     [x1, y1, x2 - x1, y2 - y1]
 }
@@ -34,18 +34,19 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Nothing moves.
+    /// The map of an image of (height, width) `size` to itself.
     pub fn identity(size: Size) -> Self {
         Self { from: size, to: size, forward: [1., 0., 0., 0., 1., 0.] }
     }
 
-    /// Cuts the rectangle (top, left, height, width; may reach outside) and scales it to `to`.
+    /// Cuts the rectangle (top, left, height, width), which may reach outside of the image, and scales it to (height, width)
+    /// `to`.
     pub fn crop_resize(from: Size, top: f64, left: f64, height: f64, width: f64, to: Size) -> Self {
         let (sx, sy) = (to.1 as f64 / width, to.0 as f64 / height);
         Self { from, to, forward: [sx, 0., -left * sx, 0., sy, -top * sy] }
     }
 
-    /// Left-right mirror.
+    /// The left-right mirror of an image of (height, width) `size`.
     pub fn flip(size: Size) -> Self {
         Self { from: size, to: size, forward: [-1., 0., size.1 as f64, 0., 1., 0.] }
     }
@@ -68,13 +69,13 @@ impl Geometry {
         }
     }
 
-    /// Where the point (x, y) goes.
+    /// The image of the point (x, y).
     pub fn point(&self, x: f64, y: f64) -> (f64, f64) {
         let [a, b, c, d, e, f] = self.forward;
         (a * x + b * y + c, d * x + e * y + f)
     }
 
-    /// The box around what becomes of a box: the box itself, moved, unless something rotates or shears.
+    /// The bounding box of the image of a box: exact unless the map rotates or shears.
     pub fn bounds(&self, [x1, y1, x2, y2]: Xyxy<f64>) -> Xyxy<f64> {
         let corners = [(x1, y1), (x2, y1), (x1, y2), (x2, y2)].map(|(x, y)| self.point(x, y));
         let low = |of: fn((f64, f64)) -> f64| corners.map(of).into_iter().fold(f64::INFINITY, f64::min);
@@ -82,7 +83,7 @@ impl Geometry {
         [low(|p| p.0), low(|p| p.1), high(|p| p.0), high(|p| p.1)]
     }
 
-    /// The way back. `None` when the map is not invertible.
+    /// The inverse map. `None` when the map is not invertible.
     pub fn inverse(&self) -> Option<Geometry> {
         let [a, b, c, d, e, f] = self.forward;
         let det = a * e - b * d;
@@ -101,20 +102,20 @@ impl Geometry {
 /// How the source image has become the model's input: predictions go back to the source image through its inverse.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SourceTransform {
-    /// Size of the source image as decoded.
+    /// (height, width) of the source image as decoded.
     pub source: Size,
     /// From the source image to the model's input.
     pub geometry: Geometry,
 }
 
 impl SourceTransform {
-    /// That of a source image of (height, width) `source` to which nothing has been done.
+    /// The identity, for a source image of (height, width) `source` to which nothing has been done yet.
     pub fn new(source: Size) -> Self {
         Self { source, geometry: Geometry::identity(source) }
     }
 
-    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless something
-    /// rotates or shears, when it is the box around the image.
+    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless the
+    /// map rotates or shears; then it is the bounding box of the image.
     pub fn shown(&self) -> Xyxy<f64> {
         let (height, width) = self.source;
         within(self.geometry.bounds([0., 0., width as f64, height as f64]), self.geometry.to)

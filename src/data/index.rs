@@ -1,4 +1,4 @@
-//! [`Index`]: what a format finds in a split, an [`Entry`] for each image.
+//! [`Index`]: the images and annotations of a split as a format finds them, one [`Entry`] for each image.
 
 use super::{DenseMapFile, Image, RasterFile, Rle, Size, Xywh};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Names a sample for error messages, logs and results: its path below the data root with `/`
+/// The name of a sample in error messages, logs and results: its path below the data root with `/`
 /// separators, or `file#index` for container files. Ordered by bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SampleId(Arc<str>);
@@ -41,7 +41,7 @@ pub enum ImageRef {
 /// What a COCO-style file says about one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// Id of the image in the file: results name it.
+    /// Id of the image in the file, which files of results repeat.
     pub image_id: u64,
     /// (height, width) as annotated.
     pub size: Size,
@@ -54,7 +54,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Gives every label l the number `labels[l]`.
+    /// Replaces every label `l` by `labels[l]`.
     pub(super) fn relabel(&mut self, labels: &[u32]) {
         let objects = self.objects.iter_mut().map(|object| &mut object.label);
         for label in objects.chain(&mut self.absent).chain(&mut self.not_exhaustive) {
@@ -62,7 +62,7 @@ impl Objects {
         }
     }
 
-    /// blake3 over everything, in hexadecimal.
+    /// A blake3 hash over everything.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         let integers = [self.image_id, self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
@@ -157,7 +157,7 @@ pub enum Segmentation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
-    /// Its id in the file: results name it.
+    /// Its id in the file, which files of results repeat.
     pub id: u64,
     /// In how many training images it occurs (LVIS).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,7 +182,7 @@ pub enum Frequency {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Annotation {
-    /// Nothing.
+    /// Nothing is known, as in pre-training.
     None,
     /// Class index, from 0.
     Label(u32),
@@ -201,42 +201,42 @@ pub struct Entry {
     pub id: SampleId,
     /// Where the pixels are.
     pub image: ImageRef,
-    /// What is known of the image.
+    /// What the data set says about the image.
     pub annotation: Annotation,
 }
 
-/// What a format found in one split.
+/// The content of one split as a format finds it.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// Sorted by id (by bytes), or in file order where the file defines one.
     pub entries: Vec<Entry>,
     /// Class names in label order, where the layout itself defines them (class folders, categories of a COCO json).
     pub classes: Option<Vec<String>>,
-    /// In label order, where the file is one of COCO's kind.
+    /// In label order, where the annotations have category ids; otherwise empty.
     pub categories: Vec<Category>,
     /// Whether `classes` must hold every class of the manifest, as one folder for each class does. `false` where they are
     /// only those that occur.
     pub every_class: bool,
     /// Whether the images were found by listing folders, so that they are known to exist.
     pub images_listed: bool,
-    /// What lies among the images, where the format lists a folder.
+    /// Other files that lie among the images, where the format lists a folder.
     pub ignored: IgnoredFiles,
 }
 
-/// Files among images that are not images by the ending of their name: how many have which ending, in lower case.
+/// Files that lie among images and are not images by their extension: the number of files by extension, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IgnoredFiles(BTreeMap<String, usize>);
 
-/// Endings that are named; the rest is counted together.
+/// Most extensions that a message lists; files with other extensions are counted together.
 const ENDINGS_SHOWN: usize = 5;
 
 impl IgnoredFiles {
-    /// Whether there is none.
+    /// Whether no file was ignored.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Counts `file`.
+    /// Adds `file` to the count of its extension.
     pub fn count(&mut self, file: &Path) {
         let ending = file.extension().map_or("without an ending".into(), |ending| {
             format!(".{}", ending.to_string_lossy().to_lowercase())

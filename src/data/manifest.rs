@@ -1,4 +1,4 @@
-//! `datasets/<name>/dataset.toml`: where bytes lie and in which format; no word about tasks.
+//! `datasets/<name>/dataset.toml`: where the files of a data set are and in which format. It knows nothing about tasks.
 //!
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
@@ -25,7 +25,8 @@ pub struct Dataset {
     pub homepage: Option<String>,
     /// Its licence, in words.
     pub license: String,
-    /// Class names, one per line, in label order; relative to the manifest. The layout's own order otherwise.
+    /// A file of class names, one per line, in label order; its path is relative to the manifest. When absent, labels follow
+    /// the order that the format defines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
     /// How to get it, shown when the data is not there.
@@ -62,17 +63,17 @@ pub struct Split {
     pub annotations: Option<Annotations>,
 }
 
-/// What a task may know of its data set.
+/// The description of a data set that a task gets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
-    /// The name of the manifest.
+    /// The name of the data set.
     pub name: String,
     /// The release.
     pub version: String,
     /// Class names in label order.
     pub classes: Vec<String>,
-    /// Likewise, where the file is one of COCO's kind; else empty.
+    /// Category ids in label order, where the annotations have them; otherwise empty.
     pub categories: Vec<Category>,
 }
 
@@ -266,14 +267,15 @@ impl Dataset {
         }
     }
 
-    /// What a task may know, from the index of a split.
+    /// The description of the data set that a task gets, by the index of a split.
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
         let categories = index.categories.clone();
         DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
     }
 
-    /// blake3 over ids and annotations: tells data apart that bears the same name. Pixels do not enter.
+    /// A blake3 hash, in hexadecimal, over ids and annotations, which tells apart two data sets of the same name. It does not
+    /// cover pixels, nor the content of masks and maps.
     pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
         for entry in entries {

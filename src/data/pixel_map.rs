@@ -1,7 +1,7 @@
 //! [`PixelMap`]: one value for each pixel of an image, which moves with the image.
 //!
-//! A move is not carried out but remembered: values are looked up in the annotation once, when all moves are known, as
-//! the nearest pixel to each centre. What a crop has cut off stays away and padding has no value.
+//! Moves are composed first and carried out once: when all of them are known, each pixel gets the value of the nearest
+//! pixel of the annotation. Pixels that a crop has cut off do not come back, and padding has no value.
 
 use super::{Geometry, Size};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Values of the pixels of an image. [H, W] row-major.
 pub(crate) trait PixelValues: Sized {
-    /// Of one pixel.
+    /// The value of one pixel.
     type Value: Copy;
     /// The value of pixels outside of the image.
     const OUTSIDE: Self::Value;
@@ -28,9 +28,9 @@ pub(crate) trait PixelValues: Sized {
 #[derive(Debug)]
 pub(crate) struct PixelMap<M> {
     source: Arc<M>,
-    /// What the image shows: the source, or what a rotation has made of it.
+    /// What values are looked up in: the source, or the source after a rotation.
     base: Arc<M>,
-    /// From the base to the image; keeps rows rows.
+    /// From the base to the image. Neither rotates nor shears.
     geometry: Geometry,
     /// The part of the base that no crop has cut off: top, left, bottom, right.
     visible: [f64; 4],
@@ -44,7 +44,7 @@ impl<M> Clone for PixelMap<M> {
 }
 
 impl<M: PixelValues> PixelMap<M> {
-    /// Values as annotated.
+    /// The values of an image that has not moved yet.
     pub fn new(source: M) -> Self {
         let (geometry, visible) = (Geometry::identity(source.size()), whole(source.size()));
         let source = Arc::new(source);
@@ -117,7 +117,7 @@ impl<M: PixelValues> PixelMap<M> {
         self.geometry = geometry;
     }
 
-    /// The values of the base seen through `geometry`, whatever it does.
+    /// The values of the base mapped by `geometry`, which may rotate and shear.
     fn turned(&self, geometry: &Geometry) -> M {
         let ((height, width), (h, w)) = (geometry.to, self.base.size());
         let mut values = vec![M::OUTSIDE; height * width];

@@ -17,7 +17,7 @@ pub trait PrepareSample<T>: Send + Sync {
     fn prepare(&self, sample: Sample<T>, rng: &mut Rng) -> Result<PreparedSample<T>, String>;
 }
 
-/// Decoded sample in, normalised pixels out.
+/// Operations, normalisation and random erasing, in this order: decoded samples in, normalised pixels out.
 #[derive(Clone)]
 pub struct Pipeline {
     steps: Vec<Arc<dyn Transform>>,
@@ -26,7 +26,7 @@ pub struct Pipeline {
     erase: Option<Erase>,
     /// For each channel, the normalised value of every byte.
     tables: Vec<[f32; 256]>,
-    /// The size that images must end with; any when absent.
+    /// The (height, width) that images must have after the last step; any when `None`.
     input: Option<Size>,
 }
 

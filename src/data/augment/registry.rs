@@ -21,7 +21,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Augmentations(Named<Registered>);
 
-/// What is known of one operation.
+/// An operation without its type.
 #[derive(Clone)]
 struct Registered {
     random: bool,
@@ -31,12 +31,12 @@ struct Registered {
 }
 
 impl Augmentations {
-    /// No operation.
+    /// A registry without operations.
     pub fn empty() -> Self {
         Self(Named::new("operation"))
     }
 
-    /// The operations of this crate.
+    /// The operations that come with this crate.
     pub fn builtin() -> Self {
         Self::empty()
             .with::<RandomResizedCrop>()
@@ -68,13 +68,15 @@ impl Augmentations {
         Self(self.0.with(A::OP, registered))
     }
 
+    /// Refuses operations that share a name.
+    ///
     /// # Errors
     /// When two operations have the same name.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.0.check()
     }
 
-    /// Names in order of registration.
+    /// Names of the operations, in order of registration.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.names()
     }

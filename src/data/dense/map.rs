@@ -6,10 +6,10 @@ use super::super::{DataError, Size};
 use super::npy;
 use std::path::PathBuf;
 
-/// The value of pixels that have none. Not equal to itself: test with `is_nan`.
+/// Marks pixels that have no value. It is NaN, which does not equal itself: test with `is_nan`.
 pub const INVALID: f32 = f32::NAN;
 
-/// One number a pixel.
+/// One number for each pixel of an image.
 #[derive(Clone, Debug)]
 pub struct DenseMap {
     /// Rows.
@@ -21,6 +21,8 @@ pub struct DenseMap {
 }
 
 impl DenseMap {
+    /// A map of these numbers.
+    ///
     /// # Panics
     /// When `values` does not hold height × width numbers.
     pub fn new(height: usize, width: usize, values: Vec<f32>) -> Self {

@@ -1,10 +1,10 @@
-//! Format `coco_json`: objects with boxes and masks, in the JSON layout of COCO; LVIS and other files of its kind too.
+//! Format `coco_json`: objects with boxes and masks, in the JSON layout of COCO; also that of LVIS and similar files.
 //!
 //! `images` (id, width, height, file_name, or coco_url as LVIS has it), `annotations` (id, image_id, category_id, bbox,
 //! and optionally segmentation, area, iscrowd) and `categories` (id, name). Labels follow the order of category ids;
 //! other fields are ignored. Entries are in the order of `images`, those without objects among them.
 //!
-//! Everything is checked but the size of the images: that is done where they are decoded ([`Objects::fits`]).
+//! Everything is checked here except the size of the images, which is checked when they are decoded ([`Objects::fits`]).
 
 mod outline;
 
@@ -116,7 +116,7 @@ impl Format for CocoJson {
     }
 }
 
-/// The document, or where in it something is wrong.
+/// Parses the document; the error says where in it something is wrong.
 fn parse(text: &[u8]) -> Result<Document, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let document = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
@@ -127,14 +127,14 @@ fn parse(text: &[u8]) -> Result<Document, String> {
     Ok(document)
 }
 
-/// File names with what is annotated, class names, and what else is said of classes.
+/// File names with their objects, class names in label order, and ids and frequencies of the classes.
 pub type Content = (Vec<(String, Objects)>, Vec<String>, Vec<Category>);
 
 impl CocoJson {
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// Says where in it what is wrong.
+    /// A message that says what is wrong and where.
     pub fn read(&self, text: Vec<u8>) -> Result<Content, String> {
         let document = parse(&text)?;
         drop(text); // hundreds of megabytes

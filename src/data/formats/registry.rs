@@ -10,7 +10,7 @@ use schemars::{Schema, SchemaGenerator};
 #[derive(Clone, Debug)]
 pub struct Formats(Named<Registered>);
 
-/// What is known of one format.
+/// A format without its type.
 #[derive(Clone, Debug)]
 struct Registered {
     /// Parses the options that a file has at a path of keys.
@@ -35,19 +35,19 @@ impl<F: Format> AnyFormat for F {
 }
 
 impl Default for Formats {
-    /// No format.
+    /// A registry without formats, as [`Formats::empty`].
     fn default() -> Self {
         Self::empty()
     }
 }
 
 impl Formats {
-    /// No format.
+    /// A registry without formats.
     pub fn empty() -> Self {
         Self(Named::new("format"))
     }
 
-    /// The formats of this crate.
+    /// The formats that come with this crate.
     pub fn builtin() -> Self {
         Self::empty()
             .with::<ImageFolder>()
@@ -69,13 +69,15 @@ impl Formats {
         Self(self.0.with(F::NAME, registered))
     }
 
+    /// Refuses formats that share a name.
+    ///
     /// # Errors
     /// When two formats have the same name.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.0.check()
     }
 
-    /// Names in order of registration.
+    /// Names of the formats, in order of registration.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.names()
     }

@@ -28,7 +28,7 @@ use work::{Finished, PendingBatch, Request, SampleMaker};
 /// How entries become batches.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
-    /// Of the order and of augmentation.
+    /// Seeds the order of the images and their augmentation.
     pub seed: u64,
     /// Images of a batch, at least 1.
     pub batch: usize,

@@ -7,7 +7,7 @@ use super::png;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One label a pixel.
+/// One label for each pixel of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raster {
     /// Rows.
@@ -19,6 +19,8 @@ pub struct Raster {
 }
 
 impl Raster {
+    /// A raster of these labels.
+    ///
     /// # Panics
     /// When `labels` does not hold height × width values.
     pub fn new(height: usize, width: usize, labels: Vec<u16>) -> Self {
@@ -31,7 +33,7 @@ impl Raster {
         (self.height, self.width)
     }
 
-    /// The raster as a grey PNG: `ids[label]` a pixel, in 8 bits where all ids fit.
+    /// The raster as a grey PNG whose pixels are `ids[label]`, in 8 bits where all ids fit and otherwise in 16.
     ///
     /// # Errors
     /// A label without an id, an id above 65535.
