@@ -16,7 +16,8 @@ mod jpeg;
 pub mod loader;
 mod manifest;
 mod pixel_map;
-pub mod prefetch;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod prefetch;
 mod raster;
 mod rle;
 mod sample;

@@ -5,7 +5,8 @@
 use super::super::Image;
 use super::error::{AugmentError, expect};
 use super::input::ModelInput;
-use super::{Augmentation, SampleMut, Transform, point};
+use super::point;
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::rng::Rng;
 use rand::{Rng as _, seq::SliceRandom};
 use schemars::JsonSchema;

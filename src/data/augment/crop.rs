@@ -6,7 +6,7 @@ use super::error::{AugmentError, probability, range};
 use super::input::ModelInput;
 use super::resample::{Rect, resize};
 use super::resize::cut;
-use super::{Augmentation, SampleMut, Transform};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;

@@ -7,7 +7,7 @@
 use super::super::Image;
 use super::error::{AugmentError, range};
 use super::input::ModelInput;
-use super::{Augmentation, SampleMut, Transform};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::rng::Rng;
 use rand::Rng as _;
 use schemars::JsonSchema;

@@ -1,9 +1,11 @@
 //! [`Pipeline`]: a list of operations as a recipe or an evaluation protocol has it, then normalisation, then erasing.
 
 use super::super::{Geometric, Image, PreparedSample, Sample, Size};
+use super::erase;
 use super::error::AugmentError;
 use super::input::ModelInput;
-use super::{Augmentations, SampleMut, Transform, erase};
+use super::registry::Augmentations;
+use super::transform::{SampleMut, Transform};
 use crate::config::{Erase, Normalize, Operation, View};
 use crate::rng::Rng;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, expect};
 use super::input::ModelInput;
 use super::resample::{Rect, resize};
-use super::{Augmentation, SampleMut, Transform};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use schemars::JsonSchema;

@@ -8,7 +8,7 @@ use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, range};
 use super::input::ModelInput;
 use super::resize::{cut, scale};
-use super::{Augmentation, SampleMut, Transform};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;

@@ -10,7 +10,7 @@ use super::error::{AugmentError, expect, probability, range};
 use super::input::ModelInput;
 use super::resize::scale;
 use super::scale::{bilinear, place};
-use super::{Augmentation, SampleMut, Transform};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;

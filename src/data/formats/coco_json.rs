@@ -8,10 +8,11 @@
 
 mod outline;
 
-pub use outline::{Outline, OutlineError, RunLengths};
+pub(crate) use outline::Outline;
 
 use super::super::{Annotation, Category, DataError, Frequency, Index, Object, Objects, Segmentation};
 use super::format::{Format, SplitSource};
+use outline::OutlineError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -3,7 +3,7 @@
 //! A format knows files and labels, no tasks. To add one: a type in a file of its own that implements [`Format`], and a
 //! line in [`Formats::builtin`], or [`Formats::with`] in a program outside of this crate.
 
-pub mod coco_json;
+pub(crate) mod coco_json;
 mod coco_labels;
 mod csv;
 mod dense_maps;

@@ -1,8 +1,14 @@
 //! [`Formats`]: the layouts of files that manifests can ask for, by name.
 
 use super::super::{DataError, Index};
+use super::coco_json::CocoJson;
+use super::coco_labels::CocoLabels;
+use super::csv::Csv;
+use super::dense_maps::DenseMaps;
 use super::format::{Annotations, Format, SplitSource};
-use super::{CocoJson, CocoLabels, Csv, DenseMaps, Idx, ImageFolder, PngMasks};
+use super::idx::Idx;
+use super::image_folder::ImageFolder;
+use super::png_masks::PngMasks;
 use crate::config::{ConfigError, Named};
 use schemars::{Schema, SchemaGenerator};
 

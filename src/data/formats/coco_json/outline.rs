@@ -7,7 +7,7 @@ use std::fmt;
 
 /// The `segmentation` of an annotation as a file has it; [`Outline::segmentation`] checks it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Outline {
+pub(crate) enum Outline {
     /// Only a box.
     #[default]
     None,
@@ -27,7 +27,7 @@ pub enum Outline {
 /// Lengths of the runs of a mask.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub enum RunLengths {
+pub(crate) enum RunLengths {
     /// As numbers.
     Plain(Vec<u32>),
     /// In COCO's compressed text.
@@ -39,7 +39,7 @@ const FAR: f64 = 4.;
 
 /// What is wrong with an outline.
 #[derive(Clone, Debug, PartialEq)]
-pub enum OutlineError {
+pub(crate) enum OutlineError {
     /// A ring of fewer than three points.
     Degenerate(String),
     /// Anything else.
@@ -51,7 +51,7 @@ impl Outline {
     ///
     /// # Errors
     /// Rings of fewer than three points or half a point, coordinates that are not finite or far away; runs for another size.
-    pub fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
+    pub(crate) fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
         match self {
             Self::None => Ok(Segmentation::None),
             Self::Polygons(rings) => {
