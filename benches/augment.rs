@@ -2,8 +2,8 @@
 //! of pre-training, fine-tuning and evaluation. `cargo bench --bench augment`; with a folder of JPEG files
 //! (`cargo bench --bench augment -- FOLDER`) decoding, and pre-training's whole way from a file, besides.
 
-use bench::config::{AugmentOp, Erase, Interpolation, Normalize};
-use bench::data::augment::{Pipeline, Prepare};
+use bench::config::{Erase, Normalize, Operation, parse};
+use bench::data::augment::{Augmentations, Pipeline, PrepareSample};
 use bench::data::{Image, JPEG_DECODER, Sample, SampleId};
 use bench::rng::Rng;
 use rand::RngCore;
@@ -19,38 +19,35 @@ fn main() -> Result<(), String> {
     let mut data = vec![0; 375 * 500 * 3];
     Rng::new(0, "bench", &[]).fill_bytes(&mut data);
     let image = Image::new(375, 500, 3, data);
-    let interpolation = Interpolation::Bicubic;
-    let crop = |least| AugmentOp::RandomResizedCrop {
-        size: None,
-        scale: [least, 1.],
-        ratio: [3. / 4., 4. / 3.],
-        interpolation,
-        single_draw: false,
-    };
-    let flip = AugmentOp::Flip { p: 0.5 };
-    let rand_augment =
-        AugmentOp::RandAugment { layers: 2, magnitude: 9., magnitude_std: 0.5, p: 0.5, interpolation };
-    let short =
-        AugmentOp::ResizeShort { size: None, crop_ratio: Some(0.875), margin_up_to: None, interpolation };
+    let crop = |least: f64| operation(&format!("op = \"random_resized_crop\"\nscale = [{least}, 1.0]"));
+    let flip = operation("op = \"flip\"\np = 0.5")?;
+    let rand_augment = operation("op = \"rand_augment\"\nmagnitude = 9\nmagnitude_std = 0.5")?;
+    let short = operation("op = \"resize_short\"\ncrop_ratio = 0.875")?;
+    let center = operation("op = \"center_crop\"")?;
     let erase = Erase { p: 0.25, area: [0.02, 1. / 3.], ratio: [0.3, 1. / 0.3] };
 
     println!("{:>40}{:>10}", "median µs", "mean µs");
-    time("crop, flip (pre-training)", &[crop(0.2), flip.clone()], None, &image)?;
-    time("crop, flip, RandAugment, erase", &[crop(0.08), flip, rand_augment], Some(&erase), &image)?;
-    time("resize, centre crop (evaluation)", &[short, AugmentOp::CenterCrop { size: None }], None, &image)?;
+    time("crop, flip (pre-training)", &[crop(0.2)?, flip.clone()], None, &image)?;
+    time("crop, flip, RandAugment, erase", &[crop(0.08)?, flip.clone(), rand_augment], Some(&erase), &image)?;
+    time("resize, centre crop (evaluation)", &[short, center], None, &image)?;
     match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
-        Some(folder) => files(Path::new(&folder), &[crop(0.2), AugmentOp::Flip { p: 0.5 }]),
+        Some(folder) => files(Path::new(&folder), &[crop(0.2)?, flip]),
         None => Ok(()),
     }
 }
 
+fn operation(text: &str) -> Result<Operation, String> {
+    parse(text, "bench").map_err(|e| e.to_string())
+}
+
 /// The fastest of many passes over the files of a folder.
-fn files(folder: &Path, ops: &[AugmentOp]) -> Result<(), String> {
+fn files(folder: &Path, ops: &[Operation]) -> Result<(), String> {
     let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut paths: Vec<_> = listed.map_err(|e| e.to_string())?.into_iter().map(|file| file.path()).collect();
     paths.sort();
     let pipeline =
-        Pipeline::new(ops, None, &Normalize::imagenet(3), [224, 224], 3).map_err(|e| e.to_string())?;
+        Pipeline::new(&Augmentations::builtin(), ops, None, &Normalize::imagenet(3), [224, 224], 3)
+            .map_err(|e| e.to_string())?;
     let open = |path: &Path| Image::open(path, 3).map_err(|e| e.to_string());
     let decode = |path: &Path, _| {
         black_box(open(path)?);
@@ -81,9 +78,10 @@ fn pass(
     Ok(())
 }
 
-fn time(name: &str, ops: &[AugmentOp], erase: Option<&Erase>, image: &Image) -> Result<(), String> {
+fn time(name: &str, ops: &[Operation], erase: Option<&Erase>, image: &Image) -> Result<(), String> {
     let pipeline =
-        Pipeline::new(ops, erase, &Normalize::imagenet(3), [224, 224], 3).map_err(|e| e.to_string())?;
+        Pipeline::new(&Augmentations::builtin(), ops, erase, &Normalize::imagenet(3), [224, 224], 3)
+            .map_err(|e| e.to_string())?;
     let mut times = Vec::new();
     for run in 0..RUNS {
         let sample = Sample::new(SampleId::new("bench"), image.clone(), 0u32);

@@ -75,7 +75,7 @@ pub mod weights;
 /// What an extension of the program needs.
 pub mod prelude {
     pub use crate::data::{
-        Annotation, Batch, DatasetInfo, Entry, Frame, Geometric, Geometry, Sample, SampleId,
+        Annotation, Batch, DatasetInfo, Entry, Geometric, Geometry, Sample, SampleId, SourceTransform,
     };
     pub use crate::metrics::{Metric, MetricError};
     pub use crate::models::{Backbone, BackboneSpec, Features};

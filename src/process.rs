@@ -161,16 +161,16 @@ mod tests {
     #[test]
     fn threads_of_a_loader_flush_subnormals() {
         use crate::data::loader::{Loader, LoaderConfig};
-        use crate::data::{Annotation, Entry, Image, ImageRef, Prepared, Sample, SampleId};
+        use crate::data::{Annotation, Entry, Image, ImageRef, PreparedSample, Sample, SampleId};
         use crate::rng::Rng;
         use std::sync::Arc;
 
         struct Check;
-        impl crate::data::augment::Prepare<()> for Check {
-            fn prepare(&self, sample: Sample<()>, _: &mut Rng) -> Result<Prepared<()>, String> {
+        impl crate::data::augment::PrepareSample<()> for Check {
+            fn prepare(&self, sample: Sample<()>, _: &mut Rng) -> Result<PreparedSample<()>, String> {
                 assert!(flushes_subnormals());
-                let Sample { id, target, frame, .. } = sample;
-                Ok(Prepared { id, pixels: vec![0.; 4], shape: (1, 2, 2), frame, target })
+                let Sample { id, target, source_transform, .. } = sample;
+                Ok(PreparedSample { id, pixels: vec![0.; 4], shape: (1, 2, 2), source_transform, target })
             }
         }
         let image = Arc::new(Image { height: 2, width: 2, channels: 1, data: vec![0; 4] });

@@ -2,8 +2,9 @@
 //! the built-in ones registered by the same calls as those of a plugin. The only place that erases the types of kinds.
 
 use crate::components::Components;
-use crate::config::{ConfigError, Library, Named};
-use crate::data::{DatasetInfo, Entry};
+use crate::config::{ConfigError, Library, Named, complete_operations};
+use crate::data::augment::Augmentation;
+use crate::data::{DatasetInfo, Entry, Format};
 use crate::engine::{
     self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, TrainOptions,
 };
@@ -13,6 +14,7 @@ use crate::pretrain::PretrainObjective;
 use crate::record::{ScoreSpec, Scores};
 use crate::task::{Manifest, Task};
 use anyhow::{Context, Result, bail, ensure};
+use schemars::{Schema, schema_for};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +59,20 @@ impl Registry {
         self
     }
 
+    /// Adds a layout of files on disk.
+    #[must_use]
+    pub fn with_format<F: Format>(mut self) -> Self {
+        self.components.formats = self.components.formats.with::<F>();
+        self
+    }
+
+    /// Adds an operation of augmentation and of evaluation protocols.
+    #[must_use]
+    pub fn with_augmentation<A: Augmentation>(mut self) -> Self {
+        self.components.augmentations = self.components.augmentations.with::<A>();
+        self
+    }
+
     /// # Errors
     /// A name that is registered twice. [`crate::cli::run`] refuses such a registry with exit code 2.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
@@ -67,6 +83,11 @@ impl Registry {
     /// Names of the kinds, in order of registration.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
         self.kinds.names()
+    }
+
+    /// JSON schemas of `[options]` of manifests and of `[transfer.head]` of recipes, by kind.
+    pub fn kind_schemas(&self) -> impl Iterator<Item = (&'static str, [Schema; 2])> {
+        self.kinds.iter().map(|(name, kind)| (name, kind.schemas()))
     }
 
     /// Everything but the kinds.
@@ -104,15 +125,17 @@ impl Registry {
     }
 }
 
-/// Reads the manifest of the task `name`, which may also be the path of a `task.toml` or of its folder.
+/// Reads the manifest of the task `name`, which may also be the path of a `task.toml` or of its folder. The options of the
+/// protocol's operations are checked and their defaults written out by `owners`.
 ///
 /// # Errors
 /// An unknown task, a file that cannot be read or has unknown keys, a name that is not that of its folder.
-pub fn manifest(library: &Library, name: &str) -> Result<Manifest> {
+pub fn manifest(library: &Library, owners: &Components, name: &str) -> Result<Manifest> {
     let file = library.file_in_folder("task", name, "tasks", "task.toml")?;
     let mut manifest: Manifest = crate::config::parse(&file.text, &file.origin)?;
     let (origin, folder) = (file.origin, file.name);
     ensure!(manifest.name == folder, "{origin}: name is `{}`, the folder `{folder}`", manifest.name);
+    complete_operations(owners, &mut manifest.eval, &origin, "eval")?;
     manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
     Ok(manifest)
 }
@@ -190,6 +213,8 @@ impl AnyTask {
 }
 
 trait AnyKind: Send + Sync {
+    /// Of the options of manifests and of the head's configuration in recipes.
+    fn schemas(&self) -> [Schema; 2];
     fn task(
         &self,
         manifest: &Manifest,
@@ -201,6 +226,10 @@ trait AnyKind: Send + Sync {
 struct Kind<T>(std::marker::PhantomData<fn() -> T>);
 
 impl<T: Task> AnyKind for Kind<T> {
+    fn schemas(&self) -> [Schema; 2] {
+        [schema_for!(T::Options), schema_for!(T::HeadConfig)]
+    }
+
     fn task(
         &self,
         manifest: &Manifest,

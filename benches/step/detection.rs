@@ -100,7 +100,7 @@ pub fn predict(name: &str, on: &Machine) -> Result<Case> {
     forward(&params, count, move || {
         let found = no_grad(|| {
             let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-            head.predict(&features, &batch.frames)
+            head.predict(&features, &batch.source_transforms)
         })?;
         ensure!(found.iter().all(|found| found.len() == 100), "an image has fewer than 100 detections");
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bench::components::Components;
 use bench::config::{Choice, Library, ModelConfig, Recipe, Stage, parse_table};
 use bench::data::loader::Loaded;
-use bench::data::{Batch, DatasetInfo, Frame, SampleId};
+use bench::data::{Batch, DatasetInfo, SampleId, SourceTransform};
 use bench::engine::{Plan, TaskModel, Trainer, TrainerInputs};
 use bench::kinds::classification::{
     ClassTarget, ClassificationHeadConfig, ClassificationOptions, ClassificationTask,
@@ -83,7 +83,7 @@ pub fn eval(name: &str, on: &Machine) -> Result<Case> {
     forward(&params, images, move || {
         let predictions = no_grad(|| {
             let features = backbone.forward(&batch.images, head.taps(), &mut Pass::Eval)?;
-            head.predict(&features, &batch.frames)
+            head.predict(&features, &batch.source_transforms)
         })?;
         ensure!(predictions.iter().flatten().all(|score| score.is_finite()), "a score is not finite");
         Ok(())
@@ -130,7 +130,8 @@ pub(super) fn batch<T>(
     Ok(Batch {
         ids: (0..count).map(|i| SampleId::new(i.to_string())).collect(),
         images: Tensor::from_vec(pixels, shape, &on.device)?,
-        frames: vec![Frame::new((height, width)); count],
+        views: vec![],
+        source_transforms: vec![SourceTransform::new((height, width)); count],
         targets: (0..count).map(target).collect(),
     })
 }

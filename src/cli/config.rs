@@ -1,15 +1,12 @@
 //! `bench config show|schema`.
 
 use super::flags::{PlaceFlags, RequestFlags};
+use super::schemas::{SchemaName, file_schema};
 use super::{CommandResult, print};
-use crate::config::{ModelConfig, Recipe, RunConfig, Stage};
-use crate::data::Dataset;
+use crate::config::{RunConfig, Stage};
 use crate::engine::Plan;
-use crate::record::table::TableSpec;
 use crate::registry::Registry;
 use crate::runs::{Resolved, index, resolve};
-use crate::suite::Suite;
-use crate::task::Manifest;
 use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Args, Debug)]
@@ -46,17 +43,6 @@ enum StageName {
     Transfer,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum SchemaName {
-    Model,
-    Recipe,
-    Task,
-    Dataset,
-    Suite,
-    Table,
-    Run,
-}
-
 pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
@@ -79,23 +65,10 @@ pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {
-            print(serde_json::to_string_pretty(&file_schema(file))?)?;
+            print(serde_json::to_string_pretty(&file_schema(registry, file))?)?;
         }
     }
     Ok(())
-}
-
-/// The JSON schema of a kind of file.
-pub(super) fn file_schema(file: SchemaName) -> schemars::Schema {
-    match file {
-        SchemaName::Model => schemars::schema_for!(ModelConfig),
-        SchemaName::Recipe => schemars::schema_for!(Recipe),
-        SchemaName::Task => schemars::schema_for!(Manifest),
-        SchemaName::Dataset => schemars::schema_for!(Dataset),
-        SchemaName::Suite => schemars::schema_for!(Suite),
-        SchemaName::Table => schemars::schema_for!(TableSpec),
-        SchemaName::Run => schemars::schema_for!(RunConfig),
-    }
 }
 
 /// Derived values and how they are computed, as TOML comments.

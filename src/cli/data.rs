@@ -5,6 +5,7 @@ use super::{CommandResult, print};
 use crate::config::Library;
 use crate::data::Dataset;
 use crate::data::shapes::{ShapesSpec, make};
+use crate::registry::Registry;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -56,11 +57,11 @@ enum DataCommand {
     },
 }
 
-pub(super) fn data(args: DataArgs) -> CommandResult {
+pub(super) fn data(registry: &Registry, args: DataArgs) -> CommandResult {
     match args.command {
-        DataCommand::List(include) => list(&include.library()?)?,
+        DataCommand::List(include) => list(registry, &include.library()?)?,
         DataCommand::Check { dataset, data, decode, include } => {
-            check(&include.library()?, &dataset, data, decode)?
+            check(registry, &include.library()?, &dataset, data, decode)?
         }
         DataCommand::Make { dataset: _, out, size, pretrain, train, val, seed } => {
             let Some(root) = out.or_else(|| Some(bench_data()?.join("shapes"))) else {
@@ -86,9 +87,9 @@ pub(super) fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<(
     Ok(())
 }
 
-fn list(library: &Library) -> Result<()> {
+fn list(registry: &Registry, library: &Library) -> Result<()> {
     for name in library.list("datasets") {
-        let dataset = match Dataset::load(library, &name) {
+        let dataset = match Dataset::load(library, &name, &registry.components().formats) {
             Ok(dataset) => dataset,
             Err(error) => {
                 eprintln!("warning: {error}");
@@ -105,8 +106,14 @@ fn list(library: &Library) -> Result<()> {
     Ok(())
 }
 
-fn check(library: &Library, name: &str, data: Option<PathBuf>, decode: bool) -> Result<()> {
-    let dataset = Dataset::load(library, name)?;
+fn check(
+    registry: &Registry,
+    library: &Library,
+    name: &str,
+    data: Option<PathBuf>,
+    decode: bool,
+) -> Result<()> {
+    let dataset = Dataset::load(library, name, &registry.components().formats)?;
     let root = dataset.root(data.as_deref(), bench_data().as_deref())?;
     let report = dataset.check(&root, decode);
     ensure!(!report.is_empty(), "data set `{name}` has no splits");

@@ -2,8 +2,8 @@
 
 mod schema;
 
-use super::config::{SchemaName, file_schema};
 use super::flags::Include;
+use super::schemas::{SchemaName, file_schema};
 use super::task::without_data;
 use super::{Cli, CommandResult, print};
 use crate::config::Library;
@@ -80,7 +80,7 @@ fn pages(registry: &Registry, library: &Library) -> Result<Vec<(&'static str, St
             "# {title}\n\n{GENERATED}\n\nKeys of {place}. A key whose default is – may be left \
              out.\n"
         );
-        schema::append(&mut text, &serde_json::to_value(file_schema(file))?);
+        schema::append(&mut text, &serde_json::to_value(file_schema(registry, file))?);
         pages.push((name, text));
     }
     Ok(pages)
@@ -151,7 +151,7 @@ fn argument(argument: &Arg) -> String {
 fn scores(registry: &Registry, library: &Library) -> Result<String> {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for name in library.list("tasks") {
-        let manifest = manifest(library, &name)?;
+        let manifest = manifest(library, registry.components(), &name)?;
         let kind = kinds.entry(manifest.kind.clone()).or_default();
         for spec in without_data(registry, library, &manifest)?.scores() {
             let score = kind.scores.entry(spec.name).or_insert((spec, vec![], vec![]));

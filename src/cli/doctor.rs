@@ -34,7 +34,7 @@ pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
         Some(root) => {
             print(format_args!("data       BENCH_DATA = {}", root.display()))?;
             for name in context.library.list("datasets") {
-                let dataset = Dataset::load(&context.library, &name)?;
+                let dataset = Dataset::load(&context.library, &name, &registry.components().formats)?;
                 let there = dataset.root(None, Some(&root)).is_ok();
                 print(format_args!("           {name:<18} {}", if there { "found" } else { "not found" }))?;
             }

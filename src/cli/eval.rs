@@ -4,7 +4,6 @@ use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::Dataset;
 use crate::engine::{Evaluated, Event};
 use crate::record::ScoreSpec;
 use crate::registry::{Registry, manifest};
@@ -121,11 +120,11 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
 
 /// Scores predictions in files.
 fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
-    let manifest = manifest(runs.library, task)?;
+    let manifest = manifest(runs.library, runs.registry.components(), task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file or folder", missing.display()).into());
     }
-    let dataset = Dataset::load(runs.library, &manifest.dataset)?;
+    let dataset = runs.dataset(&manifest.dataset)?;
     let root = dataset.root(args.data.as_deref(), runs.bench_data.as_deref())?;
     let split = args.split.as_ref().unwrap_or(&manifest.splits.eval);
     let index = dataset.index(&root, split)?;

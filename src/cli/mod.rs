@@ -21,6 +21,7 @@ mod push;
 mod recipe;
 mod reconstruct;
 mod run;
+mod schemas;
 mod selftest;
 mod shell;
 mod speed;
@@ -145,7 +146,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Suite(args) => suite::suite(registry, args),
         Command::Table(args) => table::table(args),
         Command::Task(args) => task::task(registry, args),
-        Command::Data(args) => data::data(args),
+        Command::Data(args) => data::data(registry, args),
         Command::Recipe(args) => recipe::recipe(args),
         Command::Model(args) => model::model(registry, args),
         Command::Config(args) => config::config(registry, args),

@@ -41,8 +41,8 @@ enum TaskCommand {
 
 pub(super) fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
     match args.command {
-        TaskCommand::List(include) => list(&include.library()?)?,
-        TaskCommand::Show { task, include } => show(&include.library()?, &task)?,
+        TaskCommand::List(include) => list(registry, &include.library()?)?,
+        TaskCommand::Show { task, include } => show(registry, &include.library()?, &task)?,
         TaskCommand::Check { task, include, .. } => {
             let library = include.library()?;
             let names = match task {
@@ -60,22 +60,23 @@ pub(super) fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
     Ok(())
 }
 
-fn list(library: &Library) -> Result<()> {
+fn list(registry: &Registry, library: &Library) -> Result<()> {
     for name in library.list("tasks") {
-        let Manifest { kind, dataset, primary, recipe, .. } = match manifest(library, &name) {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                eprintln!("warning: {error:#}");
-                continue;
-            }
-        };
+        let Manifest { kind, dataset, primary, recipe, .. } =
+            match manifest(library, registry.components(), &name) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    eprintln!("warning: {error:#}");
+                    continue;
+                }
+            };
         print(format_args!("{name:<24} {kind:<16} data {dataset:<18} primary {primary:<6} recipe {recipe}"))?;
     }
     Ok(())
 }
 
-fn show(library: &Library, name: &str) -> Result<()> {
-    let found = manifest(library, name)?;
+fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
+    let found = manifest(library, registry.components(), name)?;
     print(toml::to_string(&found)?.trim_end())?;
     let references = Reference::all(library)?;
     let references: Vec<&Reference> = references.iter().filter(|r| r.task == name).collect();
@@ -92,9 +93,10 @@ fn show(library: &Library, name: &str) -> Result<()> {
 
 /// Checks one task; returns a line that describes the result.
 fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
-    let task_manifest = manifest(library, name)?;
+    let task_manifest = manifest(library, registry.components(), name)?;
     let context = || format!("task `{name}`");
-    let dataset = Dataset::load(library, &task_manifest.dataset).with_context(context)?;
+    let dataset = Dataset::load(library, &task_manifest.dataset, &registry.components().formats)
+        .with_context(context)?;
     for split in [
         Some(&task_manifest.splits.train),
         Some(&task_manifest.splits.eval),
@@ -138,7 +140,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
 /// A task whose data need not exist: two made-up classes stand for those of its data set, and the recipe's part for this
 /// task, which may name its classes, is left out.
 pub(super) fn without_data(registry: &Registry, library: &Library, manifest: &Manifest) -> Result<AnyTask> {
-    let dataset = Dataset::load(library, &manifest.dataset)?;
+    let dataset = Dataset::load(library, &manifest.dataset, &registry.components().formats)?;
     let choice = Choice { library, owners: registry.components(), overrides: &[] };
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", ""))?;
     let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
@@ -173,7 +175,7 @@ fn check_files(registry: &Registry, library: &Library) -> Result<()> {
         count += 1;
     }
     for dataset in library.list("datasets") {
-        Dataset::load(library, &dataset)?;
+        Dataset::load(library, &dataset, &registry.components().formats)?;
         count += 1;
     }
     count += Reference::all(library)?.len();

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::json;
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
@@ -114,6 +115,25 @@ impl<K: Tag> Tagged<K> {
         parse_table(self.options.clone(), format!("{} = \"{}\"", K::KEY, self.name))
     }
 
+    /// The options, parsed strictly, of the table that `origin`, a file, has at the path `key`.
+    ///
+    /// # Errors
+    /// An unknown, missing or wrong key, by its path in the file.
+    pub fn parse_at<O: DeserializeOwned>(&self, origin: &str, key: &str) -> Result<O, ConfigError> {
+        let options = toml::Value::Table(self.options.clone());
+        serde_path_to_error::deserialize(options).map_err(|e| {
+            let path = match e.path().to_string().as_str() {
+                "." => key.to_string(),
+                path => format!("{key}.{path}"),
+            };
+            let message = e.into_inner().to_string();
+            ConfigError::new(
+                origin,
+                format!("`{path}`: {} = \"{}\": {}", K::KEY, self.name, message.trim_end()),
+            )
+        })
+    }
+
     /// The same table with every default of its options written out.
     ///
     /// # Errors
@@ -153,13 +173,48 @@ impl<K: Tag> JsonSchema for Tagged<K> {
         format!("table_with_{}", K::KEY).into()
     }
 
-    fn inline_schema() -> bool {
-        true
-    }
-
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "object", "properties": { K::KEY: { "type": "string" } }, "required": [K::KEY] })
     }
+}
+
+impl<K: Tag> Tagged<K> {
+    /// Replaces the definition of this table in the schemas of `generator` by one that allows exactly the tables of
+    /// `registered`: names, and schemas of options.
+    pub fn define<T>(
+        generator: &mut SchemaGenerator,
+        registered: &Named<T>,
+        options: impl Fn(&T, &mut SchemaGenerator) -> Schema,
+    ) {
+        let mut tables = vec![];
+        for (name, value) in registered.iter() {
+            let mut schema = options(value, generator);
+            let table = schema.ensure_object();
+            let mut properties = serde_json::Map::from_iter([(K::KEY.to_string(), json!({ "const": name }))]);
+            if let Some(serde_json::Value::Object(others)) = table.remove("properties") {
+                properties.extend(others);
+            }
+            let mut required = vec![serde_json::Value::from(K::KEY)];
+            if let Some(serde_json::Value::Array(others)) = table.remove("required") {
+                required.extend(others);
+            }
+            table.insert("type".into(), "object".into());
+            table.insert("properties".into(), properties.into());
+            table.insert("required".into(), required.into());
+            table.insert("additionalProperties".into(), false.into());
+            tables.push(schema.to_value());
+        }
+        generator.definitions_mut().insert(Self::schema_name().into(), json!({ "oneOf": tables }));
+    }
+}
+
+/// The JSON schema of `T`, where `define` replaces the definitions of open tables by what is registered
+/// ([`Tagged::define`]).
+pub fn schema_with<T: JsonSchema>(define: impl FnOnce(&mut SchemaGenerator)) -> Schema {
+    let mut generator = SchemaGenerator::default();
+    generator.root_schema_for::<T>(); // makes the definitions that are replaced
+    define(&mut generator);
+    generator.into_root_schema_for::<T>()
 }
 
 #[cfg(test)]

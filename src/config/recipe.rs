@@ -1,7 +1,9 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{AttentionConfig, AugmentOp, ConfigError, Erase, Owners, Stage, Tag, Tagged};
+use super::{
+    AttentionConfig, ConfigError, Erase, Operation, Owners, Stage, Tag, Tagged, View, complete_operations,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +50,10 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Applied in order to every training image.
     #[serde(default)]
-    pub augment: Vec<AugmentOp>,
+    pub augment: Vec<Operation>,
+    /// Further views of every training image, for objectives that compare views.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<View>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erase: Option<Erase>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,18 +68,27 @@ impl Recipe {
         self.micro_batch.unwrap_or(self.batch)
     }
 
+    /// Views of an image that a batch holds: the one of `augment` and those of `views`.
+    pub fn view_count(&self) -> usize {
+        1 + self.views.iter().map(|view| view.count).sum::<usize>()
+    }
+
     /// Peak learning rate: base_lr · batch / 256.
     pub fn lr(&self) -> f64 {
         self.optim.base_lr * self.batch as f64 / 256.
     }
 
-    /// Writes out the defaults of every table that somebody else owns, and checks it.
+    /// Writes out the defaults of every table that is parsed by its owner; the recipe came from `origin`.
     ///
     /// # Errors
-    /// An unknown objective, an unknown, missing or wrong key of its table.
-    pub fn complete(&mut self, owners: &dyn Owners) -> Result<(), ConfigError> {
+    /// An unknown objective or operation, an unknown, missing or wrong key of its table.
+    pub fn complete(&mut self, owners: &dyn Owners, origin: &str) -> Result<(), ConfigError> {
+        complete_operations(owners, &mut self.augment, origin, "augment")?;
+        for (place, view) in self.views.iter_mut().enumerate() {
+            complete_operations(owners, &mut view.augment, origin, &format!("views[{place}].augment"))?;
+        }
         if let Some(table) = &self.pretrain {
-            let completed = owners.objective(table, self).map_err(|error| error.within("[pretrain]"))?;
+            let completed = owners.objective(table, self).map_err(|error| error.within(origin))?;
             self.pretrain = Some(completed);
         }
         Ok(())
@@ -102,6 +116,9 @@ impl Recipe {
         let shares = [("drop_path", self.drop_path), ("ema", self.ema.unwrap_or(0.))];
         if let Some((key, value)) = shares.iter().find(|(_, value)| !(0. ..1.).contains(value)) {
             return Err(format!("{key} is {value}, expected 0 ≤ {key} < 1"));
+        }
+        if let Some(place) = self.views.iter().position(|view| view.count == 0) {
+            return Err(format!("views[{place}].count is 0, expected at least 1"));
         }
         positive("clip", self.clip.unwrap_or(1.))?;
         self.optim.check()?;

@@ -117,7 +117,7 @@ impl RunConfig {
     /// A key that does not exist, a value that cannot work.
     pub fn with(mut self, set: &[String], owners: &dyn Owners) -> Result<Self, ConfigError> {
         if set.is_empty() {
-            self.recipe.complete(owners).map_err(|e| e.within("config.toml"))?;
+            self.recipe.complete(owners, "config.toml")?;
             return Ok(self);
         }
         let tree = |table: Result<toml::Table, _>| table.map_err(|e| ConfigError::new("config.toml", e));
@@ -132,7 +132,7 @@ impl RunConfig {
         let origin = format!("--set {}", set.join(" --set "));
         self.model = parse_table(model, &origin)?;
         self.recipe = parse_table(recipe, &origin)?;
-        self.recipe.complete(owners).map_err(|e| e.within(&origin))?;
+        self.recipe.complete(owners, &origin)?;
         self.run.overrides.extend_from_slice(set);
         Ok(self)
     }
@@ -293,7 +293,7 @@ impl Choice<'_> {
     /// The strict parse of a recipe, with the defaults of every table written out.
     fn complete(&self, tree: toml::Table, origin: impl std::fmt::Display) -> Result<Recipe, ConfigError> {
         let mut recipe: Recipe = parse_table(tree, &origin)?;
-        recipe.complete(self.owners).map_err(|error| error.within(origin))?;
+        recipe.complete(self.owners, &origin.to_string())?;
         Ok(recipe)
     }
 
@@ -335,7 +335,7 @@ fn merge(tree: &mut toml::Table, edits: &toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ObjectiveTable;
+    use crate::config::{ObjectiveTable, Operation};
 
     /// Leaves every table as it is.
     struct Anyone;
@@ -347,6 +347,10 @@ mod tests {
 
         fn model(&self, model: &ModelConfig) -> Result<ModelConfig, ConfigError> {
             Ok(model.clone())
+        }
+
+        fn operation(&self, operation: &Operation) -> Result<Operation, ConfigError> {
+            Ok(operation.clone())
         }
     }
 

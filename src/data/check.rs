@@ -1,15 +1,15 @@
 //! `bench data check`: compares a data set on disk with its manifest, split by split.
 //!
-//! Problems are collected, not returned at the first one; what reads the data for a run is [`Dataset::index`].
+//! All problems are collected. A run stops at the first one instead: it reads its data by [`Dataset::index`].
 
 use super::classes::{label, list};
-use super::{Annotation, Annotations, Dataset, Entry, IGNORE, Ignored, Image, ImageRef, Size, Split};
+use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, Size, Split};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Notes the number of objects; returns of how many classes they are. A class without objects is not a problem: rare ones
-/// are missing in many a split.
+/// Adds the number of objects to the report, and returns the number of classes that they belong to. A class without objects
+/// is not a problem: many splits lack the rare ones.
 fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let mut classes = BTreeSet::new();
     for entry in entries {
@@ -21,7 +21,7 @@ fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     classes.len()
 }
 
-/// What is wrong with an image of this size for its annotation.
+/// Why an image of this size does not fit its annotation; `None` if it does.
 fn fits(entry: &Entry, decoded: Size) -> Option<String> {
     match &entry.annotation {
         Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
@@ -29,8 +29,25 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
     }
 }
 
-/// Reads every mask and compares its size with that of its image, by the header of the file; notes what is wrong, and
-/// returns how many classes have pixels. Nor is a class without pixels a problem.
+/// Reads every map of numbers and compares its size with that of its image, by the header of the file, and adds
+/// the problems to the report.
+fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
+    let problem = |entry: &Entry| -> Option<String> {
+        let (Annotation::DenseMap(file), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+            return None;
+        };
+        let compare = || -> Result<(), String> {
+            let map = file.read().map_err(|e| e.to_string())?;
+            let size = Image::size_of(path).map_err(|e| e.to_string())?;
+            file.check_size(map.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))
+        };
+        compare().err()
+    };
+    report.problems.par_extend(entries.par_iter().filter_map(problem));
+}
+
+/// Reads every mask and compares its size with that of its image, by the header of the file. Adds the
+/// problems to the report, and returns the number of classes that have pixels. A class without pixels is not a problem.
 fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let read = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
         let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
@@ -54,19 +71,23 @@ fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     classes.len()
 }
 
-/// Problems that a report prints.
+/// Most problems that a report prints.
 const SHOWN: usize = 10;
 
 /// What [`Dataset::check`] found in a split.
 #[derive(Clone, Debug, Default)]
 pub struct SplitReport {
+    /// The split.
     pub split: String,
+    /// Number of images.
     pub images: usize,
     /// Classes that have images.
     pub classes: usize,
     /// Annotated objects, where objects are annotated.
     pub objects: usize,
-    pub ignored: Ignored,
+    /// Files among the images that are not images.
+    pub ignored: IgnoredFiles,
+    /// What is wrong, one message each.
     pub problems: Vec<String>,
 }
 
@@ -91,7 +112,8 @@ impl std::fmt::Display for SplitReport {
 }
 
 impl Dataset {
-    /// Reads the index of every split; looks for every image, and with `decode` decodes it.
+    /// Reads the index of every split and checks that every image exists; with `decode`, also that it can be decoded and fits
+    /// its annotation.
     pub fn check(&self, root: &Path, decode: bool) -> Vec<SplitReport> {
         self.splits.iter().map(|(name, split)| self.check_split(root, name, split, decode)).collect()
     }
@@ -111,6 +133,7 @@ impl Dataset {
         report.classes = labels.len() + objects_of(&index.entries, &mut report);
         if decode {
             report.classes += masks_of(&index.entries, &mut report);
+            dense_maps_of(&index.entries, &mut report);
         }
         let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
         let empty: Vec<&str> = (0..)
@@ -130,13 +153,13 @@ impl Dataset {
             report.problems.push(format!("{} images, the manifest says {count}", report.images));
         }
         // Folders list what exists; other formats may name files that do not.
-        let listed = !matches!(split.annotations, None | Some(Annotations::ImageFolder {}));
+        let named = !index.images_listed;
         let problem = |entry: &Entry| match &entry.image {
             ImageRef::File(path) if decode => match Image::open(path, 3) {
                 Ok(image) => fits(entry, image.size()),
                 Err(error) => Some(error.to_string()),
             },
-            ImageRef::File(path) if listed && !path.is_file() => {
+            ImageRef::File(path) if named && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
             }
             // The header is enough.

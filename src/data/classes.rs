@@ -1,13 +1,13 @@
-//! Class names and labels: lists of names, and which label a word of an annotation file means.
+//! Class names and labels: lists of class names, and the label that a word of an annotation file stands for.
 
 use super::{Annotation, Entry};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Names named in an error message.
+/// Most names that an error message lists.
 const SHOWN: usize = 5;
 
-/// The names in a file of one class per line, in label order: what stands before the first `delimiter`, or all of the
-/// line. Where a number follows it must be the label.
+/// The class names in a file of one class per line, in label order. A name ends at the first `delimiter` or with the line; a
+/// number after it must be the label.
 pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, String> {
     let mut names = vec![];
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {

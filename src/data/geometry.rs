@@ -9,12 +9,12 @@ pub type Xyxy<T> = [T; 4];
 /// A box as COCO's files have it: x, y of the upper left corner, width, height in pixels.
 pub type Xywh = [f64; 4];
 
-/// The corners of a box.
+/// The corners x1, y1, x2, y2 of a box that is given by a corner and its sides.
 pub fn xyxy([x, y, w, h]: Xywh) -> Xyxy<f64> {
     [x, y, x + w, y + h]
 }
 
-/// The corner and sides of a box.
+/// The upper left corner and the sides of a box that is given by two corners.
 pub fn xywh([x1, y1, x2, y2]: Xyxy<f64>) -> Xywh {
     [x1, y1, x2 - x1, y2 - y1]
 }
@@ -25,24 +25,28 @@ pub fn xywh([x1, y1, x2, y2]: Xyxy<f64>) -> Xywh {
 /// coordinates (the centre of the first pixel is (0.5, 0.5)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
+    /// (height, width) of the image that is mapped.
     pub from: Size,
+    /// (height, width) of the result.
     pub to: Size,
+    /// The coefficients [a, b, c, d, e, f].
     pub forward: [f64; 6],
 }
 
 impl Geometry {
-    /// Nothing moves.
+    /// The map of an image of (height, width) `size` to itself.
     pub fn identity(size: Size) -> Self {
         Self { from: size, to: size, forward: [1., 0., 0., 0., 1., 0.] }
     }
 
-    /// Cuts the rectangle (top, left, height, width; may reach outside) and scales it to `to`.
+    /// Cuts the rectangle (top, left, height, width), which may reach outside of the image, and scales it to (height, width)
+    /// `to`.
     pub fn crop_resize(from: Size, top: f64, left: f64, height: f64, width: f64, to: Size) -> Self {
         let (sx, sy) = (to.1 as f64 / width, to.0 as f64 / height);
         Self { from, to, forward: [sx, 0., -left * sx, 0., sy, -top * sy] }
     }
 
-    /// Left-right mirror.
+    /// The left-right mirror of an image of (height, width) `size`.
     pub fn flip(size: Size) -> Self {
         Self { from: size, to: size, forward: [-1., 0., size.1 as f64, 0., 1., 0.] }
     }
@@ -65,13 +69,13 @@ impl Geometry {
         }
     }
 
-    /// Where the point (x, y) goes.
+    /// The image of the point (x, y).
     pub fn point(&self, x: f64, y: f64) -> (f64, f64) {
         let [a, b, c, d, e, f] = self.forward;
         (a * x + b * y + c, d * x + e * y + f)
     }
 
-    /// The box around what becomes of a box: the box itself, moved, unless something rotates or shears.
+    /// The bounding box of the image of a box: exact unless the map rotates or shears.
     pub fn bounds(&self, [x1, y1, x2, y2]: Xyxy<f64>) -> Xyxy<f64> {
         let corners = [(x1, y1), (x2, y1), (x1, y2), (x2, y2)].map(|(x, y)| self.point(x, y));
         let low = |of: fn((f64, f64)) -> f64| corners.map(of).into_iter().fold(f64::INFINITY, f64::min);
@@ -79,7 +83,7 @@ impl Geometry {
         [low(|p| p.0), low(|p| p.1), high(|p| p.0), high(|p| p.1)]
     }
 
-    /// The way back. `None` when the map is not invertible.
+    /// The inverse map. `None` when the map is not invertible.
     pub fn inverse(&self) -> Option<Geometry> {
         let [a, b, c, d, e, f] = self.forward;
         let det = a * e - b * d;
@@ -95,22 +99,23 @@ impl Geometry {
     }
 }
 
-/// How a model input lies in its source image: predictions go back through its inverse.
+/// How the source image has become the model's input: predictions go back to the source image through its inverse.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
-    /// Size of the source image as decoded.
+pub struct SourceTransform {
+    /// (height, width) of the source image as decoded.
     pub source: Size,
-    /// Source image -> model input.
+    /// From the source image to the model's input.
     pub geometry: Geometry,
 }
 
-impl Frame {
+impl SourceTransform {
+    /// The identity, for a source image of (height, width) `source` to which nothing has been done yet.
     pub fn new(source: Size) -> Self {
         Self { source, geometry: Geometry::identity(source) }
     }
 
-    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless something
-    /// rotates or shears, when it is the box around the image.
+    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless the
+    /// map rotates or shears; then it is the bounding box of the image.
     pub fn shown(&self) -> Xyxy<f64> {
         let (height, width) = self.source;
         within(self.geometry.bounds([0., 0., width as f64, height as f64]), self.geometry.to)
@@ -131,11 +136,17 @@ fn within([x1, y1, x2, y2]: Xyxy<f64>, (height, width): Size) -> Xyxy<f64> {
 
 /// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.
 pub trait Geometric {
+    /// Moves the target as its image has moved.
     fn apply(&mut self, geometry: &Geometry);
-    /// Whether it can belong to an image that was decoded to this size; the error says why not.
+
+    /// Whether it can belong to an image that was decoded to this (height, width).
+    ///
+    /// # Errors
+    /// Why it cannot.
     fn fits(&self, _decoded: Size) -> Result<(), String> {
         Ok(())
     }
+
     /// Among the labelled pixels of a rectangle (top, left, height, width) that lies inside the image, the share of the
     /// commonest class; 1 where none is labelled. `None` when single pixels have no label.
     fn largest_share(&self, _rectangle: [usize; 4]) -> Option<f64> {
@@ -177,8 +188,8 @@ mod tests {
         assert_eq!(turned.bounds([1., 2., 5., 4.]), [6., 1., 8., 5.], "a quarter of a turn");
         // The input shows 4 columns of padding, then the left half of the source at twice its size.
         let geometry = Geometry::crop_resize((10, 20), 0., -2., 10., 12., (20, 24));
-        let frame = Frame { source: (10, 20), geometry };
-        assert_eq!(frame.shown(), [4., 0., 24., 20.]);
-        assert_eq!(frame.in_source([0., -2., 8., 6.]), Some([0., 0., 2., 3.]));
+        let source_transform = SourceTransform { source: (10, 20), geometry };
+        assert_eq!(source_transform.shown(), [4., 0., 24., 20.]);
+        assert_eq!(source_transform.in_source([0., -2., 8., 6.]), Some([0., 0., 2., 3.]));
     }
 }

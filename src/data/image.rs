@@ -16,13 +16,19 @@ use std::path::{Path, PathBuf};
 /// 8-bit pixels, interleaved: [H, W, C] row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
+    /// Rows.
     pub height: usize,
+    /// Columns.
     pub width: usize,
+    /// 1 or 3.
     pub channels: usize,
+    /// Interleaved bytes of the pixels, height × width × channels of them.
     pub data: Vec<u8>,
 }
 
 impl Image {
+    /// An image of these bytes.
+    ///
     /// # Panics
     /// When `data` does not hold height × width × channels bytes.
     pub fn new(height: usize, width: usize, channels: usize, data: Vec<u8>) -> Self {
@@ -36,6 +42,9 @@ impl Image {
     }
 
     /// The image in `channels` (1 or 3) channels: grey is repeated, colour is weighed as Pillow's `convert("L")` does.
+    ///
+    /// # Errors
+    /// Other numbers of channels.
     pub fn with_channels(&self, channels: usize) -> Result<Self, String> {
         let data = match (self.channels, channels) {
             (from, to) if from == to => self.data.clone(),
@@ -49,6 +58,9 @@ impl Image {
     /// Reads the file at `path` and converts it to `channels` (1 or 3) channels.
     ///
     /// The format is recognised by content, not by name. EXIF orientation is left unapplied, as Pillow leaves it.
+    ///
+    /// # Errors
+    /// A file that is not there, is no image of a known format, or is damaged or truncated.
     pub fn open(path: &Path, channels: usize) -> Result<Self, DecodeError> {
         std::fs::read(path)
             .map_err(|e| e.to_string())
@@ -57,6 +69,9 @@ impl Image {
     }
 
     /// (height, width) of the file at `path`, from its header alone.
+    ///
+    /// # Errors
+    /// A file that is not there or is no image of a known format.
     pub fn size_of(path: &Path) -> Result<Size, DecodeError> {
         let fail = |reason: String| DecodeError { path: path.into(), reason };
         let reader = ImageReader::open(path).map_err(|e| fail(e.to_string()))?;
@@ -65,11 +80,14 @@ impl Image {
         Ok((height as usize, width as usize))
     }
 
-    /// Decodes an encoded image held in memory; the error is the reason alone.
+    /// Decodes an encoded image held in memory.
     ///
     /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG are taken for inverted, and of
     /// 16-bit colour, and of 16-bit grey with alpha, the high byte is kept. Unlike Pillow, 16-bit grey is divided by 257
-    /// and rounded, so that 65535 becomes 255. Maps of class ids keep their 16 bits: [`Raster`](super::Raster) reads them.
+    /// and rounded, so that 65535 becomes 255. Maps of class ids keep their 16 bits: see [`RasterFile`](super::RasterFile).
+    ///
+    /// # Errors
+    /// The reason why the bytes cannot be decoded, without the name of a file.
     pub fn decode(bytes: &[u8], channels: usize) -> Result<Self, String> {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
         match reader.format() {
@@ -150,7 +168,9 @@ pub(crate) fn luma(rgb: &[u8]) -> u8 {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot decode image `{}`: {reason}", path.display())]
 pub struct DecodeError {
+    /// The file.
     pub path: PathBuf,
+    /// What is wrong with it.
     pub reason: String,
 }
 

@@ -1,20 +1,23 @@
-//! One line of a dataset's index, and the trait of what produces it.
+//! [`Index`]: the images and annotations of a split as a format finds them, one [`Entry`] for each image.
 
-use super::{DataError, Image, Mask, Rle, Size, Split, Xywh};
+use super::{DenseMapFile, Image, RasterFile, Rle, Size, Xywh};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Names a sample for error messages, logs and results: its path below the data root with `/`
+/// The name of a sample in error messages, logs and results: its path below the data root with `/`
 /// separators, or `file#index` for container files. Ordered by bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SampleId(Arc<str>);
 
 impl SampleId {
+    /// The name `id`.
     pub fn new(id: impl AsRef<str>) -> Self {
         Self(id.as_ref().into())
     }
+
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,10 +41,11 @@ pub enum ImageRef {
 /// What a COCO-style file says about one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// Id of the image in the file: results name it.
+    /// Id of the image in the file, which files of results repeat.
     pub image_id: u64,
     /// (height, width) as annotated.
     pub size: Size,
+    /// In the order of the file.
     pub objects: Vec<Object>,
     /// Labels known to have no object here (LVIS `neg_category_ids`).
     pub absent: Vec<u32>,
@@ -50,7 +54,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Gives every label l the number `labels[l]`.
+    /// Replaces every label `l` by `labels[l]`.
     pub(super) fn relabel(&mut self, labels: &[u32]) {
         let objects = self.objects.iter_mut().map(|object| &mut object.label);
         for label in objects.chain(&mut self.absent).chain(&mut self.not_exhaustive) {
@@ -58,7 +62,7 @@ impl Objects {
         }
     }
 
-    /// blake3 over everything, in hexadecimal.
+    /// A blake3 hash over everything.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         let integers = [self.image_id, self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
@@ -91,7 +95,10 @@ impl Objects {
         hasher.finalize()
     }
 
-    /// Whether the image was decoded to the size that its annotation is for; the error says both.
+    /// Whether the image was decoded to the (height, width) that its annotation is for.
+    ///
+    /// # Errors
+    /// Another size; the error says both.
     pub fn fits(&self, decoded: Size) -> Result<(), String> {
         let ((h, w), (height, width)) = (decoded, self.size);
         match decoded == self.size {
@@ -106,7 +113,9 @@ impl Objects {
 pub struct Object {
     /// Contiguous class index, from 0.
     pub label: u32,
+    /// x, y of the upper left corner, width, height.
     pub bbox: Xywh,
+    /// Its outline.
     pub segmentation: Segmentation,
     /// A region of many objects, ignored by evaluation (COCO `iscrowd`).
     pub crowd: bool,
@@ -115,11 +124,12 @@ pub struct Object {
 }
 
 impl Object {
+    /// Whether it has a mask and not only a box.
     pub fn has_mask(&self) -> bool {
         self.segmentation != Segmentation::None
     }
 
-    /// Its mask in an image of `size`; `None` where it has a box only.
+    /// Its mask in an image of (height, width) `size`; `None` where it has a box only.
     ///
     /// # Errors
     /// An image of 2³² pixels or more.
@@ -135,9 +145,11 @@ impl Object {
 /// The outline of an object, as COCO stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Segmentation {
+    /// There is only a box.
     None,
     /// Flat x, y lists, one per ring.
     Polygons(Vec<Vec<f64>>),
+    /// Run lengths.
     Rle(Rle),
 }
 
@@ -145,20 +157,23 @@ pub enum Segmentation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
-    /// Its id in the file: results name it.
+    /// Its id in the file, which files of results repeat.
     pub id: u64,
     /// In how many training images it occurs (LVIS).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<Frequency>,
 }
 
-/// LVIS: in up to 10 images, up to 100, more.
+/// In how many training images a class of LVIS occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frequency {
+    /// Up to 10.
     #[serde(rename = "r")]
     Rare,
+    /// 11 to 100.
     #[serde(rename = "c")]
     Common,
+    /// More than 100.
     #[serde(rename = "f")]
     Frequent,
 }
@@ -167,62 +182,76 @@ pub enum Frequency {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Annotation {
+    /// Nothing is known, as in pre-training.
     None,
     /// Class index, from 0.
     Label(u32),
+    /// Boxes and masks.
     Objects(Arc<Objects>),
-    /// A map of labels of the same size as the image.
-    Raster(Mask),
-    Json(serde_json::Value),
+    /// A label for each pixel.
+    Raster(RasterFile),
+    /// A number for each pixel.
+    DenseMap(DenseMapFile),
 }
 
 /// One line of a dataset's index.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// Unique in its split.
     pub id: SampleId,
+    /// Where the pixels are.
     pub image: ImageRef,
+    /// What the data set says about the image.
     pub annotation: Annotation,
 }
 
-/// What a format found in one split.
+/// The content of one split as a format finds it.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// Sorted by id (by bytes), or in file order where the file defines one.
     pub entries: Vec<Entry>,
     /// Class names in label order, where the layout itself defines them (class folders, categories of a COCO json).
     pub classes: Option<Vec<String>>,
-    /// In label order, where the file is one of COCO's kind.
+    /// In label order, where the annotations have category ids; otherwise empty.
     pub categories: Vec<Category>,
-    /// What lies among the images, where the format lists a folder.
-    pub ignored: Ignored,
+    /// Whether `classes` must hold every class of the manifest, as one folder for each class does. `false` where they are
+    /// only those that occur.
+    pub every_class: bool,
+    /// Whether the images were found by listing folders, so that they are known to exist.
+    pub images_listed: bool,
+    /// Other files that lie among the images, where the format lists a folder.
+    pub ignored: IgnoredFiles,
 }
 
-/// Files among images that are not images by the ending of their name: how many have which ending, in lower case.
+/// Files that lie among images and are not images by their extension: the number of files by extension, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ignored(BTreeMap<String, usize>);
+pub struct IgnoredFiles(BTreeMap<String, usize>);
 
-/// Endings that are named; the rest is counted together.
+/// Most extensions that a message lists; files with other extensions are counted together.
 const ENDINGS_SHOWN: usize = 5;
 
-impl Ignored {
+impl IgnoredFiles {
+    /// Whether no file was ignored.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn count(&mut self, file: &Path) {
+    /// Adds `file` to the count of its extension.
+    pub fn count(&mut self, file: &Path) {
         let ending = file.extension().map_or("without an ending".into(), |ending| {
             format!(".{}", ending.to_string_lossy().to_lowercase())
         });
         *self.0.entry(ending).or_default() += 1;
     }
 
-    pub(super) fn extend(&mut self, other: Self) {
+    /// Adds the counts of `other`.
+    pub fn extend(&mut self, other: Self) {
         other.0.into_iter().for_each(|(ending, count)| *self.0.entry(ending).or_default() += count);
     }
 }
 
 /// `11 other files ignored: 8 .gif, 3 .avif`, the most frequent ending first.
-impl std::fmt::Display for Ignored {
+impl std::fmt::Display for IgnoredFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let total: usize = self.0.values().sum();
         let files = if total == 1 { "file" } else { "files" };
@@ -237,9 +266,4 @@ impl std::fmt::Display for Ignored {
             more => write!(f, ", {more} more"),
         }
     }
-}
-
-/// Reads one layout of files. `root` is the folder of the dataset; `split` the manifest's description of the split.
-pub trait Format: Send + Sync {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError>;
 }

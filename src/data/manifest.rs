@@ -1,10 +1,10 @@
-//! `datasets/<name>/dataset.toml`: where bytes lie and in which format; no word about tasks.
+//! `datasets/<name>/dataset.toml`: where the files of a data set are and in which format. It knows nothing about tasks.
 //!
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
 use super::classes::{keep_per_class, label, labels_of, list, names_in};
-use super::formats::PngMasks;
-use super::{Annotation, Category, Entry, Index, formats};
+use super::formats::{Annotations, Formats, SplitSource, unlabelled};
+use super::{Annotation, Category, DataError, DenseMapFile, Entry, Index};
 use crate::config::{ConfigError, Library, parse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,23 +16,34 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
+    /// The name of its folder in `datasets/`.
     pub name: String,
     /// Free text that tells releases apart (`2012`, `fine`, `v1`).
     pub version: String,
+    /// Where it is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub homepage: Option<String>,
+    /// Its licence, in words.
     pub license: String,
-    /// Class names, one per line, in label order; relative to the manifest. The layout's own order otherwise.
+    /// A file of class names, one per line, in label order; its path is relative to the manifest. When absent, labels follow
+    /// the order that the format defines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
     /// How to get it, shown when the data is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub get: Option<String>,
+    /// Its splits by name.
     #[serde(rename = "split")]
     pub splits: BTreeMap<String, Split>,
     /// Class names as the file `classes` has them.
     #[serde(skip)]
     class_names: Option<Vec<String>>,
+    /// Where the manifest was read, for messages.
+    #[serde(skip)]
+    origin: String,
+    /// The formats that its splits may have.
+    #[serde(skip)]
+    formats: Formats,
 }
 
 /// One split of a data set.
@@ -47,122 +58,96 @@ pub struct Split {
     /// At most this many entries per class, the first of the index (few-label splits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
+    /// How the images are annotated; `None` for images without labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Annotations>,
 }
 
-impl Split {
-    /// [`Split::images`] below the data root, without `.` in it.
-    pub fn images_at(&self, root: &Path) -> PathBuf {
-        root.join(&self.images).components().collect()
-    }
-}
-
-/// How a split is annotated, by format.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Annotations {
-    /// Class folders below `images`.
-    ImageFolder {},
-    /// A table with one image per line, its path below `images`. `image` and `label` name columns of the header line, or
-    /// of `columns` where the file has none.
-    Csv {
-        file: PathBuf,
-        image: String,
-        label: String,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        columns: Vec<String>,
-        /// A comma when absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        delimiter: Option<char>,
-        /// A file of the data set with class names in its first column, in label order.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        classes: Option<PathBuf>,
-    },
-    /// MNIST's container format (optionally gzip-compressed); `images` is the idx3 file.
-    Idx { labels: PathBuf },
-    /// COCO's JSON layout: boxes, masks, crowds (COCO, LVIS).
-    CocoJson {
-        file: PathBuf,
-        /// Leave out images without an object that is not a crowd, as detectron2 does in training.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        drop_empty: bool,
-        /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
-        /// to have; they are left out. One more is an error.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        allowed_degenerate: usize,
-    },
-    /// COCO's JSON layout with one category per image (iNaturalist).
-    CocoLabels { file: PathBuf },
-    /// A PNG of class ids for each image.
-    PngMasks(PngMasks),
-}
-
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
-/// What a task may know of its data set.
+/// The description of a data set that a task gets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
+    /// The name of the data set.
     pub name: String,
+    /// The release.
     pub version: String,
     /// Class names in label order.
     pub classes: Vec<String>,
-    /// Likewise, where the file is one of COCO's kind; else empty.
+    /// Category ids in label order, where the annotations have them; otherwise empty.
     pub categories: Vec<Category>,
 }
 
-/// Errors of manifests and indices: each names its file.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("{}: {message}", path.display())]
-    File { path: PathBuf, message: String },
-    #[error(
-        "data set `{name}` is not there: {looked}{}\n`bench demo` needs no data",
-        get.as_deref().map(|get| format!("\nhow to get it: {get}")).unwrap_or_default()
-    )]
-    Missing { name: String, looked: String, get: Option<String> },
-    #[error("data set `{dataset}` has no split `{split}`; it has: {known}")]
-    Split { dataset: String, split: String, known: String },
-    #[error("data set `{dataset}`, split `{split}`: {message}")]
-    Classes { dataset: String, split: String, message: String },
-}
+/// The file of a manifest in its folder.
+const MANIFEST: &str = "dataset.toml";
 
-impl DataError {
-    pub fn file(path: &Path, message: impl std::fmt::Display) -> Self {
-        Self::File { path: path.into(), message: message.to_string() }
-    }
+/// The path of the annotations of a split in a manifest.
+fn annotations_key(split: &str) -> String {
+    format!("split.{split}.annotations")
 }
 
 impl Dataset {
-    /// Reads `datasets/<name>/dataset.toml`.
-    pub fn load(library: &Library, name: &str) -> Result<Self, DataError> {
+    /// Reads `datasets/<name>/dataset.toml` of the library, or, where `name` is a path, that `dataset.toml` or the one in
+    /// that folder. The annotations of every split are checked by their format, which is one of `formats`.
+    ///
+    /// # Errors
+    /// An unknown name, a manifest that does not parse, options that their format refuses, a list of classes that is not
+    /// there or names one twice; two formats of one name.
+    pub fn load(library: &Library, name: &str, formats: &Formats) -> Result<Self, DataError> {
+        formats.check()?;
         let home = format!("datasets/{name}");
-        let Ok((text, origin)) = library.text(&format!("{home}/dataset.toml")) else {
-            return Err(library.unknown("data set", name, "datasets").into());
-        };
-        let mut dataset: Self = parse(&text, &origin)?;
-        if dataset.name != name {
-            let message = format!("name is `{}`, the folder `{name}`", dataset.name);
-            return Err(ConfigError::new(origin, message).into());
+        let is_path = name.contains(['/', '\\']) || name.ends_with(".toml");
+        if !is_path && let Ok((text, origin)) = library.text(&format!("{home}/{MANIFEST}")) {
+            let dataset = Self::read(&text, origin, formats, |file| library.text(&format!("{home}/{file}")))?;
+            if dataset.name != name {
+                let message = format!("name is `{}`, the folder `{name}`", dataset.name);
+                return Err(ConfigError::new(dataset.origin, message).into());
+            }
+            return Ok(dataset);
         }
+        let given = Path::new(name);
+        let file = if given.is_dir() { given.join(MANIFEST) } else { given.into() };
+        if !file.is_file() && !is_path {
+            return Err(library.unknown("data set", name, "datasets").into());
+        }
+        let read = |file: &Path| {
+            let text = std::fs::read_to_string(file).map_err(|e| ConfigError::new(file.display(), e))?;
+            Ok((text, file.display().to_string()))
+        };
+        let (text, origin) = read(&file)?;
+        Self::read(&text, origin, formats, |beside| read(&file.with_file_name(beside)))
+    }
+
+    /// Parses and checks the manifest `text`, which came from `origin`; `beside` reads a file that lies beside it.
+    fn read(
+        text: &str,
+        origin: String,
+        formats: &Formats,
+        beside: impl Fn(&str) -> Result<(String, String), ConfigError>,
+    ) -> Result<Self, DataError> {
+        let mut dataset: Self = parse(text, &origin)?;
         if dataset.splits.is_empty() {
             return Err(ConfigError::new(origin, "has no [split.<name>]").into());
         }
         if let Some(file) = &dataset.classes {
-            let (text, origin) = library.text(&format!("{home}/{}", file.display()))?;
+            let (text, origin) = beside(&file.to_string_lossy())?;
             let names = names_in(&text, '\t').map_err(|e| ConfigError::new(origin, e))?;
             dataset.class_names = Some(names);
+        }
+        (dataset.origin, dataset.formats) = (origin, formats.clone());
+        for (name, split) in &dataset.splits {
+            let Some(annotations) = &split.annotations else { continue };
+            let key = annotations_key(name);
+            let format = formats.parse(annotations, &dataset.origin, &key)?;
+            let wrong = |e| ConfigError::new(&dataset.origin, format!("`{key}`: {e}"));
+            format.check(dataset.class_names()).map_err(wrong)?;
         }
         Ok(dataset)
     }
 
     /// The images below `path`, without labels: a data set of one split, `train`.
+    ///
+    /// # Errors
+    /// A folder that is not there.
     pub fn from_folder(path: &Path) -> Result<Self, DataError> {
         let name = path.canonicalize().map_err(|e| DataError::file(path, e))?;
         let name = name.file_name().map_or("images".into(), |n| n.to_string_lossy().to_string());
@@ -176,10 +161,15 @@ impl Dataset {
             get: None,
             splits: BTreeMap::from([("train".into(), split)]),
             class_names: None,
+            origin: path.display().to_string(),
+            formats: Formats::empty(),
         })
     }
 
     /// Where the data lies: `data` (`--data`) if given, else `<bench_data>/<name>` (`$BENCH_DATA`).
+    ///
+    /// # Errors
+    /// When there is no such folder; the error says where it was looked for and how to get the data.
     pub fn root(&self, data: Option<&Path>, bench_data: Option<&Path>) -> Result<PathBuf, DataError> {
         let missing = |looked| DataError::Missing { name: self.name.clone(), looked, get: self.get.clone() };
         let root = match (data, bench_data) {
@@ -212,9 +202,15 @@ impl Dataset {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
-        let mut index = formats::of(split, self.class_names()).index(root, split)?;
+        let source = SplitSource { root, images: &split.images, class_names: self.class_names() };
+        let mut index = match &split.annotations {
+            None => unlabelled(&source)?,
+            Some(annotations) => {
+                self.formats.parse(annotations, &self.origin, &annotations_key(name))?.index(&source)?
+            }
+        };
         if index.entries.is_empty() {
-            return Err(DataError::file(&split.images_at(root), "there are no images"));
+            return Err(DataError::file(&source.folder(), "there are no images"));
         }
         let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
         self.match_classes(split, &mut index).map_err(fail)?;
@@ -228,7 +224,7 @@ impl Dataset {
     fn match_classes(&self, split: &Split, index: &mut Index) -> Result<(), String> {
         if let (Some(names), Some(found)) = (&self.class_names, &index.classes) {
             let labels = labels_of(found.iter().map(String::as_str), names)?;
-            if matches!(split.annotations, Some(Annotations::ImageFolder {})) {
+            if index.every_class {
                 let missing: Vec<&str> = (0..)
                     .zip(names)
                     .filter(|(label, _)| !labels.contains(label))
@@ -271,14 +267,15 @@ impl Dataset {
         }
     }
 
-    /// What a task may know, from the index of a split.
+    /// The description of the data set that a task gets, by the index of a split.
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
         let categories = index.categories.clone();
         DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
     }
 
-    /// blake3 over ids and annotations: tells data apart that bears the same name. Pixels do not enter.
+    /// A blake3 hash, in hexadecimal, over ids and annotations, which tells apart two data sets of the same name. It does not
+    /// cover pixels, nor the content of masks and maps.
     pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
         for entry in entries {
@@ -287,8 +284,10 @@ impl Dataset {
                 Annotation::Label(label) => format!("label {label}"),
                 Annotation::Objects(objects) => format!("objects {}", objects.digest()),
                 // Where the data lies must not matter.
-                Annotation::Raster(mask) => format!("raster {:?} {:?}", mask.path.file_name(), mask.coding),
-                Annotation::Json(value) => format!("json {value}"),
+                Annotation::Raster(mask) => format!("raster {:?} {:?}", mask.path.file_name(), mask.encoding),
+                Annotation::DenseMap(DenseMapFile { path, scale, offset, invalid }) => {
+                    format!("dense map {:?} {scale} {offset} {invalid:?}", path.file_name())
+                }
             };
             hasher.update(format!("{}\t{annotation}\n", entry.id).as_bytes());
         }

@@ -7,8 +7,11 @@ use hotcoco::mask;
 /// Runs of a bitmap, column by column from the left, each from the top; the first run is background (and may be 0).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rle {
+    /// Rows of the bitmap.
     pub height: u32,
+    /// Columns of the bitmap.
     pub width: u32,
+    /// Lengths of the runs; together height × width.
     pub counts: Vec<u32>,
 }
 

@@ -4,7 +4,7 @@
 //! runs.
 
 use crate::data::Geometric;
-use crate::data::loader::{LoadError, Loaded, Loader};
+use crate::data::loader::{Loaded, Loader, LoaderError};
 use candle_core::Device;
 
 /// Where training batches come from.
@@ -17,7 +17,7 @@ pub trait Source<T> {
 pub type Batches<'a, T> = Box<MicroBatches<'a, T>>;
 
 /// Micro-batches in order, or why there are no more.
-pub type MicroBatches<'a, T> = dyn Iterator<Item = Result<Loaded<T>, LoadError>> + 'a;
+pub type MicroBatches<'a, T> = dyn Iterator<Item = Result<Loaded<T>, LoaderError>> + 'a;
 
 impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
     fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T> {
@@ -33,27 +33,36 @@ fn copied_ahead<'a, T>(loader: &'a Loader<T>, epoch: u64, start: usize, device: 
 where
     T: Geometric + Clone + Send + Sync + 'static,
 {
-    use crate::data::ahead::Ahead;
+    use crate::data::prefetch::Prefetcher;
     use crate::ops::cuda::{HostToDevice, StagedCopy};
     use candle_core::Result;
 
-    type Staging<T> = std::result::Result<(Loaded<T>, StagedCopy), LoadError>;
-    let upload = match HostToDevice::new(device) {
-        Ok(upload) => upload,
+    type Staging<T> = std::result::Result<(Loaded<T>, Vec<StagedCopy>), LoaderError>;
+    // One for the images, and one for each further view.
+    let copies = (0..=loader.views()).map(|_| HostToDevice::new(device)).collect::<Result<Vec<_>>>();
+    let copies = match copies {
+        Ok(copies) => copies,
         Err(error) => return Box::new(std::iter::once(Err(error.into()))),
     };
-    let stage = move |loaded: std::result::Result<Loaded<T>, LoadError>| -> Staging<T> {
+    let stage = move |loaded: std::result::Result<Loaded<T>, LoaderError>| -> Staging<T> {
         let loaded = loaded?;
-        let images = &loaded.batch.images;
-        let staged = with_values(images, |values| copy.stage(values, images.shape()))?;
+        let tensors = std::iter::once(&loaded.batch.images).chain(&loaded.batch.views);
+        let staged = copies
+            .iter()
+            .zip(tensors)
+            .map(|(copy, tensor)| with_values(tensor, |values| copy.stage(values, tensor.shape())));
+        let staged = staged.collect::<Result<_>>()?;
         Ok((loaded, staged))
     };
     let finish = |staging: Staging<T>| {
         let (mut loaded, staged) = staging?;
-        loaded.batch.images = staged.finish()?;
+        let tensors = std::iter::once(&mut loaded.batch.images).chain(&mut loaded.batch.views);
+        for (tensor, staged) in tensors.zip(staged) {
+            *tensor = staged.finish()?;
+        }
         Ok(loaded)
     };
-    return Box::new(Ahead::new(loader.epoch_in_memory(epoch, start).map(stage)).map(finish));
+    return Box::new(Prefetcher::new(loader.epoch_in_memory(epoch, start).map(stage)).map(finish));
 
     /// Runs `read` on the values of a tensor of the loader.
     fn with_values<R>(images: &candle_core::Tensor, read: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {

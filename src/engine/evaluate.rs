@@ -65,7 +65,7 @@ pub(super) fn predictions<T: Task, U>(
     batch: &Batch<U>,
     forward: &Forward,
 ) -> Result<Vec<T::Prediction>> {
-    let predictions = no_grad(|| head.infer(&batch.images, &batch.frames, forward))?;
+    let predictions = no_grad(|| head.infer(&batch.images, &batch.source_transforms, forward))?;
     let (found, images) = (predictions.len(), batch.len());
     ensure!(found == images, "kind `{}`: {found} predictions for {images} images", T::KIND);
     Ok(predictions)

@@ -5,7 +5,7 @@ use super::batches::{Batches, Source};
 use super::observer::Event;
 use super::{RunInputs, TaskModel};
 use crate::data::loader::{Loaded, Loader};
-use crate::data::{Batch, Frame, Geometric, SampleId};
+use crate::data::{Batch, Geometric, SampleId, SourceTransform};
 use crate::models::Features;
 use crate::nn::{Losses, Pass};
 use crate::ops::no_grad;
@@ -52,7 +52,7 @@ pub(super) struct CachedFeatures<T> {
     /// [n, R, C]
     features: Tensor,
     ids: Vec<SampleId>,
-    frames: Vec<Frame>,
+    source_transforms: Vec<SourceTransform>,
     targets: Vec<T>,
     seed: u64,
     batch: usize,
@@ -66,7 +66,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
         run: &RunInputs,
     ) -> Result<Self> {
         let mut layout = None;
-        let (mut parts, mut ids, mut frames, mut targets) = (vec![], vec![], vec![], vec![]);
+        let (mut parts, mut ids, mut source_transforms, mut targets) = (vec![], vec![], vec![], vec![]);
         let total = run.splits.train.len();
         for loaded in loader.epoch(0, 0) {
             let batch = loaded?.batch;
@@ -79,14 +79,14 @@ impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
             });
             parts.push(layout.pack(&features)?.detach());
             ids.extend(batch.ids);
-            frames.extend(batch.frames);
+            source_transforms.extend(batch.source_transforms);
             targets.extend(batch.targets);
             run.control.tell(Event::Evaluating { done: ids.len(), total });
             ensure!(!run.control.stopped(), "stopped after {} of {total} images", ids.len());
         }
         let Some(layout) = layout else { anyhow::bail!("the training split is empty") };
         let features = Tensor::cat(&parts, 0)?;
-        Ok(Self { layout, features, ids, frames, targets, seed: run.config.run.seed, batch })
+        Ok(Self { layout, features, ids, source_transforms, targets, seed: run.config.run.seed, batch })
     }
 
     pub fn layout(&self) -> Layout {
@@ -99,7 +99,8 @@ impl<T: Geometric + Clone + Send + Sync + 'static> CachedFeatures<T> {
         Ok(Batch {
             ids: rows.iter().map(|i| self.ids[pick(i)].clone()).collect(),
             images: self.features.index_select(&index, 0)?,
-            frames: rows.iter().map(|i| self.frames[pick(i)]).collect(),
+            views: vec![],
+            source_transforms: rows.iter().map(|i| self.source_transforms[pick(i)]).collect(),
             targets: rows.iter().map(|i| self.targets[pick(i)].clone()).collect(),
         })
     }

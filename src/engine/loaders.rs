@@ -1,8 +1,8 @@
 //! The loaders of a run, all built here: training, evaluation, prediction and reconstruction differ in what they ask for.
 
 use super::RunInputs;
-use crate::config::{AugmentOp, Erase, ModelConfig};
-use crate::data::augment::Pipeline;
+use crate::config::{Erase, ModelConfig, Operation, View};
+use crate::data::augment::{Pipeline, PrepareSample, view_pipelines};
 use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig, TargetFn};
 use crate::data::{Entry, Geometric};
 use anyhow::{Context, Result};
@@ -16,7 +16,9 @@ pub struct LoaderSpec<'a> {
     /// What it reads.
     pub entries: Arc<Vec<Entry>>,
     /// What happens to an image between decoding and the model.
-    pub operations: &'a [AugmentOp],
+    pub operations: &'a [Operation],
+    /// Further views of every image.
+    pub views: &'a [View],
     /// Random erasing after the operations.
     pub erase: Option<&'a Erase>,
     /// Images of a batch.
@@ -36,6 +38,7 @@ impl<'a> LoaderSpec<'a> {
         Self {
             entries: run.splits.train.clone(),
             operations: &recipe.augment,
+            views: &recipe.views,
             erase: recipe.erase.as_ref(),
             batch: recipe.micro_batch(),
             shuffle: true,
@@ -49,6 +52,7 @@ impl<'a> LoaderSpec<'a> {
         Self {
             entries,
             operations: run.protocol,
+            views: &[],
             erase: None,
             batch: if any_size { 1 } else { run.config.recipe.micro_batch() },
             shuffle: false,
@@ -74,12 +78,16 @@ impl RunInputs<'_> {
         T: Geometric + Clone + Send + Sync + 'static,
     {
         let model: &ModelConfig = &self.config.model;
-        let pipeline =
-            Pipeline::new(spec.operations, spec.erase, &model.normalize(), model.image, model.channels);
-        let pipeline = pipeline.map_err(anyhow::Error::msg).with_context(|| match spec.shuffle {
+        let (normalize, augmentations) = (model.normalize(), &self.components.augmentations);
+        let (input, channels) = (model.image, model.channels);
+        let place = || match spec.shuffle {
             true => format!("recipe `{}`", self.config.run.recipe),
             false => "evaluation protocol of the task".into(),
-        })?;
+        };
+        let pipeline = Pipeline::new(augmentations, spec.operations, spec.erase, &normalize, input, channels)
+            .with_context(place)?;
+        let views =
+            view_pipelines(augmentations, spec.views, &normalize, input, channels).with_context(place)?;
         let pipeline = if spec.any_size { pipeline.of_any_size() } else { pipeline };
         let config = LoaderConfig {
             seed: self.config.run.seed,
@@ -91,7 +99,9 @@ impl RunInputs<'_> {
             allowed_skips: spec.allowed_skips,
             channels: model.channels,
         };
-        Ok(Loader::new(spec.entries, target, Arc::new(pipeline), config, self.device.clone()))
+        let views = views.into_iter().map(|view| Arc::new(view) as Arc<dyn PrepareSample<()>>).collect();
+        let prepare = Arc::new(pipeline);
+        Ok(Loader::with_views(spec.entries, target, prepare, views, config, self.device.clone()))
     }
 
     /// The same for images alone.

@@ -41,7 +41,7 @@ pub use step::{Mixer, StepError, StepReport, Trainer, TrainerInputs, Values};
 pub use train::{Outcome, TrainOptions};
 
 use crate::components::Components;
-use crate::config::{AugmentOp, Dtype, RunConfig};
+use crate::config::{Dtype, Operation, RunConfig};
 use crate::data::Entry;
 use crate::nn::Params;
 use crate::ops::Precision;
@@ -57,7 +57,7 @@ pub struct RunInputs<'a> {
     /// Training and evaluation data.
     pub splits: &'a Splits,
     /// The task's protocol of evaluation; empty in pre-training.
-    pub protocol: &'a [AugmentOp],
+    pub protocol: &'a [Operation],
     /// Initial weights; random when absent.
     pub init: Option<&'a Path>,
     /// The file that makes tokens for pre-training.

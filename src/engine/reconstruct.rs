@@ -1,9 +1,7 @@
 //! Pictures of what pre-trained weights make of images: what a masked autoencoder fills in, what a tokenizer keeps.
 
 use super::{LoaderSpec, RunInputs, Session};
-use crate::config::{
-    AugmentOp, Interpolation, ModelConfig, ObjectiveTable, Recipe, Run, RunConfig, SCRATCH, Stage, parse,
-};
+use crate::config::{ModelConfig, ObjectiveTable, Recipe, Run, RunConfig, SCRATCH, Stage, parse};
 use crate::data::Entry;
 use crate::pretrain::{Objectives, figure_of_pairs};
 use crate::weights::{Contents, WeightFile, load_tokenizer, metadata as keys};
@@ -87,15 +85,8 @@ impl Pretrained {
 /// Weights that do not fit, images that cannot be read, an objective that draws nothing.
 pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Result<RgbImage> {
     let model = &run.config.model;
-    let protocol = [
-        AugmentOp::ResizeShort {
-            size: Some(model.image[0].max(model.image[1])),
-            crop_ratio: None,
-            margin_up_to: None,
-            interpolation: Interpolation::Bicubic,
-        },
-        AugmentOp::CenterCrop { size: None },
-    ];
+    let side = format!("op = \"resize_short\"\nsize = {}", model.image[0].max(model.image[1]));
+    let protocol = [parse(&side, "reconstruction")?, parse("op = \"center_crop\"", "reconstruction")?];
     let run = RunInputs { protocol: &protocol, workers: 1, ..*run };
     if let Some(table) = &run.config.recipe.pretrain {
         let picture = Session::pretraining(&run)?.reconstruct(weights, entries)?;

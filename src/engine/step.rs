@@ -6,7 +6,7 @@
 use super::batches::MicroBatches;
 use super::plan::Plan;
 use crate::config::Recipe;
-use crate::data::loader::LoadError;
+use crate::data::loader::LoaderError;
 use crate::data::{Batch, SampleId};
 use crate::nn::{Parameter, Params, Pass};
 use crate::ops;
@@ -83,7 +83,7 @@ pub enum StepError {
     #[error("{error}")]
     Load {
         /// Why.
-        error: LoadError,
+        error: LoaderError,
         /// Whether it was the first micro-batch of the step.
         first: bool,
     },

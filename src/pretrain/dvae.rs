@@ -191,7 +191,7 @@ pub fn used(tokens: &[u32], vocabulary: usize) -> Usage {
 mod tests {
     use super::*;
     use crate::config::{Anneal, DvaeSizes};
-    use crate::data::{Frame, SampleId};
+    use crate::data::{SampleId, SourceTransform};
     use crate::ops;
     use candle_core::Device;
 
@@ -215,7 +215,8 @@ mod tests {
         Ok(Batch {
             ids: vec![SampleId::new("a"), SampleId::new("b")],
             images: Tensor::from_vec(values, (2, 3, 8, 8), &Device::Cpu)?,
-            frames: vec![Frame::new((8, 8)); 2],
+            views: vec![],
+            source_transforms: vec![SourceTransform::new((8, 8)); 2],
             targets: vec![(); 2],
         })
     }

@@ -182,9 +182,10 @@ impl Objectives {
         self.0.get(&table.name).map_err(candle_core::Error::wrap)?.build(table, inputs)
     }
 
-    /// JSON schemas of the options by name, in order of registration.
-    pub fn schemas(&self, generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
-        self.0.iter().map(|(name, objective)| (name, objective.schema(generator))).collect()
+    /// Makes `generator` define an [`ObjectiveTable`] as one of the registered objectives, for
+    /// [`schema_with`](crate::config::schema_with).
+    pub fn define(&self, generator: &mut SchemaGenerator) {
+        ObjectiveTable::define(generator, &self.0, |objective, generator| objective.schema(generator));
     }
 }
 
@@ -215,7 +216,7 @@ impl<O: PretrainObjective> AnyObjective for Kind<O> {
         let options: O::Options = table.parse()?;
         let fail = |message| ConfigError::new(format!("objective `{}`", O::NAME), message);
         O::check(&options, facts).map_err(fail)?;
-        let (needed, found) = (O::views(&options), 1usize);
+        let (needed, found) = (O::views(&options), facts.recipe.view_count());
         if needed != found {
             let message = format!("reads {needed} views of an image, and the recipe has {found}");
             return Err(fail(message));
@@ -242,7 +243,7 @@ impl<O: PretrainObjective> AnyObjective for Kind<O> {
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<O::Options>()
+        O::Options::json_schema(generator)
     }
 }
 

@@ -17,8 +17,8 @@ pub use prepare::{Data, PreparedRun, Start, index, prepare};
 pub use resolve::{Request, Resolved, resolve, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
-use crate::config::{AugmentOp, Choice, Dtype, Library, RunConfig};
-use crate::data::JPEG_DECODER;
+use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
+use crate::data::{DataError, Dataset, JPEG_DECODER};
 use crate::engine::{Control, Event, Outcome, RunInputs, Session, Splits, TrainOptions};
 use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
 use crate::registry::Registry;
@@ -58,12 +58,20 @@ impl RunContext<'_> {
         Choice { library: self.library, owners: self.registry.components(), overrides }
     }
 
+    /// The data set `name`, which may also be a path.
+    ///
+    /// # Errors
+    /// An unknown data set, a manifest that its formats refuse.
+    pub fn dataset(&self, name: &str) -> Result<Dataset, DataError> {
+        Dataset::load(self.library, name, &self.registry.components().formats)
+    }
+
     /// What the engine needs of a run without initial weights or tokenizer.
     pub fn inputs<'r>(
         &'r self,
         config: &'r RunConfig,
         splits: &'r Splits,
-        protocol: &'r [AugmentOp],
+        protocol: &'r [Operation],
     ) -> RunInputs<'r> {
         RunInputs {
             config,

@@ -121,7 +121,11 @@ fn choose(
     mut missing: Option<&mut Vec<String>>,
 ) -> Result<Resolved> {
     let mut notes = vec![];
-    let manifest = request.task.as_deref().map(|name| manifest(context.library, name)).transpose()?;
+    let manifest = request
+        .task
+        .as_deref()
+        .map(|name| manifest(context.library, context.registry.components(), name))
+        .transpose()?;
     ensure!(
         manifest.is_some() || stage == Stage::Pretrain,
         "which task? Give --task; `bench task list` shows them"
@@ -282,10 +286,15 @@ fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) ->
     if request.data.is_some() {
         config.run.data = request.data.clone();
     }
-    let manifest = config.run.task.as_deref().map(|name| manifest(context.library, name)).transpose()?;
+    let manifest = config
+        .run
+        .task
+        .as_deref()
+        .map(|name| manifest(context.library, context.registry.components(), name))
+        .transpose()?;
     let dataset = match (config.run.dataset.as_str(), &config.run.data) {
         (FOLDER, Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => Dataset::load(context.library, name)?,
+        (name, _) => context.dataset(name)?,
     };
     let mut init = InitialWeights::scratch();
     if config.run.init != SCRATCH {
@@ -322,7 +331,7 @@ fn dataset(
             None => DATASET.into(),
         },
     };
-    let dataset = Dataset::load(context.library, &name)?;
+    let dataset = context.dataset(&name)?;
     let split = match (stage, manifest) {
         (Stage::Transfer, Some(manifest)) => manifest.splits.train.clone(),
         (_, Some(Manifest { splits, .. })) if splits.pretrain.is_some() => {

@@ -2,7 +2,7 @@
 
 use super::{RunContext, find_weights};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::{Dataset, DatasetInfo};
+use crate::data::DatasetInfo;
 use crate::engine::TransferNotes;
 use crate::registry::{AnyTask, manifest};
 use crate::task::Manifest;
@@ -49,7 +49,7 @@ pub fn trained(
         "`{weights}` is a pre-training run: it has no head that predicts"
     );
     let name = task.or(config.run.task.as_deref()).context("which task? Give --task")?;
-    let manifest = manifest(context.library, name)?;
+    let manifest = manifest(context.library, context.registry.components(), name)?;
     let info = match info {
         Some(info) => info,
         None => classes(context, &config, &manifest, data)?,
@@ -66,7 +66,7 @@ fn classes(
     manifest: &Manifest,
     data: Option<&Path>,
 ) -> Result<DatasetInfo> {
-    let dataset = Dataset::load(context.library, &manifest.dataset)?;
+    let dataset = context.dataset(&manifest.dataset)?;
     let root = dataset
         .root(data.or(config.run.data.as_deref()), context.bench_data.as_deref())
         .context("the weights do not name their classes, and the data set that does is needed")?;

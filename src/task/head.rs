@@ -1,6 +1,6 @@
 //! [`Head`]: the part of a model that a task adds to a backbone.
 
-use crate::data::{Batch, Frame, Size};
+use crate::data::{Batch, Size, SourceTransform};
 use crate::models::{Backbone, Features};
 use crate::nn::{Losses, Pass};
 use candle_core::{Result, Tensor};
@@ -44,15 +44,24 @@ pub trait Head: Send + Sync {
     ///
     /// # Errors
     /// An operation that fails.
-    fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Self::Prediction>>;
+    fn predict(
+        &self,
+        features: &Features,
+        source_transforms: &[SourceTransform],
+    ) -> Result<Vec<Self::Prediction>>;
 
     /// One prediction per image of an evaluation batch [B, C, H, W]. By default runs the backbone once and calls
     /// [`Head::predict`]; heads that evaluate images in windows (see `Task::any_size`) override it.
     ///
     /// # Errors
     /// An operation that fails.
-    fn infer(&self, images: &Tensor, frames: &[Frame], forward: &Forward) -> Result<Vec<Self::Prediction>> {
-        self.predict(&forward.run(images)?, frames)
+    fn infer(
+        &self,
+        images: &Tensor,
+        source_transforms: &[SourceTransform],
+        forward: &Forward,
+    ) -> Result<Vec<Self::Prediction>> {
+        self.predict(&forward.run(images)?, source_transforms)
     }
 }
 

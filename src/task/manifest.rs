@@ -1,6 +1,6 @@
 //! [`Manifest`]: a task as its file `tasks/<name>/task.toml` describes it.
 
-use crate::config::AugmentOp;
+use crate::config::Operation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct Manifest {
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub options: toml::Table,
     /// The evaluation protocol: no recipe can touch it.
-    pub eval: Vec<AugmentOp>,
+    pub eval: Vec<Operation>,
     /// The folder the manifest was read from.
     #[serde(skip)]
     pub home: PathBuf,

@@ -3,7 +3,7 @@
 
 use crate::program::{fixture, repository};
 use bench::config::Library;
-use bench::data::{Annotation, Dataset, Entry, IGNORE, Image, ImageRef};
+use bench::data::{Annotation, Dataset, Entry, Formats, IGNORE, Image, ImageRef};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn labels_of(annotation: &Annotation) -> Vec<u32> {
 fn every_split_of_a_fixture_is_indexed_and_decodes() {
     let mut listed = FIXTURES.iter();
     for name in library().list("datasets") {
-        let dataset = Dataset::load(&library(), &name).unwrap();
+        let dataset = Dataset::load(&library(), &name, &Formats::builtin()).unwrap();
         let root = fixture(&name);
         let root = Path::new(&root);
         for split in dataset.splits.keys() {
@@ -126,7 +126,7 @@ fn every_split_of_a_fixture_is_indexed_and_decodes() {
 #[test]
 fn manifests_say_where_data_comes_from_and_counts() {
     for name in library().list("datasets") {
-        let dataset = Dataset::load(&library(), &name).unwrap();
+        let dataset = Dataset::load(&library(), &name, &Formats::builtin()).unwrap();
         let missing = dataset.root(None, Some(Path::new("/nowhere"))).unwrap_err().to_string();
         let get = dataset.get.as_deref().unwrap_or_else(|| panic!("{name} has no `get`"));
         assert!(missing.contains(&format!("/nowhere/{name}")) && missing.contains(get), "{missing}");
@@ -150,7 +150,8 @@ fn splits_of_tasks_exist() {
     for name in library().list("tasks") {
         let path = repository().join("tasks").join(&name).join("task.toml");
         let task: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let dataset = Dataset::load(&library(), task["dataset"].as_str().unwrap()).unwrap();
+        let dataset =
+            Dataset::load(&library(), task["dataset"].as_str().unwrap(), &Formats::builtin()).unwrap();
         for (role, split) in task["splits"].as_table().unwrap() {
             let split = split.as_str().unwrap();
             assert!(dataset.splits.contains_key(split), "{name}: {role} = {split}");

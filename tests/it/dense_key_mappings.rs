@@ -4,7 +4,7 @@ use crate::key_mappings::largest_difference;
 use crate::program::{Sandbox, fixture, repository};
 use anyhow::Result;
 use bench::config::{AttentionConfig, GlobalBlocks, ModelConfig, RelativePosition};
-use bench::data::{Batch, DatasetInfo, Frame, Raster, SampleId};
+use bench::data::{Batch, DatasetInfo, Raster, SampleId, SourceTransform};
 use bench::kinds::{detection, segmentation};
 use bench::models::{Backbone as _, BackboneSpec, BackboneUsage, Vit};
 use bench::nn::{Params, Pass};
@@ -63,7 +63,8 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
         let batch = Batch {
             ids: vec![SampleId::new("0"), SampleId::new("1")],
             images: expected["images"].clone(),
-            frames: vec![Frame::new((48, 48)); 2],
+            views: vec![],
+            source_transforms: vec![SourceTransform::new((48, 48)); 2],
             targets: labels.iter().map(|l| segmentation::SegmentationTarget::new(raster(l), None)).collect(),
         };
         let losses = head.loss(&features, &batch, &mut Pass::Eval)?;
@@ -73,7 +74,7 @@ fn segmenters_compute_what_transformers_computes() -> Result<()> {
         }
         let labels: Vec<Vec<u8>> = expected[&format!("{name}.labels")].flatten_from(1)?.to_vec2()?;
         let margin: Vec<Vec<f32>> = expected[&format!("{name}.margin")].flatten_from(1)?.to_vec2()?;
-        for (i, found) in head.predict(&features, &batch.frames)?.iter().enumerate() {
+        for (i, found) in head.predict(&features, &batch.source_transforms)?.iter().enumerate() {
             let pairs = found.labels.iter().zip(&labels[i]).zip(&margin[i]);
             let wrong = pairs.filter(|((a, b), margin)| **a != u16::from(**b) && **margin > 1e-4).count();
             assert_eq!(wrong, 0, "{file}, image {i}");

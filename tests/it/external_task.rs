@@ -51,7 +51,7 @@ impl Head for LevelHead {
         Ok(Losses::of("squared_error", (found - wanted)?.sqr()?.mean_all()?))
     }
 
-    fn predict(&self, features: &Features, _: &[Frame]) -> candle_core::Result<Vec<f32>> {
+    fn predict(&self, features: &Features, _: &[SourceTransform]) -> candle_core::Result<Vec<f32>> {
         self.linear.forward(&features.taps[0].mean(1)?)?.squeeze(1)?.to_vec1()
     }
 }

@@ -10,8 +10,8 @@
 mod noise;
 
 use anyhow::{Result, ensure};
-use bench::config::{AugmentOp, DvaeSizes, ModelConfig, parse};
-use bench::data::augment::{Pipeline, Prepare as _};
+use bench::config::{DvaeSizes, ModelConfig, Operation, parse};
+use bench::data::augment::{Augmentations, Pipeline, PrepareSample as _};
 use bench::data::{DatasetInfo, Image, Sample, SampleId};
 use bench::kinds::segmentation::SegmentationTask;
 use bench::models::dvae::{Encoder, Tokenizer};
@@ -128,9 +128,16 @@ fn check(slice: &Slice, places: &Places) -> Result<bool> {
 
 /// `model`'s input [1, C, H, W]: the image scaled as Pillow does bilinearly, normalised.
 fn pixels(path: &Path, model: &ModelConfig) -> Result<Tensor> {
-    let resize: AugmentOp = parse("op = \"resize\"\ninterpolation = \"bilinear\"", "published")?;
+    let resize: Operation = parse("op = \"resize\"\ninterpolation = \"bilinear\"", "published")?;
     let text = anyhow::Error::msg::<String>;
-    let pipeline = Pipeline::new(&[resize], None, &model.normalize(), model.image, model.channels)?;
+    let pipeline = Pipeline::new(
+        &Augmentations::builtin(),
+        &[resize],
+        None,
+        &model.normalize(),
+        model.image,
+        model.channels,
+    )?;
     let sample = Sample::new(SampleId::new("image"), Image::open(path, model.channels)?, ());
     let prepared = pipeline.prepare(sample, &mut Rng::new(0, "published", &[])).map_err(text)?;
     let (channels, height, width) = prepared.shape;

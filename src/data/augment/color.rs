@@ -2,14 +2,19 @@
 //!
 //! Saturation and hue leave grey images as they are, as torchvision does.
 
-use super::super::{Geometric, Image, Sample};
+use super::super::Image;
 use super::error::{AugmentError, expect};
-use super::{Transform, point};
+use super::input::ModelInput;
+use super::point;
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::rng::Rng;
 use rand::{Rng as _, seq::SliceRandom};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// Ranges of the four adjustments; 0 switches one off.
-#[derive(Clone, Debug)]
+/// torchvision `ColorJitter`: factors in [1−x, 1+x] (hue: ±x of a turn), in random order; 0 switches one off.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ColorJitter {
     /// Factors lie in [max(0, 1 − x), 1 + x].
     pub brightness: f64,
@@ -39,19 +44,25 @@ impl Adjustment {
     }
 }
 
-impl ColorJitter {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
+impl Augmentation for ColorJitter {
+    const OP: &'static str = "color_jitter";
+    const RANDOM: bool = true;
+    type Options = Self;
+
+    fn new(options: Self, _: &ModelInput) -> Result<Self, AugmentError> {
         for (what, x) in [
-            ("color_jitter: brightness", self.brightness),
-            ("color_jitter: contrast", self.contrast),
-            ("color_jitter: saturation", self.saturation),
+            ("color_jitter: brightness", options.brightness),
+            ("color_jitter: contrast", options.contrast),
+            ("color_jitter: saturation", options.saturation),
         ] {
             expect(x >= 0. && x.is_finite(), what, x, "0 or more")?;
         }
-        expect((0. ..=0.5).contains(&self.hue), "color_jitter: hue", self.hue, "0 to 0.5")?;
-        Ok(self)
+        expect((0. ..=0.5).contains(&options.hue), "color_jitter: hue", options.hue, "0 to 0.5")?;
+        Ok(options)
     }
+}
 
+impl ColorJitter {
     /// The adjustments of one image, in the order in which they are applied.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
         let mut adjustments = Vec::with_capacity(4);
@@ -73,8 +84,8 @@ impl ColorJitter {
     }
 }
 
-impl<T: Geometric> Transform<T> for ColorJitter {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for ColorJitter {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
         Ok(())
     }

@@ -1,14 +1,40 @@
 //! Random crops and flips: torchvision's `RandomResizedCrop` and the BYOL-style variant of MAE's linear probe
 //! (`util/crop.py`), `RandomCrop`, mirror.
 
-use super::super::{Geometric, Geometry, Image, Sample, Size};
-use super::Transform;
+use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, probability, range};
+use super::input::ModelInput;
 use super::resample::{Rect, resize};
 use super::resize::cut;
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// torchvision `RandomResizedCrop`; with `single_draw`, the BYOL-style variant of MAE's linear probe (one draw, clamped
+/// to the image: `util/crop.py`).
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RandomResizedCropOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// Area of the crop relative to the image.
+    scale: [f64; 2],
+    /// Width / height of the crop, log-uniform.
+    #[serde(default = "ratio")]
+    ratio: [f64; 2],
+    #[serde(default)]
+    interpolation: Interpolation,
+    #[serde(default)]
+    single_draw: bool,
+}
+
+fn ratio() -> [f64; 2] {
+    [3. / 4., 4. / 3.]
+}
 
 /// A crop of random area and aspect, scaled to `size`.
 #[derive(Clone, Debug)]
@@ -26,13 +52,21 @@ pub(super) struct RandomResizedCrop {
 /// Draws before the central fallback.
 const TRIES: usize = 10;
 
-impl RandomResizedCrop {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
-        range("random_resized_crop: scale", self.scale)?;
-        range("random_resized_crop: ratio", self.ratio)?;
-        Ok(self)
-    }
+impl Augmentation for RandomResizedCrop {
+    const OP: &'static str = "random_resized_crop";
+    const RANDOM: bool = true;
+    type Options = RandomResizedCropOptions;
 
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let RandomResizedCropOptions { size, scale, ratio, interpolation, single_draw } = options;
+        let size = input.or_size(size)?;
+        range("random_resized_crop: scale", scale)?;
+        range("random_resized_crop: ratio", ratio)?;
+        Ok(Self { size, scale, ratio, interpolation, single_draw })
+    }
+}
+
+impl RandomResizedCrop {
     pub(super) fn draw(&self, image: Size, rng: &mut Rng) -> Rect {
         let log_ratio = self.ratio.map(f64::ln);
         for _ in 0..TRIES {
@@ -74,8 +108,8 @@ impl RandomResizedCrop {
     }
 }
 
-impl<T: Geometric> Transform<T> for RandomResizedCrop {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for RandomResizedCrop {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let from = sample.image.size();
         let rect = self.draw(from, rng);
         let image = resize(&sample.image, rect, self.size, self.interpolation)?;
@@ -83,6 +117,21 @@ impl<T: Geometric> Transform<T> for RandomResizedCrop {
         sample.moved(image, &Geometry::crop_resize(from, top, left, height, width, self.size));
         Ok(())
     }
+}
+
+/// A crop of the target size at a random place, after padding with zeros or reflection.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RandomCropOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// Pixels added on every side.
+    #[serde(default)]
+    padding: usize,
+    /// Pads with the mirrored image instead of zeros.
+    #[serde(default)]
+    reflect: bool,
 }
 
 /// A crop of `size` at a random place, after padding every side.
@@ -94,8 +143,19 @@ pub(super) struct RandomCrop {
     pub reflect: bool,
 }
 
-impl<T: Geometric> Transform<T> for RandomCrop {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Augmentation for RandomCrop {
+    const OP: &'static str = "random_crop";
+    const RANDOM: bool = true;
+    type Options = RandomCropOptions;
+
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let RandomCropOptions { size, padding, reflect } = options;
+        Ok(Self { size: input.or_size(size)?, padding, reflect })
+    }
+}
+
+impl Transform for RandomCrop {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let from = sample.image.size();
         let (h, w) = self.size;
         let room = |have: usize, want: usize| (have + 2 * self.padding).checked_sub(want);
@@ -142,20 +202,25 @@ pub(super) fn cut_reflected(image: &Image, top: isize, left: isize, (height, wid
 }
 
 /// Left-right mirror with probability `p`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Flip {
     pub p: f64,
 }
 
-impl Flip {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
-        probability("flip: p", self.p)?;
-        Ok(self)
+impl Augmentation for Flip {
+    const OP: &'static str = "flip";
+    const RANDOM: bool = true;
+    type Options = Self;
+
+    fn new(options: Self, _: &ModelInput) -> Result<Self, AugmentError> {
+        probability("flip: p", options.p)?;
+        Ok(options)
     }
 }
 
-impl<T: Geometric> Transform<T> for Flip {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for Flip {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         if rng.random::<f64>() < self.p {
             let image = mirrored(&sample.image);
             sample.moved(image, &Geometry::flip(sample.image.size()));

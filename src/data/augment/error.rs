@@ -1,22 +1,59 @@
 //! What can be wrong with the operations of a recipe, found before any image is read.
 
+use crate::config::ConfigError;
+
 /// An operation or a number of a pipeline that cannot work.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum AugmentError {
+    /// An unknown operation, or options that do not parse.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Images of another number of channels.
     #[error("images have 1 or 3 channels, not {0}")]
     Channels(usize),
+    /// A list that is neither of one value nor of one for each channel.
     #[error("{what} has {values} values, the images have {channels} channels")]
-    PerChannel { what: &'static str, values: usize, channels: usize },
+    PerChannel {
+        /// Operation and key.
+        what: &'static str,
+        /// Values in the list.
+        values: usize,
+        /// Channels of the images.
+        channels: usize,
+    },
+    /// A value outside of its range.
     #[error("{what} is {found}, expected {expected}")]
-    Unexpected { what: &'static str, found: String, expected: &'static str },
+    Unexpected {
+        /// Operation and key.
+        what: &'static str,
+        /// The value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A height or width of 0.
     #[error("size [{0}, {1}] of an operation is empty")]
     EmptySize(usize, usize),
+    /// A side of 0 pixels.
     #[error("{op}: size is 0")]
-    ZeroSize { op: &'static str },
+    ZeroSize {
+        /// The operation.
+        op: &'static str,
+    },
+    /// Two keys of `resize_short` that exclude each other.
     #[error("resize_short: give `size` or `crop_ratio`, not both")]
     SizeAndRatio,
+    /// Ranges of `photometric` that are too wide.
     #[error("photometric: brightness is {brightness}, hue {hue}; expected 0 to 255 and 0 to 90")]
-    Photometric { brightness: f64, hue: i32 },
+    Photometric {
+        /// Levels.
+        brightness: f64,
+        /// Steps of 2°.
+        hue: i32,
+    },
+    /// `[[views]]` that make no view.
+    #[error("views: count is 0, expected at least 1")]
+    NoView,
 }
 
 /// Refuses the value of `what` unless it is `right`.
@@ -29,11 +66,12 @@ pub(super) fn expect(
     if right { Ok(()) } else { Err(AugmentError::Unexpected { what, found: found.to_string(), expected }) }
 }
 
+/// Refuses numbers outside of [0, 1].
 pub(super) fn probability(what: &'static str, p: f64) -> Result<(), AugmentError> {
     expect((0. ..=1.).contains(&p), what, p, "0 to 1")
 }
 
-/// A range of positive numbers.
+/// Refuses what is not a range of positive numbers.
 pub(super) fn range(what: &'static str, [low, high]: [f64; 2]) -> Result<(), AugmentError> {
     let right = low > 0. && low <= high && high.is_finite();
     expect(right, what, format!("[{low}, {high}]"), "0 < low ≤ high")

@@ -9,8 +9,8 @@ use super::mix::{self, Draw, Mix};
 use super::rand_augment::{OPS, Op};
 use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, ResizeShort, cut};
-use super::{Pipeline, Prepare, erase};
-use crate::config::{AugmentOp, Interpolation, Normalize};
+use super::{Augmentations, Pipeline, PrepareSample, SampleMut, erase};
+use crate::config::{Interpolation, Normalize, parse};
 use crate::rng::Rng;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -225,7 +225,7 @@ fn rand_augment_is_timm_s() {
         let mut sample = sample(golden.source(&case.source));
         let fill = &[124, 116, 104][..sample.image.channels];
         let op = Op::new(case.index, case.magnitude, case.negative);
-        op.apply(&mut sample, case.filter, fill).unwrap();
+        op.apply(&mut SampleMut::of(&mut sample), case.filter, fill).unwrap();
         same(&sample.image, &golden.image(&case.tensor), &case);
     }
     assert_eq!(seen, [true; OPS]);
@@ -274,17 +274,10 @@ fn the_evaluation_protocol_is_torchvision_s() {
     }
     let golden = Golden::read();
     for case in golden.cases::<Case>("pipeline") {
-        let interpolation = Interpolation::Bicubic;
-        let ops = [
-            AugmentOp::ResizeShort {
-                size: Some(case.short),
-                crop_ratio: None,
-                margin_up_to: None,
-                interpolation,
-            },
-            AugmentOp::CenterCrop { size: None },
-        ];
-        let pipeline = Pipeline::new(&ops, None, &Normalize::imagenet(3), case.size, 3).unwrap();
+        let short = format!("op = \"resize_short\"\nsize = {}\ninterpolation = \"bicubic\"", case.short);
+        let ops = [short.as_str(), "op = \"center_crop\""].map(|text| parse(text, "golden").unwrap());
+        let all = Augmentations::builtin();
+        let pipeline = Pipeline::new(&all, &ops, None, &Normalize::imagenet(3), case.size, 3).unwrap();
         let prepared =
             pipeline.prepare(sample(golden.source(&case.source)), &mut Rng::new(0, "eval", &[])).unwrap();
         let pixels = Tensor::from_vec(prepared.pixels, prepared.shape, &Device::Cpu).unwrap();

@@ -6,13 +6,16 @@ use crate::config::Normalize;
 
 /// Size and statistics of a model's input.
 #[derive(Clone, Debug)]
-pub(super) struct ModelInput {
+pub struct ModelInput {
+    /// (height, width) in pixels.
     pub size: Size,
-    /// Mean and standard deviation of each channel.
+    /// Mean and standard deviation of each channel, with pixels from 0 to 1.
     pub statistics: Vec<(f32, f32)>,
 }
 
 impl ModelInput {
+    /// The input of a model that takes images of `size`, [height, width], with `channels` channels.
+    ///
     /// # Errors
     /// Channels other than 1 or 3, statistics of another number of channels, a standard deviation that is not positive.
     pub fn new(normalize: &Normalize, size: [usize; 2], channels: usize) -> Result<Self, AugmentError> {
@@ -31,7 +34,10 @@ impl ModelInput {
         Ok(Self { size: size.into(), statistics })
     }
 
-    /// The size that an operation asks for, or that of the input.
+    /// The size that an operation asks for, or that of the input: (height, width).
+    ///
+    /// # Errors
+    /// A height or width of 0.
     pub fn or_size(&self, asked: Option<[usize; 2]>) -> Result<Size, AugmentError> {
         match asked {
             Some([h, w]) if h == 0 || w == 0 => Err(AugmentError::EmptySize(h, w)),
@@ -40,10 +46,12 @@ impl ModelInput {
         }
     }
 
+    /// Pixels of the longer side.
     pub fn longer_side(&self) -> usize {
         self.size.0.max(self.size.1)
     }
 
+    /// Pixels of the shorter side.
     pub fn shorter_side(&self) -> usize {
         self.size.0.min(self.size.1)
     }
@@ -54,7 +62,11 @@ impl ModelInput {
         self.statistics.iter().map(byte).collect()
     }
 
-    /// One byte per channel: `fill`, or the mean.
+    /// One byte per channel: `fill`, which has one byte or one for each channel, or the mean. `what` names operation and
+    /// key in the error.
+    ///
+    /// # Errors
+    /// A `fill` of another number of bytes.
     pub fn colour(&self, what: &'static str, fill: Option<&[u8]>) -> Result<Vec<u8>, AugmentError> {
         let channels = self.statistics.len();
         match fill {

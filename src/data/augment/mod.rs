@@ -1,8 +1,8 @@
 //! From a decoded image to the model's input: crops, flips, colours, erasing, mixing.
 //!
 //! Every operation has a part that computes from explicit parameters, equal to Pillow, torchvision or timm, and a part
-//! that draws the parameters. Images and targets move together ([`Sample::moved`]). Pixels
-//! are 8-bit until the end of the pipeline, as those of PIL images.
+//! that draws the parameters. Images and targets move together ([`SampleMut::moved`]). Pixels are 8-bit until the end of
+//! the pipeline, as those of PIL images. [`Augmentations`] knows the operations by name.
 
 mod affine;
 mod color;
@@ -15,31 +15,23 @@ mod photometric;
 mod pipeline;
 mod point;
 mod rand_augment;
+mod registry;
 mod resample;
 mod resize;
 mod scale;
 mod scene;
+mod transform;
 
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;
 
 pub use error::AugmentError;
+pub use input::ModelInput;
 pub use mix::{Mix, mix_batch};
-pub use pipeline::Pipeline;
-
-use super::{Prepared, Sample};
-use crate::rng::Rng;
-
-/// Makes a decoded sample ready for the model: what the loader's workers call.
-pub trait Prepare<T>: Send + Sync {
-    /// `rng` belongs to this sample in this epoch. The error says what is wrong with the image; the loader adds its id.
-    fn prepare(&self, sample: Sample<T>, rng: &mut Rng) -> Result<Prepared<T>, String>;
-}
-
-/// One step of a pipeline: changes the image, moves the target with it ([`Sample::moved`]). The error says what is
-/// wrong with the image or the step.
-pub trait Transform<T>: Send + Sync {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String>;
-}
+pub use pipeline::{Pipeline, PrepareSample, view_pipelines};
+pub use registry::Augmentations;
+pub use transform::{Augmentation, SampleMut, Transform};

@@ -4,22 +4,42 @@
 //! Colours go through OpenCV's 8-bit HSV (H 0–179, S and V 0–255), computed in floating point and rounded: within a
 //! level of OpenCV's tables. Grey images keep their saturation and hue.
 
-use super::super::{Geometric, Image, Sample};
-use super::Transform;
+use super::super::Image;
 use super::error::{AugmentError, range};
+use super::input::ModelInput;
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::rng::Rng;
 use rand::Rng as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// Ranges of the four adjustments.
-#[derive(Clone, Debug)]
+/// mmsegmentation's `PhotoMetricDistortion`: each adjustment with probability ½. `brightness` is in levels of 255,
+/// `hue` in steps of 2°, both up or down; the others are ranges of factors.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Photometric {
     /// Levels added or taken away, at most.
+    #[serde(default = "levels")]
     pub brightness: f64,
-    /// Factors.
+    /// Lowest and highest factor.
+    #[serde(default = "factors")]
     pub contrast: [f64; 2],
+    /// Lowest and highest factor.
+    #[serde(default = "factors")]
     pub saturation: [f64; 2],
     /// Steps of 2°, at most.
+    #[serde(default = "turn")]
     pub hue: i32,
+}
+
+fn levels() -> f64 {
+    32.
+}
+fn factors() -> [f64; 2] {
+    [0.5, 1.5]
+}
+fn turn() -> i32 {
+    18
 }
 
 /// One adjustment with its number.
@@ -34,17 +54,23 @@ pub(super) enum Adjustment {
     Hue(i32),
 }
 
-impl Photometric {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
-        range("photometric: contrast", self.contrast)?;
-        range("photometric: saturation", self.saturation)?;
-        let Self { brightness, hue, .. } = self;
+impl Augmentation for Photometric {
+    const OP: &'static str = "photometric";
+    const RANDOM: bool = true;
+    type Options = Self;
+
+    fn new(options: Self, _: &ModelInput) -> Result<Self, AugmentError> {
+        range("photometric: contrast", options.contrast)?;
+        range("photometric: saturation", options.saturation)?;
+        let Self { brightness, hue, .. } = options;
         match (0. ..=255.).contains(&brightness) && (0..=90).contains(&hue) {
-            true => Ok(self),
+            true => Ok(options),
             false => Err(AugmentError::Photometric { brightness, hue }),
         }
     }
+}
 
+impl Photometric {
     /// The adjustments of one image, in order.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Adjustment> {
         let mut adjustments = vec![];
@@ -75,8 +101,8 @@ impl Photometric {
     }
 }
 
-impl<T: Geometric> Transform<T> for Photometric {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for Photometric {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
         Ok(())
     }

@@ -3,15 +3,18 @@
 //!
 //! Warps move the target with the image. Pixels from outside get the mean colour of the normalisation.
 
-use super::super::{Geometric, Image, Sample, Size};
+use super::super::{Image, Size};
 use super::affine::{self, Matrix};
 use super::error::{AugmentError, expect, probability};
 use super::input::ModelInput;
-use super::{Transform, point};
+use super::point;
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
 use rand_distr::{Distribution, Normal};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Magnitudes go from 0 to this.
 const FULL: f64 = 10.;
@@ -108,9 +111,9 @@ impl Op {
     }
 
     /// Applies the operation to image and target.
-    pub(super) fn apply<T: Geometric>(
+    pub(super) fn apply(
         self,
-        sample: &mut Sample<T>,
+        sample: &mut SampleMut,
         interpolation: Interpolation,
         fill: &[u8],
     ) -> Result<(), String> {
@@ -126,6 +129,34 @@ impl Op {
     }
 }
 
+/// timm RandAugment, increasing set `inc1`: `layers` ops, each with probability `p`, at magnitude
+/// Normal(`magnitude`, `magnitude_std`) clipped to [0, 10]. `rand-m9-mstd0.5-inc1` is layers 2, magnitude 9, std 0.5, p 0.5.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RandAugmentOptions {
+    /// Operations drawn for an image.
+    #[serde(default = "two")]
+    layers: usize,
+    /// Mean strength, 0 to 10.
+    magnitude: f64,
+    /// Standard deviation of the strength.
+    #[serde(default)]
+    magnitude_std: f64,
+    /// Probability that a drawn operation is applied.
+    #[serde(default = "half")]
+    p: f64,
+    /// `nearest`, `bilinear` or `bicubic`.
+    #[serde(default)]
+    interpolation: Interpolation,
+}
+
+fn two() -> usize {
+    2
+}
+fn half() -> f64 {
+    0.5
+}
+
 /// `layers` operations, each with probability `p`.
 #[derive(Clone, Debug)]
 pub(super) struct RandAugment {
@@ -138,15 +169,14 @@ pub(super) struct RandAugment {
     pub fill: Vec<u8>,
 }
 
-impl RandAugment {
-    /// Magnitudes are drawn from Normal(`mean`, `deviation`).
-    pub(super) fn new(
-        input: &ModelInput,
-        layers: usize,
-        (mean, deviation): (f64, f64),
-        p: f64,
-        interpolation: Interpolation,
-    ) -> Result<Self, AugmentError> {
+impl Augmentation for RandAugment {
+    const OP: &'static str = "rand_augment";
+    const RANDOM: bool = true;
+    type Options = RandAugmentOptions;
+
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let RandAugmentOptions { layers, magnitude: mean, magnitude_std: deviation, p, interpolation } =
+            options;
         probability("rand_augment: p", p)?;
         expect((0. ..=FULL).contains(&mean), "rand_augment: magnitude", mean, "0 to 10")?;
         let offered = interpolation != Interpolation::Lanczos;
@@ -159,7 +189,9 @@ impl RandAugment {
         let magnitude = Normal::new(mean, deviation).ok().filter(|_| deviation >= 0.).ok_or(negative)?;
         Ok(Self { layers, p, magnitude, interpolation, fill: input.mean_colour() })
     }
+}
 
+impl RandAugment {
     /// What is done to one image.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Op> {
         let mut ops = Vec::with_capacity(self.layers);
@@ -174,8 +206,8 @@ impl RandAugment {
     }
 }
 
-impl<T: Geometric> Transform<T> for RandAugment {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for RandAugment {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         self.draw(rng).into_iter().try_for_each(|op| op.apply(sample, self.interpolation, &self.fill))
     }
 }

@@ -1,12 +1,25 @@
 //! The resize and centre-crop rules of torchvision on PIL images.
 
-use super::super::{Geometric, Geometry, Image, Sample, Size};
-use super::Transform;
+use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, expect};
 use super::input::ModelInput;
 use super::resample::{Rect, resize};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Scales both sides to exactly `size`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResizeOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    #[serde(default)]
+    interpolation: Interpolation,
+}
 
 /// Scales to exactly `size`.
 #[derive(Clone, Debug)]
@@ -15,21 +28,48 @@ pub(super) struct Resize {
     pub interpolation: Interpolation,
 }
 
-impl<T: Geometric> Transform<T> for Resize {
-    fn apply(&self, sample: &mut Sample<T>, _: &mut Rng) -> Result<(), String> {
+impl Augmentation for Resize {
+    const OP: &'static str = "resize";
+    const RANDOM: bool = false;
+    type Options = ResizeOptions;
+
+    fn new(
+        ResizeOptions { size, interpolation }: Self::Options,
+        input: &ModelInput,
+    ) -> Result<Self, AugmentError> {
+        Ok(Self { size: input.or_size(size)?, interpolation })
+    }
+}
+
+impl Transform for Resize {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         scale(sample, self.size, self.interpolation)
     }
 }
 
-pub(super) fn scale<T: Geometric>(
-    sample: &mut Sample<T>,
-    to: Size,
-    interpolation: Interpolation,
-) -> Result<(), String> {
+pub(super) fn scale(sample: &mut SampleMut, to: Size, interpolation: Interpolation) -> Result<(), String> {
     let from = sample.image.size();
     let image = resize(&sample.image, Rect::whole(from), to, interpolation)?;
     sample.moved(image, &Geometry::crop_resize(from, 0., 0., from.0 as f64, from.1 as f64, to));
     Ok(())
+}
+
+/// Scales the shorter side to `size`, or to input size / `crop_ratio`. Above an input of `margin_up_to` pixels there is no
+/// margin (ratio 1), as in MAE's evaluation.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResizeShortOptions {
+    /// Pixels of the shorter side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    /// Instead of `size`: the longer side of the model's input divided by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crop_ratio: Option<f64>,
+    /// Pixels of the input up to which `crop_ratio` counts; always when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    margin_up_to: Option<usize>,
+    #[serde(default)]
+    interpolation: Interpolation,
 }
 
 /// Scales the shorter side to `size`; the longer one becomes ⌊size · long / short⌋ (torchvision `Resize(int)`).
@@ -39,16 +79,15 @@ pub(super) struct ResizeShort {
     pub interpolation: Interpolation,
 }
 
-impl ResizeShort {
+impl Augmentation for ResizeShort {
+    const OP: &'static str = "resize_short";
+    const RANDOM: bool = false;
+    type Options = ResizeShortOptions;
+
     /// To `size`, or to the longer side of the input with a margin of `crop_ratio` around it; inputs above `margin_up_to`
     /// have none.
-    pub(super) fn new(
-        input: &ModelInput,
-        size: Option<usize>,
-        crop_ratio: Option<f64>,
-        margin_up_to: Option<usize>,
-        interpolation: Interpolation,
-    ) -> Result<Self, AugmentError> {
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let ResizeShortOptions { size, crop_ratio, margin_up_to, interpolation } = options;
         let side = input.longer_side();
         let size = match (size, crop_ratio) {
             (Some(_), Some(_)) => return Err(AugmentError::SizeAndRatio),
@@ -67,23 +106,44 @@ impl ResizeShort {
         };
         Ok(Self { size, interpolation })
     }
+}
 
+impl ResizeShort {
     pub(super) fn target(&self, (height, width): Size) -> Size {
         let long = |long: usize, short: usize| self.size * long / short;
         if width <= height { (long(height, width), self.size) } else { (self.size, long(width, height)) }
     }
 }
 
-impl<T: Geometric> Transform<T> for ResizeShort {
-    fn apply(&self, sample: &mut Sample<T>, _: &mut Rng) -> Result<(), String> {
+impl Transform for ResizeShort {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         scale(sample, self.target(sample.image.size()), self.interpolation)
     }
+}
+
+/// torchvision `CenterCrop` (zero padding when the image is smaller).
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CenterCropOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
 }
 
 /// Cuts the middle; pads a smaller image with zeros.
 #[derive(Clone, Debug)]
 pub(super) struct CenterCrop {
     pub size: Size,
+}
+
+impl Augmentation for CenterCrop {
+    const OP: &'static str = "center_crop";
+    const RANDOM: bool = false;
+    type Options = CenterCropOptions;
+
+    fn new(CenterCropOptions { size }: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        Ok(Self { size: input.or_size(size)? })
+    }
 }
 
 impl CenterCrop {
@@ -97,8 +157,8 @@ impl CenterCrop {
     }
 }
 
-impl<T: Geometric> Transform<T> for CenterCrop {
-    fn apply(&self, sample: &mut Sample<T>, _: &mut Rng) -> Result<(), String> {
+impl Transform for CenterCrop {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         let from = sample.image.size();
         let (top, left) = self.corner(from);
         let (h, w) = self.size;

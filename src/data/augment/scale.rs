@@ -1,16 +1,37 @@
 //! Scaling that keeps the aspect, random places in large images, and padding: how detectors are trained and evaluated.
 //!
-//! Padding lies at the bottom and on the right, so the frame of a sample tells it apart: what belongs to the image is
-//! its source's rectangle seen through the frame's geometry ([`Frame::shown`](super::super::Frame::shown)).
+//! Padding lies at the bottom and on the right. What belongs to the image is told apart by the source transform of the
+//! sample: its source's rectangle seen through the geometry
+//! ([`SourceTransform::shown`](super::super::SourceTransform::shown)).
 
-use super::super::{Geometric, Geometry, Image, Sample, Size};
-use super::Transform;
+use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, range};
 use super::input::ModelInput;
 use super::resize::{cut, scale};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Large-scale jitter (detectron2 `ResizeScale`): keeps the aspect; the image fits `size` times a factor drawn
+/// uniformly from `scale`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResizeScaleOptions {
+    /// [height, width]; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// Lowest and highest factor.
+    scale: [f64; 2],
+    #[serde(default = "bilinear")]
+    interpolation: Interpolation,
+}
+
+pub(super) fn bilinear() -> Interpolation {
+    Interpolation::Bilinear
+}
 
 /// detectron2 `ResizeScale`.
 #[derive(Clone, Debug)]
@@ -20,12 +41,20 @@ pub(super) struct ResizeScale {
     pub interpolation: Interpolation,
 }
 
-impl ResizeScale {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
-        range("resize_scale: scale", self.scale)?;
-        Ok(self)
-    }
+impl Augmentation for ResizeScale {
+    const OP: &'static str = "resize_scale";
+    const RANDOM: bool = true;
+    type Options = ResizeScaleOptions;
 
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let ResizeScaleOptions { size, scale, interpolation } = options;
+        let size = input.or_size(size)?;
+        range("resize_scale: scale", scale)?;
+        Ok(Self { size, scale, interpolation })
+    }
+}
+
+impl ResizeScale {
     /// The size of the result for a drawn factor: the image fits `size` · `factor`; sides are rounded, halves to even
     /// as NumPy does, and are 1 at least.
     pub(super) fn target(&self, (height, width): Size, factor: f64) -> Size {
@@ -36,12 +65,23 @@ impl ResizeScale {
     }
 }
 
-impl<T: Geometric> Transform<T> for ResizeScale {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for ResizeScale {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let [low, high] = self.scale;
         let factor = low + (high - low) * rng.random::<f64>();
         scale(sample, self.target(sample.image.size(), factor), self.interpolation)
     }
+}
+
+/// Scales the longer side to `size` (the longer one of the model's input when absent), keeping the aspect.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResizeLongestOptions {
+    /// Pixels of the longer side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    #[serde(default = "bilinear")]
+    interpolation: Interpolation,
 }
 
 /// Scales the longer side to `size`.
@@ -51,19 +91,21 @@ pub(super) struct ResizeLongest {
     pub interpolation: Interpolation,
 }
 
-impl ResizeLongest {
-    /// To `size`, or to the longer side of the input.
-    pub(super) fn new(
-        input: &ModelInput,
-        size: Option<usize>,
-        interpolation: Interpolation,
-    ) -> Result<Self, AugmentError> {
+impl Augmentation for ResizeLongest {
+    const OP: &'static str = "resize_longest";
+    const RANDOM: bool = false;
+    type Options = ResizeLongestOptions;
+
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let ResizeLongestOptions { size, interpolation } = options;
         match size.unwrap_or(input.longer_side()) {
             0 => Err(AugmentError::ZeroSize { op: "resize_longest" }),
             size => Ok(Self { size, interpolation }),
         }
     }
+}
 
+impl ResizeLongest {
     /// The shorter side is rounded half up, as detectron2's `ResizeShortestEdge` does, and is 1 at least.
     pub(super) fn target(&self, (height, width): Size) -> Size {
         let scale = self.size as f64 / height.max(width) as f64;
@@ -72,10 +114,24 @@ impl ResizeLongest {
     }
 }
 
-impl<T: Geometric> Transform<T> for ResizeLongest {
-    fn apply(&self, sample: &mut Sample<T>, _: &mut Rng) -> Result<(), String> {
+impl Transform for ResizeLongest {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         scale(sample, self.target(sample.image.size()), self.interpolation)
     }
+}
+
+/// Cuts `size` at a random place of a larger image, and pads a smaller one at the bottom and on the right
+/// (detectron2 `FixedSizeCrop`).
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FixedSizeCropOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// Byte of each channel in the padding: one for all, or one per channel; the mean colour of `normalize`, which
+    /// becomes 0, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fill: Option<Vec<u8>>,
 }
 
 /// detectron2 `FixedSizeCrop`.
@@ -84,6 +140,20 @@ pub(super) struct FixedSizeCrop {
     pub size: Size,
     /// One byte per channel.
     pub fill: Vec<u8>,
+}
+
+impl Augmentation for FixedSizeCrop {
+    const OP: &'static str = "fixed_size_crop";
+    const RANDOM: bool = true;
+    type Options = FixedSizeCropOptions;
+
+    fn new(
+        FixedSizeCropOptions { size, fill }: Self::Options,
+        input: &ModelInput,
+    ) -> Result<Self, AugmentError> {
+        let fill = input.colour("fixed_size_crop: fill", fill.as_deref())?;
+        Ok(Self { size: input.or_size(size)?, fill })
+    }
 }
 
 impl FixedSizeCrop {
@@ -96,12 +166,24 @@ impl FixedSizeCrop {
     }
 }
 
-impl<T: Geometric> Transform<T> for FixedSizeCrop {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for FixedSizeCrop {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let corner = self.corner(sample.image.size(), rng.random());
         place(sample, corner, self.size, &self.fill);
         Ok(())
     }
+}
+
+/// Pads at the bottom and on the right to `size`; a larger image is an error.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PadOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// As in `fixed_size_crop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fill: Option<Vec<u8>>,
 }
 
 /// Pads to `size`.
@@ -112,8 +194,19 @@ pub(super) struct Pad {
     pub fill: Vec<u8>,
 }
 
-impl<T: Geometric> Transform<T> for Pad {
-    fn apply(&self, sample: &mut Sample<T>, _: &mut Rng) -> Result<(), String> {
+impl Augmentation for Pad {
+    const OP: &'static str = "pad";
+    const RANDOM: bool = false;
+    type Options = PadOptions;
+
+    fn new(PadOptions { size, fill }: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let fill = input.colour("pad: fill", fill.as_deref())?;
+        Ok(Self { size: input.or_size(size)?, fill })
+    }
+}
+
+impl Transform for Pad {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         let ((h, w), (height, width)) = (sample.image.size(), self.size);
         if h > height || w > width {
             return Err(format!("pad makes {height}x{width} pixels, but the image has {h}x{w}"));
@@ -124,12 +217,7 @@ impl<T: Geometric> Transform<T> for Pad {
 }
 
 /// Cuts `to` from (top, left); what lies below and right of the image gets the colour `fill`.
-pub(super) fn place<T: Geometric>(
-    sample: &mut Sample<T>,
-    (top, left): (usize, usize),
-    to: Size,
-    fill: &[u8],
-) {
+pub(super) fn place(sample: &mut SampleMut, (top, left): (usize, usize), to: Size, fill: &[u8]) {
     let from = sample.image.size();
     let mut image = cut(&sample.image, top as isize, left as isize, to);
     let inside = (from.0.saturating_sub(top).min(to.0), from.1.saturating_sub(left).min(to.1));

@@ -5,15 +5,39 @@
 //! (OpenCV) picks neighbours; labels take the nearest pixel by its centre, where OpenCV takes it by its corner. Padding
 //! is the mean colour in bytes, where mmsegmentation pads with 0 after normalising: within half a level the same.
 
-use super::super::{Geometric, Sample, Size};
-use super::Transform;
+use super::super::{Geometric, Size};
 use super::error::{AugmentError, expect, probability, range};
 use super::input::ModelInput;
 use super::resize::scale;
-use super::scale::place;
+use super::scale::{bilinear, place};
+use super::transform::{Augmentation, SampleMut, Transform};
 use crate::config::Interpolation;
 use crate::rng::Rng;
 use rand::Rng as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// mmsegmentation's keep-ratio resize: the largest size that fits into `short` × `long` pixels in either orientation,
+/// times a factor drawn from `scale`. `short` defaults to the shorter side of the input, `long` to four times that.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResizeWithinOptions {
+    /// Pixels that the shorter side may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    short: Option<usize>,
+    /// Pixels that the longer side may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    long: Option<usize>,
+    /// Lowest and highest factor.
+    #[serde(default = "same")]
+    scale: [f64; 2],
+    #[serde(default = "bilinear")]
+    interpolation: Interpolation,
+}
+
+fn same() -> [f64; 2] {
+    [1., 1.]
+}
 
 /// Scales so that the image just fits into `short` × `long` pixels, whatever its orientation, times a random factor.
 #[derive(Clone, Debug)]
@@ -24,15 +48,13 @@ pub(super) struct ResizeWithin {
     pub interpolation: Interpolation,
 }
 
-impl ResizeWithin {
-    /// `short` defaults to the shorter side of the input, `long` to four times that.
-    pub(super) fn new(
-        input: &ModelInput,
-        short: Option<usize>,
-        long: Option<usize>,
-        scale: [f64; 2],
-        interpolation: Interpolation,
-    ) -> Result<Self, AugmentError> {
+impl Augmentation for ResizeWithin {
+    const OP: &'static str = "resize_within";
+    const RANDOM: bool = true;
+    type Options = ResizeWithinOptions;
+
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let ResizeWithinOptions { short, long, scale, interpolation } = options;
         range("resize_within: scale", scale)?;
         let short = short.unwrap_or(input.shorter_side());
         let long = long.unwrap_or(4 * short);
@@ -40,7 +62,9 @@ impl ResizeWithin {
         expect(short > 0 && long >= short, "resize_within: short", found, "0 < short ≤ long")?;
         Ok(Self { short, long, scale, interpolation })
     }
+}
 
+impl ResizeWithin {
     /// The size of an image of (`height`, `width`) pixels at a factor.
     pub(super) fn target(&self, (height, width): Size, factor: f64) -> Size {
         let side = |pixels: usize| (pixels as f64 * factor).trunc();
@@ -51,13 +75,31 @@ impl ResizeWithin {
     }
 }
 
-impl<T: Geometric> Transform<T> for ResizeWithin {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
+impl Transform for ResizeWithin {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let [low, high] = self.scale;
         let factor = if low < high { rng.random_range(low..=high) } else { low };
         let to = self.target(sample.image.size(), factor);
         scale(sample, to, self.interpolation)
     }
+}
+
+/// mmsegmentation's `RandomCrop` and `Pad`: a crop at a random place, drawn up to ten times more while one class
+/// covers `class_share` (its `cat_max_ratio`) of the labelled pixels or more. Smaller images are padded at the right
+/// and at the bottom with the mean colour, their labels with ignored pixels.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SceneCropOptions {
+    /// [height, width] of the result; that of the model's input when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<[usize; 2]>,
+    /// 1 takes the first crop.
+    #[serde(default = "all")]
+    class_share: f64,
+}
+
+fn all() -> f64 {
+    1.
 }
 
 /// A crop of `size` at a random place. Where the image is smaller, all of it, padded at the right and at the bottom.
@@ -73,12 +115,20 @@ pub(super) struct SceneCrop {
 /// Draws before the last one is taken as it is.
 const TRIES: usize = 10;
 
-impl SceneCrop {
-    pub(super) fn checked(self) -> Result<Self, AugmentError> {
-        probability("scene_crop: class_share", self.class_share)?;
-        Ok(self)
-    }
+impl Augmentation for SceneCrop {
+    const OP: &'static str = "scene_crop";
+    const RANDOM: bool = true;
+    type Options = SceneCropOptions;
 
+    fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
+        let SceneCropOptions { size, class_share } = options;
+        let (size, fill) = (input.or_size(size)?, input.mean_colour());
+        probability("scene_crop: class_share", class_share)?;
+        Ok(Self { size, class_share, fill })
+    }
+}
+
+impl SceneCrop {
     /// (top, left) of a crop.
     fn corner(&self, image: Size, rng: &mut Rng) -> (usize, usize) {
         let place = |have: usize, want: usize, rng: &mut Rng| rng.random_range(0..=have.saturating_sub(want));
@@ -86,7 +136,7 @@ impl SceneCrop {
     }
 
     /// A crop that the classes share, where one is found.
-    pub(super) fn draw<T: Geometric>(&self, image: Size, target: &T, rng: &mut Rng) -> (usize, usize) {
+    pub(super) fn draw(&self, image: Size, target: &dyn Geometric, rng: &mut Rng) -> (usize, usize) {
         let (height, width) = (self.size.0.min(image.0), self.size.1.min(image.1));
         let mut corner = self.corner(image, rng);
         if self.class_share < 1. {
@@ -102,9 +152,9 @@ impl SceneCrop {
     }
 }
 
-impl<T: Geometric> Transform<T> for SceneCrop {
-    fn apply(&self, sample: &mut Sample<T>, rng: &mut Rng) -> Result<(), String> {
-        let corner = self.draw(sample.image.size(), &sample.target, rng);
+impl Transform for SceneCrop {
+    fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
+        let corner = self.draw(sample.image.size(), sample.target(), rng);
         place(sample, corner, self.size, &self.fill);
         Ok(())
     }
@@ -112,7 +162,7 @@ impl<T: Geometric> Transform<T> for SceneCrop {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Geometry, Image, SampleId};
+    use super::super::super::{Geometry, Image, Sample, SampleId};
     use super::*;
 
     /// Classes of a picture: left of `at` the first, right of it the second.
@@ -165,7 +215,7 @@ mod tests {
         let mut heights = vec![];
         for k in 0..300 {
             let mut sample = sample(20, 30, 0);
-            step.apply(&mut sample, &mut Rng::new(0, "augment", &[k])).unwrap();
+            step.apply(&mut SampleMut::of(&mut sample), &mut Rng::new(0, "augment", &[k])).unwrap();
             heights.push(sample.image.height);
         }
         let mean = heights.iter().sum::<usize>() as f64 / 300.;
@@ -193,11 +243,11 @@ mod tests {
     fn a_smaller_image_is_padded_below_and_right_and_a_larger_one_cut() {
         let crop = SceneCrop { size: (4, 5), class_share: 1., fill: vec![7] };
         let mut small = sample(2, 3, 0);
-        crop.apply(&mut small, &mut Rng::new(0, "augment", &[])).unwrap();
+        crop.apply(&mut SampleMut::of(&mut small), &mut Rng::new(0, "augment", &[])).unwrap();
         assert_eq!(small.image.data, [0, 1, 2, 7, 7, 3, 4, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
         assert_eq!(small.target.seen.unwrap().point(1., 1.), (1., 1.));
         let mut large = sample(9, 12, 0);
-        crop.apply(&mut large, &mut Rng::new(0, "augment", &[])).unwrap();
+        crop.apply(&mut SampleMut::of(&mut large), &mut Rng::new(0, "augment", &[])).unwrap();
         let (left, top) = large.target.seen.unwrap().inverse().unwrap().point(0., 0.);
         assert_eq!(large.image.data[0], (top as usize * 12 + left as usize) as u8);
         assert_eq!(large.image.size(), (4, 5));

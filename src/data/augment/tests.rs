@@ -8,8 +8,8 @@ use super::rand_augment::{Op, RandAugment};
 use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, Resize};
 use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
-use super::{Pipeline, Prepare, Transform, erase};
-use crate::config::{AugmentOp, Erase, Interpolation, Normalize};
+use super::{Augmentation, Augmentations, ModelInput, Pipeline, PrepareSample, SampleMut, Transform, erase};
+use crate::config::{Erase, Interpolation, Normalize, Operation, parse};
 use crate::rng::Rng;
 use proptest::prelude::*;
 use rand_distr::Normal;
@@ -54,17 +54,17 @@ fn centre(image: &Image) -> Point {
     Point(sx / total, sy / total)
 }
 
-fn moves_its_target(step: &dyn Transform<Point>, what: &dyn std::fmt::Debug) {
+fn moves_its_target(step: &dyn Transform, what: &dyn std::fmt::Debug) {
     for k in 0..20 {
         let mut sample = spot((60, 80), (28, 37));
         let start = sample.target;
-        step.apply(&mut sample, &mut rng(k)).unwrap();
+        step.apply(&mut SampleMut::of(&mut sample), &mut rng(k)).unwrap();
         let (target, found) = (sample.target, centre(&sample.image));
-        let framed = sample.frame.geometry.point(start.0, start.1);
-        assert_eq!(framed, (target.0, target.1), "{what:?}: the frame knows");
+        let moved = sample.source_transform.geometry.point(start.0, start.1);
+        assert_eq!(moved, (target.0, target.1), "{what:?}: the source transform knows");
         let distance = (target.0 - found.0).hypot(target.1 - found.1);
         assert!(distance < 0.3, "{what:?}: target {target:?}, pixels {found:?}");
-        assert_eq!(sample.frame.geometry.to, sample.image.size());
+        assert_eq!(sample.source_transform.geometry.to, sample.image.size());
     }
 }
 
@@ -90,7 +90,7 @@ fn targets_move_with_the_pixels() {
         for (negative, interpolation) in [(false, BICUBIC), (true, Interpolation::Bilinear)] {
             let op = Op::new(index, 5., negative);
             let mut sample = spot((60, 80), (28, 37));
-            op.apply(&mut sample, interpolation, &[0]).unwrap();
+            op.apply(&mut SampleMut::of(&mut sample), interpolation, &[0]).unwrap();
             let (target, found) = (sample.target, centre(&sample.image));
             assert!((target.0 - found.0).hypot(target.1 - found.1) < 0.3, "{op:?}: {target:?}, {found:?}");
             assert!((target.0 - 37.5).hypot(target.1 - 28.5) > 0.5, "{op:?} does not move");
@@ -110,9 +110,9 @@ proptest! {
         prop_assert!(rect.width >= 1 && rect.left + rect.width <= width, "{:?}", rect);
         let image = Image::new(height, width, 3, vec![9; height * width * 3]);
         let mut sample = Sample::new(SampleId::new("crop"), image, ());
-        step.apply(&mut sample, &mut rng(seed)).unwrap();
+        step.apply(&mut SampleMut::of(&mut sample), &mut rng(seed)).unwrap();
         prop_assert_eq!(&sample.image, &Image::new(8, 6, 3, vec![9; 8 * 6 * 3]));
-        let geometry = sample.frame.geometry;
+        let geometry = sample.source_transform.geometry;
         for (corner, expected) in [
             ((rect.left, rect.top), (0., 0.)),
             ((rect.left + rect.width, rect.top + rect.height), (6., 8.)),
@@ -129,12 +129,12 @@ proptest! {
         rand::RngCore::fill_bytes(&mut rng(seed), &mut data);
         let image = Image::new(height, width, channels, data);
         let mut sample = Sample::new(SampleId::new("flip"), image.clone(), Point(0.25, 0.5));
-        Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
+        Flip { p: 1. }.apply(&mut SampleMut::of(&mut sample), &mut rng(0)).unwrap();
         prop_assert_eq!(&sample.image.data[..channels], &image.data[(width - 1) * channels..width * channels]);
-        Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
+        Flip { p: 1. }.apply(&mut SampleMut::of(&mut sample), &mut rng(0)).unwrap();
         prop_assert_eq!(&sample.image, &image);
         prop_assert_eq!((sample.target.0, sample.target.1), (0.25, 0.5));
-        prop_assert_eq!(sample.frame.geometry, Geometry::identity((height, width)));
+        prop_assert_eq!(sample.source_transform.geometry, Geometry::identity((height, width)));
     }
 
     #[test]
@@ -169,35 +169,33 @@ fn sizes_of_detectors_by_hand() {
 #[test]
 fn padding_has_its_colour_and_is_known() {
     let image = || Image::new(2, 3, 3, vec![9; 2 * 3 * 3]);
-    let padded = |step: &dyn Transform<()>, seed| {
+    let padded = |step: &dyn Transform, seed| {
         let mut sample = Sample::new(SampleId::new("a"), image(), ());
-        step.apply(&mut sample, &mut rng(seed)).unwrap();
+        step.apply(&mut SampleMut::of(&mut sample), &mut rng(seed)).unwrap();
         sample
     };
     let sample = padded(&Pad { size: (3, 5), fill: vec![1, 2, 3] }, 0);
     assert_eq!(sample.image.size(), (3, 5));
     assert_eq!(sample.image.data[2 * 3..5 * 3], [9, 9, 9, 1, 2, 3, 1, 2, 3]);
     assert_eq!(sample.image.data[10 * 3..11 * 3], [1, 2, 3]);
-    assert_eq!(sample.frame.shown(), [0., 0., 3., 2.]);
+    assert_eq!(sample.source_transform.shown(), [0., 0., 3., 2.]);
     let mut sample = padded(&FixedSizeCrop { size: (4, 2), fill: vec![7; 3] }, 1);
     assert_eq!((sample.image.size(), &sample.image.data[3 * 2 * 2..]), ((4, 2), &[7; 12][..]));
-    assert_eq!(sample.frame.shown(), [0., 0., 2., 2.]);
-    Flip { p: 1. }.apply(&mut sample, &mut rng(0)).unwrap();
-    assert_eq!(sample.frame.shown(), [0., 0., 2., 2.]);
+    assert_eq!(sample.source_transform.shown(), [0., 0., 2., 2.]);
+    Flip { p: 1. }.apply(&mut SampleMut::of(&mut sample), &mut rng(0)).unwrap();
+    assert_eq!(sample.source_transform.shown(), [0., 0., 2., 2.]);
     let mut sample = Sample::new(SampleId::new("a"), image(), ());
-    let error =
-        Transform::apply(&Pad { size: (9, 2), fill: vec![0; 3] }, &mut sample, &mut rng(0)).unwrap_err();
+    let pad = Pad { size: (9, 2), fill: vec![0; 3] };
+    let error = pad.apply(&mut SampleMut::of(&mut sample), &mut rng(0)).unwrap_err();
     assert_eq!(error, "pad makes 9x2 pixels, but the image has 2x3");
 
     // Without a colour the padding becomes 0 by normalisation, up to the rounding of a byte.
-    let pad = AugmentOp::Pad { size: None, fill: None };
     let sample = Sample::new(SampleId::new("a"), Image::new(8, 8, 3, vec![255; 192]), ());
-    let prepared = pipeline(&[pad]).unwrap().prepare(sample, &mut rng(0)).unwrap();
+    let prepared = pipeline(&["op = 'pad'"]).unwrap().prepare(sample, &mut rng(0)).unwrap();
     assert!(prepared.pixels[63].abs() < 0.01 && prepared.pixels[0] > 2., "{}", prepared.pixels[63]);
-    let error = pipeline(&[AugmentOp::Pad { size: None, fill: Some(vec![1, 2]) }]).unwrap_err();
+    let error = pipeline(&["op = 'pad'\nfill = [1, 2]"]).unwrap_err();
     assert_eq!(error, "pad: fill has 2 values, the images have 3 channels");
-    let scale =
-        AugmentOp::ResizeScale { size: None, scale: [2., 0.1], interpolation: Interpolation::Bilinear };
+    let scale = "op = 'resize_scale'\nscale = [2, 0.1]";
     assert_eq!(pipeline(&[scale]).unwrap_err(), "resize_scale: scale is [2, 0.1], expected 0 < low ≤ high");
 }
 
@@ -317,8 +315,15 @@ fn mixing_draws_its_methods_as_often_as_asked() {
     assert!(matches!(only.draw((8, 8), &mut rng(0)).unwrap(), Draw::Cutmix { .. }));
 }
 
-fn pipeline(ops: &[AugmentOp]) -> Result<Pipeline, String> {
-    Pipeline::new(ops, None, &Normalize::imagenet(3), [64, 64], 3).map_err(|e| e.to_string())
+/// The operations of these tables.
+fn operations(tables: &[&str]) -> Vec<Operation> {
+    tables.iter().map(|text| parse(text, "test").unwrap()).collect()
+}
+
+fn pipeline(tables: &[&str]) -> Result<Pipeline, String> {
+    let (augmentations, operations) = (Augmentations::builtin(), operations(tables));
+    Pipeline::new(&augmentations, &operations, None, &Normalize::imagenet(3), [64, 64], 3)
+        .map_err(|e| e.to_string())
 }
 
 #[test]
@@ -329,13 +334,7 @@ fn an_image_of_the_wrong_shape_is_refused() {
     assert_eq!((prepared.shape, prepared.pixels.len()), ((3, 64, 64), 3 * 64 * 64));
     let error = plain.prepare(sample(64, 64, 1), &mut rng(0)).unwrap_err();
     assert_eq!(error, "the image has 1 channels, but the model's input has 3");
-    let short = AugmentOp::ResizeShort {
-        size: Some(64),
-        crop_ratio: None,
-        margin_up_to: None,
-        interpolation: BICUBIC,
-    };
-    let error = pipeline(&[short, AugmentOp::Flip { p: 0.5 }])
+    let error = pipeline(&["op = 'resize_short'\nsize = 64", "op = 'flip'\np = 0.5"])
         .unwrap()
         .prepare(sample(80, 100, 3), &mut rng(0))
         .unwrap_err();
@@ -344,27 +343,25 @@ fn an_image_of_the_wrong_shape_is_refused() {
         "the pipeline [resize_short, flip] ends with 64x80 but the model's input is 64x64: end it with resize, \
          center_crop or random_resized_crop"
     );
-    let crop = AugmentOp::RandomCrop { size: Some([64, 64]), padding: 4, reflect: false };
-    let error = pipeline(&[crop]).unwrap().prepare(sample(32, 99, 3), &mut rng(0)).unwrap_err();
+    let error = pipeline(&["op = 'random_crop'\nsize = [64, 64]\npadding = 4"])
+        .unwrap()
+        .prepare(sample(32, 99, 3), &mut rng(0))
+        .unwrap_err();
     assert_eq!(error, "random_crop takes 64x64 pixels, but the image has 32x99 with a padding of 4");
 }
 
 #[test]
 fn the_margin_of_the_evaluation_ends_where_it_should() {
-    let prepared_from = |input: usize, margin_up_to| {
-        let short = AugmentOp::ResizeShort {
-            size: None,
-            crop_ratio: Some(0.875),
-            margin_up_to,
-            interpolation: Interpolation::Nearest,
-        };
-        let ops = [short, AugmentOp::CenterCrop { size: None }];
-        let pipeline = Pipeline::new(&ops, None, &Normalize::imagenet(1), [input; 2], 1).unwrap();
+    let prepared_from = |input: usize, margin_up_to: Option<usize>| {
+        let margin = margin_up_to.map_or(String::new(), |pixels| format!("margin_up_to = {pixels}"));
+        let short = format!("op = 'resize_short'\ncrop_ratio = 0.875\ninterpolation = 'nearest'\n{margin}");
+        let (all, ops) = (Augmentations::builtin(), operations(&[&short, "op = 'center_crop'"]));
+        let pipeline = Pipeline::new(&all, &ops, None, &Normalize::imagenet(1), [input; 2], 1).unwrap();
         let image = Image::new(512, 512, 1, vec![0; 512 * 512]);
         let sample = Sample::new(SampleId::new("a"), image, ());
         // The width of the part that the model sees.
-        let frame = pipeline.prepare(sample, &mut rng(0)).unwrap().frame;
-        let back = frame.geometry.inverse().unwrap();
+        let back =
+            pipeline.prepare(sample, &mut rng(0)).unwrap().source_transform.geometry.inverse().unwrap();
         back.point(input as f64, 0.).0 - back.point(0., 0.).0
     };
     assert!((prepared_from(224, Some(224)) - 448.).abs() < 1e-9);
@@ -374,41 +371,112 @@ fn the_margin_of_the_evaluation_ends_where_it_should() {
 
 #[test]
 fn numbers_that_cannot_work_are_refused() {
-    let crop = |scale, ratio| AugmentOp::RandomResizedCrop {
-        size: None,
-        scale,
-        ratio,
-        interpolation: BICUBIC,
-        single_draw: false,
-    };
-    let rand_augment = |magnitude, magnitude_std, interpolation| AugmentOp::RandAugment {
-        layers: 2,
-        magnitude,
-        magnitude_std,
-        p: 0.5,
-        interpolation,
-    };
-    let jitter = |hue| AugmentOp::ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue };
-    for (op, error) in [
-        (crop([0., 1.], [0.75, 1.3]), "random_resized_crop: scale is [0, 1], expected 0 < low ≤ high"),
-        (crop([0.1, 1.], [1.3, 0.7]), "random_resized_crop: ratio is [1.3, 0.7], expected 0 < low ≤ high"),
-        (AugmentOp::Flip { p: 1.5 }, "flip: p is 1.5, expected 0 to 1"),
+    for (table, error) in [
         (
-            AugmentOp::Resize { size: Some([0, 9]), interpolation: BICUBIC },
-            "size [0, 9] of an operation is empty",
+            "op = 'random_resized_crop'\nscale = [0, 1]",
+            "random_resized_crop: scale is [0, 1], expected 0 < low ≤ high",
         ),
-        (jitter(0.6), "color_jitter: hue is 0.6, expected 0 to 0.5"),
-        (rand_augment(11., 0.5, BICUBIC), "rand_augment: magnitude is 11, expected 0 to 10"),
-        (rand_augment(9., -1., BICUBIC), "rand_augment: magnitude_std is -1, expected 0 or more"),
         (
-            rand_augment(9., 0.5, Interpolation::Lanczos),
+            "op = 'random_resized_crop'\nscale = [0.1, 1]\nratio = [1.3, 0.7]",
+            "random_resized_crop: ratio is [1.3, 0.7], expected 0 < low ≤ high",
+        ),
+        ("op = 'flip'\np = 1.5", "flip: p is 1.5, expected 0 to 1"),
+        ("op = 'resize'\nsize = [0, 9]", "size [0, 9] of an operation is empty"),
+        (
+            "op = 'color_jitter'\nbrightness = 0.4\ncontrast = 0.4\nsaturation = 0.4\nhue = 0.6",
+            "color_jitter: hue is 0.6, expected 0 to 0.5",
+        ),
+        ("op = 'rand_augment'\nmagnitude = 11", "rand_augment: magnitude is 11, expected 0 to 10"),
+        (
+            "op = 'rand_augment'\nmagnitude = 9\nmagnitude_std = -1",
+            "rand_augment: magnitude_std is -1, expected 0 or more",
+        ),
+        (
+            "op = 'rand_augment'\nmagnitude = 9\ninterpolation = 'lanczos'",
             "rand_augment: interpolation is lanczos, expected nearest, bilinear or bicubic",
         ),
     ] {
-        assert_eq!(pipeline(&[op]).unwrap_err(), error);
+        assert_eq!(pipeline(&[table]).unwrap_err(), error);
     }
     assert_eq!(
-        Pipeline::new(&[], None, &Normalize::imagenet(3), [8, 8], 1).unwrap_err().to_string(),
+        Pipeline::new(&Augmentations::builtin(), &[], None, &Normalize::imagenet(3), [8, 8], 1)
+            .unwrap_err()
+            .to_string(),
         "normalize: mean has 3 values, the images have 1 channels"
     );
+}
+
+/// An operation of another crate: inverts the image and looks at the target.
+#[derive(Debug)]
+struct Negative {
+    within: f64,
+}
+
+#[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NegativeOptions {
+    #[serde(default = "half")]
+    share: f64,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+impl Augmentation for Negative {
+    const OP: &'static str = "negative";
+    const RANDOM: bool = true;
+    type Options = NegativeOptions;
+
+    fn new(options: NegativeOptions, input: &ModelInput) -> Result<Self, super::AugmentError> {
+        Ok(Self { within: options.share * input.longer_side() as f64 })
+    }
+}
+
+impl Transform for Negative {
+    fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
+        if sample.target().largest_share([0; 4]).is_some() || self.within < 1. {
+            return Err(format!("`{}` is refused", sample.id));
+        }
+        sample.image.data.iter_mut().for_each(|byte| *byte = 255 - *byte);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_operation_from_outside_is_registered_like_a_built_in_one() {
+    let augmentations = Augmentations::builtin().with::<Negative>();
+    augmentations.check().unwrap();
+    let operations = operations(&["op = 'negative'"]);
+    assert!(augmentations.is_random(&operations[0]));
+    let completed = augmentations.completed(&operations[0]).unwrap();
+    assert_eq!(toml::to_string(&completed).unwrap(), "op = \"negative\"\nshare = 0.5\n");
+    let build = |size| Pipeline::new(&augmentations, &operations, None, &Normalize::imagenet(1), size, 1);
+    let sample = || Sample::new(SampleId::new("a"), Image::new(2, 2, 1, vec![255; 4]), ());
+    let prepared = build([2, 2]).unwrap().prepare(sample(), &mut rng(0)).unwrap();
+    assert!(prepared.pixels.iter().all(|pixel| *pixel < -1.9), "{:?}", prepared.pixels);
+    let error = build([1, 1]).unwrap().prepare(sample(), &mut rng(0)).unwrap_err();
+    assert_eq!(error, "`a` is refused");
+}
+
+#[test]
+fn views_have_their_own_operations_and_sizes() {
+    let view = |text: &str| parse::<crate::config::View>(text, "test").unwrap();
+    let views = [
+        view("augment = [{ op = 'resize' }]"),
+        view("count = 2\nimage = [3, 5]\naugment = [{ op = 'resize' }]"),
+    ];
+    let pipelines = |views: &[crate::config::View]| {
+        super::view_pipelines(&Augmentations::builtin(), views, &Normalize::imagenet(1), [4, 4], 1)
+    };
+    let sample = || Sample::new(SampleId::new("a"), Image::new(8, 8, 1, vec![9; 64]), ());
+    let shapes: Vec<_> = pipelines(&views)
+        .unwrap()
+        .iter()
+        .map(|pipeline| pipeline.prepare(sample(), &mut rng(0)).unwrap().shape)
+        .collect();
+    assert_eq!(shapes, [(1, 4, 4), (1, 3, 5), (1, 3, 5)]);
+    let error = pipelines(&[view("count = 0")]).unwrap_err().to_string();
+    assert_eq!(error, "views: count is 0, expected at least 1");
+    assert!(parse::<crate::config::View>("counts = 2", "test").is_err());
 }

@@ -1,43 +1,53 @@
-//! Format `coco_json`: objects with boxes and masks, in the JSON layout of COCO; LVIS and other files of its kind too.
+//! Format `coco_json`: objects with boxes and masks, in the JSON layout of COCO; also that of LVIS and similar files.
 //!
 //! `images` (id, width, height, file_name, or coco_url as LVIS has it), `annotations` (id, image_id, category_id, bbox,
 //! and optionally segmentation, area, iscrowd) and `categories` (id, name). Labels follow the order of category ids;
 //! other fields are ignored. Entries are in the order of `images`, those without objects among them.
 //!
-//! Everything is checked but the size of the images: that is done where they are decoded ([`Objects::fits`]).
+//! Everything is checked here except the size of the images, which is checked when they are decoded ([`Objects::fits`]).
 
 mod outline;
 
-pub use outline::{Counts, Outline, OutlineError};
+pub(crate) use outline::Outline;
 
-use super::super::{
-    Annotation, Category, DataError, Format, Frequency, Index, Object, Objects, Segmentation, Split,
-};
-use super::{file_entry, listed_image};
-use serde::Deserialize;
+use super::super::{Annotation, Category, DataError, Frequency, Index, Object, Objects, Segmentation};
+use super::format::{Format, SplitSource};
+use outline::OutlineError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Reads `file`; its images lie below the split's `images`.
+/// `format = "coco_json"` of a manifest: COCO's JSON layout with boxes, masks and crowds (COCO, LVIS). File names lie below
+/// `images`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CocoJson {
-    /// Below the data root.
+    /// The JSON file, relative to the data root.
     pub file: PathBuf,
-    /// Leaves out images without an object that is not a crowd.
+    /// Leave out images without an object that is not a crowd, as detectron2 does in training.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drop_empty: bool,
-    /// Annotations without area that may be left out; one more is an error.
+    /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
+    /// to have; they are left out. One more is an error.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub allowed_degenerate: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[derive(Deserialize)]
 struct Document {
-    images: Vec<Picture>,
-    annotations: Vec<Record>,
-    categories: Vec<Class>,
+    images: Vec<ImageRecord>,
+    annotations: Vec<AnnotationRecord>,
+    categories: Vec<CategoryRecord>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct ImageRecord {
     id: u64,
     width: usize,
     height: usize,
@@ -50,7 +60,7 @@ struct Picture {
 }
 
 #[derive(Deserialize)]
-struct Record {
+struct AnnotationRecord {
     id: u64,
     image_id: u64,
     category_id: u64,
@@ -86,27 +96,28 @@ impl From<Flag> for bool {
 }
 
 #[derive(Deserialize)]
-struct Class {
+struct CategoryRecord {
     id: u64,
     name: String,
     frequency: Option<Frequency>,
 }
 
 impl Format for CocoJson {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let file = root.join(&self.file);
+    const NAME: &'static str = "coco_json";
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
         let (images, classes, categories) = self.read(text).map_err(|e| DataError::file(&file, e))?;
-        let folder = split.images_at(root);
         let entry = |(name, objects): (String, Objects)| {
-            file_entry(root, listed_image(&folder, &name), Annotation::Objects(Arc::new(objects)))
+            split.entry(split.listed_image(&name), Annotation::Objects(Arc::new(objects)))
         };
         let entries = images.into_iter().map(entry).collect();
         Ok(Index { entries, classes: Some(classes), categories, ..Index::default() })
     }
 }
 
-/// The document, or where in it something is wrong.
+/// Parses the document; the error says where in it something is wrong.
 fn parse(text: &[u8]) -> Result<Document, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let document = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
@@ -117,14 +128,14 @@ fn parse(text: &[u8]) -> Result<Document, String> {
     Ok(document)
 }
 
-/// File names with what is annotated, class names, and what else is said of classes.
+/// File names with their objects, class names in label order, and ids and frequencies of the classes.
 pub type Content = (Vec<(String, Objects)>, Vec<String>, Vec<Category>);
 
 impl CocoJson {
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// Says where in it what is wrong.
+    /// A message that says what is wrong and where.
     pub fn read(&self, text: Vec<u8>) -> Result<Content, String> {
         let document = parse(&text)?;
         drop(text); // hundreds of megabytes
@@ -142,21 +153,21 @@ impl CocoJson {
         };
         let mut images: Vec<(String, Objects)> = Vec::with_capacity(document.images.len());
         let (mut place_of, mut names) = (HashMap::new(), HashSet::new());
-        for picture in &document.images {
-            let id = picture.id;
-            let name = picture.name()?;
+        for record in &document.images {
+            let id = record.id;
+            let name = record.name()?;
             if place_of.insert(id, images.len()).is_some() {
                 return Err(format!("image {id} is there twice"));
             }
             if !names.insert(name.clone()) {
                 return Err(format!("image {id}: file `{name}` is there twice"));
             }
-            let size = (picture.height, picture.width);
+            let size = (record.height, record.width);
             if size.0.checked_mul(size.1).is_none_or(|pixels| pixels == 0 || u32::try_from(pixels).is_err()) {
                 return Err(format!("image {id} (`{name}`) has {}x{} pixels", size.0, size.1));
             }
-            let absent = labels(&picture.neg_category_ids, id)?;
-            let not_exhaustive = labels(&picture.not_exhaustive_category_ids, id)?;
+            let absent = labels(&record.neg_category_ids, id)?;
+            let not_exhaustive = labels(&record.not_exhaustive_category_ids, id)?;
             images.push((name, Objects { image_id: id, size, objects: vec![], absent, not_exhaustive }));
         }
         if document.annotations.is_empty() {
@@ -190,7 +201,7 @@ impl CocoJson {
     }
 }
 
-impl Picture {
+impl ImageRecord {
     /// Its path below the images of the split. LVIS gives the address of COCO's file instead: its last two parts.
     fn name(&self) -> Result<String, String> {
         match (&self.file_name, &self.coco_url) {
@@ -204,7 +215,7 @@ impl Picture {
     }
 }
 
-impl Record {
+impl AnnotationRecord {
     fn object(self, label: u32, size: (usize, usize)) -> Result<Object, OutlineError> {
         let segmentation = self.segmentation.segmentation(size)?;
         let bbox = match (self.bbox, &segmentation) {
@@ -249,7 +260,7 @@ fn around(rings: &[Vec<f64>]) -> [f64; 4] {
 /// Labels by category id; names and the rest in the order of labels.
 type Classes = (HashMap<u64, u32>, Vec<String>, Vec<Category>);
 
-fn classes(found: Vec<Class>) -> Result<Classes, String> {
+fn classes(found: Vec<CategoryRecord>) -> Result<Classes, String> {
     let (mut by_id, mut names) = (BTreeMap::new(), HashSet::new());
     for class in found {
         if !names.insert(class.name.clone()) {

@@ -3,15 +3,18 @@
 //! `images` (id, file_name), `annotations` (image_id, category_id) and `categories` (id, name). Labels follow the
 //! order of category ids; boxes and masks are not read.
 
-use super::super::{Annotation, DataError, Format, Index, Split};
-use super::{file_entry, listed_image};
-use serde::Deserialize;
+use super::super::{Annotation, DataError, Index};
+use super::format::{Format, SplitSource};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Reads `file`; its file names lie below the split's `images`.
+/// `format = "coco_labels"` of a manifest: COCO's JSON layout with one category per image. File names lie below `images`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CocoLabels {
-    /// Below the data root.
+    /// The JSON file, relative to the data root.
     pub file: PathBuf,
 }
 
@@ -34,13 +37,13 @@ impl std::fmt::Display for Id {
 
 #[derive(Deserialize)]
 struct Document {
-    images: Vec<Picture>,
+    images: Vec<ImageRecord>,
     annotations: Vec<Link>,
     categories: Vec<Category>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct ImageRecord {
     id: Id,
     file_name: String,
 }
@@ -58,15 +61,15 @@ struct Category {
 }
 
 impl Format for CocoLabels {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let file = root.join(&self.file);
+    const NAME: &'static str = "coco_labels";
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
         let document = serde_json::from_slice(&text).map_err(|e| DataError::file(&file, e))?;
         let (labels, classes) = labelled(document).map_err(|e| DataError::file(&file, e))?;
-        let folder = split.images_at(root);
-        let entry = |(name, label): Labelled| {
-            file_entry(root, listed_image(&folder, &name), Annotation::Label(label))
-        };
+        let entry =
+            |(name, label): Labelled| split.entry(split.listed_image(&name), Annotation::Label(label));
         Ok(Index {
             entries: labels.into_iter().map(entry).collect(),
             classes: Some(classes),
@@ -101,22 +104,23 @@ fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), String> 
             return Err(format!("image {image_id} has two labels"));
         }
     }
-    let pictures = document.images.into_iter().map(|picture| match labels.get(&picture.id) {
-        Some(label) => Ok((picture.file_name, *label)),
-        None => Err(format!("image {} (`{}`) has no annotation", picture.id, picture.file_name)),
+    let images = document.images.into_iter().map(|image| match labels.get(&image.id) {
+        Some(label) => Ok((image.file_name, *label)),
+        None => Err(format!("image {} (`{}`) has no annotation", image.id, image.file_name)),
     });
-    Ok((pictures.collect::<Result<_, _>>()?, categories.into_values().collect()))
+    Ok((images.collect::<Result<_, _>>()?, categories.into_values().collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn read(text: &str) -> Result<Index, String> {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("train.json"), text).unwrap();
-        let split = Split { images: ".".into(), count: None, per_class: None, annotations: None };
-        CocoLabels { file: "train.json".into() }.index(root.path(), &split).map_err(|e| e.to_string())
+        let split = SplitSource { root: root.path(), images: Path::new("."), class_names: None };
+        CocoLabels { file: "train.json".into() }.index(&split).map_err(|e| e.to_string())
     }
 
     fn document(annotations: &str) -> String {

@@ -5,41 +5,56 @@
 //! the manifest's, else the values that occur, sorted (by number if all are numbers).
 
 use super::super::classes::{distinct, labels_of, names_in};
-use super::super::{Annotation, DataError, Format, Index, Split};
-use super::{file_entry, listed_image};
+use super::super::{Annotation, DataError, Index};
+use super::format::{Format, SplitSource};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Reads `file`; the images it lists lie below the split's `images`.
+/// `format = "csv"` of a manifest: a table with one image per line, its path below `images`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Csv {
-    /// Below the data root, as `classes`.
+    /// The table, relative to the data root.
     pub file: PathBuf,
-    /// Names of the columns of image and label.
+    /// The column of image paths: a name of the header line, or of `columns` where the file has none.
     pub image: String,
+    /// The column of labels.
     pub label: String,
     /// Names of all columns, for a file without a header line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
-    pub delimiter: char,
+    /// What separates fields, an ASCII character; a comma when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// A file of the data set with class names in its first column, in label order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
 }
 
 impl Format for Csv {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let file = root.join(&self.file);
+    const NAME: &'static str = "csv";
+
+    fn check(&self, _: Option<&[String]>) -> Result<(), String> {
+        self.delimiter_byte().map(drop)
+    }
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let file = split.root.join(&self.file);
         let rows = self.rows(&file)?;
         let words = rows.iter().map(|(_, label)| label.as_str());
         let names = match &self.classes {
             Some(list) => {
-                let list = root.join(list);
+                let list = split.root.join(list);
                 let text = std::fs::read_to_string(&list).map_err(|e| DataError::file(&list, e))?;
-                names_in(&text, self.delimiter).map_err(|e| DataError::file(&list, e))?
+                names_in(&text, self.delimiter.unwrap_or(COMMA)).map_err(|e| DataError::file(&list, e))?
             }
             None => distinct(words.clone()),
         };
         let labels = labels_of(words, &names)
             .map_err(|e| DataError::file(&file, format!("labels in column `{}` are {e}", self.label)))?;
-        let folder = split.images_at(root);
         let entry = |((image, _), label): (&(String, String), u32)| {
-            file_entry(root, listed_image(&folder, image), Annotation::Label(label))
+            split.entry(split.listed_image(image), Annotation::Label(label))
         };
         Ok(Index {
             entries: rows.iter().zip(labels).map(entry).collect(),
@@ -49,12 +64,19 @@ impl Format for Csv {
     }
 }
 
+const COMMA: char = ',';
+
 impl Csv {
+    fn delimiter_byte(&self) -> Result<u8, String> {
+        let delimiter = self.delimiter.unwrap_or(COMMA);
+        let byte = u8::try_from(delimiter).ok().filter(u8::is_ascii);
+        byte.ok_or_else(|| format!("delimiter `{delimiter}` is not an ASCII character"))
+    }
+
     /// Image and label of each line.
     fn rows(&self, file: &Path) -> Result<Vec<(String, String)>, DataError> {
         let fail = |message: String| DataError::file(file, message);
-        let delimiter = u8::try_from(self.delimiter)
-            .map_err(|_| fail(format!("delimiter `{}` is not an ASCII character", self.delimiter)))?;
+        let delimiter = self.delimiter_byte().map_err(fail)?;
         let mut reader = ::csv::ReaderBuilder::new()
             .delimiter(delimiter)
             // Quotes belong to comma-separated files; elsewhere they are part of a name.
@@ -111,7 +133,7 @@ mod tests {
             image: "image".into(),
             label: "label".into(),
             columns: columns.iter().map(|c| c.to_string()).collect(),
-            delimiter,
+            delimiter: Some(delimiter),
             classes: classes.map(PathBuf::from),
         }
     }
@@ -120,8 +142,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("list.txt"), text).unwrap();
         std::fs::write(root.path().join("classes.txt"), classes).unwrap();
-        let split = Split { images: "train".into(), count: None, per_class: None, annotations: None };
-        csv.index(root.path(), &split).map_err(|e| e.to_string())
+        let split = SplitSource { root: root.path(), images: Path::new("train"), class_names: None };
+        csv.index(&split).map_err(|e| e.to_string())
     }
 
     fn lines(index: &Index) -> Vec<String> {

@@ -3,24 +3,31 @@
 //! A file is two zero bytes, the type of its values (8: unsigned bytes), the number of dimensions, each dimension as
 //! a big-endian u32, and the values. Ids are `<file>#<index>`. Reading one split keeps all of its pixels in memory.
 
-use super::super::{Annotation, DataError, Entry, Format, Image, ImageRef, Index, SampleId, Split};
+use super::super::{Annotation, DataError, Entry, Image, ImageRef, Index, SampleId};
+use super::format::{Format, SplitSource};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Reads the split's `images`, an idx3 file, and its labels, an idx1 file.
+/// `format = "idx"` of a manifest: MNIST's container format, plain or gzip-compressed; `images` is the idx3 file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Idx {
-    /// Below the data root.
+    /// The idx1 file of labels, relative to the data root.
     pub labels: PathBuf,
 }
 
 impl Format for Idx {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let (file, dims, pixels) = read(root, &split.images)?;
+    const NAME: &'static str = "idx";
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let (file, dims, pixels) = read(split.root, split.images)?;
         let [count, height, width] = dims[..] else {
             return Err(DataError::file(&file, format!("has {} dimensions, expected 3", dims.len())));
         };
-        let (labels_file, dims, labels) = read(root, &self.labels)?;
+        let (labels_file, dims, labels) = read(split.root, &self.labels)?;
         if dims != [count] {
             let message = format!("has dimensions {dims:?}, expected [{count}]: one label for each image");
             return Err(DataError::file(&labels_file, message));
@@ -94,8 +101,8 @@ mod tests {
         let name = if unpacked { "images" } else { "images.gz" };
         std::fs::write(root.path().join(name), images).unwrap();
         std::fs::write(root.path().join("labels"), labels).unwrap();
-        let split = Split { images: "images.gz".into(), count: None, per_class: None, annotations: None };
-        Idx { labels: "labels".into() }.index(root.path(), &split).map_err(|e| e.to_string())
+        let split = SplitSource { root: root.path(), images: Path::new("images.gz"), class_names: None };
+        Idx { labels: "labels".into() }.index(&split).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -3,39 +3,45 @@
 //!
 //! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Symbolic links are followed.
 //! Deviations from torchvision: hidden files and folders are ignored, and `.ppm` and `.pgm` files, which cannot be
-//! decoded, are counted with the files of other endings ([`Ignored`]).
+//! decoded, are counted with the files of other endings ([`IgnoredFiles`]).
 
-use super::super::{Annotation, DataError, Format, Ignored, Index, Split};
-use super::file_entry;
+use super::super::{Annotation, DataError, IgnoredFiles, Index};
+use super::format::{Format, SplitSource};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// Endings of file names that are taken for images, in any case: of all formats that are decoded.
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jfif", "png", "bmp", "tif", "tiff", "webp"];
 
-/// Everything below the folder; when `labelled`, each folder in it is a class.
-pub struct ImageFolder {
-    pub labelled: bool,
+/// `format = "image_folder"` of a manifest: each folder in `images` is a class.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFolder {}
+
+/// All images below the split's folder, without labels: a split without annotations.
+pub(in crate::data) fn unlabelled(split: &SplitSource) -> Result<Index, DataError> {
+    let (images, ignored) = image_files_below(&split.folder())?;
+    let entry = |path| split.entry(path, Annotation::None);
+    let entries = images.into_iter().map(entry).collect();
+    Ok(Index { entries, ignored, images_listed: true, ..Index::default() })
 }
 
 impl Format for ImageFolder {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let folder = split.images_at(root);
-        if !self.labelled {
-            let (images, ignored) = files_below(&folder)?;
-            let entry = |path| file_entry(root, path, Annotation::None);
-            let entries = images.into_iter().map(entry).collect();
-            return Ok(Index { entries, ignored, ..Index::default() });
-        }
+    const NAME: &'static str = "image_folder";
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let folder = split.folder();
         let (mut index, classes) = (Index::default(), class_folders(&folder)?);
         for (label, class) in (0..).zip(&classes) {
-            let (images, ignored) = files_below(&folder.join(class))?;
-            let entry = |path| file_entry(root, path, Annotation::Label(label));
+            let (images, ignored) = image_files_below(&folder.join(class))?;
+            let entry = |path| split.entry(path, Annotation::Label(label));
             index.entries.extend(images.into_iter().map(entry));
             index.ignored.extend(ignored);
         }
         index.entries.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Index { classes: Some(classes), ..index })
+        Ok(Index { classes: Some(classes), every_class: true, images_listed: true, ..index })
     }
 }
 
@@ -64,12 +70,15 @@ fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
 /// # Errors
 /// When the folder cannot be read or holds no image.
 pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    Ok(files_below(folder)?.0)
+    Ok(image_files_below(folder)?.0)
 }
 
 /// [`images_below`], and the files that are not images.
-fn files_below(folder: &Path) -> Result<(Vec<PathBuf>, Ignored), DataError> {
-    let (mut paths, mut ignored) = (vec![], Ignored::default());
+///
+/// # Errors
+/// When the folder cannot be read or holds no image.
+pub fn image_files_below(folder: &Path) -> Result<(Vec<PathBuf>, IgnoredFiles), DataError> {
+    let (mut paths, mut ignored) = (vec![], IgnoredFiles::default());
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(visible) {
         let entry = entry.map_err(|e| DataError::file(folder, e))?;
@@ -107,8 +116,8 @@ mod tests {
     }
 
     fn read(root: &Path, labelled: bool) -> Result<Index, DataError> {
-        let split = Split { images: "train".into(), count: None, per_class: None, annotations: None };
-        ImageFolder { labelled }.index(root, &split)
+        let split = SplitSource { root, images: Path::new("train"), class_names: None };
+        if labelled { ImageFolder {}.index(&split) } else { unlabelled(&split) }
     }
 
     fn ids(index: &Index) -> Vec<&str> {

@@ -1,16 +1,16 @@
 //! Format `png_masks`: one PNG of class ids beside each image (ADE20K, Cityscapes, CamVid, Pascal VOC).
 //!
 //! Images and masks lie in trees of the same shape; the name of a mask is that of its image with another ending.
-//! Classes are those of the manifest's list, or of the split's own. What the values of the masks mean is said by `encoding` and the keys beside
-//! it; a mask is read when its sample is, and only its existence is checked here.
+//! Classes are those of the manifest's list, or of the split's own. What the values of the masks mean is said by
+//! `encoding` and the keys beside it; a mask is read when its sample is, and only its existence is checked here.
 
-use super::super::raster::{Coding, IGNORE, Mask, Values, with_ending};
-use super::super::{Annotation, Category, DataError, Format, Index, Split};
-use super::{file_entry, images_below};
+use super::super::{Annotation, Category, DataError, IGNORE, Index, LabelEncoding, LabelTable, RasterFile};
+use super::format::{Format, SplitSource};
+use super::pairs::Pairs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// `format = "png_masks"` of a manifest.
@@ -25,8 +25,9 @@ pub struct PngMasks {
     /// A file with the names of the split's images, one per line, without ending; all images when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<PathBuf>,
+    /// What the pixels of a mask hold.
     #[serde(default)]
-    pub encoding: Encoding,
+    pub encoding: PixelEncoding,
     /// `ids`: 0 means unlabelled, and 1 is the first class.
     #[serde(default)]
     pub reduce_zero_label: bool,
@@ -53,7 +54,7 @@ pub struct PngMasks {
 /// What the pixels of a mask hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Encoding {
+pub enum PixelEncoding {
     /// Grey values of 8 or 16 bits, or indices of a palette.
     #[default]
     Ids,
@@ -64,52 +65,41 @@ pub enum Encoding {
 }
 
 impl Format for PngMasks {
-    fn index(&self, root: &Path, split: &Split) -> Result<Index, DataError> {
-        let folder = split.images_at(root);
-        let (coding, ids) = self.coding().map_err(|e| DataError::file(&folder, e))?;
-        let coding = Arc::new(coding);
-        let masks: PathBuf = root.join(&self.masks).components().collect();
-        let [image_end, mask_end] = &self.suffix;
-        let mut entries = vec![];
-        for image in self.images(root, &folder)? {
-            let below = image.strip_prefix(&folder).unwrap_or(&image);
-            let Some(name) = with_ending(below, image_end, mask_end) else { continue };
-            let path = masks.join(name);
-            if !path.is_file() {
-                return Err(DataError::file(
-                    &path,
-                    format!("there is no mask for image `{}`", image.display()),
-                ));
-            }
-            let mask = Mask { path, coding: coding.clone() };
-            entries.push(file_entry(root, image, Annotation::Raster(mask)));
-        }
+    const NAME: &'static str = "png_masks";
+
+    fn check(&self, class_names: Option<&[String]>) -> Result<(), String> {
+        self.label_encoding(self.class_names(class_names)).map(drop)
+    }
+
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
+        let names = self.class_names(split.class_names);
+        let (encoding, ids) = self.label_encoding(names).map_err(|e| DataError::file(&split.folder(), e))?;
+        let encoding = Arc::new(encoding);
+        let list = self.list.as_deref();
+        let pairs = Pairs { maps: &self.masks, suffix: &self.suffix, list, what: "mask" }.find(split)?;
+        let entry = |(image, path)| {
+            let mask = RasterFile { path, encoding: encoding.clone() };
+            split.entry(image, Annotation::Raster(mask))
+        };
         let category = |id| Category { id: u64::from(id), frequency: None };
-        let categories = ids.into_iter().map(category).collect();
-        Ok(Index { entries, classes: Some(self.names.clone()), categories, ..Index::default() })
+        Ok(Index {
+            entries: pairs.into_iter().map(entry).collect(),
+            classes: Some(names.to_vec()),
+            categories: ids.into_iter().map(category).collect(),
+            ..Index::default()
+        })
     }
 }
 
 impl PngMasks {
-    /// The split's images, sorted, or in the order of its list.
-    fn images(&self, root: &Path, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-        let Some(list) = &self.list else { return images_below(folder) };
-        let file = root.join(list);
-        let text = std::fs::read_to_string(&file).map_err(|e| DataError::file(&file, e))?;
-        let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
-        let images: Vec<PathBuf> =
-            names.map(|name| folder.join(format!("{name}{}", self.suffix[0]))).collect();
-        match images.iter().find(|image| !image.is_file()) {
-            Some(image) => {
-                Err(DataError::file(&file, format!("names `{}`, which is not there", image.display())))
-            }
-            None => Ok(images),
-        }
+    /// Class names of the split, in label order.
+    fn class_names<'a>(&'a self, manifest: Option<&'a [String]>) -> &'a [String] {
+        if self.names.is_empty() { manifest.unwrap_or_default() } else { &self.names }
     }
 
     /// What the values mean, and the value of each label.
-    fn coding(&self) -> Result<(Coding, Vec<u32>), String> {
-        let count = self.names.len();
+    fn label_encoding(&self, names: &[String]) -> Result<(LabelEncoding, Vec<u32>), String> {
+        let count = names.len();
         if count == 0 {
             return Err(
                 "format png_masks needs class names: give the manifest `classes`, or the split `names`"
@@ -122,8 +112,8 @@ impl PngMasks {
         self.unused()?;
         let label = |k: usize| k as u16; // fits, by the check above
         match self.encoding {
-            Encoding::Ids => self.ids(),
-            Encoding::Colours => {
+            PixelEncoding::Ids => self.ids(names),
+            PixelEncoding::Colours => {
                 let found = self.colours.len();
                 if found != count {
                     return Err(format!("there are {found} colours for {count} classes"));
@@ -136,24 +126,24 @@ impl PngMasks {
                         return Err(format!("colour {colour:?} is there twice"));
                     }
                 }
-                Ok((Coding::Colours(table), (0..count as u32).collect()))
+                Ok((LabelEncoding::Colours(table), (0..count as u32).collect()))
             }
-            Encoding::Ade20k => {
+            PixelEncoding::Ade20k => {
                 let mut table: BTreeMap<String, u16> =
-                    self.names.iter().enumerate().map(|(k, name)| (name.clone(), label(k))).collect();
+                    names.iter().enumerate().map(|(k, name)| (name.clone(), label(k))).collect();
                 for (alias, name) in &self.aliases {
                     let Some(label) = table.get(name).copied() else {
                         return Err(format!("alias `{alias}` of `{name}`, which is not a class"));
                     };
                     table.insert(alias.clone(), label);
                 }
-                Ok((Coding::Ade20k(table), (1..=count as u32).collect()))
+                Ok((LabelEncoding::Ade20k(table), (1..=count as u32).collect()))
             }
         }
     }
 
-    fn ids(&self) -> Result<(Coding, Vec<u32>), String> {
-        let count = self.names.len();
+    fn ids(&self, names: &[String]) -> Result<(LabelEncoding, Vec<u32>), String> {
+        let count = names.len();
         let mut pairs: Vec<(u32, u16)> = match (self.classes.is_empty(), self.reduce_zero_label) {
             (false, true) => return Err("give `classes` or `reduce_zero_label`, not both".into()),
             (true, shifted) => {
@@ -175,7 +165,7 @@ impl PngMasks {
         }
         let missing = ids.iter().position(Option::is_none);
         if let Some(label) = missing {
-            return Err(format!("`classes`: no id has label {label} (`{}`)", self.names[label]));
+            return Err(format!("`classes`: no id has label {label} (`{}`)", names[label]));
         }
         if let Some(id) = self.ignore.iter().find(|id| pairs.iter().any(|(other, _)| other == *id)) {
             return Err(format!("id {id} is ignored and a class"));
@@ -184,18 +174,18 @@ impl PngMasks {
         if self.reduce_zero_label {
             pairs.push((0, IGNORE));
         }
-        Ok((Coding::Ids(Values::new(pairs)?), ids.into_iter().flatten().collect()))
+        Ok((LabelEncoding::Ids(LabelTable::new(pairs)?), ids.into_iter().flatten().collect()))
     }
 
     /// Keys that another encoding reads.
     fn unused(&self) -> Result<(), String> {
         let given = [
-            ("reduce_zero_label", Encoding::Ids, self.reduce_zero_label),
-            ("ignore", Encoding::Ids, !self.ignore.is_empty()),
-            ("classes", Encoding::Ids, !self.classes.is_empty()),
-            ("colours", Encoding::Colours, !self.colours.is_empty()),
-            ("ignore_colours", Encoding::Colours, !self.ignore_colours.is_empty()),
-            ("aliases", Encoding::Ade20k, !self.aliases.is_empty()),
+            ("reduce_zero_label", PixelEncoding::Ids, self.reduce_zero_label),
+            ("ignore", PixelEncoding::Ids, !self.ignore.is_empty()),
+            ("classes", PixelEncoding::Ids, !self.classes.is_empty()),
+            ("colours", PixelEncoding::Colours, !self.colours.is_empty()),
+            ("ignore_colours", PixelEncoding::Colours, !self.ignore_colours.is_empty()),
+            ("aliases", PixelEncoding::Ade20k, !self.aliases.is_empty()),
         ];
         match given.iter().find(|(_, encoding, given)| *given && *encoding != self.encoding) {
             Some((key, ..)) => Err(format!("`{key}` does not belong to encoding {:?}", self.encoding)),

@@ -38,7 +38,7 @@ fn pets(manifest: &str, classes: &str) -> (tempfile::TempDir, Result<Dataset, Da
         write(&format!("pets/train/{image}"), "");
     }
     let library = Library::new(&[folder.path().to_path_buf()]).unwrap();
-    let dataset = Dataset::load(&library, "pets");
+    let dataset = Dataset::load(&library, "pets", &Formats::builtin());
     (folder, dataset)
 }
 
@@ -50,7 +50,7 @@ fn lines(index: &Index) -> Vec<String> {
 fn an_unknown_name_gets_a_suggestion() {
     let (folder, _) = pets(MANIFEST, "cat\ndog\n");
     let library = Library::new(&[folder.path().to_path_buf()]).unwrap();
-    let error = Dataset::load(&library, "pet").unwrap_err().to_string();
+    let error = Dataset::load(&library, "pet", &Formats::builtin()).unwrap_err().to_string();
     assert!(error.contains("data set `pet`") && error.contains("did you mean `pets`?"), "{error}");
 }
 
@@ -60,7 +60,7 @@ fn manifests_are_parsed_strictly() {
         ("license", "licence", "licence"),
         ("per_class = 1", "per_clas = 1", "per_clas"),
         ("label = \"label\"", "lable = \"label\"", "lable"),
-        ("format = \"csv\"", "format = \"cvs\"", "cvs"),
+        ("format = \"csv\"", "format = \"cvs\"", "did you mean `csv`"),
         ("name = \"pets\"", "name = \"cats\"", "name is `cats`, the folder `pets`"),
         ("classes.txt", "labels.txt", "labels.txt"),
     ] {
@@ -168,4 +168,59 @@ fn a_fingerprint_depends_on_ids_and_annotations_and_not_on_the_place() {
     assert_ne!(base, Dataset::fingerprint(&[entry("a", "/x/a", 2)]));
     assert_ne!(base, Dataset::fingerprint(&[entry("b", "/x/a", 1)]));
     assert_ne!(base, Dataset::fingerprint(&[entry("a", "/x/a", 1), entry("a", "/x/a", 1)]));
+}
+
+#[test]
+fn annotations_are_refused_by_file_and_path_before_there_is_data() {
+    for (from, to, words) in [
+        (
+            "label = \"label\"",
+            "lable = \"label\"",
+            "`split.list.annotations.lable`: format = \"csv\": unknown field",
+        ),
+        (", label = \"label\"", "", "`split.list.annotations`: format = \"csv\": missing field `label`"),
+        ("file = \"list.csv\"", "file = 3", "`split.list.annotations.file`"),
+        ("format = \"csv\"", "format = \"cvs\"", "`split.list.annotations.format`: format `cvs`: unknown"),
+        ("format = \"csv\", ", "", "missing field `format`"),
+        (
+            "label = \"label\"",
+            "label = \"label\", delimiter = \"é\"",
+            "`split.list.annotations`: delimiter `é`",
+        ),
+    ] {
+        let (_folder, dataset) = pets(&MANIFEST.replacen(from, to, 1), "cat\ndog\n");
+        let error = dataset.unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("datasets/pets/dataset.toml"), "{error}");
+    }
+}
+
+#[test]
+fn a_manifest_is_found_by_its_path_too() {
+    let (folder, _) = pets(MANIFEST, "dog\ncat\n");
+    let home = folder.path().join("datasets/pets");
+    let load = |path: &Path| Dataset::load(&Library::default(), path.to_str().unwrap(), &Formats::builtin());
+    for path in [home.clone(), home.join("dataset.toml")] {
+        let dataset = load(&path).unwrap();
+        assert_eq!(dataset.name, "pets");
+        let index = dataset.index(&folder.path().join("pets"), "train").unwrap();
+        assert_eq!(dataset.info(&index).classes, ["dog", "cat"], "classes lie beside the manifest");
+    }
+    let renamed = home.with_file_name("elsewhere");
+    std::fs::rename(&home, &renamed).unwrap();
+    assert_eq!(load(&renamed).unwrap().name, "pets", "the folder may have another name");
+    let error = load(&home.join("dataset.toml")).unwrap_err().to_string();
+    assert!(error.contains("datasets/pets/dataset.toml") && error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn conversion_of_maps_enters_the_fingerprint() {
+    let entry = |scale, offset, invalid| Entry {
+        id: crate::data::SampleId::new("a"),
+        image: ImageRef::File("/x/a".into()),
+        annotation: Annotation::DenseMap(DenseMapFile { path: "/x/a.npy".into(), scale, offset, invalid }),
+    };
+    let base = Dataset::fingerprint(&[entry(1., 0., None)]);
+    for other in [entry(2., 0., None), entry(1., 1., None), entry(1., 0., Some(0.))] {
+        assert_ne!(base, Dataset::fingerprint(&[other]));
+    }
 }

@@ -1,16 +1,34 @@
 //! PNG files as stored: no palette is looked up, no depth is scaled, no alpha is blended.
 
 use super::super::Size;
-use super::{Picture, Pixels};
 use ::png::{BitDepth, ColorType, Decoder, Encoder, Limits};
 use std::io::Cursor;
+
+/// The pixels of a PNG as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::data) struct StoredPixels {
+    pub height: usize,
+    pub width: usize,
+    pub pixels: StoredValues,
+    /// Whether the numbers are indices of a palette.
+    pub palette: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::data) enum StoredValues {
+    /// Grey values, or indices of a palette.
+    Numbers(Vec<u16>),
+    Colours(Vec<[u8; 3]>),
+}
 
 /// Bytes that a decoded mask may have; more is taken for a damaged header.
 const MOST_BYTES: usize = 1 << 30;
 
+/// Reads a PNG without converting its values.
+///
 /// # Errors
 /// No PNG, a PNG cut short, one with alpha or with 16-bit colours.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(in crate::data) fn decode(bytes: &[u8]) -> Result<StoredPixels, String> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_BYTES });
     decoder.ignore_checksums(false);
     let mut reader = decoder.read_info().map_err(|e| format!("is not a readable PNG: {e}"))?;
@@ -24,21 +42,26 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let pixels = match (frame.color_type, frame.bit_depth) {
         (ColorType::Grayscale | ColorType::Indexed, BitDepth::Sixteen) => {
             let value = |two: &[u8]| u16::from_be_bytes([two[0], two[1]]);
-            Pixels::Values(rows().flat_map(|row| row[..2 * width].chunks_exact(2).map(value)).collect())
+            StoredValues::Numbers(
+                rows().flat_map(|row| row[..2 * width].chunks_exact(2).map(value)).collect(),
+            )
         }
         (ColorType::Grayscale | ColorType::Indexed, depth) => {
-            Pixels::Values(rows().flat_map(|row| unpacked(row, depth as usize, width)).collect())
+            StoredValues::Numbers(rows().flat_map(|row| unpacked(row, depth as usize, width)).collect())
         }
         (ColorType::Rgb, BitDepth::Eight) => {
             let colour = |three: &[u8]| [three[0], three[1], three[2]];
-            Pixels::Colours(rows().flat_map(|row| row[..3 * width].chunks_exact(3).map(colour)).collect())
+            StoredValues::Colours(
+                rows().flat_map(|row| row[..3 * width].chunks_exact(3).map(colour)).collect(),
+            )
         }
         (ColorType::Rgb, _) => return Err("has colours of 16 bits, expected 8".into()),
         (ColorType::GrayscaleAlpha | ColorType::Rgba, _) => {
             return Err("has an alpha channel, expected grey, a palette or RGB".into());
         }
     };
-    Ok(Picture { height, width, pixels })
+    let palette = frame.color_type == ColorType::Indexed;
+    Ok(StoredPixels { height, width, pixels, palette })
 }
 
 /// `width` values of `depth` ≤ 8 bits, the highest bits of a byte first.

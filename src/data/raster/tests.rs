@@ -4,6 +4,7 @@ use super::*;
 use ::png::{BitDepth, ColorType, Encoder};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A PNG of `width` × 1-byte-aligned rows.
 fn png(width: u32, height: u32, color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
@@ -21,26 +22,26 @@ fn png(width: u32, height: u32, color: ColorType, depth: BitDepth, data: &[u8]) 
     bytes
 }
 
-fn ids(pairs: &[(u32, u16)]) -> Coding {
-    Coding::Ids(Values::new(pairs.iter().copied()).unwrap())
+fn ids(pairs: &[(u32, u16)]) -> LabelEncoding {
+    LabelEncoding::Ids(LabelTable::new(pairs.iter().copied()).unwrap())
 }
 
 /// Reads `bytes` as the file `m_seg.png`, beside which lies `m.json` with `beside`.
-fn read_beside(bytes: &[u8], coding: Coding, beside: &str) -> Result<Raster, String> {
+fn read_beside(bytes: &[u8], encoding: LabelEncoding, beside: &str) -> Result<Raster, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m_seg.png");
     std::fs::write(&path, bytes).unwrap();
     std::fs::write(folder.path().join("m.json"), beside).unwrap();
-    Mask { path, coding: Arc::new(coding) }.read().map_err(|e| e.to_string())
+    RasterFile { path, encoding: Arc::new(encoding) }.read().map_err(|e| e.to_string())
 }
 
-fn read(bytes: &[u8], coding: Coding) -> Result<Raster, String> {
-    read_beside(bytes, coding, "")
+fn read(bytes: &[u8], encoding: LabelEncoding) -> Result<Raster, String> {
+    read_beside(bytes, encoding, "")
 }
 
 #[test]
 fn ids_are_read_as_stored_in_every_depth() {
-    let coding = || ids(&[(0, IGNORE), (1, 0), (2, 1), (3, 2), (300, 3)]);
+    let encoding = || ids(&[(0, IGNORE), (1, 0), (2, 1), (3, 2), (300, 3)]);
     for (color, depth, data) in [
         (ColorType::Grayscale, BitDepth::Two, vec![0b00_01_10_11]),
         (ColorType::Indexed, BitDepth::Two, vec![0b00_01_10_11]),
@@ -49,11 +50,11 @@ fn ids_are_read_as_stored_in_every_depth() {
         (ColorType::Indexed, BitDepth::Eight, vec![0, 1, 2, 3]),
         (ColorType::Grayscale, BitDepth::Sixteen, vec![0, 0, 0, 1, 0, 2, 0, 3]),
     ] {
-        let raster = read(&png(4, 1, color, depth, &data), coding()).unwrap();
+        let raster = read(&png(4, 1, color, depth, &data), encoding()).unwrap();
         assert_eq!((raster.size(), raster.labels), ((1, 4), vec![IGNORE, 0, 1, 2]), "{color:?}, {depth:?}");
     }
     let wide = png(2, 1, ColorType::Grayscale, BitDepth::Sixteen, &[1, 44, 0, 1]);
-    assert_eq!(read(&wide, coding()).unwrap().labels, [3, 0]);
+    assert_eq!(read(&wide, encoding()).unwrap().labels, [3, 0]);
     let bits = png(3, 2, ColorType::Grayscale, BitDepth::One, &[0b1010_0000, 0b0110_0000]);
     assert_eq!(read(&bits, ids(&[(0, 5), (1, 6)])).unwrap().labels, [6, 5, 6, 5, 6, 6]);
 }
@@ -68,9 +69,9 @@ fn one_pixel_is_an_image() {
 fn what_means_nothing_is_refused_by_file_and_pixel() {
     let grey = |data: &[u8]| png(2, 2, ColorType::Grayscale, BitDepth::Eight, data);
     let rgb = png(1, 1, ColorType::Rgb, BitDepth::Eight, &[1, 2, 3]);
-    let colours = || Coding::Colours(BTreeMap::from([([9, 9, 9], 0)]));
+    let colours = || LabelEncoding::Colours(BTreeMap::from([([9, 9, 9], 0)]));
     let known = || ids(&[(0, 0), (1, 1), (2, 2), (255, IGNORE)]);
-    for (bytes, coding, words) in [
+    for (bytes, encoding, words) in [
         (
             grey(&[0, 1, 2, 3]),
             known(),
@@ -85,35 +86,37 @@ fn what_means_nothing_is_refused_by_file_and_pixel() {
         (b"no picture".to_vec(), known(), "not a readable PNG"),
         (grey(&[0; 4])[..40].to_vec(), known(), "not a readable PNG"),
     ] {
-        let error = read(&bytes, coding).unwrap_err();
+        let error = read(&bytes, encoding).unwrap_err();
         assert!(error.contains("m_seg.png") && error.contains(words), "{error}");
     }
-    let absent = Mask { path: "nowhere/m.png".into(), coding: Arc::new(known()) };
+    let absent = RasterFile { path: "nowhere/m.png".into(), encoding: Arc::new(known()) };
     assert!(absent.read().unwrap_err().to_string().contains("nowhere/m.png"));
 }
 
 #[test]
 fn colours_are_read_by_their_table() {
-    let coding = Coding::Colours(BTreeMap::from([([0, 0, 0], IGNORE), ([128, 64, 128], 0), ([1, 2, 3], 1)]));
+    let encoding =
+        LabelEncoding::Colours(BTreeMap::from([([0, 0, 0], IGNORE), ([128, 64, 128], 0), ([1, 2, 3], 1)]));
     let bytes = png(3, 1, ColorType::Rgb, BitDepth::Eight, &[128, 64, 128, 1, 2, 3, 0, 0, 0]);
-    assert_eq!(read(&bytes, coding).unwrap().labels, [0, 1, IGNORE]);
+    assert_eq!(read(&bytes, encoding).unwrap().labels, [0, 1, IGNORE]);
 }
 
 #[test]
 fn ade20k_names_its_numbers_beside_the_mask() {
-    let coding = || Coding::Ade20k(BTreeMap::from([("sky".to_string(), 2), ("wall".to_string(), 0)]));
+    let encoding =
+        || LabelEncoding::Ade20k(BTreeMap::from([("sky".to_string(), 2), ("wall".to_string(), 0)]));
     // 2420 = 9 · 256 + 116, 300 = 1 · 256 + 44; the last digit of red tells parts.
     let data = [90, 116, 5, 19, 44, 0, 0, 0, 0, 0, 7, 255];
     let bytes = png(4, 1, ColorType::Rgb, BitDepth::Eight, &data);
     let object = |name: &str, number: u32| format!(r#"{{"name": "{name}", "name_ndx": {number}, "id": 1}}"#);
     let beside = |objects: &[String]| format!(r#"{{"annotation": {{"object": [{}]}}}}"#, objects.join(","));
     let full = beside(&[object("sky", 2420), object("wall", 300), object("toy", 7), object("sky", 2420)]);
-    assert_eq!(read_beside(&bytes, coding(), &full).unwrap().labels, [2, 0, IGNORE, IGNORE]);
-    let error = read_beside(&bytes, coding(), &beside(&[object("sky", 2420)])).unwrap_err();
+    assert_eq!(read_beside(&bytes, encoding(), &full).unwrap().labels, [2, 0, IGNORE, IGNORE]);
+    let error = read_beside(&bytes, encoding(), &beside(&[object("sky", 2420)])).unwrap_err();
     assert!(error.contains("object class 300 at column 1, row 0 has no name"), "{error}");
-    let error = read_beside(&bytes, coding(), &beside(&[object("sky", 7), object("wall", 7)])).unwrap_err();
+    let error = read_beside(&bytes, encoding(), &beside(&[object("sky", 7), object("wall", 7)])).unwrap_err();
     assert!(error.contains("m.json") && error.contains("7 has two names"), "{error}");
-    assert!(read_beside(&bytes, coding(), "{\"annotation\"").unwrap_err().contains("m.json"));
+    assert!(read_beside(&bytes, encoding(), "{\"annotation\"").unwrap_err().contains("m.json"));
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub struct ShapesSpec {
     pub train: usize,
     /// As `train`.
     pub val: usize,
+    /// Seeds everything that is drawn at random.
     pub seed: u64,
 }
 
@@ -88,35 +89,52 @@ fn empty_images(count: usize) -> usize {
     count.div_ceil(50)
 }
 
-/// What [`make`] leaves behind.
+/// What [`make`] has made, or has found there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// The folder of the data set.
     pub root: PathBuf,
     /// Distinct images in all splits.
     pub images: usize,
     /// Hash of the images, id maps and annotation files.
     pub content: String,
-    /// The set was there before, of the same specification: nothing was written.
+    /// Whether a set of the same specification was there before, so that nothing was written.
     pub already_there: bool,
 }
 
 /// Why a set is not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ShapesError {
+    /// A specification that cannot be met.
     #[error("shapes: {0}")]
     Spec(String),
+    /// A folder with other files in it.
     #[error(
         "`{0}` is not empty and holds no `shapes.json`: it is not a finished shapes set. Delete the folder `{0}` to \
          make one there, or choose another"
     )]
     Unfinished(PathBuf),
+    /// A folder with a set of another specification.
     #[error(
         "`{root}` holds another shapes set ({found}; wanted: {wanted}). Delete the folder `{root}` \
          to replace it, or choose another"
     )]
-    Other { root: PathBuf, found: String, wanted: String },
+    Other {
+        /// The folder.
+        root: PathBuf,
+        /// The specification of the set that is there.
+        found: String,
+        /// The specification that was asked for.
+        wanted: String,
+    },
+    /// A file that cannot be read or written.
     #[error("{}: {message}", path.display())]
-    File { path: PathBuf, message: String },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 #[cfg(test)]

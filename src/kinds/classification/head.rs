@@ -5,7 +5,7 @@ use super::config::{ClassificationHeadConfig, Classifier};
 use super::knn::Neighbours;
 use super::target::ClassTarget;
 use crate::config::Pool;
-use crate::data::{Batch, Frame};
+use crate::data::{Batch, SourceTransform};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{BatchNorm, LayerNorm, Linear, Losses, Pass};
 use crate::ops;
@@ -118,7 +118,7 @@ impl Head for ClassificationHead {
         }
     }
 
-    fn predict(&self, features: &Features, _: &[Frame]) -> Result<Vec<Vec<f32>>> {
+    fn predict(&self, features: &Features, _: &[SourceTransform]) -> Result<Vec<Vec<f32>>> {
         self.logits(features, &mut Pass::Eval)?.to_vec2()
     }
 }

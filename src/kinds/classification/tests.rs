@@ -1,7 +1,7 @@
 //! Classification by hand: names of parameters, losses, k-NN, checks of options.
 
 use super::*;
-use crate::data::{Frame, ImageRef};
+use crate::data::{ImageRef, SourceTransform};
 use crate::models::Features;
 use crate::nn::{Params, Pass};
 use crate::task::Head;
@@ -19,7 +19,13 @@ fn task(config: &str) -> Result<ClassificationTask> {
 
 fn batch(images: Tensor, targets: Vec<ClassTarget>) -> Batch<ClassTarget> {
     let ids = (0..targets.len()).map(|i| SampleId::new(i.to_string())).collect();
-    Batch { ids, images, frames: vec![Frame::new((4, 4)); targets.len()], targets }
+    Batch {
+        ids,
+        images,
+        views: vec![],
+        source_transforms: vec![SourceTransform::new((4, 4)); targets.len()],
+        targets,
+    }
 }
 
 fn features() -> Result<Features> {
@@ -83,7 +89,7 @@ fn knn_is_fitted_not_trained() -> Result<()> {
         vec![ClassTarget::Label(1), ClassTarget::Label(0)],
     );
     head.fit(&features, &batch)?;
-    let predictions = head.predict(&features, &batch.frames)?;
+    let predictions = head.predict(&features, &batch.source_transforms)?;
     assert!(predictions[0][1] > predictions[0][0] && predictions[1][0] > predictions[1][1]);
     Ok(())
 }

@@ -4,7 +4,7 @@
 use super::results::perfect_detections;
 use super::{CocoMetric, DetectionTarget, Protocol, files};
 use crate::data::formats::CocoJson;
-use crate::data::{DatasetInfo, Entry, Format, Split};
+use crate::data::{DatasetInfo, Entry, Format, SplitSource};
 use crate::metrics::{ClassScores, Metric, coco::Detection};
 use crate::record::Scores;
 use serde::Deserialize;
@@ -67,9 +67,10 @@ fn expected() -> Expected {
 }
 
 fn index(file: &str) -> (Vec<Entry>, DatasetInfo) {
-    let split = Split { images: ".".into(), count: None, per_class: None, annotations: None };
+    let root = folder();
+    let split = SplitSource { root: &root, images: Path::new("."), class_names: None };
     let format = CocoJson { file: file.into(), drop_empty: false, allowed_degenerate: 0 };
-    let index = format.index(&folder(), &split).unwrap();
+    let index = format.index(&split).unwrap();
     let classes = index.classes.unwrap();
     (index.entries, DatasetInfo { classes, categories: index.categories, ..DatasetInfo::default() })
 }

@@ -11,7 +11,7 @@ use super::rpn::Rpn;
 use super::sampler::Sampler;
 use super::{DetectionHeadConfig, Postprocess};
 use crate::config::quarters;
-use crate::data::{Frame, Geometry, Xyxy};
+use crate::data::{Geometry, SourceTransform, Xyxy};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::NormKind;
 use crate::nn::{Params, Pass};
@@ -93,9 +93,9 @@ fn near_values(what: &str, found: &[f32], expected: &[f32]) {
 }
 
 /// The second input shows an image of 48×56 pixels, the rest is padding.
-fn frames() -> [Frame; 2] {
+fn source_transforms() -> [SourceTransform; 2] {
     let padded = Geometry::crop_resize((48, 56), 0., 0., 64., 64., (64, 64));
-    [Frame::new((64, 64)), Frame { source: (48, 56), geometry: padded }]
+    [SourceTransform::new((64, 64)), SourceTransform { source: (48, 56), geometry: padded }]
 }
 
 const REGIONS: [Xyxy<f32>; 2] = [[0., 0., 64., 64.], [0., 0., 56., 48.]];
@@ -119,8 +119,8 @@ fn detections_equal_torchvision() -> Result<()> {
         near_values("proposals", &found.concat(), &golden.boxes(&format!("proposals.{i}")).concat());
     }
 
-    let frames = frames();
-    let found = crate::task::Head::predict(&head, &golden.features(), &frames)?;
+    let source_transforms = source_transforms();
+    let found = crate::task::Head::predict(&head, &golden.features(), &source_transforms)?;
     for (i, found) in found.iter().enumerate() {
         let expected = golden.get(&format!("found.{i}")).to_vec2::<f32>()?;
         let flat = |d: &super::Detection| [d.bbox.to_vec(), vec![d.score, d.label as f32]].concat();
@@ -144,7 +144,7 @@ fn masks_are_pasted_as_by_grid_sample() -> Result<()> {
     let expected = golden.get("pasted.1").flatten_from(1)?.to_vec2::<u8>()?;
     let masks = golden.get("masks.1").to_vec2::<f32>()?;
     for ((mask, bounds), expected) in masks.iter().zip(golden.boxes("found.1")).zip(expected) {
-        let found = paste(mask, bounds, &Frame::new((48, 56))).decode();
+        let found = paste(mask, bounds, &SourceTransform::new((48, 56))).decode();
         let differing = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
         assert!(differing <= 1, "{differing} pixels of {bounds:?} differ"); // at ½, by rounding
     }

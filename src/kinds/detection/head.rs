@@ -13,7 +13,7 @@ use super::rpn::{Rpn, RpnConfig};
 use super::sampler::Sampler;
 use super::target::DetectionTarget;
 use crate::config::quarters;
-use crate::data::{Batch, Frame, Xyxy};
+use crate::data::{Batch, SourceTransform, Xyxy};
 use crate::metrics::coco::Detection;
 use crate::models::pyramid::{Fpn, LEVELS, Pyramid, ScalePyramid, SimplePyramid};
 use crate::models::{BackboneSpec, Features};
@@ -204,13 +204,13 @@ impl<'a> Objects<'a> {
 }
 
 /// The part of an input without padding.
-fn shown(frame: &Frame) -> Xyxy<f32> {
-    frame.shown().map(|v| v as f32)
+fn shown(source_transform: &SourceTransform) -> Xyxy<f32> {
+    source_transform.shown().map(|v| v as f32)
 }
 
 /// Converts a box to source pixels and clips it to the source; `None` if nothing is left.
-fn in_source(bbox: Xyxy<f32>, frame: &Frame) -> Option<Xyxy<f32>> {
-    let bbox = frame.in_source(bbox.map(f64::from))?.map(|v| v as f32);
+fn in_source(bbox: Xyxy<f32>, source_transform: &SourceTransform) -> Option<Xyxy<f32>> {
+    let bbox = source_transform.in_source(bbox.map(f64::from))?.map(|v| v as f32);
     is_proper(bbox).then_some(bbox)
 }
 
@@ -229,7 +229,7 @@ impl Head for DetectionHead {
         };
         let objects: Vec<Objects> = batch.targets.iter().map(Objects::new).collect();
         let bounds: Vec<Vec<Xyxy<f32>>> = objects.iter().map(|objects| objects.bounds.clone()).collect();
-        let shown: Vec<Xyxy<f32>> = batch.frames.iter().map(shown).collect();
+        let shown: Vec<Xyxy<f32>> = batch.source_transforms.iter().map(shown).collect();
         let levels = self.levels(features, pass)?;
         let rpn_output = self.rpn.forward(&levels)?;
         let matches = Rpn::matches(&rpn_output, &bounds);
@@ -251,8 +251,12 @@ impl Head for DetectionHead {
         })
     }
 
-    fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Vec<Detection>>> {
-        let shown: Vec<Xyxy<f32>> = frames.iter().map(shown).collect();
+    fn predict(
+        &self,
+        features: &Features,
+        source_transforms: &[SourceTransform],
+    ) -> Result<Vec<Vec<Detection>>> {
+        let shown: Vec<Xyxy<f32>> = source_transforms.iter().map(shown).collect();
         let levels = self.levels(features, &mut Pass::Eval)?;
         let rpn_output = self.rpn.forward(&levels)?;
         let proposals = self.rpn.proposals(&rpn_output, &shown, false)?;
@@ -262,23 +266,29 @@ impl Head for DetectionHead {
         let mut rois: Vec<Roi> = rois.collect();
         self.pooler.sort(&mut rois);
         if rois.is_empty() {
-            return Ok(vec![vec![]; frames.len()]);
+            return Ok(vec![vec![]; source_transforms.len()]);
         }
         let x = self.pooler.pool(&levels[..LEVELS], &rois, box_head::SIDE)?;
         let boxes = self.boxes.forward(&x, &mut Pass::Eval)?;
         let found = self.boxes.detect(&boxes, &rois, &shown, self.postprocess)?;
         let masks = self.mask_probabilities(&levels, &found)?;
         let mut masks = masks.map(Vec::into_iter);
-        let each = |(found, frame): (&Vec<ScoredBox>, &Frame)| {
+        let each = |(found, source_transform): (&Vec<ScoredBox>, &SourceTransform)| {
             let with_mask = |f: &ScoredBox| (*f, masks.as_mut().and_then(Iterator::next));
             let found: Vec<_> = found.iter().map(with_mask).collect();
             let detection = |(found, mask): (ScoredBox, Option<Vec<f32>>)| {
                 let ScoredBox { bounds, label, score } = found;
-                let mask = mask.map(|mask| paste(&mask, bounds, frame));
-                Some(Detection { label, score, bbox: in_source(bounds, frame)?, mask, written: None })
+                let mask = mask.map(|mask| paste(&mask, bounds, source_transform));
+                Some(Detection {
+                    label,
+                    score,
+                    bbox: in_source(bounds, source_transform)?,
+                    mask,
+                    written: None,
+                })
             };
             found.into_par_iter().filter_map(detection).collect()
         };
-        Ok(found.iter().zip(frames).map(each).collect())
+        Ok(found.iter().zip(source_transforms).map(each).collect())
     }
 }

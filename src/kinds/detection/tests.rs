@@ -2,7 +2,9 @@
 //! numbers that have run away. It trains and predicts on all of them.
 
 use super::*;
-use crate::data::{Annotation, Batch, Category, Frame, Geometry, ImageRef, Object, Objects, SampleId};
+use crate::data::{
+    Annotation, Batch, Category, Geometry, ImageRef, Object, Objects, SampleId, SourceTransform,
+};
 use crate::data::{Geometric, Segmentation};
 use crate::models::Features;
 use crate::nn::NormKind;
@@ -84,7 +86,8 @@ impl Ground {
         let batch = Batch {
             ids: vec![SampleId::new("a"), SampleId::new("b")],
             images: Tensor::zeros((2, 3, SIDE, SIDE), candle_core::DType::F32, &Device::Cpu).unwrap(),
-            frames: vec![Frame::new((SIDE, SIDE)); 2],
+            views: vec![],
+            source_transforms: vec![SourceTransform::new((SIDE, SIDE)); 2],
             targets: targets.to_vec(),
         };
         let mut rng = Rng::new(seed, "test", &[]);
@@ -145,17 +148,19 @@ fn predictions_lie_in_the_source_and_can_be_scored() {
     // The first image is half as large as the input, the second is padded: 20×32 pixels of 32×32.
     let doubled = Geometry::crop_resize((16, 16), 0., 0., 16., 16., (SIDE, SIDE));
     let padded = Geometry::crop_resize((20, 32), 0., 0., 32., 32., (SIDE, SIDE));
-    let frames =
-        [Frame { source: (16, 16), geometry: doubled }, Frame { source: (20, 32), geometry: padded }];
-    let found = ground.head.predict(&ground.features(), &frames).unwrap();
-    for (found, frame) in found.iter().zip(&frames) {
+    let source_transforms = [
+        SourceTransform { source: (16, 16), geometry: doubled },
+        SourceTransform { source: (20, 32), geometry: padded },
+    ];
+    let found = ground.head.predict(&ground.features(), &source_transforms).unwrap();
+    for (found, source_transform) in found.iter().zip(&source_transforms) {
         assert!(!found.is_empty() && found.len() <= 100);
         assert!(found.is_sorted_by(|a, b| a.score >= b.score));
-        let (height, width) = frame.source;
+        let (height, width) = source_transform.source;
         for Detection { bbox: [x1, y1, x2, y2], mask, .. } in found {
             assert!(0. <= *x1 && x1 < x2 && *x2 <= width as f32, "{x1} {x2}");
             assert!(0. <= *y1 && y1 < y2 && *y2 <= height as f32, "{y1} {y2}");
-            assert_eq!(mask.as_ref().unwrap().size(), frame.source);
+            assert_eq!(mask.as_ref().unwrap().size(), source_transform.source);
         }
     }
     let task = DetectionTask::new(
@@ -166,7 +171,7 @@ fn predictions_lie_in_the_source_and_can_be_scored() {
     let mut metric = task.unwrap().metric();
     let mut truth = target(vec![object(1, [4., 6., 16., 12.], false)]);
     truth.apply(&Geometry::flip((SIDE, SIDE)));
-    let whole = ground.head.predict(&ground.features(), &[Frame::new((SIDE, SIDE)); 2]).unwrap();
+    let whole = ground.head.predict(&ground.features(), &[SourceTransform::new((SIDE, SIDE)); 2]).unwrap();
     metric.update(&SampleId::new("made"), whole[0].clone(), &truth).unwrap();
     let scores = metric.finish().unwrap();
     assert!(scores.0["box_ap"].value >= 0.);
@@ -186,8 +191,8 @@ fn numbers_that_run_away_give_no_boxes_and_no_panic() {
         let var = ground.params.get(name).unwrap().var;
         let kept = var.as_detached_tensor().copy().unwrap();
         var.set(&Tensor::full(value, var.shape(), &Device::Cpu).unwrap()).unwrap();
-        let frames = [Frame::new((SIDE, SIDE)); 2];
-        let found = ground.head.predict(&ground.features(), &frames).unwrap();
+        let source_transforms = [SourceTransform::new((SIDE, SIDE)); 2];
+        let found = ground.head.predict(&ground.features(), &source_transforms).unwrap();
         assert!(found.iter().flatten().all(|d| d.bbox.iter().all(|v| v.is_finite())), "{name} = {value}");
         ground.losses([target(vec![object(1, [4., 6., 16., 12.], false)]), target(vec![])], 0);
         var.set(&kept).unwrap();

@@ -1,11 +1,11 @@
 //! The kind against PyTorch, transformers, NumPy and mmsegmentation's arithmetic (`scripts/golden/segmentation.py`).
 //!
-//! Networks have random weights. Values agree to 1e-4, the rounding of a dozen layers in f32.
+//! Networks have random weights. LabelTable agree to 1e-4, the rounding of a dozen layers in f32.
 
 use super::inference::SegmentationOptions;
 use super::*;
 use crate::config::{AttentionConfig, ModelConfig, RelativePosition};
-use crate::data::{Batch, Coding, Frame, Geometry, Values};
+use crate::data::{Batch, Geometry, LabelEncoding, LabelTable, SourceTransform};
 use crate::models::{Backbone, BackboneUsage, Features, Vit};
 use crate::nn::{Params, Pass, test_tolerance};
 use crate::ops;
@@ -98,7 +98,8 @@ fn losses_gradients_and_statistics_are_those_of_pytorch() {
         let batch = Batch {
             ids: vec![SampleId::new("0"), SampleId::new("1")],
             images: golden["upernet.images"].clone(),
-            frames: vec![Frame::new((48, 48)); 2],
+            views: vec![],
+            source_transforms: vec![SourceTransform::new((48, 48)); 2],
             targets: labels.chunks_exact(48 * 48).map(target).collect(),
         };
         let mut rng = Rng::new(0, "pass", &[]);
@@ -138,10 +139,10 @@ fn windows_and_views_are_those_of_mmsegmentation() {
     let network = |images: &Tensor| ops::conv2d(images, weight, None, 4, 2, ops::Precision::F32);
     let source = (131, 177);
     let geometry = Geometry::crop_resize(source, 0., 0., 131., 177., (53, 70));
-    let frame = Frame { source, geometry };
+    let source_transform = SourceTransform { source, geometry };
     for (case, scales, flip) in [("slide", vec![1.], false), ("views", vec![0.5, 1., 1.75], true)] {
         let options = SegmentationOptions { stride: Some(0.67), scales, flip };
-        let found = options.slide(image, &frame, (24, 24), CLASSES, &network).unwrap();
+        let found = options.slide(image, &source_transform, (24, 24), CLASSES, &network).unwrap();
         let labels: Vec<u8> = golden[&format!("{case}.labels")].flatten_all().unwrap().to_vec1().unwrap();
         let margins: Vec<f32> = golden[&format!("{case}.margin")].flatten_all().unwrap().to_vec1().unwrap();
         let mut unsure = 0;
@@ -162,7 +163,7 @@ fn mean_iou_is_that_of_numpy() {
         let mut pairs: Vec<(u32, u16)> = (0..CLASSES as u32).map(|k| (k + first, k as u16)).collect();
         pairs.extend([(255, IGNORE)]);
         pairs.extend((first > 0).then_some((0, IGNORE)));
-        let coding = Coding::Ids(Values::new(pairs).unwrap());
+        let encoding = LabelEncoding::Ids(LabelTable::new(pairs).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let rasters = |name: &str| -> Vec<Vec<u16>> {
             let values: Vec<u8> =
@@ -175,7 +176,7 @@ fn mean_iou_is_that_of_numpy() {
             let path = folder.path().join(format!("{i}.png"));
             let ids: Vec<u32> = (0..256).collect();
             std::fs::write(&path, Raster::new(11, 13, truth).to_png(&ids).unwrap()).unwrap();
-            let mask = crate::data::Mask { path, coding: std::sync::Arc::new(coding.clone()) };
+            let mask = crate::data::RasterFile { path, encoding: std::sync::Arc::new(encoding.clone()) };
             confusion.count(&Raster::new(11, 13, predicted), &mask.read().unwrap()).unwrap();
         }
         let scores = confusion.scores().unwrap();

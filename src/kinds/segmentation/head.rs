@@ -6,7 +6,7 @@ use super::loss::PixelLoss;
 use super::target::SegmentationTarget;
 use super::upernet::UperNet;
 use crate::config::quarters;
-use crate::data::{Batch, Frame, Raster, Size};
+use crate::data::{Batch, Raster, Size, SourceTransform};
 use crate::models::{BackboneSpec, Features};
 use crate::nn::{Losses, Pass};
 use crate::task::{Forward, Head};
@@ -98,20 +98,25 @@ impl Head for SegmentationHead {
         Ok(losses)
     }
 
-    fn predict(&self, features: &Features, frames: &[Frame]) -> Result<Vec<Raster>> {
+    fn predict(&self, features: &Features, source_transforms: &[SourceTransform]) -> Result<Vec<Raster>> {
         let input: Size = (features.grid.0 * self.patch, features.grid.1 * self.patch);
-        inference::whole(&self.logits(features)?, frames, input)
+        inference::whole(&self.logits(features)?, source_transforms, input)
     }
 
-    fn infer(&self, images: &Tensor, frames: &[Frame], forward: &Forward) -> Result<Vec<Raster>> {
+    fn infer(
+        &self,
+        images: &Tensor,
+        source_transforms: &[SourceTransform],
+        forward: &Forward,
+    ) -> Result<Vec<Raster>> {
         if self.options.stride.is_none() {
-            return self.predict(&forward.run(images)?, frames);
+            return self.predict(&forward.run(images)?, source_transforms);
         }
         let logits = |windows: &Tensor| self.logits(&forward.run(windows)?);
-        let label = |(i, frame): (usize, &Frame)| {
+        let label = |(i, source_transform): (usize, &SourceTransform)| {
             let image = images.narrow(0, i, 1)?;
-            self.options.slide(&image, frame, forward.input(), self.classes, &logits)
+            self.options.slide(&image, source_transform, forward.input(), self.classes, &logits)
         };
-        frames.iter().enumerate().map(label).collect()
+        source_transforms.iter().enumerate().map(label).collect()
     }
 }

@@ -6,7 +6,7 @@
 //! mmsegmentation starts from the file and averages at the size of the source image.
 
 use super::stitch::{BestClass, Mean, Rows, Tile, Windows};
-use crate::data::{Frame, Raster, Size};
+use crate::data::{Raster, Size, SourceTransform};
 use crate::ops;
 use candle_core::{DType, Result, Tensor, bail};
 use schemars::JsonSchema;
@@ -71,13 +71,13 @@ impl SegmentationOptions {
     pub(super) fn slide(
         &self,
         image: &Tensor,
-        frame: &Frame,
+        source_transform: &SourceTransform,
         input: Size,
         classes: usize,
         logits: &dyn Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Raster> {
         let (_, _, height, width) = image.dims4()?;
-        let mut best = BestClass::new(classes, frame)?;
+        let mut best = BestClass::new(classes, source_transform)?;
         let view = |image: &Tensor, sink: &mut dyn FnMut(Rows)| {
             let (_, _, height, width) = image.dims4()?;
             let stride = self.stride.unwrap_or(1.);
@@ -153,10 +153,14 @@ fn split(logits: &Tensor) -> Result<Vec<Tile>> {
 }
 
 /// Labels of whole images of `input` size with logits `[B, K, h, w]`, at the resolution of their sources.
-pub(super) fn whole(logits: &Tensor, frames: &[Frame], input: Size) -> Result<Vec<Raster>> {
+pub(super) fn whole(
+    logits: &Tensor,
+    source_transforms: &[SourceTransform],
+    input: Size,
+) -> Result<Vec<Raster>> {
     let classes = logits.dim(1)?;
-    let labels = |(tile, frame): (Tile, &Frame)| {
-        let mut best = BestClass::new(classes, frame)?;
+    let labels = |(tile, source_transform): (Tile, &SourceTransform)| {
+        let mut best = BestClass::new(classes, source_transform)?;
         let mut tile = Some(tile);
         Windows::new(input, input, input).stitch(
             classes,
@@ -165,5 +169,5 @@ pub(super) fn whole(logits: &Tensor, frames: &[Frame], input: Size) -> Result<Ve
         )?;
         Ok(best.finish())
     };
-    split(logits)?.into_iter().zip(frames).map(labels).collect()
+    split(logits)?.into_iter().zip(source_transforms).map(labels).collect()
 }

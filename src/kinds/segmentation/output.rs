@@ -1,6 +1,6 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
-use crate::data::{Coding, Entry, Image, ImageRef, Mask, Raster, Values};
+use crate::data::{Entry, Image, ImageRef, LabelEncoding, LabelTable, Raster, RasterFile};
 use crate::draw::{Canvas, color};
 use crate::record::write_atomic;
 use crate::task::{PredictedImage, PredictionWriter, Predictions};
@@ -90,14 +90,14 @@ pub(super) fn read<'a>(
         [folder] if folder.is_dir() => folder.clone(),
         _ => anyhow::bail!("kind `segmentation` reads predictions from one folder of PNGs of ids"),
     };
-    let labels = Values::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
-    let coding = Arc::new(Coding::Ids(labels));
+    let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
+    let encoding = Arc::new(LabelEncoding::Ids(labels));
     let read = move |entry: &Entry| {
         let ImageRef::File(image) = &entry.image else {
             anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
         };
         let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Mask { path: folder.join(format!("{stem}.png")), coding: coding.clone() }.read()?)
+        Ok(RasterFile { path: folder.join(format!("{stem}.png")), encoding: encoding.clone() }.read()?)
     };
     Ok(Box::new(entries.iter().map(read)))
 }

@@ -5,7 +5,7 @@
 //! needed for the height of a window, not of the image. The arithmetic is that of `slide_inference` in mmsegmentation
 //! (logits are averaged, not probabilities; all resizing is bilinear, `align_corners=False`).
 
-use crate::data::{Frame, Raster, Size};
+use crate::data::{Raster, Size, SourceTransform};
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 
@@ -215,20 +215,20 @@ pub(super) struct BestClass {
 }
 
 impl BestClass {
-    /// For maps of the image that `frame` describes.
+    /// For maps of the image that `source_transform` describes.
     ///
     /// # Errors
     /// An image that is not a scaled and cropped version of the source image.
-    pub(crate) fn new(classes: usize, frame: &Frame) -> Result<Self> {
-        let [a, b, c, d, e, f] = frame.geometry.forward;
+    pub(crate) fn new(classes: usize, source_transform: &SourceTransform) -> Result<Self> {
+        let [a, b, c, d, e, f] = source_transform.geometry.forward;
         if b != 0. || d != 0. || a <= 0. || e <= 0. {
             bail!(
                 "segmentation: the evaluation protocol rotates or flips images, but it may only scale, crop and pad them"
             );
         }
-        let ((height, width), (h, w)) = (frame.source, frame.geometry.to);
+        let ((height, width), (h, w)) = (source_transform.source, source_transform.geometry.to);
         let scaler = Scaler::new(classes, Taps::new(h, height, e, f), Taps::new(w, width, a, c));
-        Ok(Self { scaler, size: frame.source, labels: vec![0; height * width] })
+        Ok(Self { scaler, size: source_transform.source, labels: vec![0; height * width] })
     }
 
     pub(crate) fn feed(&mut self, rows: Rows) {

@@ -1,135 +1,57 @@
-//! The pixel labels of an image, and how they change with it.
-//!
-//! Geometric operations are only recorded. Labels are looked up in the annotation once, after all operations, at the
-//! nearest pixel to each center. Pixels outside an earlier crop stay invisible, and padding gets [`IGNORE`].
+//! The labels of an image's pixels, which move with it: looked up as the nearest pixel to each centre. What a crop has cut
+//! off stays away and padding is ignored.
 
-use crate::data::{Geometric, Geometry, IGNORE, Mask, Raster, Size};
+use crate::data::{Geometric, Geometry, IGNORE, PixelMap, Raster, RasterFile, Size};
 use std::sync::Arc;
 
 /// Labels of an image, at its own resolution and at that of the source image.
 #[derive(Clone, Debug)]
 pub struct SegmentationTarget {
-    /// The annotation file, for messages.
-    mask: Option<Arc<Mask>>,
-    source: Arc<Raster>,
-    /// The raster that the view refers to: the source, or the result of a rotation.
-    base: Arc<Raster>,
-    /// Map from the base to the image; it maps rows to rows.
-    view: Geometry,
-    /// The part of the base that all crops have kept: top, left, bottom, right.
-    visible: [f64; 4],
+    /// The file, for messages.
+    file: Option<Arc<RasterFile>>,
+    map: PixelMap<Raster>,
 }
 
 impl SegmentationTarget {
-    /// The annotated labels of an image; `file` is used in messages.
-    pub fn new(source: Raster, mask: Option<Mask>) -> Self {
-        let (view, visible) = (Geometry::identity(source.size()), whole(source.size()));
-        let source = Arc::new(source);
-        Self { mask: mask.map(Arc::new), base: source.clone(), source, view, visible }
+    /// Labels of an image as annotated; `file` is where they came from, for messages.
+    pub fn new(source: Raster, file: Option<RasterFile>) -> Self {
+        Self { file: file.map(Arc::new), map: PixelMap::new(source) }
     }
 
     /// The annotation at the resolution of the source image.
     pub fn source(&self) -> &Raster {
-        &self.source
+        self.map.source()
     }
 
     /// (height, width) of the image.
     pub fn size(&self) -> Size {
-        self.view.to
+        self.map.size()
     }
 
     /// Labels of the image. [H, W] row-major; [`IGNORE`] outside the source image.
     pub fn labels(&self) -> Vec<u16> {
-        let (height, width) = self.size();
-        let mut labels = Vec::with_capacity(height * width);
-        self.rows([0, 0, height, width], |row| labels.extend_from_slice(row));
-        labels
+        self.map.values()
     }
-
-    /// Calls `take` with the labels of each row of the rectangle (top, left, height, width) of the image.
-    fn rows(&self, [top, left, height, width]: [usize; 4], mut take: impl FnMut(&[u16])) {
-        let mut row = vec![IGNORE; width];
-        let Some(back) = self.view.inverse() else {
-            (0..height).for_each(|_| take(&row));
-            return;
-        };
-        let (h, w) = self.base.size();
-        let [a, _, c, _, e, f] = back.forward;
-        let [first, start, last, end] = self.visible;
-        let place = |at: f64, low: f64, high: f64, count: usize| {
-            (at >= low && at < high).then(|| (at as usize).min(count.saturating_sub(1)))
-        };
-        let center = |i: usize| i as f64 + 0.5;
-        let columns: Vec<Option<usize>> =
-            (left..left + width).map(|x| place(a * center(x) + c, start, end, w)).collect();
-        for y in top..top + height {
-            let source = place(e * center(y) + f, first, last, h);
-            for (label, column) in row.iter_mut().zip(&columns) {
-                *label = match (source, column) {
-                    (Some(y), Some(x)) => self.base.labels[y * w + x],
-                    _ => IGNORE,
-                };
-            }
-            take(&row);
-        }
-    }
-}
-
-fn whole((height, width): Size) -> [f64; 4] {
-    [0., 0., height as f64, width as f64]
 }
 
 impl Geometric for SegmentationTarget {
     fn apply(&mut self, geometry: &Geometry) {
-        let [_, b, _, d, _, _] = geometry.forward;
-        let view = self.view.then(geometry);
-        let Some(back) = view.inverse().filter(|_| b == 0. && d == 0.) else {
-            // Rows are no longer rows: look up the labels now, and continue from the result.
-            let turned = self.turned(&view);
-            (self.view, self.visible) = (Geometry::identity(turned.size()), whole(turned.size()));
-            self.base = Arc::new(turned);
-            return;
-        };
-        let (height, width) = view.to;
-        let (x0, y0) = back.point(0., 0.);
-        let (x1, y1) = back.point(width as f64, height as f64);
-        let [top, left, bottom, right] = self.visible;
-        self.visible =
-            [top.max(y0.min(y1)), left.max(x0.min(x1)), bottom.min(y0.max(y1)), right.min(x0.max(x1))];
-        self.view = view;
+        self.map.apply(geometry);
     }
 
     fn fits(&self, decoded: Size) -> Result<(), String> {
-        match &self.mask {
-            Some(mask) => mask.check_size(self.source.size(), decoded),
+        match &self.file {
+            Some(file) => file.check_size(self.source().size(), decoded),
             None => Ok(()),
         }
     }
 
     fn largest_share(&self, crop: [usize; 4]) -> Option<f64> {
         let mut counts = vec![0u32; usize::from(IGNORE) + 1];
-        self.rows(crop, |row| row.iter().for_each(|label| counts[usize::from(*label)] += 1));
+        self.map.rows(crop, |row| row.iter().for_each(|label| counts[usize::from(*label)] += 1));
         counts.pop(); // IGNORE is the last
         let (most, all) = counts.iter().fold((0, 0), |(most, all), n| (n.max(&most).to_owned(), all + n));
         Some(if all == 0 { 1. } else { f64::from(most) / f64::from(all) })
-    }
-}
-
-impl SegmentationTarget {
-    /// The labels of the base, transformed by any `view`.
-    fn turned(&self, view: &Geometry) -> Raster {
-        let ((height, width), (h, w)) = (view.to, self.base.size());
-        let mut labels = vec![IGNORE; height * width];
-        if let Some(back) = view.inverse() {
-            let [top, left, bottom, right] = self.visible;
-            for (i, label) in labels.iter_mut().enumerate() {
-                let (x, y) = back.point((i % width) as f64 + 0.5, (i / width) as f64 + 0.5);
-                if x >= left && x < right && y >= top && y < bottom {
-                    *label = self.base.labels[(y as usize).min(h - 1) * w + (x as usize).min(w - 1)];
-                }
-            }
-        }
-        Raster::new(height, width, labels)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::head::default_taps;
 use super::inference::{self, SegmentationOptions};
 use super::*;
-use crate::data::{Batch, Frame, Geometry, Mask, Raster};
+use crate::data::{Batch, Geometry, Raster, RasterFile, SourceTransform};
 use crate::models::Features;
 use crate::nn::{Params, Pass};
 use crate::rng::Rng;
@@ -40,7 +40,13 @@ fn target(labels: Vec<u16>) -> SegmentationTarget {
 fn batch(targets: [Vec<u16>; 2]) -> Batch<SegmentationTarget> {
     let ids = (0..2).map(|i| SampleId::new(i.to_string())).collect();
     let targets = targets.map(target).to_vec();
-    Batch { ids, images: noise(&[2, 3, 8, 8], 9), frames: vec![Frame::new((8, 8)); 2], targets }
+    Batch {
+        ids,
+        images: noise(&[2, 3, 8, 8], 9),
+        views: vec![],
+        source_transforms: vec![SourceTransform::new((8, 8)); 2],
+        targets,
+    }
 }
 
 fn losses(config: &str, targets: [Vec<u16>; 2]) -> Vec<(&'static str, f32)> {
@@ -133,8 +139,9 @@ fn a_target_is_the_mask_of_its_entry() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.png");
     std::fs::write(&path, Raster::new(1, 2, vec![2, 0]).to_png(&[0, 1, 2]).unwrap()).unwrap();
-    let coding = crate::data::Coding::Ids(crate::data::Values::new([(0, IGNORE), (1, 0), (2, 1)]).unwrap());
-    let mask = Mask { path, coding: std::sync::Arc::new(coding) };
+    let encoding =
+        crate::data::LabelEncoding::Ids(crate::data::LabelTable::new([(0, IGNORE), (1, 0), (2, 1)]).unwrap());
+    let mask = RasterFile { path, encoding: std::sync::Arc::new(encoding) };
     let entry = |annotation| Entry {
         id: SampleId::new("x/1.png"),
         image: crate::data::ImageRef::File("x/1.png".into()),
@@ -172,7 +179,7 @@ fn windows_of_a_pixelwise_network_change_nothing() {
     ] {
         let image = noise(&[1, 3, size.0, size.1], 1);
         let options = SegmentationOptions { stride: Some(stride), ..SegmentationOptions::default() };
-        let found = options.slide(&image, &Frame::new(size), window, 3, &pixelwise).unwrap();
+        let found = options.slide(&image, &SourceTransform::new(size), window, 3, &pixelwise).unwrap();
         assert_eq!((found.size(), found.labels), (size, best(&image)), "{size:?} by {window:?}, {stride}");
     }
 }
@@ -181,7 +188,7 @@ fn windows_of_a_pixelwise_network_change_nothing() {
 fn a_mirrored_view_of_a_pixelwise_network_changes_nothing() {
     let image = noise(&[1, 3, 7, 10], 2);
     let options = SegmentationOptions { stride: Some(0.5), flip: true, scales: vec![1., 1.] };
-    let found = options.slide(&image, &Frame::new((7, 10)), (4, 4), 3, &pixelwise).unwrap();
+    let found = options.slide(&image, &SourceTransform::new((7, 10)), (4, 4), 3, &pixelwise).unwrap();
     assert_eq!(found.labels, best(&image));
 }
 
@@ -197,10 +204,10 @@ fn labels_come_back_to_the_source_from_every_scale() {
         .collect();
     let image = Tensor::from_vec(step, (1, 3, h, w), &Device::Cpu).unwrap();
     let whole = Geometry::crop_resize((24, 32), 0., 0., 24., 32., (h, w));
-    let frame = Frame { source: (24, 32), geometry: whole };
+    let source_transform = SourceTransform { source: (24, 32), geometry: whole };
     for scales in [vec![1.], vec![0.5, 1., 1.75]] {
         let options = SegmentationOptions { stride: Some(0.67), flip: scales.len() > 1, scales };
-        let found = options.slide(&image, &frame, (8, 8), 3, &pixelwise).unwrap();
+        let found = options.slide(&image, &source_transform, (8, 8), 3, &pixelwise).unwrap();
         let expected: Vec<u16> = (0..24 * 32).map(|i| u16::from(i % 32 >= 16)).collect();
         assert_eq!(found.labels, expected, "{:?}", options.scales);
     }
@@ -210,14 +217,14 @@ fn labels_come_back_to_the_source_from_every_scale() {
 fn padding_of_the_protocol_is_not_part_of_the_source() {
     // A source of 2×2 in the upper left of an input of 4×4.
     let geometry = Geometry::crop_resize((2, 2), 0., 0., 4., 4., (4, 4));
-    let frame = Frame { source: (2, 2), geometry };
+    let source_transform = SourceTransform { source: (2, 2), geometry };
     let logits = noise(&[1, 3, 4, 4], 5);
-    let found = inference::whole(&logits, &[frame], (4, 4)).unwrap();
+    let found = inference::whole(&logits, &[source_transform], (4, 4)).unwrap();
     let inside = logits.narrow(2, 0, 2).unwrap().narrow(3, 0, 2).unwrap().squeeze(0).unwrap();
     let expected = inside.contiguous().unwrap().argmax(0).unwrap().flatten_all().unwrap();
     let expected: Vec<u16> = expected.to_vec1::<u32>().unwrap().into_iter().map(|k| k as u16).collect();
     assert_eq!(found[0].labels, expected);
-    let mirrored = Frame { source: (4, 4), geometry: Geometry::flip((4, 4)) };
+    let mirrored = SourceTransform { source: (4, 4), geometry: Geometry::flip((4, 4)) };
     assert!(inference::whole(&logits, &[mirrored], (4, 4)).unwrap_err().to_string().contains("flips"));
 }
 
@@ -226,7 +233,8 @@ fn logits_that_are_not_numbers_are_an_error() {
     let broken = |images: &Tensor| pixelwise(images)? * f64::NAN;
     let options = SegmentationOptions { stride: Some(0.5), ..SegmentationOptions::default() };
     let image = noise(&[1, 3, 4, 4], 6);
-    let error = options.slide(&image, &Frame::new((4, 4)), (4, 4), 3, &broken).unwrap_err().to_string();
+    let error =
+        options.slide(&image, &SourceTransform::new((4, 4)), (4, 4), 3, &broken).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
 }
 
@@ -236,7 +244,9 @@ fn views_without_room_are_refused() {
     let image = Tensor::zeros((1, 3, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
     let image = image.broadcast_as((1, 3, 4, 4)).unwrap();
     let classes = (1 << 28) / 16 + 1;
-    let error =
-        options.slide(&image, &Frame::new((4, 4)), (4, 4), classes, &pixelwise).unwrap_err().to_string();
+    let error = options
+        .slide(&image, &SourceTransform::new((4, 4)), (4, 4), classes, &pixelwise)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("1 GiB"), "{error}");
 }

@@ -98,7 +98,8 @@ fn evaluation_masks_depend_on_the_sample_alone() -> Result<()> {
         let batch = Batch {
             ids: range.clone().map(|i| crate::data::SampleId::new(format!("sample {i}"))).collect(),
             images: images.narrow(0, range.start, range.len())?,
-            frames: vec![],
+            views: vec![],
+            source_transforms: vec![],
             targets: vec![(); range.len()],
         };
         objective.losses(&batch, &mut Pass::Eval)?.total()?.to_scalar()

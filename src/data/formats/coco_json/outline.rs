@@ -5,24 +5,32 @@ use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
-/// As a file has it; [`Outline::segmentation`] checks it.
+/// The `segmentation` of an annotation as a file has it; [`Outline::segmentation`] checks it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Outline {
+pub(crate) enum Outline {
+    /// Only a box.
     #[default]
     None,
+    /// Flat x, y lists, one per ring.
     Polygons(Vec<Vec<f64>>),
+    /// Alternating runs of background and object, column by column.
     Rle {
+        /// Rows of the mask.
         height: u32,
+        /// Columns of the mask.
         width: u32,
-        counts: Counts,
+        /// The runs.
+        counts: RunLengths,
     },
 }
 
-/// Run lengths.
+/// Lengths of the runs of a mask.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub enum Counts {
+pub(crate) enum RunLengths {
+    /// As numbers.
     Plain(Vec<u32>),
+    /// In COCO's compressed text.
     Compressed(String),
 }
 
@@ -31,9 +39,10 @@ const FAR: f64 = 4.;
 
 /// What is wrong with an outline.
 #[derive(Clone, Debug, PartialEq)]
-pub enum OutlineError {
+pub(crate) enum OutlineError {
     /// A ring of fewer than three points.
     Degenerate(String),
+    /// Anything else.
     Wrong(String),
 }
 
@@ -42,7 +51,7 @@ impl Outline {
     ///
     /// # Errors
     /// Rings of fewer than three points or half a point, coordinates that are not finite or far away; runs for another size.
-    pub fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
+    pub(crate) fn segmentation(self, size: Size) -> Result<Segmentation, OutlineError> {
         match self {
             Self::None => Ok(Segmentation::None),
             Self::Polygons(rings) => {
@@ -73,8 +82,8 @@ impl Outline {
                     )));
                 }
                 let rle = match counts {
-                    Counts::Plain(counts) => Rle::new(height, width, counts),
-                    Counts::Compressed(counts) => Rle::from_coco(&counts, height, width),
+                    RunLengths::Plain(counts) => Rle::new(height, width, counts),
+                    RunLengths::Compressed(counts) => Rle::from_coco(&counts, height, width),
                 };
                 rle.map(Segmentation::Rle).map_err(|e| OutlineError::Wrong(format!("a mask is broken: {e}")))
             }

@@ -3,13 +3,14 @@
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::path::Path;
 
 fn read_with(text: &str, drop_empty: bool, allowed_degenerate: usize) -> Result<Index, String> {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("a.json"), text).unwrap();
-    let split = Split { images: "images".into(), count: None, per_class: None, annotations: None };
+    let split = SplitSource { root: root.path(), images: Path::new("images"), class_names: None };
     let format = CocoJson { file: "a.json".into(), drop_empty, allowed_degenerate };
-    format.index(root.path(), &split).map_err(|e| e.to_string())
+    format.index(&split).map_err(|e| e.to_string())
 }
 
 fn read(document: &Value) -> Result<Index, String> {

@@ -1,7 +1,8 @@
 //! Pairs of images and masks, and manifests that cannot be.
 
 use super::*;
-use crate::data::Annotations;
+use crate::data::{Annotations, Formats};
+use std::path::Path;
 
 fn touch(root: &Path, files: &[&str]) {
     for file in files {
@@ -16,12 +17,16 @@ fn masks(text: &str) -> PngMasks {
     PngMasks { names: ["road", "sky"].map(String::from).to_vec(), ..toml::from_str(&text).unwrap() }
 }
 
-fn split() -> Split {
-    toml::from_str("images = \"im/val\"").unwrap()
+fn read(root: &Path, format: &PngMasks) -> Result<Index, String> {
+    let split = SplitSource { root, images: Path::new("im/val"), class_names: None };
+    format.index(&split).map_err(|e| e.to_string())
 }
 
-fn read(root: &Path, format: &PngMasks) -> Result<Index, String> {
-    format.index(root, &split()).map_err(|e| e.to_string())
+impl PngMasks {
+    /// The label encoding by the names of the split.
+    fn encoded(&self) -> Result<(LabelEncoding, Vec<u32>), String> {
+        self.label_encoding(&self.names)
+    }
 }
 
 fn pairs(index: &Index) -> Vec<String> {
@@ -67,19 +72,22 @@ fn ids_of_labels_follow_the_manifest() {
         ("reduce_zero_label = true", [1, 2]),
         ("ignore = [0, 255]\nclasses = { 7 = 1, 11 = 0, 12 = 1 }", [11, 7]),
     ] {
-        assert_eq!(masks(text).coding().unwrap().1, ids, "{text}");
+        assert_eq!(masks(text).encoded().unwrap().1, ids, "{text}");
     }
-    let table = |pairs: &[(u32, u16)]| Coding::Ids(Values::new(pairs.iter().copied()).unwrap());
-    let ignoring = masks("reduce_zero_label = true\nignore = [255]").coding().unwrap().0;
+    let table = |pairs: &[(u32, u16)]| LabelEncoding::Ids(LabelTable::new(pairs.iter().copied()).unwrap());
+    let ignoring = masks("reduce_zero_label = true\nignore = [255]").encoded().unwrap().0;
     assert_eq!(ignoring, table(&[(0, IGNORE), (1, 0), (2, 1), (255, IGNORE)]));
-    let many_to_one = masks("ignore = [0]\nclasses = { 7 = 1, 11 = 0, 12 = 1 }").coding().unwrap().0;
+    let many_to_one = masks("ignore = [0]\nclasses = { 7 = 1, 11 = 0, 12 = 1 }").encoded().unwrap().0;
     assert_eq!(many_to_one, table(&[(0, IGNORE), (7, 1), (11, 0), (12, 1)]));
     let colours = "encoding = \"colours\"\ncolours = [[1, 2, 3], [4, 5, 6]]\nignore_colours = [[0, 0, 0]]";
     let expected = [([0, 0, 0], IGNORE), ([1, 2, 3], 0), ([4, 5, 6], 1)];
-    assert_eq!(masks(colours).coding().unwrap(), (Coding::Colours(BTreeMap::from(expected)), vec![0, 1]));
+    assert_eq!(
+        masks(colours).encoded().unwrap(),
+        (LabelEncoding::Colours(BTreeMap::from(expected)), vec![0, 1])
+    );
     let full = "encoding = \"ade20k\"\naliases = { street = \"road\" }";
     let expected = [("road", 0), ("sky", 1), ("street", 0)].map(|(name, label)| (name.to_string(), label));
-    assert_eq!(masks(full).coding().unwrap(), (Coding::Ade20k(BTreeMap::from(expected)), vec![1, 2]));
+    assert_eq!(masks(full).encoded().unwrap(), (LabelEncoding::Ade20k(BTreeMap::from(expected)), vec![1, 2]));
 }
 
 #[test]
@@ -97,13 +105,15 @@ fn manifests_that_cannot_be_are_refused() {
         ("encoding = \"ade20k\"\nignore = [1]", "`ignore` does not belong to encoding Ade20k"),
         ("colours = [[1, 2, 3], [4, 5, 6]]", "`colours` does not belong to encoding Ids"),
     ] {
-        let error = masks(text).coding().unwrap_err();
+        let error = masks(text).encoded().unwrap_err();
         assert!(error.contains(words), "{text}: {error}");
     }
     let nameless = PngMasks { names: vec![], ..masks("") };
-    assert!(nameless.coding().unwrap_err().contains("class names"));
+    assert!(nameless.encoded().unwrap_err().contains("class names"));
     let manifest =
         "format = \"png_masks\"\nmasks = \"gt\"\nsuffix = [\".jpg\", \".png\"]\nreduce_zero_labels = true";
-    let error = toml::from_str::<Annotations>(manifest).unwrap_err().to_string();
-    assert!(error.contains("reduce_zero_labels"), "{error}");
+    let annotations: Annotations = toml::from_str(manifest).unwrap();
+    let key = "split.val.annotations";
+    let error = Formats::builtin().parse(&annotations, "a/dataset.toml", key).err().unwrap().to_string();
+    assert!(error.starts_with("a/dataset.toml: `split.val.annotations.reduce_zero_labels`"), "{error}");
 }

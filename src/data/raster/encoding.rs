@@ -1,18 +1,21 @@
 //! What the values of a mask mean: ids, colours, or the encoding of the full ADE20K release.
 
-use super::{IGNORE, Picture, Pixels, with_ending};
+use super::png::{StoredPixels, StoredValues};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The label of pixels that neither training nor evaluation looks at.
+pub const IGNORE: u16 = u16::MAX;
 
 /// No label is this high: marks values without a meaning in a table.
 const UNKNOWN: u16 = u16::MAX - 1;
 
-/// From the values of a split's masks to labels.
+/// How the values of a split's masks stand for labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub enum LabelEncoding {
     /// Grey values or palette indices.
-    Ids(Values),
+    Ids(LabelTable),
     /// RGB pixels by a table of colours; [`IGNORE`] for those without a class.
     Colours(BTreeMap<[u8; 3], u16>),
     /// RGB pixels of ADE20K's full release: the number of an object class is ⌊R / 10⌋ · 256 + G, 0 for none. The file
@@ -20,21 +23,21 @@ pub enum Coding {
     Ade20k(BTreeMap<String, u16>),
 }
 
-/// A label for each value.
+/// A label for each id.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Values {
+pub struct LabelTable {
     table: Vec<u16>,
     /// What the table holds, for messages.
     known: String,
 }
 
-impl std::fmt::Debug for Values {
+impl std::fmt::Debug for LabelTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.known)
     }
 }
 
-impl Values {
+impl LabelTable {
     /// `labels` of ids, [`IGNORE`] among them. Later pairs replace earlier ones.
     ///
     /// # Errors
@@ -79,27 +82,27 @@ struct Named {
     name_ndx: u32,
 }
 
-impl Coding {
+impl LabelEncoding {
     /// The labels of a mask that lies at `path`.
     ///
     /// # Errors
-    /// Pixels of another kind than the coding reads, a value without a meaning.
-    pub(in crate::data) fn labels(&self, picture: &Picture, path: &Path) -> Result<Vec<u16>, String> {
-        let place = |at: usize| format!("at column {}, row {}", at % picture.width, at / picture.width);
-        match (self, &picture.pixels) {
-            (Self::Ids(values), Pixels::Values(pixels)) => {
-                let labels: Vec<u16> = pixels.iter().map(|v| values.table[usize::from(*v)]).collect();
+    /// Pixels of another kind than the encoding reads, a value without a meaning.
+    pub(in crate::data) fn labels(&self, stored: &StoredPixels, path: &Path) -> Result<Vec<u16>, String> {
+        let place = |at: usize| format!("at column {}, row {}", at % stored.width, at / stored.width);
+        match (self, &stored.pixels) {
+            (Self::Ids(ids), StoredValues::Numbers(pixels)) => {
+                let labels: Vec<u16> = pixels.iter().map(|v| ids.table[usize::from(*v)]).collect();
                 match labels.iter().position(|label| *label == UNKNOWN) {
                     None => Ok(labels),
                     Some(at) => Err(format!(
                         "id {} {} is not among those of the data set: {}",
                         pixels[at],
                         place(at),
-                        values.known
+                        ids.known
                     )),
                 }
             }
-            (Self::Colours(table), Pixels::Colours(pixels)) => {
+            (Self::Colours(table), StoredValues::Colours(pixels)) => {
                 let mut labels = Vec::with_capacity(pixels.len());
                 let mut last = None;
                 for (at, colour) in pixels.iter().enumerate() {
@@ -116,7 +119,7 @@ impl Coding {
                 }
                 Ok(labels)
             }
-            (Self::Ade20k(classes), Pixels::Colours(pixels)) => {
+            (Self::Ade20k(classes), StoredValues::Colours(pixels)) => {
                 let numbers = pixels.iter().map(|[r, g, _]| u32::from(r / 10) * 256 + u32::from(*g));
                 let table = numbered(classes, path)?;
                 let label = |(at, number): (usize, u32)| {
@@ -126,10 +129,10 @@ impl Coding {
                 };
                 numbers.enumerate().map(label).collect()
             }
-            (Self::Ids(_), Pixels::Colours(_)) => {
+            (Self::Ids(_), StoredValues::Colours(_)) => {
                 Err("has RGB colours, but the data set's masks are ids: grey, or indices of a palette".into())
             }
-            (_, Pixels::Values(_)) => {
+            (_, StoredValues::Numbers(_)) => {
                 Err("has grey values or a palette, but the data set's masks are RGB colours".into())
             }
         }
@@ -152,4 +155,10 @@ fn numbered(classes: &BTreeMap<String, u16>, mask: &Path) -> Result<BTreeMap<u32
         }
     }
     Ok(table)
+}
+
+/// `path` with another ending; `None` when it does not end with `from`.
+pub(in crate::data) fn with_ending(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(from)?;
+    Some(path.with_file_name(format!("{name}{to}")))
 }

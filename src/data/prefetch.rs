@@ -1,16 +1,18 @@
-//! An iterator that works one item ahead in a thread of its own: a batch is on its way to a device while the one before
-//! it is trained on.
+//! [`Prefetcher`]: an iterator that works one item ahead in a thread of its own, so that a batch is on its way to a device
+//! while the one before it is trained on.
 
 use crossbeam_channel::{Receiver, bounded};
 use std::thread::JoinHandle;
 
-/// The items of an iterator, in order. A panic of the iterator is one of the reader.
-pub struct Ahead<I> {
+/// The items of an iterator, in order, of which the next one is made while the last one is used. A panic of the iterator
+/// is passed on to the reader.
+pub struct Prefetcher<I> {
     items: Option<Receiver<I>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<I: Send + 'static> Ahead<I> {
+impl<I: Send + 'static> Prefetcher<I> {
+    /// Starts the thread; dropping the prefetcher ends it.
     pub fn new(iterator: impl Iterator<Item = I> + Send + 'static) -> Self {
         let (sender, items) = bounded(0); // the thread holds the next item until it is asked for
         let thread = std::thread::spawn(move || {
@@ -24,7 +26,7 @@ impl<I: Send + 'static> Ahead<I> {
     }
 }
 
-impl<I> Iterator for Ahead<I> {
+impl<I> Iterator for Prefetcher<I> {
     type Item = I;
 
     fn next(&mut self) -> Option<I> {
@@ -38,7 +40,7 @@ impl<I> Iterator for Ahead<I> {
     }
 }
 
-impl<I> Drop for Ahead<I> {
+impl<I> Drop for Prefetcher<I> {
     fn drop(&mut self) {
         self.items = None; // lets the thread end
         if let Some(thread) = self.thread.take() {
@@ -55,20 +57,20 @@ mod tests {
 
     #[test]
     fn items_come_in_order_and_work_stops_with_the_reader() {
-        assert!(Ahead::new(0..100).eq(0..100));
+        assert!(Prefetcher::new(0..100).eq(0..100));
         let made = Arc::new(AtomicUsize::new(0));
         let counter = made.clone();
-        let mut ahead = Ahead::new((0..1000).inspect(move |_| {
+        let mut prefetcher = Prefetcher::new((0..1000).inspect(move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
         }));
-        assert_eq!(ahead.next(), Some(0));
-        drop(ahead);
+        assert_eq!(prefetcher.next(), Some(0));
+        drop(prefetcher);
         assert!((1..=3).contains(&made.load(Ordering::SeqCst)), "one is read, one is ahead");
     }
 
     #[test]
     #[should_panic(expected = "broken")]
     fn a_panic_reaches_the_reader() {
-        Ahead::new((0..3).map(|i| if i == 2 { panic!("broken") } else { i })).count();
+        Prefetcher::new((0..3).map(|i| if i == 2 { panic!("broken") } else { i })).count();
     }
 }

@@ -1,0 +1,76 @@
+//! [`Format`]: what a layout of files is to the rest of the program.
+
+use super::super::{Annotation, DataError, Entry, ImageRef, Index, SampleId};
+use crate::config::{Tag, Tagged};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// The key `format` of the tables of [`Annotations`].
+#[derive(Debug)]
+pub struct FormatKey;
+
+impl Tag for FormatKey {
+    const KEY: &'static str = "format";
+}
+
+/// How a split is annotated: the name of a format and its options. Which formats exist is known to
+/// [`Formats`](super::Formats).
+pub type Annotations = Tagged<FormatKey>;
+
+/// A layout of files. The type holds the options of one split: the keys beside `format` in the table `annotations` of a
+/// manifest. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an error.
+pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
+    /// The value of `format` in a manifest.
+    const NAME: &'static str;
+
+    /// Checks the options before any data is looked for. `class_names` are those of the manifest, in label order.
+    ///
+    /// # Errors
+    /// Options that cannot work.
+    fn check(&self, _class_names: Option<&[String]>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Lists the images of a split with their annotations, without decoding images.
+    ///
+    /// # Errors
+    /// Files that are not there or not in this layout; the error names the file.
+    fn index(&self, split: &SplitSource) -> Result<Index, DataError>;
+}
+
+/// What a [`Format`] reads: one split of a data set on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct SplitSource<'a> {
+    /// The folder of the data set. Paths of a manifest are relative to it.
+    pub root: &'a Path,
+    /// The manifest's `images` of the split: a folder, or a container file, relative to `root`.
+    pub images: &'a Path,
+    /// Class names of the manifest, in label order; `None` where it has none.
+    pub class_names: Option<&'a [String]>,
+}
+
+impl SplitSource<'_> {
+    /// [`SplitSource::images`] below the root, without `.` in it.
+    pub fn folder(&self) -> PathBuf {
+        self.path(self.images)
+    }
+
+    /// A path of the manifest below the root, without `.` in it.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.root.join(relative).components().collect()
+    }
+
+    /// The path of an image that a file lists as `listed`: below the images of the split, also when it begins with a slash.
+    pub fn listed_image(&self, listed: &str) -> PathBuf {
+        self.folder().join(listed.trim_start_matches('/'))
+    }
+
+    /// An entry whose id is the path of its image below the root.
+    pub fn entry(&self, image: PathBuf, annotation: Annotation) -> Entry {
+        let below = image.strip_prefix(self.root).unwrap_or(&image);
+        let id = below.to_string_lossy().replace('\\', "/");
+        Entry { id: SampleId::new(id), image: ImageRef::File(image), annotation }
+    }
+}
