@@ -15,7 +15,7 @@ const RUNS: u64 = 500;
 const PASSES: usize = 12;
 
 fn main() -> Result<(), String> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     let mut data = vec![0; 375 * 500 * 3];
     Rng::new(0, "bench", &[]).fill_bytes(&mut data);
     let image = Image::new(375, 500, 3, data);

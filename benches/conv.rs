@@ -22,7 +22,7 @@ const CASES: [Case; 9] = [
 ];
 
 fn main() -> Result<()> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     let selected = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     println!("{} threads; GFLOP/s, forward / forward and backward", rayon::current_num_threads());
     println!("{:<16}{:>18}{:>18}{:>18}", "", "candle f32", "bench f32", "bench bf16");

@@ -14,7 +14,7 @@ const HEADS: usize = 6;
 type Run<'a> = &'a dyn Fn(&[Var]) -> Result<Tensor>;
 
 fn main() -> Result<()> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     println!("{} threads, {BATCH} images, width {WIDTH}", rayon::current_num_threads());
     for tokens in [50, 197] {
         println!("\n{tokens} tokens{:>24}{:>11}{:>8}", "candle ms", "bench ms", "ratio");

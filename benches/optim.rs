@@ -17,7 +17,7 @@ const RUNS: usize = 10;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Result<()> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     let params = parameters()?;
     let count: usize = params.iter().map(|p| p.var.elem_count()).sum();
     println!("{count} parameters in {} tensors, fastest of {RUNS}, ms", params.len());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 type Run<'a> = &'a dyn Fn(&[Var]) -> Result<Tensor>;
 
 fn main() -> Result<()> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     println!("{} threads{:>33}{:>18}", rayon::current_num_threads(), "forward ms", "with backward ms");
     let pyramid = [var(&[2, 256, 64, 64])?];
     let stem = [var(&[8, 64, 112, 112])?, var(&[64])?, var(&[64])?];

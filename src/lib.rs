@@ -47,7 +47,7 @@
 //! }
 //! ```
 //!
-//! A program that trains without [`cli::main`] calls [`process::prepare`] first.
+//! A program that trains without [`cli::main`] calls [`process::prepare_process`] first.
 
 pub mod cli;
 pub mod components;

@@ -1,7 +1,7 @@
 //! Settings of a process that trains: subnormal numbers are zero, freed memory stays with the process, and idle
 //! threads of candle's pool sleep.
 //!
-//! A program asks for them: [`prepare`] is the first call of `bench`, of the benchmarks and of a plugin's `main`
+//! A program asks for them: [`prepare_process`] is the first call of `bench`, of the benchmarks and of a plugin's `main`
 //! ([`crate::cli::main`]). Linking the library changes nothing.
 //!
 //! **Subnormal numbers.** Losses that saturate leave gradients below 1.2e-38, and many processors add and multiply such
@@ -19,7 +19,7 @@
 //! sixth longer for it. Here they sleep at once, unless the variable `CANDLE_BARRIER_POOL_SPIN_LIMIT` says otherwise.
 
 /// Makes all settings of this module. To be called at the start of `main`, before the program has other threads.
-pub fn prepare() {
+pub fn prepare_process() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::keep_memory();
     const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
@@ -116,7 +116,7 @@ mod glibc {
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 static PREPARE: extern "C" fn() = {
     extern "C" fn prepare_tests() {
-        prepare();
+        prepare_process();
     }
     prepare_tests
 };
@@ -156,42 +156,6 @@ mod tests {
             kept.fetch_add(usize::from(!flushes_subnormals()), Ordering::Relaxed);
         });
         assert_eq!((seen.into_inner(), kept.into_inner()), (64, 0));
-    }
-
-    #[test]
-    fn threads_of_a_loader_flush_subnormals() {
-        use crate::data::loader::{Loader, LoaderConfig};
-        use crate::data::{Annotation, Entry, Image, ImageRef, PreparedSample, Sample, SampleId};
-        use crate::rng::Rng;
-        use std::sync::Arc;
-
-        struct Check;
-        impl crate::data::augment::PrepareSample<()> for Check {
-            fn prepare(&self, sample: Sample<()>, _: &mut Rng) -> Result<PreparedSample<()>, String> {
-                assert!(flushes_subnormals());
-                let Sample { id, target, source_transform, .. } = sample;
-                Ok(PreparedSample { id, pixels: vec![0.; 4], shape: (1, 2, 2), source_transform, target })
-            }
-        }
-        let image = Arc::new(Image { height: 2, width: 2, channels: 1, data: vec![0; 4] });
-        let entry = |i: usize| Entry {
-            id: SampleId::new(i.to_string()),
-            image: ImageRef::Memory(image.clone()),
-            annotation: Annotation::None,
-        };
-        let config = LoaderConfig {
-            seed: 0,
-            batch: 4,
-            workers: 3,
-            prefetch: 2,
-            shuffle: false,
-            drop_last: false,
-            allowed_skips: 0,
-            channels: 1,
-        };
-        let (entries, target) = (Arc::new((0..32).map(entry).collect()), Arc::new(|_: &Entry| Ok(())));
-        let loader = Loader::new(entries, target, Arc::new(Check), config, candle_core::Device::Cpu);
-        assert_eq!(loader.epoch(0, 0).map(|batch| batch.unwrap().batch.len()).sum::<usize>(), 32);
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

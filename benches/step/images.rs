@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bench::components::Components;
 use bench::config::{RunConfig, Stage};
 use bench::data::{Annotation, Entry, ImageRef, SampleId};
-use bench::engine::{Control, LoaderSpec, Pretrained, RunInputs, Silent, Splits};
+use bench::engine::{Control, IndexedSplits, LoaderSpec, Pretrained, RunInputs, Silent};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub fn loader(folder: &Path) -> Result<Case> {
     ensure!(images > 0, "no files in `{}`", folder.display());
     let config = RunConfig { recipe, ..Pretrained::new(model, None)?.config };
     let (splits, components) =
-        (Splits { train: Arc::new(entries), eval: Arc::default() }, Components::builtin());
+        (IndexedSplits { train: Arc::new(entries), eval: Arc::default() }, Components::builtin());
     let run = RunInputs {
         config: &config,
         splits: &splits,

@@ -110,7 +110,7 @@ const CASES: [(&str, Build); 15] = [
 ];
 
 fn main() -> Result<()> {
-    bench::process::prepare();
+    bench::process::prepare_process();
     let args = Args::parse();
     if args.keep_subnormals {
         bench::process::keep_subnormals();

@@ -5,12 +5,12 @@ mod schema;
 use super::flags::Include;
 use super::schemas::{SchemaName, file_schema};
 use super::task::without_data;
-use super::{Cli, CommandResult, print};
+use super::{CommandResult, print};
 use crate::config::Library;
 use crate::record::{Better, ScoreSpec, Unit, write_atomic};
 use crate::registry::{Registry, manifest};
 use anyhow::{Context, Result};
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, Args, Command};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -44,8 +44,8 @@ const FILES: [(&str, SchemaName, &str, &str); 6] = [
 /// Stands below the title of every page.
 const GENERATED: &str = "<!-- Written by `bench docs`; edit the program instead. -->";
 
-pub(super) fn docs(registry: &Registry, args: DocsArgs) -> CommandResult {
-    let pages = pages(registry, &args.include.library()?)?;
+pub(super) fn docs(registry: &Registry, program: Command, args: DocsArgs) -> CommandResult {
+    let pages = pages(registry, program, &args.include.library()?)?;
     if args.check {
         let stale: Vec<String> = pages
             .iter()
@@ -73,8 +73,8 @@ pub(super) fn docs(registry: &Registry, args: DocsArgs) -> CommandResult {
 }
 
 /// All pages, by file name.
-fn pages(registry: &Registry, library: &Library) -> Result<Vec<(&'static str, String)>> {
-    let mut pages = vec![("commands.md", commands()), ("scores.md", scores(registry, library)?)];
+fn pages(registry: &Registry, program: Command, library: &Library) -> Result<Vec<(&'static str, String)>> {
+    let mut pages = vec![("commands.md", commands(program)), ("scores.md", scores(registry, library)?)];
     for (name, file, title, place) in FILES {
         let mut text = format!(
             "# {title}\n\n{GENERATED}\n\nKeys of {place}. A key whose default is – may be left \
@@ -87,8 +87,7 @@ fn pages(registry: &Registry, library: &Library) -> Result<Vec<(&'static str, St
 }
 
 /// Every command with its arguments.
-fn commands() -> String {
-    let mut program = Cli::command();
+fn commands(mut program: Command) -> String {
     program.build();
     let mut text = format!(
         "# Commands\n\n{GENERATED}\n\nExit codes: 0 if the command succeeded, 1 if a run failed or was stopped, 2 if the \

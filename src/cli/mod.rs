@@ -13,6 +13,7 @@ mod flags;
 mod hub;
 mod inspect;
 mod model;
+mod outcome;
 mod output;
 mod predict;
 mod progress;
@@ -32,7 +33,8 @@ mod task;
 pub use hub::hub_settings;
 
 use crate::registry::Registry;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use outcome::{CommandResult, Failure};
 use output::{OutputError, print};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -98,28 +100,10 @@ enum Command {
     Man,
 }
 
-/// Why a command ends early.
-enum Failure {
-    /// Exit code 2.
-    Request(anyhow::Error),
-    /// Exit code 1.
-    Run(anyhow::Error),
-}
-
-/// Every error means that the request was wrong, except a failure to write to standard output.
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        if error.is::<OutputError>() { Self::Run(error) } else { Self::Request(error) }
-    }
-}
-
-type CommandResult = Result<(), Failure>;
-
 /// Runs the command line of this process with the parts of `registry`, and returns its exit code. This is the whole `main`
 /// of a program with its own kinds of task.
 pub fn main(registry: Registry) -> ExitCode {
-    crate::process::prepare();
+    crate::process::prepare_process();
     end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }
@@ -159,9 +143,9 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Selftest(args) => selftest::selftest(registry, args),
         Command::Doctor(args) => doctor::doctor(registry, args),
         Command::Demo(args) => demo::demo(registry, args),
-        Command::Docs(args) => docs::docs(registry, args),
-        Command::Completions(args) => shell::completions(args),
-        Command::Man => shell::man(),
+        Command::Docs(args) => docs::docs(registry, Cli::command(), args),
+        Command::Completions(args) => shell::completions(Cli::command(), args),
+        Command::Man => shell::man(Cli::command()),
     };
     let (error, code) = match outcome {
         Ok(()) => return 0,

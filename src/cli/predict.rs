@@ -4,7 +4,7 @@ use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::duration;
 use super::{CommandResult, Failure, print};
 use crate::data::formats::images_below;
-use crate::engine::{Pictures, Splits};
+use crate::engine::{IndexedSplits, Pictures};
 use crate::registry::Registry;
 use crate::runs::{TrainedModel, trained};
 use crate::task::DrawOptions;
@@ -62,7 +62,7 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
     free(&task.files(&pictures), args.force)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
     catch_ctrl_c()?;
-    let splits = Splits::default();
+    let splits = IndexedSplits::default();
     let inputs = runs.inputs(&config, &splits, &manifest.eval);
     let predicted = task.predict(&inputs, &weights, &pictures).map_err(Failure::Run)?;
     context.screen().clear();

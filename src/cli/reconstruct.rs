@@ -4,7 +4,7 @@ use super::flags::PlaceFlags;
 use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage, read};
 use crate::data::{Annotation, Dataset, Entry, ImageRef, SampleId};
-use crate::engine::{Pretrained, RunInputs, Splits, reconstruct as draw};
+use crate::engine::{IndexedSplits, Pretrained, RunInputs, reconstruct as draw};
 use crate::pretrain::TokenizerUse;
 use crate::record::write_atomic;
 use crate::registry::Registry;
@@ -82,7 +82,7 @@ pub(super) fn write(
         None => None,
     };
     let tokenizer = tokenizer.map(|name| find_weights(runs, "tokenizer", &name)).transpose()?;
-    let splits = Splits::default();
+    let splits = IndexedSplits::default();
     let inputs = RunInputs { tokenizer: tokenizer.as_deref(), ..runs.inputs(config, &splits, &[]) };
     let picture = draw(&inputs, weights, entries)?;
     let mut png = Cursor::new(vec![]);

@@ -1,6 +1,6 @@
 //! What happens to an image between decoding and the model, as a configuration has it.
 
-use super::{ConfigError, Owners, Tag, Tagged};
+use super::{Tag, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,23 +30,6 @@ impl Tag for OperationKey {
 /// One operation of an augmentation pipeline or of an evaluation protocol: `{ op = "flip", p = 0.5 }`. Which operations
 /// exist, and which options they take, is known to [`Augmentations`](crate::data::augment::Augmentations).
 pub type Operation = Tagged<OperationKey>;
-
-/// Completes every operation of the list that the file `origin` has under `key`.
-///
-/// # Errors
-/// Those of [`Owners::operation`]; the message names the file and the place in the list.
-pub fn complete_operations(
-    owners: &dyn Owners,
-    operations: &mut [Operation],
-    origin: impl std::fmt::Display,
-    key: &str,
-) -> Result<(), ConfigError> {
-    for (place, operation) in operations.iter_mut().enumerate() {
-        let at = |e: ConfigError| ConfigError::new(&origin, format!("`{key}[{place}]`: {e}"));
-        *operation = owners.operation(operation).map_err(at)?;
-    }
-    Ok(())
-}
 
 /// `[[views]]` of a recipe: further views of every training image, for objectives that compare views. Each is made from
 /// the same decoded image as the first view (`augment` of the recipe), with random numbers of its own.

@@ -1,9 +1,7 @@
 //! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{
-    AttentionConfig, ConfigError, Erase, Operation, Owners, Stage, Tag, Tagged, View, complete_operations,
-};
+use super::{AttentionConfig, Erase, Operation, Stage, Tag, Tagged, View};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,22 +74,6 @@ impl Recipe {
     /// Peak learning rate: base_lr · batch / 256.
     pub fn lr(&self) -> f64 {
         self.optim.base_lr * self.batch as f64 / 256.
-    }
-
-    /// Writes out the defaults of every table that is parsed by its owner; the recipe came from `origin`.
-    ///
-    /// # Errors
-    /// An unknown objective or operation, an unknown, missing or wrong key of its table.
-    pub fn complete(&mut self, owners: &dyn Owners, origin: &str) -> Result<(), ConfigError> {
-        complete_operations(owners, &mut self.augment, origin, "augment")?;
-        for (place, view) in self.views.iter_mut().enumerate() {
-            complete_operations(owners, &mut view.augment, origin, &format!("views[{place}].augment"))?;
-        }
-        if let Some(table) = &self.pretrain {
-            let completed = owners.objective(table, self).map_err(|error| error.within(origin))?;
-            self.pretrain = Some(completed);
-        }
-        Ok(())
     }
 
     /// What cannot work, by key.

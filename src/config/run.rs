@@ -1,6 +1,9 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::{ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, apply_set, parse, parse_table};
+use super::{
+    ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, apply_set, complete_recipe, parse,
+    parse_table,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -117,7 +120,7 @@ impl RunConfig {
     /// A key that does not exist, a value that cannot work.
     pub fn with(mut self, set: &[String], owners: &dyn Owners) -> Result<Self, ConfigError> {
         if set.is_empty() {
-            self.recipe.complete(owners, "config.toml")?;
+            complete_recipe(owners, &mut self.recipe, "config.toml")?;
             return Ok(self);
         }
         let tree = |table: Result<toml::Table, _>| table.map_err(|e| ConfigError::new("config.toml", e));
@@ -132,7 +135,7 @@ impl RunConfig {
         let origin = format!("--set {}", set.join(" --set "));
         self.model = parse_table(model, &origin)?;
         self.recipe = parse_table(recipe, &origin)?;
-        self.recipe.complete(owners, &origin)?;
+        complete_recipe(owners, &mut self.recipe, &origin)?;
         self.run.overrides.extend_from_slice(set);
         Ok(self)
     }
@@ -293,7 +296,7 @@ impl Choice<'_> {
     /// The strict parse of a recipe, with the defaults of every table written out.
     fn complete(&self, tree: toml::Table, origin: impl std::fmt::Display) -> Result<Recipe, ConfigError> {
         let mut recipe: Recipe = parse_table(tree, &origin)?;
-        recipe.complete(self.owners, &origin.to_string())?;
+        complete_recipe(self.owners, &mut recipe, &origin.to_string())?;
         Ok(recipe)
     }
 

@@ -96,8 +96,8 @@ impl Image {
                 return Err("the JPEG is truncated: it has no end marker".into());
             }
             Some(ImageFormat::Jpeg) => {
-                if let Some(image) = jpeg::decode(bytes) {
-                    return image.into_channels(channels);
+                if let Some((height, width, found, data)) = jpeg::decode(bytes) {
+                    return Self::new(height, width, found, data).into_channels(channels);
                 }
             }
             Some(_) => {}

@@ -2,13 +2,14 @@
 //!
 //! What it refuses or this module does not ask of it (CMYK, a damaged file) is left to the decoder of the default build.
 
-use super::Image;
-
 /// The library that decodes JPEG in this program.
 pub const JPEG_DECODER: &str = if cfg!(feature = "turbojpeg") { "libjpeg-turbo" } else { "zune-jpeg" };
 
+/// Decoded pixels: height, width, channels, and bytes [H, W, C] row-major.
+type Pixels = (usize, usize, usize, Vec<u8>);
+
 #[cfg(not(feature = "turbojpeg"))]
-pub(super) fn decode(_: &[u8]) -> Option<Image> {
+pub(super) fn decode(_: &[u8]) -> Option<Pixels> {
     None
 }
 
@@ -18,7 +19,7 @@ const MOST_BYTES: usize = 512 << 20;
 
 /// The image in 1 or 3 channels, as the file has it; `None` for what another decoder has to judge.
 #[cfg(feature = "turbojpeg")]
-pub(super) fn decode(bytes: &[u8]) -> Option<Image> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Pixels> {
     use turbojpeg::{Colorspace, Decompressor, PixelFormat};
     let mut decompressor = Decompressor::new().ok()?;
     let header = decompressor.read_header(bytes).ok()?;
@@ -33,12 +34,13 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Image> {
     let mut data = vec![0; size];
     let image = turbojpeg::Image { pixels: &mut data[..], width, pitch, height, format };
     decompressor.decompress(bytes, image).ok()?;
-    Some(Image::new(height, width, channels, data))
+    Some((height, width, channels, data))
 }
 
 #[cfg(all(test, feature = "turbojpeg"))]
 mod tests {
     use super::*;
+    use crate::data::Image;
     use candle_core::Device;
 
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/decode");

@@ -55,7 +55,7 @@ pub struct RunInputs<'a> {
     /// The resolved configuration.
     pub config: &'a RunConfig,
     /// Training and evaluation data.
-    pub splits: &'a Splits,
+    pub splits: &'a IndexedSplits,
     /// The task's protocol of evaluation; empty in pre-training.
     pub protocol: &'a [Operation],
     /// Initial weights; random when absent.
@@ -74,7 +74,7 @@ pub struct RunInputs<'a> {
 
 /// The indexed data of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Splits {
+pub struct IndexedSplits {
     /// What is trained on.
     pub train: Arc<Vec<Entry>>,
     /// What is evaluated on; empty in pre-training.

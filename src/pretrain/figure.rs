@@ -1,10 +1,18 @@
 //! The picture of a reconstruction: one row per image, with four panels: original, masked, reconstruction,
 //! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches have the mean colour.
 
-use super::Reconstruction;
+use super::masks::PatchMask;
 use crate::config::Normalize;
 use candle_core::{Result, Tensor};
 use image::{Rgb, RgbImage};
+
+/// A prediction for whole images.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
+    pub prediction: Tensor,
+    pub mask: PatchMask,
+}
 
 /// Pixels between panels.
 const GAP: usize = 2;
@@ -102,7 +110,6 @@ fn values(t: &Tensor) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pretrain::PatchMask;
     use candle_core::{Device, Tensor};
 
     #[test]

@@ -8,7 +8,7 @@
 
 use super::{
     MaskKind, MaskSampler, Objective, ObjectiveInputs, PatchMask, PatchTarget, PretrainObjective,
-    Pretraining, RecipeFacts, TokenTarget, TokenizerUse, figure_of_reconstructions,
+    Pretraining, RecipeFacts, Reconstruction, TokenTarget, TokenizerUse, figure_of_reconstructions,
 };
 use crate::config::{DecoderConfig, ModelConfig, Normalize, ReconstructionTarget};
 use crate::data::{Batch, SampleId};
@@ -83,14 +83,6 @@ enum MaskToken {
     Decoder(Tensor),
     /// Table 1c: the encoder sees them.
     Encoder(Tensor),
-}
-
-/// A prediction for whole images.
-#[derive(Clone, Debug)]
-pub struct Reconstruction {
-    /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
-    pub prediction: Tensor,
-    pub mask: PatchMask,
 }
 
 impl MaskedAutoencoder {

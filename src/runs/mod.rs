@@ -19,7 +19,7 @@ pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset, JPEG_DECODER};
-use crate::engine::{Control, Event, Outcome, RunInputs, Session, Splits, TrainOptions};
+use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
 use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
 use crate::registry::Registry;
 use crate::weights::{Fetched, Hub, HubError, HubFile, HubSettings};
@@ -70,7 +70,7 @@ impl RunContext<'_> {
     pub fn inputs<'r>(
         &'r self,
         config: &'r RunConfig,
-        splits: &'r Splits,
+        splits: &'r IndexedSplits,
         protocol: &'r [Operation],
     ) -> RunInputs<'r> {
         RunInputs {

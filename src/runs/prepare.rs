@@ -4,7 +4,7 @@
 use super::{Request, Resolved, RunContext, resolve};
 use crate::config::{RunConfig, Stage, read};
 use crate::data::{Dataset, DatasetInfo, Index};
-use crate::engine::{Plan, Splits};
+use crate::engine::{IndexedSplits, Plan};
 use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
 use crate::task::Manifest;
@@ -48,7 +48,7 @@ pub struct Data {
     /// The task that reads it; none in pre-training.
     pub task: Option<AnyTask>,
     /// The entries.
-    pub splits: Splits,
+    pub splits: IndexedSplits,
     /// What a user might not expect of the folders: files that are ignored.
     pub notes: Vec<String>,
     /// Splits that do not have the images that their manifest counts.
@@ -74,7 +74,7 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
     let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
     let Some(manifest) = manifest else {
-        let splits = Splits { train: Arc::new(train.entries), eval: Arc::default() };
+        let splits = IndexedSplits { train: Arc::new(train.entries), eval: Arc::default() };
         return Ok(Data { task: None, splits, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
@@ -92,7 +92,7 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     task.check(&manifest.splits.eval, &eval.entries)?;
     notes.extend(ignored(&manifest.splits.eval, &eval));
     missing.extend(incomplete(&manifest.splits.eval, &eval));
-    let splits = Splits { train: Arc::new(train.entries), eval: Arc::new(eval.entries) };
+    let splits = IndexedSplits { train: Arc::new(train.entries), eval: Arc::new(eval.entries) };
     Ok(Data { task: Some(task), splits, notes, incomplete: missing })
 }
 

@@ -6,7 +6,7 @@ use crate::config::{
     ConfigError, Dtype, Library, ModelConfig, Owners, Recipe, Run, RunConfig, SCRATCH, Stage, Tune, read,
 };
 use crate::data::Dataset;
-use crate::engine::{RunInputs, Splits};
+use crate::engine::{IndexedSplits, RunInputs};
 use crate::pretrain::TokenizerUse;
 use crate::registry::manifest;
 use crate::task::Manifest;
@@ -60,7 +60,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// What the engine needs of this run.
-    pub fn inputs<'r>(&'r self, context: &'r RunContext, splits: &'r Splits) -> RunInputs<'r> {
+    pub fn inputs<'r>(&'r self, context: &'r RunContext, splits: &'r IndexedSplits) -> RunInputs<'r> {
         let protocol = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.eval);
         RunInputs {
             init: self.init.path.as_deref(),

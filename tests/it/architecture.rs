@@ -5,6 +5,7 @@
 //! the table. Macros that build paths are not seen; the crate has none.
 
 mod candle;
+mod files;
 mod source;
 
 use source::{Source, Token};

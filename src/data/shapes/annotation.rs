@@ -7,7 +7,7 @@
 //! Format: <https://cocodataset.org/#format-data>.
 
 use super::scene::Scene;
-use super::{CATEGORY_IDS, CLASSES};
+use super::spec::{CATEGORY_IDS, CLASSES};
 use hotcoco::mask;
 use serde::Serialize;
 

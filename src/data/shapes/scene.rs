@@ -4,8 +4,8 @@
 //! number of objects and the class are drawn before anything is rejected, so that they stay
 //! independent; only places, sizes and order are redrawn until the scene fits.
 
-use super::CLASSES;
 use super::outline::{Outline, Placement, unit};
+use super::spec::CLASSES;
 use crate::rng::Rng;
 use rand::Rng as _;
 use std::f64::consts::PI;

@@ -4,7 +4,7 @@ use super::*;
 use crate::data::Image;
 use hotcoco::{COCO, mask};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The specification of `datasets/shapes/fixture`.
 const FIXTURE: ShapesSpec = ShapesSpec { size: 24, pretrain: 5, train: 10, val: 10, seed: 0 };

@@ -8,7 +8,9 @@
 use super::annotation::{Annotation, annotate, semantic};
 use super::paint::paint;
 use super::scene::{Request, Scene};
-use super::{CATEGORY_IDS, CLASSES, GENERATOR, ShapesError, ShapesSpec, Summary, empty_images};
+use super::spec::{
+    CATEGORY_IDS, CLASSES, GENERATOR, IDS_PER_SPLIT, ShapesError, ShapesSpec, Summary, empty_images,
+};
 use crate::record::write_atomic;
 use crate::rng::Rng;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -21,8 +23,6 @@ use std::fs::DirEntry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Room for ids between the first of a split and the first of the next.
-pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
 /// Images between two calls of `progress`.
 const CHUNK: usize = 256;
 /// Where the set is made, below its root.

@@ -8,16 +8,29 @@ pub struct Source {
     path: PathBuf,
     pub text: String,
     tokens: Vec<Token>,
+    /// The tokens without those of tests.
+    code: Vec<Token>,
 }
 
 impl Source {
     pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
-        Self { path: path.into(), text: text.to_owned(), tokens: tokens(text) }
+        let tokens = tokens(text);
+        Self { path: path.into(), text: text.to_owned(), code: without_tests(&tokens), tokens }
     }
 
     /// Every Rust file under `src/`, by name.
     pub fn all() -> Vec<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        Self::in_folder("src")
+    }
+
+    /// Every Rust file under `folder` of the repository, by name; a file's name then begins with the folder.
+    pub fn below(folder: &str) -> Vec<Self> {
+        let up = |source: Self| Self { path: Path::new("..").join(folder).join(source.path), ..source };
+        Self::in_folder(folder).into_iter().map(up).collect()
+    }
+
+    fn in_folder(folder: &str) -> Vec<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let entries = walkdir::WalkDir::new(&root).sort_by_file_name().into_iter();
         let paths = entries.map(|entry| entry.expect("src is readable").into_path());
         let read = |path: PathBuf| {
@@ -29,7 +42,8 @@ impl Source {
 
     /// As printed: `src/…` with `/`.
     pub fn name(&self) -> String {
-        ["src".to_owned()].into_iter().chain(self.parts()).collect::<Vec<_>>().join("/")
+        let name = ["src".to_owned()].into_iter().chain(self.parts()).collect::<Vec<_>>().join("/");
+        name.trim_start_matches("src/../").to_owned()
     }
 
     fn parts(&self) -> Vec<String> {
@@ -38,7 +52,7 @@ impl Source {
     }
 
     /// The path of the file's module from the root: empty for `lib.rs` and `main.rs`.
-    fn module_path(&self) -> Vec<String> {
+    pub fn module_path(&self) -> Vec<String> {
         let mut parts = self.parts();
         let file = parts.pop().unwrap_or_default();
         let stem = file.trim_end_matches(".rs");
@@ -130,6 +144,76 @@ impl Source {
         lines
     }
 
+    /// The tokens outside of `#[cfg(test)] mod … { … }`, and outside of single items under `#[cfg(test)]`.
+    pub fn code(&self) -> &[Token] {
+        &self.code
+    }
+
+    /// Whether the file defines an item of this name outside of functions and implementations.
+    pub fn defines(&self, item: &str) -> bool {
+        const KEYWORDS: [&str; 9] =
+            ["struct", "enum", "trait", "type", "fn", "const", "static", "union", "macro_rules"];
+        let mut depth = 0;
+        self.code.windows(2).any(|pair| {
+            match pair[0].text.as_str() {
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                _ => {}
+            }
+            depth == 0 && pair[1].text == item && KEYWORDS.contains(&pair[0].text.as_str())
+        })
+    }
+
+    /// Absolute paths, without `crate`, that the code uses or re-exports (`true`): those that start with `crate`, `self`,
+    /// `super` or a module that the file declares.
+    pub fn code_paths(&self) -> Vec<(Vec<String>, bool)> {
+        let code = &self.code;
+        let is = |k: usize, text: &str| code.get(k).is_some_and(|token| token.text == text);
+        let children: Vec<&str> = (0..code.len())
+            .filter(|k| is(*k, "mod") && is(*k + 2, ";"))
+            .map(|k| code[k + 1].text.as_str())
+            .collect();
+        let (mut module, mut braces, mut inline) = (self.module_path(), 0, Vec::new());
+        let (mut exported, mut found) = (false, Vec::new());
+        for (k, token) in code.iter().enumerate() {
+            match token.text.as_str() {
+                "mod" if is(k + 2, "{") => {
+                    inline.push(braces);
+                    module.push(code[k + 1].text.clone());
+                }
+                "{" => braces += 1,
+                "}" => {
+                    braces -= 1;
+                    if inline.last() == Some(&braces) {
+                        inline.pop();
+                        module.pop();
+                    }
+                }
+                "use" => exported = k > 0 && (is(k - 1, "pub") || is(k - 1, ")")),
+                ";" => exported = false,
+                _ => {}
+            }
+            if !is(k + 1, "::") || (k > 0 && is(k - 1, "::")) {
+                continue;
+            }
+            let ups = (0..).take_while(|n| is(k + 2 * n, "super") && is(k + 2 * n + 1, "::")).count();
+            let (base, rest) = match token.text.as_str() {
+                "crate" => (vec![], k + 2),
+                "self" => (module.clone(), k + 2),
+                "super" => (module[..module.len().saturating_sub(ups)].to_vec(), k + 2 * ups),
+                name if children.contains(&name) => (module.clone(), k),
+                _ => continue,
+            };
+            let mut paths = Vec::new();
+            take_path(&code[rest..], &mut Vec::new(), &mut paths);
+            for path in paths {
+                let path = path.into_iter().map(|token| token.text).filter(|text| text != "self");
+                found.push((base.iter().cloned().chain(path).collect(), exported));
+            }
+        }
+        found
+    }
+
     /// Position of the `mod` of each module under `#[cfg(test)]`, and the line of its attribute.
     fn test_modules(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         const ATTRIBUTE: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
@@ -157,6 +241,39 @@ impl Source {
             self.tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| pair[1].clone());
         own.chain(declared).collect()
     }
+}
+
+/// `tokens` without the items under `#[cfg(test)]` and `#[cfg(all(test, …))]`.
+fn without_tests(tokens: &[Token]) -> Vec<Token> {
+    let is = |k: usize, text: &str| tokens.get(k).is_some_and(|token| token.text == text);
+    let starts = |k: usize| {
+        is(k, "#") && is(k + 1, "[") && is(k + 2, "cfg") && is(k + 3, "(") && {
+            is(k + 4, "test") || (is(k + 4, "all") && is(k + 6, "test"))
+        }
+    };
+    let (mut code, mut k) = (Vec::new(), 0);
+    while k < tokens.len() {
+        if !starts(k) {
+            code.push(tokens[k].clone());
+            k += 1;
+            continue;
+        }
+        // Up to the `;` or the closing brace of the item, whichever ends it.
+        let mut open = 0;
+        while k < tokens.len() {
+            match tokens[k].text.as_str() {
+                "{" | "(" | "[" => open += 1,
+                "}" | ")" | "]" => open -= 1,
+                _ => {}
+            }
+            k += 1;
+            let ends = is(k - 1, ";") || is(k - 1, "}") || (is(k - 1, ",") && open == 0);
+            if open == 0 && ends {
+                break;
+            }
+        }
+    }
+    code
 }
 
 /// A word, `::`, or any other character of code.

@@ -1,0 +1,125 @@
+//! What a set of `shapes` is made from, and why none is made.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The classes in label order, which is the order of their names.
+pub const CLASSES: [&str; 10] =
+    ["arrow", "circle", "crescent", "cross", "heart", "pentagon", "ring", "square", "star", "triangle"];
+
+/// COCO category id of each class; with gaps, as in COCO.
+pub const CATEGORY_IDS: [u32; 10] = [1, 2, 3, 5, 7, 11, 13, 17, 19, 23];
+
+/// Room for ids between the first of a split and the first of the next.
+pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
+
+/// Raised whenever the same [`ShapesSpec`] would give other bytes.
+pub const GENERATOR: u32 = 1;
+
+/// What to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapesSpec {
+    /// Height and width of every image, in pixels.
+    pub size: usize,
+    /// Number of unlabelled images.
+    pub pretrain: usize,
+    /// Number of images with objects, a multiple of the number of classes; one image in 50 without
+    /// any object is added to them ([`ShapesSpec::train_images`]).
+    pub train: usize,
+    /// As `train`.
+    pub val: usize,
+    /// Seeds everything that is drawn at random.
+    pub seed: u64,
+}
+
+impl Default for ShapesSpec {
+    fn default() -> Self {
+        Self { size: 64, pretrain: 4000, train: 1000, val: 1000, seed: 0 }
+    }
+}
+
+impl ShapesSpec {
+    /// Files in `train/images`: those with objects and those without.
+    pub fn train_images(&self) -> usize {
+        self.train + empty_images(self.train)
+    }
+
+    /// Files in `val/images`.
+    pub fn val_images(&self) -> usize {
+        self.val + empty_images(self.val)
+    }
+
+    pub(super) fn check(&self) -> Result<(), ShapesError> {
+        let fail = |message: String| Err(ShapesError::Spec(message));
+        if !(24..=1024).contains(&self.size) {
+            return fail(format!("`size` is {}, expected 24 to 1024 pixels", self.size));
+        }
+        for (name, count) in [("train", self.train), ("val", self.val)] {
+            if count == 0 || !count.is_multiple_of(CLASSES.len()) {
+                let classes = CLASSES.len();
+                return fail(format!(
+                    "`{name}` is {count}, expected a positive multiple of {classes} classes"
+                ));
+            }
+        }
+        let most = IDS_PER_SPLIT as usize;
+        if self.pretrain.max(self.train_images()).max(self.val_images()) > most {
+            return fail(format!("a split of more than {most} images has no room for ids"));
+        }
+        Ok(())
+    }
+}
+
+/// Images without objects that go with `count` images with objects.
+pub(super) fn empty_images(count: usize) -> usize {
+    count.div_ceil(50)
+}
+
+/// What [`make`] has made, or has found there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The folder of the data set.
+    pub root: PathBuf,
+    /// Distinct images in all splits.
+    pub images: usize,
+    /// Hash of the images, id maps and annotation files.
+    pub content: String,
+    /// Whether a set of the same specification was there before, so that nothing was written.
+    pub already_there: bool,
+}
+
+/// Why a set is not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ShapesError {
+    /// A specification that cannot be met.
+    #[error("shapes: {0}")]
+    Spec(String),
+    /// A folder with other files in it.
+    #[error(
+        "`{0}` is not empty and holds no `shapes.json`: it is not a finished shapes set. Delete the folder `{0}` to \
+         make one there, or choose another"
+    )]
+    Unfinished(PathBuf),
+    /// A folder with a set of another specification.
+    #[error(
+        "`{root}` holds another shapes set ({found}; wanted: {wanted}). Delete the folder `{root}` \
+         to replace it, or choose another"
+    )]
+    Other {
+        /// The folder.
+        root: PathBuf,
+        /// The specification of the set that is there.
+        found: String,
+        /// The specification that was asked for.
+        wanted: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}

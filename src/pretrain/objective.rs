@@ -1,0 +1,186 @@
+//! The interface of objectives: what the training loop minimises ([`Objective`]), what pre-training adds ([`Pretraining`]), and
+//! how one is registered ([`PretrainObjective`]).
+
+use crate::config::{ModelConfig, Recipe, ReconstructionTarget};
+use crate::data::Batch;
+use crate::models::dvae::Tokenizer;
+use crate::models::{Backbone, BackboneUsage, Backbones};
+use crate::nn::{Losses, Params, Pass};
+use crate::optim::Gradients;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use image::RgbImage;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+
+/// What the training loop minimises: MAE is one, a backbone with a head is another.
+pub trait Objective: Send + Sync {
+    /// What is to be predicted of one image.
+    type Target;
+
+    /// The losses of one micro-batch, by name; their sum is minimised.
+    fn losses(&self, batch: &Batch<Self::Target>, pass: &mut Pass) -> Result<Losses>;
+
+    /// Layer of a parameter for layer-wise learning rate decay, as [`crate::models::Backbone::layer_of`].
+    fn layer_of(&self, parameter: &str) -> usize;
+
+    /// Called between the backward pass and the optimiser, with the gradients of the whole batch: may scale or drop
+    /// some (DINO holds its last layer still in the first epoch).
+    fn before_optimizer(&self, _gradients: &mut Gradients, _at: &Moment) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called after the optimiser has changed the parameters: the place for a teacher that follows them
+    /// ([`crate::nn::MomentumTeacher`]).
+    fn after_optimizer(&self, _at: &Moment) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where in a run a step is. Schedules of momentum, temperature and the like are functions of it, so that nothing of them
+/// needs to be saved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// Optimiser steps done before this one.
+    pub step: usize,
+    /// Epochs done, with their fraction.
+    pub epoch: f64,
+    /// Share of the run that is over, 0 to 1.
+    pub progress: f64,
+}
+
+/// An objective on images alone, with what happens before its first step.
+pub trait Pretraining: Objective<Target = ()> {
+    /// Whether the optimiser updates `parameter`.
+    fn learns(&self, _parameter: &str) -> bool {
+        true
+    }
+
+    /// Draws initial weights where those of the layers are not the right ones. `images` reads so many training images
+    /// [n, C, H, W], or all there are, for weights that depend on data.
+    fn initialize(&self, _params: &Params, _images: &dyn Fn(usize) -> Result<Tensor>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`Self::fit`] must run before the first step.
+    fn needs_fit(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Fits what is not learnt to training `images` [n, C, H, W].
+    fn fit(&self, _images: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    /// A picture of what it makes of a batch, a row for each image; `None` for an objective that draws nothing.
+    fn draw(&self, _batch: &Batch<()>) -> Result<Option<RgbImage>> {
+        Ok(None)
+    }
+}
+
+/// An objective as it is registered: its name in recipes, its options, and how it is built.
+pub trait PretrainObjective: Pretraining + Sized + 'static {
+    /// The value of `objective` in the table `[pretrain]` of a recipe.
+    const NAME: &'static str;
+    /// All other keys of `[pretrain]`. Derive `Deserialize` with `deny_unknown_fields`.
+    type Options: DeserializeOwned + Serialize + JsonSchema;
+
+    /// Builds the objective; its layers draw their parameters from `inputs.builder()`.
+    ///
+    /// # Errors
+    /// Sizes that cannot work, a tokenizer that is missing or made for other images.
+    fn new(options: &Self::Options, inputs: &ObjectiveInputs) -> Result<Self>;
+
+    /// Checks options together with the recipe that they stand in, before any data is read.
+    ///
+    /// # Errors
+    /// What cannot work, by key: `pretrain.mask_ratio is 1.5, expected …`.
+    fn check(_options: &Self::Options, _recipe: &RecipeFacts) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether it needs a tokenizer, and which one the options name.
+    fn tokenizer(_options: &Self::Options) -> TokenizerUse {
+        TokenizerUse::None
+    }
+
+    /// What of an image it predicts, for tables that compare targets.
+    fn target(_options: &Self::Options) -> Option<ReconstructionTarget> {
+        None
+    }
+
+    /// How many views of an image it reads: the one of `augment` and those of `[[views]]`.
+    fn views(_options: &Self::Options) -> usize {
+        1
+    }
+
+    /// Billions of multiply-accumulates of one forward pass of one image; `None` where nobody has counted them.
+    fn gmacs(_options: &Self::Options, _model: &ModelConfig) -> Option<f64> {
+        None
+    }
+}
+
+/// What an objective is built from.
+pub struct ObjectiveInputs<'a> {
+    /// Sizes of the backbone that is pre-trained.
+    pub model: &'a ModelConfig,
+    /// Stochastic depth of the last block, as the recipe has it.
+    pub drop_path: f64,
+    /// The tokenizer that [`PretrainObjective::tokenizer`] asks for.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// The registered backbones.
+    pub backbones: &'a Backbones,
+    /// Where parameters are made and found.
+    pub params: &'a Params,
+}
+
+impl ObjectiveInputs<'_> {
+    /// The builder of the parameters, at the root of the checkpoint.
+    pub fn builder(&self) -> VarBuilder<'static> {
+        self.params.builder()
+    }
+
+    /// The backbone that is pre-trained, with the drop path of the recipe and its final norm.
+    ///
+    /// # Errors
+    /// A model that its backbone refuses, one that cannot be trained.
+    pub fn backbone(&self) -> Result<Box<dyn Backbone>> {
+        let usage = BackboneUsage {
+            drop_path: self.drop_path,
+            final_norm: true,
+            pretrains: true,
+            ..BackboneUsage::default()
+        };
+        self.backbones.build(self.model, usage, self.builder(), None)
+    }
+}
+
+/// The recipe that an objective's options stand in.
+#[derive(Clone, Copy, Debug)]
+pub struct RecipeFacts<'a> {
+    /// The recipe itself.
+    pub recipe: &'a Recipe,
+    /// Whether `augment` draws at random, so that an image looks different in every epoch.
+    pub random_augmentation: bool,
+}
+
+/// Whether an objective needs a tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerUse {
+    /// It predicts no tokens.
+    None,
+    /// It predicts the tokens of this run, file or `hub:owner/name`; the recipe may have left the name open.
+    Needed(Option<String>),
+}
+
+/// What is known of an objective without building it.
+#[derive(Clone, Debug)]
+pub struct ObjectiveFacts {
+    /// See [`PretrainObjective::tokenizer`].
+    pub tokenizer: TokenizerUse,
+    /// See [`PretrainObjective::target`].
+    pub target: Option<ReconstructionTarget>,
+    /// See [`PretrainObjective::gmacs`].
+    pub gmacs: Option<f64>,
+}
