@@ -122,7 +122,7 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
         let images = images.map_or("size unknown".into(), |n| format!("{n} images"));
         print(format_args!("{shown:>9}  {:<80} {images}", item.title()))?;
         if let Standing::Waits { reasons } = standing {
-            print(format_args!("{:>9}  for {}", "", reasons.join("; ")))?;
+            print(format_args!("{:>9}  reason: {}", "", reasons.join("; ")))?;
         }
     }
     // The speed is estimated from finished runs.
