@@ -49,7 +49,7 @@ impl MappedTensors {
                     unread.push(entry.name.clone());
                     continue;
                 }
-                return Err(format!("`{}` is not part of a ViT of {title}", entry.name));
+                return Err(format!("`{}` is not a known tensor of {title}", entry.name));
             };
             match taken.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, parts)) => parts.push((third, i)),

@@ -161,7 +161,7 @@ impl CheckpointHints {
         let Some((width, _)) = guess.decoder else { return Ok((details, assumed)) };
         let decoder_heads = self.decoder_heads.unwrap_or_else(|| {
             let heads = if width.is_multiple_of(32) { (width / 32).min(16) } else { 1 };
-            assume(format!("{heads} decoder heads (--decoder-heads)"));
+            assume(format!("a decoder with {heads} attention heads (--decoder-heads)"));
             heads
         });
         if decoder_heads == 0 || !width.is_multiple_of(decoder_heads) {

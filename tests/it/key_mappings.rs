@@ -168,7 +168,7 @@ fn names_that_do_not_fit_together_are_refused() -> Result<()> {
     let error = write(&|t| drop(t.remove(query)))?;
     assert!(error.contains("`blocks.1.attn.qkv.weight` cannot be made from"), "{error}");
     let error = write(&|t| drop(t.insert("vit.encoder.extra".into(), one.clone())))?;
-    assert!(error.contains("`vit.encoder.extra` is not part of"), "{error}");
+    assert!(error.contains("`vit.encoder.extra` is not a known tensor of"), "{error}");
     let index = "vit.encoder.layer.0.attention.attention.relative_position_bias.relative_position_index";
     assert_eq!(write(&|t| drop(t.insert(index.into(), one.clone())))?, "", "an index is read over");
     let error = write(&|t| drop(t.insert(query.into(), one.narrow(0, 0, 8).unwrap())))?;
@@ -257,7 +257,9 @@ fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Resu
     }
     std::fs::copy(golden("vit_mae"), sandbox.path("hf/model.safetensors"))?;
     let shown = sandbox.ok("convert hf --to hf --heads 2 --out one/model.safetensors");
-    for assumed in ["ε 1e-6 (--norm-eps)", "1 heads of the decoder", "normalised within", "three quarters"] {
+    for assumed in
+        ["ε 1e-6 (--norm-eps)", "a decoder with 1 attention heads", "normalized per patch", "three quarters"]
+    {
         assert!(shown.contains(assumed), "{shown}\nlacks: {assumed}");
     }
     let described = |text: &str| std::fs::write(sandbox.path("hf/config.json"), text);
