@@ -11,6 +11,7 @@ mod optim;
 mod owners;
 mod recipe;
 mod run;
+mod stage;
 
 pub use attention::{AttentionConfig, GlobalBlocks, Quarters, RelativePosition, quarters};
 pub use augment::{Erase, Interpolation, Normalize, Operation, OperationKey, View};
@@ -22,4 +23,5 @@ pub use named::{Named, Tag, Tagged, schema_with};
 pub use optim::{Exempt, Optim, OptimName, Ramp, RampName, Schedule, ScheduleName};
 pub use owners::{Owners, complete_operations, complete_recipe};
 pub use recipe::{ObjectiveKey, ObjectiveTable, Recipe, ReconstructionTarget, Transfer, Tune};
-pub use run::{Choice, Dtype, Run, RunConfig, SCRATCH, Stage};
+pub use run::{Choice, Run, RunConfig, SCRATCH};
+pub use stage::{Dtype, Stage};

@@ -13,7 +13,7 @@ const ITEMS: [&str; 8] = ["struct", "enum", "trait", "type", "fn", "const", "sta
 
 #[test]
 fn files_have_no_circle() {
-    report(circles(&Source::all()).into_iter());
+    report(circles(Source::all()).into_iter());
 }
 
 #[test]
@@ -39,7 +39,8 @@ fn a_circle_between_files_is_found() {
 fn public_items_have_names_of_their_own() {
     let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let sources = Source::all();
-    for source in sources.iter().filter(|source| !source.is_test(&sources)) {
+    let tests = Source::tests(sources);
+    for (source, _) in sources.iter().zip(tests).filter(|(_, test)| !test) {
         for name in public_items(source.code()) {
             owners.entry(name).or_default().insert(source.name());
         }
@@ -115,26 +116,30 @@ fn circles(sources: &[Source]) -> Vec<String> {
 }
 
 /// Which file uses which.
-struct Graph<'a> {
-    sources: &'a [Source],
+struct Graph {
     /// File of each module.
     modules: BTreeMap<Vec<String>, usize>,
+    /// Items that each file defines.
+    items: Vec<BTreeSet<String>>,
+    /// Paths in the code of each file, and whether they are re-exports.
+    paths: Vec<Vec<(Vec<String>, bool)>>,
     uses: Vec<BTreeSet<usize>>,
 }
 
-impl<'a> Graph<'a> {
-    fn of(sources: &'a [Source]) -> Self {
+impl Graph {
+    fn of(sources: &[Source]) -> Self {
         let modules = sources.iter().enumerate().map(|(file, source)| (source.module_path(), file)).collect();
-        let mut graph = Self { sources, modules, uses: vec![] };
-        let uses = |(file, source): (usize, &Source)| match source.is_test(sources) {
+        let items = sources.iter().map(Source::items).collect();
+        let paths = sources.iter().map(Source::code_paths).collect();
+        let mut graph = Self { modules, items, paths, uses: vec![] };
+        let uses = |(file, test): (usize, bool)| match test {
             true => BTreeSet::new(),
             false => {
-                let paths = source.code_paths();
-                let paths = paths.into_iter().filter(|(_, exported)| !exported);
-                paths.filter_map(|(path, _)| graph.owner(&path, 0)).filter(|other| *other != file).collect()
+                let used = graph.paths[file].iter().filter(|(_, exported)| !exported);
+                used.filter_map(|(path, _)| graph.owner(path, 0)).filter(|other| *other != file).collect()
             }
         };
-        let uses = sources.iter().enumerate().map(uses).collect();
+        let uses = Source::tests(sources).into_iter().enumerate().map(uses).collect();
         graph.uses = uses;
         graph
     }
@@ -144,14 +149,13 @@ impl<'a> Graph<'a> {
         let length = (0..=path.len()).rev().find(|length| self.modules.contains_key(&path[..*length]))?;
         let file = self.modules[&path[..length]];
         let Some(item) = path.get(length).filter(|_| hops < 8) else { return Some(file) };
-        let source = &self.sources[file];
-        if source.defines(item) {
+        if self.items[file].contains(item) {
             return Some(file);
         }
-        let leads = |(path, _): &(Vec<String>, bool)| path.last() == Some(item) && path.len() > 1;
-        match source.code_paths().into_iter().find(leads) {
+        let leads = |(path, _): &&(Vec<String>, bool)| path.last() == Some(item) && path.len() > 1;
+        match self.paths[file].iter().find(leads) {
             Some((path, _)) if self.modules.get(&path[..path.len() - 1]) != Some(&file) => {
-                self.owner(&path, hops + 1)
+                self.owner(path, hops + 1)
             }
             _ => Some(file),
         }

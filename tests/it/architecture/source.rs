@@ -1,6 +1,8 @@
 //! Rust source as tokens: enough of the language to find modules, imports and tests in it.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 /// A file under `src/`.
 pub struct Source {
@@ -18,9 +20,10 @@ impl Source {
         Self { path: path.into(), text: text.to_owned(), code: without_tests(&tokens), tokens }
     }
 
-    /// Every Rust file under `src/`, by name.
-    pub fn all() -> Vec<Self> {
-        Self::in_folder("src")
+    /// Every Rust file under `src/`, by name. Read once.
+    pub fn all() -> &'static [Self] {
+        static ALL: OnceLock<Vec<Source>> = OnceLock::new();
+        ALL.get_or_init(|| Self::in_folder("src"))
     }
 
     /// Every Rust file under `folder` of the repository, by name; a file's name then begins with the folder.
@@ -149,19 +152,42 @@ impl Source {
         &self.code
     }
 
-    /// Whether the file defines an item of this name outside of functions and implementations.
-    pub fn defines(&self, item: &str) -> bool {
+    /// Names of the items that the file defines outside of functions and implementations.
+    pub fn items(&self) -> BTreeSet<String> {
         const KEYWORDS: [&str; 9] =
             ["struct", "enum", "trait", "type", "fn", "const", "static", "union", "macro_rules"];
-        let mut depth = 0;
-        self.code.windows(2).any(|pair| {
+        let (mut depth, mut items) = (0, BTreeSet::new());
+        for pair in self.code.windows(2) {
             match pair[0].text.as_str() {
                 "{" => depth += 1,
                 "}" => depth -= 1,
+                keyword if depth == 0 && KEYWORDS.contains(&keyword) => {
+                    items.insert(pair[1].text.clone());
+                }
                 _ => {}
             }
-            depth == 0 && pair[1].text == item && KEYWORDS.contains(&pair[0].text.as_str())
-        })
+        }
+        items
+    }
+
+    /// Which of `sources` are tests, as [`Source::is_test`] says.
+    pub fn tests(sources: &[Self]) -> Vec<bool> {
+        let roots: Vec<Vec<String>> = sources.iter().flat_map(Self::test_paths).collect();
+        let is_test = |source: &Self| {
+            let own = source.module_path();
+            roots.iter().any(|root| own.starts_with(root))
+        };
+        sources.iter().map(is_test).collect()
+    }
+
+    /// Paths of the modules that the file declares under `#[cfg(test)]`.
+    fn test_paths(&self) -> Vec<Vec<String>> {
+        let path = |(k, _): (usize, usize)| {
+            let mut path = self.module_path();
+            path.push(self.tokens[k + 1].text.clone());
+            path
+        };
+        self.test_modules().map(path).collect()
     }
 
     /// Absolute paths, without `crate`, that the code uses or re-exports (`true`): those that start with `crate`, `self`,
@@ -225,13 +251,7 @@ impl Source {
     /// Whether one of `sources` declares this file, or a folder around it, as a module of tests.
     pub fn is_test(&self, sources: &[Self]) -> bool {
         let own = self.module_path();
-        sources.iter().any(|source| {
-            source.test_modules().any(|(k, _)| {
-                let mut path = source.module_path();
-                path.push(source.tokens[k + 1].text.clone());
-                own.starts_with(&path)
-            })
-        })
+        sources.iter().any(|source| source.test_paths().iter().any(|path| own.starts_with(path)))
     }
 
     /// Names of the file's own module, of those around it (at line 1) and of those declared in it.

@@ -1,0 +1,61 @@
+//! The stage of a run, and the type of its matrix products.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Pretrain,
+    Transfer,
+}
+
+impl Stage {
+    /// The word in records, and the folder of `configs/` that holds the recipes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pretrain => "pretrain",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// In which type the operands of matrix products are multiplied. Parameters, the residual stream, norms, softmax and
+/// losses are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    #[default]
+    F32,
+    /// Rounded to 10 bits of mantissa, sums in f32; on CUDA devices.
+    Tf32,
+    Bf16,
+}
+
+impl Dtype {
+    /// The word in records and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::str::FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "f32" => Ok(Self::F32),
+            "tf32" => Ok(Self::Tf32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err("known: f32, tf32, bf16".into()),
+        }
+    }
+}
