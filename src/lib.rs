@@ -49,6 +49,8 @@
 //!
 //! A program that trains without [`cli::main`] calls [`process::prepare_process`] first.
 
+#![deny(missing_docs)]
+
 pub mod cli;
 pub mod components;
 pub mod config;

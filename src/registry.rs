@@ -13,6 +13,7 @@ use crate::models::BackboneKind;
 use crate::pretrain::PretrainObjective;
 use crate::record::{ScoreSpec, Scores};
 use crate::task::{Manifest, Task};
+use crate::weights::metadata::is_reserved;
 use anyhow::{Context, Result, bail, ensure};
 use schemars::{Schema, schema_for};
 use std::path::{Path, PathBuf};
@@ -74,10 +75,18 @@ impl Registry {
     }
 
     /// # Errors
-    /// A name that is registered twice. [`crate::cli::run`] refuses such a registry with exit code 2.
+    /// A name that is registered twice or reserved. [`crate::cli::run`] refuses such a registry with exit code 2.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
         self.kinds.check()?;
-        self.components.check()
+        self.components.check()?;
+        let reserved = self.components.objectives.names().find(|name| is_reserved(name));
+        match reserved {
+            Some(name) => Err(ConfigError::new(
+                format!("objective `{name}`"),
+                "is a word that files of weights use for themselves; choose another name",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Names of the kinds, in order of registration.
@@ -95,19 +104,20 @@ impl Registry {
         &self.components
     }
 
-    /// The task that `manifest` describes, trained as `training` (`[transfer.head]` of a recipe) says.
+    /// The task that `manifest` describes, trained as `training` (`[transfer.head]` of a recipe) says. Errors in the latter
+    /// name the file `recipe`.
     ///
     /// # Errors
     /// An unknown kind, an option that the kind does not know, a primary score that it does not have.
     pub fn task(
         &self,
         manifest: &Manifest,
-        training: &toml::Table,
+        (training, recipe): (&toml::Table, &str),
         dataset: &DatasetInfo,
     ) -> Result<AnyTask> {
         let kind = self.kinds.get(&manifest.kind).with_context(|| format!("task `{}`", manifest.name))?;
         let task = kind
-            .task(manifest, training, dataset)
+            .task(manifest, (training, recipe), dataset)
             .with_context(|| format!("task `{}` of kind `{}`", manifest.name, manifest.kind))?;
         let scores = task.scores();
         let primary = scores.iter().find(|spec| spec.name == manifest.primary).copied();
@@ -137,6 +147,9 @@ pub fn manifest(library: &Library, owners: &Components, name: &str) -> Result<Ma
     ensure!(manifest.name == folder, "{origin}: name is `{}`, the folder `{folder}`", manifest.name);
     complete_operations(owners, &mut manifest.eval, &origin, "eval")?;
     manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
+    if manifest.dataset.contains('/') {
+        manifest.dataset = manifest.home.join(&manifest.dataset).display().to_string();
+    }
     Ok(manifest)
 }
 
@@ -147,6 +160,7 @@ pub struct AnyTask {
 }
 
 impl AnyTask {
+    /// Every score that evaluation returns.
     pub fn scores(&self) -> Vec<ScoreSpec> {
         self.task.scores()
     }
@@ -218,7 +232,7 @@ trait AnyKind: Send + Sync {
     fn task(
         &self,
         manifest: &Manifest,
-        training: &toml::Table,
+        training: (&toml::Table, &str),
         dataset: &DatasetInfo,
     ) -> Result<Box<dyn ErasedTask>>;
 }
@@ -233,13 +247,13 @@ impl<T: Task> AnyKind for Kind<T> {
     fn task(
         &self,
         manifest: &Manifest,
-        training: &toml::Table,
+        (training, recipe): (&toml::Table, &str),
         dataset: &DatasetInfo,
     ) -> Result<Box<dyn ErasedTask>> {
-        let origin = format!("tasks/{}/task.toml, [options]", manifest.name);
+        let origin = format!("{}, [options]", manifest.home.join("task.toml").display());
         let options: T::Options = crate::config::parse_table(manifest.options.clone(), origin)?;
         let training: T::HeadConfig =
-            crate::config::parse_table(training.clone(), "recipe, [transfer.head]")?;
+            crate::config::parse_table(training.clone(), format!("{recipe}, [transfer.head]"))?;
         let task = Arc::new(T::new(options, training, dataset)?);
         Ok(Box::new(Erased { task, name: manifest.name.clone(), info: dataset.clone() }))
     }

@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
+    /// What the suite shows, in a line.
     pub title: String,
     /// Every transfer is run with each of these, unless it has its own.
     pub seeds: Vec<u64>,
     /// The table of `configs/tables/` that shows the results.
     pub table: String,
+    /// `[[pretrain]]`: the pre-training runs, in order.
     #[serde(default)]
     pub pretrain: Vec<PretrainLine>,
+    /// `[[transfer]]`: the transfer runs.
     #[serde(default)]
     pub transfer: Vec<Transfers>,
 }
@@ -31,15 +34,20 @@ pub struct PretrainLine {
     /// What `init` and `tokenizer` call it; the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Name or path of the recipe.
     pub recipe: String,
+    /// Name or path of the data set.
     pub dataset: String,
+    /// Name or path of the model; that of the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
     /// The name of an earlier `[[pretrain]]`, which trains the tokenizer of this one; or a run or a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// Overrides, as `--set` takes them.
     #[serde(default)]
     pub set: Vec<String>,
 }
@@ -48,14 +56,19 @@ pub struct PretrainLine {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transfers {
+    /// Name or path of the task.
     pub task: String,
+    /// Names or paths of recipes.
     pub recipes: Vec<String>,
     /// `scratch`, the name of a `[[pretrain]]`, a run or a weights file.
     pub init: Vec<String>,
+    /// Name or path of the model; that of the initial weights or of the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Seeds of these transfers; those of the suite when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<Vec<u64>>,
+    /// Overrides, as `--set` takes them.
     #[serde(default)]
     pub set: Vec<String>,
 }
@@ -63,7 +76,9 @@ pub struct Transfers {
 /// One run of a suite.
 #[derive(Clone, Debug)]
 pub struct Item {
+    /// Pre-training or transfer.
     pub stage: Stage,
+    /// What the run asks for.
     pub request: Request,
     /// Index of the item whose weights it starts from.
     pub after: Option<usize>,

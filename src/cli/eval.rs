@@ -6,8 +6,8 @@ use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, Stage, read};
 use crate::engine::{Evaluated, Event};
 use crate::record::ScoreSpec;
-use crate::registry::{Registry, manifest};
-use crate::runs::{Request, RunContext, find_weights, index, resolve};
+use crate::registry::Registry;
+use crate::runs::{RunContext, find_weights, index, resolve_finished};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
@@ -89,21 +89,12 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     let weights = find_weights(runs, "run", run)?;
     let folder = weights.parent().context("the weights file has no folder")?;
     let config_file = folder.join("config.toml");
-    let config: RunConfig = read(&config_file)?;
+    let mut config: RunConfig = read(&config_file)?;
     if config.run.stage != Stage::Transfer {
         return Err(anyhow!("`{run}` is a pre-training run; it has no task to evaluate").into());
     }
-    // Evaluation does not use the initial weights, which need not exist any more.
-    let request = Request {
-        task: config.run.task.clone(),
-        init: Some(crate::config::SCRATCH.into()),
-        data: args.data.clone().or(config.run.data.clone()),
-        model: Some(config.run.model.clone()),
-        recipe: Some(config.run.recipe.clone()),
-        ..Request::default()
-    };
-    let mut resolved = resolve(runs, Stage::Transfer, &request)?;
-    resolved.config = RunConfig { run: resolved.config.run, ..config };
+    config.run.data = args.data.clone().or(config.run.data);
+    let mut resolved = resolve_finished(runs, config, &config_file)?;
     if let (Some(manifest), Some(split)) = (&mut resolved.manifest, &args.split) {
         manifest.splits.eval.clone_from(split);
     }
@@ -120,7 +111,7 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
 
 /// Scores predictions in files.
 fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
-    let manifest = manifest(runs.library, runs.registry.components(), task)?;
+    let manifest = runs.manifest(task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file or folder", missing.display()).into());
     }
@@ -130,8 +121,8 @@ fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, E
     let index = dataset.index(&root, split)?;
     // Scoring does not depend on how the head is trained, but a task cannot be built without it.
     let recipe = runs.choice(&[]).recipe(Stage::Transfer, &manifest.recipe, ("", &manifest.name))?;
-    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
-    let task = runs.registry.task(&manifest, &training, &dataset.info(&index))?;
+    let recipe_name = format!("recipe `{}`", manifest.recipe);
+    let task = runs.registry.task(&manifest, (&recipe.head(), &recipe_name), &dataset.info(&index))?;
     task.check(split, &index.entries)?;
     let count = args.predictions.len();
     let from = format!("predictions in {count} {}", if count == 1 { "file or folder" } else { "files" });

@@ -140,7 +140,7 @@ pub(super) fn trained_on(
     let data = data.or(run.data.as_deref());
     let dataset = match (run.dataset.as_str(), data) {
         ("folder", Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => runs.dataset(name)?,
+        _ => runs.dataset(&run.dataset_source())?,
     };
     let root = dataset.root(data, runs.bench_data.as_deref())?;
     let mut entries = dataset.index(&root, &run.split)?.entries;

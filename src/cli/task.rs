@@ -116,7 +116,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     // The recipe's part for this task may name classes, which are known only if the data is available.
     let part = if root.is_ok() { name } else { "" };
     let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, ("", part)).with_context(context)?;
-    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
+    let training = recipe.head();
     let Ok(root) = root else {
         without_data(registry, library, &task_manifest)?;
         return Ok(format!(
@@ -124,7 +124,8 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
         ));
     };
     let index = dataset.index(&root, &task_manifest.splits.eval)?;
-    let task = registry.task(&task_manifest, &training, &dataset.info(&index))?;
+    let origin = format!("recipe `{}`", task_manifest.recipe);
+    let task = registry.task(&task_manifest, (&training, &origin), &dataset.info(&index))?;
     task.check(&task_manifest.splits.eval, &index.entries)?;
     let scores = task.perfect(&index.entries).with_context(context)?;
     let best: Option<Score> = scores.get(&task_manifest.primary);
@@ -143,10 +144,10 @@ pub(super) fn without_data(registry: &Registry, library: &Library, manifest: &Ma
     let dataset = Dataset::load(library, &manifest.dataset, &registry.components().formats)?;
     let choice = Choice { library, owners: registry.components(), overrides: &[] };
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", ""))?;
-    let training = recipe.transfer.map(|transfer| transfer.head).unwrap_or_default();
+    let training = recipe.head();
     let classes = vec!["a".to_string(), "b".into()];
     let info = DatasetInfo { name: dataset.name, version: dataset.version, classes, categories: vec![] };
-    registry.task(manifest, &training, &info)
+    registry.task(manifest, (&training, &format!("recipe `{}`", manifest.recipe)), &info)
 }
 
 /// Parses every file of the library.

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 pub struct ConfigError {
     /// The file, or what else was parsed.
     pub origin: String,
+    /// What is wrong, which key it is about, and what is allowed.
     pub message: String,
 }
 
 impl ConfigError {
+    /// An error about `origin`, usually a file.
     pub fn new(origin: impl std::fmt::Display, message: impl std::fmt::Display) -> Self {
         Self { origin: origin.to_string(), message: message.to_string() }
     }

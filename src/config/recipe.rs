@@ -44,7 +44,9 @@ pub struct Recipe {
     /// Unreadable images that may be skipped before the run stops.
     #[serde(default)]
     pub allowed_skips: usize,
+    /// `[optim]`: the optimiser and its numbers.
     pub optim: Optim,
+    /// `[schedule]`: the learning rate over the run.
     pub schedule: Schedule,
     /// Applied in order to every training image.
     #[serde(default)]
@@ -52,10 +54,13 @@ pub struct Recipe {
     /// Further views of every training image, for objectives that compare views.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub views: Vec<View>,
+    /// `[erase]`: random erasing after normalisation; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erase: Option<Erase>,
+    /// `[pretrain]`: the objective and its options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<ObjectiveTable>,
+    /// `[transfer]`: what is trained on a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
 }
@@ -64,6 +69,11 @@ impl Recipe {
     /// Images of one forward pass.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch.unwrap_or(self.batch)
+    }
+
+    /// `[transfer.head]`: how the head is trained; empty where the recipe has none.
+    pub fn head(&self) -> toml::Table {
+        self.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default()
     }
 
     /// Views of an image that a batch holds: the one of `augment` and those of `views`.
@@ -134,6 +144,7 @@ pub type ObjectiveTable = Tagged<ObjectiveKey>;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReconstructionTarget {
+    /// The pixels of the patch.
     Pixel,
     /// Pixels normalised by the mean and unbiased variance of their patch.
     #[default]
@@ -159,6 +170,7 @@ impl std::fmt::Display for ReconstructionTarget {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
+    /// Which parameters of the backbone are trained.
     pub tune: Tune,
     /// Computes the features of the training split once, without augmentation, and trains on those. Needs
     /// `tune = "head"`; another protocol, which the record says.

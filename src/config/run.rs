@@ -14,8 +14,11 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
+    /// `[run]`: where the rest came from.
     pub run: Run,
+    /// `[model]`: the backbone and its sizes.
     pub model: ModelConfig,
+    /// `[recipe]`: how to train.
     pub recipe: Recipe,
 }
 
@@ -23,14 +26,18 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
+    /// Pre-training or transfer.
     pub stage: Stage,
     /// Transfer: the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// The data set; `folder` for a folder of images without a manifest.
     pub dataset: String,
     /// The split that is trained on.
     pub split: String,
+    /// Name of the model's file.
     pub model: String,
+    /// Name of the recipe's file.
     pub recipe: String,
     /// `scratch`, a run id or a weights file.
     pub init: String,
@@ -42,6 +49,7 @@ pub struct Run {
     pub tokenizer_hash: Option<String>,
     /// The initial weights in a word: `scratch`, the label of the recipe that pre-trained them, or the file's stem.
     pub init_label: String,
+    /// Seed of all random numbers.
     pub seed: u64,
     /// In which matrix products are computed.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
@@ -49,9 +57,27 @@ pub struct Run {
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
+    /// The file of the task, where the task was named by its path. Has no part in the identity of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_path: Option<PathBuf>,
+    /// The file of the data set, where the data set was named by its path. Has no part in the identity of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_path: Option<PathBuf>,
     /// Where the data lay. Has no part in the identity of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+}
+
+impl Run {
+    /// What finds the task again: its path, or its name.
+    pub fn task_source(&self) -> Option<String> {
+        self.task_path.as_ref().map(|path| path.display().to_string()).or_else(|| self.task.clone())
+    }
+
+    /// What finds the data set again: its path, or its name.
+    pub fn dataset_source(&self) -> String {
+        self.dataset_path.as_ref().map_or_else(|| self.dataset.clone(), |path| path.display().to_string())
+    }
 }
 
 /// `init` of a run that starts from random weights.
@@ -89,18 +115,23 @@ impl RunConfig {
         let tree = |config| toml::Table::try_from(config).map_err(|e| ConfigError::new("config.toml", e));
         let mut found = vec![];
         differing(&tree(self)?, &tree(other)?, "", &mut found);
-        found.retain(|key| key != "run.data");
+        found.retain(|key| !["run.data", "run.task_path", "run.dataset_path"].contains(&key.as_str()));
         Ok(found)
     }
 
+    /// The text of `config.toml`.
+    ///
+    /// # Errors
+    /// A value that TOML cannot express.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|e| ConfigError::new("config.toml", e))
     }
 
-    /// blake3 of the configuration without [`Run::data`], in hexadecimal.
+    /// blake3 of the configuration without paths of this machine ([`Run::data`] and the like), in hexadecimal.
     pub fn hash(&self) -> Result<String, ConfigError> {
         let mut identity = self.clone();
-        identity.run.data = None;
+        let Run { data, task_path, dataset_path, .. } = &mut identity.run;
+        (*data, *task_path, *dataset_path) = (None, None, None);
         Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
     }
 
@@ -129,6 +160,7 @@ impl RunConfig {
 /// Where a model or a recipe is taken from.
 #[derive(Clone, Copy)]
 pub struct Choice<'a> {
+    /// Where named files are looked up.
     pub library: &'a Library,
     /// Whoever parses the tables of registered parts.
     pub owners: &'a dyn Owners,

@@ -3,10 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Pre-trains a backbone, or trains a tokenizer.
     Pretrain,
+    /// Trains a backbone and a head on a task, and evaluates them.
     Transfer,
 }
 
@@ -25,10 +28,12 @@ impl Stage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
+    /// 32-bit floating point.
     #[default]
     F32,
     /// Rounded to 10 bits of mantissa, sums in f32; on CUDA devices.
     Tf32,
+    /// bfloat16: 8 bits of mantissa; sums are f32.
     Bf16,
 }
 

@@ -27,6 +27,7 @@ pub struct Progress {
     pub skipped: u64,
     /// Best primary score so far.
     pub best: Option<f64>,
+    /// Losses since the last line of the log.
     pub meter: Meter,
     /// Losses of the last line of the log.
     pub losses: BTreeMap<String, f64>,

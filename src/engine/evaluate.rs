@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 /// What an evaluation found, and how long it took.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
+    /// The scores that the kind declares.
     pub scores: Scores,
     /// Scores of single classes, where the kind has some.
     pub by_class: ClassScores,
+    /// Number of images.
     pub images: usize,
     /// Reading images and predicting, or reading predictions.
     pub predicting: Duration,

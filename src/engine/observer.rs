@@ -11,40 +11,58 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Event<'a> {
     /// The loop starts or continues after `done` steps, and will stop after `end`.
     Started {
+        /// Steps and batches of the run.
         plan: &'a Plan,
+        /// Steps done before.
         done: usize,
+        /// The step after which the loop stops.
         end: usize,
     },
     /// `done` steps are done.
     Step {
+        /// Steps done.
         done: usize,
+        /// Learning rate of the step.
         lr: f64,
+        /// Losses by name, means over the micro-batches.
         losses: &'a [(&'static str, f64)],
     },
     /// `done` of `total` images are predicted (or, for a fitted head, taken in).
     Evaluating {
+        /// Images done.
         done: usize,
+        /// Images of the split.
         total: usize,
     },
     /// `done` of `total` images are predicted, without scores.
     Predicting {
+        /// Images done.
         done: usize,
+        /// Images to predict.
         total: usize,
     },
     /// `done` of `total` bytes of a file are here.
     Fetching {
+        /// Bytes received.
         done: u64,
+        /// Bytes of the file.
         total: u64,
     },
+    /// The weights after `step` steps have been evaluated.
     Evaluated {
+        /// Steps done.
         step: usize,
+        /// What was found.
         scores: &'a Scores,
     },
     /// An unreadable image was replaced, as the recipe allows.
     Skipped {
+        /// The sample that could not be read.
         id: &'a str,
     },
+    /// A file of weights has been written.
     Saved {
+        /// The file.
         path: &'a Path,
     },
     /// A fact about the run worth a line.
@@ -53,6 +71,7 @@ pub enum Event<'a> {
 
 /// Watches a run.
 pub trait Observer: Sync {
+    /// Called for every event, in order, from the thread of the run.
     fn event(&self, event: &Event);
 }
 
@@ -67,14 +86,17 @@ impl Observer for Silent {
 pub struct Control<'a> {
     /// Set from outside: the loop finishes its step, saves, and ends as interrupted.
     pub stop: &'a AtomicBool,
+    /// Receives the events of the run.
     pub observer: &'a dyn Observer,
 }
 
 impl Control<'_> {
+    /// Whether a stop has been requested.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Passes an event to the observer.
     pub fn tell(&self, event: Event) {
         self.observer.event(&event);
     }

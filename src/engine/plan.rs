@@ -12,8 +12,11 @@ pub struct Plan {
     pub batch: usize,
     /// Images of a forward pass.
     pub micro_batch: usize,
+    /// Passes over the training split.
     pub epochs: usize,
+    /// Optimiser steps of an epoch.
     pub steps_per_epoch: usize,
+    /// Optimiser steps of the run.
     pub steps: usize,
 }
 
@@ -21,6 +24,7 @@ pub struct Plan {
 #[error(
     "the training split has {images} images, fewer than the batch of {batch}; try --set batch={smaller}{micro}"
 )]
+/// The training split has fewer images than a batch.
 pub struct PlanError {
     images: usize,
     batch: usize,
@@ -29,6 +33,10 @@ pub struct PlanError {
 }
 
 impl Plan {
+    /// The plan of `recipe` for a training split of `images` images.
+    ///
+    /// # Errors
+    /// Fewer images than a batch.
     pub fn new(recipe: &Recipe, images: usize) -> Result<Self, PlanError> {
         let (batch, epochs) = (recipe.batch, recipe.epochs);
         let steps_per_epoch = images / batch;

@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 pub struct Pictures<'a> {
     /// File and name of each image; see [`PredictedImage`].
     pub images: &'a [(PathBuf, String)],
+    /// Where pictures and files are written; it exists.
     pub folder: &'a Path,
+    /// What is drawn.
     pub how: DrawOptions,
 }
 
@@ -53,6 +55,7 @@ pub struct Predicted {
     pub drawn: usize,
     /// Images that could not be read, and why.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// Time from loading the weights to the last file.
     pub elapsed: Duration,
 }
 

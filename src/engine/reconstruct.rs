@@ -42,6 +42,8 @@ impl Pretrained {
             seed: 0,
             dtype: Default::default(),
             overrides: vec![],
+            task_path: None,
+            dataset_path: None,
             data: None,
         };
         Ok(Self { config: RunConfig { run, model, recipe } })

@@ -3,7 +3,7 @@
 use super::batches::Source;
 use super::evaluate::{Evaluated, evaluate};
 use super::features::{CachedFeatures, OnFeatures};
-use super::notes::TransferNotes;
+use super::metadata::TransferMetadata;
 use super::observer::Event;
 use super::predict::{Pictures, Predicted, predict};
 use super::session::{Session, StageParts};
@@ -63,7 +63,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         let (model, backbones) = (&run.config.model, &run.components.backbones);
         let label = (!backbones.trainable(model)?)
             .then(|| format!("backbone `{}`: frozen, not trainable here", model.backbone));
-        let metadata = TransferNotes { config: run.config.clone(), dataset: info.clone() }.add(run)?;
+        let metadata = TransferMetadata { config: run.config.clone(), dataset: info.clone() }.add(run)?;
         if self.model.head.fits() {
             self.initialize()?;
             self.fit()?;

@@ -11,6 +11,7 @@ use image::{Rgb, RgbImage};
 pub struct Reconstruction {
     /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
     pub prediction: Tensor,
+    /// Which patches were removed.
     pub mask: PatchMask,
 }
 

@@ -125,6 +125,7 @@ impl MaskedAutoencoder {
         Ok(Self { encoder, decoder, mask_token, sampler, target, loss_on, patch, normalize })
     }
 
+    /// Draws the masks of this objective.
     pub fn sampler(&self) -> &MaskSampler {
         &self.sampler
     }

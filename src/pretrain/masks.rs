@@ -72,6 +72,7 @@ impl PatchMask {
         Self::new(patches, noise.iter().map(lowest).collect())
     }
 
+    /// Number of samples.
     pub fn batch(&self) -> usize {
         self.keep.len()
     }
@@ -136,14 +137,36 @@ pub struct MaskSampler {
 /// A ratio that a sampler cannot give.
 #[derive(Debug, thiserror::Error)]
 pub enum MaskError {
+    /// A share that keeps or removes no patch.
     #[error(
         "mask_ratio {ratio} keeps {kept} of {patches} patches; at least one must be kept and one removed"
     )]
-    Count { ratio: f64, kept: usize, patches: usize },
+    Count {
+        /// The share that was asked for.
+        ratio: f64,
+        /// Patches that it keeps.
+        kept: usize,
+        /// All patches.
+        patches: usize,
+    },
+    /// A share that no grid mask has.
     #[error("grid mask: mask_ratio {ratio} is not 1 − 1/k²; the nearest are {below:.4} and {above:.4}")]
-    Ratio { ratio: f64, below: f64, above: f64 },
+    Ratio {
+        /// The share that was asked for.
+        ratio: f64,
+        /// The nearest share below that works.
+        below: f64,
+        /// The nearest share above that works.
+        above: f64,
+    },
+    /// A grid of patches that cells do not cover evenly.
     #[error("grid mask: a grid of {}×{} patches has no whole number of {cell}×{cell} cells", grid.0, grid.1)]
-    Cells { grid: (usize, usize), cell: usize },
+    Cells {
+        /// Patches per column and row.
+        grid: (usize, usize),
+        /// Side of a cell in patches.
+        cell: usize,
+    },
 }
 
 impl MaskSampler {

@@ -141,18 +141,28 @@ impl ObjectiveInputs<'_> {
         self.params.builder()
     }
 
-    /// The backbone that is pre-trained, with the drop path of the recipe and its final norm.
+    /// The backbone that is pre-trained, with the drop path of the recipe. `final_norm` when the objective reads the class
+    /// feature ([`Features::cls`](crate::models::Features::cls)), which is made by the final norm; without it a norm that no
+    /// loss depends on would be an error.
     ///
     /// # Errors
     /// A model that its backbone refuses, one that cannot be trained.
-    pub fn backbone(&self) -> Result<Box<dyn Backbone>> {
+    pub fn backbone(&self, final_norm: bool) -> Result<Box<dyn Backbone>> {
+        self.backbone_in(self.builder(), final_norm)
+    }
+
+    /// A second one of the same sizes, with parameters of `vb`: the network of a teacher.
+    ///
+    /// # Errors
+    /// As [`ObjectiveInputs::backbone`].
+    pub fn backbone_in(&self, vb: VarBuilder<'static>, final_norm: bool) -> Result<Box<dyn Backbone>> {
         let usage = BackboneUsage {
             drop_path: self.drop_path,
-            final_norm: true,
+            final_norm,
             pretrains: true,
             ..BackboneUsage::default()
         };
-        self.backbones.build(self.model, usage, self.builder(), None)
+        self.backbones.build(self.model, usage, vb, None)
     }
 }
 

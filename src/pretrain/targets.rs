@@ -19,9 +19,13 @@ const EPS: f64 = 1e-6;
 /// Maps patches to targets and predictions back to patches.
 #[derive(Debug)]
 pub enum PatchTarget {
+    /// The pixels of the patch.
     Pixel,
+    /// Pixels normalised by the mean and unbiased variance of their patch.
     NormPixel,
+    /// The largest PCA coefficients of the patch.
     Pca(PatchPca),
+    /// The token of a discrete autoencoder.
     Token(TokenTarget),
 }
 

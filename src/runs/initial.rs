@@ -36,6 +36,7 @@ pub struct InitialWeights {
 }
 
 impl InitialWeights {
+    /// Random weights.
     pub fn scratch() -> Self {
         Self::labelled(SCRATCH.into(), SCRATCH.into())
     }
@@ -84,6 +85,10 @@ impl InitialWeights {
         described.eps_for(model).map_err(|reason| anyhow!("weights `{}`: {reason}", path.display()))
     }
 
+    /// blake3 of the file in hexadecimal; `None` for random weights.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
     pub fn hash(&self) -> Result<Option<String>> {
         Ok(self.path.as_ref().map(|path| WeightFile::open(path).map(|file| file.hash())).transpose()?)
     }

@@ -14,14 +14,15 @@ mod trained;
 pub use device::{default_dtype, open_device};
 pub use initial::{InitialWeights, find_weights, fitting_models};
 pub use prepare::{Data, PreparedRun, Start, index, prepare};
-pub use resolve::{Request, Resolved, resolve, resolve_for_plan, stage_of};
+pub use resolve::{Request, Resolved, resolve, resolve_finished, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset, JPEG_DECODER};
 use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
 use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
-use crate::registry::Registry;
+use crate::registry::{Registry, manifest};
+use crate::task::Manifest;
 use crate::weights::{Fetched, Hub, HubError, HubFile, HubSettings};
 use anyhow::Result;
 use candle_core::Device;
@@ -56,6 +57,14 @@ impl RunContext<'_> {
     /// Models and recipes by name, with `--set` as typed.
     pub fn choice<'c>(&'c self, overrides: &'c [String]) -> Choice<'c> {
         Choice { library: self.library, owners: self.registry.components(), overrides }
+    }
+
+    /// The manifest of the task `name`, which may also be a path.
+    ///
+    /// # Errors
+    /// See [`manifest`].
+    pub fn manifest(&self, name: &str) -> Result<Manifest> {
+        manifest(self.library, self.registry.components(), name)
     }
 
     /// The data set `name`, which may also be a path.

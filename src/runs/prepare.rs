@@ -3,11 +3,10 @@
 
 use super::{Request, Resolved, RunContext, resolve};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::{Dataset, DatasetInfo, Index};
+use crate::data::{Dataset, Index};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
 use crate::registry::AnyTask;
-use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,7 +77,8 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
         return Ok(Data { task: None, splits, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
-    let task = task(context, config, manifest, &info)?;
+    let training = config.recipe.head();
+    let task = context.registry.task(manifest, (&training, &resolved.recipe_origin), &info)?;
     let eval = dataset.index(&root, &manifest.splits.eval)?;
     let found = dataset.info(&eval);
     ensure!(
@@ -94,16 +94,6 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     missing.extend(incomplete(&manifest.splits.eval, &eval));
     let splits = IndexedSplits { train: Arc::new(train.entries), eval: Arc::new(eval.entries) };
     Ok(Data { task: Some(task), splits, notes, incomplete: missing })
-}
-
-fn task(
-    context: &RunContext,
-    config: &RunConfig,
-    manifest: &Manifest,
-    info: &DatasetInfo,
-) -> Result<AnyTask> {
-    let training = config.recipe.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default();
-    context.registry.task(manifest, &training, info)
 }
 
 /// Resolves and checks a request, and takes the folder of the run. Writes `config.toml`.
@@ -165,8 +155,9 @@ pub fn prepare(
     }
     let task_hash = match &resolved.manifest {
         Some(manifest) => {
-            let (text, _) = context.library.text(&format!("tasks/{}/task.toml", manifest.name))?;
-            Some(blake3::hash(text.as_bytes()).to_hex().to_string())
+            let name = resolved.config.run.task_source().unwrap_or_else(|| manifest.name.clone());
+            let file = context.library.file_in_folder("task", &name, "tasks", "task.toml")?;
+            Some(blake3::hash(file.text.as_bytes()).to_hex().to_string())
         }
         None => None,
     };

@@ -8,7 +8,6 @@ use crate::config::{
 use crate::data::Dataset;
 use crate::engine::{IndexedSplits, RunInputs};
 use crate::pretrain::TokenizerUse;
-use crate::registry::manifest;
 use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -27,9 +26,13 @@ const FOLDER: &str = "folder";
 pub struct Request {
     /// A resolved configuration to repeat; everything else is then taken from it, but `data`, `seed` and `set`.
     pub config: Option<PathBuf>,
+    /// Name or path of the task.
     pub task: Option<String>,
+    /// Name or path of the data set, for pre-training without a task.
     pub dataset: Option<String>,
+    /// Name or path of the model.
     pub model: Option<String>,
+    /// Name or path of the recipe.
     pub recipe: Option<String>,
     /// `scratch`, a run id or folder, a weights file, or `hub:owner/name` of the Hugging Face Hub.
     pub init: Option<String>,
@@ -39,6 +42,7 @@ pub struct Request {
     pub seed: Option<u64>,
     /// That of the device when absent.
     pub dtype: Option<Dtype>,
+    /// `--set KEY=VALUE` as typed.
     pub set: Vec<String>,
 }
 
@@ -46,6 +50,8 @@ pub struct Request {
 pub struct Resolved {
     /// The configuration of the run.
     pub config: RunConfig,
+    /// The file of the recipe, for messages.
+    pub recipe_origin: String,
     /// The task of a transfer.
     pub manifest: Option<Manifest>,
     /// Where the data is described.
@@ -121,16 +127,12 @@ fn choose(
     mut missing: Option<&mut Vec<String>>,
 ) -> Result<Resolved> {
     let mut notes = vec![];
-    let manifest = request
-        .task
-        .as_deref()
-        .map(|name| manifest(context.library, context.registry.components(), name))
-        .transpose()?;
+    let manifest = request.task.as_deref().map(|name| context.manifest(name)).transpose()?;
     ensure!(
         manifest.is_some() || stage == Stage::Pretrain,
         "which task? Give --task; `bench task list` shows them"
     );
-    let (dataset, split) = dataset(context, stage, request, manifest.as_ref())?;
+    let (dataset, split, dataset_path) = dataset(context, stage, request, manifest.as_ref())?;
     let recipe = match (&request.recipe, &manifest, stage) {
         (Some(recipe), ..) => recipe.clone(),
         (None, Some(manifest), Stage::Transfer) => manifest.recipe.clone(),
@@ -196,6 +198,8 @@ fn choose(
             seed: request.seed.unwrap_or_default(),
             dtype: chosen_dtype(context, request.dtype)?,
             overrides: request.set.clone(),
+            task_path: path_of(request.task.as_deref(), manifest.as_ref().map(|m| &m.name)),
+            dataset_path,
             data: request.data.clone(),
             recipe: stem(&recipe),
             model: stem(&model_name),
@@ -213,7 +217,8 @@ fn choose(
         ));
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
-    finish(context, config, manifest, dataset, (init, tokenizer), notes)
+    let origin = context.library.file("recipe", &recipe, &format!("configs/{}", stage.as_str()))?.origin;
+    finish(context, config, manifest, dataset, (init, tokenizer), (origin, notes))
 }
 
 /// The tokenizer that the objective of a recipe needs.
@@ -245,7 +250,7 @@ fn finish(
     manifest: Option<Manifest>,
     dataset: Dataset,
     (init, tokenizer): (InitialWeights, Option<InitialWeights>),
-    notes: Vec<String>,
+    (recipe_origin, notes): (String, Vec<String>),
 ) -> Result<Resolved> {
     config.check()?;
     let config = with_checked_model(context, config)?;
@@ -253,7 +258,7 @@ fn finish(
         fits(&context.choice(&[]), path, &config.run.model, &config.model)?;
     }
     let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
-    Ok(Resolved { config, manifest, dataset, init, tokenizer, notes })
+    Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer, notes })
 }
 
 /// `config` with the options of its backbone written out: the recipe may have changed the image.
@@ -272,6 +277,26 @@ fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConf
     Ok(RunConfig { model, ..config })
 }
 
+/// The finished run of a `config`, which was read from `path`, for evaluating its weights: model and recipe are those of the
+/// configuration, and the initial weights need not exist any more.
+///
+/// # Errors
+/// A task or data set that is not there any more.
+pub fn resolve_finished(context: &RunContext, config: RunConfig, path: &Path) -> Result<Resolved> {
+    let manifest = config.run.task_source().map(|name| context.manifest(&name)).transpose()?;
+    let dataset = dataset_of(context, &config.run)?;
+    let (init, recipe_origin) = (InitialWeights::scratch(), path.display().to_string());
+    Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer: None, notes: vec![] })
+}
+
+/// The data set of a run.
+fn dataset_of(context: &RunContext, run: &Run) -> Result<Dataset> {
+    Ok(match (run.dataset.as_str(), &run.data) {
+        (FOLDER, Some(path)) => Dataset::from_folder(path)?,
+        _ => context.dataset(&run.dataset_source())?,
+    })
+}
+
 /// The run of a resolved configuration once more.
 fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
     let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set, context.registry.components())?;
@@ -286,16 +311,8 @@ fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) ->
     if request.data.is_some() {
         config.run.data = request.data.clone();
     }
-    let manifest = config
-        .run
-        .task
-        .as_deref()
-        .map(|name| manifest(context.library, context.registry.components(), name))
-        .transpose()?;
-    let dataset = match (config.run.dataset.as_str(), &config.run.data) {
-        (FOLDER, Some(path)) => Dataset::from_folder(path)?,
-        (name, _) => context.dataset(name)?,
-    };
+    let manifest = config.run.task_source().map(|name| context.manifest(&name)).transpose()?;
+    let dataset = dataset_of(context, &config.run)?;
     let mut init = InitialWeights::scratch();
     if config.run.init != SCRATCH {
         init = find(context, INIT, &config.run.init)?;
@@ -312,22 +329,23 @@ fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) ->
         "the tokenizer has changed since `{}` was written",
         path.display()
     );
-    finish(context, config, manifest, dataset, (init, tokenizer), vec![])
+    let origin = path.display().to_string();
+    finish(context, config, manifest, dataset, (init, tokenizer), (origin, vec![]))
 }
 
-/// The data set and the split to train on.
+/// The data set, the split to train on, and the path of the data set where it was named by one.
 fn dataset(
     context: &RunContext,
     stage: Stage,
     request: &Request,
     manifest: Option<&Manifest>,
-) -> Result<(Dataset, String)> {
+) -> Result<(Dataset, String, Option<PathBuf>)> {
     let name = match (&request.dataset, manifest) {
         (Some(_), Some(_)) => bail!("--task and --dataset both name data: give one of them"),
         (Some(name), None) => name.clone(),
         (None, Some(manifest)) => manifest.dataset.clone(),
         (None, None) => match &request.data {
-            Some(path) => return Ok((Dataset::from_folder(path)?, "train".into())),
+            Some(path) => return Ok((Dataset::from_folder(path)?, "train".into(), None)),
             None => DATASET.into(),
         },
     };
@@ -340,7 +358,14 @@ fn dataset(
         _ if dataset.splits.contains_key("pretrain") => "pretrain".into(),
         _ => "train".into(),
     };
-    Ok((dataset, split))
+    let path = path_of(Some(&name), Some(&dataset.name));
+    Ok((dataset, split, path))
+}
+
+/// The path that `asked` is, where it is not just the name that the file gives itself.
+fn path_of(asked: Option<&str>, name: Option<&String>) -> Option<PathBuf> {
+    let path = asked.filter(|asked| name.is_some_and(|name| name != asked))?;
+    Some(std::path::absolute(path).unwrap_or(path.into()))
 }
 
 /// The name of a model or recipe that may have been given by its path.

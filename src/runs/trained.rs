@@ -3,8 +3,8 @@
 use super::{RunContext, find_weights};
 use crate::config::{RunConfig, Stage, read};
 use crate::data::DatasetInfo;
-use crate::engine::TransferNotes;
-use crate::registry::{AnyTask, manifest};
+use crate::engine::TransferMetadata;
+use crate::registry::AnyTask;
 use crate::task::Manifest;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -33,10 +33,10 @@ pub fn trained(
     data: Option<&Path>,
 ) -> Result<TrainedModel> {
     let path = find_weights(context, "--weights", weights)?;
-    let notes = TransferNotes::of(&path)?;
+    let notes = TransferMetadata::of(&path)?;
     let beside = path.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
     let (config, info) = match (notes, beside) {
-        (Some(TransferNotes { config, dataset }), _) => (config, Some(dataset)),
+        (Some(TransferMetadata { config, dataset }), _) => (config, Some(dataset)),
         (None, Some(file)) => (read::<RunConfig>(&file)?, None),
         (None, None) => bail!(
             "`{}` does not say which model, head and classes it belongs to: only the weights of a transfer run do \
@@ -48,14 +48,15 @@ pub fn trained(
         config.run.stage == Stage::Transfer,
         "`{weights}` is a pre-training run: it has no head that predicts"
     );
-    let name = task.or(config.run.task.as_deref()).context("which task? Give --task")?;
-    let manifest = manifest(context.library, context.registry.components(), name)?;
+    let name =
+        task.map(String::from).or_else(|| config.run.task_source()).context("which task? Give --task")?;
+    let manifest = context.manifest(&name)?;
     let info = match info {
         Some(info) => info,
         None => classes(context, &config, &manifest, data)?,
     };
-    let training = config.recipe.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default();
-    let task = context.registry.task(&manifest, &training, &info)?;
+    let origin = path.display().to_string();
+    let task = context.registry.task(&manifest, (&config.recipe.head(), &origin), &info)?;
     Ok(TrainedModel { weights: path, config, manifest, task })
 }
 

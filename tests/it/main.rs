@@ -11,6 +11,7 @@ mod dense_key_mappings;
 mod detection;
 mod dinov2;
 mod external_backbone;
+mod external_objective;
 mod external_task;
 mod fuzz;
 mod guides;

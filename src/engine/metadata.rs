@@ -1,7 +1,7 @@
 //! What the weights of a transfer run say about themselves: enough to predict with the file alone.
 
 use super::{RunInputs, pretrain};
-use crate::config::{RunConfig, parse};
+use crate::config::{Run, RunConfig, parse};
 use crate::data::DatasetInfo;
 use crate::weights::WeightFile;
 use crate::weights::metadata::{CONFIG, DATASET};
@@ -11,29 +11,32 @@ use std::path::Path;
 
 /// The configuration of the run that made the weights, and the classes that they tell apart.
 #[derive(Clone, Debug)]
-pub struct TransferNotes {
+pub struct TransferMetadata {
+    /// The configuration of the run.
     pub config: RunConfig,
+    /// The data set that it was trained on, with the names of its classes.
     pub dataset: DatasetInfo,
 }
 
-impl TransferNotes {
+impl TransferMetadata {
     /// As a file of weights has them; `None` when it has none (a checkpoint of another program, a pre-training run).
     pub fn of(weights: &Path) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
-        let notes = file.metadata();
-        let (Some(config), Some(dataset)) = (notes.get(CONFIG), notes.get(DATASET)) else { return Ok(None) };
+        let found = file.metadata();
+        let (Some(config), Some(dataset)) = (found.get(CONFIG), found.get(DATASET)) else { return Ok(None) };
         let config = parse(config, weights.display())?;
         let dataset = serde_json::from_str(dataset)
-            .with_context(|| format!("`{}`: its note `{DATASET}`", weights.display()))?;
+            .with_context(|| format!("`{}`: its metadata `{DATASET}`", weights.display()))?;
         Ok(Some(Self { config, dataset }))
     }
 
     /// Metadata of a file of weights of `run`. Where the data lay is left out: it has no part in the run.
     pub(super) fn add(mut self, run: &RunInputs) -> Result<BTreeMap<String, String>> {
-        self.config.run.data = None;
-        let mut notes = pretrain::metadata(run)?;
-        notes.insert(CONFIG.into(), self.config.to_toml()?);
-        notes.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);
-        Ok(notes)
+        let Run { data, task_path, dataset_path, .. } = &mut self.config.run;
+        (*data, *task_path, *dataset_path) = (None, None, None);
+        let mut metadata = pretrain::metadata(run)?;
+        metadata.insert(CONFIG.into(), self.config.to_toml()?);
+        metadata.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);
+        Ok(metadata)
     }
 }
