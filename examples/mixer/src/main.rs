@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 /// `[options]` of a model file.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Options {
+pub struct Options {
     /// Hidden width of the MLP that mixes tokens: half of `width` in the paper's models.
     token_hidden: usize,
     /// Hidden width of the MLP that mixes channels: four times `width` in the paper's models.
@@ -76,7 +76,7 @@ impl Block {
 }
 
 /// Patch embedding, blocks and, on demand, the final norm.
-struct Mixer {
+pub struct Mixer {
     spec: BackboneSpec,
     grid: (usize, usize),
     stem: PatchEmbed,

@@ -20,7 +20,7 @@ const ROTATIONS: usize = 4;
 /// The keys of `[pretrain]` beside `objective`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Options {
+pub struct Options {
     /// How many of the four rotations of an image a step sees, 1 to 4. They are drawn at random without repetition. The paper
     /// uses all four.
     #[serde(default = "all_rotations")]
@@ -39,7 +39,7 @@ fn init_std() -> f64 {
 }
 
 /// A backbone with a linear classifier of rotations.
-struct Rotation {
+pub struct Rotation {
     backbone: Box<dyn Backbone>,
     classifier: Linear,
     per_image: usize,
@@ -138,5 +138,25 @@ impl PretrainObjective for Rotation {
             return Err(format!("pretrain.init_std is {init_std}, expected a number above 0"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn rotations_are_counterclockwise() {
+        let image = Tensor::arange(0f32, 4., &Device::Cpu).unwrap().reshape((1, 1, 2, 2)).unwrap();
+        let turned = |quarters| {
+            let rotated = rotate(&image, quarters).unwrap();
+            rotated.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(turned(0), [0., 1., 2., 3.]);
+        assert_eq!(turned(1), [1., 3., 0., 2.]);
+        assert_eq!(turned(2), [3., 2., 1., 0.]);
+        assert_eq!(turned(3), [2., 0., 3., 1.]);
+        assert!(rotate(&image, 4).is_err());
     }
 }

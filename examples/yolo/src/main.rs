@@ -113,3 +113,15 @@ fn object_of(line: &str, (height, width): Size, classes: usize) -> Result<Object
     let bbox = [(x - w / 2.) * width, (y - h / 2.) * height, w * width, h * height];
     Ok(Object { label, bbox, segmentation: Segmentation::None, crowd: false, area: bbox[2] * bbox[3] })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractions_become_pixels() {
+        let object = object_of("1 0.5 0.25 0.5 0.5", (40, 80), 2).unwrap();
+        assert_eq!((object.label, object.bbox, object.area), (1, [20., 0., 40., 20.], 800.));
+        assert!(object_of("1 0.5 0.25 0.5", (40, 80), 2).is_err());
+    }
+}
