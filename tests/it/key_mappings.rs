@@ -277,7 +277,7 @@ fn what_a_file_does_not_tell_is_taken_from_its_config_or_assumed_aloud() -> Resu
     assert!(error.contains("heads: 4 was requested, but config.json beside the weights says 2"), "{error}");
     described("{ \"model_type\": \"vit_mae\", \"hidden_size\": \"wide\" }")?;
     let error = sandbox.fails(2, "convert hf --to hf --out three/model.safetensors");
-    assert!(error.contains("config.json") && error.contains("width"), "{error}");
+    assert!(error.contains("config.json") && error.contains("wide"), "{error}");
     described("{ \"architecture\": \"vit_base_patch16_224\" }")?;
     sandbox.ok("convert hf --to hf --heads 2 --out four/model.safetensors");
     Ok(())

@@ -123,7 +123,7 @@ impl PretrainObjective for Rotation {
         }
         let (width, std) = (inputs.model.width, options.init_std);
         Ok(Self {
-            backbone: inputs.backbone()?,
+            backbone: inputs.backbone(true)?,
             classifier: Linear::with_std(width, ROTATIONS, std, inputs.builder().pp("rotation_head"))?,
             per_image: options.rotations_per_image,
         })
