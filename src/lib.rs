@@ -35,9 +35,10 @@
 //! | [`selftest`] | comparison of a device with the CPU |
 //! | [`cli`] | the command-line program |
 //!
-//! # Example
+//! # A program
 //!
-//! A program with the built-in parts is [`cli::main`] on [`registry::Registry::builtin`]:
+//! A program with the built-in parts is [`cli::main`] on [`registry::Registry::builtin`]; one with parts of its own registers
+//! them on the way (`Registry::builtin().with_objective::<Mine>()`):
 //!
 //! ```no_run
 //! use bench::registry::Registry;
@@ -47,7 +48,53 @@
 //! }
 //! ```
 //!
-//! A program that trains without [`cli::main`] calls [`process::prepare_process`] first.
+//! # Training without the command line
+//!
+//! [`runs`] does what the commands `bench pretrain` and `bench transfer` do. This program pre-trains a small MAE on a folder
+//! of images for two steps; a later call with `resume` would go on with the third:
+//!
+//! ```
+//! use bench::config::{Library, Stage};
+//! use bench::engine::{Control, Silent};
+//! use bench::record::{RunStore, Status};
+//! use bench::registry::Registry;
+//! use bench::runs::{Request, RunContext, Start, prepare};
+//! use bench::weights::HubSettings;
+//! use std::sync::atomic::AtomicBool;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let folder = temporary.path();
+//! bench::process::prepare_process(); // before the first computation: subnormal numbers are zero
+//! let context = RunContext {
+//!     registry: &Registry::builtin(),
+//!     library: &Library::new(&[])?, // the built-in models, recipes, tasks and data sets
+//!     store: &RunStore::new(folder.join("runs")),
+//!     bench_data: Some(folder.join("data")),
+//!     device: candle_core::Device::Cpu,
+//!     device_name: "cpu".into(),
+//!     workers: 1,
+//!     command: "my program".into(),
+//!     control: Control { stop: &AtomicBool::new(false), observer: &Silent },
+//!     hub: HubSettings::new(folder.join("hub")),
+//! };
+//! let request = Request {
+//!     data: Some("datasets/shapes/fixture/train".into()), // any folder of images
+//!     recipe: Some("mae_demo".into()),
+//!     set: vec!["batch=4".into()],
+//!     ..Request::default()
+//! };
+//! let out = folder.join("run");
+//! let tell = |note: &str| eprintln!("{note}");
+//! let record = match prepare(&context, Stage::Pretrain, &request, Some(&out), false, &tell)? {
+//!     Start::Ready(prepared) => prepared.run(&context, Some(2))?,
+//!     Start::Done(record) => *record, // an earlier call has finished it
+//! };
+//! assert_eq!((record.status, record.steps_done), (Status::Truncated, 2));
+//! assert!(record.losses["loss"] > 0.);
+//! # Ok(())
+//! # }
+//! ```
 
 #![deny(missing_docs)]
 
@@ -81,7 +128,7 @@ pub mod weights;
 /// ```
 pub mod prelude {
     pub use crate::config::ModelConfig;
-    pub use crate::data::augment::{Augmentation, SampleMut, Transform};
+    pub use crate::data::augment::{AugmentError, Augmentation, ModelInput, SampleMut, Transform};
     pub use crate::data::{
         Annotation, Batch, DataError, DatasetInfo, DenseMap, DenseMapFile, DenseTarget, Entry, Format,
         Geometric, Geometry, Image, ImageRef, Index, Object, Objects, Raster, RasterFile, Rle, Sample,

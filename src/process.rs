@@ -16,18 +16,31 @@
 //!
 //! **Threads.** candle computes elementwise operators in a pool of its own, whose threads spin for a while after each
 //! operator before they sleep, on the cores that our operators need next: on 2 cores a training step of Mask R-CNN takes a
-//! sixth longer for it. Here they sleep at once, unless the variable `CANDLE_BARRIER_POOL_SPIN_LIMIT` says otherwise.
+//! sixth longer for it. Here they sleep at once; the program `bench` leaves
+//! a variable [`SPIN_LIMIT`] that the user has set as it is.
 
 /// Makes all settings of this module. To be called at the start of `main`, before the program has other threads.
 pub fn prepare_process() {
+    flush_subnormals();
+    keep_memory();
+    let_idle_threads_sleep();
+}
+
+/// Keeps freed memory in the process. Does nothing where the C library is not glibc.
+pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::keep_memory();
-    const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
-    if std::env::var_os(SPIN_LIMIT).is_none() {
-        // SAFETY: no other thread reads or writes the environment, because there is none yet.
-        unsafe { std::env::set_var(SPIN_LIMIT, "1") };
-    }
-    flush_subnormals();
+}
+
+/// The variable of the environment in which candle looks up how often an idle thread of its pool asks for work before it
+/// sleeps.
+pub const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+
+/// Lets idle threads of candle's pool sleep at once: sets [`SPIN_LIMIT`] to 1. To be called before the program has other
+/// threads.
+pub fn let_idle_threads_sleep() {
+    // SAFETY: no other thread reads or writes the environment, because there is none yet.
+    unsafe { std::env::set_var(SPIN_LIMIT, "1") };
 }
 
 /// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so that
@@ -141,7 +154,7 @@ mod tests {
         .unwrap();
     }
 
-    /// Rayon's pool, both pools of candle, a pool made now, and the threads of a loader.
+    /// Rayon's pool, both pools of candle, and a pool made now; `tests/it/external_augmentation.rs` asks the loader's threads.
     #[test]
     fn threads_of_every_pool_flush_subnormals() {
         assert!(flushes_subnormals(), "the test itself");
@@ -179,6 +192,6 @@ mod tests {
 
     #[test]
     fn threads_of_candle_do_not_spin() {
-        assert!(std::env::var_os("CANDLE_BARRIER_POOL_SPIN_LIMIT").is_some());
+        assert!(std::env::var_os(SPIN_LIMIT).is_some());
     }
 }

@@ -32,6 +32,7 @@ mod task;
 
 pub use hub::hub_settings;
 
+use crate::process;
 use crate::registry::Registry;
 use clap::{CommandFactory, Parser, Subcommand};
 use outcome::{CommandResult, Failure};
@@ -103,14 +104,18 @@ enum Command {
 /// Runs the command line of this process with the parts of `registry`, and returns its exit code. This is the whole `main`
 /// of a program with its own kinds of task.
 pub fn main(registry: Registry) -> ExitCode {
-    crate::process::prepare_process();
+    process::flush_subnormals();
+    process::keep_memory();
+    if std::env::var_os(process::SPIN_LIMIT).is_none() {
+        process::let_idle_threads_sleep();
+    }
     end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }
 
 /// Runs one command line, program name first, and returns its exit code.
 pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
-    crate::process::flush_subnormals();
+    process::flush_subnormals();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -91,6 +91,33 @@ fn the_table_has_no_circle() {
 }
 
 #[test]
+fn only_the_command_line_reads_the_environment() {
+    report(Source::all().iter().flat_map(reads_of_the_environment));
+    let found = |path: &str| {
+        let text = "fn f() { std::env::var_os(NAME); env::args() } #[cfg(test)] mod tests { fn g() { env::var(NAME) } }";
+        reads_of_the_environment(&Source::new(path, text)).len()
+    };
+    assert_eq!((found("engine/step.rs"), found("process.rs"), found("cli/flags.rs")), (2, 2, 0));
+}
+
+/// Calls of `env::var` and its siblings outside of `cli`, and `main.rs`.
+fn reads_of_the_environment(source: &Source) -> Vec<String> {
+    if source.module().is_none_or(|module| module == "cli") {
+        return vec![];
+    }
+    let reads = ["var", "var_os", "vars", "vars_os", "args", "args_os"];
+    let calls = source.code().windows(4).filter(|window| {
+        let [env, first, second, name] = window else { return false };
+        env.text == "env" && first.text == ":" && second.text == ":" && reads.contains(&name.text.as_str())
+    });
+    let fault = |window: &[Token]| {
+        let (name, line, call) = (source.name(), window[3].line, &window[3].text);
+        format!("{name}:{line}: `env::{call}`: only `cli` reads the environment and the arguments")
+    };
+    calls.map(fault).collect()
+}
+
+#[test]
 fn files_say_what_they_are_for_and_stay_readable() {
     let sources = Source::all();
     let tests = Source::tests(sources);

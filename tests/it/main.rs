@@ -10,6 +10,7 @@ mod datasets;
 mod dense_key_mappings;
 mod detection;
 mod dinov2;
+mod external_augmentation;
 mod external_backbone;
 mod external_objective;
 mod external_task;
