@@ -142,7 +142,7 @@ fn in_source(depths: &[Vec<f32>], at: &SourceTransform) -> DenseMap {
     let (height, width) = at.source;
     let depth = |i: usize| {
         let (x, y) = at.geometry.point((i % width) as f64 + 0.5, (i / width) as f64 + 0.5);
-        let row = &depths[(y as usize).min(depths.len() - 1)]; // `as` makes 0 of negative numbers
+        let row = &depths[(y as usize).min(depths.len() - 1)]; // `as` turns negative numbers into 0
         row[(x as usize).min(row.len() - 1)]
     };
     DenseMap::new(height, width, (0..height * width).map(depth).collect())

@@ -40,7 +40,7 @@ fn refused(words: &str, runs: &Path) -> String {
 const TRANSFER: &str =
     "transfer --include include --task scenes_depth --init scratch --data data/scenes --workers 1";
 
-/// `abs_rel` of the best possible program without eyes: the mean depth of the validation split for every pixel.
+/// `abs_rel` of a constant prediction: the mean depth of the validation split for every pixel.
 fn error_of_the_mean() -> f64 {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/scenes/val/depth");
     let images: Vec<Vec<f64>> = std::fs::read_dir(folder)
@@ -60,7 +60,7 @@ fn error_of_the_mean() -> f64 {
 #[test]
 fn it_learns_depth_and_its_run_is_a_row_of_the_table() {
     let runs = runs("learns");
-    let blind = error_of_the_mean();
+    let constant = error_of_the_mean();
     succeeds(TRANSFER, &runs);
     let table = succeeds("table depth --include include --format csv", &runs);
     let score = |column: &str| -> f64 {
@@ -69,7 +69,7 @@ fn it_learns_depth_and_its_run_is_a_row_of_the_table() {
         row.split(',').next().unwrap().parse().unwrap()
     };
     let [abs_rel, rmse, delta1] = ["AbsRel", "RMSE", "δ < 1.25"].map(score);
-    assert!(abs_rel < 0.5 * blind, "AbsRel {abs_rel}, of the mean {blind}");
+    assert!(abs_rel < 0.5 * constant, "AbsRel {abs_rel}, of the mean depth {constant}");
     assert!(rmse < 1.5 && delta1 > 70., "{table}");
 }
 
