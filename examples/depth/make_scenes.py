@@ -5,7 +5,7 @@ The farther a surface, the more of its colour is haze, so that depth can be read
 depth. Maps of `train` are 16-bit PNG files in millimetres, in which 0 marks pixels without depth; those of `val` are
 `.npy` files in metres, in which NaN does. Needs only Python's standard library and always writes the same pixels and depths.
 
-Usage: make_scenes.py [folder]        (default: data, beside this script)
+Usage: make_scenes.py [folder]        (default: data/scenes, beside this script)
 """
 
 import math
@@ -77,7 +77,7 @@ def npy(path, rows):
 
 
 def main():
-    home = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "data"
+    home = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "data" / "scenes"
     rng = random.Random(0)
     for split, count in [("train", 32), ("val", 8)]:
         images, maps = home / split / "images", home / split / "depth"

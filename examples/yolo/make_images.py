@@ -3,7 +3,7 @@
 
 Needs only Python's standard library and always writes the same pixels and boxes.
 
-Usage: make_images.py [folder]        (default: data, beside this script)
+Usage: make_images.py [folder]        (default: data/discs_and_squares, beside this script)
 """
 
 import random
@@ -47,7 +47,7 @@ def png(path, rows):
 
 
 def main():
-    home = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "data"
+    home = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "data" / "discs_and_squares"
     rng = random.Random(0)
     for split, count in [("train", 24), ("val", 8)]:
         images, labels = home / "images" / split, home / "labels" / split

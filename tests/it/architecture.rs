@@ -106,12 +106,12 @@ fn reads_of_the_environment(source: &Source) -> Vec<String> {
         return vec![];
     }
     let reads = ["var", "var_os", "vars", "vars_os", "args", "args_os"];
-    let calls = source.code().windows(4).filter(|window| {
-        let [env, first, second, name] = window else { return false };
-        env.text == "env" && first.text == ":" && second.text == ":" && reads.contains(&name.text.as_str())
+    let calls = source.code().windows(3).filter(|window| {
+        let [env, colons, name] = window else { return false };
+        env.text == "env" && colons.text == "::" && reads.contains(&name.text.as_str())
     });
     let fault = |window: &[Token]| {
-        let (name, line, call) = (source.name(), window[3].line, &window[3].text);
+        let (name, line, call) = (source.name(), window[2].line, &window[2].text);
         format!("{name}:{line}: `env::{call}`: only `cli` reads the environment and the arguments")
     };
     calls.map(fault).collect()

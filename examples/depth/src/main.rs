@@ -5,7 +5,7 @@
 
 use anyhow::{bail, ensure};
 use bench::prelude::*;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Error, Tensor};
 use candle_nn::VarBuilder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl Task for Depth {
         }
     }
 
-    fn head(&self, spec: &BackboneSpec, params: VarBuilder) -> Result<DepthHead> {
+    fn head(&self, spec: &BackboneSpec, params: VarBuilder) -> Result<DepthHead, Error> {
         Ok(DepthHead {
             taps: vec![spec.depth - 1],
             patch: spec.patch,
@@ -103,7 +103,7 @@ struct DepthHead {
 
 impl DepthHead {
     /// The logarithm of the depth in metres. [B, H, W]
-    fn forward(&self, features: &Features) -> Result<Tensor> {
+    fn forward(&self, features: &Features) -> Result<Tensor, Error> {
         let patches = self.log_depth.forward(&self.norm.forward(&features.taps[0])?)?; // [B, N, p·p]
         unpatchify(&patches, self.patch, features.grid)?.squeeze(1)
     }
@@ -118,7 +118,7 @@ impl Head for DepthHead {
     }
 
     /// mean(d²) − λ·mean(d)², where d is the error of the logarithm of a pixel with a depth.
-    fn loss(&self, features: &Features, batch: &Batch<DenseTarget>, _: &mut Pass) -> Result<Losses> {
+    fn loss(&self, features: &Features, batch: &Batch<DenseTarget>, _: &mut Pass) -> Result<Losses, Error> {
         let found = self.forward(features)?;
         let depths: Vec<f32> = batch.targets.iter().flat_map(DenseTarget::values).collect();
         let depths = Tensor::from_vec(depths, found.dims(), found.device())?;
@@ -131,7 +131,7 @@ impl Head for DepthHead {
         Ok(Losses::of("scale_invariant", loss))
     }
 
-    fn predict(&self, features: &Features, at: &[SourceTransform]) -> Result<Vec<DenseMap>> {
+    fn predict(&self, features: &Features, at: &[SourceTransform]) -> Result<Vec<DenseMap>, Error> {
         let depths = self.forward(features)?.exp()?.to_vec3::<f32>()?;
         Ok(depths.iter().zip(at).map(|(depths, at)| in_source(depths, at)).collect())
     }
@@ -142,7 +142,7 @@ fn in_source(depths: &[Vec<f32>], at: &SourceTransform) -> DenseMap {
     let (height, width) = at.source;
     let depth = |i: usize| {
         let (x, y) = at.geometry.point((i % width) as f64 + 0.5, (i / width) as f64 + 0.5);
-        let row = &depths[(y as usize).min(depths.len() - 1)]; // `as` makes 0 of negative numbers
+        let row = &depths[(y as usize).min(depths.len() - 1)]; // `as` turns negative numbers into 0
         row[(x as usize).min(row.len() - 1)]
     };
     DenseMap::new(height, width, (0..height * width).map(depth).collect())

@@ -1,5 +1,7 @@
 //! The backbone `mixer` in the whole program.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,7 +43,7 @@ fn refused(words: &str, runs: &Path) -> String {
 /// Writes a small data set `shapes` into `runs`: its path as a flag.
 fn shapes(runs: &Path) -> String {
     let data = runs.join("data");
-    let make = "data make shapes --size 32 --pretrain 1 --train 40 --val 20 --out";
+    let make = "data make shapes --size 32 --pretrain 1 --train 20 --val 10 --out";
     let mut command = Command::new(env!("CARGO_BIN_EXE_mixer"));
     assert!(command.args(make.split_whitespace()).arg(&data).status().unwrap().success());
     format!("--data {}", data.display())

@@ -71,12 +71,11 @@ impl Rotation {
 fn rotate(images: &Tensor, quarters: usize) -> Result<Tensor> {
     match quarters {
         0 => Ok(images.clone()),
-        1 => images.transpose(2, 3)?.flip(&[2]),
+        1 => images.transpose(2, 3)?.contiguous()?.flip(&[2]),
         2 => images.flip(&[2, 3]),
-        3 => images.flip(&[2])?.transpose(2, 3),
+        3 => images.flip(&[2])?.transpose(2, 3)?.contiguous(),
         _ => bail!("an image cannot be rotated by {quarters} quarters of a turn: expected 0 to 3"),
-    }?
-    .contiguous()
+    }
 }
 
 impl Objective for Rotation {
@@ -124,7 +123,8 @@ impl PretrainObjective for Rotation {
         let (width, std) = (inputs.model.width, options.init_std);
         Ok(Self {
             backbone: inputs.backbone(true)?,
-            classifier: Linear::with_std(width, ROTATIONS, std, inputs.builder().pp("rotation_head"))?,
+            // Named like a classifier, so that transfer leaves it out when it loads the weights of a ViT.
+            classifier: Linear::with_std(width, ROTATIONS, std, inputs.builder().pp("head"))?,
             per_image: options.rotations_per_image,
         })
     }

@@ -1,5 +1,7 @@
 //! The objective `rotation` in the whole program.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! The format `yolo` in the whole program.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,14 +49,17 @@ fn transfer(data: &str) -> String {
 #[test]
 fn it_trains_on_boxes_and_its_run_is_a_row_of_the_table() {
     let runs = runs("trains");
-    succeeds(&format!("{} --set epochs=2 --set schedule.warmup_epochs=1", transfer("data")), &runs);
+    succeeds(
+        &format!("{} --set epochs=2 --set schedule.warmup_epochs=1", transfer("data/discs_and_squares")),
+        &runs,
+    );
     let table = succeeds("table yolo --include include --format csv", &runs);
     assert!(table.lines().any(|line| line.starts_with("vit_squares,scratch,")), "{table}");
 }
 
 /// A copy of the data set in which the line `line` is added to the text file of the first training image.
 fn with_line(folder: &Path, line: &str) -> String {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/discs_and_squares");
     for part in ["images/train", "images/val", "labels/train", "labels/val"] {
         std::fs::create_dir_all(folder.join(part)).unwrap();
         for file in std::fs::read_dir(data.join(part)).unwrap() {
@@ -100,7 +105,7 @@ fn wrong_options_are_refused() {
     ] {
         std::fs::write(folder.join("dataset.toml"), manifest.replace(from, to)).unwrap();
         std::fs::write(folder.join("classes.txt"), "disc\nsquare\n").unwrap();
-        let words = transfer("data").replace("--include include", "");
+        let words = transfer("data/discs_and_squares").replace("--include include", "");
         let error =
             refused(&format!("{words} --include {} --include include", runs.join("mine").display()), &runs);
         let named =
