@@ -69,7 +69,7 @@ fn manifests_are_parsed_strictly() {
         assert!(error.contains(words) && error.contains("pets"), "{error}");
     }
     let (_folder, dataset) = pets(MANIFEST, "cat\ncat\n");
-    assert!(dataset.unwrap_err().to_string().contains("`cat` is there twice"));
+    assert!(dataset.unwrap_err().to_string().contains("`cat` occurs twice"));
 }
 
 #[test]
