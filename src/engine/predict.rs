@@ -84,7 +84,7 @@ pub(super) fn predict<T: Task>(
         }
         if !loaded.batch.is_empty() {
             let found = predictions::<T, _>(&model.head, &loaded.batch, &forward)?;
-            // Another image of the batch stands in for an unreadable one: the latter occurs twice.
+            // Another image of the batch replaces an unreadable one and then occurs twice.
             let mut seen = BTreeSet::new();
             let found: Vec<(usize, T::Prediction)> =
                 loaded.batch.ids.iter().map(place).zip(found).filter(|(k, _)| seen.insert(*k)).collect();

@@ -61,7 +61,7 @@ fn manifests_are_parsed_strictly() {
         ("per_class = 1", "per_clas = 1", "per_clas"),
         ("label = \"label\"", "lable = \"label\"", "lable"),
         ("format = \"csv\"", "format = \"cvs\"", "did you mean `csv`"),
-        ("name = \"pets\"", "name = \"cats\"", "name is `cats`, the folder `pets`"),
+        ("name = \"pets\"", "name = \"cats\"", "name is `cats`, but the folder is `pets`"),
         ("classes.txt", "labels.txt", "labels.txt"),
     ] {
         let (_folder, dataset) = pets(&MANIFEST.replacen(from, to, 1), "cat\ndog\n");
