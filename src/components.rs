@@ -1,4 +1,4 @@
-//! [`Components`]: everything that can be registered, but for the kinds of task: what a run is assembled from.
+//! [`Components`]: the registered objectives, formats, operations and backbones from which a run is assembled.
 
 use crate::config::{ConfigError, ModelConfig, ObjectiveTable, Operation, Owners, Recipe};
 use crate::data::Formats;
@@ -6,7 +6,7 @@ use crate::data::augment::Augmentations;
 use crate::models::Backbones;
 use crate::pretrain::{Objectives, RecipeFacts};
 
-/// The registered parts of runs.
+/// The registered parts of runs, except the kinds of task.
 pub struct Components {
     /// Objectives of pre-training.
     pub objectives: Objectives,
@@ -19,7 +19,7 @@ pub struct Components {
 }
 
 impl Components {
-    /// Those of this crate.
+    /// The built-in parts.
     pub fn builtin() -> Self {
         Self {
             objectives: Objectives::builtin(),
@@ -40,7 +40,7 @@ impl Components {
     }
 
     /// # Errors
-    /// A name that is registered twice.
+    /// A name is registered twice.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.objectives.check()?;
         self.backbones.check()?;

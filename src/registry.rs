@@ -1,5 +1,5 @@
-//! [`Registry`]: everything that a program knows by name: kinds of task, objectives, formats, operations and backbones,
-//! the built-in ones registered by the same calls as those of a plugin. The only place that erases the types of kinds.
+//! [`Registry`]: kinds of task, objectives, formats, operations and backbones by name. The built-in ones are registered
+//! by the same calls as those of a plugin. This is the only module that erases the types of kinds.
 
 use crate::components::Components;
 use crate::config::{ConfigError, Library, Named, complete_operations};
@@ -26,7 +26,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Everything of this crate.
+    /// The built-in parts of this crate.
     pub fn builtin() -> Self {
         Self { components: Components::builtin(), ..Self::empty() }
             .with::<kinds::ClassificationTask>()
@@ -75,7 +75,8 @@ impl Registry {
     }
 
     /// # Errors
-    /// A name that is registered twice or reserved. [`crate::cli::run`] refuses such a registry with exit code 2.
+    /// A name that is registered twice, or that is reserved. [`crate::cli::run`] refuses such a registry with exit code
+    /// 2.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
         self.kinds.check()?;
         self.components.check()?;
@@ -83,7 +84,7 @@ impl Registry {
         match reserved {
             Some(name) => Err(ConfigError::new(
                 format!("objective `{name}`"),
-                "is a word that files of weights use for themselves; choose another name",
+                "is reserved for files of weights; choose another name",
             )),
             None => Ok(()),
         }
@@ -99,16 +100,16 @@ impl Registry {
         self.kinds.iter().map(|(name, kind)| (name, kind.schemas()))
     }
 
-    /// Everything but the kinds.
+    /// The registered parts other than the kinds of task.
     pub fn components(&self) -> &Components {
         &self.components
     }
 
-    /// The task that `manifest` describes, trained as `training` (`[transfer.head]` of a recipe) says. Errors in the latter
-    /// name the file `recipe`.
+    /// Builds the task that `manifest` describes, with the training options `training` (`[transfer.head]` of a recipe).
+    /// Errors in the latter name the file `recipe`.
     ///
     /// # Errors
-    /// An unknown kind, an option that the kind does not know, a primary score that it does not have.
+    /// An unknown kind, an option or a primary score that the kind does not have.
     pub fn task(
         &self,
         manifest: &Manifest,
@@ -135,8 +136,8 @@ impl Registry {
     }
 }
 
-/// Reads the manifest of the task `name`, which may also be the path of a `task.toml` or of its folder. The options of the
-/// protocol's operations are checked and their defaults written out by `owners`.
+/// Reads the manifest of the task `name`, which may also be the path of a `task.toml` or of its folder. `owners` checks
+/// the options of the protocol's operations and writes out their defaults.
 ///
 /// # Errors
 /// An unknown task, a file that cannot be read or has unknown keys, a name that is not that of its folder.
@@ -144,7 +145,7 @@ pub fn manifest(library: &Library, owners: &Components, name: &str) -> Result<Ma
     let file = library.file_in_folder("task", name, "tasks", "task.toml")?;
     let mut manifest: Manifest = crate::config::parse(&file.text, &file.origin)?;
     let (origin, folder) = (file.origin, file.name);
-    ensure!(manifest.name == folder, "{origin}: name is `{}`, the folder `{folder}`", manifest.name);
+    ensure!(manifest.name == folder, "{origin}: name is `{}`, but the folder is `{folder}`", manifest.name);
     complete_operations(owners, &mut manifest.eval, &origin, "eval")?;
     manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
     if manifest.dataset.contains('/') {
@@ -178,7 +179,7 @@ impl AnyTask {
         self.task.check(split, entries)
     }
 
-    /// Trains (or fits) and evaluates.
+    /// Trains or fits the head, and evaluates.
     ///
     /// # Errors
     /// See [`Session`].
@@ -186,7 +187,7 @@ impl AnyTask {
         self.task.train(self.primary, run, options)
     }
 
-    /// Scores of weights that a run has left.
+    /// Scores of the weights of a finished run.
     ///
     /// # Errors
     /// See [`Session`].
@@ -194,12 +195,12 @@ impl AnyTask {
         self.task.evaluate(run, weights)
     }
 
-    /// Scores of the predictions for `entries` that files hold.
+    /// Scores of predictions for `entries` that are read from files.
     pub fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated> {
         self.task.score_files(files, entries, control)
     }
 
-    /// Predicts images with weights that a run has left, and draws and writes what it finds.
+    /// Predicts images with the weights of a finished run, and draws and writes the predictions.
     pub fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
         self.task.predict(run, weights, pictures)
     }
@@ -217,7 +218,7 @@ impl AnyTask {
         self.task.speed(run, seconds)
     }
 
-    /// Scores of the perfect predictions for `entries`: what evaluation can reach.
+    /// Scores of perfect predictions for `entries`, the best that evaluation can give.
     ///
     /// # Errors
     /// An annotation that the kind cannot read, or scores other than the declared ones.
@@ -227,7 +228,7 @@ impl AnyTask {
 }
 
 trait AnyKind: Send + Sync {
-    /// Of the options of manifests and of the head's configuration in recipes.
+    /// JSON schemas of the options of manifests and of the head's options in recipes.
     fn schemas(&self) -> [Schema; 2];
     fn task(
         &self,

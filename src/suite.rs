@@ -1,5 +1,5 @@
-//! [`Suite`]: a file of runs, pre-training × transfer × seeds, as a plan that can be resumed: what is done is skipped,
-//! what was interrupted goes on.
+//! [`Suite`]: a file that lists runs (pre-training × transfer × seeds). It is run in order and can be resumed: finished
+//! runs are skipped, and interrupted ones continue.
 
 use crate::config::{Library, SCRATCH, Stage, parse};
 use crate::engine::Plan;
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
-    /// What the suite shows, in a line.
+    /// One line that says what the suite shows.
     pub title: String,
-    /// Every transfer is run with each of these, unless it has its own.
+    /// Seeds with which every transfer is run, unless it has its own.
     pub seeds: Vec<u64>,
     /// The table of `configs/tables/` that shows the results.
     pub table: String,
@@ -31,7 +31,7 @@ pub struct Suite {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainLine {
-    /// What `init` and `tokenizer` call it; the recipe when absent.
+    /// Name of the run in `init` and `tokenizer`; the name of the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Name or path of the recipe.
@@ -78,7 +78,7 @@ pub struct Transfers {
 pub struct Item {
     /// Pre-training or transfer.
     pub stage: Stage,
-    /// What the run asks for.
+    /// The request of the run.
     pub request: Request,
     /// Index of the item whose weights it starts from.
     pub after: Option<usize>,
@@ -101,24 +101,24 @@ impl Item {
     }
 }
 
-/// What is left of an item.
+/// The state of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is finished.
     Done {
-        /// Id of its run.
+        /// Id of the run.
         id: String,
     },
-    /// It was begun and goes on.
+    /// It has been started and will be continued.
     Interrupted {
-        /// Id of its run.
+        /// Id of the run.
         id: String,
     },
     /// It can start.
     Todo,
     /// It cannot start yet.
     Waits {
-        /// What is not there: runs of the suite, weights, tokenizers, data.
+        /// What is missing: runs of the suite, weights, tokenizers or data.
         reasons: Vec<String>,
     },
 }
@@ -128,9 +128,9 @@ pub enum Standing {
 pub struct PlannedItem {
     /// The run.
     pub item: Item,
-    /// What is left of it.
+    /// The state of the item.
     pub standing: Standing,
-    /// Images that it will have seen in the end, where the size of its data is known.
+    /// Number of images that the whole run trains on, if the size of its data is known.
     pub images: Option<usize>,
 }
 
@@ -165,8 +165,8 @@ impl Suite {
         items
     }
 
-    /// Runs what is left, in order. `begin` is told the index of each item, the item, and whether it is done already.
-    /// Returns the records of all runs, in the order of [`Suite::items`]; fewer when a stop was asked for.
+    /// Runs all unfinished items, in order. Before each item, `begin` receives its index, the item, and whether it is
+    /// already done. Returns the records of all runs, in the order of [`Suite::items`]; fewer if a stop was requested.
     pub fn run(&self, context: &RunContext, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
         let items = self.items();
         let mut records: Vec<RunRecord> = vec![];
@@ -194,10 +194,11 @@ impl Suite {
         Ok(records)
     }
 
-    /// Where each item stands. Neither data nor weights nor tokenizers need to be there: items that need them wait.
+    /// Returns the state of each item. Data, weights and tokenizers need not exist: the items that need them are listed
+    /// as waiting.
     ///
     /// # Errors
-    /// An item that could never run: an unknown task, recipe, model or key.
+    /// An item that can never run, because its task, recipe, model or a key is unknown.
     pub fn plan(&self, context: &RunContext) -> Result<Vec<PlannedItem>> {
         let mut planned: Vec<PlannedItem> = vec![];
         for item in self.items() {
@@ -240,7 +241,7 @@ impl Suite {
     }
 }
 
-/// The override that names a tokenizer.
+/// The override key that names a tokenizer.
 fn tokenizer(name: &str) -> String {
     format!("pretrain.tokenizer={}", toml::Value::from(name))
 }
@@ -261,7 +262,7 @@ impl PretrainLine {
         self.name.as_deref().unwrap_or(&self.recipe)
     }
 
-    /// `trained` is the item that trains the tokenizer; without one, `tokenizer` names it as it is.
+    /// `trained` is the item that trains the tokenizer; if there is none, `tokenizer` names an existing one.
     fn item(&self, trained: Option<usize>) -> Item {
         let mut set = self.set.clone();
         set.extend(self.tokenizer.as_deref().filter(|_| trained.is_none()).map(tokenizer));

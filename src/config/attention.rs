@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Attention windows and relative positions: `[transfer.attention]`.
+/// Attention windows and relative positions of the backbone: `[transfer.attention]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionConfig {
@@ -44,7 +44,7 @@ impl Default for GlobalBlocks {
     }
 }
 
-/// Biases of the attention scores that depend on the offset between query and key. New ones start at 0.
+/// Biases of the attention scores that depend on the offset between query and key. New tables start at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RelativePosition {
@@ -85,7 +85,7 @@ impl AttentionConfig {
         }
         match &self.global_blocks {
             GlobalBlocks::List(blocks) if blocks.iter().any(|&block| block >= depth) => Err(format!(
-                "transfer.attention.global_blocks are {blocks:?}, the model has blocks 0..{depth}"
+                "transfer.attention.global_blocks is {blocks:?}, but the model has blocks 0..{depth}"
             )),
             _ => Ok(()),
         }

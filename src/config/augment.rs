@@ -1,4 +1,4 @@
-//! What happens to an image between decoding and the model, as a configuration has it.
+//! Configuration of what happens to an image between decoding and the model.
 
 use super::{Tag, Tagged};
 use schemars::JsonSchema;
@@ -27,8 +27,8 @@ impl Tag for OperationKey {
     const KEY: &'static str = "op";
 }
 
-/// One operation of an augmentation pipeline or of an evaluation protocol: `{ op = "flip", p = 0.5 }`. Which operations
-/// exist, and which options they take, is known to [`Augmentations`](crate::data::augment::Augmentations).
+/// One operation of an augmentation pipeline or of an evaluation protocol: `{ op = "flip", p = 0.5 }`.
+/// [`Augmentations`](crate::data::augment::Augmentations) has the operations and their options.
 pub type Operation = Tagged<OperationKey>;
 
 /// `[[views]]` of a recipe: further views of every training image, for objectives that compare views. Each is made from

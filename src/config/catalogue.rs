@@ -33,11 +33,11 @@ pub struct KnownBackbone {
     pub data: String,
     /// Ids of the published tables that list it.
     pub rows: Vec<String>,
-    /// Anything else that readers should know.
+    /// Further remarks for readers.
     pub note: Option<String>,
 }
 
-/// A key that is always an error.
+/// A former key, which is always an error.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct RenamedToProgram;
 

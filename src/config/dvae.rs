@@ -1,22 +1,23 @@
-//! Discrete autoencoders: their sizes, and `[pretrain] objective = "dvae"`, which trains one.
+//! Discrete variational autoencoders: their sizes, and the options of `[pretrain] objective = "dvae"`, which trains
+//! one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The sizes of a discrete variational autoencoder (DALL·E, arXiv:2102.12092, appendix A). Its tokens lie
-/// 2^(groups − 1) pixels apart.
+/// The sizes of a discrete variational autoencoder (DALL·E, arXiv:2102.12092, appendix A). It makes one token for every
+/// square of 2^(groups − 1) pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DvaeSizes {
-    /// Tokens of the code book.
+    /// Size of the code book.
     pub vocabulary: usize,
     /// Channels of the first group; each group has twice as many as the one before.
     pub hidden: usize,
-    /// Groups of blocks, with a change of resolution between them.
+    /// Number of groups of blocks; the resolution changes between groups.
     pub groups: usize,
-    /// Residual blocks of a group.
+    /// Residual blocks per group.
     pub blocks: usize,
-    /// Channels that the decoder maps tokens to.
+    /// Channels to which the decoder maps tokens.
     pub embedding: usize,
     /// Channels of the images.
     #[serde(default = "three")]
@@ -24,7 +25,7 @@ pub struct DvaeSizes {
 }
 
 impl Default for DvaeSizes {
-    /// The sizes of the model that OpenAI released.
+    /// The sizes of the model released by OpenAI.
     fn default() -> Self {
         Self { vocabulary: 8192, hidden: 256, groups: 4, blocks: 2, embedding: 128, channels: 3 }
     }
@@ -77,7 +78,7 @@ pub struct Anneal {
 }
 
 impl Anneal {
-    /// Its value when `progress` (0 to 1) of the run is over.
+    /// The value after the share `progress` (0 to 1) of the run.
     pub fn at(&self, progress: f64) -> f64 {
         let x = if self.until > 0. { (progress / self.until).min(1.) } else { 1. };
         self.to + (self.from - self.to) * 0.5 * (1. + (std::f64::consts::PI * x).cos())
@@ -110,12 +111,13 @@ pub struct DvaeTraining {
     /// Weight of the divergence of the tokens' distribution from the uniform one. Like the loss of pixels it is
     /// divided by the number of values of an image.
     pub kl_weight: Anneal,
-    /// Standard deviation over places of the initial scores of each token, which then have mean 0: fitted to training
-    /// images before the first step, so that all tokens are in use. Without it the scores are as the layers draw them.
+    /// Standard deviation over places of the initial scores of each token, which then have mean 0: The scores are
+    /// fitted to training images before the first step, so that all tokens are used. When absent, the initial scores
+    /// are those of the randomly drawn layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_spread: Option<f64>,
     /// Weight of the diversity loss of wav2vec 2.0 (arXiv:2006.11477, equation 4), 1 − H(p̄)/ln V with p̄ the mean
-    /// distribution over a batch: 0 where all tokens are as likely. OpenAI's recipe has none.
+    /// distribution over a batch: 0 where all tokens are as likely. OpenAI's recipe does not have this loss.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub diversity: f64,
 }

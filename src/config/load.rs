@@ -1,26 +1,26 @@
-//! TOML text to a typed struct: one strict parse, errors that name file and key; `--set`; and the
-//! library of named files that ships inside the program and can be extended by `--include`.
+//! Strict parsing of TOML into typed structs, with errors that name file and key; the overrides of `--set`; and the
+//! library of named files, which is part of the program and which `--include` extends.
 
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-/// A configuration that cannot be used: names the file (or `--set`), the key and what is allowed.
+/// An invalid configuration; names the file (or `--set`), the key and the allowed values.
 #[derive(Debug, thiserror::Error)]
 #[error("{origin}: {message}")]
 pub struct ConfigError {
-    /// The file, or what else was parsed.
+    /// The file, or another source such as `--set`.
     pub origin: String,
-    /// What is wrong, which key it is about, and what is allowed.
+    /// The problem, with the key and the allowed values.
     pub message: String,
 }
 
 impl ConfigError {
-    /// An error about `origin`, usually a file.
+    /// An error in `origin`, usually a file.
     pub fn new(origin: impl std::fmt::Display, message: impl std::fmt::Display) -> Self {
         Self { origin: origin.to_string(), message: message.to_string() }
     }
 
-    /// The same error of a part of the file or table `origin`.
+    /// The same error as part of the file or table `origin`.
     #[must_use]
     pub fn within(self, origin: impl std::fmt::Display) -> Self {
         Self::new(origin, self)
@@ -32,7 +32,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: impl std::fmt::Display) ->
     toml::from_str(text).map_err(|e| ConfigError::new(origin, format!("\n{}", e.to_string().trim_end())))
 }
 
-/// Turns an edited tree into a typed struct; the error names the path of the key.
+/// Converts an edited tree into a typed struct; the error names the path of the key.
 pub fn parse_table<T: DeserializeOwned>(
     table: toml::Table,
     origin: impl std::fmt::Display,
@@ -50,8 +50,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     parse(&text, path.display())
 }
 
-/// Edits `tree` by one `a.b=value`; the value is TOML, or a bare word taken as a string. Tables on the way are
-/// made; whether the key exists is decided by the strict parse that follows.
+/// Applies one override `a.b=value` to `tree`; the value is TOML, or a bare word that is read as a string. Missing
+/// tables are created; the strict parse that follows checks whether the key exists.
 pub fn apply_set(tree: &mut toml::Table, assignment: &str) -> Result<(), ConfigError> {
     let origin = || format!("--set {assignment}");
     let (key, text) =
@@ -74,14 +74,14 @@ pub fn apply_set(tree: &mut toml::Table, assignment: &str) -> Result<(), ConfigE
     Ok(())
 }
 
-/// A file of the library, or one that was named by its path.
+/// A file of the library, or one named by its path.
 #[derive(Clone, Debug)]
 pub struct NamedFile {
     /// Its name, without folder and extension.
     pub name: String,
     /// Its contents.
     pub text: String,
-    /// Where it came from, for messages.
+    /// Its origin, for messages.
     pub origin: String,
 }
 
@@ -94,10 +94,10 @@ impl NamedFile {
     }
 }
 
-/// The text files of `configs/`, `tasks/` and `datasets/` as built in.
+/// The text files of `configs/`, `tasks/` and `datasets/` that are part of the program.
 static BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
 
-/// Named files: those of `--include` folders first, then those that the program carries.
+/// Named files: those of `--include` folders first, then the built-in ones.
 ///
 /// Paths are relative with `/`: `datasets/shapes/dataset.toml`. An included folder has the same tree.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +107,7 @@ pub struct Library {
 
 impl Library {
     /// # Errors
-    /// When an included folder does not exist.
+    /// An included folder that does not exist.
     pub fn new(includes: &[PathBuf]) -> Result<Self, ConfigError> {
         for folder in includes {
             if !folder.is_dir() {
@@ -117,7 +117,7 @@ impl Library {
         Ok(Self { includes: includes.to_vec() })
     }
 
-    /// The text at `path`, and where it came from (for messages).
+    /// The text at `path`, and its origin for messages.
     pub fn text(&self, path: &str) -> Result<(String, String), ConfigError> {
         for folder in &self.includes {
             let file = folder.join(path);
@@ -135,7 +135,7 @@ impl Library {
     /// The file that `name` means: `<folder>/<name>.toml` of the library, or a path that ends in `.toml`.
     ///
     /// # Errors
-    /// A name that is not in `folder`, with the nearest and all that are; a path without a file.
+    /// A name that is not in `folder`; the error suggests the nearest name and lists all. A path without a file.
     pub fn file(&self, what: &str, name: &str, folder: &str) -> Result<NamedFile, ConfigError> {
         if name.ends_with(".toml") {
             return NamedFile::at(what, Path::new(name));
@@ -148,7 +148,7 @@ impl Library {
         Ok(NamedFile { name: name.into(), text, origin })
     }
 
-    /// The file that `name` means where each has a folder of its own: `<folder>/<name>/<file>` of the library, or a path
+    /// The file that `name` means when each name has its own folder: `<folder>/<name>/<file>` of the library, or a path
     /// to such a file or to the folder that holds it. The name is that of the folder.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl Library {
         Ok(NamedFile { name: name.into(), text, origin })
     }
 
-    /// The file or folder at `path` on disk, when it lies in an included folder.
+    /// The file or folder at `path` on disk, if it is in an included folder.
     pub fn on_disk(&self, path: &str) -> Option<PathBuf> {
         self.includes.iter().map(|folder| folder.join(path)).find(|file| file.exists())
     }

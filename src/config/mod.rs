@@ -1,4 +1,4 @@
-//! TOML files to typed structs. One way to read a configuration, for every file of the project.
+//! Typed structs for TOML files. Every configuration file of the project is read in the same way.
 
 mod attention;
 mod augment;

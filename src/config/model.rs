@@ -16,7 +16,7 @@ pub enum Pool {
     Cls,
 }
 
-/// How positions of weights with another grid are resized to that of the model. All variants are bicubic.
+/// How absolute positions are resized when the weights have another grid than the model. All variants are bicubic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizePositions {
@@ -29,11 +29,11 @@ pub enum ResizePositions {
     Offset,
 }
 
-/// The backbone of a model file that names none: the plain vision transformer.
+/// The default backbone of model files: the plain vision transformer.
 pub const VIT: &str = "vit";
 
 /// A model: the backbone, its input and its sizes. `image`, `channels`, `patch`, `width`, `depth` and `normalize` are
-/// common to all backbones; `options` belong to the backbone that is named; all other keys belong to the plain vision
+/// common to all backbones; `options` belongs to the named backbone; all other keys belong to the plain vision
 /// transformer (ViT, arXiv:2010.11929) and are refused for other backbones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
@@ -73,10 +73,10 @@ pub struct ModelConfig {
     /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_scale: Option<f64>,
-    /// Number of learnt tokens without a position that attention may use as it likes (arXiv:2309.16588).
+    /// Number of register tokens: learnt tokens without a position (arXiv:2309.16588).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub registers: usize,
-    /// Whether keys have a bias, which BEiT leaves out.
+    /// Whether the key projection has a bias; BEiT has none.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub key_bias: bool,
     /// The name of a registered backbone; `vit` when absent.
@@ -160,7 +160,7 @@ impl ModelConfig {
         self.normalize.clone().unwrap_or_else(|| Normalize::imagenet(self.channels))
     }
 
-    /// Checks the keys that all backbones have, and that keys of the ViT are left out for other backbones.
+    /// Checks the keys of all backbones, and that other backbones set no keys of the ViT.
     ///
     /// # Errors
     /// A message that names the key.
@@ -193,7 +193,7 @@ impl ModelConfig {
         }
     }
 
-    /// The keys of the ViT whose values are not the defaults.
+    /// The keys of the ViT that do not have their default values.
     fn vit_keys(&self) -> Vec<&'static str> {
         let keys = [
             ("heads", self.heads != 0),

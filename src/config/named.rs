@@ -1,4 +1,4 @@
-//! [`Named`]: what is registered under a name, and [`Tagged`]: a table of a TOML file that asks for it.
+//! [`Named`]: values registered by name, and [`Tagged`]: a TOML table that selects one of them.
 
 use super::load::{ConfigError, parse_table, unknown};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,22 +9,22 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-/// Things by name, in order of registration.
+/// Values by name, in order of registration.
 #[derive(Clone, Debug)]
 pub struct Named<T> {
-    /// What one is called in messages: `format`, `objective`.
+    /// The word for one value in messages: `format`, `objective`.
     what: &'static str,
     entries: Vec<(&'static str, T)>,
     duplicates: Vec<&'static str>,
 }
 
 impl<T> Named<T> {
-    /// Nothing yet; `what` is the word for one of them in messages.
+    /// An empty list; `what` is the word for one value in messages.
     pub fn new(what: &'static str) -> Self {
         Self { what, entries: vec![], duplicates: vec![] }
     }
 
-    /// Registers `value`. A second value of a name changes nothing but is remembered for [`Named::check`].
+    /// Registers `value`. A second value with the same name is not registered; [`Named::check`] reports it.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: T) -> Self {
         match self.entries.iter().any(|(known, _)| *known == name) {
@@ -35,19 +35,19 @@ impl<T> Named<T> {
     }
 
     /// # Errors
-    /// When a name was registered twice.
+    /// A name that was registered twice.
     pub fn check(&self) -> Result<(), ConfigError> {
         match self.duplicates.first() {
             None => Ok(()),
             Some(name) => Err(ConfigError::new(
                 format!("{} `{name}`", self.what),
-                "is registered twice; a plugin must choose a name of its own",
+                "is registered twice; a plugin must use a name of its own",
             )),
         }
     }
 
     /// # Errors
-    /// An unknown name: what is known, and the nearest to it.
+    /// An unknown name; the error suggests the nearest name and lists all.
     pub fn get(&self, name: &str) -> Result<&T, ConfigError> {
         let found = self.entries.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| value).ok_or_else(|| {
@@ -61,20 +61,20 @@ impl<T> Named<T> {
         self.entries.iter().map(|(name, _)| *name)
     }
 
-    /// Names and what they stand for, in order of registration.
+    /// Names and values, in order of registration.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
         self.entries.iter().map(|(name, value)| (*name, value))
     }
 }
 
-/// The key whose value names what a [`Tagged`] table is about.
+/// The key of a [`Tagged`] table that names the registered value.
 pub trait Tag: 'static {
     /// The key: `op`, `format`, `objective`.
     const KEY: &'static str;
 }
 
-/// A table that names something registered and holds its options: `{ op = "flip", p = 0.5 }`. The options are parsed
-/// strictly by whoever is registered under the name.
+/// A table that names a registered value and contains its options: `{ op = "flip", p = 0.5 }`. The value registered
+/// under that name parses the options strictly.
 #[derive(Debug)]
 pub struct Tagged<K> {
     /// The value of the key.
@@ -97,10 +97,10 @@ impl<K> PartialEq for Tagged<K> {
 }
 
 impl<K: Tag> Tagged<K> {
-    /// The table that asks for `name` with `options`.
+    /// The table that selects `name` with `options`.
     ///
     /// # Errors
-    /// Options that are no table.
+    /// Options that are not a table.
     pub fn new<O: Serialize>(name: &str, options: &O) -> Result<Self, ConfigError> {
         let options = toml::Table::try_from(options)
             .map_err(|error| ConfigError::new(format!("{} = \"{name}\"", K::KEY), error))?;
@@ -110,15 +110,15 @@ impl<K: Tag> Tagged<K> {
     /// The options, parsed strictly.
     ///
     /// # Errors
-    /// An unknown, missing or wrong key, by its name.
+    /// An unknown, missing or wrong key; the error gives its name.
     pub fn parse<O: DeserializeOwned>(&self) -> Result<O, ConfigError> {
         parse_table(self.options.clone(), format!("{} = \"{}\"", K::KEY, self.name))
     }
 
-    /// The options, parsed strictly, of the table that `origin`, a file, has at the path `key`.
+    /// The options of the table at the path `key` of the file `origin`, parsed strictly.
     ///
     /// # Errors
-    /// An unknown, missing or wrong key, by its path in the file.
+    /// An unknown, missing or wrong key; the error gives its path in the file.
     pub fn parse_at<O: DeserializeOwned>(&self, origin: &str, key: &str) -> Result<O, ConfigError> {
         let options = toml::Value::Table(self.options.clone());
         serde_path_to_error::deserialize(options).map_err(|e| {

@@ -79,7 +79,7 @@ pub enum Exempt {
     OneDimensional,
     /// Weights and biases of norms: detectron2.
     Norms,
-    /// None: all parameters are decayed.
+    /// No parameters are exempt: all are decayed.
     Nothing,
 }
 
@@ -99,7 +99,7 @@ pub enum ScheduleName {
     Step,
     /// (1 − progress)^`power` down to `min_lr`.
     Polynomial,
-    /// The peak after warm-up.
+    /// Constant: the peak after warm-up.
     Constant,
 }
 
@@ -139,11 +139,11 @@ impl Schedule {
     }
 }
 
-/// How a [`Ramp`] goes from one value to the other.
+/// The curve of a [`Ramp`] between its two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RampName {
-    /// `from` at all times.
+    /// Constant: the value `from` throughout.
     Constant,
     /// Along a straight line.
     Linear,
@@ -179,7 +179,7 @@ impl Ramp {
         Self { name: RampName::Cosine, from, to: Some(to), epochs: None }
     }
 
-    /// The value when the share `progress` (0 to 1) of the run and `epoch` epochs are over.
+    /// The value after `epoch` epochs, when the share `progress` (0 to 1) of the run is over.
     pub fn at(&self, progress: f64, epoch: f64) -> f64 {
         let x = self.epochs.map_or(progress, |epochs| epoch / epochs).clamp(0., 1.);
         let to = self.to.unwrap_or(self.from);
@@ -193,7 +193,7 @@ impl Ramp {
     /// Checks the values; `key` names the ramp in messages.
     ///
     /// # Errors
-    /// When a number is not finite, `epochs` is not positive, or `to` is absent from or set for the wrong curve.
+    /// A number that is not finite, `epochs` that is not positive, `to` missing or set for a constant.
     pub fn check(&self, key: &str) -> Result<(), String> {
         if let Some(value) = [Some(self.from), self.to].into_iter().flatten().find(|value| !value.is_finite())
         {
@@ -211,7 +211,7 @@ impl Ramp {
     }
 }
 
-/// Refuses a `value` of `key` that is not positive and finite.
+/// Fails unless the `value` of `key` is positive and finite.
 pub(super) fn positive(key: &str, value: f64) -> Result<(), String> {
     if value.is_finite() && value > 0. {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Who parses the tables that a configuration leaves open.
+//! The interface through which registered parts parse their own tables of a configuration.
 
 use super::{ConfigError, ModelConfig, ObjectiveTable, Operation, Recipe};
 
-/// The owners of open tables: whatever is registered under the name that a table gives parses its options strictly.
-/// Implemented by the registry; this module knows only the tables.
+/// Parses the tables of a configuration whose keys belong to registered parts, strictly, by the part that each table
+/// names. Implemented by the registry; this module knows only the tables.
 pub trait Owners: Send + Sync {
-    /// `[pretrain]` with every default written out, checked together with `recipe`, in which it stands.
+    /// `[pretrain]` with every default written out, checked together with its `recipe`.
     ///
     /// # Errors
     /// An unknown objective, an unknown or missing key, values that cannot work.
@@ -24,10 +24,10 @@ pub trait Owners: Send + Sync {
     fn operation(&self, operation: &Operation) -> Result<Operation, ConfigError>;
 }
 
-/// Writes out the defaults of every table of `recipe` that is parsed by its owner. The recipe came from `origin`.
+/// Writes out the defaults of every table of `recipe` that belongs to a registered part. The recipe came from `origin`.
 ///
 /// # Errors
-/// An unknown objective or operation, an unknown, missing or wrong key of its table.
+/// An unknown objective or operation, or an unknown, missing or wrong key of its table.
 pub fn complete_recipe(owners: &dyn Owners, recipe: &mut Recipe, origin: &str) -> Result<(), ConfigError> {
     complete_operations(owners, &mut recipe.augment, origin, "augment")?;
     for (place, view) in recipe.views.iter_mut().enumerate() {
@@ -40,10 +40,10 @@ pub fn complete_recipe(owners: &dyn Owners, recipe: &mut Recipe, origin: &str) -
     Ok(())
 }
 
-/// Completes every operation of the list that the file `origin` has under `key`.
+/// Writes out the defaults of every operation in the list `key` of the file `origin`.
 ///
 /// # Errors
-/// Those of [`Owners::operation`]; the message names the file and the place in the list.
+/// The errors of [`Owners::operation`]; the message names the file and the index in the list.
 pub fn complete_operations(
     owners: &dyn Owners,
     operations: &mut [Operation],

@@ -1,25 +1,27 @@
-//! `configs/{pretrain,transfer}/<name>.toml`: how to train. The protocol of evaluation is not here.
+//! `configs/{pretrain,transfer}/<name>.toml`: how to train. The evaluation protocol is not part of a recipe; it belongs
+//! to the task.
 
 use super::optim::{Optim, Schedule, positive};
 use super::{AttentionConfig, Erase, Operation, Stage, Tag, Tagged, View};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A recipe: the training loop's numbers, and exactly one of `[pretrain]` and `[transfer]`.
+/// A recipe: the settings of the training loop, and exactly one of `[pretrain]` and `[transfer]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What tables call weights that this recipe has pre-trained; the recipe's name when absent.
+    /// Label in tables for weights pre-trained with this recipe; the name of the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The model used when `--model` is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_model: Option<String>,
-    /// Passes over the training split.
+    /// Number of passes over the training split.
     pub epochs: usize,
-    /// Effective batch in images: what one optimiser step sees.
+    /// Effective batch: images per optimiser step.
     pub batch: usize,
-    /// Images per forward pass; the effective batch is accumulated from these. All at once when absent.
+    /// Images per forward pass; the effective batch is accumulated from these. When absent, the whole batch is one
+    /// forward pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Stochastic depth of the last block, rising linearly from 0.
@@ -28,17 +30,18 @@ pub struct Recipe {
     /// Largest global gradient norm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
-    /// Decay of the exponential moving average of the weights, a step; its weights are evaluated.
+    /// Decay per step of the exponential moving average of the weights; when set, the averaged weights are evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
-    /// Evaluate every so many epochs (and at the end). Only at the end when 0.
+    /// Number of epochs between evaluations; the last is at the end of the run. When 0, the run is evaluated only at
+    /// the end.
     #[serde(default)]
     pub eval_epochs: usize,
-    /// Keep numbered weights (`epoch_<n>.safetensors`) every so many epochs; none when 0.
+    /// Number of epochs between numbered copies of the weights (`epoch_<n>.safetensors`); none are kept when 0.
     #[serde(default)]
     pub keep_epochs: usize,
-    /// Save the resumable state every so many steps; at ends of epochs, at most once a minute, when 0. It is saved after
-    /// ten minutes in any case.
+    /// Number of steps between saves of the resumable state. When 0, it is saved at ends of epochs, at most once a
+    /// minute. In both cases it is saved at least every ten minutes.
     #[serde(default)]
     pub save_steps: usize,
     /// Unreadable images that may be skipped before the run stops.
@@ -76,7 +79,7 @@ impl Recipe {
         self.transfer.as_ref().map(|transfer| transfer.head.clone()).unwrap_or_default()
     }
 
-    /// Views of an image that a batch holds: the one of `augment` and those of `views`.
+    /// Number of views per image in a batch: the one of `augment` and those of `views`.
     pub fn view_count(&self) -> usize {
         1 + self.views.iter().map(|view| view.count).sum::<usize>()
     }
@@ -86,7 +89,7 @@ impl Recipe {
         self.optim.base_lr * self.batch as f64 / 256.
     }
 
-    /// What cannot work, by key.
+    /// An invalid value; the message names its key.
     pub fn check(&self, stage: Stage) -> Result<(), String> {
         let wants = match stage {
             Stage::Pretrain => self.pretrain.is_some() && self.transfer.is_none(),
@@ -117,7 +120,7 @@ impl Recipe {
         self.schedule.check()?;
         match self.transfer.as_ref().map(|t| t.tune) {
             Some(tune) if tune != Tune::Head && self.transfer.as_ref().is_some_and(|t| t.cached_features) => {
-                Err("transfer.cached_features needs transfer.tune = \"head\": only then do features stay"
+                Err("transfer.cached_features needs transfer.tune = \"head\", because training the backbone changes its features"
                     .into())
             }
             Some(Tune::Blocks(k)) if k != 0.5 && (k < 0. || k.fract() != 0.) => {
@@ -136,7 +139,7 @@ impl Tag for ObjectiveKey {
     const KEY: &'static str = "objective";
 }
 
-/// `[pretrain]`: the name of an objective and its own options, which the objective parses.
+/// `[pretrain]`: the name of an objective and the options that the objective defines.
 pub type ObjectiveTable = Tagged<ObjectiveKey>;
 
 /// What a masked autoencoder predicts (arXiv:2111.06377, Table 1d).
@@ -172,8 +175,8 @@ impl std::fmt::Display for ReconstructionTarget {
 pub struct Transfer {
     /// Which parameters of the backbone are trained.
     pub tune: Tune,
-    /// Computes the features of the training split once, without augmentation, and trains on those. Needs
-    /// `tune = "head"`; another protocol, which the record says.
+    /// Computes the features of the training split once, without augmentation, and trains on those. Needs `tune =
+    /// "head"`. This is another evaluation protocol, and the record says so.
     #[serde(default)]
     pub cached_features: bool,
     /// Input [height, width] of the backbone in this transfer; that of the model when absent. Positions are resized.
@@ -182,13 +185,13 @@ pub struct Transfer {
     /// Windows and relative positions of the backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<AttentionConfig>,
-    /// Read strictly by the kind (`classification`: label_smoothing, mixup, cutmix, …).
+    /// Options that the kind of task defines (`classification`: label_smoothing, mixup, cutmix, …).
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub head: toml::Table,
 }
 
-/// Which part of the backbone learns; the head always does.
+/// Which part of the backbone is trained; the head is always trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tune {

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Everything that decides what a run computes.
+/// Everything that determines the result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// `[run]`: where the rest came from.
+    /// `[run]`: the sources of the configuration.
     pub run: Run,
     /// `[model]`: the backbone and its sizes.
     pub model: ModelConfig,
@@ -22,7 +22,7 @@ pub struct RunConfig {
     pub recipe: Recipe,
 }
 
-/// `[run]`: which files the rest came from, and what belongs to this run alone.
+/// `[run]`: the files from which the configuration was made, and the settings of this run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
@@ -33,7 +33,7 @@ pub struct Run {
     pub task: Option<String>,
     /// The data set; `folder` for a folder of images without a manifest.
     pub dataset: String,
-    /// The split that is trained on.
+    /// The training split.
     pub split: String,
     /// Name of the model's file.
     pub model: String,
@@ -47,34 +47,35 @@ pub struct Run {
     /// blake3 of the tokenizer of the recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_hash: Option<String>,
-    /// The initial weights in a word: `scratch`, the label of the recipe that pre-trained them, or the file's stem.
+    /// A short label of the initial weights: `scratch`, the label of the recipe that pre-trained them, or the file's
+    /// stem.
     pub init_label: String,
     /// Seed of all random numbers.
     pub seed: u64,
-    /// In which matrix products are computed.
+    /// Type in which matrix products are computed.
     #[serde(default, skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// The file of the task, where the task was named by its path. Has no part in the identity of the run.
+    /// The file of the task, where the task was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_path: Option<PathBuf>,
-    /// The file of the data set, where the data set was named by its path. Has no part in the identity of the run.
+    /// The file of the data set, where the data set was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_path: Option<PathBuf>,
-    /// Where the data lay. Has no part in the identity of the run.
+    /// Path of the data. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
 }
 
 impl Run {
-    /// What finds the task again: its path, or its name.
+    /// The path of the task if it was named by one, otherwise its name.
     pub fn task_source(&self) -> Option<String> {
         self.task_path.as_ref().map(|path| path.display().to_string()).or_else(|| self.task.clone())
     }
 
-    /// What finds the data set again: its path, or its name.
+    /// The path of the data set if it was named by one, otherwise its name.
     pub fn dataset_source(&self) -> String {
         self.dataset_path.as_ref().map_or_else(|| self.dataset.clone(), |path| path.display().to_string())
     }
@@ -84,10 +85,10 @@ impl Run {
 pub const SCRATCH: &str = "scratch";
 
 impl RunConfig {
-    /// The same configuration with every `--set key=value` and `--set model.key=value` over what it has.
+    /// The same configuration with every `--set key=value` and `--set model.key=value` applied.
     ///
     /// # Errors
-    /// A key that does not exist, a value that cannot work.
+    /// A key that does not exist, or an invalid value.
     pub fn with(mut self, set: &[String], owners: &dyn Owners) -> Result<Self, ConfigError> {
         if set.is_empty() {
             complete_recipe(owners, &mut self.recipe, "config.toml")?;
@@ -110,7 +111,7 @@ impl RunConfig {
         Ok(self)
     }
 
-    /// Keys whose values are not those of `other`, [`Run::data`] apart: `run.seed`, `recipe.optim.base_lr`.
+    /// Keys whose values differ from those of `other`, except [`Run::data`]: `run.seed`, `recipe.optim.base_lr`.
     pub fn differences(&self, other: &Self) -> Result<Vec<String>, ConfigError> {
         let tree = |config| toml::Table::try_from(config).map_err(|e| ConfigError::new("config.toml", e));
         let mut found = vec![];
@@ -135,7 +136,7 @@ impl RunConfig {
         Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
     }
 
-    /// A readable name that no other configuration has: `finetune-shapes-vit_micro8-mae_demo-s0-1a2b3c4d`.
+    /// A readable and unique name of the configuration: `finetune-shapes-vit_micro8-mae_demo-s0-1a2b3c4d`.
     pub fn id(&self) -> Result<String, ConfigError> {
         let Run { task, dataset, model, recipe, init_label, seed, .. } = &self.run;
         let on = task.as_ref().unwrap_or(dataset);
@@ -146,7 +147,7 @@ impl RunConfig {
         Ok(format!("{recipe}-{on}-{model}{init}-s{seed}-{}", &self.hash()?[..8]))
     }
 
-    /// What cannot work in model and recipe, before any data is read.
+    /// Checks model and recipe before any data are read.
     pub fn check(&self) -> Result<(), ConfigError> {
         let Run { model, recipe, stage, .. } = &self.run;
         self.model.check().map_err(|e| ConfigError::new(format!("model `{model}`"), e))?;
@@ -157,12 +158,12 @@ impl RunConfig {
     }
 }
 
-/// Where a model or a recipe is taken from.
+/// The source of a model or a recipe.
 #[derive(Clone, Copy)]
 pub struct Choice<'a> {
-    /// Where named files are looked up.
+    /// The library in which named files are looked up.
     pub library: &'a Library,
-    /// Whoever parses the tables of registered parts.
+    /// Parses the tables that belong to registered parts.
     pub owners: &'a dyn Owners,
     /// `--set` as typed.
     pub overrides: &'a [String],
@@ -190,7 +191,7 @@ impl Choice<'_> {
         self.complete_model(tree, self.origin("model."))
     }
 
-    /// The strict parse of a model, with the defaults of its backbone's options written out.
+    /// Parses a model strictly, and writes out the defaults of its backbone's options.
     fn complete_model(
         &self,
         tree: toml::Table,
@@ -200,7 +201,7 @@ impl Choice<'_> {
         self.owners.model(&model).map_err(|error| error.within(origin))
     }
 
-    /// The recipe `configs/<stage>/<name>.toml` for a model and a task, where they are known (else empty): body <
+    /// The recipe `configs/<stage>/<name>.toml` for a model and a task, if they are known (otherwise empty): body <
     /// `[task.<task>]` < `[model.<model>]` < `--set`.
     pub fn recipe(
         &self,
@@ -263,13 +264,13 @@ impl Choice<'_> {
         Ok(recipe)
     }
 
-    /// The tree of the file that `name` means, after a parse that would show the line of a syntax error.
+    /// Parses the file that `name` means; a syntax error shows its line.
     fn file(&self, what: &str, name: &str, folder: &str) -> Result<(toml::Table, String), ConfigError> {
         let NamedFile { text, origin, .. } = self.library.file(what, name, folder)?;
         Ok((parse(&text, &origin)?, origin))
     }
 
-    /// The strict parse of a recipe, with the defaults of every table written out.
+    /// Parses a recipe strictly, and writes out the defaults of every table.
     fn complete(&self, tree: toml::Table, origin: impl std::fmt::Display) -> Result<Recipe, ConfigError> {
         let mut recipe: Recipe = parse_table(tree, &origin)?;
         complete_recipe(self.owners, &mut recipe, &origin.to_string())?;
@@ -283,7 +284,7 @@ impl Choice<'_> {
     }
 }
 
-/// The keys, `path` before each, that do not have the same value in both tables.
+/// The keys, each with the prefix `path`, whose values differ between the two tables.
 fn differing(a: &toml::Table, b: &toml::Table, path: &str, found: &mut Vec<String>) {
     let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     for key in keys {
@@ -297,7 +298,7 @@ fn differing(a: &toml::Table, b: &toml::Table, path: &str, found: &mut Vec<Strin
     }
 }
 
-/// Puts `edits` over `tree`, table by table.
+/// Merges `edits` into `tree`, table by table.
 fn merge(tree: &mut toml::Table, edits: &toml::Table) {
     for (key, edit) in edits {
         match (tree.get_mut(key), edit) {

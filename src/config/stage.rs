@@ -14,7 +14,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The word in records, and the folder of `configs/` that holds the recipes.
+    /// The name of the stage in records, and of the folder of `configs/` with its recipes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pretrain => "pretrain",
@@ -23,8 +23,8 @@ impl Stage {
     }
 }
 
-/// In which type the operands of matrix products are multiplied. Parameters, the residual stream, norms, softmax and
-/// losses are f32 in any case.
+/// The type in which the operands of matrix products are multiplied. Parameters, the residual stream, norms, softmax
+/// and losses are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
@@ -38,7 +38,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The word in records and on the command line.
+    /// The name in records and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",

@@ -1,6 +1,6 @@
 //! `bench data check`: compares a data set on disk with its manifest, split by split.
 //!
-//! All problems are collected. A run stops at the first one instead: it reads its data by [`Dataset::index`].
+//! All problems are collected. A run, which reads its data with [`Dataset::index`], stops at the first one instead.
 
 use super::classes::{label, list};
 use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, Size, Split};
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Adds the number of objects to the report, and returns the number of classes that they belong to. A class without objects
+/// Adds the number of objects to the report, and returns the number of their classes. A class without objects
 /// is not a problem: many splits lack the rare ones.
 fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let mut classes = BTreeSet::new();
@@ -21,7 +21,7 @@ fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     classes.len()
 }
 
-/// Why an image of this size does not fit its annotation; `None` if it does.
+/// The reason why an image of this size does not fit its annotation; `None` if it fits.
 fn fits(entry: &Entry, decoded: Size) -> Option<String> {
     match &entry.annotation {
         Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
@@ -71,23 +71,23 @@ fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     classes.len()
 }
 
-/// Most problems that a report prints.
+/// Largest number of problems that a report prints.
 const SHOWN: usize = 10;
 
-/// What [`Dataset::check`] found in a split.
+/// The result of [`Dataset::check`] for a split.
 #[derive(Clone, Debug, Default)]
 pub struct SplitReport {
     /// The split.
     pub split: String,
     /// Number of images.
     pub images: usize,
-    /// Classes that have images.
+    /// Number of classes that have images.
     pub classes: usize,
-    /// Annotated objects, where objects are annotated.
+    /// Number of annotated objects, if the format annotates objects.
     pub objects: usize,
     /// Files among the images that are not images.
     pub ignored: IgnoredFiles,
-    /// What is wrong, one message each.
+    /// The problems, one message each.
     pub problems: Vec<String>,
 }
 

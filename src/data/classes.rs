@@ -1,9 +1,9 @@
-//! Class names and labels: lists of class names, and the label that a word of an annotation file stands for.
+//! Lists of class names, and the labels of the names in annotation files.
 
 use super::{Annotation, Entry};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Most names that an error message lists.
+/// Largest number of names that an error message lists.
 const SHOWN: usize = 5;
 
 /// The class names in a file of one class per line, in label order. A name ends at the first `delimiter` or with the line; a
@@ -21,12 +21,12 @@ pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, Strin
     }
     let mut seen = BTreeSet::new();
     match names.iter().find(|name| !seen.insert(name.as_str())) {
-        Some(twice) => Err(format!("class `{twice}` is there twice")),
+        Some(twice) => Err(format!("class `{twice}` occurs twice")),
         None => Ok(names),
     }
 }
 
-/// The words that occur, sorted: by number if all are numbers, else by bytes.
+/// The distinct words, sorted by number if all are numbers, otherwise by bytes.
 pub(super) fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut words: Vec<&str> = words.collect::<BTreeSet<_>>().into_iter().collect();
     if let Some(mut numbers) =
@@ -38,10 +38,10 @@ pub(super) fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> 
     words.into_iter().map(String::from).collect()
 }
 
-/// The label of each word: its place in `names`, or the word itself if all are indices into `names`.
+/// The label of each word: its index in `names`, or the word itself if all words are indices into `names`.
 ///
 /// # Errors
-/// Names words that are neither.
+/// Words that are neither; the message lists them.
 pub(super) fn labels_of<'a>(
     words: impl Iterator<Item = &'a str> + Clone,
     names: &[String],
@@ -69,7 +69,7 @@ pub(super) fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String 
 /// Keeps the first `most` entries of every class, in order.
 ///
 /// # Errors
-/// Names an entry without a label.
+/// An entry without a label; the message names it.
 pub(super) fn keep_per_class(entries: &mut Vec<Entry>, most: usize) -> Result<(), String> {
     if let Some(entry) = entries.iter().find(|entry| label(entry).is_none()) {
         return Err(format!("per_class needs labels, and `{}` has none", entry.id));
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(names_in("n1\ttench, fish\nn0\tgoldfish", '\t').unwrap(), ["n1", "n0"]);
         assert_eq!(names_in("/a/attic 0\n/b/bar 1\n", ' ').unwrap(), ["/a/attic", "/b/bar"]);
         assert!(names_in("/a/attic 1\n", ' ').unwrap_err().contains("number 1, expected 0"));
-        assert!(names_in("cat\ncat", '\t').unwrap_err().contains("`cat` is there twice"));
+        assert!(names_in("cat\ncat", '\t').unwrap_err().contains("`cat` occurs twice"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! [`DataError`]: what can be wrong with a data set.
+//! [`DataError`]: errors of data sets.
 
 use crate::config::ConfigError;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Errors of manifests and indices: each names its file.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A manifest that cannot be used.
+    /// An invalid manifest.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A file or folder of the data that cannot be read.
@@ -14,20 +14,20 @@ pub enum DataError {
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
-    /// Data that is not on this machine.
+    /// Data that are not on this machine.
     #[error(
-        "data set `{name}` is not there: {looked}{}\n`bench demo` needs no data",
+        "data set `{name}` was not found: {looked}{}\n`bench demo` needs no data",
         get.as_deref().map(|get| format!("\nhow to get it: {get}")).unwrap_or_default()
     )]
     Missing {
         /// The data set.
         name: String,
-        /// Where it was looked for.
+        /// The places that were searched.
         looked: String,
-        /// How to get it, as the manifest says.
+        /// How to get the data, from the manifest.
         get: Option<String>,
     },
     /// A split that the manifest does not have.
@@ -35,9 +35,9 @@ pub enum DataError {
     Split {
         /// The data set.
         dataset: String,
-        /// The split that was asked for.
+        /// The requested split.
         split: String,
-        /// The splits that there are.
+        /// The existing splits.
         known: String,
     },
     /// Labels or class folders that do not match the class names of the manifest.
@@ -47,7 +47,7 @@ pub enum DataError {
         dataset: String,
         /// The split.
         split: String,
-        /// What does not match.
+        /// The mismatch.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! How pixels move: one affine map for images, labels, boxes, masks and rasters alike.
+//! Geometry of images: one affine map moves images, labels, boxes, masks and rasters alike.
 
 /// (height, width) in pixels.
 pub type Size = (usize, usize);
@@ -6,7 +6,7 @@ pub type Size = (usize, usize);
 /// A box by two corners: x1, y1, x2, y2 in pixels. Coordinates are continuous: the width is x2 − x1, without "+ 1".
 pub type Xyxy<T> = [T; 4];
 
-/// A box as COCO's files have it: x, y of the upper left corner, width, height in pixels.
+/// A box in the form of COCO's files: x, y of the upper left corner, width, height in pixels.
 pub type Xywh = [f64; 4];
 
 /// The corners x1, y1, x2, y2 of a box that is given by a corner and its sides.
@@ -39,8 +39,8 @@ impl Geometry {
         Self { from: size, to: size, forward: [1., 0., 0., 0., 1., 0.] }
     }
 
-    /// Cuts the rectangle (top, left, height, width), which may reach outside of the image, and scales it to (height, width)
-    /// `to`.
+    /// Crops the rectangle (top, left, height, width), which may extend outside the image, and scales it to (height,
+    /// width) `to`.
     pub fn crop_resize(from: Size, top: f64, left: f64, height: f64, width: f64, to: Size) -> Self {
         let (sx, sy) = (to.1 as f64 / width, to.0 as f64 / height);
         Self { from, to, forward: [sx, 0., -left * sx, 0., sy, -top * sy] }
@@ -99,7 +99,8 @@ impl Geometry {
     }
 }
 
-/// How the source image has become the model's input: predictions go back to the source image through its inverse.
+/// The geometry from the source image to the model's input: predictions go back to the source image through its
+/// inverse.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SourceTransform {
     /// (height, width) of the source image as decoded.
@@ -114,32 +115,32 @@ impl SourceTransform {
         Self { source, geometry: Geometry::identity(source) }
     }
 
-    /// Where the source image lies in the input, in input pixels; what is outside is padding. Exact unless the
+    /// The rectangle of the source image in the input, in input pixels; everything outside is padding. Exact unless the
     /// map rotates or shears; then it is the bounding box of the image.
     pub fn shown(&self) -> Xyxy<f64> {
         let (height, width) = self.source;
         within(self.geometry.bounds([0., 0., width as f64, height as f64]), self.geometry.to)
     }
 
-    /// The part of a box of the input that lies in the source image, in its pixels. `None` when the map is not
-    /// invertible.
+    /// Maps a box from the input to the source image, clipped to the source image, in its pixels. `None` when the map
+    /// is not invertible.
     pub fn in_source(&self, bbox: Xyxy<f64>) -> Option<Xyxy<f64>> {
         Some(within(self.geometry.inverse()?.bounds(bbox), self.source))
     }
 }
 
-/// The part of a box that lies in an image of this size.
+/// Clips a box to an image of this size.
 fn within([x1, y1, x2, y2]: Xyxy<f64>, (height, width): Size) -> Xyxy<f64> {
     let (width, height) = (width as f64, height as f64);
     [x1.clamp(0., width), y1.clamp(0., height), x2.clamp(0., width), y2.clamp(0., height)]
 }
 
-/// A target that moves with its image: one flip, crop or scale for labels, boxes, masks and rasters.
+/// A target that moves with its image under flips, crops and scaling.
 pub trait Geometric {
     /// Moves the target as its image has moved.
     fn apply(&mut self, geometry: &Geometry);
 
-    /// Whether it can belong to an image that was decoded to this (height, width).
+    /// Checks that the target fits an image that was decoded to this (height, width).
     ///
     /// # Errors
     /// Why it cannot.
@@ -148,7 +149,7 @@ pub trait Geometric {
     }
 
     /// Among the labelled pixels of a rectangle (top, left, height, width) that lies inside the image, the share of the
-    /// commonest class; 1 where none is labelled. `None` when single pixels have no label.
+    /// most frequent class; 1 where none is labelled. `None` if the target has no labels of pixels.
     fn largest_share(&self, _rectangle: [usize; 4]) -> Option<f64> {
         None
     }

@@ -1,11 +1,11 @@
-//! A decoded image, and decoding as users of Pillow expect it.
+//! Decoded images, and decoding with the same results as Pillow.
 //!
-//! `Image::open(path)` gives what `Image.open(path).convert("RGB")` of Pillow 9.4 gives, hence what torchvision's
-//! loaders give: byte for byte for PNG, BMP, TIFF and lossless WebP, within the rounding of another inverse DCT and
-//! another chroma upsampling for JPEG (byte for byte with the feature `turbojpeg`). A truncated file is an error, not a
-//! picture that is grey below.
+//! `Image::open(path)` gives the same result as `Image.open(path).convert("RGB")` of Pillow 9.4, and therefore as
+//! torchvision's loaders: byte for byte for PNG, BMP, TIFF and lossless WebP, within the rounding of another inverse
+//! DCT and another chroma upsampling for JPEG (byte for byte with the feature `turbojpeg`). A truncated file is an
+//! error rather than an image with a grey lower part.
 //!
-//! Deviations: 16-bit grey is scaled to 8 bits, where Pillow clips it at 255 and leaves a white picture. Formats other
+//! Deviations: 16-bit grey is scaled to 8 bits, where Pillow clips it at 255, which gives a white image. Formats other
 //! than JPEG, PNG, WebP, BMP and TIFF are not read, nor are floating-point pixels.
 
 use super::{Size, jpeg};
@@ -27,10 +27,10 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image of these bytes.
+    /// An image with the given bytes.
     ///
     /// # Panics
-    /// When `data` does not hold height × width × channels bytes.
+    /// If `data` does not have height × width × channels bytes.
     pub fn new(height: usize, width: usize, channels: usize, data: Vec<u8>) -> Self {
         assert_eq!(data.len(), height * width * channels, "image buffer does not match its size");
         Self { height, width, channels, data }
@@ -41,7 +41,8 @@ impl Image {
         (self.height, self.width)
     }
 
-    /// The image in `channels` (1 or 3) channels: grey is repeated, colour is weighed as Pillow's `convert("L")` does.
+    /// The image with `channels` (1 or 3) channels: grey is repeated, and colour is converted to grey as by Pillow's
+    /// `convert("L")`.
     ///
     /// # Errors
     /// Other numbers of channels.
@@ -57,10 +58,10 @@ impl Image {
 
     /// Reads the file at `path` and converts it to `channels` (1 or 3) channels.
     ///
-    /// The format is recognised by content, not by name. EXIF orientation is left unapplied, as Pillow leaves it.
+    /// The format is recognised by content, not by name. The EXIF orientation is not applied, as in Pillow.
     ///
     /// # Errors
-    /// A file that is not there, is no image of a known format, or is damaged or truncated.
+    /// A file that does not exist, is not an image of a known format, or is damaged or truncated.
     pub fn open(path: &Path, channels: usize) -> Result<Self, DecodeError> {
         std::fs::read(path)
             .map_err(|e| e.to_string())
@@ -71,7 +72,7 @@ impl Image {
     /// (height, width) of the file at `path`, from its header alone.
     ///
     /// # Errors
-    /// A file that is not there or is no image of a known format.
+    /// A file that does not exist or is not an image of a known format.
     pub fn size_of(path: &Path) -> Result<Size, DecodeError> {
         let fail = |reason: String| DecodeError { path: path.into(), reason };
         let reader = ImageReader::open(path).map_err(|e| fail(e.to_string()))?;
@@ -82,9 +83,10 @@ impl Image {
 
     /// Decodes an encoded image held in memory.
     ///
-    /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG are taken for inverted, and of
-    /// 16-bit colour, and of 16-bit grey with alpha, the high byte is kept. Unlike Pillow, 16-bit grey is divided by 257
-    /// and rounded, so that 65535 becomes 255. Maps of class ids keep their 16 bits: see [`RasterFile`](super::RasterFile).
+    /// As Pillow converts: palettes are looked up, alpha is dropped, CMYK and YCCK JPEG files are treated as inverted,
+    /// and of 16-bit colour, and of 16-bit grey with alpha, the high byte is kept. Unlike Pillow, 16-bit grey is
+    /// divided by 257 and rounded, so that 65535 becomes 255. Maps of class ids keep their 16 bits: see
+    /// [`RasterFile`](super::RasterFile).
     ///
     /// # Errors
     /// The reason why the bytes cannot be decoded, without the name of a file.
@@ -119,12 +121,12 @@ impl Image {
             DynamicImage::ImageRgba16(image) => {
                 (3, first::<4, 3, _>(image.as_raw()).iter().map(high).collect())
             }
-            _ => return Err("floating-point pixels are not read".into()),
+            _ => return Err("floating-point pixels are not supported".into()),
         };
         Self::new(height, width, depth, data).into_channels(channels)
     }
 
-    /// [`Image::with_channels`], without a copy where nothing changes.
+    /// Like [`Image::with_channels`], but without a copy when nothing changes.
     fn into_channels(self, channels: usize) -> Result<Self, String> {
         if self.channels == channels { Ok(self) } else { self.with_channels(channels) }
     }
@@ -137,7 +139,7 @@ fn first<const ALL: usize, const KEPT: usize, V: Copy>(values: &[V]) -> Vec<V> {
     kept
 }
 
-/// Whether a JPEG has its end marker. A decoder fills what is missing before it with grey; Pillow refuses such files.
+/// Whether a JPEG has its end marker. A decoder fills the missing part with grey; Pillow refuses such files.
 fn jpeg_has_end(bytes: &[u8]) -> bool {
     if bytes.ends_with(&[0xff, 0xd9]) {
         return true; // as nearly all do; compressed data cannot hold it
@@ -170,7 +172,7 @@ pub(crate) fn luma(rgb: &[u8]) -> u8 {
 pub struct DecodeError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! [`Index`]: the images and annotations of a split as a format finds them, one [`Entry`] for each image.
+//! [`Index`]: the images and annotations of a split as read by a format, with one [`Entry`] for each image.
 
 use super::{DenseMapFile, Image, RasterFile, Rle, Size, Xywh};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ impl std::fmt::Display for SampleId {
     }
 }
 
-/// Where the pixels of an entry are.
+/// The source of the pixels of an entry.
 #[derive(Clone, Debug)]
 pub enum ImageRef {
     /// An encoded image file.
@@ -38,14 +38,14 @@ pub enum ImageRef {
     Memory(Arc<Image>),
 }
 
-/// What a COCO-style file says about one image.
+/// The annotation of one image in a COCO-style file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// Id of the image in the file, which files of results repeat.
+    /// Id of the image in the file, which result files use.
     pub image_id: u64,
     /// (height, width) as annotated.
     pub size: Size,
-    /// In the order of the file.
+    /// The objects, in the order of the file.
     pub objects: Vec<Object>,
     /// Labels known to have no object here (LVIS `neg_category_ids`).
     pub absent: Vec<u32>,
@@ -98,12 +98,12 @@ impl Objects {
     /// Whether the image was decoded to the (height, width) that its annotation is for.
     ///
     /// # Errors
-    /// Another size; the error says both.
+    /// Another size; the error gives both.
     pub fn fits(&self, decoded: Size) -> Result<(), String> {
         let ((h, w), (height, width)) = (decoded, self.size);
         match decoded == self.size {
             true => Ok(()),
-            false => Err(format!("the image has {h}x{w} pixels, its annotation says {height}x{width}")),
+            false => Err(format!("the image has {h}x{w} pixels, but its annotation says {height}x{width}")),
         }
     }
 }
@@ -124,12 +124,12 @@ pub struct Object {
 }
 
 impl Object {
-    /// Whether it has a mask and not only a box.
+    /// Whether the object has a mask in addition to its box.
     pub fn has_mask(&self) -> bool {
         self.segmentation != Segmentation::None
     }
 
-    /// Its mask in an image of (height, width) `size`; `None` where it has a box only.
+    /// Its mask in an image of (height, width) `size`; `None` if it has only a box.
     ///
     /// # Errors
     /// An image of 2³² pixels or more.
@@ -145,7 +145,7 @@ impl Object {
 /// The outline of an object, as COCO stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Segmentation {
-    /// There is only a box.
+    /// The object has only a box.
     None,
     /// Flat x, y lists, one per ring.
     Polygons(Vec<Vec<f64>>),
@@ -153,18 +153,18 @@ pub enum Segmentation {
     Rle(Rle),
 }
 
-/// What a COCO-style file says about a class besides its name.
+/// Facts about a class in a COCO-style file, besides its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
-    /// Its id in the file, which files of results repeat.
+    /// Its id in the file, which result files use.
     pub id: u64,
-    /// In how many training images it occurs (LVIS).
+    /// Frequency of the class in training images (LVIS).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<Frequency>,
 }
 
-/// In how many training images a class of LVIS occurs.
+/// Frequency of an LVIS class in training images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frequency {
     /// Up to 10.
@@ -178,11 +178,11 @@ pub enum Frequency {
     Frequent,
 }
 
-/// What a dataset says about an image, before a task makes a target of it.
+/// The annotation of an image in a data set, from which a task makes a target.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Annotation {
-    /// Nothing is known, as in pre-training.
+    /// No annotation, as in pre-training.
     None,
     /// Class index, from 0.
     Label(u32),
@@ -194,32 +194,32 @@ pub enum Annotation {
     DenseMap(DenseMapFile),
 }
 
-/// One line of a dataset's index.
+/// One image in the index of a data set.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Unique in its split.
+    /// Id, unique in the split.
     pub id: SampleId,
-    /// Where the pixels are.
+    /// The source of the pixels.
     pub image: ImageRef,
-    /// What the data set says about the image.
+    /// The annotation of the image.
     pub annotation: Annotation,
 }
 
-/// The content of one split as a format finds it.
+/// The content of one split as read by a format.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    /// Sorted by id (by bytes), or in file order where the file defines one.
+    /// Entries sorted by the bytes of their ids, or in file order if the file defines one.
     pub entries: Vec<Entry>,
     /// Class names in label order, where the layout itself defines them (class folders, categories of a COCO json).
     pub classes: Option<Vec<String>>,
-    /// In label order, where the annotations have category ids; otherwise empty.
+    /// Facts about the classes in label order if the annotations have category ids; otherwise empty.
     pub categories: Vec<Category>,
-    /// Whether `classes` must hold every class of the manifest, as one folder for each class does. `false` where they are
-    /// only those that occur.
+    /// Whether `classes` must contain every class of the manifest, as with one folder per class. `false` if `classes`
+    /// has only the classes that occur.
     pub every_class: bool,
     /// Whether the images were found by listing folders, so that they are known to exist.
     pub images_listed: bool,
-    /// Other files that lie among the images, where the format lists a folder.
+    /// Other files among the images, if the format lists a folder.
     pub ignored: IgnoredFiles,
 }
 
@@ -227,7 +227,7 @@ pub struct Index {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IgnoredFiles(BTreeMap<String, usize>);
 
-/// Most extensions that a message lists; files with other extensions are counted together.
+/// Largest number of extensions that a message lists; files with other extensions are counted together.
 const ENDINGS_SHOWN: usize = 5;
 
 impl IgnoredFiles {

@@ -1,6 +1,7 @@
-//! JPEG by libjpeg-turbo, for programs built with the feature `turbojpeg`: the library that Pillow uses, hence its pixels.
+//! JPEG decoding by libjpeg-turbo, for programs built with the feature `turbojpeg`. Pillow uses the same library, so
+//! the pixels are equal.
 //!
-//! What it refuses or this module does not ask of it (CMYK, a damaged file) is left to the decoder of the default build.
+//! Files that this module does not handle (CMYK, damaged files) are left to the decoder of the default build.
 
 /// The library that decodes JPEG in this program.
 pub const JPEG_DECODER: &str = if cfg!(feature = "turbojpeg") { "libjpeg-turbo" } else { "zune-jpeg" };
@@ -13,11 +14,11 @@ pub(super) fn decode(_: &[u8]) -> Option<Pixels> {
     None
 }
 
-/// Largest image in bytes, as that of the `image` crate: a header can claim more than there is memory.
+/// Largest image in bytes, the same as in the `image` crate, because a header can claim more than the available memory.
 #[cfg(feature = "turbojpeg")]
 const MOST_BYTES: usize = 512 << 20;
 
-/// The image in 1 or 3 channels, as the file has it; `None` for what another decoder has to judge.
+/// The image with 1 or 3 channels as in the file; `None` for files that the other decoder must handle.
 #[cfg(feature = "turbojpeg")]
 pub(super) fn decode(bytes: &[u8]) -> Option<Pixels> {
     use turbojpeg::{Colorspace, Decompressor, PixelFormat};

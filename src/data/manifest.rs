@@ -1,4 +1,5 @@
-//! `datasets/<name>/dataset.toml`: where the files of a data set are and in which format. It knows nothing about tasks.
+//! `datasets/<name>/dataset.toml`: where the files of a data set are and in which format. A manifest says nothing about
+//! tasks.
 //!
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
@@ -18,9 +19,9 @@ use std::sync::Arc;
 pub struct Dataset {
     /// The name of its folder in `datasets/`.
     pub name: String,
-    /// Free text that tells releases apart (`2012`, `fine`, `v1`).
+    /// Free text that distinguishes releases (`2012`, `fine`, `v1`).
     pub version: String,
-    /// Where it is published.
+    /// Address where the data set is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub homepage: Option<String>,
     /// Its licence, in words.
@@ -29,19 +30,19 @@ pub struct Dataset {
     /// the order that the format defines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
-    /// How to get it, shown when the data is not there.
+    /// How to get the data; shown when they are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub get: Option<String>,
     /// Its splits by name.
     #[serde(rename = "split")]
     pub splits: BTreeMap<String, Split>,
-    /// Class names as the file `classes` has them.
+    /// Class names from the file `classes`.
     #[serde(skip)]
     class_names: Option<Vec<String>>,
-    /// Where the manifest was read, for messages.
+    /// The origin of the manifest, for messages.
     #[serde(skip)]
     origin: String,
-    /// The formats that its splits may have.
+    /// The registered formats.
     #[serde(skip)]
     formats: Formats,
 }
@@ -55,7 +56,7 @@ pub struct Split {
     /// Number of images, verified by `bench data check`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// At most this many entries per class, the first of the index (few-label splits).
+    /// Keeps only this many entries per class, the first ones of the index (few-label splits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
     /// How the images are annotated; `None` for images without labels.
@@ -63,7 +64,7 @@ pub struct Split {
     pub annotations: Option<Annotations>,
 }
 
-/// The description of a data set that a task gets.
+/// The description of a data set that tasks receive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
@@ -86,12 +87,12 @@ fn annotations_key(split: &str) -> String {
 }
 
 impl Dataset {
-    /// Reads `datasets/<name>/dataset.toml` of the library, or, where `name` is a path, that `dataset.toml` or the one in
-    /// that folder. The annotations of every split are checked by their format, which is one of `formats`.
+    /// Reads `datasets/<name>/dataset.toml` of the library or, if `name` is a path, that `dataset.toml` or the one in
+    /// that folder. The format of each split, one of `formats`, checks its annotations.
     ///
     /// # Errors
-    /// An unknown name, a manifest that does not parse, options that their format refuses, a list of classes that is not
-    /// there or names one twice; two formats of one name.
+    /// An unknown name, a manifest that does not parse, options that their format refuses, a missing list of classes or
+    /// one with duplicates; two formats with the same name.
     pub fn load(library: &Library, name: &str, formats: &Formats) -> Result<Self, DataError> {
         formats.check()?;
         let home = format!("datasets/{name}");
@@ -99,7 +100,7 @@ impl Dataset {
         if !is_path && let Ok((text, origin)) = library.text(&format!("{home}/{MANIFEST}")) {
             let dataset = Self::read(&text, origin, formats, |file| library.text(&format!("{home}/{file}")))?;
             if dataset.name != name {
-                let message = format!("name is `{}`, the folder `{name}`", dataset.name);
+                let message = format!("name is `{}`, but the folder is `{name}`", dataset.name);
                 return Err(ConfigError::new(dataset.origin, message).into());
             }
             return Ok(dataset);
@@ -117,7 +118,7 @@ impl Dataset {
         Self::read(&text, origin, formats, |beside| read(&file.with_file_name(beside)))
     }
 
-    /// Parses and checks the manifest `text`, which came from `origin`; `beside` reads a file that lies beside it.
+    /// Parses and checks the manifest `text`, which came from `origin`; `beside` reads a file in the same folder.
     fn read(
         text: &str,
         origin: String,
@@ -147,7 +148,7 @@ impl Dataset {
     /// The images below `path`, without labels: a data set of one split, `train`.
     ///
     /// # Errors
-    /// A folder that is not there.
+    /// A folder that does not exist.
     pub fn from_folder(path: &Path) -> Result<Self, DataError> {
         let name = path.canonicalize().map_err(|e| DataError::file(path, e))?;
         let name = name.file_name().map_or("images".into(), |n| n.to_string_lossy().to_string());
@@ -166,10 +167,10 @@ impl Dataset {
         })
     }
 
-    /// Where the data lies: `data` (`--data`) if given, else `<bench_data>/<name>` (`$BENCH_DATA`).
+    /// Path of the data: `data` (`--data`) if given, else `<bench_data>/<name>` (`$BENCH_DATA`).
     ///
     /// # Errors
-    /// When there is no such folder; the error says where it was looked for and how to get the data.
+    /// A missing folder; the error lists the places that were searched and says how to get the data.
     pub fn root(&self, data: Option<&Path>, bench_data: Option<&Path>) -> Result<PathBuf, DataError> {
         let missing = |looked| DataError::Missing { name: self.name.clone(), looked, get: self.get.clone() };
         let root = match (data, bench_data) {
@@ -177,12 +178,12 @@ impl Dataset {
             (None, Some(root)) => root.join(&self.name),
             (None, None) => {
                 let looked =
-                    "BENCH_DATA is not set; set it to the folder that holds data sets, or give --data DIR";
+                    "BENCH_DATA is not set; set it to the folder that holds data sets, or pass --data DIR";
                 return Err(missing(looked.into()));
             }
         };
         if root.is_file() {
-            return Err(DataError::file(&root, "is a file; the root of a data set is a folder"));
+            return Err(DataError::file(&root, "is a file, but the root of a data set must be a folder"));
         }
         if root.is_dir() { Ok(root) } else { Err(missing(format!("looked in `{}`", root.display()))) }
     }
@@ -195,8 +196,8 @@ impl Dataset {
     /// The entries of a split, with labels by the class names of the manifest if it has any.
     ///
     /// # Errors
-    /// An unknown split, an empty one, one that its format cannot read; class folders that are not those of the
-    /// manifest, labels out of range.
+    /// An unknown or empty split, or one that its format cannot read; class folders other than those of the manifest;
+    /// labels out of range.
     pub fn index(&self, root: &Path, name: &str) -> Result<Index, DataError> {
         let Some(split) = self.splits.get(name) else {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -220,7 +221,7 @@ impl Dataset {
         Ok(index)
     }
 
-    /// Makes labels follow the manifest's class names, whatever the order of the layout, and checks their range.
+    /// Maps labels to the order of the manifest's class names, and checks their range.
     fn match_classes(&self, split: &Split, index: &mut Index) -> Result<(), String> {
         if let (Some(names), Some(found)) = (&self.class_names, &index.classes) {
             let labels = labels_of(found.iter().map(String::as_str), names)?;
@@ -245,7 +246,9 @@ impl Dataset {
             if !index.categories.is_empty() {
                 if names.len() != found.len() {
                     let (n, expected) = (found.len(), names.len());
-                    return Err(format!("its file has {n} categories, the manifest {expected} classes"));
+                    return Err(format!(
+                        "its file has {n} categories, but the manifest has {expected} classes"
+                    ));
                 }
                 let mut categories: Vec<_> =
                     labels.iter().zip(std::mem::take(&mut index.categories)).collect();
@@ -267,15 +270,15 @@ impl Dataset {
         }
     }
 
-    /// The description of the data set that a task gets, by the index of a split.
+    /// The description of the data set for tasks, from the index of a split.
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
         let categories = index.categories.clone();
         DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
     }
 
-    /// A blake3 hash, in hexadecimal, over ids and annotations, which tells apart two data sets of the same name. It does not
-    /// cover pixels, nor the content of masks and maps.
+    /// A blake3 hash, in hexadecimal, over ids and annotations, which distinguishes data sets of the same name. It does
+    /// not cover pixels, nor the content of masks and maps.
     pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
         for entry in entries {

@@ -1,7 +1,7 @@
-//! From bytes on disk to batches: the way of one image up to the model.
+//! Data sets: everything from files on disk to batches for the model.
 //!
 //! `dataset.toml` -> [`Format::index`] -> [`Entry`] -> decode + target -> [`Sample`] ->
-//! [`augment::Transform`]s -> [`PreparedSample`] -> [`Batch`]. Nothing here knows a task.
+//! [`augment::Transform`]s -> [`PreparedSample`] -> [`Batch`]. This module does not know tasks.
 
 pub mod augment;
 mod check;

@@ -1,7 +1,7 @@
 //! [`PixelMap`]: one value for each pixel of an image, which moves with the image.
 //!
-//! Moves are composed first and carried out once: when all of them are known, each pixel gets the value of the nearest
-//! pixel of the annotation. Pixels that a crop has cut off do not come back, and padding has no value.
+//! Moves are composed and applied once at the end: each pixel gets the value of the nearest pixel of the annotation.
+//! Pixels that were cropped away stay lost, and padding has no value.
 
 use super::{Geometry, Size};
 use std::path::Path;
@@ -28,11 +28,11 @@ pub(crate) trait PixelValues: Sized {
 #[derive(Debug)]
 pub(crate) struct PixelMap<M> {
     source: Arc<M>,
-    /// What values are looked up in: the source, or the source after a rotation.
+    /// The map in which values are looked up: the source, or the source after a rotation.
     base: Arc<M>,
-    /// From the base to the image. Neither rotates nor shears.
+    /// The geometry from the base to the image. It neither rotates nor shears.
     geometry: Geometry,
-    /// The part of the base that no crop has cut off: top, left, bottom, right.
+    /// The part of the base that remains after all crops: top, left, bottom, right.
     visible: [f64; 4],
 }
 
@@ -138,13 +138,13 @@ fn whole((height, width): Size) -> [f64; 4] {
     [0., 0., height as f64, width as f64]
 }
 
-/// Refuses a map of another size than its image.
+/// Fails unless the map has the size of its image.
 pub(super) fn check_size(what: &str, path: &Path, map: Size, decoded: Size) -> Result<(), String> {
     if map == decoded {
         return Ok(());
     }
     Err(format!(
-        "its {what} `{}` has {}x{} pixels, the image {}x{} (height x width)",
+        "its {what} `{}` has {}x{} pixels, but the image has {}x{} (height x width)",
         path.display(),
         map.0,
         map.1,

@@ -1,11 +1,11 @@
-//! [`Prefetcher`]: an iterator that works one item ahead in a thread of its own, so that a batch is on its way to a device
-//! while the one before it is trained on.
+//! [`Prefetcher`]: an iterator that works one item ahead in a thread of its own, so that a batch is copied to a device
+//! while the model trains on the one before it.
 
 use crossbeam_channel::{Receiver, bounded};
 use std::thread::JoinHandle;
 
-/// The items of an iterator, in order, of which the next one is made while the last one is used. A panic of the iterator
-/// is passed on to the reader.
+/// Yields the items of an iterator in order, and computes the next item while the last one is in use. A panic of the
+/// iterator is passed on to the consumer.
 pub struct Prefetcher<I> {
     items: Option<Receiver<I>>,
     thread: Option<JoinHandle<()>>,

@@ -1,5 +1,5 @@
-//! [`Rle`]: a bitmap as the lengths of its runs, as COCO stores masks. The arithmetic is that of `hotcoco`, which gives
-//! what `pycocotools` gives.
+//! [`Rle`]: a bitmap as the lengths of its runs, as COCO stores masks. The arithmetic is that of `hotcoco`, which
+//! agrees with `pycocotools`.
 
 use super::{Size, Xywh};
 use hotcoco::mask;
@@ -19,7 +19,7 @@ impl Rle {
     /// Runs that fill `height` × `width` pixels exactly.
     ///
     /// # Errors
-    /// Other runs, and bitmaps of 2³² pixels or more.
+    /// Runs of another total length, or a bitmap of 2³² pixels or more.
     pub fn new(height: u32, width: u32, counts: Vec<u32>) -> Result<Self, String> {
         let pixels = u64::from(height) * u64::from(width);
         let runs: u64 = counts.iter().map(|count| u64::from(*count)).sum();
@@ -32,10 +32,10 @@ impl Rle {
         Ok(Self { height, width, counts })
     }
 
-    /// The bitmap `[H, W]`, row-major; what is not 0 is inside.
+    /// The bitmap `[H, W]`, row-major; values other than 0 are inside.
     ///
     /// # Panics
-    /// When `bitmap` does not hold height × width bytes, or these are 2³² or more.
+    /// If `bitmap` does not have height × width bytes, or has 2³² or more.
     pub fn encode(bitmap: &[u8], size: Size) -> Self {
         Self::encode_at(bitmap, size, (0, 0), size)
     }
@@ -93,7 +93,7 @@ impl Rle {
         bitmap
     }
 
-    /// What the rings cover together, as `pycocotools` rasterises polygons. Flat x, y lists in pixels.
+    /// The union of the rings, rasterised as by `pycocotools`. Flat x, y lists in pixels.
     ///
     /// # Errors
     /// A bitmap of 2³² pixels or more.
@@ -104,7 +104,7 @@ impl Rle {
     /// Reads COCO's compressed `counts`.
     ///
     /// # Errors
-    /// A string that is not one of run lengths, or is of another size.
+    /// A string that does not encode run lengths, or whose runs do not fill the bitmap.
     pub fn from_coco(counts: &str, height: u32, width: u32) -> Result<Self, String> {
         let rle = mask::rle_from_string(counts, height, width).map_err(|e| e.to_string())?;
         Self::new(height, width, rle.counts)
@@ -130,7 +130,7 @@ impl Rle {
         (self.height as usize, self.width as usize)
     }
 
-    /// First pixel and the one after the last of every run that is inside, column-major.
+    /// First pixel, and pixel after the last, of every run that is inside, column-major.
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut at = 0;
         self.counts.chunks(2).filter_map(move |pair| {

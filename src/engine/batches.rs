@@ -1,7 +1,7 @@
 //! Where training batches come from: a loader, or features that are kept in memory.
 //!
-//! On the CPU the batches of a loader are used as they are; to another device, each is copied while the step before it
-//! runs.
+//! On the CPU the batches of a loader are used as they are; to another device, each is copied while the step
+//! before it runs.
 
 use crate::data::Geometric;
 use crate::data::loader::{Loaded, Loader, LoaderError};
@@ -13,10 +13,10 @@ pub trait Source<T> {
     fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T>;
 }
 
-/// An epoch under way.
+/// An epoch that is being read.
 pub type Batches<'a, T> = Box<MicroBatches<'a, T>>;
 
-/// Micro-batches in order, or why there are no more.
+/// The micro-batches in order; an error ends the epoch.
 pub type MicroBatches<'a, T> = dyn Iterator<Item = Result<Loaded<T>, LoaderError>> + 'a;
 
 impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for Loader<T> {
@@ -71,7 +71,7 @@ where
             (candle_core::Storage::Cpu(candle_core::CpuStorage::F32(values)), Some((start, end))) => {
                 read(&values[start..end])
             }
-            _ => candle_core::bail!("images of a loader are contiguous f32 values in memory"),
+            _ => candle_core::bail!("the loader returns images as contiguous f32 values in CPU memory"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `state.safetensors`: everything that continues a run exactly, written in one piece.
+//! `state.safetensors`: everything needed to continue a run exactly, in one file.
 //!
-//! Tensors are `model.<name>`, `optim.<name>` and `ema.<name>`; the metadata key `progress` holds [`Progress`]. There is
-//! no generator state: every random number is a function of seed and step ([`crate::rng`]).
+//! Tensors are `model.<name>`, `optim.<name>` and `ema.<name>`; the metadata key `progress` holds [`Progress`].
+//! There is no generator state: every random number is a function of seed and step ([`crate::rng`]).
 
 use super::meter::Meter;
 use super::step::Trainer;
@@ -19,7 +19,7 @@ use std::path::Path;
 pub struct Progress {
     /// Hash of the configuration that the state belongs to.
     pub config: String,
-    /// Optimiser steps done; the position in the data follows from it.
+    /// Optimiser steps done, from which the position in the data follows.
     pub steps: usize,
     /// Length of the log at this point.
     pub log_bytes: u64,
@@ -35,7 +35,7 @@ pub struct Progress {
 
 const KEY: &str = "progress";
 
-/// Writes everything that continues the run of `trainer` exactly.
+/// Writes everything needed to continue the run of `trainer` exactly.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -54,7 +54,7 @@ pub(super) fn save<T>(path: &Path, params: &Params, trainer: &Trainer<T>, progre
     Ok(save_tensors(path, &tensors, &metadata)?)
 }
 
-/// Takes over the state at `path`, parameters included, and returns where the run stands. It must belong to the
+/// Loads the state at `path`, parameters included, and returns the progress of the run. It must belong to the
 /// configuration of `expected`.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Evaluation: features, predictions, metric, scores, over a whole split once.
+//! Evaluation: one pass over a whole split, from features to predictions to scores.
 
 use super::observer::{Control, Event};
 use crate::data::loader::Loader;
@@ -12,27 +12,27 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What an evaluation found, and how long it took.
+/// The scores of an evaluation, and the time that it took.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
-    /// The scores that the kind declares.
+    /// The scores that the kind of task declares.
     pub scores: Scores,
-    /// Scores of single classes, where the kind has some.
+    /// Scores of each class, if the kind reports any.
     pub by_class: ClassScores,
     /// Number of images.
     pub images: usize,
-    /// Reading images and predicting, or reading predictions.
+    /// Time for reading images and predicting, or for reading predictions from files.
     pub predicting: Duration,
-    /// Making scores of them.
+    /// Time for computing scores from the predictions.
     pub scoring: Duration,
 }
 
-/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader` (in
-/// order, none dropped).
+/// Scores of `head` on `backbone`, which takes images of `input` (height, width), over the images of `loader`
+/// (in order, none dropped).
 ///
 /// # Errors
-/// An unreadable image, or scores other than the kind declares. Stopping in the middle is an error too: there is
-/// no score of half a split.
+/// An unreadable image, or scores other than the kind declares. A request to stop is an error too, because part
+/// of a split has no score.
 pub fn evaluate<T: Task>(
     task: &T,
     backbone: &dyn Backbone,
@@ -98,7 +98,7 @@ pub fn score_files<T: Task>(
     scorer.finish()
 }
 
-/// A metric, and how long it takes.
+/// A metric that accumulates predictions and measures its own time.
 struct Scorer<'a, T: Task> {
     task: &'a T,
     metric: Box<dyn Metric<Target = T::Target, Prediction = T::Prediction>>,

@@ -1,5 +1,5 @@
-//! Features of a frozen backbone, computed once: a linear probe without its augmentation. Another protocol than the
-//! paper's, under its own label; worth it where the backbone dominates the time.
+//! Features of a frozen backbone, computed once: a linear probe without its augmentation. This differs from the
+//! protocol of the paper and has its own label; it saves time when the backbone dominates.
 
 use super::batches::{Batches, Source};
 use super::observer::Event;
@@ -16,7 +16,8 @@ use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
 
-/// How [`Features`] lie in one tensor [R, C] an image: the taps one after the other, then the class token.
+/// The layout of [`Features`] in one tensor [R, C] per image: the taps one after the other, then the class
+/// token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     taps: usize,
@@ -118,7 +119,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Source<T> for CachedFeatures<
     }
 }
 
-/// A head on features that are there already: `images` of its batches are packed features.
+/// A head on precomputed features: `images` of its batches are packed features.
 pub(super) struct OnFeatures<'a, H> {
     pub head: &'a H,
     pub layout: Layout,

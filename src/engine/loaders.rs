@@ -1,4 +1,5 @@
-//! The loaders of a run, all built here: training, evaluation, prediction and reconstruction differ in what they ask for.
+//! Builds every loader of a run; training, evaluation, prediction and reconstruction differ only in their
+//! [`LoaderSpec`].
 
 use super::RunInputs;
 use crate::config::{Erase, ModelConfig, Operation, View};
@@ -8,7 +9,7 @@ use crate::data::{Entry, Geometric};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 
-/// Micro-batches that may wait for the model.
+/// Number of micro-batches that the loader prepares ahead of the model.
 const PREFETCH: usize = 4;
 
 /// What a loader reads, and in which order.
@@ -23,11 +24,11 @@ pub struct LoaderSpec<'a> {
     pub erase: Option<&'a Erase>,
     /// Images of a batch.
     pub batch: usize,
-    /// Whether the order is drawn anew in every epoch, and the last batch left out when it is not full: training.
+    /// Whether to shuffle in every epoch and to drop the last batch when it is not full, as training does.
     pub shuffle: bool,
-    /// Unreadable images that an epoch may replace.
+    /// Number of unreadable images that an epoch may replace.
     pub allowed_skips: usize,
-    /// Whether images keep the size that the operations leave them, rather than having the model's.
+    /// Whether images may keep the size that the operations produce instead of the size of the model's input.
     pub any_size: bool,
 }
 
@@ -61,7 +62,7 @@ impl<'a> LoaderSpec<'a> {
         }
     }
 
-    /// The same for images of which some may be unreadable: those are left out.
+    /// Skips unreadable images instead of failing.
     #[must_use]
     pub fn skipping_unreadable(self) -> Self {
         Self { allowed_skips: ANY_SKIPS, ..self }
@@ -72,7 +73,7 @@ impl RunInputs<'_> {
     /// The loader that `spec` describes, with targets made by `target`.
     ///
     /// # Errors
-    /// Operations that cannot work; the error names the recipe or the protocol they belong to.
+    /// Invalid operations; the error names the recipe or the protocol to which they belong.
     pub fn loader<T>(&self, spec: LoaderSpec, target: TargetFn<T>) -> Result<Loader<T>>
     where
         T: Geometric + Clone + Send + Sync + 'static,
@@ -104,7 +105,7 @@ impl RunInputs<'_> {
         Ok(Loader::with_views(spec.entries, target, prepare, views, config, self.device.clone()))
     }
 
-    /// The same for images alone.
+    /// Like [`Self::loader`], for images without targets.
     ///
     /// # Errors
     /// As [`RunInputs::loader`].

@@ -1,5 +1,5 @@
-//! `log.jsonl`: one JSON object a line, without clock times, so that two runs of one configuration write the same
-//! bytes. A resumed run cuts the file back to where its state was saved and writes on.
+//! `log.jsonl`: one JSON object a line, without clock times, so that two runs of one configuration write the
+//! same bytes. A resumed run truncates the file to its length at the time of the saved state and appends to it.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -20,7 +20,11 @@ impl RunLog {
         let mut file =
             OpenOptions::new().create(true).write(true).truncate(false).open(path).with_context(context)?;
         let found = file.metadata().with_context(context)?.len();
-        ensure!(found >= length, "`{}` has {found} bytes, the saved state knows {length}", path.display());
+        ensure!(
+            found >= length,
+            "`{}` has {found} bytes, but had {length} when the state was saved",
+            path.display()
+        );
         file.set_len(length).with_context(context)?;
         file.seek(SeekFrom::End(0)).with_context(context)?;
         Ok(Self { path: path.into(), file, length })
@@ -35,7 +39,7 @@ impl RunLog {
         Ok(())
     }
 
-    /// Bytes so far, all of them on the disk.
+    /// Flushes the log to disk and returns its length in bytes.
     pub fn sync(&mut self) -> Result<u64> {
         self.file.sync_data().with_context(|| format!("cannot write the log `{}`", self.path.display()))?;
         Ok(self.length)

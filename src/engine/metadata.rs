@@ -1,4 +1,4 @@
-//! What the weights of a transfer run say about themselves: enough to predict with the file alone.
+//! Metadata of the weights of a transfer run: enough to predict from the file alone.
 
 use super::{RunInputs, pretrain};
 use crate::config::{Run, RunConfig, parse};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The configuration of the run that made the weights, and the classes that they tell apart.
+/// The configuration of the run that trained the weights, and the names of their classes.
 #[derive(Clone, Debug)]
 pub struct TransferMetadata {
     /// The configuration of the run.
@@ -19,7 +19,8 @@ pub struct TransferMetadata {
 }
 
 impl TransferMetadata {
-    /// As a file of weights has them; `None` when it has none (a checkpoint of another program, a pre-training run).
+    /// Reads the metadata of a file of weights; `None` if it has none, as in a checkpoint of another program or
+    /// of a pre-training run.
     pub fn of(weights: &Path) -> Result<Option<Self>> {
         let file = WeightFile::open(weights)?;
         let found = file.metadata();
@@ -30,7 +31,7 @@ impl TransferMetadata {
         Ok(Some(Self { config, dataset }))
     }
 
-    /// Metadata of a file of weights of `run`. Where the data lay is left out: it has no part in the run.
+    /// Metadata for the weights of `run`. The path of the data is left out, because it does not affect the run.
     pub(super) fn add(mut self, run: &RunInputs) -> Result<BTreeMap<String, String>> {
         let Run { data, task_path, dataset_path, .. } = &mut self.config.run;
         (*data, *task_path, *dataset_path) = (None, None, None);

@@ -1,4 +1,5 @@
-//! Means of losses between two lines of the log. Part of the saved state, so that a resumed run logs the same means.
+//! Means of losses between two lines of the log. Part of the saved state, so that a resumed run logs the same
+//! means.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ impl Meter {
         self.steps += 1;
     }
 
-    /// Mean of each loss, and a fresh start.
+    /// Returns the mean of each loss and resets the sums.
     pub fn take(&mut self) -> Vec<(String, f64)> {
         let Self { sums, steps } = std::mem::take(self);
         sums.into_iter().map(|(name, sum)| (name, sum / steps.max(1) as f64)).collect()

@@ -1,9 +1,10 @@
-//! The one training loop, evaluation, checkpoints. Knows objectives and heads, and no kind of task by name.
+//! The training loop, evaluation and checkpoints. This module knows objectives and heads, but no kind of task
+//! by name.
 //!
-//! A [`Session`] puts model, parameters, objective and data of a run together; its methods train, evaluate, predict,
-//! reconstruct and measure. There is one training step ([`Trainer::step`]) and one place where loaders are built
-//! ([`RunInputs::loader`]). What a run computes is a function of its configuration, the data and nothing else: not of the
-//! number of loader workers, nor of how often it was killed and resumed.
+//! A [`Session`] holds the model, parameters, objective and data of a run; its methods train, evaluate,
+//! predict, reconstruct and measure speed. There is one training step ([`Trainer::step`]) and one place where
+//! loaders are built ([`RunInputs::loader`]). The result of a run depends only on its configuration and data.
+//! It does not depend on the number of loader workers, nor on how often the run was killed and resumed.
 
 mod batches;
 mod checkpoint;
@@ -49,40 +50,40 @@ use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a run is made from: its configuration, its data, and where it computes.
+/// The inputs of a run: its configuration, its data and its device.
 #[derive(Clone, Copy)]
 pub struct RunInputs<'a> {
     /// The resolved configuration.
     pub config: &'a RunConfig,
     /// Training and evaluation data.
     pub splits: &'a IndexedSplits,
-    /// The task's protocol of evaluation; empty in pre-training.
+    /// The evaluation protocol of the task; empty in pre-training.
     pub protocol: &'a [Operation],
     /// Initial weights; random when absent.
     pub init: Option<&'a Path>,
-    /// The file that makes tokens for pre-training.
+    /// The weights of the tokenizer for pre-training; `None` when the objective needs none.
     pub tokenizer: Option<&'a Path>,
-    /// Everything that can be registered.
+    /// The registered objectives, formats, operations and backbones.
     pub components: &'a Components,
     /// Where tensors are.
     pub device: &'a Device,
     /// Loader threads.
     pub workers: usize,
-    /// Tells what happens, and is asked whether to stop.
+    /// Receives events, and says whether to stop.
     pub control: &'a Control<'a>,
 }
 
 /// The indexed data of a run.
 #[derive(Clone, Debug, Default)]
 pub struct IndexedSplits {
-    /// What is trained on.
+    /// The training split.
     pub train: Arc<Vec<Entry>>,
-    /// What is evaluated on; empty in pre-training.
+    /// The evaluation split; empty in pre-training.
     pub eval: Arc<Vec<Entry>>,
 }
 
 impl RunInputs<'_> {
-    /// No parameters yet, for layers that compute as the run is to.
+    /// An empty parameter store for layers on the device and with the precision of the run.
     fn params(&self) -> Params {
         #[cfg(feature = "cuda")]
         crate::ops::cuda::tf32(self.config.run.dtype == Dtype::Tf32);

@@ -1,4 +1,5 @@
-//! [`TaskModel`]: a backbone with the head of a task; what a transfer trains, evaluates and predicts with.
+//! [`TaskModel`]: a backbone with the head of a task, which a transfer run trains, evaluates and uses to
+//! predict.
 
 use super::RunInputs;
 use crate::config::{Transfer, Tune};
@@ -12,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A task, and a head of it on a backbone.
+/// A task, with a head for it on a backbone.
 pub struct TaskModel<T: Task> {
-    /// The task that the head is for.
+    /// The task of the head.
     pub task: Arc<T>,
     /// The encoder.
     pub backbone: Box<dyn Backbone>,
-    /// What makes predictions of its features.
+    /// The head, which maps features to predictions.
     pub head: T::Head,
 }
 
@@ -44,9 +45,9 @@ impl RunInputs<'_> {
 }
 
 impl<T: Task> TaskModel<T> {
-    /// The model and its parameters; what learns is decided by `transfer.tune`. The head is built first: a head with
-    /// the name of a backbone's parameter is an error. `weights` are those that a backbone that cannot be
-    /// trained is built from.
+    /// Builds the model and its parameters; `transfer.tune` decides which parameters are trained. The head is
+    /// built first, so that a head that uses the name of a backbone parameter is an error. `weights` are the
+    /// weights from which a frozen backbone is built.
     ///
     /// # Errors
     /// A recipe that does not fit the model, a head that does not fit the backbone.
@@ -84,7 +85,7 @@ impl<T: Task> TaskModel<T> {
         } else {
             let name = &config.backbone;
             let path = weights
-                .with_context(|| format!("{name} is not trainable here: give its weights to --init"))?;
+                .with_context(|| format!("{name} is not trainable here; pass its weights with --init"))?;
             let tensors = WeightFile::open(path)?.read(run.device)?;
             let unfit = || format!("weights `{}` do not fit {name}", path.display());
             refuse_not_finite(&tensors).with_context(unfit)?;
@@ -97,8 +98,9 @@ impl<T: Task> TaskModel<T> {
     }
 }
 
-/// Whether `tune` lets a parameter of the backbone learn. Layers are those of [`Backbone::layer_of`]. Half a block is
-/// the MLP of the last one (arXiv:2111.06377 §4.3); that its `norm2` belongs to it is our reading.
+/// Whether `tune` trains a parameter of the backbone. Layers are those of [`Backbone::layer_of`]. Half a block
+/// is the MLP of the last block (arXiv:2111.06377 §4.3). The paper does not say whether `norm2` is part of it;
+/// here it is.
 fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
     match tune {
         Tune::All => true,

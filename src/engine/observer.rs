@@ -1,24 +1,24 @@
-//! What the loop tells whoever watches, and how it is told to stop. The loop itself prints nothing.
+//! Events that the training loop reports, and the flag that stops it. The loop itself prints nothing.
 
 use super::Plan;
 use crate::record::Scores;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What happens during a run.
+/// An event of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The loop starts or continues after `done` steps, and will stop after `end`.
     Started {
-        /// Steps and batches of the run.
+        /// Number of steps and batches of the run.
         plan: &'a Plan,
         /// Steps done before.
         done: usize,
         /// The step after which the loop stops.
         end: usize,
     },
-    /// `done` steps are done.
+    /// A step has ended; `done` steps are complete.
     Step {
         /// Steps done.
         done: usize,
@@ -27,21 +27,21 @@ pub enum Event<'a> {
         /// Losses by name, means over the micro-batches.
         losses: &'a [(&'static str, f64)],
     },
-    /// `done` of `total` images are predicted (or, for a fitted head, taken in).
+    /// `done` of `total` images have been predicted or, for a fitted head, read.
     Evaluating {
         /// Images done.
         done: usize,
         /// Images of the split.
         total: usize,
     },
-    /// `done` of `total` images are predicted, without scores.
+    /// `done` of `total` images have been predicted, without computing scores.
     Predicting {
         /// Images done.
         done: usize,
         /// Images to predict.
         total: usize,
     },
-    /// `done` of `total` bytes of a file are here.
+    /// `done` of `total` bytes of a file have been downloaded.
     Fetching {
         /// Bytes received.
         done: u64,
@@ -65,7 +65,7 @@ pub enum Event<'a> {
         /// The file.
         path: &'a Path,
     },
-    /// A fact about the run worth a line.
+    /// A remark about the run, printed on a line of its own.
     Note(&'a str),
 }
 
@@ -82,9 +82,10 @@ impl Observer for Silent {
     fn event(&self, _: &Event) {}
 }
 
-/// The two ways in which a run and its surroundings talk.
+/// The stop flag and the event observer of a run.
 pub struct Control<'a> {
-    /// Set from outside: the loop finishes its step, saves, and ends as interrupted.
+    /// Set by the caller to request a stop: the loop finishes its step, saves its state, and ends as
+    /// interrupted.
     pub stop: &'a AtomicBool,
     /// Receives the events of the run.
     pub observer: &'a dyn Observer,

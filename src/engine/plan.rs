@@ -1,22 +1,22 @@
-//! How long a run is: the arithmetic of images, batches, steps and epochs.
+//! The length of a run in images, batches, steps and epochs.
 
 use crate::config::Recipe;
 use crate::pretrain::Moment;
 
-/// Steps of a run. An epoch drops the images that do not fill a batch.
+/// Steps of a run. Length of a run. An epoch drops the images that do not fill a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Images of the training split.
+    /// Number of images in the training split.
     pub images: usize,
-    /// Images of an optimiser step.
+    /// Images per optimiser step.
     pub batch: usize,
-    /// Images of a forward pass.
+    /// Images per forward pass.
     pub micro_batch: usize,
-    /// Passes over the training split.
+    /// Number of passes over the training split.
     pub epochs: usize,
-    /// Optimiser steps of an epoch.
+    /// Optimiser steps per epoch.
     pub steps_per_epoch: usize,
-    /// Optimiser steps of the run.
+    /// Optimiser steps of the whole run.
     pub steps: usize,
 }
 
@@ -48,7 +48,7 @@ impl Plan {
         Ok(Self { images, batch, micro_batch, epochs, steps_per_epoch, steps })
     }
 
-    /// Forward passes of one step.
+    /// Forward passes per step.
     pub fn micro_steps(&self) -> usize {
         self.batch / self.micro_batch
     }
@@ -58,7 +58,7 @@ impl Plan {
         (step / self.steps_per_epoch, step % self.steps_per_epoch * self.micro_steps())
     }
 
-    /// Where in the run step `step` (from 0) is.
+    /// Position of step `step` (from 0) in the run.
     pub fn moment(&self, step: usize) -> Moment {
         let (epoch, progress) = (step as f64 / self.steps_per_epoch as f64, step as f64 / self.steps as f64);
         Moment { step, epoch, progress }

@@ -1,7 +1,7 @@
-//! Prediction for images that nobody has annotated: pictures and files instead of scores.
+//! Prediction for images without annotations: drawings and files of predictions instead of scores.
 //!
-//! The images go through the task's protocol of evaluation. An unreadable one is named and counted, and the others are
-//! predicted all the same.
+//! The images go through the task's protocol of evaluation. Unreadable images are named and counted, and the
+//! others are predicted.
 
 use super::evaluate::predictions;
 use super::observer::Event;
@@ -19,19 +19,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Images to predict, and where the results go.
+/// Images to predict, and the folder for the results.
 #[derive(Clone, Debug)]
 pub struct Pictures<'a> {
     /// File and name of each image; see [`PredictedImage`].
     pub images: &'a [(PathBuf, String)],
-    /// Where pictures and files are written; it exists.
+    /// Existing folder for drawings and files of predictions.
     pub folder: &'a Path,
     /// What is drawn.
     pub how: DrawOptions,
 }
 
 impl Pictures<'_> {
-    /// Where the drawing of the image `name` goes.
+    /// Path of the drawing of the image `name`.
     fn drawing(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.png"))
     }
@@ -53,13 +53,13 @@ pub struct Predicted {
     pub images: usize,
     /// Pictures drawn.
     pub drawn: usize,
-    /// Images that could not be read, and why.
+    /// Images that could not be read, with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Time from loading the weights to the last file.
+    /// Time from loading the weights to writing the last file.
     pub elapsed: Duration,
 }
 
-/// Predicts `pictures`: all of them, or those that come before a request to stop.
+/// Predicts `pictures`: all of them, or those before a request to stop.
 pub(super) fn predict<T: Task>(
     model: &TaskModel<T>,
     run: &RunInputs,
@@ -84,7 +84,7 @@ pub(super) fn predict<T: Task>(
         }
         if !loaded.batch.is_empty() {
             let found = predictions::<T, _>(&model.head, &loaded.batch, &forward)?;
-            // Another image of the batch stands in for an unreadable one: it is there twice.
+            // Another image of the batch replaces an unreadable one and then occurs twice.
             let mut seen = BTreeSet::new();
             let found: Vec<(usize, T::Prediction)> =
                 loaded.batch.ids.iter().map(place).zip(found).filter(|(k, _)| seen.insert(*k)).collect();
@@ -139,7 +139,7 @@ fn loader<T: Task>(task: &T, run: &RunInputs, images: &[(PathBuf, String)]) -> R
     run.image_loader(LoaderSpec::evaluation(run, entries, task.any_size()).skipping_unreadable())
 }
 
-/// The place of an image among all, which is its id.
+/// The index of an image among all of them, which is its id.
 fn place(id: &SampleId) -> usize {
     id.as_str().parse().unwrap_or_default()
 }

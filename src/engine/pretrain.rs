@@ -1,4 +1,4 @@
-//! A pre-training run: objective, initial weights and loader, handed to the loop; and pictures of what it has learnt.
+//! A pre-training run: builds the objective, the initial weights and the loader, and draws reconstructions.
 
 use super::session::{Session, StageParts};
 use super::train::{Outcome, TrainOptions};
@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Images that a target is fitted to.
+/// Number of images to which a target is fitted.
 const FIT_IMAGES: usize = 2048;
 
 impl<'a> Session<'a, Box<dyn Pretraining>> {
-    /// The objective that the recipe names, with its parameters as its layers draw them.
+    /// The objective that the recipe names, with the initial values that its layers draw.
     ///
     /// # Errors
     /// A recipe of another stage, an objective that does not fit the model, a tokenizer that cannot be read.
@@ -41,10 +41,10 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
         Ok(Self { run, params, model })
     }
 
-    /// Pre-trains, and leaves `model.safetensors` with everything that was trained in the folder of the run.
+    /// Pre-trains, and writes all trained parameters to `model.safetensors` in the folder of the run.
     ///
     /// # Errors
-    /// Initial weights that do not fit, and whatever ends the loop.
+    /// Initial weights that do not fit, and errors of the training loop.
     pub fn train(&self, options: TrainOptions) -> Result<Outcome> {
         let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
         let parts = StageParts {
@@ -67,8 +67,8 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
         self.measure(self.model.as_ref(), &|_, _| Ok(()), &loader, seconds)
     }
 
-    /// A picture of what the objective with the weights at `path` makes of `entries`, a row each; they are prepared by the
-    /// protocol of the run. `None` for an objective that draws nothing.
+    /// Draws what the objective with the weights at `path` predicts for `entries`, one row per image, after the
+    /// operations of the run's evaluation protocol. `None` for an objective that draws nothing.
     ///
     /// # Errors
     /// Weights that do not fit, images that cannot be read.
@@ -82,13 +82,14 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
         Ok(no_grad(|| self.model.draw(&batch))?)
     }
 
-    /// Loads or draws the initial weights, and fits what is fitted to training images.
+    /// Loads or draws the initial weights, and fits the target to training images if it needs that.
     fn initialize(&self, loader: &Loader<()>) -> Result<()> {
         match self.run.init {
             Some(path) => {
                 let file = WeightFile::open(path)?;
-                load_exact(&self.params, &file.read(self.run.device)?)
-                    .with_context(|| format!("weights `{}` cannot start pre-training", path.display()))?;
+                load_exact(&self.params, &file.read(self.run.device)?).with_context(|| {
+                    format!("pre-training cannot start from the weights `{}`", path.display())
+                })?;
             }
             None => self.model.initialize(&self.params, &|count| {
                 first_images(loader, count).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
@@ -115,7 +116,7 @@ fn first_images(loader: &Loader<()>, count: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&images, 0)?.narrow(0, 0, found.min(count))?)
 }
 
-/// What a file of weights says about itself: enough to build its model without the run's folder.
+/// Metadata of the weights: enough to build the model without the run's folder.
 pub(super) fn metadata(run: &RunInputs) -> Result<BTreeMap<String, String>> {
     let config = run.config;
     let mut metadata = BTreeMap::from([

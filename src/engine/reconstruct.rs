@@ -1,4 +1,5 @@
-//! Pictures of what pre-trained weights make of images: what a masked autoencoder fills in, what a tokenizer keeps.
+//! Draws what pre-trained weights predict for images: the patches that a masked autoencoder fills in, or the
+//! reconstruction of a tokenizer.
 
 use super::{LoaderSpec, RunInputs, Session};
 use crate::config::{ModelConfig, ObjectiveTable, Recipe, Run, RunConfig, SCRATCH, Stage, parse};
@@ -11,20 +12,21 @@ use image::RgbImage;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What builds the model of a file of pre-trained weights.
+/// Everything needed to build the model of a file of pre-trained weights.
 #[derive(Clone, Debug)]
 pub struct Pretrained {
-    /// Model and objective; the numbers of training are not those of the run.
+    /// Model and objective of the run; the settings of training are placeholders.
     pub config: RunConfig,
 }
 
 impl Pretrained {
-    /// A model with the objective that pre-trained it; without one, a tokenizer for images of the size of `model`.
+    /// A model with the objective that pre-trained it; without one, a tokenizer for images of the size of
+    /// `model`.
     ///
     /// # Errors
     /// None that a caller can cause.
     pub fn new(model: ModelConfig, objective: Option<ObjectiveTable>) -> Result<Self> {
-        /// The loop's numbers of a model that is read and not trained.
+        /// Placeholder settings of the training loop, for a model that is not trained.
         const UNTRAINED: &str = "epochs = 1\nbatch = 1\n[optim]\nname = \"sgd\"\nbase_lr = 0.0\nweight_decay = 0.0\n\
                                  [schedule]\nname = \"constant\"\n";
         let recipe = Recipe { pretrain: objective, ..parse(UNTRAINED, "a model that is read")? };
@@ -49,7 +51,7 @@ impl Pretrained {
         Ok(Self { config: RunConfig { run, model, recipe } })
     }
 
-    /// As a file that this program wrote says; `None` when it says nothing (a checkpoint of another program).
+    /// Reads the metadata of a file that this program wrote; `None` for a checkpoint of another program.
     ///
     /// # Errors
     /// Weights without a decoder, such as those of a transfer run.
@@ -80,8 +82,9 @@ impl Pretrained {
     }
 }
 
-/// A picture of `entries`, a row each: of a masked autoencoder, original, masked, reconstruction, reconstruction and
-/// visible patches; of a tokenizer, original and reconstruction. `run` has the configuration of a [`Pretrained`].
+/// Draws one row for each of `entries`. For a masked autoencoder a row shows the original, the masked image,
+/// the reconstruction, and the reconstruction with the visible patches; for a tokenizer, the original and the
+/// reconstruction. `run` has the configuration of a [`Pretrained`].
 ///
 /// # Errors
 /// Weights that do not fit, images that cannot be read, an objective that draws nothing.

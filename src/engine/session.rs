@@ -1,4 +1,4 @@
-//! [`Session`]: one run, assembled: model, parameters, objective and data, with everything that can be done with them.
+//! [`Session`]: the model, parameters, objective and data of one run, with the methods that use them.
 //!
 //! | method | of | does |
 //! |---|---|---|
@@ -8,8 +8,9 @@
 //! | `reconstruct` | pre-training | a picture of what the objective makes of images |
 //! | `speed` | pre-training, transfer | images a second of loader, step and both |
 //!
-//! The methods of the two stages stand in `pretrain.rs` and `transfer.rs`; what they share is here. Every training step is
-//! [`Trainer::step`](super::Trainer::step), every loader comes from [`RunInputs::loader`].
+//! The methods of the two stages are in `pretrain.rs` and `transfer.rs`; this file has the methods that both
+//! stages share. Every training step is [`Trainer::step`](super::Trainer::step), every loader comes from
+//! [`RunInputs::loader`].
 
 use super::batches::Source;
 use super::step::{Mixer, Trainer, TrainerInputs};
@@ -29,7 +30,7 @@ pub struct Session<'a, M> {
     pub(super) model: M,
 }
 
-/// What a stage adds to a run of the loop.
+/// The part of a training loop that differs between the stages.
 pub(super) struct StageParts<'s, T> {
     pub source: &'s dyn Source<T>,
     pub objective: &'s dyn Objective<Target = T>,
@@ -58,7 +59,7 @@ impl<'a, M> Session<'a, M> {
         Ok(Plan::new(&self.run.config.recipe, self.run.splits.train.len())?)
     }
 
-    /// What a trainer of `objective` needs.
+    /// The inputs of a trainer for `objective`.
     pub(super) fn trainer_inputs<'s, T>(
         &'s self,
         objective: &'s dyn Objective<Target = T>,
@@ -89,7 +90,7 @@ impl<'a, M> Session<'a, M> {
         training.run(options)
     }
 
-    /// Measures loader and steps, about `seconds` for each number.
+    /// Measures the speed of loader and steps for about `seconds` per number.
     pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         &self,
         objective: &dyn Objective<Target = T>,

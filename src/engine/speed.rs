@@ -1,5 +1,6 @@
-//! Images a second of the loader alone, of the training step alone, and of both together: which of them waits for the
-//! other. The step is that of a run: norm, clipping, optimiser and averaged weights included.
+//! Images per second of the loader alone, of the training step alone, and of both together, which shows which
+//! of them waits for the other. The step is the one of a real run, with gradient norm, clipping, optimiser and
+//! averaged weights.
 
 use super::Plan;
 use super::batches::Source;
@@ -10,21 +11,21 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use std::time::{Duration, Instant};
 
-/// Throughput of training, in images a second.
+/// Throughput of training in images per second.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
-    /// Reading, decoding and augmenting alone.
+    /// The loader alone: reading, decoding and augmenting.
     pub loader: f64,
-    /// Steps on one batch that is there already.
+    /// The training step alone, on one batch that stays in memory.
     pub model: f64,
-    /// Steps on batches as they come.
+    /// Loader and training step together.
     pub end_to_end: f64,
     /// Steps and batches of the run.
     pub plan: Plan,
 }
 
 impl Speed {
-    /// Time of the whole recipe without evaluation.
+    /// Estimated time of the whole recipe without evaluation.
     pub fn eta(&self) -> Duration {
         Duration::from_secs_f64((self.plan.steps * self.plan.batch) as f64 / self.end_to_end)
     }
@@ -59,7 +60,7 @@ pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     Ok(Speed { loader: alone, model, end_to_end, plan })
 }
 
-/// Images a second of `work`, which handles `images` at a call, over at least `seconds` and three calls.
+/// Images per second of `work`, which processes `images` per call, over at least `seconds` and three calls.
 fn rate(seconds: f64, images: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let (began, mut calls) = (Instant::now(), 0);
     while calls < 3 || began.elapsed().as_secs_f64() < seconds {

@@ -1,7 +1,8 @@
-//! The training step, the only one: runs, `bench speed` and the benchmarks all call [`Trainer::step`].
+//! The training step: runs, `bench speed` and the benchmarks all call [`Trainer::step`].
 //!
-//! A step is: micro-batches -> losses -> backward pass, gradients added up; their norm; the optimiser, with clipping and
-//! averaged weights. It writes no file and prints nothing.
+//! A step computes the losses and gradients of each micro-batch, averages the gradients, computes their norm,
+//! and updates the parameters with clipping. It then updates the averaged weights. It writes no file and prints
+//! nothing.
 
 use super::batches::MicroBatches;
 use super::plan::Plan;
@@ -25,15 +26,15 @@ pub type Values = Vec<(&'static str, f64)>;
 /// Mixes the samples of a training batch.
 pub type Mixer<'a, T> = &'a dyn Fn(&mut Batch<T>, &mut Rng) -> candle_core::Result<()>;
 
-/// What is trained, and how.
+/// The objective, its parameters and the settings of training.
 pub struct TrainerInputs<'a, T> {
-    /// The numbers of the loop.
+    /// The settings of the training loop.
     pub recipe: &'a Recipe,
     /// Steps and batches.
     pub plan: Plan,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Makes losses of batches.
+    /// Computes the losses of batches.
     pub objective: &'a dyn Objective<Target = T>,
     /// All parameters; the trainable ones are updated.
     pub params: &'a Params,
@@ -51,7 +52,7 @@ impl<T> Clone for TrainerInputs<'_, T> {
 
 impl<T> Copy for TrainerInputs<'_, T> {}
 
-/// An objective with its optimiser: everything that a step changes, but for the parameters.
+/// An objective with its optimiser: all state that a step changes, except the parameters.
 pub struct Trainer<'a, T> {
     inputs: TrainerInputs<'a, T>,
     parameters: Vec<Parameter>,
@@ -59,16 +60,16 @@ pub struct Trainer<'a, T> {
     weight_decay: WeightDecaySchedule,
     /// The state of the optimiser.
     pub(super) optimizer: Box<dyn Optimizer>,
-    /// The averaged weights, where the recipe asks for them.
+    /// The averaged weights, if the recipe asks for them.
     pub(super) ema: Option<Ema>,
 }
 
-/// What a step found.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Peak learning rate of the step: that of the last layer.
+    /// Learning rate of the last layer, the largest of the step.
     pub lr: f64,
-    /// Losses by name, means over the micro-batches.
+    /// Losses by name, averaged over the micro-batches.
     pub losses: Values,
     /// Metrics that the objective reports beside its losses.
     pub metrics: Values,
@@ -76,10 +77,10 @@ pub struct StepReport {
     pub grad_norm: f64,
 }
 
-/// Why there was no step. Parameters and the optimiser's state are as before it.
+/// The reason why a step failed. Parameters and the optimiser's state are as before it.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// A batch could not be read. `first` when nothing of the step had been computed yet.
+    /// A batch could not be read. `first` is true if nothing of the step had been computed yet.
     #[error("{error}")]
     Load {
         /// Why.
@@ -92,7 +93,7 @@ pub enum StepError {
     NotFinite {
         /// All losses of the micro-batch, or of the step with the norm of its gradients.
         values: Values,
-        /// The samples of the micro-batch; none when only the norm is not finite.
+        /// The samples of the micro-batch; empty when only the norm is not finite.
         samples: Vec<SampleId>,
         /// Learning rate of the step.
         lr: f64,
@@ -135,13 +136,13 @@ impl<'a, T> Trainer<'a, T> {
         &self.inputs.plan
     }
 
-    /// Number of values that learn.
+    /// Number of trainable values.
     pub fn trainable(&self) -> usize {
         self.parameters.iter().map(|parameter| parameter.var.elem_count()).sum()
     }
 
-    /// Does step number `step` (from 0) with the next micro-batches of `batches`. `skipped` is told the unreadable images
-    /// of each micro-batch that has some, and may refuse them.
+    /// Does step number `step` (from 0) with the next micro-batches of `batches`. `skipped` receives the
+    /// unreadable images of each micro-batch that has any, and may return an error to refuse them.
     ///
     /// # Errors
     /// See [`StepError`].
@@ -156,7 +157,7 @@ impl<'a, T> Trainer<'a, T> {
         let mut sum: Option<Gradients> = None;
         let (mut losses, mut metrics): (Values, Values) = (vec![], vec![]);
         for micro in 0..micro_steps {
-            let loaded = batches.next().context("the loader ended before the epoch did")?;
+            let loaded = batches.next().context("the loader ended before the end of the epoch")?;
             let loaded = loaded.map_err(|error| StepError::Load { error, first: micro == 0 })?;
             skipped(&loaded.skipped)?;
             let (found, noted, gradients) =
@@ -188,7 +189,7 @@ impl<'a, T> Trainer<'a, T> {
         Ok(StepReport { lr, losses, metrics, grad_norm })
     }
 
-    /// Losses of one micro-batch by name, what is noted beside them, and gradients.
+    /// Losses, metrics and gradients of one micro-batch.
     fn backward(
         &self,
         mut batch: Batch<T>,
@@ -219,7 +220,7 @@ impl<'a, T> Trainer<'a, T> {
     }
 }
 
-/// Adds one of `count` parts of a mean.
+/// Adds one of the `count` terms of a mean.
 fn add_means(means: &mut Values, found: &[(&'static str, f64)], count: usize) {
     for &(name, value) in found {
         let value = value / count as f64;
@@ -230,14 +231,14 @@ fn add_means(means: &mut Values, found: &[(&'static str, f64)], count: usize) {
     }
 }
 
-/// Says what to do when a device has no memory for a micro-batch.
+/// Adds advice to the error when the device has too little memory for a micro-batch.
 fn advise(error: anyhow::Error, images: usize) -> anyhow::Error {
     let full = |text: String| text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED");
     if !error.chain().any(|cause| full(cause.to_string())) {
         return error;
     }
     error.context(format!(
-        "the device has no memory for {images} images at a time; --set micro_batch=N accumulates the same batch from \
-         passes of N images"
+        "the device has too little memory for {images} images at a time; \
+             --set micro_batch=N accumulates the same batch in passes of N images"
     ))
 }

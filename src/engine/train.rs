@@ -1,7 +1,8 @@
-//! The training loop, the only one: MAE is an [`Objective`](crate::pretrain::Objective), a backbone with a head is another.
+//! The training loop of both stages: MAE is an [`Objective`](crate::pretrain::Objective), a backbone with a
+//! head is another.
 //!
-//! After each [step](Trainer::step), when due: a line of the log, evaluation, checkpoints. A loss that is not finite ends
-//! the run and leaves `failure.json`.
+//! After a [step](Trainer::step) the loop writes a line of the log, evaluates and saves checkpoints when they
+//! are due. A loss that is not finite ends the run and leaves `failure.json`.
 
 use super::batches::{MicroBatches, Source};
 use super::checkpoint::{self, Progress};
@@ -18,75 +19,75 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Lines of the log in an epoch.
+/// Lines of the log per epoch.
 const LINES_PER_EPOCH: usize = 10;
-/// Without `save_steps`, the state is saved at ends of epochs, but no more often than this.
+/// Without `save_steps`, the state is saved at the end of an epoch, but no more often than this.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// What a kill may cost at most, where epochs are long and `save_steps` is absent or large.
+/// The state is saved at least this often, even when epochs are long and `save_steps` is absent or large.
 const LONGEST_LOSS: Duration = Duration::from_secs(600);
 
 /// Evaluation during training.
 pub(super) struct Evaluation<'a> {
-    /// Scores the present weights.
+    /// Computes the scores of the current weights.
     pub run: &'a dyn Fn() -> Result<Scores>,
-    /// Decides which weights are the best.
+    /// The score that decides which weights are the best.
     pub primary: ScoreSpec,
 }
 
-/// A run of the loop.
+/// Everything that the training loop needs.
 pub(super) struct Training<'a, T> {
     /// What is trained, and how.
     pub inputs: TrainerInputs<'a, T>,
     /// Hash of the configuration, which saved state must match.
     pub config_hash: &'a str,
-    /// Where batches come from.
+    /// The source of batches.
     pub source: &'a dyn Source<T>,
-    /// Evaluates at the end, and in between as the recipe says.
+    /// Evaluates at the end, and during training if the recipe asks for it.
     pub evaluation: Option<Evaluation<'a>>,
     /// Metadata of the files of weights.
     pub metadata: &'a BTreeMap<String, String>,
-    /// Draws or loads the initial weights; called unless the run goes on from saved state.
+    /// Draws or loads the initial weights; not called when the run continues from saved state.
     pub initialize: &'a dyn Fn() -> Result<()>,
-    /// Tells what happens, and is asked whether to stop.
+    /// Receives events, and says whether to stop.
     pub control: &'a Control<'a>,
 }
 
-/// How far to train, and where results go.
+/// How far to train, and where to write results.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainOptions<'a> {
     /// The folder of the run, which this process holds.
     pub folder: &'a RunFolder,
-    /// Go on from the state in the folder, where there is one.
+    /// Whether to continue from the state in the folder, if there is one.
     pub resume: bool,
-    /// Stop after so many of the planned steps.
+    /// Number of planned steps after which to stop; `None` for all of them.
     pub max_steps: Option<usize>,
 }
 
 /// How a run ended, and what it measured.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Whether all steps were done, and if not, why.
+    /// Whether all steps were done and, if not, the reason.
     pub status: Status,
     /// Steps of the whole run.
     pub steps_planned: usize,
-    /// Steps done, those before a resume included.
+    /// Steps done, including those before a resume.
     pub steps_done: usize,
     /// Unreadable images that were replaced.
     pub skipped: u64,
     /// Scores of the last evaluation.
     pub scores: Scores,
-    /// Means of the last line of the log.
+    /// Mean losses of the last line of the log.
     pub losses: BTreeMap<String, f64>,
-    /// Images trained on since the program started, and the time for them (evaluation apart).
+    /// Images trained on since the program started, and the time that they took without evaluation.
     pub images: usize,
     /// See `images`.
     pub training: Duration,
-    /// What a reader of the numbers must know.
+    /// Warnings about the numbers for their readers.
     pub notes: Vec<String>,
 }
 
 impl Outcome {
-    /// Of a head that is fitted in one pass, without steps.
+    /// The result for a head that is fitted in one pass, without steps.
     pub(super) fn fitted(scores: Scores) -> Self {
         Self {
             status: Status::Finished,
@@ -102,11 +103,11 @@ impl Outcome {
     }
 }
 
-/// One run under way.
+/// A run in progress.
 struct Run<'r, 'a, T> {
     training: &'r Training<'a, T>,
     options: TrainOptions<'r>,
-    /// The step after which it stops.
+    /// The step after which the run stops.
     end: usize,
     trainer: Trainer<'a, T>,
     progress: Progress,
@@ -117,11 +118,11 @@ struct Run<'r, 'a, T> {
 }
 
 impl<'a, T> Training<'a, T> {
-    /// Steps until the end, `max_steps` or a request to stop.
+    /// Trains until the end, `max_steps` or a request to stop.
     ///
     /// # Errors
-    /// Unreadable images beyond what the recipe allows, a loss that is not finite, a trainable parameter that the
-    /// loss does not depend on, files that cannot be written.
+    /// Unreadable images beyond what the recipe allows, a loss that is not finite, a trainable parameter that
+    /// the loss does not depend on, files that cannot be written.
     pub fn run(&self, options: TrainOptions) -> Result<Outcome> {
         let mut run = self.start(options)?;
         let (plan, end, control) = (self.inputs.plan, run.end, self.control);
@@ -203,7 +204,8 @@ impl<T> Run<'_, '_, T> {
         Ok(())
     }
 
-    /// What is due after a step: a line of the log, evaluation, weights, resumable state.
+    /// Does what is due after a step: writes a line of the log, evaluates, and saves weights and resumable
+    /// state.
     fn after_step(&mut self) -> Result<()> {
         let TrainerInputs { recipe, plan, .. } = self.training.inputs;
         let done = self.done();
@@ -243,7 +245,7 @@ impl<T> Run<'_, '_, T> {
         self.log.line(&line.into())
     }
 
-    /// Scores of the present weights (of their average, where one is kept); keeps the best.
+    /// Evaluates the current weights, or their average if one is kept, and saves them if they are the best.
     fn evaluate(&mut self) -> Result<Scores> {
         let Training { evaluation: Some(evaluation), control, .. } = self.training else {
             return Ok(Scores::default());
@@ -266,7 +268,7 @@ impl<T> Run<'_, '_, T> {
         Ok(scores)
     }
 
-    /// Calls `with` while the averaged weights, where there are any, are in place.
+    /// Calls `with` while the averaged weights, if there are any, replace the current ones.
     fn averaged<R>(&mut self, with: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
         if let Some(ema) = &mut self.trainer.ema {
             ema.swap()?;
@@ -286,7 +288,7 @@ impl<T> Run<'_, '_, T> {
         Ok(())
     }
 
-    /// Saves everything that continues the run exactly.
+    /// Saves everything needed to continue the run exactly.
     fn save(&mut self) -> Result<()> {
         self.progress.log_bytes = self.log.sync()?;
         let path = self.options.folder.state();
@@ -334,7 +336,8 @@ impl<T> Run<'_, '_, T> {
         let path = self.options.folder.path().join("failure.json");
         write_atomic(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
         bail!(
-            "step {}: not finite: {} at lr {lr:.3e}; samples are in `{}`. A lower learning rate or clipping may help \
+            "step {}: a loss or gradient is not finite ({}) at lr {lr:.3e}; samples are in `{}`. \
+             A lower learning rate or clipping may help \
              (--set optim.base_lr=…, --set clip=1.0)",
             self.done(),
             shown.join(", "),

@@ -1,4 +1,4 @@
-//! A transfer run: what of a backbone and a head learns, training and evaluation. Generic over the kind of task.
+//! A transfer run: building, training and evaluating a backbone with a head. Generic over the kind of task.
 
 use super::batches::Source;
 use super::evaluate::{Evaluated, evaluate};
@@ -31,7 +31,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         Ok(Self { run, params, model })
     }
 
-    /// The model of a run of this configuration, with the weights at `path`, which that run has left.
+    /// The model of a run of this configuration, with its trained weights, which are at `path`.
     ///
     /// # Errors
     /// Weights that do not fit.
@@ -53,8 +53,8 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         Ok(session)
     }
 
-    /// Trains (or fits) and evaluates, and leaves `model.safetensors` with backbone and head in the folder of the run.
-    /// `primary` decides which weights are the best.
+    /// Trains (or fits) and evaluates, and leaves `model.safetensors` with backbone and head in the folder of
+    /// the run. `primary` decides which weights are the best.
     ///
     /// # Errors
     /// Initial weights that do not fit, and whatever ends the loop or the evaluation.
@@ -99,7 +99,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         }
         ensure!(
             !task.any_size(),
-            "cached_features needs images of one size, and evaluation images of this task keep theirs"
+            "cached_features needs images of one size, but the evaluation images of this task differ in size"
         );
         self.initialize()?; // the features need the weights, also when the head is resumed
         let unaugmented = self.eval_loader(run.splits.train.clone())?;
@@ -111,10 +111,10 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         Ok(outcome)
     }
 
-    /// Scores of the present weights over the evaluation split.
+    /// Scores of the current weights on the evaluation split.
     ///
     /// # Errors
-    /// An unreadable image, or a request to stop: there is no score of half a split.
+    /// An unreadable image, or a request to stop, because part of a split has no score.
     pub fn evaluate(&self) -> Result<Evaluated> {
         let loader = self.eval_loader(self.run.splits.eval.clone())?;
         let [height, width] = self.run.config.model.image;
@@ -123,7 +123,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         evaluate(task.as_ref(), backbone.as_ref(), head, input, &loader, total, self.run.control)
     }
 
-    /// Predicts `pictures`: all of them, or those that come before a request to stop.
+    /// Predicts `pictures`: all of them, or those before a request to stop.
     ///
     /// # Errors
     /// Files that cannot be written; an unreadable image is counted instead.
@@ -134,10 +134,13 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// Measures training, about `seconds` for each of the three numbers.
     ///
     /// # Errors
-    /// A head that is fitted and not trained.
+    /// Fits a head that is not trained by gradient descent.
     pub fn speed(&self, seconds: f64) -> Result<Speed> {
         let recipe = &self.run.config.run.recipe;
-        ensure!(!self.model.head.fits(), "recipe `{recipe}` fits its head and trains nothing");
+        ensure!(
+            !self.model.head.fits(),
+            "recipe `{recipe}` fits its head in one pass and has no training steps"
+        );
         let task = &self.model.task;
         self.measure(&self.model, &|batch, rng| task.mix(batch, rng), &self.train_loader()?, seconds)
     }
@@ -190,7 +193,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         self.task_loader(LoaderSpec::training(self.run))
     }
 
-    /// `entries` in order, by the protocol of the task.
+    /// Loads `entries` in order, by the evaluation protocol of the task.
     fn eval_loader(&self, entries: Arc<Vec<Entry>>) -> Result<Loader<T::Target>> {
         self.task_loader(LoaderSpec::evaluation(self.run, entries, self.model.task.any_size()))
     }
@@ -202,7 +205,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     }
 }
 
-/// Writes the scores of single classes, if there are any, to the folder of the run; returns the overall scores.
+/// Writes the scores of each class, if there are any, to the folder of the run, and returns the overall scores.
 fn save_by_class(found: Evaluated, folder: &RunFolder) -> Result<Scores> {
     if !found.by_class.0.is_empty() {
         let text = serde_json::to_string_pretty(&found.by_class)? + "\n";

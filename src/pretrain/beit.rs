@@ -1,8 +1,8 @@
-//! BEiT (arXiv:2106.08254; unilm `beit/modeling_pretrain.py`, `run_beit_pretraining.py`): all patches, some of them
-//! replaced by a mask token, and the tokens of those are predicted.
+//! BEiT (arXiv:2106.08254; unilm `beit/modeling_pretrain.py`, `run_beit_pretraining.py`): the encoder sees all patches,
+//! some of them replaced by a mask token, and predicts the tokens of the replaced ones.
 //!
-//! Parameter names are those of unilm. Masks are blocks of at most `masked` patches, and may fall short of it. Unlike the
-//! reference, both views of a crop come from one resampling ([`crate::models::dvae::Tokenizer::tokens`]).
+//! Parameter names are those of unilm. Masks are blocks that cover at most `masked` patches, and sometimes fewer.
+//! Unlike the reference, both views of a crop come from one resampling ([`crate::models::dvae::Tokenizer::tokens`]).
 
 use super::masks::block_masks;
 use super::{
@@ -34,7 +34,7 @@ pub struct BeitOptions {
     pub tokenizer: Option<String>,
 }
 
-/// Standard deviation of initial weights, and where they are cut.
+/// Standard deviation of the initial weights, and the value at which they are truncated.
 const STD: f64 = 0.02;
 
 /// Encoder, mask token, and a classifier over the code book.
@@ -51,7 +51,7 @@ pub struct Beit {
 
 impl Beit {
     /// # Errors
-    /// Sizes that cannot work, more masked patches than there are, a tokenizer for other images.
+    /// Invalid sizes, more masked patches than patches, or a tokenizer that does not fit the images.
     pub fn new(
         model: &ModelConfig,
         beit: &BeitOptions,
@@ -101,7 +101,7 @@ impl Beit {
         self.head.forward(&ops::index_select(&patches, rows)?)
     }
 
-    /// The cross-entropy of the masked patches, and the share of right tokens among them.
+    /// The cross-entropy of the masked patches, and the accuracy of their predicted tokens.
     fn loss(&self, images: &Tensor, masks: &[Vec<bool>], pass: &mut Pass) -> Result<Losses> {
         let rows = masked_rows(masks);
         let tokens = self.target.of(images, None)?;

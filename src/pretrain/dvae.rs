@@ -1,7 +1,7 @@
 //! Training of a tokenizer: the discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A.2).
 //!
-//! Tokens are relaxed by Gumbel-softmax (arXiv:1611.01144) at a falling temperature; what is minimised is the negative
-//! evidence lower bound, divided by the number of values of an image. Evaluation takes the most likely token.
+//! Tokens are relaxed by Gumbel-softmax (arXiv:1611.01144) at a falling temperature; the loss is the negative evidence
+//! lower bound, divided by the number of values of an image. Evaluation takes the most likely token.
 
 use super::{Objective, ObjectiveInputs, PretrainObjective, Pretraining, RecipeFacts};
 use crate::config::{DvaeTraining, Normalize, PixelLoss};
@@ -14,10 +14,10 @@ use candle_nn::VarBuilder;
 use rand::Rng as _;
 use rayon::prelude::*;
 
-/// Images that initial weights are fitted to.
+/// Number of images to which the initial weights are fitted.
 const INITIAL_IMAGES: usize = 256;
 
-/// Encoder, decoder and how they are trained.
+/// Encoder, decoder and the options of their training.
 #[derive(Debug)]
 pub struct DiscreteAutoencoder {
     tokenizer: Tokenizer,
@@ -27,10 +27,10 @@ pub struct DiscreteAutoencoder {
 }
 
 impl DiscreteAutoencoder {
-    /// For images normalised by `normalize`.
+    /// Builds the objective for images normalised by `normalize`.
     ///
     /// # Errors
-    /// Sizes that cannot work, other channels than those of the images.
+    /// Invalid sizes, or a number of channels that differs from that of the images.
     pub fn new(
         training: &DvaeTraining,
         normalize: Normalize,
@@ -51,7 +51,7 @@ impl DiscreteAutoencoder {
         Ok(Self { tokenizer, decoder, training: training.clone(), normalize })
     }
 
-    /// What has been trained.
+    /// The trained autoencoder.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
@@ -162,7 +162,7 @@ fn diversity(log_q: &Tensor) -> Result<Tensor> {
     negative_entropy.affine(vocabulary.ln().recip(), 1.)
 }
 
-/// 1 at the token of each row. `[N]` -> [N, vocabulary]
+/// One-hot vectors: 1 at the token of each row. `[N]` -> [N, vocabulary]
 fn one_hot(tokens: &Tensor, vocabulary: usize) -> Result<Tensor> {
     let all = Tensor::arange(0u32, vocabulary as u32, tokens.device())?.unsqueeze(0)?;
     tokens.unsqueeze(1)?.broadcast_eq(&all)?.to_dtype(DType::F32)
@@ -173,7 +173,7 @@ fn one_hot(tokens: &Tensor, vocabulary: usize) -> Result<Tensor> {
 pub struct Usage {
     /// Share of the code book that occurs.
     pub share: f64,
-    /// exp of the entropy: the number of tokens that would be as even.
+    /// Perplexity, exp of the entropy: the number of equally frequent tokens with the same entropy.
     pub perplexity: f64,
 }
 

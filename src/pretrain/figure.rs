@@ -1,12 +1,12 @@
 //! The picture of a reconstruction: one row per image, with four panels: original, masked, reconstruction,
-//! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches have the mean colour.
+//! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches are drawn in the mean colour.
 
 use super::masks::PatchMask;
 use crate::config::Normalize;
 use candle_core::{Result, Tensor};
 use image::{Rgb, RgbImage};
 
-/// A prediction for whole images.
+/// Predictions for whole images.
 #[derive(Clone, Debug)]
 pub struct Reconstruction {
     /// Every patch as predicted, in the (normalised) pixel space of the model's input. [B, C, H, W]
@@ -21,7 +21,7 @@ const GAP: usize = 2;
 const SEPARATOR: Rgb<u8> = Rgb([255, 255, 255]);
 
 /// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
-/// One channel is drawn grey; of other numbers of channels the first three are drawn.
+/// One channel is drawn in grey; of more channels the first three are drawn.
 pub fn figure_of_reconstructions(
     images: &Tensor,
     reconstruction: &Reconstruction,
@@ -69,7 +69,7 @@ pub fn figure_of_reconstructions(
     Ok(canvas)
 }
 
-/// Draws `images` [B, C, H, W] (normalised) with what `drawn`, of the same shape, makes of them beside each.
+/// Draws `images` [B, C, H, W] (normalised), each next to its counterpart in `drawn`, which has the same shape.
 pub fn figure_of_pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -> Result<RgbImage> {
     let (batch, channels, height, width) = images.dims4()?;
     if drawn.dims() != images.dims() {

@@ -1,5 +1,5 @@
 //! Masked autoencoders (He et al., arXiv:2111.06377): the encoder sees the visible patches, the decoder predicts the
-//! removed ones. With the switches of Table 1.
+//! removed ones. All options of Table 1 are available.
 //!
 //! Parameter names are those of facebookresearch/mae `models_mae.py` (`_full` checkpoints). Both position tables
 //! are fixed: no gradient reaches them. Differences from the reference: only visible patches are embedded
@@ -23,7 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Options of the objective `mae`: masked autoencoding (arXiv:2111.06377 §3), with the switches of Table 1.
+/// Options of the objective `mae`: masked autoencoding (arXiv:2111.06377 §3), with the choices of Table 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MaeOptions {
@@ -63,7 +63,7 @@ pub enum LossPatches {
     All,
 }
 
-/// Encoder, decoder and target.
+/// A masked autoencoder: encoder, decoder and target.
 #[derive(Debug)]
 pub struct MaskedAutoencoder {
     encoder: Vit,
@@ -86,11 +86,11 @@ enum MaskToken {
 }
 
 impl MaskedAutoencoder {
-    /// `tokenizer` makes the target where it is tokens.
+    /// `tokenizer` computes the target if it is tokens.
     ///
     /// # Errors
-    /// When a size or the mask ratio cannot work, the tokenizer is missing or for other images, or the builder lacks a
-    /// parameter.
+    /// Invalid sizes or mask ratio, a tokenizer that is missing or does not fit the images, or a parameter that the
+    /// builder lacks.
     pub fn new(
         model: &ModelConfig,
         mae: &MaeOptions,
@@ -136,7 +136,7 @@ impl MaskedAutoencoder {
         self.loss_of(images, None, mask, pass)
     }
 
-    /// [`Self::loss`] of samples whose tokens may be remembered by their ids.
+    /// [`Self::loss`] of samples whose tokens may be cached by their ids.
     fn loss_of(
         &self,
         images: &Tensor,
@@ -179,7 +179,7 @@ impl MaskedAutoencoder {
         self.decoder.pred.forward(&self.decode(patches, mask, pass)?)
     }
 
-    /// `patches` [B, L, P] -> what the decoder makes of every patch, after its norm [B, L, C'].
+    /// `patches` [B, L, P] -> output of the decoder for every patch, after its norm [B, L, C'].
     fn decode(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         let (batch, count, _) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
@@ -229,7 +229,7 @@ impl MaskedAutoencoder {
 impl Objective for MaskedAutoencoder {
     type Target = ();
 
-    /// Masks come from the pass in training, and from the sample ids in evaluation.
+    /// The random state of the forward pass determines the masks in training, and the sample ids do in evaluation.
     fn losses(&self, batch: &Batch<()>, pass: &mut Pass) -> Result<Losses> {
         let mask = match pass {
             Pass::Train { rng, .. } => self.sampler.sample(batch.len(), rng)?,
@@ -245,7 +245,7 @@ impl Objective for MaskedAutoencoder {
 }
 
 impl Pretraining for MaskedAutoencoder {
-    /// Everything but the two position tables.
+    /// Trains all parameters except the two position tables.
     fn learns(&self, parameter: &str) -> bool {
         !is_position_table(parameter)
     }
@@ -265,7 +265,8 @@ impl Pretraining for MaskedAutoencoder {
         }
     }
 
-    /// Original, masked, reconstruction, reconstruction with the visible patches. Masks depend on the sample ids alone.
+    /// Each row shows the original, the masked image, the reconstruction, and the reconstruction with the visible
+    /// patches. Masks depend on the sample ids alone.
     fn draw(&self, batch: &Batch<()>) -> Result<Option<RgbImage>> {
         let mask = self.sampler.fixed(&batch.ids)?;
         let reconstruction = self.reconstruct(&batch.images, mask)?;

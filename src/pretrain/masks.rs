@@ -32,10 +32,11 @@ pub struct PatchMask {
 }
 
 impl PatchMask {
-    /// `keep[b]` are the ids of the kept ones among `patches` patches, in the order in which the encoder gets them.
+    /// `keep[b]` contains the ids of the kept patches of sample b out of `patches`, in the order in which the encoder
+    /// reads them.
     ///
     /// # Errors
-    /// When samples keep different numbers, none, or an id twice or out of range.
+    /// Samples that keep different numbers of patches or none; an id that occurs twice or is out of range.
     pub fn new(patches: usize, keep: Vec<Vec<u32>>) -> Result<Self> {
         let kept = keep.first().map_or(0, Vec::len);
         for (sample, ids) in keep.iter().enumerate() {
@@ -134,10 +135,10 @@ pub struct MaskSampler {
     kept: usize,
 }
 
-/// A ratio that a sampler cannot give.
+/// A mask ratio that a sampler cannot produce.
 #[derive(Debug, thiserror::Error)]
 pub enum MaskError {
-    /// A share that keeps or removes no patch.
+    /// A ratio that keeps or removes no patch.
     #[error(
         "mask_ratio {ratio} keeps {kept} of {patches} patches; at least one must be kept and one removed"
     )]
@@ -149,7 +150,7 @@ pub enum MaskError {
         /// All patches.
         patches: usize,
     },
-    /// A share that no grid mask has.
+    /// A ratio that no grid mask has.
     #[error("grid mask: mask_ratio {ratio} is not 1 − 1/k²; the nearest are {below:.4} and {above:.4}")]
     Ratio {
         /// The share that was asked for.
@@ -160,7 +161,7 @@ pub enum MaskError {
         above: f64,
     },
     /// A grid of patches that cells do not cover evenly.
-    #[error("grid mask: a grid of {}×{} patches has no whole number of {cell}×{cell} cells", grid.0, grid.1)]
+    #[error("grid mask: a grid of {}×{} patches cannot be divided into {cell}×{cell} cells", grid.0, grid.1)]
     Cells {
         /// Patches per column and row.
         grid: (usize, usize),
@@ -262,8 +263,8 @@ fn rectangles(grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<bool> {
     removed
 }
 
-/// BEiT's masks of `batch` samples: rectangles of at most `budget` patches in all, true where a patch is masked. At least
-/// one is.
+/// BEiT's masks of `batch` samples: rectangles of at most `budget` patches in all, true where a patch is masked. At
+/// least one patch is masked.
 pub fn block_masks(batch: usize, grid: (usize, usize), budget: usize, rng: &mut Rng) -> Vec<Vec<bool>> {
     let draw = |rng: &mut Rng| {
         let mut masked = rectangles(grid, budget, rng);

@@ -1,4 +1,5 @@
-//! Pre-training objectives. An objective turns a batch into losses; the one training loop does the rest.
+//! Pre-training objectives. Objectives of pre-training. An objective computes the losses of a batch; the training loop
+//! does the rest.
 
 pub mod beit;
 pub mod dvae;

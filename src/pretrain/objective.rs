@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
-/// What the training loop minimises: MAE is one, a backbone with a head is another.
+/// A loss that the training loop minimises: MAE is one, and a backbone with a head is another.
 pub trait Objective: Send + Sync {
-    /// What is to be predicted of one image.
+    /// The target of one image.
     type Target;
 
     /// The losses of one micro-batch, by name; their sum is minimised.
@@ -25,40 +25,40 @@ pub trait Objective: Send + Sync {
     /// Layer of a parameter for layer-wise learning rate decay, as [`crate::models::Backbone::layer_of`].
     fn layer_of(&self, parameter: &str) -> usize;
 
-    /// Called between the backward pass and the optimiser, with the gradients of the whole batch: may scale or drop
-    /// some (DINO holds its last layer still in the first epoch).
+    /// Called between the backward pass and the optimiser, with the gradients of the whole batch: it may scale or drop
+    /// some (DINO freezes its last layer in the first epoch).
     fn before_optimizer(&self, _gradients: &mut Gradients, _at: &Moment) -> Result<()> {
         Ok(())
     }
 
-    /// Called after the optimiser has changed the parameters: the place for a teacher that follows them
+    /// Called after the optimiser has updated the parameters, for example to update a teacher
     /// ([`crate::nn::MomentumTeacher`]).
     fn after_optimizer(&self, _at: &Moment) -> Result<()> {
         Ok(())
     }
 }
 
-/// Where in a run a step is. Schedules of momentum, temperature and the like are functions of it, so that nothing of them
-/// needs to be saved.
+/// The position of a step in its run. Schedules of momentum, temperature and the like are functions of it, so that
+/// their state need not be saved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
     /// Optimiser steps done before this one.
     pub step: usize,
-    /// Epochs done, with their fraction.
+    /// Epochs done, as a fraction.
     pub epoch: f64,
-    /// Share of the run that is over, 0 to 1.
+    /// Completed share of the run, 0 to 1.
     pub progress: f64,
 }
 
-/// An objective on images alone, with what happens before its first step.
+/// An objective on images alone, with its initialisation before the first step.
 pub trait Pretraining: Objective<Target = ()> {
     /// Whether the optimiser updates `parameter`.
     fn learns(&self, _parameter: &str) -> bool {
         true
     }
 
-    /// Draws initial weights where those of the layers are not the right ones. `images` reads so many training images
-    /// [n, C, H, W], or all there are, for weights that depend on data.
+    /// Replaces the initial weights that the layers have drawn, for objectives that need others. `images(n)` reads n
+    /// training images [n, C, H, W], or all of them if there are fewer, for initial weights that depend on the data.
     fn initialize(&self, _params: &Params, _images: &dyn Fn(usize) -> Result<Tensor>) -> Result<()> {
         Ok(())
     }
@@ -68,12 +68,12 @@ pub trait Pretraining: Objective<Target = ()> {
         Ok(false)
     }
 
-    /// Fits what is not learnt to training `images` [n, C, H, W].
+    /// Fits everything that is not learnt by gradient descent to training `images` [n, C, H, W].
     fn fit(&self, _images: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    /// A picture of what it makes of a batch, a row for each image; `None` for an objective that draws nothing.
+    /// Draws the predictions for a batch, one row per image; `None` for an objective without drawings.
     fn draw(&self, _batch: &Batch<()>) -> Result<Option<RgbImage>> {
         Ok(None)
     }
@@ -89,13 +89,13 @@ pub trait PretrainObjective: Pretraining + Sized + 'static {
     /// Builds the objective; its layers draw their parameters from `inputs.builder()`.
     ///
     /// # Errors
-    /// Sizes that cannot work, a tokenizer that is missing or made for other images.
+    /// Invalid sizes, or a tokenizer that is missing or does not fit the images.
     fn new(options: &Self::Options, inputs: &ObjectiveInputs) -> Result<Self>;
 
-    /// Checks options together with the recipe that they stand in, before any data is read.
+    /// Checks the options together with their recipe, before any data are read.
     ///
     /// # Errors
-    /// What cannot work, by key: `pretrain.mask_ratio is 1.5, expected …`.
+    /// An invalid value; the message names its key: `pretrain.mask_ratio is 1.5, expected …`.
     fn check(_options: &Self::Options, _recipe: &RecipeFacts) -> std::result::Result<(), String> {
         Ok(())
     }
@@ -105,7 +105,7 @@ pub trait PretrainObjective: Pretraining + Sized + 'static {
         TokenizerUse::None
     }
 
-    /// What of an image it predicts, for tables that compare targets.
+    /// The kind of target that it predicts, for tables that compare targets.
     fn target(_options: &Self::Options) -> Option<ReconstructionTarget> {
         None
     }
@@ -115,23 +115,23 @@ pub trait PretrainObjective: Pretraining + Sized + 'static {
         1
     }
 
-    /// Billions of multiply-accumulates of one forward pass of one image; `None` where nobody has counted them.
+    /// Billions of multiply-accumulates of one forward pass of one image; `None` if it is unknown.
     fn gmacs(_options: &Self::Options, _model: &ModelConfig) -> Option<f64> {
         None
     }
 }
 
-/// What an objective is built from.
+/// The inputs from which an objective is built.
 pub struct ObjectiveInputs<'a> {
     /// Sizes of the backbone that is pre-trained.
     pub model: &'a ModelConfig,
     /// Stochastic depth of the last block, as the recipe has it.
     pub drop_path: f64,
-    /// The tokenizer that [`PretrainObjective::tokenizer`] asks for.
+    /// The weights of the tokenizer that [`PretrainObjective::tokenizer`] asks for.
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// The registered backbones.
     pub backbones: &'a Backbones,
-    /// Where parameters are made and found.
+    /// The store that creates and holds the parameters.
     pub params: &'a Params,
 }
 
@@ -141,17 +141,17 @@ impl ObjectiveInputs<'_> {
         self.params.builder()
     }
 
-    /// The backbone that is pre-trained, with the drop path of the recipe. `final_norm` when the objective reads the class
-    /// feature ([`Features::cls`](crate::models::Features::cls)), which is made by the final norm; without it a norm that no
-    /// loss depends on would be an error.
+    /// The backbone that is pre-trained, with the drop path of the recipe. `final_norm` when the objective reads the
+    /// class feature ([`Features::cls`](crate::models::Features::cls)), which the final norm computes. Otherwise leave
+    /// it out: a norm on which no loss depends is an error.
     ///
     /// # Errors
-    /// A model that its backbone refuses, one that cannot be trained.
+    /// A model that its backbone refuses, or a backbone that cannot be trained.
     pub fn backbone(&self, final_norm: bool) -> Result<Box<dyn Backbone>> {
         self.backbone_in(self.builder(), final_norm)
     }
 
-    /// A second one of the same sizes, with parameters of `vb`: the network of a teacher.
+    /// A second backbone of the same sizes with its parameters from `vb`, for a teacher.
     ///
     /// # Errors
     /// As [`ObjectiveInputs::backbone`].
@@ -166,25 +166,25 @@ impl ObjectiveInputs<'_> {
     }
 }
 
-/// The recipe that an objective's options stand in.
+/// The part of a recipe that an objective may check.
 #[derive(Clone, Copy, Debug)]
 pub struct RecipeFacts<'a> {
     /// The recipe itself.
     pub recipe: &'a Recipe,
-    /// Whether `augment` draws at random, so that an image looks different in every epoch.
+    /// Whether `augment` is random, so that an image differs from epoch to epoch.
     pub random_augmentation: bool,
 }
 
 /// Whether an objective needs a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerUse {
-    /// It predicts no tokens.
+    /// The objective predicts no tokens.
     None,
-    /// It predicts the tokens of this run, file or `hub:owner/name`; the recipe may have left the name open.
+    /// The objective predicts the tokens of this run, file or `hub:owner/name`; `None` if the recipe does not name it.
     Needed(Option<String>),
 }
 
-/// What is known of an objective without building it.
+/// Facts about an objective that are known without building it.
 #[derive(Clone, Debug)]
 pub struct ObjectiveFacts {
     /// See [`PretrainObjective::tokenizer`].

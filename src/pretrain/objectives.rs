@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 pub struct Objectives(Named<Box<dyn AnyObjective>>);
 
 impl Objectives {
-    /// Those of this crate.
+    /// The built-in objectives.
     pub fn builtin() -> Self {
         Self::empty().with::<MaskedAutoencoder>().with::<Beit>().with::<DiscreteAutoencoder>()
     }
@@ -26,7 +26,7 @@ impl Objectives {
         Self(Named::new("objective"))
     }
 
-    /// Registers an objective. A second one of a name is found by [`Objectives::check`].
+    /// Registers an objective. [`Objectives::check`] reports a second objective with the same name.
     #[must_use]
     pub fn with<O: PretrainObjective>(self) -> Self {
         Self(self.0.with(O::NAME, Box::new(Kind::<O>(PhantomData))))
@@ -46,7 +46,7 @@ impl Objectives {
     /// `table` with every default written out, checked together with its recipe.
     ///
     /// # Errors
-    /// An unknown objective, an unknown or missing key, values that cannot work.
+    /// An unknown objective, an unknown or missing key, or invalid values.
     pub fn completed(
         &self,
         table: &ObjectiveTable,
@@ -65,7 +65,7 @@ impl Objectives {
         self.0.get(&table.name)?.facts(table, model)
     }
 
-    /// Builds the objective that `table` asks for.
+    /// Builds the objective that `table` selects.
     ///
     /// # Errors
     /// As [`Objectives::completed`] and [`PretrainObjective::new`].
@@ -109,7 +109,7 @@ impl<O: PretrainObjective> AnyObjective for Kind<O> {
         O::check(&options, facts).map_err(fail)?;
         let (needed, found) = (O::views(&options), facts.recipe.view_count());
         if needed != found {
-            let message = format!("reads {needed} views of an image, and the recipe has {found}");
+            let message = format!("reads {needed} views of an image, but the recipe has {found}");
             return Err(fail(message));
         }
         ObjectiveTable::new(O::NAME, &options)

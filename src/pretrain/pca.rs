@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Sweeps over all pairs; quadratic convergence needs about ten.
+/// Number of sweeps over all pairs; convergence is quadratic and takes about ten.
 const MAX_SWEEPS: usize = 40;
 
 /// Mean `[P]` and the `count` components [count, P] of largest variance of `vectors` [n, P], f32 on the CPU.

@@ -10,7 +10,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::OnceLock;
 
-/// Coefficients that the paper keeps.
+/// Number of coefficients in the paper.
 const PCA_COEFFICIENTS: usize = 96;
 
 /// Added to the variance of a patch.
@@ -30,11 +30,11 @@ pub enum PatchTarget {
 }
 
 impl PatchTarget {
-    /// For patches of `values` values each. PCA keeps buffers `pca.mean` and `pca.components` in `vb`; `tokens` makes
-    /// the target where it is tokens.
+    /// For patches of `values` values each. PCA keeps the buffers `pca.mean` and `pca.components` in `vb`; `tokens` is
+    /// the tokenizer of a target of tokens.
     ///
     /// # Errors
-    /// Tokens without what makes them.
+    /// A target of tokens without a tokenizer.
     pub fn new(
         target: ReconstructionTarget,
         values: usize,
@@ -52,7 +52,7 @@ impl PatchTarget {
         })
     }
 
-    /// Values of a target for patches of `values` values.
+    /// Number of values of the target for a patch of `values` values.
     pub fn len(&self, values: usize) -> usize {
         match self {
             Self::Pca(_) => PCA_COEFFICIENTS.min(values),
@@ -64,7 +64,7 @@ impl PatchTarget {
     /// `patches` [B, L, P] -> targets [B, L, `len`].
     ///
     /// # Errors
-    /// For tokens, which are made of whole images.
+    /// A target of tokens, which are computed from whole images.
     pub fn encode(&self, patches: &Tensor) -> Result<Tensor> {
         match self {
             Self::Pixel => Ok(patches.clone()),
@@ -73,7 +73,7 @@ impl PatchTarget {
                 patches.broadcast_sub(&mean)?.broadcast_div(&std)
             }
             Self::Pca(pca) => pca.project(patches),
-            Self::Token(_) => candle_core::bail!("tokens are made of images, not of patches"),
+            Self::Token(_) => candle_core::bail!("tokens are computed from images, not from patches"),
         }
     }
 
@@ -105,7 +105,7 @@ fn statistics(patches: &Tensor) -> Result<(Tensor, Tensor)> {
 pub struct PatchPca {
     mean: Tensor,       // [P]
     components: Tensor, // [K, P], orthonormal rows
-    /// Set once the components are known to be fitted.
+    /// Set when the components are known to be fitted.
     fitted: OnceLock<()>,
 }
 
@@ -122,7 +122,7 @@ impl PatchPca {
     /// Fits to `patches` [n, P] of training images, in place.
     ///
     /// # Errors
-    /// When there are fewer patches than coefficients.
+    /// Fewer patches than coefficients.
     pub fn fit(&self, patches: &Tensor) -> Result<()> {
         let coefficients = self.components.dim(0)?;
         if patches.dim(0)? <= coefficients {
@@ -133,7 +133,7 @@ impl PatchPca {
         self.components.slice_set(&components.to_device(self.components.device())?, 0, 0)
     }
 
-    /// Whether there are components, fitted here or loaded from a checkpoint.
+    /// Whether the components exist, either fitted or loaded from a checkpoint.
     pub fn is_fitted(&self) -> Result<bool> {
         if self.fitted.get().is_none() && self.components.sqr()?.sum_all()?.to_scalar::<f32>()? > 0. {
             self.fitted.get_or_init(|| ());

@@ -9,7 +9,7 @@ use candle_core::{D, Result, Tensor};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A tokenizer for the images of a model: one token per patch. It is frozen, and no part of the weights.
+/// A tokenizer for the images of a model: one token per patch. It is frozen and not part of the trained weights.
 #[derive(Debug)]
 pub struct TokenTarget {
     tokenizer: Arc<Tokenizer>,
@@ -22,12 +22,12 @@ pub struct TokenTarget {
 
 impl TokenTarget {
     /// # Errors
-    /// A tokenizer for other channels than those of `model`.
+    /// A tokenizer whose number of channels differs from that of `model`.
     pub fn new(tokenizer: Arc<Tokenizer>, model: &ModelConfig, cached: bool) -> Result<Self> {
         let (found, expected) = (tokenizer.sizes.channels, model.channels);
         if found != expected {
             candle_core::bail!(
-                "the tokenizer is for images of {found} channels, those of the model have {expected}"
+                "the tokenizer is for images with {found} channels, but the model's have {expected}"
             );
         }
         Ok(Self {

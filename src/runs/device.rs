@@ -7,7 +7,7 @@ use candle_core::Device;
 /// Opens `cpu`, or the NVIDIA device `cuda` (the first) or `cuda:<number>`.
 ///
 /// # Errors
-/// For another name, in a program without CUDA, without a driver or such a device.
+/// An unknown name, a program built without CUDA, a missing driver, or a device that does not exist.
 pub fn open_device(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::Cpu);
@@ -37,7 +37,7 @@ fn open_cuda(name: &str, _: usize) -> Result<Device> {
     )
 }
 
-/// The type of matrix products where none is asked for: bf16 on a CUDA device, f32 on the CPU.
+/// The default type of matrix products: bf16 on a CUDA device, f32 on the CPU.
 pub fn default_dtype(device: &Device) -> Dtype {
     if device.is_cuda() { Dtype::Bf16 } else { Dtype::F32 }
 }

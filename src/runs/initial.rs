@@ -1,4 +1,4 @@
-//! Initial weights: what `--init` names, what is known of it, and whether it fits.
+//! Initial weights: finds the weights that `--init` names, and checks that they fit the model.
 
 use super::RunContext;
 use crate::config::{
@@ -10,28 +10,28 @@ use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, metadata, 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// The flag that names them.
+/// The flag that names the initial weights.
 pub(super) const INIT: &str = "--init";
 
-/// InitialWeights weights: where they are, and what is known of them.
+/// Initial weights: their file and what is known about them.
 pub struct InitialWeights {
-    /// What was asked for: `scratch`, a run, a file or a reference to the Hub.
+    /// The value of `--init`: `scratch`, a run, a file or a reference to the Hub.
     pub source: String,
-    /// In a word, for tables.
+    /// A short label for tables.
     pub label: String,
-    /// The file; none for random weights.
+    /// The file; `None` for random weights.
     pub path: Option<PathBuf>,
-    /// The run that made them.
+    /// The run that trained them.
     pub run: Option<String>,
-    /// Configuration of the run that made them.
+    /// Configuration of the run that trained them.
     pub config: Option<PathBuf>,
-    /// The model that the catalogue names.
+    /// The model that the catalogue gives for them.
     pub model: Option<String>,
-    /// What they were trained to predict, where that is known.
+    /// The target of their pre-training, if known.
     pub target: Option<ReconstructionTarget>,
-    /// How the run that made them was trained.
+    /// The training summary of the run that trained them.
     pub trained: Option<InitTraining>,
-    /// Statistics of the inputs that they have seen, where the catalogue names them.
+    /// Normalization of their training images, if the catalogue gives it.
     pub normalize: Option<Normalize>,
 }
 
@@ -41,7 +41,7 @@ impl InitialWeights {
         Self::labelled(SCRATCH.into(), SCRATCH.into())
     }
 
-    /// Weights of which nothing else is known yet.
+    /// Weights about which nothing else is known yet.
     fn labelled(source: String, label: String) -> Self {
         Self {
             source,
@@ -78,7 +78,7 @@ impl InitialWeights {
         })
     }
 
-    /// ε of layer norms, where a `config.json` of transformers beside the weights says it.
+    /// ε of layer norms, if a `config.json` of transformers next to the weights gives it.
     pub fn norm_eps(&self, model: &ModelConfig) -> Result<Option<f64>> {
         let Some(path) = &self.path else { return Ok(None) };
         let Some(described) = HfConfig::beside(path)? else { return Ok(None) };
@@ -93,7 +93,7 @@ impl InitialWeights {
         Ok(self.path.as_ref().map(|path| WeightFile::open(path).map(|file| file.hash())).transpose()?)
     }
 
-    /// Name and sizes of the model that the weights belong to, where they say so.
+    /// Name and sizes of the model to which the weights belong, if the weights contain them.
     pub fn model(&self, choice: &Choice) -> Result<Option<(String, ModelConfig)>> {
         if let Some(path) = &self.config {
             let config: RunConfig = read(path)?;
@@ -114,7 +114,7 @@ impl InitialWeights {
     }
 }
 
-/// The weights that `--init` names, or the obvious ones.
+/// The weights that `--init` names or, without the flag, the newest finished pre-training run.
 pub(super) fn initial(
     context: &RunContext,
     stage: Stage,
@@ -144,7 +144,7 @@ pub fn find_weights(context: &RunContext, key: &str, name: &str) -> Result<PathB
     find(context, key, name)?.path.with_context(|| format!("`{name}` has no weights"))
 }
 
-/// What `name`, which follows `key`, names.
+/// The weights that `name` refers to; errors call it by the flag or argument `key`.
 pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<InitialWeights> {
     if name.starts_with(HUB) {
         let found = context.fetch(&HubFile::parse(name)?)?;
@@ -168,8 +168,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         }
         ensure!(
             weights.is_file(),
-            "{key} {name}: the folder is neither that of a run (no config.toml) nor of weights (no model.safetensors, no index \
-             of one)"
+            "{key} {name}: the folder contains neither a run (no config.toml) nor weights (no model.safetensors or its index)"
         );
         let label = path.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(InitialWeights { path: Some(weights), ..InitialWeights::labelled(name.into(), label) });
@@ -197,7 +196,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
     InitialWeights::of_run(context, &folder, folder.id())
 }
 
-/// Compares the sizes that the names in a file reveal with those of the model.
+/// Compares the sizes implied by the tensors of a file with those of the model.
 pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig) -> Result<()> {
     if model.backbone != VIT {
         return Ok(());
@@ -215,7 +214,7 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
         names => format!(". Give --model {}", names.join(" or ")),
     };
     bail!(
-        "weights `{}` are those of another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
+        "weights `{}` belong to another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
          {} registers{hint}",
         path.display(),
         model.width,

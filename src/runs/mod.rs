@@ -1,8 +1,8 @@
-//! From a request to a finished run: resolve it, take its folder, run it, and leave the record.
+//! From a request to a finished run: resolve it, lock its folder, run it, and write the record.
 //!
-//! Everything that can be wrong with a request is found in [`prepare`], before anything is written; what fails
-//! afterwards is a failed run, and its record says so. On the way facts are added and none is copied: a [`Request`] becomes
-//! [`Resolved`], with its [`Data`] and a folder it is a [`PreparedRun`], and the engine sees it as
+//! [`prepare`] finds every error in a request before anything is written. A failure after that is a failed run, and its
+//! record says so. Each stage adds facts and copies none: a [`Request`] becomes a [`Resolved`], which becomes a
+//! [`PreparedRun`] together with its [`Data`] and its folder. The engine receives it as
 //! [`RunInputs`](crate::engine::RunInputs).
 
 mod device;
@@ -29,9 +29,9 @@ use candle_core::Device;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Where runs take place: what does not depend on the request.
+/// The environment of runs: everything that does not depend on the request.
 pub struct RunContext<'a> {
-    /// Everything that is registered.
+    /// The registered kinds, objectives, formats, operations and backbones.
     pub registry: &'a Registry,
     /// Named files.
     pub library: &'a Library,
@@ -47,7 +47,7 @@ pub struct RunContext<'a> {
     pub workers: usize,
     /// The exact command line.
     pub command: String,
-    /// Tells what happens, and is asked whether to stop.
+    /// Receives events, and says whether to stop.
     pub control: Control<'a>,
     /// Address, cache and token of the Hugging Face Hub.
     pub hub: HubSettings,
@@ -75,7 +75,7 @@ impl RunContext<'_> {
         Dataset::load(self.library, name, &self.registry.components().formats)
     }
 
-    /// What the engine needs of a run without initial weights or tokenizer.
+    /// The inputs of the engine for a run without initial weights or tokenizer.
     pub fn inputs<'r>(
         &'r self,
         config: &'r RunConfig,
@@ -95,16 +95,13 @@ impl RunContext<'_> {
         }
     }
 
-    /// A file of the Hub, with a bar while it comes.
+    /// Downloads a file from the Hub unless it is in the cache, and reports progress.
     fn fetch(&self, file: &HubFile) -> Result<Fetched, HubError> {
         let observer = self.control.observer;
         let found = Hub::new(self.hub.clone())?
             .fetch(file, &|done, total| observer.event(&Event::Fetching { done, total }))?;
         if let Some(reason) = &found.stale {
-            observer.event(&Event::Note(&format!(
-                "{}: the copy in the cache is used: {reason}",
-                found.reference
-            )));
+            observer.event(&Event::Note(&format!("{}: using the cached copy: {reason}", found.reference)));
         }
         Ok(found)
     }
@@ -124,10 +121,10 @@ impl RunContext<'_> {
 }
 
 impl PreparedRun {
-    /// Runs to the end (or to a request to stop), and writes the record either way.
+    /// Runs to the end or until a request to stop, and writes the record in both cases.
     ///
     /// # Errors
-    /// Whatever ends the run; the record keeps it.
+    /// Any error that ends the run; the record contains it.
     pub fn run(self, context: &RunContext, max_steps: Option<usize>) -> Result<RunRecord> {
         let began = Instant::now();
         let mut record = self.first_record(context)?;
@@ -218,7 +215,7 @@ fn fill(record: &mut RunRecord, outcome: Outcome) {
     }
 }
 
-/// Largest resident set of this process so far, in MiB, where the system tells.
+/// Peak resident memory of this process so far in MiB, if the operating system reports it.
 fn peak_memory_mb() -> Option<f64> {
     // SAFETY: `getrusage` fills the struct that it is given; a zeroed one is a valid value.
     let usage = unsafe {

@@ -1,5 +1,5 @@
-//! The checks before a run: data there and readable as the task wants it, folder free. Nothing is written before
-//! the last of them has passed.
+//! The checks before a run: the data exist and suit the task, and the folder is free. Nothing is written before all
+//! checks have passed.
 
 use super::{Request, Resolved, RunContext, resolve};
 use crate::config::{RunConfig, Stage, read};
@@ -11,10 +11,10 @@ use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Keys that a message about another run names.
+/// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
 
-/// A run that can start, in a folder that it holds.
+/// A run that can start, with its locked folder.
 pub struct PreparedRun {
     /// What is run.
     pub resolved: Resolved,
@@ -22,15 +22,15 @@ pub struct PreparedRun {
     pub data: Data,
     /// blake3 of the task's manifest.
     pub task_hash: Option<String>,
-    /// Tells data apart that bears the same name.
+    /// Fingerprint of the data: distinguishes data sets of the same name.
     pub fingerprint: String,
     /// Where results go.
     pub folder: RunFolder,
-    /// Whether to go on from saved state.
+    /// Whether to continue from saved state.
     pub resume: bool,
-    /// The record of this run up to now, where it goes on.
+    /// The record of this run so far, if it is continued.
     pub earlier: Option<RunRecord>,
-    /// What weakens its numbers from the start: incomplete data, weights whose training was cut short.
+    /// Warnings that apply from the start, such as incomplete data or weights whose training was stopped early.
     pub caveats: Vec<String>,
 }
 
@@ -42,19 +42,19 @@ pub enum Start {
     Done(Box<RunRecord>),
 }
 
-/// The data of a run.
+/// The indexed data of a run.
 pub struct Data {
-    /// The task that reads it; none in pre-training.
+    /// The task that reads the data; `None` in pre-training.
     pub task: Option<AnyTask>,
     /// The entries.
     pub splits: IndexedSplits,
-    /// What a user might not expect of the folders: files that are ignored.
+    /// Remarks about files in the data folders that are ignored.
     pub notes: Vec<String>,
-    /// Splits that do not have the images that their manifest counts.
+    /// Warnings about splits whose number of images differs from the one in their manifest.
     pub incomplete: Vec<String>,
 }
 
-/// Finds and reads the index of the data, and makes the task that reads it.
+/// Indexes the data, and builds the task that reads it.
 pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let Resolved { config, manifest, dataset, .. } = resolved;
     let root = dataset.root(config.run.data.as_deref(), context.bench_data.as_deref())?;
@@ -96,10 +96,10 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     Ok(Data { task: Some(task), splits, notes, incomplete: missing })
 }
 
-/// Resolves and checks a request, and takes the folder of the run. Writes `config.toml`.
+/// Resolves and checks a request, and locks the folder of the run. Writes `config.toml`.
 ///
 /// # Errors
-/// Everything that is wrong with a request: the exit code of the program is then 2.
+/// Any error in the request; the exit code of the program is then 2.
 pub fn prepare(
     context: &RunContext,
     stage: Stage,
@@ -132,7 +132,7 @@ pub fn prepare(
         (true, false) => {
             RunFolder::open(&path)?; // in use by another process: says so
             bail!(
-                "an unfinished run of this configuration lies in `{}`; continue it with --resume, or choose another \
+                "an unfinished run of this configuration is in `{}`; continue it with --resume, or choose another \
                  folder with --out",
                 path.display()
             )
@@ -144,8 +144,7 @@ pub fn prepare(
     if let Some(earlier) = &earlier {
         ensure!(
             earlier.dataset_fingerprint == fingerprint,
-            "the images or annotations of `{}` are not those with which the run in `{}` began; give it the same data, or \
-             begin anew in another folder with --out",
+            "the images or annotations of `{}` have changed since the run in `{}` started; use the same data, or start a new run in another folder with --out",
             earlier.dataset,
             path.display()
         );
@@ -173,7 +172,7 @@ pub fn prepare(
     })))
 }
 
-/// The record of the run in `path`, where there is one; a run of another configuration is an error.
+/// The record of the run in `path`, if there is one; a run with another configuration is an error.
 fn earlier(path: &Path, wanted: &RunConfig) -> Result<Option<RunRecord>> {
     let folder = RunFolder::at(path);
     if folder.config().is_file() {

@@ -1,4 +1,4 @@
-//! What is asked for, and what it resolves to: defaults are chosen here, in one place.
+//! Resolves a request to a complete configuration; all defaults are chosen here.
 
 use super::initial::{INIT, InitialWeights, find, fits, initial};
 use super::{RunContext, default_dtype};
@@ -12,19 +12,19 @@ use crate::task::Manifest;
 use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// Pre-trains on this data set when nothing else is said.
+/// Data set for pre-training when the request names none.
 const DATASET: &str = "imagenet";
-/// Pre-trains by this recipe when nothing else is said.
+/// Recipe for pre-training when the request names none.
 const PRETRAIN_RECIPE: &str = "mae_800";
-/// The model when neither the recipe nor the initial weights name one.
+/// Model when neither the request, the recipe nor the initial weights name one.
 const MODEL: &str = "vit_b16";
 /// `dataset` of a run on a folder of images that has no manifest.
 const FOLDER: &str = "folder";
 
-/// What the flags of the command line, or a line of a suite, ask for.
+/// A request for a run, from the flags of the command line or from an entry of a suite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// A resolved configuration to repeat; everything else is then taken from it, but `data`, `seed` and `set`.
+    /// A resolved configuration to repeat; all fields except `data`, `seed` and `set` are then taken from it.
     pub config: Option<PathBuf>,
     /// Name or path of the task.
     pub task: Option<String>,
@@ -38,34 +38,34 @@ pub struct Request {
     pub init: Option<String>,
     /// Root of the data set.
     pub data: Option<PathBuf>,
-    /// That of `config`, or 0, when absent.
+    /// Seed; when absent, the seed of `config`, or else 0.
     pub seed: Option<u64>,
-    /// That of the device when absent.
+    /// Type of matrix products; the default of the device when absent.
     pub dtype: Option<Dtype>,
     /// `--set KEY=VALUE` as typed.
     pub set: Vec<String>,
 }
 
-/// A request with every choice made.
+/// A request with all defaults filled in.
 pub struct Resolved {
     /// The configuration of the run.
     pub config: RunConfig,
-    /// The file of the recipe, for messages.
+    /// The path of the recipe, for messages.
     pub recipe_origin: String,
     /// The task of a transfer.
     pub manifest: Option<Manifest>,
-    /// Where the data is described.
+    /// The description of the data set.
     pub dataset: Dataset,
     /// Initial weights.
     pub init: InitialWeights,
-    /// The file that makes tokens for pre-training.
+    /// The weights of the tokenizer for pre-training, if the objective needs one.
     pub tokenizer: Option<PathBuf>,
-    /// Choices made for the user, worth a line on the screen.
+    /// Choices made on behalf of the user, to be printed.
     pub notes: Vec<String>,
 }
 
 impl Resolved {
-    /// What the engine needs of this run.
+    /// The inputs of the engine for this run.
     pub fn inputs<'r>(&'r self, context: &'r RunContext, splits: &'r IndexedSplits) -> RunInputs<'r> {
         let protocol = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.eval);
         RunInputs {
@@ -76,8 +76,8 @@ impl Resolved {
     }
 }
 
-/// The stage that a request speaks of where the command does not say: that of its configuration; transfer for a task,
-/// unless the recipe is one of pre-training; pre-training.
+/// The stage of a request when the command does not give it: the stage of its configuration, if it has one; otherwise
+/// transfer if the request names a task and its recipe is not one for pre-training; otherwise pre-training.
 ///
 /// # Errors
 /// A configuration that cannot be read.
@@ -93,10 +93,10 @@ pub fn stage_of(library: &Library, request: &Request) -> Result<Stage> {
     })
 }
 
-/// Makes every choice that the request leaves open. Reads no data.
+/// Fills in everything that the request leaves open. Reads no data.
 ///
 /// # Errors
-/// Everything that is wrong with the request, and weights that are not there.
+/// Any error in the request, and weights that do not exist.
 pub fn resolve(context: &RunContext, stage: Stage, request: &Request) -> Result<Resolved> {
     match &request.config {
         Some(path) => repeat(context, stage, request, path),
@@ -104,11 +104,11 @@ pub fn resolve(context: &RunContext, stage: Stage, request: &Request) -> Result<
     }
 }
 
-/// The same for a plan: initial weights and tokenizers need not be there yet. Returns what the run waits for, too; its
-/// configuration then names random weights in their place.
+/// Like [`resolve`], but for a plan: initial weights and tokenizers need not exist yet. Also returns the missing
+/// weights that the run waits for; the configuration then names random weights in their place.
 ///
 /// # Errors
-/// Everything else that is wrong with the request.
+/// Any other error in the request.
 pub fn resolve_for_plan(
     context: &RunContext,
     stage: Stage,
@@ -119,7 +119,7 @@ pub fn resolve_for_plan(
     Ok((resolved, missing))
 }
 
-/// Makes every choice. Weights that are not there are an error, or noted in `missing`.
+/// Makes every choice. Missing weights are added to `missing` if it is given, and are an error otherwise.
 fn choose(
     context: &RunContext,
     stage: Stage,
@@ -130,7 +130,7 @@ fn choose(
     let manifest = request.task.as_deref().map(|name| context.manifest(name)).transpose()?;
     ensure!(
         manifest.is_some() || stage == Stage::Pretrain,
-        "which task? Give --task; `bench task list` shows them"
+        "which task? Give --task; `bench task list` lists the tasks"
     );
     let (dataset, split, dataset_path) = dataset(context, stage, request, manifest.as_ref())?;
     let recipe = match (&request.recipe, &manifest, stage) {
@@ -213,7 +213,7 @@ fn choose(
     let (warmup, epochs) = (config.recipe.schedule.warmup_epochs, config.recipe.epochs);
     if warmup > 0. && warmup >= epochs as f64 {
         notes.push(format!(
-            "schedule.warmup_epochs is {warmup} and epochs {epochs}: the learning rate does not reach its peak"
+            "schedule.warmup_epochs is {warmup} and epochs {epochs}: the learning rate never reaches its peak"
         ));
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
@@ -221,7 +221,7 @@ fn choose(
     finish(context, config, manifest, dataset, (init, tokenizer), (origin, notes))
 }
 
-/// The tokenizer that the objective of a recipe needs.
+/// Finds the tokenizer that the objective of a recipe needs.
 fn tokenizer(context: &RunContext, recipe: &Recipe, model: &ModelConfig) -> Result<Option<InitialWeights>> {
     let Some(table) = &recipe.pretrain else { return Ok(None) };
     match context.registry.components().objectives.facts(table, model)?.tokenizer {
@@ -234,7 +234,7 @@ fn tokenizer(context: &RunContext, recipe: &Recipe, model: &ModelConfig) -> Resu
     }
 }
 
-/// The type of matrix products: the one asked for, or that of the device.
+/// The requested type of matrix products, or the default of the device.
 fn chosen_dtype(context: &RunContext, asked: Option<Dtype>) -> Result<Dtype> {
     let dtype = asked.unwrap_or_else(|| default_dtype(&context.device));
     ensure!(
@@ -261,7 +261,7 @@ fn finish(
     Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer, notes })
 }
 
-/// `config` with the options of its backbone written out: the recipe may have changed the image.
+/// Fills in the options of the backbone of `config` again, because the recipe may have changed the image size.
 fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConfig, ConfigError> {
     let components = context.registry.components();
     let RunConfig { run, model, recipe } = &config;
@@ -269,8 +269,7 @@ fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConf
     let tune = recipe.transfer.as_ref().map(|transfer| transfer.tune);
     if tune != Some(Tune::Head) && !components.backbones.trainable(model)? {
         let backbone = &model.backbone;
-        let message =
-            format!("{backbone} is not trainable here: only recipes with transfer.tune = \"head\" take it");
+        let message = format!("{backbone} is not trainable here; use a recipe with transfer.tune = \"head\"");
         return Err(ConfigError::new(place, message));
     }
     let model = components.model(model).map_err(|error| error.within(place))?;
@@ -278,10 +277,10 @@ fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConf
 }
 
 /// The finished run of a `config`, which was read from `path`, for evaluating its weights: model and recipe are those of the
-/// configuration, and the initial weights need not exist any more.
+/// configuration, and the initial weights need no longer exist.
 ///
 /// # Errors
-/// A task or data set that is not there any more.
+/// A task or data set that no longer exists.
 pub fn resolve_finished(context: &RunContext, config: RunConfig, path: &Path) -> Result<Resolved> {
     let manifest = config.run.task_source().map(|name| context.manifest(&name)).transpose()?;
     let dataset = dataset_of(context, &config.run)?;
@@ -297,7 +296,7 @@ fn dataset_of(context: &RunContext, run: &Run) -> Result<Dataset> {
     })
 }
 
-/// The run of a resolved configuration once more.
+/// Repeats the run of a resolved configuration.
 fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
     let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set, context.registry.components())?;
     config.run.seed = request.seed.unwrap_or(config.run.seed);
@@ -362,7 +361,7 @@ fn dataset(
     Ok((dataset, split, path))
 }
 
-/// The path that `asked` is, where it is not just the name that the file gives itself.
+/// The path in `asked`, unless it is only the name of the file.
 fn path_of(asked: Option<&str>, name: Option<&String>) -> Option<PathBuf> {
     let path = asked.filter(|asked| name.is_some_and(|name| name != asked))?;
     Some(std::path::absolute(path).unwrap_or(path.into()))

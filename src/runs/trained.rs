@@ -1,4 +1,4 @@
-//! A transfer run that is finished, or a file of its weights, put to use again.
+//! Loads a finished transfer run, or a file of its weights, for evaluation and prediction.
 
 use super::{RunContext, find_weights};
 use crate::config::{RunConfig, Stage, read};
@@ -9,11 +9,11 @@ use crate::task::Manifest;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// Weights, and the task that they were trained for.
+/// Weights, and the task for which they were trained.
 pub struct TrainedModel {
     /// The file.
     pub weights: PathBuf,
-    /// The configuration of the run that made it.
+    /// The configuration of the run that trained the weights.
     pub config: RunConfig,
     /// The manifest of the task.
     pub manifest: Manifest,
@@ -21,11 +21,11 @@ pub struct TrainedModel {
     pub task: AnyTask,
 }
 
-/// Finds `weights` (a run or a file) and makes their task: `task` if given, else that of the run. Classes are those that
-/// the weights name; where they name none, those of the data set below `data`.
+/// Finds `weights` (a run or a file) and builds their task: `task` if given, otherwise the task of the run. The classes
+/// come from the weights or, if the weights name none, from the data set below `data`.
 ///
 /// # Errors
-/// Weights that no transfer run has left; a data set that is needed and not there.
+/// Weights that are not from a transfer run; a data set that is needed but missing.
 pub fn trained(
     context: &RunContext,
     weights: &str,
@@ -39,8 +39,7 @@ pub fn trained(
         (Some(TransferMetadata { config, dataset }), _) => (config, Some(dataset)),
         (None, Some(file)) => (read::<RunConfig>(&file)?, None),
         (None, None) => bail!(
-            "`{}` does not say which model, head and classes it belongs to: only the weights of a transfer run do \
-             (runs/<id>/model.safetensors)",
+            "`{}` does not say to which model, head and classes it belongs; only the weights of a transfer run do (runs/<id>/model.safetensors)",
             path.display()
         ),
     };
@@ -70,6 +69,6 @@ fn classes(
     let dataset = context.dataset(&manifest.dataset)?;
     let root = dataset
         .root(data.or(config.run.data.as_deref()), context.bench_data.as_deref())
-        .context("the weights do not name their classes, and the data set that does is needed")?;
+        .context("the weights do not name their classes, so the data set is needed")?;
     Ok(dataset.info(&dataset.index(&root, &manifest.splits.train)?))
 }

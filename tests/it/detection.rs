@@ -192,5 +192,5 @@ fn an_annotation_for_another_image_is_found() {
     let shown = sandbox.run(&format!("data check coco --data {}", root.display()));
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("000000000012.jpg` is not there"), "{shown}");
-    assert!(shown.contains("the image has 48x60 pixels, its annotation says 48x64"), "{shown}");
+    assert!(shown.contains("the image has 48x60 pixels, but its annotation says 48x64"), "{shown}");
 }

@@ -57,7 +57,7 @@ fn an_external_network_serves_probes_and_says_that_it_is_frozen() {
     let error = sandbox.fails(2, &transfer(&format!("--recipe finetune_demo --init {init}")));
     assert!(error.contains("resnet18") && error.contains("not trainable here"), "{error}");
     let error = sandbox.fails(1, &transfer(&format!("{linear} --init scratch")));
-    assert!(error.contains("give its weights to --init"), "{error}");
+    assert!(error.contains("pass its weights with --init"), "{error}");
     assert!(sandbox.ok("model show resnet50").contains("frozen, needs weights"));
 }
 

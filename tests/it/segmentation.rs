@@ -78,7 +78,7 @@ fn the_recipe_of_the_paper_reads_512_pixels_unless_it_is_told_otherwise() {
 fn wrong_masks_are_named() {
     for (spoil, words) in [
         ((|mask: &Path| std::fs::remove_file(mask).unwrap()) as fn(&Path), "there is no mask for image"),
-        (|mask| image::GrayImage::new(5, 4).save(mask).unwrap(), "has 4x5 pixels, the image 36x48"),
+        (|mask| image::GrayImage::new(5, 4).save(mask).unwrap(), "has 4x5 pixels, but the image has 36x48"),
         (|mask| image::RgbImage::new(48, 36).save(mask).unwrap(), "has RGB colours"),
         (|mask| image::GrayImage::from_pixel(48, 36, [12].into()).save(mask).unwrap(), "id 12 at column 0"),
         (|mask| std::fs::write(mask, b"mask").unwrap(), "not a readable PNG"),

@@ -1,12 +1,13 @@
 //! Affine warps of 8-bit images at constant size, bit for bit as Pillow's `Image.transform(size, AFFINE, matrix,
 //! resample, fillcolor)` and `Image.rotate` (`Geometry.c`).
 //!
-//! No antialiasing: Pillow has none here. Pixels whose source lies outside of the image get the fill colour.
+//! No antialiasing: Pillow offers no Lanczos filter for warps. Pixels whose source lies outside of the image get the
+//! fill colour.
 
 use super::super::{Geometry, Image, Size};
 use crate::config::Interpolation;
 
-/// x = a·x' + b·y' + c, y = d·x' + e·y' + f: where the pixel at (x', y') of the result comes from, in continuous
+/// x = a·x' + b·y' + c, y = d·x' + e·y' + f: the source (x, y) of the pixel at (x', y') of the result, in continuous
 /// coordinates. Pillow's `data`; the inverse of [`Geometry::forward`].
 pub(super) type Matrix = [f64; 6];
 
@@ -23,7 +24,8 @@ fn decimals(x: f64) -> f64 {
     (x * 1e15).round() / 1e15
 }
 
-/// How a target moves when the image of `size` is warped by `matrix`. `None` when the matrix is singular.
+/// The geometry of a warp by `matrix` of an image of `size`, by which its target moves. `None` when the matrix is
+/// singular.
 pub(super) fn geometry(size: Size, matrix: &Matrix) -> Option<Geometry> {
     Geometry { from: size, to: size, forward: *matrix }.inverse()
 }
@@ -69,7 +71,7 @@ fn nearest(image: &Image, m: &Matrix, y: usize, row: &mut [u8]) {
     }
 }
 
-/// One row by a filter of neighbours.
+/// Computes one row with a filter over neighbours.
 #[inline(always)]
 fn smooth(image: &Image, m: &Matrix, y: usize, row: &mut [u8], filter: impl Fn(&Image, f64, f64, &mut [u8])) {
     let y = y as f64 + 0.5;
@@ -82,7 +84,7 @@ fn smooth(image: &Image, m: &Matrix, y: usize, row: &mut [u8], filter: impl Fn(&
     }
 }
 
-/// Byte offsets of `N` neighbours from `first`, which repeat at the border.
+/// Byte offsets of `N` neighbours from `first`; at the border the last pixel repeats.
 fn neighbours<const N: usize>(first: isize, length: usize, stride: usize) -> [usize; N] {
     std::array::from_fn(|k| (first + k as isize).clamp(0, length as isize - 1) as usize * stride)
 }

@@ -1,6 +1,6 @@
 //! torchvision's `ColorJitter` on PIL images: brightness, contrast, saturation and hue in random order.
 //!
-//! Saturation and hue leave grey images as they are, as torchvision does.
+//! Saturation and hue leave grey images unchanged, as in torchvision.
 
 use super::super::Image;
 use super::error::{AugmentError, expect};

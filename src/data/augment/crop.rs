@@ -49,7 +49,7 @@ pub(super) struct RandomResizedCrop {
     pub single_draw: bool,
 }
 
-/// Draws before the central fallback.
+/// Number of draws before the central crop is used.
 const TRIES: usize = 10;
 
 impl Augmentation for RandomResizedCrop {

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 use rand::Rng as _;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Draws before giving up.
+/// Number of draws before nothing is erased.
 const TRIES: usize = 10;
 
 pub(super) fn check(erase: &Erase) -> Result<(), AugmentError> {
@@ -17,7 +17,7 @@ pub(super) fn check(erase: &Erase) -> Result<(), AugmentError> {
     range("erase: ratio", erase.ratio)
 }
 
-/// What is erased of an image of size `image`, if anything.
+/// Draws the rectangle to erase from an image of size `image`, if any.
 pub(super) fn draw(erase: &Erase, image: Size, rng: &mut Rng) -> Option<Rect> {
     if rng.random::<f64>() >= erase.p {
         return None;
@@ -35,8 +35,8 @@ pub(super) fn draw(erase: &Erase, image: Size, rng: &mut Rng) -> Option<Rect> {
     None
 }
 
-/// The rectangle that covers `part` of the image's area at `aspect` = height / width; `None` when it does not leave a
-/// row and a column over.
+/// The rectangle that covers `part` of the image's area at `aspect` = height / width; `None` if it covers the whole
+/// height or width.
 pub(super) fn shape((height, width): Size, part: f64, aspect: f64) -> Option<Size> {
     let area = (height * width) as f64 * part;
     let h = (area * aspect).sqrt().round_ties_even() as usize;

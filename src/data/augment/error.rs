@@ -1,22 +1,22 @@
-//! What can be wrong with the operations of a recipe, found before any image is read.
+//! Errors in the operations of a recipe, which are found before any image is read.
 
 use crate::config::ConfigError;
 
-/// An operation or a number of a pipeline that cannot work.
+/// An invalid operation or value of a pipeline.
 #[derive(Debug, thiserror::Error)]
 pub enum AugmentError {
     /// An unknown operation, or options that do not parse.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Images of another number of channels.
+    /// A number of channels other than 1 and 3.
     #[error("images have 1 or 3 channels, not {0}")]
     Channels(usize),
-    /// A list that is neither of one value nor of one for each channel.
-    #[error("{what} has {values} values, the images have {channels} channels")]
+    /// A list that has neither one value nor one per channel.
+    #[error("{what} has {values} values, but the images have {channels} channels")]
     PerChannel {
         /// Operation and key.
         what: &'static str,
-        /// Values in the list.
+        /// Number of values in the list.
         values: usize,
         /// Channels of the images.
         channels: usize,
@@ -51,12 +51,12 @@ pub enum AugmentError {
         /// Steps of 2°.
         hue: i32,
     },
-    /// `[[views]]` that make no view.
+    /// A table `[[views]]` that makes no view.
     #[error("views: count is 0, expected at least 1")]
     NoView,
 }
 
-/// Refuses the value of `what` unless it is `right`.
+/// Fails unless the value of `what` is `right`.
 pub(super) fn expect(
     right: bool,
     what: &'static str,
@@ -66,12 +66,12 @@ pub(super) fn expect(
     if right { Ok(()) } else { Err(AugmentError::Unexpected { what, found: found.to_string(), expected }) }
 }
 
-/// Refuses numbers outside of [0, 1].
+/// Fails for numbers outside [0, 1].
 pub(super) fn probability(what: &'static str, p: f64) -> Result<(), AugmentError> {
     expect((0. ..=1.).contains(&p), what, p, "0 to 1")
 }
 
-/// Refuses what is not a range of positive numbers.
+/// Fails unless the value is a range of positive numbers.
 pub(super) fn range(what: &'static str, [low, high]: [f64; 2]) -> Result<(), AugmentError> {
     let right = low > 0. && low <= high && high.is_finite();
     expect(right, what, format!("[{low}, {high}]"), "0 < low ≤ high")

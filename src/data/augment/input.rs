@@ -1,4 +1,4 @@
-//! [`ModelInput`]: the images that a model takes, from which operations fill in what a recipe leaves open.
+//! [`ModelInput`]: size and normalization of the images that a model takes, which are the defaults of operations.
 
 use super::super::Size;
 use super::error::{AugmentError, expect};
@@ -34,7 +34,7 @@ impl ModelInput {
         Ok(Self { size: size.into(), statistics })
     }
 
-    /// The size that an operation asks for, or that of the input: (height, width).
+    /// The size that an operation gives or, if it gives none, the size of the input: (height, width).
     ///
     /// # Errors
     /// A height or width of 0.
@@ -46,12 +46,12 @@ impl ModelInput {
         }
     }
 
-    /// Pixels of the longer side.
+    /// Length of the longer side in pixels.
     pub fn longer_side(&self) -> usize {
         self.size.0.max(self.size.1)
     }
 
-    /// Pixels of the shorter side.
+    /// Length of the shorter side in pixels.
     pub fn shorter_side(&self) -> usize {
         self.size.0.min(self.size.1)
     }

@@ -9,7 +9,7 @@ use rand_distr::{Beta, Distribution};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How samples are mixed. An α of 0 switches its method off.
+/// Options of mixup and cutmix. An α of 0 turns the method off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mix {
@@ -22,7 +22,7 @@ pub struct Mix {
     /// Probability that a batch is mixed.
     #[serde(default = "one")]
     pub prob: f64,
-    /// Probability of cutmix where both are on.
+    /// Probability of cutmix when both methods are on.
     #[serde(default = "half")]
     pub switch_prob: f64,
 }
@@ -34,7 +34,7 @@ fn half() -> f64 {
     0.5
 }
 
-/// What is done to one batch.
+/// The mixing of one batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Draw {
     Nothing,
@@ -83,7 +83,8 @@ impl Draw {
 /// smoothing folded in: 1 − s + s/K on, s/K off.
 ///
 /// # Errors
-/// Labels that are not one for each image or not below `classes`; α that is not a number.
+/// A number of labels other than the number of images, a label that is not below `classes`, or an α that is not a
+/// number.
 pub fn mix_batch(
     images: &Tensor,
     labels: &[u32],

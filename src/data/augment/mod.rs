@@ -1,8 +1,8 @@
 //! From a decoded image to the model's input: crops, flips, colours, erasing, mixing.
 //!
-//! Every operation has a part that computes from explicit parameters, equal to Pillow, torchvision or timm, and a part
-//! that draws the parameters. Images and targets move together ([`SampleMut::moved`]). Pixels are 8-bit until the end of
-//! the pipeline, as those of PIL images. [`Augmentations`] knows the operations by name.
+//! Every operation has two parts: one draws the parameters, and one computes the result from them exactly as Pillow,
+//! torchvision or timm does. Images and targets move together ([`SampleMut::moved`]). Pixels have 8 bits until the end
+//! of the pipeline, as in PIL images. [`Augmentations`] has the operations by name.
 
 mod affine;
 mod color;

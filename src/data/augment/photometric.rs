@@ -1,8 +1,8 @@
 //! mmsegmentation's `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each with probability ½, in
 //! 8 bits after each step; contrast comes second or last.
 //!
-//! Colours go through OpenCV's 8-bit HSV (H 0–179, S and V 0–255), computed in floating point and rounded: within a
-//! level of OpenCV's tables. Grey images keep their saturation and hue.
+//! Colours go through OpenCV's 8-bit HSV (H 0–179, S and V 0–255), computed in floating point and rounded: the result
+//! is within one level of OpenCV's tables. Grey images keep their saturation and hue.
 
 use super::super::Image;
 use super::error::{AugmentError, range};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Photometric {
-    /// Levels added or taken away, at most.
+    /// Largest change of brightness, in levels up or down.
     #[serde(default = "levels")]
     pub brightness: f64,
     /// Lowest and highest factor.
@@ -27,7 +27,7 @@ pub(super) struct Photometric {
     /// Lowest and highest factor.
     #[serde(default = "factors")]
     pub saturation: [f64; 2],
-    /// Steps of 2°, at most.
+    /// Largest change of hue, in steps of 2°.
     #[serde(default = "turn")]
     pub hue: i32,
 }
@@ -45,7 +45,7 @@ fn turn() -> i32 {
 /// One adjustment with its number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Adjustment {
-    /// x·factor + shift of every value.
+    /// Replaces every value x by x·factor + shift.
     Levels {
         factor: f32,
         shift: f32,

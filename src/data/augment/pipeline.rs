@@ -1,4 +1,4 @@
-//! [`Pipeline`]: a list of operations as a recipe or an evaluation protocol has it, then normalisation, then erasing.
+//! [`Pipeline`]: the operations of a recipe or an evaluation protocol, followed by normalisation and random erasing.
 
 use super::super::{Geometric, Image, PreparedSample, Sample, Size};
 use super::erase;
@@ -10,12 +10,12 @@ use crate::config::{Erase, Normalize, Operation, View};
 use crate::rng::Rng;
 use std::sync::Arc;
 
-/// Makes a decoded sample ready for the model: what the loader's workers call.
+/// Prepares a decoded sample for the model; called by the workers of the loader.
 pub trait PrepareSample<T>: Send + Sync {
     /// Turns `sample` into normalised pixels. `rng` belongs to this sample in this epoch.
     ///
     /// # Errors
-    /// What is wrong with the image; the loader adds its id.
+    /// The problem with the image; the loader adds its id.
     fn prepare(&self, sample: Sample<T>, rng: &mut Rng) -> Result<PreparedSample<T>, String>;
 }
 
@@ -33,11 +33,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The pipeline of `operations`, which `augmentations` has registered. `input` is the model's [height, width], which
-    /// operations without a size take over; `channels` is 1 or 3.
+    /// Builds the pipeline of `operations`, which are registered in `augmentations`. `input` is the model's [height,
+    /// width], the default size of operations; `channels` is 1 or 3.
     ///
     /// # Errors
-    /// An operation or a number that cannot work, by name.
+    /// An invalid operation or value; the error names it.
     pub fn new(
         augmentations: &Augmentations,
         operations: &[Operation],
@@ -59,13 +59,13 @@ impl Pipeline {
         Ok(Self { steps, names, erase: erase.cloned(), tables, input: Some(input.size) })
     }
 
-    /// The same for a model that takes images of any size: they keep the size that the operations leave them.
+    /// Allows images of any size: they keep the size that the operations produce.
     pub fn of_any_size(self) -> Self {
         Self { input: None, ..self }
     }
 
-    /// [H, W, C] bytes -> [C, H, W] normalised. Looking up is exact and as fast as the arithmetic in vectors, whose
-    /// bytes would have to be gathered with the same stride.
+    /// [H, W, C] bytes -> [C, H, W] normalised. A look-up is exact, and as fast as vector arithmetic, which would have
+    /// to gather bytes with the same stride.
     fn normalized(&self, image: &Image) -> Vec<f32> {
         let c = image.channels;
         let mut pixels = Vec::with_capacity(image.data.len());

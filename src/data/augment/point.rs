@@ -1,5 +1,5 @@
 //! Pixel-wise operations, bit for bit as Pillow's `ImageOps`, `ImageEnhance` and `Image.convert("HSV")`: look-up
-//! tables, blends with a degenerate image, turns of hue. Images have 1 (grey) or 3 (RGB) channels.
+//! tables, blends with a degenerate image, and rotations of the hue. Images have 1 (grey) or 3 (RGB) channels.
 
 use super::super::Image;
 use super::super::image::luma;
@@ -30,7 +30,7 @@ pub(super) fn contrast(image: &mut Image, factor: f64) {
     blend(image, std::iter::repeat(mean), factor as f32);
 }
 
-/// `ImageEnhance.Color`: 0 is grey. Grey images stay as they are.
+/// `ImageEnhance.Color`: 0 is grey. Grey images are not changed.
 pub(super) fn saturation(image: &mut Image, factor: f64) {
     if image.channels == 3 {
         let grey: Vec<u8> = image.data.chunks_exact(3).map(luma).collect();
@@ -55,7 +55,7 @@ pub(super) fn sharpness(image: &mut Image, factor: f64) {
     blend(image, smooth.into_iter(), factor as f32);
 }
 
-/// Replaces every byte of channel c by `tables[c]` of it.
+/// Replaces every byte of channel c by its entry in `tables[c]`.
 fn look_up(image: &mut Image, tables: &[[u8; 256]]) {
     for pixel in image.data.chunks_exact_mut(tables.len()) {
         for (byte, table) in pixel.iter_mut().zip(tables) {
@@ -69,7 +69,7 @@ fn map(image: &mut Image, f: impl Fn(u8) -> u8) {
     image.data.iter_mut().for_each(|byte| *byte = f(*byte));
 }
 
-/// One count a value for each channel.
+/// A histogram of each channel.
 fn histograms(image: &Image) -> Vec<[usize; 256]> {
     let mut counts = vec![[0; 256]; image.channels];
     for pixel in image.data.chunks_exact(image.channels) {
@@ -106,7 +106,7 @@ pub(super) fn auto_contrast(image: &mut Image) {
     look_up(image, &tables);
 }
 
-/// `ImageOps.equalize`: makes the histogram of each channel flat.
+/// `ImageOps.equalize`: flattens the histogram of each channel.
 pub(super) fn equalize(image: &mut Image) {
     let table = |counts: &[usize; 256]| {
         let last = counts.iter().rposition(|n| *n > 0).map_or(0, |i| counts[i]);
@@ -146,7 +146,8 @@ pub(super) fn solarize_add(image: &mut Image, add: u8) {
     map(image, |v| if v < 128 { v.saturating_add(add) } else { v });
 }
 
-/// torchvision's `adjust_hue`: turns the hue by `turn` (−½ to ½) through Pillow's 8-bit HSV. Grey images stay as they are.
+/// torchvision's `adjust_hue`: rotates the hue by `turn` (−½ to ½ of a circle) in Pillow's 8-bit HSV. Grey images are
+/// not changed.
 pub(super) fn hue(image: &mut Image, turn: f64) {
     // NumPy's cast of a negative float to uint8: drops the fraction, then wraps.
     let shift = (turn * 255.) as i32 as u8;

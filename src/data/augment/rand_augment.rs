@@ -16,7 +16,7 @@ use rand_distr::{Distribution, Normal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Magnitudes go from 0 to this.
+/// The largest magnitude.
 const FULL: f64 = 10.;
 
 /// One operation with its argument.
@@ -27,12 +27,12 @@ pub(super) enum Op {
     Invert,
     /// Degrees, counter-clockwise.
     Rotate(f64),
-    /// Bits that are kept.
+    /// Number of bits to keep.
     Posterize(u32),
-    /// Values from here on are inverted.
+    /// The lowest value that is inverted.
     Solarize(u32),
     SolarizeAdd(u8),
-    /// Factors of the blend; 1 changes nothing.
+    /// Factor of the blend; 1 changes nothing.
     Color(f64),
     Contrast(f64),
     Brightness(f64),
@@ -40,7 +40,7 @@ pub(super) enum Op {
     /// Columns per row, rows per column.
     ShearX(f64),
     ShearY(f64),
-    /// Parts of the width, of the height.
+    /// Shift as a share of the width and of the height.
     TranslateX(f64),
     TranslateY(f64),
 }
@@ -49,10 +49,11 @@ pub(super) enum Op {
 pub(super) const OPS: usize = 15;
 
 impl Op {
-    /// Operation `index` (in timm's order) at `magnitude` (0 to [`FULL`]); `negative` chooses the direction where there are two.
+    /// Operation `index` (in timm's order) at `magnitude` (0 to [`FULL`]); `negative` chooses the direction of
+    /// operations that have two.
     ///
     /// # Panics
-    /// When `index` is not below [`OPS`].
+    /// If `index` is not below [`OPS`].
     pub(super) fn new(index: usize, magnitude: f64, negative: bool) -> Self {
         let level = magnitude / FULL;
         let signed = |most: f64| if negative { -level * most } else { level * most };
@@ -77,7 +78,7 @@ impl Op {
         }
     }
 
-    /// The warp of an operation that moves pixels.
+    /// The matrix of an operation that moves pixels; `None` for other operations.
     pub(super) fn matrix(self, (height, width): Size) -> Option<Matrix> {
         Some(match self {
             Self::Rotate(degrees) => affine::rotation((height, width), degrees),
@@ -89,7 +90,7 @@ impl Op {
         })
     }
 
-    /// Changes the pixels where they are. Does nothing for a warp.
+    /// Changes the pixel values in place. Does nothing for a warp.
     fn recolour(self, image: &mut Image) {
         match self {
             Self::AutoContrast => point::auto_contrast(image),
@@ -134,7 +135,7 @@ impl Op {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RandAugmentOptions {
-    /// Operations drawn for an image.
+    /// Number of operations drawn for each image.
     #[serde(default = "two")]
     layers: usize,
     /// Mean strength, 0 to 10.
@@ -162,10 +163,10 @@ fn half() -> f64 {
 pub(super) struct RandAugment {
     pub layers: usize,
     pub p: f64,
-    /// Of the magnitude, which is clipped to [0, [`FULL`]] after the draw.
+    /// Standard deviation of the magnitude, which is clipped to [0, [`FULL`]] after the draw.
     pub magnitude: Normal<f64>,
     pub interpolation: Interpolation,
-    /// Colour of what comes from outside, one byte per channel.
+    /// Colour of pixels from outside the image, one byte per channel.
     pub fill: Vec<u8>,
 }
 
@@ -192,7 +193,7 @@ impl Augmentation for RandAugment {
 }
 
 impl RandAugment {
-    /// What is done to one image.
+    /// The operations for one image, with their arguments.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Op> {
         let mut ops = Vec::with_capacity(self.layers);
         for _ in 0..self.layers {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Augmentations(Named<Registered>);
 
-/// An operation without its type.
+/// A registered operation with its type erased.
 #[derive(Clone)]
 struct Registered {
     random: bool,
@@ -68,10 +68,10 @@ impl Augmentations {
         Self(self.0.with(A::OP, registered))
     }
 
-    /// Refuses operations that share a name.
+    /// Checks that no two operations share a name.
     ///
     /// # Errors
-    /// When two operations have the same name.
+    /// Two operations with the same name.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.0.check()
     }
@@ -97,7 +97,7 @@ impl Augmentations {
     /// The operation, ready to be applied to images for a model that takes `input`.
     ///
     /// # Errors
-    /// As [`Augmentations::completed`]; options that cannot work.
+    /// The errors of [`Augmentations::completed`], and invalid options.
     pub fn transform(
         &self,
         operation: &Operation,

@@ -1,8 +1,9 @@
 //! Resampling of 8-bit images, bit for bit as Pillow's `Image.resize` (`Resample.c`): a separable, antialiased
 //! filter in 22-bit fixed point, horizontal pass first, rounded to 8 bits between the passes.
 //!
-//! Written out instead of calling `fast_image_resize`, whose order of passes and 16-bit weights give other bytes than
-//! Pillow's. Compiled for every processor, for AVX2 and for AVX-512; integers give the same bytes on all.
+//! The crate `fast_image_resize` is not used, because its order of passes and its 16-bit weights give other bytes than
+//! Pillow. The code is compiled for the baseline processor, for AVX2 and for AVX-512; integer arithmetic gives the same
+//! bytes on all.
 
 use super::super::{Image, Size};
 use crate::config::Interpolation;
@@ -25,7 +26,7 @@ impl Rect {
 /// `image.crop(rect).resize(to)` of Pillow: pixels outside of `rect` have no influence. `to` is (height, width).
 ///
 /// # Errors
-/// An empty source or result, a rectangle that reaches outside, channels other than 1 and 3.
+/// An empty source or result, a rectangle that extends outside the image, or a number of channels other than 1 and 3.
 pub(super) fn resize(
     image: &Image,
     rect: Rect,
@@ -43,11 +44,11 @@ pub(super) fn resize(
     match image.channels {
         1 => Ok(resize_channels::<1, ROWS>(image, rect, to, interpolation)),
         3 => Ok(resize_channels::<3, { 4 * ROWS }>(image, rect, to, interpolation)),
-        n => Err(format!("cannot resize an image of {n} channels (1 and 3 are possible)")),
+        n => Err(format!("cannot resize an image of {n} channels, expected 1 or 3")),
     }
 }
 
-/// Source rows that the horizontal pass works on at a time, side by side in the lanes of its vectors.
+/// Number of source rows that the horizontal pass processes at a time, side by side in the lanes of its vectors.
 const ROWS: usize = 8;
 
 fn resize_channels<const C: usize, const L: usize>(
@@ -213,7 +214,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// `None` for nearest, which is not a filter.
+    /// `None` for nearest, which has no filter.
     fn of(interpolation: Interpolation) -> Option<Self> {
         Some(match interpolation {
             Interpolation::Nearest => return None,
@@ -252,10 +253,10 @@ impl Filter {
     }
 }
 
-/// For each pixel of an axis of the result: where its source pixels start, and their weights.
+/// The first source pixel and the weights for each pixel of one axis of the result.
 struct Taps {
     starts: Vec<usize>,
-    /// `count` for each pixel.
+    /// The weights, `count` for each pixel.
     weights: Vec<i32>,
     count: usize,
 }
@@ -285,7 +286,8 @@ fn lanczos(x: f64) -> f64 {
     if (-3. ..3.).contains(&x) { sinc(x) * sinc(x / 3.) } else { 0. }
 }
 
-/// Takes the source pixel below each centre. Positions are accumulated, as Pillow does, so that ties fall alike.
+/// Takes the source pixel below each centre. Positions are accumulated as in Pillow, so that ties are rounded in the
+/// same way.
 fn nearest<const C: usize>(image: &Image, rect: Rect, to: Size) -> Image {
     let positions = |from: usize, to: usize| {
         let step = from as f64 / to as f64;

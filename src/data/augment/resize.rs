@@ -54,8 +54,8 @@ pub(super) fn scale(sample: &mut SampleMut, to: Size, interpolation: Interpolati
     Ok(())
 }
 
-/// Scales the shorter side to `size`, or to input size / `crop_ratio`. Above an input of `margin_up_to` pixels there is no
-/// margin (ratio 1), as in MAE's evaluation.
+/// Scales the shorter side to `size`, or to input size / `crop_ratio`. For inputs larger than `margin_up_to` pixels
+/// there is no margin (ratio 1), as in MAE's evaluation.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeShortOptions {
@@ -65,7 +65,7 @@ pub(super) struct ResizeShortOptions {
     /// Instead of `size`: the longer side of the model's input divided by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     crop_ratio: Option<f64>,
-    /// Pixels of the input up to which `crop_ratio` counts; always when absent.
+    /// Largest input size in pixels to which `crop_ratio` applies; no limit when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     margin_up_to: Option<usize>,
     #[serde(default)]
@@ -84,8 +84,8 @@ impl Augmentation for ResizeShort {
     const RANDOM: bool = false;
     type Options = ResizeShortOptions;
 
-    /// To `size`, or to the longer side of the input with a margin of `crop_ratio` around it; inputs above `margin_up_to`
-    /// have none.
+    /// Scales to `size`, or to the longer side of the input divided by `crop_ratio`; inputs larger than `margin_up_to`
+    /// are not divided.
     fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError> {
         let ResizeShortOptions { size, crop_ratio, margin_up_to, interpolation } = options;
         let side = input.longer_side();
@@ -130,7 +130,7 @@ pub(super) struct CenterCropOptions {
     size: Option<[usize; 2]>,
 }
 
-/// Cuts the middle; pads a smaller image with zeros.
+/// Crops the centre; pads a smaller image with zeros.
 #[derive(Clone, Debug)]
 pub(super) struct CenterCrop {
     pub size: Size,
@@ -169,7 +169,7 @@ impl Transform for CenterCrop {
     }
 }
 
-/// Cuts `height` × `width` pixels from (`top`, `left`), which may reach outside: zeros there.
+/// Crops `height` × `width` pixels at (`top`, `left`); pixels outside the image are zeros.
 pub(super) fn cut(image: &Image, top: isize, left: isize, (height, width): Size) -> Image {
     let c = image.channels;
     let mut data = vec![0; height * width * c];

@@ -1,8 +1,7 @@
-//! Scaling that keeps the aspect, random places in large images, and padding: how detectors are trained and evaluated.
+//! Scaling that keeps the aspect ratio, random crops and padding, for training and evaluating detectors.
 //!
-//! Padding lies at the bottom and on the right. What belongs to the image is told apart by the source transform of the
-//! sample: its source's rectangle seen through the geometry
-//! ([`SourceTransform::shown`](super::super::SourceTransform::shown)).
+//! Padding is added at the bottom and on the right. The source transform of the sample gives the area that belongs to
+//! the image ([`SourceTransform::shown`](super::super::SourceTransform::shown)).
 
 use super::super::{Geometry, Image, Size};
 use super::error::{AugmentError, range};
@@ -120,7 +119,7 @@ impl Transform for ResizeLongest {
     }
 }
 
-/// Cuts `size` at a random place of a larger image, and pads a smaller one at the bottom and on the right
+/// Crops `size` at a random position of a larger image, and pads a smaller one at the bottom and on the right
 /// (detectron2 `FixedSizeCrop`).
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -209,14 +208,14 @@ impl Transform for Pad {
     fn apply(&self, sample: &mut SampleMut, _: &mut Rng) -> Result<(), String> {
         let ((h, w), (height, width)) = (sample.image.size(), self.size);
         if h > height || w > width {
-            return Err(format!("pad makes {height}x{width} pixels, but the image has {h}x{w}"));
+            return Err(format!("pad to {height}x{width} pixels, but the image has {h}x{w}"));
         }
         place(sample, (0, 0), self.size, &self.fill);
         Ok(())
     }
 }
 
-/// Cuts `to` from (top, left); what lies below and right of the image gets the colour `fill`.
+/// Crops `to` at (top, left); pixels below and to the right of the image get the colour `fill`.
 pub(super) fn place(sample: &mut SampleMut, (top, left): (usize, usize), to: Size, fill: &[u8]) {
     let from = sample.image.size();
     let mut image = cut(&sample.image, top as isize, left as isize, to);

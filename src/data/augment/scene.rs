@@ -1,9 +1,9 @@
-//! Scales and crops of scenes whose every pixel has a label: mmsegmentation's `Resize` (keep ratio), `RandomCrop` and
-//! `Pad`.
+//! Scaling and cropping of images with a label for every pixel: mmsegmentation's `Resize` (keep ratio), `RandomCrop`
+//! and `Pad`.
 //!
 //! Deviations: images are scaled by Pillow's bilinear filter, which averages when it shrinks, where mmsegmentation's
 //! (OpenCV) picks neighbours; labels take the nearest pixel by its centre, where OpenCV takes it by its corner. Padding
-//! is the mean colour in bytes, where mmsegmentation pads with 0 after normalising: within half a level the same.
+//! is the mean colour in bytes, where mmsegmentation pads with 0 after normalising: the two agree within half a level.
 
 use super::super::{Geometric, Size};
 use super::error::{AugmentError, expect, probability, range};
@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeWithinOptions {
-    /// Pixels that the shorter side may have.
+    /// Largest length of the shorter side in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     short: Option<usize>,
-    /// Pixels that the longer side may have.
+    /// Largest length of the longer side in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     long: Option<usize>,
     /// Lowest and highest factor.
@@ -84,7 +84,7 @@ impl Transform for ResizeWithin {
     }
 }
 
-/// mmsegmentation's `RandomCrop` and `Pad`: a crop at a random place, drawn up to ten times more while one class
+/// mmsegmentation's `RandomCrop` and `Pad`: a crop at a random position, drawn again up to ten times while one class
 /// covers `class_share` (its `cat_max_ratio`) of the labelled pixels or more. Smaller images are padded at the right
 /// and at the bottom with the mean colour, their labels with ignored pixels.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -93,7 +93,7 @@ pub(super) struct SceneCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<[usize; 2]>,
-    /// 1 takes the first crop.
+    /// With 1, the first crop is taken.
     #[serde(default = "all")]
     class_share: f64,
 }
@@ -102,17 +102,18 @@ fn all() -> f64 {
     1.
 }
 
-/// A crop of `size` at a random place. Where the image is smaller, all of it, padded at the right and at the bottom.
+/// A crop of `size` at a random position. A smaller image is taken whole and padded on the right and at the bottom.
 #[derive(Clone, Debug)]
 pub(super) struct SceneCrop {
     pub size: Size,
-    /// Draws again while a class covers this share of the labelled pixels, or more; 1 takes the first draw.
+    /// A crop is drawn again while one class covers at least this share of the labelled pixels; with 1 the first draw
+    /// is taken.
     pub class_share: f64,
     /// One byte per channel.
     pub fill: Vec<u8>,
 }
 
-/// Draws before the last one is taken as it is.
+/// Number of draws, of which the last is always taken.
 const TRIES: usize = 10;
 
 impl Augmentation for SceneCrop {
@@ -135,7 +136,7 @@ impl SceneCrop {
         (place(image.0, self.size.0, rng), place(image.1, self.size.1, rng))
     }
 
-    /// A crop that the classes share, where one is found.
+    /// A crop that no class dominates, if one is found; otherwise the last one drawn.
     pub(super) fn draw(&self, image: Size, target: &dyn Geometric, rng: &mut Rng) -> (usize, usize) {
         let (height, width) = (self.size.0.min(image.0), self.size.1.min(image.1));
         let mut corner = self.corner(image, rng);

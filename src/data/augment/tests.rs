@@ -187,14 +187,14 @@ fn padding_has_its_colour_and_is_known() {
     let mut sample = Sample::new(SampleId::new("a"), image(), ());
     let pad = Pad { size: (9, 2), fill: vec![0; 3] };
     let error = pad.apply(&mut SampleMut::of(&mut sample), &mut rng(0)).unwrap_err();
-    assert_eq!(error, "pad makes 9x2 pixels, but the image has 2x3");
+    assert_eq!(error, "pad to 9x2 pixels, but the image has 2x3");
 
     // Without a colour the padding becomes 0 by normalisation, up to the rounding of a byte.
     let sample = Sample::new(SampleId::new("a"), Image::new(8, 8, 3, vec![255; 192]), ());
     let prepared = pipeline(&["op = 'pad'"]).unwrap().prepare(sample, &mut rng(0)).unwrap();
     assert!(prepared.pixels[63].abs() < 0.01 && prepared.pixels[0] > 2., "{}", prepared.pixels[63]);
     let error = pipeline(&["op = 'pad'\nfill = [1, 2]"]).unwrap_err();
-    assert_eq!(error, "pad: fill has 2 values, the images have 3 channels");
+    assert_eq!(error, "pad: fill has 2 values, but the images have 3 channels");
     let scale = "op = 'resize_scale'\nscale = [2, 0.1]";
     assert_eq!(pipeline(&[scale]).unwrap_err(), "resize_scale: scale is [2, 0.1], expected 0 < low ≤ high");
 }
@@ -402,7 +402,7 @@ fn numbers_that_cannot_work_are_refused() {
         Pipeline::new(&Augmentations::builtin(), &[], None, &Normalize::imagenet(3), [8, 8], 1)
             .unwrap_err()
             .to_string(),
-        "normalize: mean has 3 values, the images have 1 channels"
+        "normalize: mean has 3 values, but the images have 1 channels"
     );
 }
 

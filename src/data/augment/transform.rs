@@ -1,5 +1,5 @@
-//! [`Transform`]: one step of a pipeline; [`Augmentation`], how one is made from a recipe; and [`SampleMut`], the sample
-//! that it changes.
+//! [`Transform`] is one step of a pipeline; [`Augmentation`] makes one from the options in a recipe; [`SampleMut`] is
+//! the sample that it changes.
 
 use super::super::{Geometric, Geometry, Image, Sample, SampleId, SourceTransform};
 use super::error::AugmentError;
@@ -15,11 +15,11 @@ pub trait Transform: Send + Sync {
     /// pixels calls [`SampleMut::moved`]; one that only changes colours writes to [`SampleMut::image`].
     ///
     /// # Errors
-    /// What is wrong with the image or the step; the caller adds which image it is.
+    /// The problem with the image or the step; the caller adds the id of the image.
     fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String>;
 }
 
-/// An operation that can be registered: its name, its options, and how a [`Transform`] is made from them.
+/// An operation that can be registered: its name, its options, and the function that makes a [`Transform`] from them.
 pub trait Augmentation: Transform + Sized + 'static {
     /// The value of `op` in a recipe.
     const OP: &'static str;
@@ -28,14 +28,14 @@ pub trait Augmentation: Transform + Sized + 'static {
     /// The other keys of its table. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an error.
     type Options: DeserializeOwned + Serialize + JsonSchema;
 
-    /// Checks the options and fills in what they leave open from the images that the model takes.
+    /// Checks the options and makes the step; options that are left out follow the input of the model.
     ///
     /// # Errors
-    /// Options that cannot work, by name.
+    /// Invalid options; the error names them.
     fn new(options: Self::Options, input: &ModelInput) -> Result<Self, AugmentError>;
 }
 
-/// A sample on its way through a pipeline, whatever its target: all that a [`Transform`] may look at or change.
+/// A sample in a pipeline, with its target of any type: everything that a [`Transform`] may read or change.
 pub struct SampleMut<'a> {
     /// Names the image in messages.
     pub id: &'a SampleId,
@@ -52,12 +52,12 @@ impl<'a> SampleMut<'a> {
         Self { id, image, target, source_transform }
     }
 
-    /// What is to be predicted of the image.
+    /// The target of the image.
     pub fn target(&self) -> &dyn Geometric {
         self.target
     }
 
-    /// Replaces the image by `image`, which is the old one seen through `geometry`, and moves the target with it.
+    /// Replaces the image by `image`, which is the old one mapped by `geometry`, and moves the target with it.
     pub fn moved(&mut self, image: Image, geometry: &Geometry) {
         *self.image = image;
         self.target.apply(geometry);

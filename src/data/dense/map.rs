@@ -1,4 +1,4 @@
-//! [`DenseMap`]: the numbers of an image, and [`DenseMapFile`], where they are read from.
+//! [`DenseMap`]: the values of the pixels of an image, and [`DenseMapFile`], the file from which they are read.
 
 use super::super::pixel_map::check_size;
 use super::super::raster::{self, StoredPixels, StoredValues};
@@ -21,10 +21,10 @@ pub struct DenseMap {
 }
 
 impl DenseMap {
-    /// A map of these numbers.
+    /// A map of the given values.
     ///
     /// # Panics
-    /// When `values` does not hold height × width numbers.
+    /// If `values` does not have height × width numbers.
     pub fn new(height: usize, width: usize, values: Vec<f32>) -> Self {
         assert_eq!(values.len(), height * width, "a map does not match its size");
         Self { height, width, values }
@@ -39,7 +39,7 @@ impl DenseMap {
 /// A file with one number for each pixel, which is read when it is needed: a grey PNG of up to 16 bits or a `.npy` array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseMapFile {
-    /// The file. Its content decides how it is read, not its name.
+    /// The file. The content of the file determines its format, not its name.
     pub path: PathBuf,
     /// A value is `scale` times the stored number plus `offset`.
     pub scale: f64,
@@ -53,8 +53,8 @@ impl DenseMapFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// A file that is not there, is neither a grey PNG nor a two-dimensional array of numbers, or is damaged; a value that
-    /// does not fit 32 bits. Each error names the file.
+    /// A file that does not exist, is neither a grey PNG nor a two-dimensional array of numbers, or is damaged; a value
+    /// that does not fit into 32 bits. Each error names the file.
     pub fn read(&self) -> Result<DenseMap, DataError> {
         let fail = |message: String| DataError::file(&self.path, message);
         let bytes = std::fs::read(&self.path).map_err(|e| fail(e.to_string()))?;
@@ -90,7 +90,7 @@ fn decode(bytes: &[u8]) -> Result<(Size, Vec<f64>), String> {
         return npy::read(bytes);
     }
     let StoredPixels { height, width, pixels, palette } =
-        raster::decode(bytes).map_err(|e| format!("{e}; nor does it begin as a `.npy` file"))?;
+        raster::decode(bytes).map_err(|e| format!("{e}; it is not a `.npy` file either"))?;
     match pixels {
         StoredValues::Numbers(_) if palette => {
             Err("has a palette, but a map of numbers is a grey PNG or a `.npy` file".into())

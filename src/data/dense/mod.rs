@@ -1,6 +1,6 @@
-//! Maps of numbers, one a pixel: depth and other targets of dense regression, and the files that hold them.
+//! Maps with one number per pixel: depth and other targets of dense regression, and their files.
 //!
-//! [`DenseMapFile`] is a file together with what its numbers mean; reading it gives a [`DenseMap`]. Numbers are read as
+//! [`DenseMapFile`] is a file with the meaning of its numbers; reading it gives a [`DenseMap`]. Numbers are read as
 //! they are stored, from a grey PNG or a `.npy` array, and become `scale` times the stored number plus `offset`.
 //! [`DenseTarget`] is such a map as the target of an image, with which it moves.
 

@@ -7,13 +7,13 @@ use super::super::Size;
 
 /// How a `.npy` file begins.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
-/// Bytes of a header at most; NumPy writes 118 for arrays of numbers.
+/// Largest header in bytes; NumPy writes 118 for arrays of numbers.
 const LONGEST_HEADER: usize = 1 << 16;
 
 /// (height, width) and the numbers of a file.
 ///
 /// # Errors
-/// A damaged or unusual header, other types, Fortran order, another number of dimensions, bytes missing or left over.
+/// A damaged or unusual header, another type, Fortran order, another number of dimensions, or missing or extra bytes.
 pub(super) fn read(bytes: &[u8]) -> Result<(Size, Vec<f64>), String> {
     let (text, data) = split(bytes)?;
     let header = Header::parse(text)?;
@@ -104,7 +104,7 @@ impl Header {
     }
 }
 
-/// The rest of a header; spaces before a token do not count.
+/// The unread rest of a header; spaces before a token are skipped.
 struct Text<'a>(&'a str);
 
 impl<'a> Text<'a> {
@@ -176,7 +176,7 @@ enum Kind {
 }
 
 impl Number {
-    /// That of a `descr`: a byte order (`<`, `>`, or `|` for single bytes) and a type.
+    /// The type that a `descr` names: a byte order (`<`, `>`, or `|` for single bytes) and a type.
     fn of(descr: &str) -> Result<Self, String> {
         let known = "expected f4, f8, u1, u2, i2 or i4";
         let (order, kind) = descr.split_at_checked(1).unwrap_or(("", descr));
@@ -216,7 +216,7 @@ impl Number {
     }
 }
 
-/// Numbers of `N` bytes each, of which `from` takes the lowest first.
+/// Numbers of `N` bytes each; `from` takes the bytes in little-endian order.
 fn numbers<const N: usize>(data: &[u8], big_endian: bool, from: impl Fn([u8; N]) -> f64) -> Vec<f64> {
     let ordered = |mut bytes: [u8; N]| {
         if big_endian {

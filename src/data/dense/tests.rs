@@ -244,5 +244,5 @@ fn a_map_of_another_size_than_its_image_is_named() {
     let target = DenseTarget::new(map, Some(file));
     assert_eq!(target.fits((1, 2)), Ok(()));
     let error = target.fits((2, 2)).unwrap_err();
-    assert_eq!(error, "its map `a/depth.png` has 1x2 pixels, the image 2x2 (height x width)");
+    assert_eq!(error, "its map `a/depth.png` has 1x2 pixels, but the image has 2x2 (height x width)");
 }

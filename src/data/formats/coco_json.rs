@@ -1,8 +1,8 @@
 //! Format `coco_json`: objects with boxes and masks, in the JSON layout of COCO; also that of LVIS and similar files.
 //!
-//! `images` (id, width, height, file_name, or coco_url as LVIS has it), `annotations` (id, image_id, category_id, bbox,
+//! `images` (id, width, height, and file_name or, in LVIS, coco_url), `annotations` (id, image_id, category_id, bbox,
 //! and optionally segmentation, area, iscrowd) and `categories` (id, name). Labels follow the order of category ids;
-//! other fields are ignored. Entries are in the order of `images`, those without objects among them.
+//! other fields are ignored. Entries are in the order of `images`, including images without objects.
 //!
 //! Everything is checked here except the size of the images, which is checked when they are decoded ([`Objects::fits`]).
 
@@ -26,11 +26,11 @@ use std::sync::Arc;
 pub struct CocoJson {
     /// The JSON file, relative to the data root.
     pub file: PathBuf,
-    /// Leave out images without an object that is not a crowd, as detectron2 does in training.
+    /// Leave out images that have no objects or only crowds, as detectron2 does in training.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drop_empty: bool,
-    /// How many annotations without area (a box of no width or height, a polygon of two points) the file is known
-    /// to have; they are left out. One more is an error.
+    /// Number of annotations without area (a box of no width or height, a polygon of two points) that the file is known
+    /// to have and that are left out. More are an error.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub allowed_degenerate: usize,
 }
@@ -117,7 +117,7 @@ impl Format for CocoJson {
     }
 }
 
-/// Parses the document; the error says where in it something is wrong.
+/// Parses the document; the error gives the position in it.
 fn parse(text: &[u8]) -> Result<Document, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let document = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
@@ -135,7 +135,7 @@ impl CocoJson {
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// A message that says what is wrong and where.
+    /// A message that gives the problem and its position.
     pub fn read(&self, text: Vec<u8>) -> Result<Content, String> {
         let document = parse(&text)?;
         drop(text); // hundreds of megabytes
@@ -157,10 +157,10 @@ impl CocoJson {
             let id = record.id;
             let name = record.name()?;
             if place_of.insert(id, images.len()).is_some() {
-                return Err(format!("image {id} is there twice"));
+                return Err(format!("image {id} occurs twice"));
             }
             if !names.insert(name.clone()) {
-                return Err(format!("image {id}: file `{name}` is there twice"));
+                return Err(format!("image {id}: file `{name}` occurs twice"));
             }
             let size = (record.height, record.width);
             if size.0.checked_mul(size.1).is_none_or(|pixels| pixels == 0 || u32::try_from(pixels).is_err()) {
@@ -177,7 +177,7 @@ impl CocoJson {
         for record in document.annotations {
             let (id, image, category) = (record.id, record.image_id, record.category_id);
             if !ids.insert(id) {
-                return Err(format!("annotation {id} is there twice"));
+                return Err(format!("annotation {id} occurs twice"));
             }
             let Some(place) = place_of.get(&image) else {
                 return Err(format!("annotation {id} is of image {image}, which is not in `images`"));
@@ -202,7 +202,8 @@ impl CocoJson {
 }
 
 impl ImageRecord {
-    /// Its path below the images of the split. LVIS gives the address of COCO's file instead: its last two parts.
+    /// Path of the image below the images of the split. LVIS gives the address of COCO's file instead: its last two
+    /// parts.
     fn name(&self) -> Result<String, String> {
         match (&self.file_name, &self.coco_url) {
             (Some(name), _) if !name.is_empty() => Ok(name.clone()),
@@ -264,11 +265,11 @@ fn classes(found: Vec<CategoryRecord>) -> Result<Classes, String> {
     let (mut by_id, mut names) = (BTreeMap::new(), HashSet::new());
     for class in found {
         if !names.insert(class.name.clone()) {
-            return Err(format!("category name `{}` is there twice", class.name));
+            return Err(format!("category name `{}` occurs twice", class.name));
         }
         let id = class.id;
         if by_id.insert(id, class).is_some() {
-            return Err(format!("category {id} is there twice"));
+            return Err(format!("category {id} occurs twice"));
         }
     }
     if by_id.is_empty() {

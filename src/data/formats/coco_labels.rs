@@ -18,7 +18,7 @@ pub struct CocoLabels {
     pub file: PathBuf,
 }
 
-/// Ids are numbers in most files, words in some.
+/// Ids are numbers in most files and strings in some.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -87,7 +87,7 @@ fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), String> 
     for category in document.categories {
         let name = category.name.as_ref().unwrap_or(&category.id).to_string();
         if categories.insert(category.id.clone(), name).is_some() {
-            return Err(format!("category {} is there twice", category.id));
+            return Err(format!("category {} occurs twice", category.id));
         }
     }
     let label_of: HashMap<&Id, u32> = categories.keys().zip(0..).collect();

@@ -1,8 +1,8 @@
 //! Format `csv`: a table with one image per line, separated by commas, tabs or spaces.
 //!
-//! Columns are named by the header line, or by the manifest where the file has none. Labels are class names, or
-//! indices from 0 into the list of classes. That list is a file of the data set (`classes`, its first column), else
-//! the manifest's, else the values that occur, sorted (by number if all are numbers).
+//! The header line names the columns or, if the file has none, the manifest does. Labels are class names, or indices
+//! from 0 into the list of classes. The list of classes is the first column of the file `classes` if given, otherwise
+//! the list of the manifest if it has one, otherwise the distinct values, sorted (by number if all are numbers).
 
 use super::super::classes::{distinct, labels_of, names_in};
 use super::super::{Annotation, DataError, Index};
@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf};
 pub struct Csv {
     /// The table, relative to the data root.
     pub file: PathBuf,
-    /// The column of image paths: a name of the header line, or of `columns` where the file has none.
+    /// The column of image paths, by its name in the header line or in `columns`.
     pub image: String,
     /// The column of labels.
     pub label: String,
     /// Names of all columns, for a file without a header line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
-    /// What separates fields, an ASCII character; a comma when absent.
+    /// The separator of fields, an ASCII character; a comma when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
     /// A file of the data set with class names in its first column, in label order.
@@ -113,7 +113,7 @@ impl Csv {
             }
         }
         if rows.is_empty() {
-            return Err(fail("there are no images in it".into()));
+            return Err(fail("the file lists no images".into()));
         }
         Ok(rows)
     }

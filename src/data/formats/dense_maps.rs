@@ -1,9 +1,9 @@
 //! Format `dense_maps`: a map of numbers beside each image, such as depth (NYU Depth v2, KITTI, DIODE) or any other value
 //! that is predicted for every pixel.
 //!
-//! Images and maps lie in trees of the same shape; the name of a map is that of its image with another ending. A map is a
-//! grey PNG of 8 or 16 bits or a two-dimensional `.npy` array; it is read when its sample is, and only its existence is
-//! checked here.
+//! Images and maps are in folder trees of the same structure; the name of a map is that of its image with another
+//! ending. A map is a grey PNG of 8 or 16 bits or a two-dimensional `.npy` array; it is read together with its image;
+//! indexing only checks that it exists.
 
 use super::super::{Annotation, DataError, DenseMapFile, Index};
 use super::format::{Format, SplitSource};
@@ -18,10 +18,10 @@ use std::path::PathBuf;
 pub struct DenseMaps {
     /// Folder of the maps, relative to the data root.
     pub maps: PathBuf,
-    /// How the names of images end, and how those of their maps do. Files with another ending are not images of the
+    /// The endings of the file names of images and of maps. Files with another ending are not images of the
     /// split.
     pub suffix: [String; 2],
-    /// A value is `scale` times the stored number plus `offset`: `scale = 0.001` makes metres of millimetres.
+    /// A value is `scale` times the stored number plus `offset`: `scale = 0.001` converts millimetres to metres.
     #[serde(default = "one")]
     pub scale: f64,
     /// Added after scaling.
@@ -56,7 +56,7 @@ impl Format for DenseMaps {
         }
         match invalid {
             Some(number) if !number.is_finite() => {
-                Err(format!("`invalid` is {number}; such pixels have no value in any case"))
+                Err(format!("`invalid` is {number}; such pixels never have a value"))
             }
             _ => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! [`Format`]: what a layout of files is to the rest of the program.
+//! [`Format`]: the interface of file layouts.
 
 use super::super::{Annotation, DataError, Entry, ImageRef, Index, SampleId};
 use crate::config::{Tag, Tagged};
@@ -15,20 +15,20 @@ impl Tag for FormatKey {
     const KEY: &'static str = "format";
 }
 
-/// How a split is annotated: the name of a format and its options. Which formats exist is known to
-/// [`Formats`](super::Formats).
+/// How a split is annotated: the name of a format and its options. [`Formats`](super::Formats) has the formats by name.
 pub type Annotations = Tagged<FormatKey>;
 
-/// A layout of files. The type holds the options of one split: the keys beside `format` in the table `annotations` of a
-/// manifest. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an error.
+/// A layout of files. A layout of files. The type contains the options of one split: the keys next to `format` in the
+/// table `annotations` of a manifest. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an
+/// error.
 pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
     /// The value of `format` in a manifest.
     const NAME: &'static str;
 
-    /// Checks the options before any data is looked for. `class_names` are those of the manifest, in label order.
+    /// Checks the options before any data are read. `class_names` are those of the manifest, in label order.
     ///
     /// # Errors
-    /// Options that cannot work.
+    /// Invalid options.
     fn check(&self, _class_names: Option<&[String]>) -> Result<(), String> {
         Ok(())
     }
@@ -36,11 +36,11 @@ pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
     /// Lists the images of a split with their annotations, without decoding images.
     ///
     /// # Errors
-    /// Files that are not there or not in this layout; the error names the file.
+    /// Files that do not exist or do not have this layout; the error names the file.
     fn index(&self, split: &SplitSource) -> Result<Index, DataError>;
 }
 
-/// What a [`Format`] reads: one split of a data set on disk.
+/// The input of a [`Format`]: one split of a data set on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSource<'a> {
     /// The folder of the data set. Paths of a manifest are relative to it.

@@ -29,7 +29,7 @@ impl Format for Idx {
         };
         let (labels_file, dims, labels) = read(split.root, &self.labels)?;
         if dims != [count] {
-            let message = format!("has dimensions {dims:?}, expected [{count}]: one label for each image");
+            let message = format!("has dimensions {dims:?}, expected [{count}], one label for each image");
             return Err(DataError::file(&labels_file, message));
         }
         let name = split.images.to_string_lossy().replace('\\', "/");

@@ -1,9 +1,9 @@
 //! Format `image_folder`: one folder per class, as torchvision's `ImageFolder` reads it; or, without annotations, any
 //! folder of images.
 //!
-//! Class folders are sorted by bytes; images may lie deeper (`<class>/images/x.JPEG`). Symbolic links are followed.
-//! Deviations from torchvision: hidden files and folders are ignored, and `.ppm` and `.pgm` files, which cannot be
-//! decoded, are counted with the files of other endings ([`IgnoredFiles`]).
+//! Class folders are sorted by bytes; images may be in subfolders (`<class>/images/x.JPEG`). Symbolic links are
+//! followed. Deviations from torchvision: hidden files and folders are ignored, and `.ppm` and `.pgm` files, which
+//! cannot be decoded, are counted with the files of other endings ([`IgnoredFiles`]).
 
 use super::super::{Annotation, DataError, IgnoredFiles, Index};
 use super::format::{Format, SplitSource};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// Endings of file names that are taken for images, in any case: of all formats that are decoded.
+/// File name extensions of images, in upper or lower case, of all formats that can be decoded.
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jfif", "png", "bmp", "tif", "tiff", "webp"];
 
 /// `format = "image_folder"` of a manifest: each folder in `images` is a class.
@@ -59,7 +59,7 @@ fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
         }
     }
     if names.is_empty() {
-        return Err(DataError::file(folder, "there are no class folders, hence no images"));
+        return Err(DataError::file(folder, "there are no class folders and therefore no images"));
     }
     names.sort_unstable();
     Ok(names)
@@ -68,15 +68,15 @@ fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
 /// All images below `folder`, sorted by the bytes of their paths.
 ///
 /// # Errors
-/// When the folder cannot be read or holds no image.
+/// A folder that cannot be read or contains no images.
 pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(image_files_below(folder)?.0)
 }
 
-/// [`images_below`], and the files that are not images.
+/// Like [`images_below`], and also returns the files that are not images.
 ///
 /// # Errors
-/// When the folder cannot be read or holds no image.
+/// A folder that cannot be read or contains no images.
 pub fn image_files_below(folder: &Path) -> Result<(Vec<PathBuf>, IgnoredFiles), DataError> {
     let (mut paths, mut ignored) = (vec![], IgnoredFiles::default());
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');

@@ -1,7 +1,7 @@
-//! Layouts of files on disk: each module reads one into an [`Index`](super::Index).
+//! Layouts of files on disk. Each module reads one layout into an [`Index`](super::Index).
 //!
-//! A format knows files and labels, no tasks. To add one: a type in a file of its own that implements [`Format`], and a
-//! line in [`Formats::builtin`], or [`Formats::with`] in a program outside of this crate.
+//! A format knows files and labels, but no tasks. To add one: a type in a file of its own that implements [`Format`],
+//! and a line in [`Formats::builtin`], or [`Formats::with`] in a program outside of this crate.
 
 pub(crate) mod coco_json;
 mod coco_labels;

@@ -1,4 +1,4 @@
-//! Images and maps that lie in trees of the same shape: the name of a map is that of its image with another ending.
+//! Images and maps in folder trees of the same structure: the name of a map is that of its image with another ending.
 
 use super::super::DataError;
 use super::super::raster::with_ending;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 pub(super) struct Pairs<'a> {
     /// Folder of the maps, relative to the data root.
     pub maps: &'a Path,
-    /// How the names of images end, and how those of their maps do.
+    /// The endings of the file names of images and of maps.
     pub suffix: &'a [String; 2],
     /// A file with the names of the split's images, one per line, without ending.
     pub list: Option<&'a Path>,
-    /// What a map is called in messages.
+    /// The word for a map in messages.
     pub what: &'static str,
 }
 
@@ -22,7 +22,7 @@ impl Pairs<'_> {
     /// Every image with its map, sorted, or in the order of the list. Files with another ending are not images of the split.
     ///
     /// # Errors
-    /// An image without a map, a name of the list without an image.
+    /// An image without a map, or a name in the list without an image.
     pub fn find(&self, split: &SplitSource) -> Result<Vec<(PathBuf, PathBuf)>, DataError> {
         let (folder, maps) = (split.folder(), split.path(self.maps));
         let [image_end, map_end] = self.suffix;
@@ -50,7 +50,7 @@ impl Pairs<'_> {
             names.map(|name| folder.join(format!("{name}{}", self.suffix[0]))).collect();
         match images.iter().find(|image| !image.is_file()) {
             Some(image) => {
-                Err(DataError::file(&file, format!("names `{}`, which is not there", image.display())))
+                Err(DataError::file(&file, format!("names `{}`, which does not exist", image.display())))
             }
             None => Ok(images),
         }

@@ -1,8 +1,8 @@
 //! Format `png_masks`: one PNG of class ids beside each image (ADE20K, Cityscapes, CamVid, Pascal VOC).
 //!
-//! Images and masks lie in trees of the same shape; the name of a mask is that of its image with another ending.
-//! Classes are those of the manifest's list, or of the split's own. What the values of the masks mean is said by
-//! `encoding` and the keys beside it; a mask is read when its sample is, and only its existence is checked here.
+//! Images and masks are in folder trees of the same structure; the name of a mask is that of its image with another
+//! ending. Classes are those of the manifest's list, or of the split's own. `encoding` and the keys next to it give the
+//! meaning of the values. A mask is read together with its image; indexing only checks that it exists.
 
 use super::super::{Annotation, Category, DataError, IGNORE, Index, LabelEncoding, LabelTable, RasterFile};
 use super::format::{Format, SplitSource};
@@ -19,28 +19,28 @@ use std::sync::Arc;
 pub struct PngMasks {
     /// Folder of the masks, relative to the data root.
     pub masks: PathBuf,
-    /// How the names of images end, and how those of their masks do. Files with another ending are not images of the
+    /// The endings of the file names of images and of masks. Files with another ending are not images of the
     /// split.
     pub suffix: [String; 2],
     /// A file with the names of the split's images, one per line, without ending; all images when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<PathBuf>,
-    /// What the pixels of a mask hold.
+    /// The encoding of the pixels of a mask.
     #[serde(default)]
     pub encoding: PixelEncoding,
     /// `ids`: 0 means unlabelled, and 1 is the first class.
     #[serde(default)]
     pub reduce_zero_label: bool,
-    /// `ids`: ids of pixels that nobody looks at.
+    /// `ids`: ids of pixels that training and evaluation ignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<u32>,
-    /// `ids`: the label of each id; the id itself when there are none.
+    /// `ids`: the label of each id; when absent, the id is the label.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<String, u16>,
     /// `colours`: red, green and blue of each class, in label order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub colours: Vec<[u8; 3]>,
-    /// `colours`: colours of pixels that nobody looks at.
+    /// `colours`: colours of pixels that training and evaluation ignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore_colours: Vec<[u8; 3]>,
     /// `ade20k`: names of objects that belong to a class of another name.
@@ -51,7 +51,7 @@ pub struct PngMasks {
     pub names: Vec<String>,
 }
 
-/// What the pixels of a mask hold.
+/// The encoding of the pixels of a mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelEncoding {
@@ -97,7 +97,7 @@ impl PngMasks {
         if self.names.is_empty() { manifest.unwrap_or_default() } else { &self.names }
     }
 
-    /// What the values mean, and the value of each label.
+    /// The meaning of the values, and the value of each label.
     fn label_encoding(&self, names: &[String]) -> Result<(LabelEncoding, Vec<u32>), String> {
         let count = names.len();
         if count == 0 {
@@ -123,7 +123,7 @@ impl PngMasks {
                 let mut table = BTreeMap::new();
                 for (colour, label) in labelled.chain(ignored) {
                     if table.insert(colour, label).is_some() {
-                        return Err(format!("colour {colour:?} is there twice"));
+                        return Err(format!("colour {colour:?} occurs twice"));
                     }
                 }
                 Ok((LabelEncoding::Colours(table), (0..count as u32).collect()))
@@ -152,7 +152,9 @@ impl PngMasks {
             (false, false) => {
                 let pair = |(id, label): (&String, &u16)| match id.parse::<u32>() {
                     Ok(id) if usize::from(*label) < count => Ok((id, *label)),
-                    Ok(_) => Err(format!("`classes`: id {id} has label {label}, there are {count} classes")),
+                    Ok(_) => {
+                        Err(format!("`classes`: id {id} has label {label}, but there are {count} classes"))
+                    }
                     Err(_) => Err(format!("`classes`: `{id}` is not an id")),
                 };
                 self.classes.iter().map(pair).collect::<Result<_, _>>()?
@@ -168,7 +170,7 @@ impl PngMasks {
             return Err(format!("`classes`: no id has label {label} (`{}`)", names[label]));
         }
         if let Some(id) = self.ignore.iter().find(|id| pairs.iter().any(|(other, _)| other == *id)) {
-            return Err(format!("id {id} is ignored and a class"));
+            return Err(format!("id {id} is both ignored and a class"));
         }
         pairs.extend(self.ignore.iter().map(|id| (*id, IGNORE)));
         if self.reduce_zero_label {
@@ -177,7 +179,7 @@ impl PngMasks {
         Ok((LabelEncoding::Ids(LabelTable::new(pairs)?), ids.into_iter().flatten().collect()))
     }
 
-    /// Keys that another encoding reads.
+    /// Checks that no key of another encoding is set.
     fn unused(&self) -> Result<(), String> {
         let given = [
             ("reduce_zero_label", PixelEncoding::Ids, self.reduce_zero_label),

@@ -1,4 +1,4 @@
-//! [`Formats`]: the layouts of files that manifests can ask for, by name.
+//! [`Formats`]: the layouts of files by the names that manifests give them.
 
 use super::super::{DataError, Index};
 use super::coco_json::CocoJson;
@@ -16,10 +16,10 @@ use schemars::{Schema, SchemaGenerator};
 #[derive(Clone, Debug)]
 pub struct Formats(Named<Registered>);
 
-/// A format without its type.
+/// A registered format with its type erased.
 #[derive(Clone, Debug)]
 struct Registered {
-    /// Parses the options that a file has at a path of keys.
+    /// Parses the options at a path of keys of a file.
     parse: fn(&Annotations, &str, &str) -> Result<Box<dyn AnyFormat>, ConfigError>,
     schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -41,7 +41,7 @@ impl<F: Format> AnyFormat for F {
 }
 
 impl Default for Formats {
-    /// A registry without formats, as [`Formats::empty`].
+    /// A registry without formats, like [`Formats::empty`].
     fn default() -> Self {
         Self::empty()
     }
@@ -75,10 +75,10 @@ impl Formats {
         Self(self.0.with(F::NAME, registered))
     }
 
-    /// Refuses formats that share a name.
+    /// Checks that no two formats share a name.
     ///
     /// # Errors
-    /// When two formats have the same name.
+    /// Two formats with the same name.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.0.check()
     }
@@ -94,7 +94,7 @@ impl Formats {
         Annotations::define(generator, &self.0, |registered, generator| (registered.schema)(generator));
     }
 
-    /// The format that the table `annotations`, at the path `key` of the file `origin`, asks for.
+    /// The format that the table `annotations`, at the path `key` of the file `origin`, selects.
     ///
     /// # Errors
     /// An unknown format; an option that is unknown, missing or of the wrong type, by its path.

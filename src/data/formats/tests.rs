@@ -136,7 +136,7 @@ fn maps_of_numbers_lie_beside_their_images() {
     assert!(report.problems.is_empty(), "{report}");
     write(root.path(), "depth/a/2_depth.png", &png(1, 2, &[1500, 0]));
     let report = &load("").unwrap().check(root.path(), true)[0];
-    assert!(report.problems[0].contains("has 2x1 pixels, the image 1x2"), "{report}");
+    assert!(report.problems[0].contains("has 2x1 pixels, but the image has 1x2"), "{report}");
     std::fs::remove_file(root.path().join("depth/a/2_depth.png")).unwrap();
     let error = load("").unwrap().index(root.path(), "train").unwrap_err().to_string();
     assert!(error.contains("2_depth.png") && error.contains("there is no map for image"), "{error}");

@@ -1,4 +1,4 @@
-//! [`HostBatch`]: samples put together in host memory, before there are tensors.
+//! [`HostBatch`]: samples collated in host memory, before tensors are made.
 
 use super::error::LoaderError;
 use crate::data::{Batch, PreparedSample, SampleId, SourceTransform};
@@ -11,11 +11,11 @@ pub(super) struct SampleViews<T> {
     pub further: Vec<PreparedSample<()>>,
 }
 
-/// Why there is no sample.
+/// The reason why a sample is missing.
 pub(super) struct Fault {
     pub id: SampleId,
     pub reason: String,
-    /// Another sample may take its place.
+    /// Whether another sample may replace it.
     pub replaceable: bool,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct HostBatch<T> {
     views: Vec<HostImages>,
     source_transforms: Vec<SourceTransform>,
     targets: Vec<T>,
-    /// Unreadable samples, which others have replaced.
+    /// Unreadable samples, which others replace.
     pub skipped: Vec<Fault>,
 }
 
@@ -39,13 +39,13 @@ struct HostImages {
 }
 
 impl HostImages {
-    /// Room for `count` images of `shape`.
+    /// Allocates memory for `count` images of `shape`.
     fn new(count: usize, shape: (usize, usize, usize)) -> Self {
         Self { pixels: Vec::with_capacity(count * shape.0 * shape.1 * shape.2), shape }
     }
 
     /// # Errors
-    /// A sample of another shape than those before it.
+    /// A sample whose shape differs from those before it.
     fn push<T>(&mut self, sample: &PreparedSample<T>) -> Result<(), LoaderError> {
         if sample.shape != self.shape {
             return Err(LoaderError::Shape { id: sample.id.clone(), first: self.shape, other: sample.shape });
@@ -63,7 +63,7 @@ impl HostImages {
 
 impl<T: Clone> HostBatch<T> {
     /// # Errors
-    /// A fault that may not be replaced, samples of several shapes.
+    /// An error that no other sample may replace, or samples of different shapes.
     pub fn new(samples: Vec<Result<SampleViews<T>, Fault>>) -> Result<Self, LoaderError> {
         let (mut readable, mut skipped) = (Vec::with_capacity(samples.len()), vec![]);
         for sample in samples {
@@ -103,7 +103,7 @@ impl<T: Clone> HostBatch<T> {
     }
 }
 
-/// Puts the next sample, cyclically, where one is missing; nothing when all are.
+/// Replaces each missing sample by the next one, cyclically; does nothing when all are missing.
 fn replace<S: Clone>(mut samples: Vec<Option<S>>) -> Vec<S> {
     let count = samples.len();
     for missing in 0..count {

@@ -1,28 +1,30 @@
-//! [`LoaderError`]: why a loader gives no batch.
+//! [`LoaderError`]: errors of a loader.
 
 use super::super::SampleId;
 
-/// Why there is no batch.
+/// The reason why a loader returns no batch.
 #[derive(Debug, thiserror::Error)]
 pub enum LoaderError {
-    /// A sample that cannot be made, where none may be skipped.
+    /// A sample that cannot be prepared and may not be skipped.
     #[error("sample `{id}`: {reason}")]
     Sample {
         /// The sample.
         id: SampleId,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// More unreadable images than an epoch may have.
-    #[error("{count} unreadable images in an epoch, {allowed} are allowed; the last is `{id}`: {reason}")]
+    /// More unreadable images than allowed in an epoch.
+    #[error(
+        "{count} unreadable images in an epoch, but only {allowed} are allowed; the last is `{id}`: {reason}"
+    )]
     TooMany {
-        /// Unreadable images up to now.
+        /// Number of unreadable images so far.
         count: usize,
         /// [`LoaderConfig::allowed_skips`](super::LoaderConfig::allowed_skips).
         allowed: usize,
-        /// The last of them.
+        /// The last unreadable image.
         id: SampleId,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// Samples that cannot be stacked.

@@ -1,9 +1,9 @@
 //! [`Loader`]: worker threads that decode and augment, and an iterator of batches in order.
 //!
 //! Order and randomness are functions of (seed, epoch, index of the entry), and for further views of the number of the
-//! view, so the number of workers changes nothing but speed, and an epoch can start at any batch. At most `prefetch`
-//! batches wait; dropping the iterator stops the workers. The worker that finishes the last sample of a batch lays its
-//! pixels out; the caller's thread only makes the tensors.
+//! view, so the number of workers affects only the speed, and an epoch can start at any batch. At most `prefetch`
+//! batches are prepared ahead; dropping the iterator stops the workers. The worker that finishes the last sample of a
+//! batch lays its pixels out; the caller's thread only makes the tensors.
 
 mod collate;
 mod error;
@@ -25,31 +25,31 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use work::{Finished, PendingBatch, Request, SampleMaker};
 
-/// How entries become batches.
+/// Options of a loader.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
     /// Seeds the order of the images and their augmentation.
     pub seed: u64,
-    /// Images of a batch, at least 1.
+    /// Images per batch, at least 1.
     pub batch: usize,
-    /// Threads; with 0 the caller's thread does the work.
+    /// Number of worker threads; with 0 the caller's thread does the work.
     pub workers: usize,
-    /// Batches that may wait.
+    /// Number of batches that are prepared ahead.
     pub prefetch: usize,
-    /// A new order every epoch.
+    /// Whether to shuffle the images in every epoch.
     pub shuffle: bool,
-    /// Leave out the last batch when it is not full.
+    /// Whether to drop the last batch when it is not full.
     pub drop_last: bool,
-    /// Unreadable images that an epoch may replace. A wrong annotation and a panic are errors at once.
+    /// Unreadable images that an epoch may replace. A wrong annotation or a panic is always an error.
     pub allowed_skips: usize,
     /// Channels to decode to: 1 or 3.
     pub channels: usize,
 }
 
-/// As `allowed_skips`: however many images are unreadable, the others are read; a batch may be empty.
+/// A value of `allowed_skips` for which any number of images may be unreadable; a batch may then be empty.
 pub const ANY_SKIPS: usize = usize::MAX;
 
-/// A batch, and what could not be read for it.
+/// A batch, with the samples that could not be read.
 #[derive(Debug)]
 pub struct Loaded<T> {
     /// Images and targets.
@@ -58,7 +58,7 @@ pub struct Loaded<T> {
     pub skipped: Vec<SampleId>,
 }
 
-/// Reads `entries` again and again, epoch by epoch.
+/// Reads `entries` once per epoch.
 pub struct Loader<T> {
     maker: Arc<SampleMaker<T>>,
     config: LoaderConfig,
@@ -80,7 +80,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         Self::with_views(entries, target, prepare, vec![], config, device)
     }
 
-    /// The same with further views of every image, one for each of `views` ([`Batch::views`]).
+    /// Adds further views of every image, one for each of `views` ([`Batch::views`]).
     ///
     /// # Panics
     /// When `config.batch` is 0.
@@ -92,18 +92,18 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         config: LoaderConfig,
         device: Device,
     ) -> Self {
-        assert!(config.batch > 0, "a batch of no images");
+        assert!(config.batch > 0, "the batch size is 0");
         let (seed, channels) = (config.seed, config.channels);
         let maker = SampleMaker { entries, target, prepare, views, seed, channels };
         Self { maker: Arc::new(maker), config, device }
     }
 
-    /// Where the images of a batch go.
+    /// The device of the images of a batch.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Images of a batch, at most.
+    /// Largest number of images in a batch.
     pub fn batch(&self) -> usize {
         self.config.batch
     }
@@ -113,7 +113,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         self.maker.views.len()
     }
 
-    /// Batches of an epoch.
+    /// Number of batches per epoch.
     pub fn batches(&self) -> usize {
         let (entries, batch) = (self.maker.entries.len(), self.config.batch);
         if self.config.drop_last { entries / batch } else { entries.div_ceil(batch) }
@@ -126,7 +126,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
         batches
     }
 
-    /// The same with images in the memory of the CPU.
+    /// Like [`Self::epoch`], but with images in host memory.
     pub fn epoch_in_memory(&self, epoch: u64, start: usize) -> Epoch<T> {
         let mut order: Vec<usize> = (0..self.maker.entries.len()).collect();
         if self.config.shuffle {
@@ -161,7 +161,7 @@ impl<T: Geometric + Clone + Send + Sync + 'static> Loader<T> {
     }
 }
 
-/// An epoch under way: an iterator of batches, which ends at the first error.
+/// An epoch in progress: an iterator over batches, which ends at the first error.
 pub struct Epoch<T> {
     maker: Arc<SampleMaker<T>>,
     config: LoaderConfig,
@@ -169,13 +169,13 @@ pub struct Epoch<T> {
     epoch: u64,
     /// Entries in the order of this epoch.
     order: Vec<usize>,
-    /// The next batch, the first that the workers have not been asked for, and how many there are.
+    /// The next batch, the first batch not yet requested from the workers, and the number of batches.
     next: usize,
     asked: usize,
     batches: usize,
     requests: Sender<Request<T>>,
     results: Receiver<Finished<T>>,
-    /// Batches that came before their turn.
+    /// Batches that arrived before their turn.
     waiting: BTreeMap<usize, Result<HostBatch<T>, LoaderError>>,
     skips: usize,
     stop: Arc<AtomicBool>,
@@ -192,7 +192,7 @@ impl<T: Geometric + Clone> Epoch<T> {
         entries.into_iter().enumerate().map(request)
     }
 
-    /// Waits for batch `number`, with `prefetch` more under way.
+    /// Waits for batch `number` while `prefetch` more are prepared.
     fn wait(&mut self, number: usize) -> Result<HostBatch<T>, LoaderError> {
         if self.workers.is_empty() {
             let run = |request| self.maker.run(self.epoch, request);

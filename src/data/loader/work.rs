@@ -1,5 +1,5 @@
-//! What the workers of a [`Loader`](super::Loader) do: decode an image, make its views, and lay out the batch when its
-//! last sample is done.
+//! The work of a [`Loader`](super::Loader)'s threads: they decode images, make their views, and lay out each batch when
+//! its last sample is done.
 
 use super::collate::{Fault, HostBatch, SampleViews};
 use super::error::LoaderError;
@@ -12,10 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Makes the target of an entry; the error says what is wrong with its annotation.
+/// Makes the target of an entry; the error describes the problem with its annotation.
 pub type TargetFn<T> = Arc<dyn Fn(&Entry) -> Result<T, String> + Send + Sync>;
 
-/// How samples are made; shared by the threads.
+/// Everything that makes samples; shared by the threads.
 pub(super) struct SampleMaker<T> {
     pub entries: Arc<Vec<Entry>>,
     pub target: TargetFn<T>,
@@ -26,18 +26,18 @@ pub(super) struct SampleMaker<T> {
     pub channels: usize,
 }
 
-/// One sample to make, for a place in a batch.
+/// A request for one sample of a batch.
 pub(super) struct Request<T> {
     /// Number of the batch.
     pub batch: usize,
-    /// Place of the sample in it.
+    /// Index of the sample in the batch.
     pub place: usize,
     /// Index of the entry.
     pub index: usize,
     pub pending: Arc<Mutex<PendingBatch<T>>>,
 }
 
-/// A batch in the making.
+/// A batch that is not complete.
 pub(super) struct PendingBatch<T> {
     samples: Vec<Option<Result<SampleViews<T>, Fault>>>,
     missing: usize,
@@ -54,7 +54,7 @@ impl<T> PendingBatch<T> {
 pub(super) type Finished<T> = (usize, Result<HostBatch<T>, LoaderError>);
 
 impl<T: Geometric + Clone> SampleMaker<T> {
-    /// Answers requests until there are no more.
+    /// Serves requests until the channel is closed.
     pub fn serve(
         &self,
         epoch: u64,
@@ -74,7 +74,7 @@ impl<T: Geometric + Clone> SampleMaker<T> {
         }
     }
 
-    /// Makes one sample; whoever makes the last of a batch returns the batch.
+    /// Makes one sample; returns the batch if it was the last sample.
     pub fn run(&self, epoch: u64, request: Request<T>) -> Option<Finished<T>> {
         let fault = |(reason, replaceable)| {
             let id = self.entries[request.index].id.clone();
@@ -119,7 +119,7 @@ impl<T: Geometric + Clone> SampleMaker<T> {
     }
 }
 
-/// The text of a panic.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")

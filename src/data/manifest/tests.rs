@@ -61,7 +61,7 @@ fn manifests_are_parsed_strictly() {
         ("per_class = 1", "per_clas = 1", "per_clas"),
         ("label = \"label\"", "lable = \"label\"", "lable"),
         ("format = \"csv\"", "format = \"cvs\"", "did you mean `csv`"),
-        ("name = \"pets\"", "name = \"cats\"", "name is `cats`, the folder `pets`"),
+        ("name = \"pets\"", "name = \"cats\"", "name is `cats`, but the folder is `pets`"),
         ("classes.txt", "labels.txt", "labels.txt"),
     ] {
         let (_folder, dataset) = pets(&MANIFEST.replacen(from, to, 1), "cat\ndog\n");
@@ -69,7 +69,7 @@ fn manifests_are_parsed_strictly() {
         assert!(error.contains(words) && error.contains("pets"), "{error}");
     }
     let (_folder, dataset) = pets(MANIFEST, "cat\ncat\n");
-    assert!(dataset.unwrap_err().to_string().contains("`cat` is there twice"));
+    assert!(dataset.unwrap_err().to_string().contains("`cat` occurs twice"));
 }
 
 #[test]

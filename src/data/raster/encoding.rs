@@ -1,17 +1,17 @@
-//! What the values of a mask mean: ids, colours, or the encoding of the full ADE20K release.
+//! The meaning of the values of a mask: ids, colours, or the encoding of the full ADE20K release.
 
 use super::png::{StoredPixels, StoredValues};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The label of pixels that neither training nor evaluation looks at.
+/// The label of pixels that training and evaluation ignore.
 pub const IGNORE: u16 = u16::MAX;
 
-/// No label is this high: marks values without a meaning in a table.
+/// Marks undefined values in a table; no label is this high.
 const UNKNOWN: u16 = u16::MAX - 1;
 
-/// How the values of a split's masks stand for labels.
+/// The encoding of labels in the masks of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelEncoding {
     /// Grey values or palette indices.
@@ -19,7 +19,7 @@ pub enum LabelEncoding {
     /// RGB pixels by a table of colours; [`IGNORE`] for those without a class.
     Colours(BTreeMap<[u8; 3], u16>),
     /// RGB pixels of ADE20K's full release: the number of an object class is ⌊R / 10⌋ · 256 + G, 0 for none. The file
-    /// `<name>.json` beside `<name>_seg.png` says which name a number has; names that are not a class are ignored.
+    /// `<name>.json` next to `<name>_seg.png` gives the name of each number; names that are not a class are ignored.
     Ade20k(BTreeMap<String, u16>),
 }
 
@@ -27,7 +27,7 @@ pub enum LabelEncoding {
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelTable {
     table: Vec<u16>,
-    /// What the table holds, for messages.
+    /// The contents of the table, for messages.
     known: String,
 }
 
@@ -38,10 +38,10 @@ impl std::fmt::Debug for LabelTable {
 }
 
 impl LabelTable {
-    /// `labels` of ids, [`IGNORE`] among them. Later pairs replace earlier ones.
+    /// An encoding with the `labels` of ids; labels may be [`IGNORE`]. Later pairs replace earlier ones.
     ///
     /// # Errors
-    /// An id that no PNG can hold, or the label that stands for unknown ids.
+    /// An id that does not fit into a PNG, or the label that marks undefined ids.
     pub fn new(labels: impl IntoIterator<Item = (u32, u16)>) -> Result<Self, String> {
         let mut table = vec![UNKNOWN; 1 << 16];
         for (id, label) in labels {
@@ -86,7 +86,7 @@ impl LabelEncoding {
     /// The labels of a mask that lies at `path`.
     ///
     /// # Errors
-    /// Pixels of another kind than the encoding reads, a value without a meaning.
+    /// Pixels of another type than the encoding reads, or an undefined value.
     pub(in crate::data) fn labels(&self, stored: &StoredPixels, path: &Path) -> Result<Vec<u16>, String> {
         let place = |at: usize| format!("at column {}, row {}", at % stored.width, at / stored.width);
         match (self, &stored.pixels) {

@@ -1,4 +1,4 @@
-//! [`Raster`]: the labels of an image, and [`RasterFile`], where they are read from.
+//! [`Raster`]: the labels of an image, and [`RasterFile`], the file from which they are read.
 
 use super::super::pixel_map::{PixelValues, check_size};
 use super::super::{DataError, Size};
@@ -19,10 +19,10 @@ pub struct Raster {
 }
 
 impl Raster {
-    /// A raster of these labels.
+    /// A raster with the given labels.
     ///
     /// # Panics
-    /// When `labels` does not hold height × width values.
+    /// If `labels` does not have height × width values.
     pub fn new(height: usize, width: usize, labels: Vec<u16>) -> Self {
         assert_eq!(labels.len(), height * width, "a raster does not match its size");
         Self { height, width, labels }
@@ -43,7 +43,7 @@ impl Raster {
         }
         let value = |label: &u16| match ids.get(usize::from(*label)) {
             Some(id) => Ok(*id as u16),
-            None => Err(format!("label {label} has no id, there are {}", ids.len())),
+            None => Err(format!("label {label} has no id; there are {}", ids.len())),
         };
         let values: Vec<u16> = self.labels.iter().map(value).collect::<Result<_, _>>()?;
         png::encode_grey(self.size(), &values, ids.iter().any(|id| *id > 255))
@@ -72,7 +72,7 @@ impl PixelValues for Raster {
 pub struct RasterFile {
     /// A PNG.
     pub path: PathBuf,
-    /// What its values mean; shared by the files of a split.
+    /// The encoding of its values; shared by the files of a split.
     pub encoding: Arc<LabelEncoding>,
 }
 
@@ -80,8 +80,8 @@ impl RasterFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// A file that is not there or is no PNG, values of another kind than the encoding reads, values without a meaning;
-    /// each names the file.
+    /// A file that does not exist or is not a PNG, values of another type than the encoding reads, or undefined values;
+    /// the error names the file.
     pub fn read(&self) -> Result<Raster, DataError> {
         let fail = |message: String| DataError::file(&self.path, message);
         let bytes = std::fs::read(&self.path).map_err(|e| fail(e.to_string()))?;

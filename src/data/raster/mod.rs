@@ -1,8 +1,8 @@
-//! Label rasters: one class a pixel, and the PNG files that hold them.
+//! Label rasters with one class per pixel, and their PNG files.
 //!
-//! [`RasterFile`] is a file together with what its values mean ([`LabelEncoding`]); reading it gives a [`Raster`] of labels.
-//! Values are read as they are stored: indices of a palette stay indices, 16-bit ids stay whole, nothing is converted to
-//! colours and nothing is scaled. A value without a meaning is an error that names the file and the pixel.
+//! [`RasterFile`] is a file with the encoding of its values ([`LabelEncoding`]); reading it gives a [`Raster`] of
+//! labels. Values are read as they are stored: indices of a palette stay indices, 16-bit ids stay whole, nothing is
+//! converted to colours and nothing is scaled. An undefined value is an error that names the file and the pixel.
 
 mod encoding;
 mod labels;

@@ -21,13 +21,13 @@ pub(in crate::data) enum StoredValues {
     Colours(Vec<[u8; 3]>),
 }
 
-/// Bytes that a decoded mask may have; more is taken for a damaged header.
+/// Largest decoded mask in bytes; a header that claims more is treated as damaged.
 const MOST_BYTES: usize = 1 << 30;
 
 /// Reads a PNG without converting its values.
 ///
 /// # Errors
-/// No PNG, a PNG cut short, one with alpha or with 16-bit colours.
+/// A file that is not a PNG, a truncated PNG, or one with alpha or 16-bit colours.
 pub(in crate::data) fn decode(bytes: &[u8]) -> Result<StoredPixels, String> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_BYTES });
     decoder.ignore_checksums(false);
@@ -73,7 +73,7 @@ fn unpacked(row: &[u8], depth: usize, width: usize) -> impl Iterator<Item = u16>
     })
 }
 
-/// Values in a grey PNG of 16 or 8 bits.
+/// Encodes values as a grey PNG of 16 or 8 bits.
 pub(super) fn encode_grey((height, width): Size, values: &[u16], wide: bool) -> Result<Vec<u8>, String> {
     let bytes: Vec<u8> = match wide {
         true => values.iter().flat_map(|v| v.to_be_bytes()).collect(),

@@ -1,10 +1,9 @@
-//! What a scene says about its objects, in the words of COCO.
+//! The annotations of a scene in COCO's form.
 //!
-//! Everything describes the visible region: `area` counts its pixels, `bbox` bounds them, and the
-//! segmentation gives exactly them back. A region without holes is a list of polygons, one per
-//! 4-connected part, along the edges of pixels; one with holes is a compressed run-length string;
-//! a crowd is a list of run lengths.
-//! Format: <https://cocodataset.org/#format-data>.
+//! Everything describes the visible region: `area` counts its pixels, `bbox` bounds them, and the segmentation
+//! reproduces them exactly. A region without holes is a list of polygons, one per 4-connected part, along the edges of
+//! pixels; one with holes is a compressed run-length string; a crowd is a list of run lengths. Format:
+//! <https://cocodataset.org/#format-data>.
 
 use super::scene::Scene;
 use super::spec::{CATEGORY_IDS, CLASSES};
@@ -14,7 +13,7 @@ use serde::Serialize;
 /// One entry of `annotations`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Annotation {
-    /// From 1 in the order of the file; 0 until the file is put together.
+    /// Counts from 1 in the order of the file; 0 until the file is assembled.
     pub id: u64,
     pub image_id: u64,
     pub category_id: u32,

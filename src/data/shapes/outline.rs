@@ -1,8 +1,8 @@
 //! Outlines of the ten classes as polygons, and their rasterisation at pixel centres.
 //!
-//! Coordinates are continuous pixels (the centre of the first pixel is (0.5, 0.5)). Only +, −, ×,
-//! ÷ and √ are used, which IEEE 754 rounds alike everywhere, so that a set has the same bytes on
-//! every platform; `f64::sin` gives no such promise.
+//! Coordinates are continuous pixels (the centre of the first pixel is (0.5, 0.5)). Only +, −, ×, ÷ and √ are used,
+//! whose rounding IEEE 754 defines, so that a set has the same bytes on every platform; this does not hold for
+//! `f64::sin`.
 
 use std::f64::consts::{FRAC_PI_2, PI};
 
@@ -13,7 +13,7 @@ pub(super) type Point = [f64; 2];
 #[derive(Clone, Debug)]
 pub(super) struct Outline(Vec<Vec<Point>>);
 
-/// Where and how an outline is drawn.
+/// Position, size, rotation and aspect ratio of a drawn outline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
     pub centre: Point,
@@ -25,7 +25,7 @@ pub(super) struct Placement {
     pub aspect: f64,
 }
 
-/// Straight edges that stand for a full circle.
+/// Number of straight edges that approximate a circle.
 const ARC: usize = 40;
 
 impl Outline {

@@ -8,12 +8,12 @@ use rand::{Rng as _, RngCore as _};
 
 /// Smallest distance in RGB between the mean colours of an object and of the background.
 const CONTRAST: f32 = 0.55;
-/// How far the colours of clutter lie from that of the ground, towards random ones.
+/// Share of a random colour in the colours of clutter; the rest is the colour of the ground.
 const VARIETY: f32 = 0.3;
 
 /// Renders a scene to 8-bit RGB. [H, W, 3]
 ///
-/// What is drawn from `rng` for colours does not depend on the classes of the scene.
+/// The colours drawn from `rng` do not depend on the classes of the scene.
 pub(super) fn paint(scene: &Scene, rng: &mut Rng) -> Vec<u8> {
     let size = scene.size;
     let ground = Texture::random(size, rng);
@@ -26,7 +26,7 @@ pub(super) fn paint(scene: &Scene, rng: &mut Rng) -> Vec<u8> {
     canvas.develop(rng)
 }
 
-/// How an object is coloured.
+/// The colours of an object.
 struct Skin {
     texture: Texture,
     /// Width in pixels and colour of the line along the inner edge.

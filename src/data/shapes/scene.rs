@@ -1,6 +1,6 @@
-//! Which objects lie where, and which pixels each of them shows.
+//! The positions of objects, and the visible pixels of each.
 //!
-//! The main object has the largest visible area by a margin and gives the image its class. The
+//! The main object has the largest visible area by a margin, and its class is that of the image. The
 //! number of objects and the class are drawn before anything is rejected, so that they stay
 //! independent; only places, sizes and order are redrawn until the scene fits.
 
@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use rand::Rng as _;
 use std::f64::consts::PI;
 
-/// What a scene must hold.
+/// The requirements of a scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     /// Class index of the largest visible object; `None` for an image without objects.
@@ -23,11 +23,11 @@ pub(super) struct Request {
 #[derive(Clone, Debug)]
 pub(super) struct Figure {
     pub label: usize,
-    /// In pixels of the image.
+    /// Position and size in pixels of the image.
     pub outline: Outline,
-    /// Part of the cluster of tiny objects.
+    /// Whether it is part of the cluster of tiny objects.
     pub crowd: bool,
-    /// Pixels it would cover alone.
+    /// Number of pixels that it would cover without occlusion.
     area: f64,
 }
 
@@ -49,10 +49,10 @@ const TURN: f64 = 0.1;
 const TINY_RADIUS: std::ops::Range<f64> = 2.2..2.9;
 /// The main object shows at least this many times the area of any other.
 const MARGIN: f64 = 1.5;
-/// Least visible share of the main object, and of any other; what is cut off by the border is not visible.
+/// Smallest visible share of the main object, and of any other object; parts outside the image are not visible.
 const MAIN_SEEN: f64 = 0.7;
 const OTHER_SEEN: f64 = 0.35;
-/// A crowd is more than eight objects.
+/// A crowd has more than eight objects.
 const CROWD: usize = 9;
 
 impl Scene {

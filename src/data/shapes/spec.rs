@@ -1,4 +1,4 @@
-//! What a set of `shapes` is made from, and why none is made.
+//! The specification of a `shapes` set, and the errors of making one.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ pub const CLASSES: [&str; 10] =
 /// COCO category id of each class; with gaps, as in COCO.
 pub const CATEGORY_IDS: [u32; 10] = [1, 2, 3, 5, 7, 11, 13, 17, 19, 23];
 
-/// Room for ids between the first of a split and the first of the next.
+/// Distance between the first ids of successive splits.
 pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
 
-/// Raised whenever the same [`ShapesSpec`] would give other bytes.
+/// Version number, raised whenever the same [`ShapesSpec`] gives other bytes.
 pub const GENERATOR: u32 = 1;
 
 /// What to make.
@@ -29,7 +29,7 @@ pub struct ShapesSpec {
     pub train: usize,
     /// As `train`.
     pub val: usize,
-    /// Seeds everything that is drawn at random.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn empty_images(count: usize) -> usize {
     count.div_ceil(50)
 }
 
-/// What [`make`] has made, or has found there.
+/// The set that [`make`] has made or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The folder of the data set.
@@ -85,17 +85,17 @@ pub struct Summary {
     pub images: usize,
     /// Hash of the images, id maps and annotation files.
     pub content: String,
-    /// Whether a set of the same specification was there before, so that nothing was written.
+    /// Whether a set of the same specification already existed, so that nothing was written.
     pub already_there: bool,
 }
 
-/// Why a set is not made.
+/// The reason why a set cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ShapesError {
-    /// A specification that cannot be met.
+    /// An invalid specification.
     #[error("shapes: {0}")]
     Spec(String),
-    /// A folder with other files in it.
+    /// A folder that contains other files.
     #[error(
         "`{0}` is not empty and holds no `shapes.json`: it is not a finished shapes set. Delete the folder `{0}` to \
          make one there, or choose another"
@@ -109,9 +109,9 @@ pub enum ShapesError {
     Other {
         /// The folder.
         root: PathBuf,
-        /// The specification of the set that is there.
+        /// The specification of the existing set.
         found: String,
-        /// The specification that was asked for.
+        /// The requested specification.
         wanted: String,
     },
     /// A file that cannot be read or written.

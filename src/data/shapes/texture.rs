@@ -23,7 +23,7 @@ enum Pattern {
 const PATTERNS: [Pattern; 6] =
     [Pattern::Flat, Pattern::Gradient, Pattern::Stripes, Pattern::Checkers, Pattern::Dots, Pattern::Noise];
 
-/// How far the second colour of a texture lies from the first, towards a random one.
+/// Share of a random colour in the second colour of a texture; the rest is the first colour.
 const STRENGTH: f32 = 0.4;
 
 /// A colour at every point of the plane.

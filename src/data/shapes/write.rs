@@ -1,9 +1,8 @@
-//! The set on disk: images, id maps, class folders, COCO files, and last of all `shapes.json`.
+//! Writes the set to disk: images, id maps, class folders, COCO files, and `shapes.json` last.
 //!
-//! Images are made in parallel, each from its own random stream, and every file is created anew:
-//! the bytes depend on the specification alone, and nothing is ever overwritten. `shapes.json`
-//! appears in one step when everything else is there. Until then all lies in the folder `.unfinished`, which the next
-//! attempt throws away.
+//! Images are made in parallel, each from its own random stream, and no existing file is reused: the bytes depend on
+//! the specification alone, and nothing is ever overwritten. `shapes.json` appears in one step when everything else is
+//! there. Until then everything is in the folder `.unfinished`, which the next attempt deletes.
 
 use super::annotation::{Annotation, annotate, semantic};
 use super::paint::paint;
@@ -25,9 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Images between two calls of `progress`.
 const CHUNK: usize = 256;
-/// Where the set is made, below its root.
+/// The folder below the root in which the set is made.
 const UNFINISHED: &str = ".unfinished";
-/// The last file to appear.
+/// The file that is written last.
 const SEAL: &str = "shapes.json";
 
 /// Content of `shapes.json`.
@@ -52,14 +51,14 @@ struct Split {
     labelled: bool,
 }
 
-/// One image as made, for the files that speak of all images.
+/// Facts about one finished image, for the files that list all images.
 struct Made {
     id: u64,
     annotations: Vec<Annotation>,
     hashes: Vec<blake3::Hash>,
 }
 
-/// Makes the set below `root`, or finds it there.
+/// Makes the set below `root`, unless it already exists.
 ///
 /// ```text
 /// pretrain/images/<id>.png                unlabelled
@@ -75,7 +74,7 @@ struct Made {
 ///
 /// # Errors
 /// When the specification is out of range; when `root` is neither absent, empty, nor a finished set
-/// of the same specification; when a file cannot be written. What an interrupted call has left is made anew.
+/// of the same specification; when a file cannot be written. The leftovers of an interrupted call are replaced.
 pub fn make(
     spec: &ShapesSpec,
     root: &Path,
@@ -140,7 +139,7 @@ pub fn make(
     Ok(Summary { root: root.into(), images: total, content: seal.content, already_there: false })
 }
 
-/// The seal of a finished set of the same specification; `None` when there is nothing at all.
+/// Reads `shapes.json` of a finished set of the same specification; `None` if the folder is empty or missing.
 fn find(spec: &ShapesSpec, root: &Path) -> Result<Option<Seal>, ShapesError> {
     let path = root.join(SEAL);
     if path.exists() {
@@ -165,7 +164,7 @@ fn find(spec: &ShapesSpec, root: &Path) -> Result<Option<Seal>, ShapesError> {
     if entries.into_iter().any(foreign) { Err(ShapesError::Unfinished(root.into())) } else { Ok(None) }
 }
 
-/// Moves what lies in `from` to `to`, and removes `from`.
+/// Moves the contents of `from` to `to`, and removes `from`.
 fn move_entries(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
@@ -194,7 +193,7 @@ impl Split {
         root.join("classification").join(self.name).join(class)
     }
 
-    /// What image `index` holds: the empty ones are spread evenly, classes and crowds take turns.
+    /// The requirements of image `index`: empty images are spread evenly, and classes and crowds alternate.
     fn request(&self, index: usize, rng: &mut Rng) -> Request {
         let empty_before = |index: usize| index * self.empty / self.images();
         if empty_before(index + 1) > empty_before(index) {

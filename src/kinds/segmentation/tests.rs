@@ -154,7 +154,7 @@ fn a_target_is_the_mask_of_its_entry() {
     use crate::data::Geometric;
     assert!(target.fits((1, 2)).is_ok());
     let error = target.fits((2, 2)).unwrap_err();
-    assert!(error.contains("m.png` has 1x2 pixels, the image 2x2"), "{error}");
+    assert!(error.contains("m.png` has 1x2 pixels, but the image has 2x2"), "{error}");
     assert!(task.target(&entry(Annotation::None)).unwrap_err().to_string().contains("x/1.png"));
 }
 

@@ -1,11 +1,11 @@
-//! [`Outline`]: the `segmentation` of COCO's files, in each of its spellings.
+//! [`Outline`]: the `segmentation` of COCO's files in all of its forms.
 
 use super::super::super::{Rle, Segmentation, Size};
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
-/// The `segmentation` of an annotation as a file has it; [`Outline::segmentation`] checks it.
+/// The `segmentation` of an annotation as stored in a file; [`Outline::segmentation`] checks it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Outline {
     /// Only a box.
@@ -30,14 +30,14 @@ pub(crate) enum Outline {
 pub(crate) enum RunLengths {
     /// As numbers.
     Plain(Vec<u32>),
-    /// In COCO's compressed text.
+    /// COCO's compressed string.
     Compressed(String),
 }
 
-/// Coordinates of a polygon reach no further than so many sides of its image.
+/// Limit for the coordinates of a polygon, as a multiple of the sides of its image.
 const FAR: f64 = 4.;
 
-/// What is wrong with an outline.
+/// An error in an outline.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum OutlineError {
     /// A ring of fewer than three points.
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Outline {
     }
 }
 
-/// Written out, as serde's untagged enums would first copy every number of every polygon.
+/// Implemented by hand, because serde's untagged enums would copy every number of every polygon first.
 struct OutlineVisitor;
 
 impl<'de> Visitor<'de> for OutlineVisitor {

@@ -94,10 +94,10 @@ fn ids_of_labels_follow_the_manifest() {
 fn manifests_that_cannot_be_are_refused() {
     for (text, words) in [
         ("classes = { x = 0, 1 = 1 }", "`x` is not an id"),
-        ("classes = { 3 = 2, 4 = 0, 5 = 1 }", "id 3 has label 2, there are 2 classes"),
+        ("classes = { 3 = 2, 4 = 0, 5 = 1 }", "id 3 has label 2, but there are 2 classes"),
         ("classes = { 3 = 1 }", "no id has label 0 (`road`)"),
         ("classes = { 3 = 0, 4 = 1 }\nreduce_zero_label = true", "not both"),
-        ("ignore = [1]", "id 1 is ignored and a class"),
+        ("ignore = [1]", "id 1 is both ignored and a class"),
         ("ignore = [65536]", "65536"),
         ("encoding = \"colours\"\ncolours = [[1, 2, 3]]", "1 colours for 2 classes"),
         ("encoding = \"colours\"\ncolours = [[1, 2, 3], [1, 2, 3]]", "twice"),
