@@ -7,7 +7,7 @@ use crate::config::Stage;
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
 use crate::runs::{Request, Start, prepare};
-use anyhow::anyhow;
+use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,24 +55,33 @@ struct RunFlags {
 }
 
 impl RunFlags {
-    /// A request that only names the folder of a run to resume takes its configuration from there.
-    fn complete(&self, request: Request) -> Request {
-        let alone = request == Request { data: request.data.clone(), ..Request::default() };
-        let config = self.out.as_ref().map(|out| RunFolder::at(out).config()).filter(|file| file.is_file());
-        match config {
-            Some(config) if self.resume && alone => Request { config: Some(config), ..request },
-            _ => request,
+    /// A request that only names the folder of a run to resume, and perhaps values to change, takes its configuration from
+    /// there.
+    ///
+    /// # Errors
+    /// A folder without a run, and nothing else that says what to run.
+    fn complete(&self, request: Request) -> Result<Request> {
+        let Request { config, task, dataset, model, recipe, init, .. } = &request;
+        let named = [task, dataset, model, recipe, init].into_iter().any(Option::is_some) || config.is_some();
+        if !self.resume || named {
+            return Ok(request);
         }
+        let Some(out) = &self.out else {
+            bail!("--resume: which run? Give its folder with --out, or what the run was started with")
+        };
+        let config = RunFolder::at(out).config();
+        ensure!(config.is_file(), "--resume: there is no run in `{}`", out.display());
+        Ok(Request { config: Some(config), ..request })
     }
 }
 
 pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
-    let request = args.how.complete(args.request.request(args.task, args.dataset));
+    let request = args.how.complete(args.request.request(args.task, args.dataset))?;
     run(registry, Stage::Pretrain, &request, &args.how, &args.place)
 }
 
 pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
-    let request = args.how.complete(args.request.request(args.task, None));
+    let request = args.how.complete(args.request.request(args.task, None))?;
     run(registry, Stage::Transfer, &request, &args.how, &args.place)
 }
 

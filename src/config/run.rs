@@ -64,12 +64,28 @@ pub struct Run {
     /// The file of the data set, where the data set was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_path: Option<PathBuf>,
+    /// The file of the model, where the model was named by its path. It is not part of the run's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_path: Option<PathBuf>,
+    /// The file of the recipe, where the recipe was named by its path. It is not part of the run's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe_path: Option<PathBuf>,
     /// Path of the data. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
 }
 
 impl Run {
+    /// The keys of paths of this machine, which are not part of the run's identity.
+    const PATHS: [&str; 5] =
+        ["run.data", "run.dataset_path", "run.model_path", "run.recipe_path", "run.task_path"];
+
+    /// The same run without paths of this machine.
+    #[must_use]
+    pub fn without_paths(self) -> Self {
+        Self { task_path: None, dataset_path: None, model_path: None, recipe_path: None, data: None, ..self }
+    }
+
     /// The path of the task if it was named by one, otherwise its name.
     pub fn task_source(&self) -> Option<String> {
         self.task_path.as_ref().map(|path| path.display().to_string()).or_else(|| self.task.clone())
@@ -111,12 +127,12 @@ impl RunConfig {
         Ok(self)
     }
 
-    /// Keys whose values differ from those of `other`, except [`Run::data`]: `run.seed`, `recipe.optim.base_lr`.
+    /// Keys whose values differ from those of `other`, except paths of this machine: `run.seed`, `recipe.optim.base_lr`.
     pub fn differences(&self, other: &Self) -> Result<Vec<String>, ConfigError> {
         let tree = |config| toml::Table::try_from(config).map_err(|e| ConfigError::new("config.toml", e));
         let mut found = vec![];
         differing(&tree(self)?, &tree(other)?, "", &mut found);
-        found.retain(|key| !["run.data", "run.task_path", "run.dataset_path"].contains(&key.as_str()));
+        found.retain(|key| !Run::PATHS.contains(&key.as_str()));
         Ok(found)
     }
 
@@ -130,10 +146,19 @@ impl RunConfig {
 
     /// blake3 of the configuration without paths of this machine ([`Run::data`] and the like), in hexadecimal.
     pub fn hash(&self) -> Result<String, ConfigError> {
-        let mut identity = self.clone();
-        let Run { data, task_path, dataset_path, .. } = &mut identity.run;
-        (*data, *task_path, *dataset_path) = (None, None, None);
+        let identity = Self { run: self.run.clone().without_paths(), ..self.clone() };
         Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
+    }
+
+    /// blake3 of the model and the recipe with all overrides, in hexadecimal, if one of them was named by a path: files
+    /// of one name may differ. `None` if both are named files of the library.
+    pub fn files_hash(&self) -> Result<Option<String>, ConfigError> {
+        if self.run.model_path.is_none() && self.run.recipe_path.is_none() {
+            return Ok(None);
+        }
+        let text = |table: Result<String, _>| table.map_err(|e| ConfigError::new("config.toml", e));
+        let (model, recipe) = (text(toml::to_string(&self.model))?, text(toml::to_string(&self.recipe))?);
+        Ok(Some(blake3::hash(format!("{model}\0{recipe}").as_bytes()).to_hex().to_string()))
     }
 
     /// A readable and unique name of the configuration: `finetune-shapes-vit_micro8-mae_demo-s0-1a2b3c4d`.

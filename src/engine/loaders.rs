@@ -6,7 +6,7 @@ use crate::config::{Erase, ModelConfig, Operation, View};
 use crate::data::augment::{Pipeline, PrepareSample, view_pipelines};
 use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig, TargetFn};
 use crate::data::{Entry, Geometric};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::sync::Arc;
 
 /// Number of micro-batches that the loader prepares ahead of the model.
@@ -78,6 +78,25 @@ impl RunInputs<'_> {
     where
         T: Geometric + Clone + Send + Sync + 'static,
     {
+        let (pipeline, views) = self.pipelines(&spec)?;
+        let pipeline = if spec.any_size { pipeline.of_any_size() } else { pipeline };
+        let config = LoaderConfig {
+            seed: self.config.run.seed,
+            batch: spec.batch,
+            workers: self.workers,
+            prefetch: PREFETCH,
+            shuffle: spec.shuffle,
+            drop_last: spec.shuffle,
+            allowed_skips: spec.allowed_skips,
+            channels: self.config.model.channels,
+        };
+        let views = views.into_iter().map(|view| Arc::new(view) as Arc<dyn PrepareSample<()>>).collect();
+        let prepare = Arc::new(pipeline);
+        Ok(Loader::with_views(spec.entries, target, prepare, views, config, self.device.clone()))
+    }
+
+    /// The operations on the image of a sample, and those of its further views.
+    fn pipelines(&self, spec: &LoaderSpec) -> Result<(Pipeline, Vec<Pipeline>)> {
         let model: &ModelConfig = &self.config.model;
         let (normalize, augmentations) = (model.normalize(), &self.components.augmentations);
         let (input, channels) = (model.image, model.channels);
@@ -89,20 +108,24 @@ impl RunInputs<'_> {
             .with_context(place)?;
         let views =
             view_pipelines(augmentations, spec.views, &normalize, input, channels).with_context(place)?;
-        let pipeline = if spec.any_size { pipeline.of_any_size() } else { pipeline };
-        let config = LoaderConfig {
-            seed: self.config.run.seed,
-            batch: spec.batch,
-            workers: self.workers,
-            prefetch: PREFETCH,
-            shuffle: spec.shuffle,
-            drop_last: spec.shuffle,
-            allowed_skips: spec.allowed_skips,
-            channels: model.channels,
-        };
-        let views = views.into_iter().map(|view| Arc::new(view) as Arc<dyn PrepareSample<()>>).collect();
-        let prepare = Arc::new(pipeline);
-        Ok(Loader::with_views(spec.entries, target, prepare, views, config, self.device.clone()))
+        Ok((pipeline, views))
+    }
+
+    /// Checks the operations of the recipe and of the evaluation protocol, before the run has a folder.
+    ///
+    /// # Errors
+    /// Invalid operations, and operations of the evaluation protocol that draw random numbers.
+    pub fn check_operations(&self) -> Result<()> {
+        self.pipelines(&LoaderSpec::training(self))?;
+        self.pipelines(&LoaderSpec::evaluation(self, Arc::default(), false))?;
+        for operation in self.protocol {
+            ensure!(
+                !self.components.augmentations.is_random(operation),
+                "evaluation protocol of the task: `{}` draws random numbers, so that no two evaluations would agree",
+                operation.name
+            );
+        }
+        Ok(())
     }
 
     /// Like [`Self::loader`], for images without targets.

@@ -1,7 +1,7 @@
 //! Metadata of the weights of a transfer run: enough to predict from the file alone.
 
 use super::{RunInputs, pretrain};
-use crate::config::{Run, RunConfig, parse};
+use crate::config::{RunConfig, parse};
 use crate::data::DatasetInfo;
 use crate::weights::WeightFile;
 use crate::weights::metadata::{CONFIG, DATASET};
@@ -33,8 +33,7 @@ impl TransferMetadata {
 
     /// Metadata for the weights of `run`. The path of the data is left out, because it does not affect the run.
     pub(super) fn add(mut self, run: &RunInputs) -> Result<BTreeMap<String, String>> {
-        let Run { data, task_path, dataset_path, .. } = &mut self.config.run;
-        (*data, *task_path, *dataset_path) = (None, None, None);
+        self.config.run = self.config.run.without_paths();
         let mut metadata = pretrain::metadata(run)?;
         metadata.insert(CONFIG.into(), self.config.to_toml()?);
         metadata.insert(DATASET.into(), serde_json::to_string(&self.dataset)?);

@@ -46,6 +46,8 @@ impl Pretrained {
             overrides: vec![],
             task_path: None,
             dataset_path: None,
+            model_path: None,
+            recipe_path: None,
             data: None,
         };
         Ok(Self { config: RunConfig { run, model, recipe } })

@@ -214,6 +214,10 @@ pub struct RunRecord {
     pub recipe: String,
     /// blake3 of the resolved configuration.
     pub config_hash: String,
+    /// blake3 of the model and the recipe, without seed and initial weights, if one of them was named by the path of a
+    /// file: files of one name may differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_hash: Option<String>,
     /// `--set` overrides as typed.
     #[serde(default)]
     pub overrides: Vec<String>,
@@ -274,6 +278,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
         model: "vit_b16".into(),
         recipe: "finetune".into(),
         config_hash: "cc".into(),
+        files_hash: None,
         overrides: vec![],
         seed: 0,
         init: InitRecord {

@@ -176,6 +176,7 @@ impl PreparedRun {
             model: run.model.clone(),
             recipe: run.recipe.clone(),
             config_hash: config.hash()?,
+            files_hash: config.files_hash()?,
             overrides: run.overrides.clone(),
             seed: run.seed,
             init: InitRecord {

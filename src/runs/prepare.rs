@@ -114,9 +114,20 @@ pub fn prepare(
         Some(path) => path.to_path_buf(),
         None => context.store.path(&resolved.config.id()?),
     };
-    if let Some(record) = earlier(&path, &resolved.config)?
+    let done = earlier(&path, &resolved.config)?;
+    if let Some(record) = &done {
+        same_task(record, &resolved, &path)?;
+    }
+    if let Some(record) = done
         && record.status == Status::Finished
     {
+        // Data by name are taken to be what they were. Data by path may be others with the same name.
+        let run = &resolved.config.run;
+        if (run.data.is_some() || run.dataset_path.is_some())
+            && let Ok(data) = index(context, &resolved)
+        {
+            same_data(&record, &data.splits, &path)?;
+        }
         return Ok(Start::Done(Box::new(record)));
     }
     let data = index(context, &resolved)?;
@@ -126,6 +137,7 @@ pub fn prepare(
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The loop would refuse too, but only after the folder is taken.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
+    resolved.inputs(context, &data.splits).check_operations()?;
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,
@@ -139,15 +151,10 @@ pub fn prepare(
         }
         (false, _) => RunFolder::create(&path)?,
     };
-    let fingerprint = Dataset::fingerprint(data.splits.train.iter().chain(data.splits.eval.iter()));
+    let fingerprint = fingerprint(&data.splits);
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
-        ensure!(
-            earlier.dataset_fingerprint == fingerprint,
-            "the images or annotations of `{}` have changed since the run in `{}` started; use the same data, or start a new run in another folder with --out",
-            earlier.dataset,
-            path.display()
-        );
+        same_data(earlier, &data.splits, &path)?;
     }
     if !exists {
         write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
@@ -170,6 +177,37 @@ pub fn prepare(
         earlier,
         caveats,
     })))
+}
+
+/// What a record states of the images and annotations of a run.
+fn fingerprint(splits: &IndexedSplits) -> String {
+    Dataset::fingerprint(splits.train.iter().chain(splits.eval.iter()))
+}
+
+/// Checks that a run in `path` has the data of `record`, which an earlier start of it left there.
+fn same_data(record: &RunRecord, splits: &IndexedSplits, path: &Path) -> Result<()> {
+    ensure!(
+        record.dataset_fingerprint == fingerprint(splits),
+        "the images or annotations of `{}` are not those of the run in `{}`; use the same data, or start a new run in \
+         another folder with --out",
+        record.dataset,
+        path.display()
+    );
+    Ok(())
+}
+
+/// Checks that a run in `path` has the evaluation protocol of `record`, which an earlier start of it left there.
+fn same_task(record: &RunRecord, resolved: &Resolved, path: &Path) -> Result<()> {
+    let (Some(version), Some(manifest)) = (record.task_version, &resolved.manifest) else { return Ok(()) };
+    ensure!(
+        version == manifest.version,
+        "task `{}` has version {} now, and the run in `{}` has version {version}; start a new run in another folder with \
+         --out, or evaluate the weights again with `bench eval`",
+        manifest.name,
+        manifest.version,
+        path.display()
+    );
+    Ok(())
 }
 
 /// The record of the run in `path`, if there is one; a run with another configuration is an error.

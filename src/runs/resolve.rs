@@ -200,6 +200,8 @@ fn choose(
             overrides: request.set.clone(),
             task_path: path_of(request.task.as_deref(), manifest.as_ref().map(|m| &m.name)),
             dataset_path,
+            model_path: path_of(Some(&model_name), Some(&stem(&model_name))),
+            recipe_path: path_of(Some(&recipe), Some(&stem(&recipe))),
             data: request.data.clone(),
             recipe: stem(&recipe),
             model: stem(&model_name),

@@ -35,9 +35,14 @@ pub fn trained(
     let path = find_weights(context, "--weights", weights)?;
     let notes = TransferMetadata::of(&path)?;
     let beside = path.parent().map(|folder| folder.join("config.toml")).filter(|file| file.is_file());
+    let beside = beside.map(|file| read::<RunConfig>(&file)).transpose()?;
     let (config, info) = match (notes, beside) {
+        // The weights name no paths of the machine where they were trained; the folder of their run does.
+        (Some(TransferMetadata { config, dataset }), Some(run)) if run.hash()? == config.hash()? => {
+            (run, Some(dataset))
+        }
         (Some(TransferMetadata { config, dataset }), _) => (config, Some(dataset)),
-        (None, Some(file)) => (read::<RunConfig>(&file)?, None),
+        (None, Some(run)) => (run, None),
         (None, None) => bail!(
             "`{}` does not say to which model, head and classes it belongs; only the weights of a transfer run do (runs/<id>/model.safetensors)",
             path.display()

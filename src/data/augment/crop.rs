@@ -112,7 +112,7 @@ impl Transform for RandomResizedCrop {
     fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         let from = sample.image.size();
         let rect = self.draw(from, rng);
-        let image = resize(&sample.image, rect, self.size, self.interpolation)?;
+        let image = resize(sample.image, rect, self.size, self.interpolation)?;
         let [top, left, height, width] = [rect.top, rect.left, rect.height, rect.width].map(|v| v as f64);
         sample.moved(image, &Geometry::crop_resize(from, top, left, height, width, self.size));
         Ok(())
@@ -174,8 +174,8 @@ impl Transform for RandomCrop {
         let top = rng.random_range(0..=down) as isize - self.padding as isize;
         let left = rng.random_range(0..=right) as isize - self.padding as isize;
         let image = match self.reflect {
-            false => cut(&sample.image, top, left, self.size),
-            true => cut_reflected(&sample.image, top, left, self.size),
+            false => cut(sample.image, top, left, self.size),
+            true => cut_reflected(sample.image, top, left, self.size),
         };
         let moved = Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size);
         sample.moved(image, &moved);
@@ -222,7 +222,7 @@ impl Augmentation for Flip {
 impl Transform for Flip {
     fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
         if rng.random::<f64>() < self.p {
-            let image = mirrored(&sample.image);
+            let image = mirrored(sample.image);
             sample.moved(image, &Geometry::flip(sample.image.size()));
         }
         Ok(())

@@ -103,7 +103,7 @@ impl Photometric {
 
 impl Transform for Photometric {
     fn apply(&self, sample: &mut SampleMut, rng: &mut Rng) -> Result<(), String> {
-        self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(&mut sample.image));
+        self.draw(rng).into_iter().for_each(|adjustment| adjustment.apply(sample.image));
         Ok(())
     }
 }

@@ -120,10 +120,10 @@ impl Op {
     ) -> Result<(), String> {
         let size = sample.image.size();
         let Some(matrix) = self.matrix(size) else {
-            self.recolour(&mut sample.image);
+            self.recolour(sample.image);
             return Ok(());
         };
-        let image = affine::warp(&sample.image, &matrix, interpolation, fill)?;
+        let image = affine::warp(sample.image, &matrix, interpolation, fill)?;
         let geometry = affine::geometry(size, &matrix).ok_or_else(|| format!("{self:?} has no inverse"))?;
         sample.moved(image, &geometry);
         Ok(())

@@ -21,12 +21,15 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Augmentations(Named<Registered>);
 
+/// Checks the options of an operation and makes the transform.
+type Build = fn(&Operation, &ModelInput) -> Result<Arc<dyn Transform>, AugmentError>;
+
 /// A registered operation with its type erased.
 #[derive(Clone)]
 struct Registered {
     random: bool,
     completed: fn(&Operation) -> Result<Operation, ConfigError>,
-    build: fn(&Operation, &ModelInput) -> Result<Arc<dyn Transform>, AugmentError>,
+    build: Build,
     schema: fn(&mut SchemaGenerator) -> Schema,
 }
 

@@ -49,7 +49,7 @@ impl Transform for Resize {
 
 pub(super) fn scale(sample: &mut SampleMut, to: Size, interpolation: Interpolation) -> Result<(), String> {
     let from = sample.image.size();
-    let image = resize(&sample.image, Rect::whole(from), to, interpolation)?;
+    let image = resize(sample.image, Rect::whole(from), to, interpolation)?;
     sample.moved(image, &Geometry::crop_resize(from, 0., 0., from.0 as f64, from.1 as f64, to));
     Ok(())
 }
@@ -162,7 +162,7 @@ impl Transform for CenterCrop {
         let from = sample.image.size();
         let (top, left) = self.corner(from);
         let (h, w) = self.size;
-        let image = cut(&sample.image, top, left, self.size);
+        let image = cut(sample.image, top, left, self.size);
         let moved = Geometry::crop_resize(from, top as f64, left as f64, h as f64, w as f64, self.size);
         sample.moved(image, &moved);
         Ok(())

@@ -218,7 +218,7 @@ impl Transform for Pad {
 /// Crops `to` at (top, left); pixels below and to the right of the image get the colour `fill`.
 pub(super) fn place(sample: &mut SampleMut, (top, left): (usize, usize), to: Size, fill: &[u8]) {
     let from = sample.image.size();
-    let mut image = cut(&sample.image, top as isize, left as isize, to);
+    let mut image = cut(sample.image, top as isize, left as isize, to);
     let inside = (from.0.saturating_sub(top).min(to.0), from.1.saturating_sub(left).min(to.1));
     paint_outside(&mut image, inside, fill);
     let (h, w) = (to.0 as f64, to.1 as f64);

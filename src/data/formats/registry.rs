@@ -16,11 +16,13 @@ use schemars::{Schema, SchemaGenerator};
 #[derive(Clone, Debug)]
 pub struct Formats(Named<Registered>);
 
+/// Parses the options at a path of keys of a file.
+type Parse = fn(&Annotations, &str, &str) -> Result<Box<dyn AnyFormat>, ConfigError>;
+
 /// A registered format with its type erased.
 #[derive(Clone, Debug)]
 struct Registered {
-    /// Parses the options at a path of keys of a file.
-    parse: fn(&Annotations, &str, &str) -> Result<Box<dyn AnyFormat>, ConfigError>,
+    parse: Parse,
     schema: fn(&mut SchemaGenerator) -> Schema,
 }
 

@@ -124,6 +124,10 @@ fn estimate(scores: &[Score], draft: &mut Draft) {
 /// Checks that the runs differ at most in seed, weight file and machine.
 fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
     for pair in runs.windows(2) {
+        if pair[0].files_hash != pair[1].files_hash {
+            let runs = format!("`{}` and `{}`", pair[0].id, pair[1].id);
+            return Err(TableError::SameName { column: column.title.clone(), runs });
+        }
         for key in [Key::Stage, Key::Task, Key::Dataset, Key::Model, Key::Recipe, Key::Init] {
             let values = [key.of_run(pair[0]), key.of_run(pair[1])];
             if values[0] != values[1] {

@@ -19,6 +19,17 @@ pub enum TableError {
         /// Their values of the key.
         values: String,
     },
+    /// Runs of different files with one name would share a cell.
+    #[error(
+        "column `{column}`: runs {runs} would share a cell, but their models or recipes come from different files with the \
+         same name; rename one of the files and run it again, or leave one run out"
+    )]
+    SameName {
+        /// Title of the column.
+        column: String,
+        /// Ids of two such runs.
+        runs: String,
+    },
     /// Two different records have the same id.
     #[error("two different records have the id `{id}`")]
     Duplicate {
