@@ -35,7 +35,7 @@ impl Backbones {
         Self(Named::new("backbone"))
     }
 
-    /// The backbones of this crate.
+    /// The built-in backbones.
     pub fn builtin() -> Self {
         Self::empty()
             .with::<Vit>()
@@ -50,7 +50,7 @@ impl Backbones {
             .with::<ExternalNetwork<CONVNEXT_LARGE>>()
     }
 
-    /// Registers `B`. [`Backbones::check`] reports a name that is taken.
+    /// Registers `B`. [`Backbones::check`] reports a name that is registered twice.
     #[must_use]
     pub fn with<B: BackboneKind>(self) -> Self {
         Self(self.0.with(B::NAME, Arc::new(Typed::<B>(PhantomData))))
@@ -83,7 +83,7 @@ impl Backbones {
         kind.check(config)
     }
 
-    /// `config` with all defaults of its options written out, so that it says exactly which model was used.
+    /// `config` with all defaults of its options written out, so that it describes the model completely.
     ///
     /// # Errors
     /// An unknown backbone, or options that it does not have.
@@ -92,7 +92,7 @@ impl Backbones {
         Ok(ModelConfig { options, ..config.clone() })
     }
 
-    /// Whether the backbone of `config` can be trained. One that cannot is built from weights.
+    /// Whether the backbone of `config` can be trained. A backbone that cannot be trained is built from weights.
     ///
     /// # Errors
     /// An unknown backbone.
@@ -125,7 +125,7 @@ impl Backbones {
         let expected = BackboneSpec { width: config.width, depth: config.depth, patch: config.patch };
         if *backbone.spec() != expected {
             candle_core::bail!(
-                "backbone `{}` has the sizes {:?}, and its model file {expected:?}",
+                "backbone `{}` has the sizes {:?}, but its model file has {expected:?}",
                 config.backbone,
                 backbone.spec()
             );

@@ -136,8 +136,8 @@ impl Vit {
         }
     }
 
-    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts class token and
-    /// registers before them, where it has some -> [B, 1 + R + N, C].
+    /// Adds positions to `tokens` [B, N, C] of all patches, if the model has any, and puts class token and registers,
+    /// if any, before them -> [B, 1 + R + N, C].
     pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
         match &self.pos_embed {
             Some(positions) => {
@@ -150,7 +150,7 @@ impl Vit {
     }
 
     /// Puts the class token, with its row of `positions`, and registers before `tokens` [B, n, C] -> [B, 1 + R + n, C].
-    /// Without a class token, the tokens alone.
+    /// Without a class token, returns the tokens alone.
     pub fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
         let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;

@@ -126,7 +126,7 @@ fn total<L: PointwiseLoss>(
         bail!("{name}: values {:?}, targets {:?}, weights {weights:?}", x.shape(), targets.shape());
     }
     if constants().any(Tensor::track_op) {
-        bail!("{name}: targets or weights lead to variables, but get no gradient; detach them");
+        bail!("{name}: targets or weights depend on variables, but get no gradient; detach them");
     }
     let share = if weights.is_some() { 1. } else { 1. / x.elem_count().max(1) as f64 };
     if !fused(&[x]) {

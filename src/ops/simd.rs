@@ -1,8 +1,8 @@
-//! Loops compiled for the vector units of the processor at hand, and the arithmetic in them.
+//! Loops compiled for the vector units of the processor, and their arithmetic.
 //!
-//! The compiler vectorises plain loops, but only for the instruction set it is told; [`vectorized`]
-//! compiles a kernel three times and picks at run time. Kernels use no fused multiply-add and sum
-//! in [`LANES`] fixed lanes, so that every instruction set gives the same bits.
+//! The compiler vectorises plain loops, but only for the instruction set that it is given; [`vectorized`] compiles a
+//! kernel three times and chooses at run time. Kernels use no fused multiply-add and sum in [`LANES`] fixed lanes, so
+//! that every instruction set gives the same bits.
 
 /// Partial sums of a reduction.
 pub(crate) const LANES: usize = 16;

@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// Values a task works on: large enough to pay for the hand-over, small enough to share out.
+/// Number of values per task: large enough to outweigh the cost of scheduling, small enough to distribute evenly.
 /// Fixed, so that sums do not depend on the number of threads.
 pub(super) const CHUNK: usize = 1 << 14;
 
@@ -27,7 +27,7 @@ impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Write<F> {
         };
         match self.0.take() {
             Some(kernel) => kernel(&mut values[start..end]),
-            None => bail!("an update in place ran twice"),
+            None => bail!("an in-place update ran twice"),
         }
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn write_some(
     }
 }
 
-/// As many items as there are places.
+/// Returns an array of exactly `K` items.
 pub(super) fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N]> {
     let count = items.len();
     items.try_into().map_err(|_| Error::Msg(format!("{count} tensors in {N} places")))

@@ -1,4 +1,4 @@
-//! [`RunRecord`]: everything that a reader of a table may want to know about one cell.
+//! [`RunRecord`]: the record of one run, with the origin of every number in a table.
 
 use crate::config::ReconstructionTarget;
 use serde::{Deserialize, Serialize};

@@ -119,7 +119,10 @@ fn unreadable_samples_stop_or_are_replaced() {
         assert_eq!(loaded[1].skipped, [SampleId::new("7")]);
         assert_eq!(loaded[2].batch.targets, [9, 9]);
         let error = first_error(&loader(&values, workers, false, 2));
-        assert!(error.contains("3 unreadable images in an epoch, but only 2 are allowed; the last is `8`"), "{error}");
+        assert!(
+            error.contains("3 unreadable images in an epoch, but only 2 are allowed; the last is `8`"),
+            "{error}"
+        );
         let error = first_error(&loader(&[99; 4], workers, false, 9));
         assert!(error.contains("sample `0`: bad"), "{error}");
         let any = loader(&[99, 99, 99, 99, 5], workers, false, ANY_SKIPS);

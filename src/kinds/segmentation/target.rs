@@ -1,5 +1,5 @@
-//! The labels of an image's pixels, which move with it: looked up as the nearest pixel to each centre. What a crop has cut
-//! off stays away and padding is ignored.
+//! The labels of an image's pixels, which move with it: looked up as the nearest pixel to each centre. Cropped pixels
+//! stay lost, and padding is ignored.
 
 use crate::data::{Geometric, Geometry, IGNORE, PixelMap, Raster, RasterFile, Size};
 use std::sync::Arc;

@@ -144,7 +144,7 @@ impl<T: Word> Kernel for Gather<'_, T> {
     }
 }
 
-/// Where the words of a run go, channel by channel.
+/// Destination of the words of a run, channel by channel.
 struct Lines<'a, T> {
     panel: &'a mut [T],
     first: usize,
@@ -173,7 +173,7 @@ impl<T: Word> Im2Col<'_, T> {
         self.offsets.0.len() * self.offsets.1.len()
     }
 
-    /// Lanes cut at the rows of the grid.
+    /// Lanes, divided at the rows of the grid.
     #[inline(always)]
     fn spans(&self, lanes: &Range<usize>) -> Vec<Span> {
         let (rows, columns) = self.grid;

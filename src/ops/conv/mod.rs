@@ -1,6 +1,6 @@
 //! Convolutions and transposed convolutions of images, without groups and dilation.
 //!
-//! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never exist
+//! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never stored
 //! as a whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
 //! backwards.
 

@@ -10,13 +10,13 @@ use crate::ops::storage::for_rows;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pixels of a band, about.
+/// Approximate number of pixels in a band.
 const PIXELS: usize = 2048;
 /// Channels of a block, or a multiple of them where the kernel is small.
 const CHANNELS: usize = 16;
 /// Lanes of a block, at least, and those that are multiplied at once, at most.
 const LANES: Range<usize> = 96..288;
-/// Tasks to make, about, where the image has few channels.
+/// Approximate number of tasks when the image has few channels.
 const TASKS: usize = 32;
 
 /// `x` [B, C, H, W], `grad` [B, O, H', W'] -> [O, C, kh, kw].

@@ -57,7 +57,7 @@ pub(super) fn product_of_many<T: Value, C: Value>(
     }
     let int = |size: usize| match i32::try_from(size) {
         Ok(size) => Ok(size),
-        Err(_) => bail!("a matrix product of {m}×{k} and {k}×{n} is more than cuBLAS takes"),
+        Err(_) => bail!("a matrix product of {m}×{k} and {k}×{n} is too large for cuBLAS"),
     };
     let side = |operand: Operand| match operand.transposed {
         true => sys::cublasOperation_t::CUBLAS_OP_T,

@@ -14,7 +14,7 @@ use candle_core::{CudaDevice, Device, Error, Result, bail};
 pub fn open(ordinal: usize) -> Result<Device> {
     let count = count()?;
     if ordinal >= count {
-        bail!("there is no device cuda:{ordinal}; the driver knows {count}");
+        bail!("there is no device cuda:{ordinal}; the driver reports {count}");
     }
     let device = CudaDevice::new_with_stream(ordinal)?;
     // SAFETY: one stream orders all uses of all memory.
@@ -23,14 +23,14 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(Device::Cuda(device))
 }
 
-/// Devices that the driver knows.
+/// Number of devices that the driver reports.
 ///
 /// # Errors
 /// Without a driver.
 pub fn count() -> Result<usize> {
     match CudaContext::device_count() {
         Ok(count) => Ok(count.max(0) as usize),
-        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not respond: {error}"))),
     }
 }
 
@@ -64,7 +64,7 @@ pub fn name(device: &Device) -> Option<String> {
     device.as_cuda_device().ok()?.cuda_stream().context().name().ok()
 }
 
-/// Most bytes that tensors of an open device took at a time.
+/// Peak memory of tensors on an open device, in bytes.
 pub fn peak_memory(device: &Device) -> Option<u64> {
     let device = device.as_cuda_device().ok()?;
     let (mut pool, mut bytes) = (std::ptr::null_mut(), 0u64);
@@ -87,7 +87,7 @@ pub fn driver_version() -> Result<(i32, i32)> {
     // SAFETY: the driver writes an int.
     match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
         Ok(()) => Ok((version / 1000, version % 1000 / 10)),
-        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not respond: {error}"))),
     }
 }
 

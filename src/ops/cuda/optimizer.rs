@@ -53,7 +53,7 @@ struct Table {
     device: CudaDevice,
     entries: CudaSlice<Entry>,
     chunks: CudaSlice<Chunk>,
-    /// Which update each chunk is of.
+    /// The index of the update to which each chunk belongs.
     owners: Vec<u32>,
 }
 

@@ -32,7 +32,7 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Values of which several threads write disjoint parts.
+/// Values that several threads write in disjoint parts.
 pub(in crate::ops) struct Shared<'a, T = f32> {
     first: *mut T,
     length: usize,
@@ -60,7 +60,7 @@ impl<'a, T> Shared<'a, T> {
 }
 
 impl<'a> Shared<'a> {
-    /// The values of a matrix, and those between its rows, which are not to be touched.
+    /// The values of a matrix, and those between its rows, which must not be accessed.
     pub(super) fn of(matrix: &'a mut MatrixMut) -> Self {
         let length = match matrix.rows {
             0 => 0,

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// A value of a matrix to read.
 pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
-    /// In which products of such values are computed.
+    /// The precision of products of such values.
     const PRECISION: Precision;
     fn wide(self) -> f32;
     /// The nearest value.

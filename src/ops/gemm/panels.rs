@@ -12,11 +12,11 @@ use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
 const DEPTH: usize = 192;
-/// Depths that are packed at a time, at most.
+/// Largest number of depths that are packed at a time.
 pub(super) const BLOCK: usize = 2 * DEPTH;
-/// Values of the destination that a task works on, about: half of a usual level-2 cache.
+/// Approximate number of values of the destination per task: half of a typical level-2 cache.
 const TASK: usize = 1 << 17;
-/// Tasks come in multiples of this, so that few of them still share out evenly.
+/// The number of tasks is a multiple of this, so that a few tasks are still distributed evenly.
 const SHARES: usize = 4;
 
 /// One side of a product: lanes (rows of the left matrix, columns of the right one) of equal depth.
@@ -95,7 +95,7 @@ impl Panels {
         panels
     }
 
-    /// Panels of nothing, whose memory serves many operands.
+    /// Empty panels, whose memory is reused for many operands.
     pub(in crate::ops) fn empty(side: Side, precision: Precision) -> Self {
         Self { side, kernel: MicroKernel::best(precision), lanes: 0, depth: 0, words: vec![] }
     }
