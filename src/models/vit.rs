@@ -211,7 +211,7 @@ pub struct Encoded {
 /// Checks the keys of a model file that only a ViT has.
 fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
     if config.backbone != VIT {
-        return Err(format!("a ViT is needed here, and the model has `backbone = \"{}\"`", config.backbone));
+        return Err(format!("a ViT is needed here, but the model has `backbone = \"{}\"`", config.backbone));
     }
     let decoder = &config.decoder;
     for (what, width, heads) in

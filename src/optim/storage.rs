@@ -71,10 +71,10 @@ pub(super) fn write_some(
     }
 }
 
-/// Returns an array of exactly `K` items.
+/// Converts `items` to an array; another number of items is an error.
 pub(super) fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N]> {
     let count = items.len();
-    items.try_into().map_err(|_| Error::Msg(format!("{count} tensors in {N} places")))
+    items.try_into().map_err(|_| Error::Msg(format!("got {count} tensors, expected {N}")))
 }
 
 /// Runs `kernel` on the values of a contiguous f32 CPU tensor.

@@ -231,7 +231,7 @@ impl<T: Value> Convolution<T> {
     }
 }
 
-/// The address `count` values of `T` further on.
+/// The address `values` values of `T` further on.
 fn after<T>(pointer: Pointer, values: usize) -> Pointer {
     pointer.after(values * size_of::<T>())
 }

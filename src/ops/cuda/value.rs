@@ -36,7 +36,7 @@ impl Pointer {
     /// The null pointer, for absent arguments.
     pub const NULL: Self = Self(0);
 
-    /// The address so many bytes further on.
+    /// The address `bytes` bytes further on.
     pub fn after(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
