@@ -36,7 +36,7 @@ pub(super) struct Evaluation<'a> {
 
 /// Everything that the training loop needs.
 pub(super) struct Training<'a, T> {
-    /// What is trained, and how.
+    /// The objective, its parameters and the settings of training.
     pub inputs: TrainerInputs<'a, T>,
     /// Hash of the configuration, which saved state must match.
     pub config_hash: &'a str,

@@ -57,7 +57,7 @@ impl Backbones {
     }
 
     /// # Errors
-    /// When a name was registered twice.
+    /// A name was registered twice.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
         self.0.check()
     }
@@ -111,7 +111,7 @@ impl Backbones {
     /// Builds the backbone that `config` describes; see [`BackboneKind::build`].
     ///
     /// # Errors
-    /// As [`Backbones::check_model`], and when the backbone cannot be built for this usage.
+    /// The errors of [`Backbones::check_model`], or a backbone that cannot be built for this usage.
     pub fn build(
         &self,
         config: &ModelConfig,
@@ -136,7 +136,7 @@ impl Backbones {
     /// Names and shapes of the parameters of the backbone that `config` describes, with its final norm.
     ///
     /// # Errors
-    /// For a backbone that is built from weights; otherwise as [`Backbones::build`].
+    /// A backbone that is built from weights; otherwise the errors of [`Backbones::build`].
     pub fn parameters(&self, config: &ModelConfig) -> Result<Vec<(String, Shape)>> {
         let usage = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
         parameter_shapes(|vb| self.build(config, usage, vb, None))

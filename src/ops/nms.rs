@@ -86,7 +86,7 @@ impl Boxes {
         Tensor::from_vec(kept, count, &self.device)
     }
 
-    /// By decreasing score, NaN first, then by position.
+    /// Orders by decreasing score, NaN first, then by position.
     fn order(&self, a: usize, b: usize) -> Ordering {
         let (left, right) = (self.scores[a], self.scores[b]);
         let by_score = right.partial_cmp(&left).unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()));

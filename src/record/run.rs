@@ -96,7 +96,7 @@ pub struct InitRecord {
     /// Id of the run that made them, if it was a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// What their pre-training predicted; `None` if unknown.
+    /// The target of their pre-training; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ReconstructionTarget>,
     /// How the run that made them was trained; `None` if it has no record.

@@ -133,7 +133,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What a key is for: its own description, or that of its type, and those of its values.
+    /// The description of a key: its own or that of its type, and those of its values.
     fn meaning(&self, schema: &'a Value) -> String {
         let one = self.nullable(schema).unwrap_or(schema);
         let whole = self.resolved(one);

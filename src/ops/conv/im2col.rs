@@ -104,7 +104,7 @@ struct Span {
 /// Lanes whose words lie `step` apart in the image.
 struct Run {
     lanes: Range<usize>,
-    /// Of the first lane in the first channel; may be outside of the image where lanes are padding.
+    /// Offset of the first lane in the first channel; may be outside the image where lanes are padding.
     source: isize,
 }
 

@@ -24,7 +24,7 @@ struct MaxPool {
     stride: usize,
     padding: usize,
     to: (usize, usize),
-    /// Of the largest value in its plane. [B, C, H', W']
+    /// Index of the largest value in its plane. [B, C, H', W']
     places: Kept<CudaSlice<u32>>,
 }
 

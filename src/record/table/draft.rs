@@ -10,7 +10,7 @@ pub(super) struct Draft {
     pub value: Option<Estimate>,
     /// Squared standard error of the mean, if known.
     pub variance: Option<f64>,
-    /// What the pre-training of the initial weights predicted, if known.
+    /// The target of the pre-training of the initial weights, if known.
     pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,
 }
