@@ -104,7 +104,7 @@ impl Item {
 /// The state of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is finished.
+    /// The run is finished.
     Done {
         /// Id of the run.
         id: String,
@@ -114,7 +114,7 @@ pub enum Standing {
         /// Id of the run.
         id: String,
     },
-    /// It can start.
+    /// The run can start.
     Todo,
     /// It cannot start yet.
     Waits {

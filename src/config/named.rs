@@ -137,7 +137,7 @@ impl<K: Tag> Tagged<K> {
     /// The same table with every default of its options written out.
     ///
     /// # Errors
-    /// As [`Tagged::parse`].
+    /// The errors of [`Tagged::parse`].
     pub fn completed<O: DeserializeOwned + Serialize>(&self) -> Result<Self, ConfigError> {
         Self::new(&self.name, &self.parse::<O>()?)
     }

@@ -195,7 +195,7 @@ pub struct Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tune {
-    /// Everything.
+    /// The whole backbone.
     All,
     /// The head alone, on frozen features.
     Head,

@@ -14,7 +14,7 @@ const PREFETCH: usize = 4;
 
 /// The specification of a loader: the entries that it reads, and their order.
 pub struct LoaderSpec<'a> {
-    /// What it reads.
+    /// The entries that the loader reads.
     pub entries: Arc<Vec<Entry>>,
     /// The operations between decoding and the model.
     pub operations: &'a [Operation],
@@ -108,7 +108,7 @@ impl RunInputs<'_> {
     /// Like [`Self::loader`], for images without targets.
     ///
     /// # Errors
-    /// As [`RunInputs::loader`].
+    /// The errors of [`RunInputs::loader`].
     pub fn image_loader(&self, spec: LoaderSpec) -> Result<Loader<()>> {
         self.loader(spec, Arc::new(|_: &Entry| Ok(())))
     }

@@ -63,7 +63,7 @@ pub struct TrainOptions<'a> {
     pub max_steps: Option<usize>,
 }
 
-/// How a run ended, and what it measured.
+/// How a run ended, and its measurements.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Whether all steps were done and, if not, the reason.

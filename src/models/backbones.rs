@@ -145,7 +145,7 @@ impl Backbones {
     /// Number of values of all parameters, with class token, registers, positions and final norm for a ViT.
     ///
     /// # Errors
-    /// As [`Backbones::parameters`].
+    /// The errors of [`Backbones::parameters`].
     pub fn parameter_count(&self, config: &ModelConfig) -> Result<usize> {
         Ok(self.parameters(config)?.iter().map(|(_, shape)| shape.elem_count()).sum())
     }

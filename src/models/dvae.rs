@@ -250,7 +250,7 @@ impl Tokenizer {
     /// The images that `tokens` (`[B·h·w]`) stand for, at `size`, normalised. [B, C, H, W]
     ///
     /// # Errors
-    /// Without a decoder.
+    /// The tokenizer has no decoder.
     pub fn draw(
         &self,
         tokens: &Tensor,

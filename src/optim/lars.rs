@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 
 /// LARS with momentum.
 pub struct Lars {
-    /// With momentum buffers.
+    /// The parameters, with their momentum buffers.
     parameters: Tracked<1>,
     momentum: f64,
     trust: f64,

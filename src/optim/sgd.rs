@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 
 /// SGD with momentum.
 pub struct Sgd {
-    /// With momentum buffers.
+    /// The parameters, with their momentum buffers.
     parameters: Tracked<1>,
     momentum: f64,
 }

@@ -59,7 +59,7 @@ pub enum LossPatches {
     /// The removed ones.
     #[default]
     Masked,
-    /// All.
+    /// All patches.
     All,
 }
 

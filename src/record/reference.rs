@@ -180,7 +180,7 @@ impl Reference {
     /// Reads the published numbers of all tasks of a library, sorted by task and then as in the files. A task may have none.
     ///
     /// # Errors
-    /// Those of [`Reference::parse`].
+    /// The errors of [`Reference::parse`].
     pub fn all(library: &Library) -> Result<Vec<Self>, ConfigError> {
         let mut references = Vec::new();
         for task in library.list("tasks") {

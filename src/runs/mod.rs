@@ -39,7 +39,7 @@ pub struct RunContext<'a> {
     pub store: &'a RunStore,
     /// `$BENCH_DATA`: the folder of all data sets.
     pub bench_data: Option<PathBuf>,
-    /// Where tensors are.
+    /// The device of all tensors.
     pub device: Device,
     /// The device as records name it: `cpu`, `cuda:1`.
     pub device_name: String,

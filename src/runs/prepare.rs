@@ -16,7 +16,7 @@ const DIFFERENCES: usize = 5;
 
 /// A run that can start, with its locked folder.
 pub struct PreparedRun {
-    /// What is run.
+    /// The resolved request.
     pub resolved: Resolved,
     /// On which data.
     pub data: Data,
@@ -24,7 +24,7 @@ pub struct PreparedRun {
     pub task_hash: Option<String>,
     /// Fingerprint of the data: distinguishes data sets of the same name.
     pub fingerprint: String,
-    /// Where results go.
+    /// The folder for results.
     pub folder: RunFolder,
     /// Whether to continue from saved state.
     pub resume: bool,

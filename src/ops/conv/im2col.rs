@@ -164,7 +164,7 @@ impl<T: Word> Lines<'_, T> {
 }
 
 impl<T: Word> Im2Col<'_, T> {
-    /// In words.
+    /// Its size in words.
     fn channels(&self) -> usize {
         self.source.channels.div_ceil(T::VALUES)
     }

@@ -10,7 +10,7 @@ use candle_core::{CudaDevice, Device, Error, Result, bail};
 /// recorded: nothing here uses a second stream without waiting for the first.
 ///
 /// # Errors
-/// Without a driver, or without a device of this number.
+/// There is no driver, or no device with this number.
 pub fn open(ordinal: usize) -> Result<Device> {
     let count = count()?;
     if ordinal >= count {
@@ -26,7 +26,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
 /// Number of devices that the driver reports.
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn count() -> Result<usize> {
     match CudaContext::device_count() {
         Ok(count) => Ok(count.max(0) as usize),
@@ -47,7 +47,7 @@ pub struct Description {
 /// All devices, by number.
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn describe() -> Result<Vec<Description>> {
     let describe = |ordinal| -> std::result::Result<Description, DriverError> {
         let context = CudaContext::new(ordinal)?;
@@ -81,7 +81,7 @@ pub fn peak_memory(device: &Device) -> Option<u64> {
 /// The version of CUDA that the driver is for: (13, 0).
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn driver_version() -> Result<(i32, i32)> {
     let mut version = 0;
     // SAFETY: the driver writes an int.

@@ -14,7 +14,7 @@ pub(in crate::ops) trait Value:
 {
     /// Ends the names of kernels.
     const NAME: &'static str;
-    /// For cuBLAS.
+    /// The type for cuBLAS.
     const TYPE: cudaDataType_t;
 }
 

@@ -15,7 +15,7 @@ pub(in crate::ops) struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// As [`Matrix::new`].
+    /// See [`Matrix::new`].
     pub(in crate::ops) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
         Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }

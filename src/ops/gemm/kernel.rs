@@ -135,7 +135,7 @@ impl Tile {
     /// Stores `sums`, of which only the valid part exists in the destination.
     ///
     /// # Safety
-    /// As [`MicroKernel::tile`].
+    /// See [`MicroKernel::tile`].
     #[inline(always)]
     unsafe fn keep<const COLUMNS: usize>(&self, sums: &[[f32; COLUMNS]]) {
         for (i, sums) in sums.iter().take(self.valid.0).enumerate() {
