@@ -7,7 +7,7 @@
 //! **Subnormal numbers.** Saturated losses give gradients below 1.2e-38, and many processors add and multiply such
 //! numbers a hundred times more slowly than others. [`flush_subnormals`] makes operations read and write them as zero
 //! (`FTZ` and `DAZ` of MXCSR on x86-64, `FZ` of FPCR on AArch64), as CUDA kernels and other training programs do. The
-//! setting belongs to a thread, and a new thread takes over that of the thread which starts it.
+//! setting belongs to a thread, and a new thread inherits it from the thread that starts it.
 //!
 //! **Memory.** By default, glibc maps large allocations anew in every step, the kernel zeroes their pages, and the
 //! unused end of a heap is returned to the system. With these settings, blocks below 1 GiB come from the heap, the heap
@@ -31,8 +31,8 @@ pub fn prepare_process() {
     flush_subnormals();
 }
 
-/// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so that
-/// the threads of every pool take it over. Does nothing on other processors than x86-64 and AArch64.
+/// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so
+/// that the threads of every pool inherit the mode. Does nothing on other processors than x86-64 and AArch64.
 pub fn flush_subnormals() {
     mode::set(true);
 }

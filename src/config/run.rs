@@ -58,10 +58,10 @@ pub struct Run {
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// The file of the task, where the task was named by its path. It is not part of the run's identity.
+    /// The file of the task, if the task was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_path: Option<PathBuf>,
-    /// The file of the data set, where the data set was named by its path. It is not part of the run's identity.
+    /// The file of the data set, if the data set was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_path: Option<PathBuf>,
     /// Path of the data. It is not part of the run's identity.

@@ -57,7 +57,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// the run. `primary` decides which weights are the best.
     ///
     /// # Errors
-    /// Initial weights that do not fit, and whatever ends the loop or the evaluation.
+    /// Initial weights that do not fit, and errors of the training loop or of the evaluation.
     pub fn train(mut self, info: &DatasetInfo, primary: ScoreSpec, options: TrainOptions) -> Result<Outcome> {
         let (run, folder) = (self.run, options.folder);
         let (model, backbones) = (&run.config.model, &run.components.backbones);

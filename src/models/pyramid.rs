@@ -69,7 +69,7 @@ pub struct SimplePyramid {
 }
 
 impl SimplePyramid {
-    /// From `width` to `channels`, with `norm` in every level (`layer` in ViTDet).
+    /// Builds a pyramid from `width` to `channels` channels, with `norm` in every level (`layer` in ViTDet).
     ///
     /// # Errors
     /// When the width cannot be halved twice.

@@ -123,7 +123,7 @@ impl CustomOp1 for AttentionOp {
     }
 }
 
-/// With a bias for every pair of tokens.
+/// Attention with a bias for every pair of tokens.
 impl CustomOp2 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"
@@ -154,7 +154,7 @@ impl CustomOp2 for AttentionOp {
     }
 }
 
-/// With a bias of rows and one of columns.
+/// Attention with a bias of rows and one of columns.
 impl CustomOp3 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"

@@ -91,8 +91,8 @@ impl ApplyOp for Tensor {
     }
 }
 
-/// Hands over the gradient of an input that candle knows: nothing remains to return when the input is a variable and
-/// [`backward`] is running.
+/// Passes on the gradient of an input that candle knows; returns `None` if the input is a variable and [`backward`] is
+/// running, because [`backward`] then adds the gradient.
 pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
     let direct = |deliveries: &mut Option<Vec<Delivery>>| match deliveries {
         Some(deliveries) if input.is_variable() => {
@@ -104,7 +104,7 @@ pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
     DELIVERIES.with_borrow_mut(direct)
 }
 
-/// Hands over the gradient of a variable that an operator keeps itself; a constant needs none.
+/// Adds the gradient of a variable that an operator keeps itself; a constant needs none.
 ///
 /// # Errors
 /// Called outside [`backward`], where the gradient would be lost.

@@ -63,7 +63,7 @@ pub(super) struct NormalizeOp<F> {
     pub(super) set_of: F,
     /// Mean and 1/sqrt(var + eps) of each set.
     pub(super) sets: Vec<(f32, f32)>,
-    /// Whether the moments are those of x, and the gradient goes through them too.
+    /// Whether the moments were computed from x, so that the gradient also flows through them.
     pub(super) own_moments: bool,
 }
 

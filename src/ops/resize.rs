@@ -32,7 +32,7 @@ pub enum Bicubic {
     /// The same kernel, but with the spacing of outputs as if there were that many more: `scale_factor` is (outputs +
     /// offset) / inputs.
     Offset(f64),
-    /// a = −0.5, and a kernel as wide as the outputs are apart where there are fewer of them (`antialias`).
+    /// a = −0.5, with a kernel that is widened to the spacing of the outputs when shrinking (`antialias`).
     Antialias,
 }
 

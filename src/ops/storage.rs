@@ -5,10 +5,10 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Values a task works on.
+/// Number of values per task.
 const CHUNK: usize = 1 << 14;
 
-/// Whether the kernels here can work on these tensors. Others go through candle's own operators.
+/// Whether the kernels here can work on these tensors. Other tensors use candle's own operators.
 pub(super) fn fused(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32)
 }
@@ -36,7 +36,7 @@ pub(super) fn for_rows(matrix: &mut [f32], width: usize, task: impl Fn(Range<usi
     for_rows_costing(width, matrix, width, task);
 }
 
-/// [`for_rows`] where making a row costs as much as passing over `work` values.
+/// Like [`for_rows`], if computing a row costs as much as processing `work` values.
 pub(super) fn for_rows_costing<T: Send>(
     work: usize,
     matrix: &mut [T],
@@ -71,10 +71,10 @@ pub(super) fn for_columns(
     pieces.into_par_iter().enumerate().for_each(run);
 }
 
-/// Values in an f32 tensor of this shape.
+/// Number of values in an f32 tensor of this shape.
 ///
 /// # Errors
-/// When they overflow the memory that a process can address.
+/// The number overflows the memory that a process can address.
 pub(super) fn count(name: &str, shape: &[usize]) -> Result<usize> {
     let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
     match count.filter(|&count| count <= isize::MAX as usize / size_of::<f32>()) {
@@ -106,7 +106,7 @@ pub(super) fn sum_rows(
     pieces
 }
 
-/// Rows that make one task. A function of the shape alone.
+/// Number of rows per task. It depends on the shape alone.
 fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }

@@ -38,7 +38,7 @@ pub(super) fn write(tensor: &Tensor, kernel: impl FnOnce(&mut [f32]) -> Result<(
     tensor.inplace_op1(&Write(Cell::new(Some(kernel))))
 }
 
-/// [`write`] on several tensors at a time. No two of them may share storage.
+/// Like [`write`], for several tensors at a time. No two of them may share storage.
 pub(super) fn write_all<const N: usize>(
     tensors: [&Tensor; N],
     kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
@@ -60,7 +60,7 @@ pub(super) fn write_all<const N: usize>(
     nest(&tensors, Vec::with_capacity(N), kernel)
 }
 
-/// [`write`] on a tensor that may be absent.
+/// Like [`write`], for a tensor that may be absent.
 pub(super) fn write_some(
     tensor: Option<&Tensor>,
     kernel: impl FnOnce(Option<&mut [f32]>) -> Result<()>,

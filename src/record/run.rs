@@ -256,7 +256,7 @@ impl RunRecord {
     pub const SCHEMA: u32 = 1;
 }
 
-/// A finished transfer run, for the tests of this module tree.
+/// A finished transfer run, for tests.
 #[cfg(test)]
 pub(super) fn sample(id: &str) -> RunRecord {
     let mut scores = Scores::default();

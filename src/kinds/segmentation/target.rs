@@ -13,7 +13,7 @@ pub struct SegmentationTarget {
 }
 
 impl SegmentationTarget {
-    /// Labels of an image as annotated; `file` is where they came from, for messages.
+    /// Labels of an image as annotated; `file` is their origin, for messages.
     pub fn new(source: Raster, file: Option<RasterFile>) -> Self {
         Self { file: file.map(Arc::new), map: PixelMap::new(source) }
     }

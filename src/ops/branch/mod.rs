@@ -132,7 +132,7 @@ impl<'a> Rows<'a> {
         self.x.len() / self.width
     }
 
-    /// Runs `run` on all rows, by tasks that suit the widest of `panels`.
+    /// Runs `run` on all rows, in tasks whose size suits the widest of `panels`.
     fn each(&self, panels: &Panels, run: impl Fn(usize, Range<usize>, &mut Task) + Sync) {
         let tasks = panels.tasks(self.count());
         let tasks = tasks.into_par_iter().enumerate();

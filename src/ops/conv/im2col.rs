@@ -288,7 +288,7 @@ pub(super) fn copy_run<T: Word>(line: &mut [T], source: &[T]) {
     line[count - LANES..].copy_from_slice(&source[count - LANES..count]);
 }
 
-/// The weights that the columns are multiplied with: for every channel of the result (a lane) those of the channels of
+/// The weights by which the columns are multiplied: for every channel of the result (a lane) those of the channels of
 /// the image at some taps, in the order of the columns (the depth).
 pub(super) struct Kernels<'a> {
     pub weight: &'a [f32],

@@ -207,7 +207,7 @@ impl<'a, T: Word> Slab<'a, T> {
 }
 
 trait Fill {
-    /// Reads the channels from `first` on.
+    /// Selects the channels from `first` on.
     fn fill(&mut self, x: &[f32], first: usize, line: &mut Vec<f32>);
 }
 

@@ -251,7 +251,7 @@ impl<T: Value> CustomOp1 for AttentionOp<T> {
     }
 }
 
-/// With a bias for every pair of tokens, or every offset.
+/// Attention with a bias for every pair of tokens, or for every offset.
 impl<T: Value> CustomOp2 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"
@@ -289,7 +289,7 @@ impl<T: Value> CustomOp2 for AttentionOp<T> {
     }
 }
 
-/// With a bias of rows and one of columns.
+/// Attention with a bias of rows and one of columns.
 impl<T: Value> CustomOp3 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"

@@ -78,7 +78,7 @@ pub fn peak_memory(device: &Device) -> Option<u64> {
     status.is_ok().then_some(bytes)
 }
 
-/// The version of CUDA that the driver is for: (13, 0).
+/// The CUDA version of the driver, such as (13, 0).
 ///
 /// # Errors
 /// There is no driver.

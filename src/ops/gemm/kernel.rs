@@ -48,7 +48,7 @@ struct Tile {
     destination: *mut f32,
     /// Values from one row of the destination to the next.
     stride: usize,
-    /// Rows and columns of the destination that exist, at least one each.
+    /// Number of valid rows and columns of the destination, at least one each.
     valid: (usize, usize),
     store: Store,
 }

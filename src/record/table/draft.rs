@@ -25,7 +25,7 @@ impl Draft {
     }
 }
 
-/// Identity of a row; its order is the order of rows.
+/// Identity of a row; rows are sorted by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
     /// For each key: rank in the filter, value as a number (the largest one if it is text), text.
