@@ -231,7 +231,7 @@ impl Choice<'_> {
                     ));
                 }
             };
-            // Every part is checked, not only the one in use: a typo must not wait for its model.
+            // Every part is checked, not only the one in use, so that a typo is found before its model is used.
             let known = self.library.list(folder);
             for (part, edits) in &parts {
                 if !known.contains(part) && part != name {

@@ -184,8 +184,8 @@ impl<T> Run<'_, '_, T> {
             Ok(report) => report,
             Err(StepError::Load { error, first }) => {
                 if first && step > 0 {
-                    // Nothing of this step is computed yet: the run can go on where it fails. A disk that is full must
-                    // not hide the error that came first.
+                    // Nothing of this step has been computed, so the run can continue from here. A full disk must
+                    // not hide the first error.
                     let _ = self.save();
                 }
                 return Err(error.into());
@@ -305,7 +305,7 @@ impl<T> Run<'_, '_, T> {
             _ => Status::Finished,
         };
         if status != Status::Finished || self.training.evaluation.is_some() {
-            self.save()?; // so that it can go on, also from within the last evaluation
+            self.save()?; // so that the run can continue even if the last evaluation is interrupted
         }
         let mut scores = Scores::default();
         if status != Status::Interrupted {

@@ -181,7 +181,7 @@ impl Vit {
             candle_core::bail!("ViT: tap {tap} does not exist, blocks are 0..{depth}");
         }
         let last = if self.norm.is_some() { depth } else { taps.iter().max().map_or(0, |tap| tap + 1) };
-        let mut after = vec![None; depth]; // only what is asked for stays alive
+        let mut after = vec![None; depth]; // only requested outputs are kept
         for (i, block) in self.blocks[..last].iter().enumerate() {
             x = match i < self.frozen {
                 true => no_grad(|| block.forward(&x, pass))?.detach(),

@@ -75,7 +75,7 @@ impl Norm2d {
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
-            // An empty batch has no statistics; the running ones keep the parameters in the graph.
+            // An empty batch has no statistics; using the running ones keeps the parameters in the graph.
             Self::Batch(norm) if x.elem_count() == 0 => norm.forward(x, &mut Pass::Eval),
             Self::Batch(norm) => norm.forward(x, pass),
             Self::Group { groups, weight, bias } => ops::group_norm(x, *groups, weight, bias, 1e-5),

@@ -48,7 +48,8 @@ struct Logistic;
 impl PointwiseLoss for Logistic {
     #[inline(always)]
     fn loss(self, x: f32, t: f32) -> f32 {
-        // log σ(x) = min(x, 0) − log(1 + exp(−|x|)); exp does not reach 0, which 1 + hides.
+        // log σ(x) = min(x, 0) − log(1 + exp(−|x|)). The exp of this crate never returns 0, which makes no difference
+        // after adding 1.
         let positive = if x < 0. { 0. } else { x };
         positive - x * t + log_1p(exp(-x.abs()))
     }

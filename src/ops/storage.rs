@@ -16,7 +16,7 @@ pub(super) fn fused(tensors: &[&Tensor]) -> bool {
 /// The values of an operator's argument, which must be contiguous.
 pub(super) fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
-        // A part of a tensor without values may start behind its end.
+        // The offset of an empty part of a tensor may be past its end.
         (CpuStorage::F32(_), Some((start, end))) if start >= end => Ok(&[]),
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("expected a contiguous f32 tensor, got shape {:?}", layout.shape()),

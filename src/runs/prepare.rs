@@ -124,7 +124,7 @@ pub fn prepare(
     let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
     let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
-    // The loop would refuse too, but only after the folder is taken.
+    // The training loop would also fail, but only after the folder is locked.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {

@@ -241,7 +241,7 @@ impl Filter {
             starts.push((centre(i) - support + 0.5).max(0.) as usize);
             ends.push(((centre(i) + support + 0.5) as usize).min(from));
         }
-        // As many for each pixel, so that loops over them are of one length; some are 0.
+        // Every pixel has the same number of weights, some of them 0, so that all loops have one length.
         let count = starts.iter().zip(&ends).map(|(start, end)| end - start).max().unwrap_or(0);
         let mut weights = vec![0; count * to];
         let mut raw: Vec<f64> = Vec::with_capacity(count);

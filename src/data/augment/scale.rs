@@ -76,7 +76,7 @@ impl Transform for ResizeScale {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeLongestOptions {
-    /// Pixels of the longer side.
+    /// Length of the longer side in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
     #[serde(default = "bilinear")]

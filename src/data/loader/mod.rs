@@ -202,7 +202,7 @@ impl<T: Geometric + Clone> Epoch<T> {
         let last = (number + 1 + self.config.prefetch).min(self.batches);
         while self.asked < last {
             for request in self.requests_of(self.asked) {
-                // When all workers have ended, `recv` below is the error.
+                // If all workers have ended, `recv` below returns the error.
                 let _ = self.requests.send(request);
             }
             self.asked += 1;

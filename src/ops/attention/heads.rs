@@ -96,7 +96,7 @@ impl<'a, T: Element> Heads<'a, T> {
             self.head_gradient(task, head, grads, gradient, out, of_bias.then_some((first, second)));
         };
         if shared {
-            // The samples add to one table: a head takes them in order.
+            // All samples add to one table, so each head processes them in order.
             (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each_init(
                 || Task::new(self.precision),
                 |task, head| (0..b).for_each(|sample| run(Head { sample, head }, task)),

@@ -45,7 +45,7 @@ where
     let step = CHANNELS * LANES.start.div_ceil(CHANNELS * taps);
     let blocks: Vec<Range<usize>> =
         (0..input.channels).step_by(step).map(|start| start..input.channels.min(start + step)).collect();
-    // Blocks of channels are tasks; where they are few, bands are tasks too, whose sums are added in order.
+    // Blocks of channels are tasks; if there are few, bands are tasks too, and their sums are added in order.
     let parts = TASKS.div_ceil(blocks.len()).min(bands.len()).max(1);
     let bands_of_part = bands.len().div_ceil(parts).max(1);
     let mut sums = vec![0f32; parts * size];

@@ -94,7 +94,7 @@ impl StagedCopy {
         }
         self.buffers.left = Some(stream.record_event(None).w()?);
         let result = tensor(values, self.shape.clone(), &self.device);
-        let _ = self.back.send(std::mem::take(&mut self.buffers)); // nobody stages any more
+        let _ = self.back.send(std::mem::take(&mut self.buffers)); // the receiver may be gone
         Ok(result)
     }
 }
@@ -103,7 +103,7 @@ impl Drop for Buffers {
     /// Memory is freed on another stream than the one that reads it.
     fn drop(&mut self) {
         if let Some(left) = &self.left {
-            let _ = left.synchronize(); // a device that fails here fails everywhere
+            let _ = left.synchronize(); // an error of the device appears in the next operation, too
         }
     }
 }

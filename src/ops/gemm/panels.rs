@@ -26,8 +26,8 @@ pub(in crate::ops) trait Operand: Sync {
     /// Writes `lanes`, at most `width`, at each of `depth` to a line of `panel` [depth, width]; the rest of a line
     /// is any finite number.
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]);
-    /// As [`Operand::pack`], rounded to bf16, in pairs of adjacent depths [⌈depth/2⌉, width], the last one of an odd
-    /// depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
+    /// Like [`Operand::pack`], but rounded to bf16, in pairs of adjacent depths [⌈depth/2⌉, width], the last one of an
+    /// odd depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
     fn pack_pairs(&self, _: Range<usize>, _: Range<usize>, _: usize, _: &mut [u32]) -> bool {
         false
     }
@@ -319,7 +319,7 @@ mod tests {
                         for (j, &x) in row.iter().enumerate() {
                             let term = |l| seen(kernel, left.at(i, l)) * seen(kernel, right.at(j, l));
                             let sum = || (0..k).map(term).sum::<f64>();
-                            // Beyond the matrix nothing is written.
+                            // Nothing is written outside the matrix.
                             let expected =
                                 if j < n { 0.5 * sum() + f64::from(u8::from(accumulate)) } else { 1. };
                             let what = (kernel.elements, kernel.rows, m, n, k, i, j);

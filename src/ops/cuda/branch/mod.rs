@@ -150,7 +150,7 @@ impl Parts {
         Ok(Scaled { values, _scale: scale })
     }
 
-    /// The gradient of what weight `index` [out, in] was multiplied by, from that of the product [rows, out].
+    /// The gradient of the input of weight `index` [out, in], from that of the product [rows, out].
     fn input_gradient<T: Value>(
         &self,
         device: &CudaDevice,
