@@ -43,8 +43,8 @@ pub struct Vit {
 
 impl Vit {
     /// # Errors
-    /// When `config` is that of another backbone or cannot work, when windows and class token or registers are asked
-    /// for together, or when the builder lacks a parameter.
+    /// A `config` of another backbone or with invalid values, windows together with a class token or registers, or a
+    /// parameter that the builder lacks.
     pub fn new(config: &ModelConfig, usage: BackboneUsage, vb: VarBuilder) -> Result<Self> {
         config.check().and_then(|()| check_sizes(config)).map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
