@@ -1,6 +1,6 @@
-//! GFLOP/s of the convolutions of `bench::ops`, beside candle's own, at the sizes of feature pyramids, of the heads of
-//! detectors and of UperNet: forward, and forward and backward (three times the work). `cargo bench --bench conv`; an
-//! argument selects the lines that contain it.
+//! GFLOP/s of the convolutions of `bench::ops`, compared with candle's, at the sizes of feature pyramids, of the heads
+//! of detectors and of UperNet: forward, and forward and backward (three times the work). `cargo bench --bench conv`;
+//! an argument selects the lines that contain it.
 
 use bench::ops::{self, Precision};
 use candle_core::{DType, Device, Result, Tensor, Var};

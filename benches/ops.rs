@@ -76,7 +76,7 @@ fn stock_block(v: &[Var]) -> Result<Tensor> {
     x + linear(&y, 11)?
 }
 
-/// What a model written with candle's operators does.
+/// The same computation with candle's operators.
 mod stock {
     use super::*;
 

@@ -1,12 +1,12 @@
-//! Milliseconds of the operators of dense prediction, forward and with the backward pass, at the sizes
-//! of detection, segmentation and convolutional backbones. candle has no right gradient for most of
-//! them; PyTorch's times come from the same shapes. `cargo bench --bench vision`.
+//! Milliseconds of the operators of dense prediction, forward and with the backward pass, at the sizes of detection,
+//! segmentation and convolutional backbones. candle has no correct gradient for most of them; PyTorch's times come from
+//! the same shapes. `cargo bench --bench vision`.
 
 use bench::ops;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, Var};
 use std::time::{Duration, Instant};
 
-/// What is computed from the inputs.
+/// The computation on the inputs.
 type Run<'a> = &'a dyn Fn(&[Var]) -> Result<Tensor>;
 
 fn main() -> Result<()> {
@@ -85,7 +85,7 @@ fn row(name: &str, inputs: &[Var], run: Run) -> Result<()> {
     Ok(())
 }
 
-/// Stands for what follows: a loss that costs nothing, whose gradient is at hand.
+/// A loss that costs almost nothing to compute, in place of the rest of a model.
 struct Probe(Tensor);
 
 impl CustomOp1 for Probe {

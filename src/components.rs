@@ -29,7 +29,7 @@ impl Components {
         }
     }
 
-    /// None.
+    /// No parts.
     pub fn empty() -> Self {
         Self {
             objectives: Objectives::empty(),

@@ -1,25 +1,25 @@
 //! Settings of a process that trains: subnormal numbers are zero, freed memory stays with the process, and idle
 //! threads of candle's pool sleep.
 //!
-//! A program asks for them: [`prepare_process`] is the first call of `bench`, of the benchmarks and of a plugin's `main`
-//! ([`crate::cli::main`]). Linking the library changes nothing.
+//! A program must request these settings: [`prepare_process`] is the first call of `bench`, of the benchmarks and of a
+//! plugin's `main` ([`crate::cli::main`]). Merely linking the library changes nothing.
 //!
-//! **Subnormal numbers.** Losses that saturate leave gradients below 1.2e-38, and many processors add and multiply such
+//! **Subnormal numbers.** Saturated losses give gradients below 1.2e-38, and many processors add and multiply such
 //! numbers a hundred times more slowly than others. [`flush_subnormals`] makes operations read and write them as zero
 //! (`FTZ` and `DAZ` of MXCSR on x86-64, `FZ` of FPCR on AArch64), as CUDA kernels and other training programs do. The
-//! setting belongs to a thread, and a new thread takes over that of the thread which starts it.
+//! setting belongs to a thread, and a new thread inherits it from the thread that starts it.
 //!
-//! **Memory.** By default, glibc maps large allocations anew in every step, the kernel zeroes their pages, and the end of
-//! a heap is given back when it is free. Here blocks below 1 GiB come from the heap, the heap is not trimmed, and the
-//! empty heap of a thread is kept. Other systems and C libraries are left as they are, and so is a program with an
-//! allocator of its own, which does not ask glibc. The price: memory that was needed once stays with the process.
+//! **Memory.** By default, glibc maps large allocations anew in every step, the kernel zeroes their pages, and the
+//! unused end of a heap is returned to the system. With these settings, blocks below 1 GiB come from the heap, the heap
+//! is not trimmed, and the empty heap of a thread is kept. Nothing changes on other systems and C libraries, or in a
+//! program with its own allocator. In return, memory that was needed once stays with the process.
 //!
 //! **Threads.** candle computes elementwise operators in a pool of its own, whose threads spin for a while after each
-//! operator before they sleep, on the cores that our operators need next: on 2 cores a training step of Mask R-CNN takes a
-//! sixth longer for it. Here they sleep at once; the program `bench` leaves
-//! a variable [`SPIN_LIMIT`] that the user has set as it is.
+//! operator before they sleep, on the cores that our operators need next: on 2 cores this makes a training step of Mask
+//! R-CNN a sixth slower. With these settings they sleep at once. The program `bench` does not change the variable
+//! [`SPIN_LIMIT`] if the user has set it.
 
-/// Makes all settings of this module. To be called at the start of `main`, before the program has other threads.
+/// Applies all settings of this module. Call it at the start of `main`, before the program starts other threads.
 pub fn prepare_process() {
     flush_subnormals();
     keep_memory();
@@ -43,18 +43,18 @@ pub fn let_idle_threads_sleep() {
     unsafe { std::env::set_var(SPIN_LIMIT, "1") };
 }
 
-/// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so that
-/// the threads of every pool take it over. Does nothing on other processors than x86-64 and AArch64.
+/// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so
+/// that the threads of every pool inherit the mode. Does nothing on other processors than x86-64 and AArch64.
 pub fn flush_subnormals() {
     mode::set(true);
 }
 
-/// Computes with subnormal numbers as IEEE 754 says, as a new process does. For measurements of what that costs.
+/// Restores IEEE 754 arithmetic with subnormal numbers, the default of a new process. Meant for measuring its cost.
 pub fn keep_subnormals() {
     mode::set(false);
 }
 
-/// Whether this thread takes subnormal numbers for zero.
+/// Whether this thread treats subnormal numbers as zero.
 pub fn flushes_subnormals() -> bool {
     let least = std::hint::black_box(f32::MIN_POSITIVE);
     least * std::hint::black_box(0.5) == 0.
@@ -107,9 +107,9 @@ mod mode {
 mod glibc {
     use libc::c_int;
 
-    /// Blocks from this size on are mapped on their own, and unmapped when they are freed.
+    /// Blocks of at least this size are mapped separately, and unmapped when they are freed.
     const MAPPED: c_int = 1 << 30;
-    /// The size of the heap of a thread: with so much to spare an empty one is never unmapped.
+    /// The size of a thread's heap: with this limit an empty heap is never unmapped.
     const SPARE: c_int = 64 << 20;
 
     pub fn keep_memory() {

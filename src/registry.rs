@@ -34,7 +34,7 @@ impl Registry {
             .with::<kinds::SegmentationTask>()
     }
 
-    /// Nothing.
+    /// A registry without any parts.
     pub fn empty() -> Self {
         Self { kinds: Named::new("kind"), components: Components::empty() }
     }

@@ -1,4 +1,4 @@
-//! Random numbers as a function of (seed, purpose, indices) and of nothing else.
+//! Random numbers that depend only on (seed, purpose, indices).
 //!
 //! No state of a generator is saved: an uninterrupted run, a resumed run and a run with another number of loader
 //! workers draw the same numbers. Initialisation, masks, augmentation and drop path all draw from here, because

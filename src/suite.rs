@@ -104,7 +104,7 @@ impl Item {
 /// The state of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is finished.
+    /// The run is finished.
     Done {
         /// Id of the run.
         id: String,
@@ -114,7 +114,7 @@ pub enum Standing {
         /// Id of the run.
         id: String,
     },
-    /// It can start.
+    /// The run can start.
     Todo,
     /// It cannot start yet.
     Waits {
@@ -220,7 +220,7 @@ impl Suite {
             }
             let (resolved, missing) =
                 resolve_for_plan(context, item.stage, &request).with_context(|| item.title())?;
-            // A tokenizer that this suite trains is waited for already.
+            // The item already waits for a tokenizer that this suite trains.
             reasons.extend(missing.into_iter().filter(|_| trained != Some(None)));
             let images = match index(context, &resolved) {
                 Ok(data) => Some(data.splits.train.len()),

@@ -31,9 +31,9 @@ pub trait Task: Sized + Send + Sync + 'static {
     /// `[transfer.head]` of the recipe: how the head is built and trained. Derive `Deserialize` with
     /// `deny_unknown_fields`, so that a misspelt key is an error.
     type HeadConfig: DeserializeOwned + Serialize + JsonSchema;
-    /// What is to be predicted for one image; moves with the image when it is cropped, flipped or scaled.
+    /// The target of one image; it moves with the image when the image is cropped, flipped or scaled.
     type Target: Geometric + Clone + Send + Sync + 'static;
-    /// What the head predicts for one image, in the coordinates of the source image.
+    /// The prediction for one image, in the coordinates of the source image.
     type Prediction: Send + 'static;
     /// The part of the model that the task adds to the backbone.
     type Head: Head<Target = Self::Target, Prediction = Self::Prediction> + 'static;

@@ -53,7 +53,7 @@ fn build(name: &str, on: &Machine) -> Result<(ModelConfig, Params, TaskModel<Det
     Ok((model, params, TaskModel { task: Arc::new(task), backbone, head }))
 }
 
-/// Boxes that differ in place and size; the mask of an object is its box.
+/// Boxes that differ in position and size; the mask of an object is its box.
 fn objects(image: usize) -> Result<DetectionTarget> {
     let object = |i: usize| {
         let (w, h) = ((20 + 13 * i) as f64, (16 + 11 * ((i + image) % OBJECTS)) as f64);

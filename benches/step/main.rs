@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Steps before the first that counts: they fill the allocator and the optimiser's state.
+/// Warm-up steps that are not measured: they fill the allocator and the optimiser's state.
 const WARMUP: usize = 2;
 
-/// One thing to measure, again and again.
+/// One workload that is measured repeatedly.
 pub struct Case {
-    /// That one step works on.
+    /// Number of images per step.
     pub images: usize,
-    /// Of the model, and how many of them learn.
+    /// Number of parameters of the model, and of the trained ones.
     pub parameters: usize,
     pub trainable: usize,
     pub step: Box<dyn FnMut() -> Result<()>>,
@@ -46,32 +46,32 @@ enum DeviceName {
 
 #[derive(Parser)]
 struct Args {
-    /// What to measure: all when absent
+    /// The case to measure; all if absent
     #[arg(long = "case", value_parser = CASES.map(|(name, _)| name))]
     cases: Vec<String>,
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
-    /// Images of a step [default: 8 in training, 16 in forward passes]
+    /// Images per step [default: 8 in training, 16 in forward passes]
     #[arg(long)]
     batch: Option<usize>,
-    /// Measure at least so many steps
+    /// Minimum number of steps to measure
     #[arg(long, default_value_t = 3)]
     steps: usize,
-    /// Measure at least so many seconds
+    /// Minimum number of seconds to measure
     #[arg(long, default_value_t = 3.)]
     seconds: f64,
     /// Folder of JPEG files for the case `loader`
     #[arg(long)]
     images: Option<PathBuf>,
-    /// Compute with subnormal numbers as IEEE 754 says, which the program does not: shows what they cost
+    /// Compute with subnormal numbers as IEEE 754 specifies, unlike the program, to measure their cost
     #[arg(long)]
     keep_subnormals: bool,
-    /// A line of JSON for each case
+    /// Print a line of JSON for each case
     #[arg(long)]
     json: bool,
-    /// The cases with their types of number, as JSON
+    /// Print the cases with their number types as JSON
     #[arg(long)]
     list: bool,
     /// Passed by cargo
@@ -79,12 +79,12 @@ struct Args {
     bench: bool,
 }
 
-/// Where and how a case computes.
+/// The device and precision of a case, and its sizes.
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub device: Device,
     pub precision: Precision,
-    /// Images of a step, where they are asked for.
+    /// Images per step, if given on the command line.
     pub batch: Option<usize>,
 }
 
@@ -152,7 +152,7 @@ fn main() -> Result<()> {
 }
 
 impl Dtype {
-    /// As on the command line.
+    /// The name on the command line.
     fn name(&self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
     }
@@ -176,7 +176,7 @@ fn measure(case: &mut Case, device: &Device, steps: usize, seconds: f64) -> Resu
     Ok(ms)
 }
 
-/// Most memory that tensors took on a device that is not the CPU.
+/// Peak memory of tensors on a device other than the CPU.
 fn device_mb(device: &Device) -> Option<f64> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {

@@ -73,7 +73,7 @@ pub(super) fn data(registry: &Registry, args: DataArgs) -> CommandResult {
     Ok(())
 }
 
-/// Generates `shapes` in `root` with a progress bar, and reports what is there.
+/// Generates `shapes` in `root` with a progress bar, and reports the result.
 pub(super) fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
     let bar = ProgressBar::new((spec.pretrain + spec.train_images() + spec.val_images()) as u64);
     let made = make(spec, root, &mut |done, total| match done {

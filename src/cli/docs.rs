@@ -146,7 +146,7 @@ fn argument(argument: &Arg) -> String {
     format!("| `{}` | {} |\n", shown.trim(), meaning.trim().replace('|', "\\|"))
 }
 
-/// The scores of each kind of task, the tasks that report them, and those that are ranked by them.
+/// The scores of each kind of task, the tasks that report them, and the tasks that are ranked by them.
 fn scores(registry: &Registry, library: &Library) -> Result<String> {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for name in library.list("tasks") {

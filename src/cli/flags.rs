@@ -49,7 +49,7 @@ pub(super) struct PlaceFlags {
     pub(super) offline: bool,
 }
 
-/// What to run.
+/// The flags that describe a run.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct RequestFlags {
     /// Name of the model (`bench model list`)

@@ -1,4 +1,4 @@
-//! Standard output holds what the command was asked for. If it cannot be written, the command ends with an error.
+//! Standard output contains the result of the command. If it cannot be written, the command ends with an error.
 
 use std::fmt::Display;
 use std::io::{Error, Write};

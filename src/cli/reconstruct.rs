@@ -90,7 +90,7 @@ pub(super) fn write(
     write_atomic(out, png.get_ref()).with_context(|| format!("cannot write `{}`", out.display()))?;
     let panels = match config.recipe.pretrain.as_ref().map(|table| table.name.as_str()) {
         Some("mae") => "original, masked, reconstruction, reconstruction and visible patches",
-        Some(_) => "what the objective makes of the images",
+        Some(_) => "predictions of the objective for the images",
         None => "original, reconstruction from its tokens",
     };
     print(format_args!("{}: {panels}", out.display()))?;

@@ -52,7 +52,7 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
     if args.list {
         return list(&library);
     }
-    // Generated blocks are made from committed records, so that everybody can check them.
+    // Generated blocks are made from committed records, so that anyone can check them.
     let block = |records: &[RunRecord], name: &str| match name {
         SPEED_BLOCK => {
             let records = SpeedRecord::read_all(Path::new(SPEED))?;

@@ -24,7 +24,7 @@ pub struct AttentionConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"quarters\" or a list of blocks, from 0")]
 pub enum GlobalBlocks {
-    /// By name.
+    /// A choice of blocks by name.
     Named(Quarters),
     /// By index, from 0.
     List(Vec<usize>),

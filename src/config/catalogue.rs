@@ -25,7 +25,7 @@ pub struct KnownBackbone {
     pub license: String,
     /// Label of its rows in tables.
     pub init: String,
-    /// What pre-training predicts; `None` if it does not predict parts of the image.
+    /// The target of pre-training; `None` if it does not predict parts of the image.
     pub target: Option<ReconstructionTarget>,
     /// Normalization of its inputs; that of ImageNet if `None`.
     pub normalize: Option<Normalize>,

@@ -111,7 +111,7 @@ pub struct DvaeTraining {
     /// Weight of the divergence of the tokens' distribution from the uniform one. Like the loss of pixels it is
     /// divided by the number of values of an image.
     pub kl_weight: Anneal,
-    /// Standard deviation over places of the initial scores of each token, which then have mean 0: The scores are
+    /// Standard deviation of the initial scores of each token over all positions; their mean is 0. The scores are
     /// fitted to training images before the first step, so that all tokens are used. When absent, the initial scores
     /// are those of the randomly drawn layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

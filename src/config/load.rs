@@ -152,7 +152,7 @@ impl Library {
     /// to such a file or to the folder that holds it. The name is that of the folder.
     ///
     /// # Errors
-    /// As [`Library::file`].
+    /// The errors of [`Library::file`].
     pub fn file_in_folder(
         &self,
         what: &str,

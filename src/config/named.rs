@@ -137,7 +137,7 @@ impl<K: Tag> Tagged<K> {
     /// The same table with every default of its options written out.
     ///
     /// # Errors
-    /// As [`Tagged::parse`].
+    /// The errors of [`Tagged::parse`].
     pub fn completed<O: DeserializeOwned + Serialize>(&self) -> Result<Self, ConfigError> {
         Self::new(&self.name, &self.parse::<O>()?)
     }
@@ -208,7 +208,7 @@ impl<K: Tag> Tagged<K> {
     }
 }
 
-/// The JSON schema of `T`, where `define` replaces the definitions of open tables by what is registered
+/// The JSON schema of `T`, where `define` replaces the definitions of open tables by the registered parts
 /// ([`Tagged::define`]).
 pub fn schema_with<T: JsonSchema>(define: impl FnOnce(&mut SchemaGenerator)) -> Schema {
     let mut generator = SchemaGenerator::default();

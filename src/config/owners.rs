@@ -8,13 +8,13 @@ pub trait Owners: Send + Sync {
     /// `[pretrain]` with every default written out, checked together with its `recipe`.
     ///
     /// # Errors
-    /// An unknown objective, an unknown or missing key, values that cannot work.
+    /// An unknown objective, an unknown or missing key, or invalid values.
     fn objective(&self, table: &ObjectiveTable, recipe: &Recipe) -> Result<ObjectiveTable, ConfigError>;
 
     /// `model` with every default of the options of its backbone written out.
     ///
     /// # Errors
-    /// An unknown backbone, an unknown or missing key, values that cannot work.
+    /// An unknown backbone, an unknown or missing key, or invalid values.
     fn model(&self, model: &ModelConfig) -> Result<ModelConfig, ConfigError>;
 
     /// `operation` with every default of its options written out.

@@ -142,7 +142,7 @@ impl Tag for ObjectiveKey {
 /// `[pretrain]`: the name of an objective and the options that the objective defines.
 pub type ObjectiveTable = Tagged<ObjectiveKey>;
 
-/// What a masked autoencoder predicts (arXiv:2111.06377, Table 1d).
+/// The target of a masked autoencoder (arXiv:2111.06377, Table 1d).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -195,7 +195,7 @@ pub struct Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tune {
-    /// Everything.
+    /// The whole backbone.
     All,
     /// The head alone, on frozen features.
     Head,

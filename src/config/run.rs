@@ -58,10 +58,10 @@ pub struct Run {
     /// `--set` as typed; already applied to the tables below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// The file of the task, where the task was named by its path. It is not part of the run's identity.
+    /// The file of the task, if the task was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_path: Option<PathBuf>,
-    /// The file of the data set, where the data set was named by its path. It is not part of the run's identity.
+    /// The file of the data set, if the data set was named by its path. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_path: Option<PathBuf>,
     /// The file of the model, where the model was named by its path. It is not part of the run's identity.
@@ -256,7 +256,7 @@ impl Choice<'_> {
                     ));
                 }
             };
-            // Every part is checked, not only the one in use: a typo must not wait for its model.
+            // Every part is checked, not only the one in use, so that a typo is found before its model is used.
             let known = self.library.list(folder);
             for (part, edits) in &parts {
                 if !known.contains(part) && part != name {

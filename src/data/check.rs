@@ -162,7 +162,7 @@ impl Dataset {
             ImageRef::File(path) if named && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
             }
-            // The header is enough.
+            // Reading the header is enough.
             ImageRef::File(path) if matches!(entry.annotation, Annotation::Objects(_)) => {
                 match Image::size_of(path) {
                     Ok(size) => fits(entry, size),

@@ -142,7 +142,7 @@ fn first<const ALL: usize, const KEPT: usize, V: Copy>(values: &[V]) -> Vec<V> {
 /// Whether a JPEG has its end marker. A decoder fills the missing part with grey; Pillow refuses such files.
 fn jpeg_has_end(bytes: &[u8]) -> bool {
     if bytes.ends_with(&[0xff, 0xd9]) {
-        return true; // as nearly all do; compressed data cannot hold it
+        return true; // as in nearly all files; compressed data cannot contain the marker
     }
     let mut at = 2; // after the start marker
     while let Some(&[first, kind]) = bytes.get(at..at + 2) {

@@ -210,7 +210,7 @@ pub struct Entry {
 pub struct Index {
     /// Entries sorted by the bytes of their ids, or in file order if the file defines one.
     pub entries: Vec<Entry>,
-    /// Class names in label order, where the layout itself defines them (class folders, categories of a COCO json).
+    /// Class names in label order, if the layout itself defines them (class folders, categories of a COCO json).
     pub classes: Option<Vec<String>>,
     /// Facts about the classes in label order if the annotations have category ids; otherwise empty.
     pub categories: Vec<Category>,

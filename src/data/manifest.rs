@@ -286,7 +286,7 @@ impl Dataset {
                 Annotation::None => String::new(),
                 Annotation::Label(label) => format!("label {label}"),
                 Annotation::Objects(objects) => format!("objects {}", objects.digest()),
-                // Where the data lies must not matter.
+                // The path of the data must not matter.
                 Annotation::Raster(mask) => format!("raster {:?} {:?}", mask.path.file_name(), mask.encoding),
                 Annotation::DenseMap(DenseMapFile { path, scale, offset, invalid }) => {
                     format!("dense map {:?} {scale} {offset} {invalid:?}", path.file_name())

@@ -18,7 +18,7 @@ impl<I: Send + 'static> Prefetcher<I> {
         let thread = std::thread::spawn(move || {
             for item in iterator {
                 if sender.send(item).is_err() {
-                    return; // nobody reads on
+                    return; // the consumer is gone
                 }
             }
         });
@@ -44,7 +44,7 @@ impl<I> Drop for Prefetcher<I> {
     fn drop(&mut self) {
         self.items = None; // lets the thread end
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // its panic has no reader
+            let _ = thread.join(); // nothing is left to receive its panic
         }
     }
 }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 /// One decoded example in host memory: an image and its target.
 #[derive(Clone, Debug)]
 pub struct Sample<T> {
-    /// Names the sample in messages and results.
+    /// Id of the sample, for messages and results.
     pub id: SampleId,
     /// 8-bit pixels.
     pub image: Image,
@@ -27,7 +27,7 @@ impl<T: Geometric> Sample<T> {
 /// One example ready for collation: normalised pixels, channels first.
 #[derive(Clone, Debug)]
 pub struct PreparedSample<T> {
-    /// Names the sample in messages and results.
+    /// Id of the sample, for messages and results.
     pub id: SampleId,
     /// Normalised pixels, [C, H, W] row-major.
     pub pixels: Vec<f32>,

@@ -290,7 +290,7 @@ mod tests {
         canvas.caption("a", 0., 3., [250; 3]);
         let picture = canvas.into_image();
         assert_eq!(picture.get_pixel(0, 0).0, [9; 3]);
-        // From line 3 down in steps of a caption's height: the first that is free.
+        // The first free line from line 3 on, in steps of a caption's height.
         assert_eq!(picture.get_pixel(0, 3 + h as u32).0, [250; 3]);
     }
 }

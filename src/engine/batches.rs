@@ -1,4 +1,4 @@
-//! Where training batches come from: a loader, or features that are kept in memory.
+//! Sources of training batches: a loader, or features that are kept in memory.
 //!
 //! On the CPU the batches of a loader are used as they are; to another device, each is copied while the step
 //! before it runs.
@@ -7,7 +7,7 @@ use crate::data::Geometric;
 use crate::data::loader::{Loaded, Loader, LoaderError};
 use candle_core::Device;
 
-/// Where training batches come from.
+/// A source of training batches.
 pub trait Source<T> {
     /// Micro-batches of `epoch` from `start` on, in order.
     fn epoch(&self, epoch: u64, start: usize) -> Batches<'_, T>;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 /// Number of micro-batches that the loader prepares ahead of the model.
 const PREFETCH: usize = 4;
 
-/// What a loader reads, and in which order.
+/// The specification of a loader: the entries that it reads, and their order.
 pub struct LoaderSpec<'a> {
-    /// What it reads.
+    /// The entries that the loader reads.
     pub entries: Arc<Vec<Entry>>,
-    /// What happens to an image between decoding and the model.
+    /// The operations between decoding and the model.
     pub operations: &'a [Operation],
     /// Further views of every image.
     pub views: &'a [View],
@@ -131,7 +131,7 @@ impl RunInputs<'_> {
     /// Like [`Self::loader`], for images without targets.
     ///
     /// # Errors
-    /// As [`RunInputs::loader`].
+    /// The errors of [`RunInputs::loader`].
     pub fn image_loader(&self, spec: LoaderSpec) -> Result<Loader<()>> {
         self.loader(spec, Arc::new(|_: &Entry| Ok(())))
     }

@@ -65,7 +65,7 @@ pub struct RunInputs<'a> {
     pub tokenizer: Option<&'a Path>,
     /// The registered objectives, formats, operations and backbones.
     pub components: &'a Components,
-    /// Where tensors are.
+    /// The device of all tensors.
     pub device: &'a Device,
     /// Loader threads.
     pub workers: usize,

@@ -52,7 +52,7 @@ pub enum Event<'a> {
     Evaluated {
         /// Steps done.
         step: usize,
-        /// What was found.
+        /// The scores.
         scores: &'a Scores,
     },
     /// An unreadable image was replaced, as the recipe allows.

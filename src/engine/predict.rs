@@ -26,7 +26,7 @@ pub struct Pictures<'a> {
     pub images: &'a [(PathBuf, String)],
     /// Existing folder for drawings and files of predictions.
     pub folder: &'a Path,
-    /// What is drawn.
+    /// Options of the drawings.
     pub how: DrawOptions,
 }
 

@@ -61,7 +61,7 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
     /// Measures training, about `seconds` for each of the three numbers.
     ///
     /// # Errors
-    /// As [`Session::train`].
+    /// The errors of [`Session::train`].
     pub fn speed(&self, seconds: f64) -> Result<Speed> {
         let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
         self.measure(self.model.as_ref(), &|_, _| Ok(()), &loader, seconds)

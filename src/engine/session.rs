@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `train` | pre-training, transfer | trains (or fits), evaluates, writes weights |
 //! | `evaluate` | transfer | scores of the evaluation split |
-//! | `predict` | transfer | pictures and files for images that nobody has annotated |
-//! | `reconstruct` | pre-training | a picture of what the objective makes of images |
+//! | `predict` | transfer | drawings and files of predictions for images without annotations |
+//! | `reconstruct` | pre-training | a drawing of the predictions of the objective |
 //! | `speed` | pre-training, transfer | images a second of loader, step and both |
 //!
 //! The methods of the two stages are in `pretrain.rs` and `transfer.rs`; this file has the methods that both
@@ -46,7 +46,7 @@ impl<'a, M> Session<'a, M> {
         &self.params
     }
 
-    /// What is trained.
+    /// The objective that is trained.
     pub fn model(&self) -> &M {
         &self.model
     }

@@ -77,7 +77,7 @@ pub struct StepReport {
     pub grad_norm: f64,
 }
 
-/// The reason why a step failed. Parameters and the optimiser's state are as before it.
+/// The reason why a step failed. Parameters and the optimiser's state are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// A batch could not be read. `first` is true if nothing of the step had been computed yet.
@@ -91,7 +91,7 @@ pub enum StepError {
     /// A loss or a gradient is not a finite number.
     #[error("a loss or gradient is not finite")]
     NotFinite {
-        /// All losses of the micro-batch, or of the step with the norm of its gradients.
+        /// The losses of the micro-batch or, if they are finite, those of the step with the norm of its gradients.
         values: Values,
         /// The samples of the micro-batch; empty when only the norm is not finite.
         samples: Vec<SampleId>,

@@ -36,7 +36,7 @@ pub(super) struct Evaluation<'a> {
 
 /// Everything that the training loop needs.
 pub(super) struct Training<'a, T> {
-    /// What is trained, and how.
+    /// The objective, its parameters and the settings of training.
     pub inputs: TrainerInputs<'a, T>,
     /// Hash of the configuration, which saved state must match.
     pub config_hash: &'a str,
@@ -63,7 +63,7 @@ pub struct TrainOptions<'a> {
     pub max_steps: Option<usize>,
 }
 
-/// How a run ended, and what it measured.
+/// How a run ended, and its measurements.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Whether all steps were done and, if not, the reason.
@@ -184,8 +184,8 @@ impl<T> Run<'_, '_, T> {
             Ok(report) => report,
             Err(StepError::Load { error, first }) => {
                 if first && step > 0 {
-                    // Nothing of this step is computed yet: the run can go on where it fails. A disk that is full must
-                    // not hide the error that came first.
+                    // Nothing of this step has been computed, so the run can continue from here. A full disk must
+                    // not hide the first error.
                     let _ = self.save();
                 }
                 return Err(error.into());
@@ -305,7 +305,7 @@ impl<T> Run<'_, '_, T> {
             _ => Status::Finished,
         };
         if status != Status::Finished || self.training.evaluation.is_some() {
-            self.save()?; // so that it can go on, also from within the last evaluation
+            self.save()?; // so that the run can continue even if the last evaluation is interrupted
         }
         let mut scores = Scores::default();
         if status != Status::Interrupted {

@@ -57,7 +57,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// the run. `primary` decides which weights are the best.
     ///
     /// # Errors
-    /// Initial weights that do not fit, and whatever ends the loop or the evaluation.
+    /// Initial weights that do not fit, and errors of the training loop or of the evaluation.
     pub fn train(mut self, info: &DatasetInfo, primary: ScoreSpec, options: TrainOptions) -> Result<Outcome> {
         let (run, folder) = (self.run, options.folder);
         let (model, backbones) = (&run.config.model, &run.components.backbones);
@@ -152,7 +152,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         let built_from_weights = !backbones.trainable(model)?;
         let Some(path) = run.init.filter(|_| !built_from_weights) else { return Ok(()) };
         let file = WeightFile::open(path)?;
-        // Weights of our own say of what model they are.
+        // Weights of this program contain their model.
         let grid = file.model()?.map(|model| model.grid());
         let tensors = file.read(run.device)?;
         let report = load_initial(backbones, &self.params, &tensors, model, grid).with_context(|| {

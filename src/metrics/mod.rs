@@ -29,7 +29,7 @@ pub enum MetricError {
     Prediction {
         /// Id of the image.
         id: SampleId,
-        /// What is wrong with the prediction.
+        /// The problem with the prediction.
         message: String,
     },
     /// The predictions together give no scores.
@@ -65,7 +65,7 @@ pub trait Metric: Send {
     /// scores.
     ///
     /// # Errors
-    /// Those of [`Metric::finish`].
+    /// The errors of [`Metric::finish`].
     fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
         Ok((self.finish()?, ClassScores::default()))
     }

@@ -34,10 +34,10 @@ impl Features {
     /// The tap with index `tap` as a map. [B, C, h, w]
     ///
     /// # Errors
-    /// When there are not so many taps.
+    /// There is no tap with this index.
     pub fn map(&self, tap: usize) -> Result<Tensor> {
         let Some(tokens) = self.taps.get(tap) else {
-            candle_core::bail!("features of {} taps have no tap {tap}", self.taps.len());
+            candle_core::bail!("there is no tap {tap} among {} taps", self.taps.len());
         };
         let (b, _, c) = tokens.dims3()?;
         tokens.transpose(1, 2)?.contiguous()?.reshape((b, c, self.grid.0, self.grid.1))
@@ -60,16 +60,17 @@ pub trait Backbone: Send + Sync {
     fn layer_of(&self, parameter: &str) -> usize;
 }
 
-/// A kind of backbone: what a crate implements to make one available as `backbone = "<name>"` in model files.
+/// A backbone that can be registered, and is then available as `backbone = "<name>"` in model files.
 pub trait BackboneKind: 'static {
     /// The name in model files.
     const NAME: &'static str;
 
-    /// Whether the backbone can be trained. One that cannot is built from a file of weights and used frozen.
+    /// Whether the backbone can be trained. A backbone that cannot be trained is built from a file of weights and stays
+    /// frozen.
     const TRAINABLE: bool = true;
 
-    /// Whether the backbone follows `[transfer.attention]` of a recipe ([`BackboneUsage::attention`]). The table is
-    /// refused for one that does not.
+    /// Whether the backbone follows `[transfer.attention]` of a recipe ([`BackboneUsage::attention`]). For a backbone
+    /// that does not, the table is an error.
     const ATTENTION: bool = false;
 
     /// `[options]` of a model file. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an
@@ -79,17 +80,17 @@ pub trait BackboneKind: 'static {
     /// Checks a model file before anything is built.
     ///
     /// # Errors
-    /// A message that names the key that cannot work.
+    /// An invalid value; the message names the key.
     fn check(_config: &ModelConfig, _options: &Self::Options) -> std::result::Result<(), String> {
         Ok(())
     }
 
     /// Builds the backbone from parameters that `vb` creates. Their names are the names of tensors in files of weights.
-    /// `weights` are the tensors of a file of weights; they are given where [`BackboneKind::TRAINABLE`] is false, and
-    /// `None` otherwise, for then weights are loaded into the parameters afterwards.
+    /// `weights` are the tensors of a file of weights; they are given if [`BackboneKind::TRAINABLE`] is false, and are
+    /// `None` otherwise, because weights are then loaded into the parameters afterwards.
     ///
     /// # Errors
-    /// When the model cannot be built for this usage, or tensors are missing from `weights`.
+    /// The model cannot be built for this usage, or tensors are missing from `weights`.
     fn build(
         config: &ModelConfig,
         options: &Self::Options,
@@ -98,7 +99,7 @@ pub trait BackboneKind: 'static {
         weights: Option<&[(String, Tensor)]>,
     ) -> Result<Box<dyn Backbone>>;
 
-    /// How tensors of a file of initial weights are matched with the parameters.
+    /// How the tensors of a file of initial weights are matched with the parameters.
     fn weight_matching() -> WeightMatching {
         WeightMatching::ByName
     }
@@ -114,8 +115,8 @@ pub trait BackboneKind: 'static {
 pub enum WeightMatching {
     /// Every parameter takes the tensor of its name, which must exist and have its shape. Other tensors are left out.
     ByName,
-    /// As for checkpoints of vision transformers: names of other programs are translated, positions and patch kernels
-    /// of another size are resized, relative positions may be missing, and an unknown tensor is an error.
+    /// Matching for vision transformers: names of other programs are translated, positions and patch kernels of another
+    /// size are resized, relative positions may be missing, and an unknown tensor is an error.
     Vit,
 }
 
@@ -126,7 +127,7 @@ pub struct BackboneUsage {
     pub drop_path: f64,
     /// Whether the final norm is built. Without it there is no class feature ([`Features::cls`]).
     pub final_norm: bool,
-    /// Number of leading blocks that no gradient reaches; neither does it reach what stands before them. When all
+    /// Number of leading blocks that are frozen, together with everything before them. When all
     /// blocks are frozen, the final norm is frozen too.
     pub frozen: usize,
     /// Indices of the blocks whose features the head reads as maps or tokens.

@@ -35,7 +35,7 @@ impl Backbones {
         Self(Named::new("backbone"))
     }
 
-    /// The backbones of this crate.
+    /// The built-in backbones.
     pub fn builtin() -> Self {
         Self::empty()
             .with::<Vit>()
@@ -50,14 +50,14 @@ impl Backbones {
             .with::<ExternalNetwork<CONVNEXT_LARGE>>()
     }
 
-    /// Registers `B`. [`Backbones::check`] reports a name that is taken.
+    /// Registers `B`. [`Backbones::check`] reports a name that is registered twice.
     #[must_use]
     pub fn with<B: BackboneKind>(self) -> Self {
         Self(self.0.with(B::NAME, Arc::new(Typed::<B>(PhantomData))))
     }
 
     /// # Errors
-    /// When a name was registered twice.
+    /// A name was registered twice.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
         self.0.check()
     }
@@ -83,7 +83,7 @@ impl Backbones {
         kind.check(config)
     }
 
-    /// `config` with all defaults of its options written out, so that it says exactly which model was used.
+    /// `config` with all defaults of its options written out, so that it describes the model completely.
     ///
     /// # Errors
     /// An unknown backbone, or options that it does not have.
@@ -92,7 +92,7 @@ impl Backbones {
         Ok(ModelConfig { options, ..config.clone() })
     }
 
-    /// Whether the backbone of `config` can be trained. One that cannot is built from weights.
+    /// Whether the backbone of `config` can be trained. A backbone that cannot be trained is built from weights.
     ///
     /// # Errors
     /// An unknown backbone.
@@ -111,7 +111,7 @@ impl Backbones {
     /// Builds the backbone that `config` describes; see [`BackboneKind::build`].
     ///
     /// # Errors
-    /// As [`Backbones::check_model`], and when the backbone cannot be built for this usage.
+    /// The errors of [`Backbones::check_model`], or a backbone that cannot be built for this usage.
     pub fn build(
         &self,
         config: &ModelConfig,
@@ -125,7 +125,7 @@ impl Backbones {
         let expected = BackboneSpec { width: config.width, depth: config.depth, patch: config.patch };
         if *backbone.spec() != expected {
             candle_core::bail!(
-                "backbone `{}` has the sizes {:?}, and its model file {expected:?}",
+                "backbone `{}` has the sizes {:?}, but its model file has {expected:?}",
                 config.backbone,
                 backbone.spec()
             );
@@ -136,7 +136,7 @@ impl Backbones {
     /// Names and shapes of the parameters of the backbone that `config` describes, with its final norm.
     ///
     /// # Errors
-    /// For a backbone that is built from weights; otherwise as [`Backbones::build`].
+    /// A backbone that is built from weights; otherwise the errors of [`Backbones::build`].
     pub fn parameters(&self, config: &ModelConfig) -> Result<Vec<(String, Shape)>> {
         let usage = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
         parameter_shapes(|vb| self.build(config, usage, vb, None))
@@ -145,7 +145,7 @@ impl Backbones {
     /// Number of values of all parameters, with class token, registers, positions and final norm for a ViT.
     ///
     /// # Errors
-    /// As [`Backbones::parameters`].
+    /// The errors of [`Backbones::parameters`].
     pub fn parameter_count(&self, config: &ModelConfig) -> Result<usize> {
         Ok(self.parameters(config)?.iter().map(|(_, shape)| shape.elem_count()).sum())
     }

@@ -19,7 +19,7 @@ pub fn mae_gmacs(config: &ModelConfig, decoder: &DecoderConfig, mask_ratio: f64)
     (encoder_gmacs(config, visible + config.registers), (blocks + (decoder.width * outer) as f64) / 1e9)
 }
 
-/// `tokens` go through the blocks, all patches through the embedding.
+/// Cost when `tokens` tokens pass through the blocks and all patches through the embedding.
 fn encoder_gmacs(config: &ModelConfig, tokens: usize) -> f64 {
     let (h, w) = config.grid();
     let embedding = h * w * config.patch.pow(2) * config.channels * config.width;

@@ -1,9 +1,9 @@
 //! The discrete variational autoencoder of DALL·E (arXiv:2102.12092, appendix A; openai/DALL-E `dall_e/encoder.py`,
 //! `decoder.py`): images to tokens and back.
 //!
-//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w`
-//! [out, in, k, k] and `b`. The reference computes convolutions in half precision on a device; here they are those of
-//! the builder's precision, but the two that it keeps in f32 always are, so that tokens differ at near-ties at most.
+//! Parameter names are those of the released files, below `encoder.` and `decoder.`: convolutions have `w` [out, in, k,
+//! k] and `b`. The reference computes convolutions in half precision on a device; here they use the builder's
+//! precision, except the two that the reference keeps in f32. Tokens can therefore differ only at near-ties.
 
 use crate::config::{DvaeSizes, Normalize};
 use crate::ops::{self, Precision};
@@ -112,7 +112,7 @@ fn groups(
     widths.iter().enumerate().map(group).collect()
 }
 
-/// Images to one logit per token of the code book, at every place.
+/// The encoder: maps images to one logit per token of the code book at every position.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     input: Conv,
@@ -124,7 +124,7 @@ impl Encoder {
     /// The parameters lie below `blocks`.
     ///
     /// # Errors
-    /// When the sizes cannot work or the builder lacks a parameter.
+    /// Invalid sizes, or a parameter that the builder lacks.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).map(|group| sizes.width(group)).collect();
@@ -171,7 +171,7 @@ impl Encoder {
     }
 }
 
-/// Weights of tokens to images.
+/// The decoder: maps weights of tokens to images.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     input: Conv,
@@ -183,7 +183,7 @@ impl Decoder {
     /// The parameters lie below `blocks`.
     ///
     /// # Errors
-    /// When the sizes cannot work or the builder lacks a parameter.
+    /// Invalid sizes, or a parameter that the builder lacks.
     pub fn new(sizes: &DvaeSizes, vb: VarBuilder) -> Result<Self> {
         sizes.check().map_err(candle_core::Error::msg)?;
         let widths: Vec<usize> = (0..sizes.groups).rev().map(|group| sizes.width(group)).collect();
@@ -220,7 +220,7 @@ impl Decoder {
     }
 }
 
-/// A trained discrete autoencoder: its encoder makes targets of pre-training, its decoder draws them.
+/// A trained discrete autoencoder: its encoder computes targets of pre-training, and its decoder draws them.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     /// Sizes of both.
@@ -250,7 +250,7 @@ impl Tokenizer {
     /// The images that `tokens` (`[B·h·w]`) stand for, at `size`, normalised. [B, C, H, W]
     ///
     /// # Errors
-    /// Without a decoder.
+    /// The tokenizer has no decoder.
     pub fn draw(
         &self,
         tokens: &Tensor,
@@ -259,7 +259,7 @@ impl Tokenizer {
         normalize: &Normalize,
     ) -> Result<Tensor> {
         let Some(decoder) = &self.decoder else {
-            candle_core::bail!("the tokenizer has no decoder: it was loaded from a file of an encoder alone")
+            candle_core::bail!("the tokenizer has no decoder, because its file contains only an encoder")
         };
         ops::no_grad(|| {
             let (h, w) = grid;
@@ -272,7 +272,7 @@ impl Tokenizer {
     }
 }
 
-/// Means over areas where an image becomes smaller, bilinear where it becomes larger.
+/// Resizes by averaging areas if the image becomes smaller, and bilinearly if it becomes larger.
 fn resized(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     match (h, w) == size {

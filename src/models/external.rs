@@ -1,4 +1,4 @@
-//! Networks of candle-transformers as frozen backbones: what a linear probe or k-NN compares a ViT with.
+//! Networks of candle-transformers as frozen backbones, for comparing a ViT with them by linear probes and k-NN.
 //!
 //! They give one vector per image: the mean over the last map, after the final norm if there is one. The grid is 1 × 1,
 //! so that detection and segmentation cannot use them. They are built from the tensors of a file and are never trained
@@ -112,7 +112,7 @@ impl<const N: usize> BackboneKind for ExternalNetwork<N> {
         let width = ARCHITECTURES[N].width;
         match (config.width, config.depth) == (width, 1) {
             true => Ok(()),
-            false => Err(format!("width {width} and depth 1 are expected in its file")),
+            false => Err(format!("expected width {width} and depth 1 in its file")),
         }
     }
 
@@ -125,7 +125,7 @@ impl<const N: usize> BackboneKind for ExternalNetwork<N> {
     ) -> Result<Box<dyn Backbone>> {
         let Architecture { name, width, build, norm } = ARCHITECTURES[N];
         if usage.taps.len() > 1 {
-            candle_core::bail!("{name} gives one vector per image, and this head reads maps");
+            candle_core::bail!("{name} gives one vector per image, but this head reads maps");
         }
         let tensors = weights.unwrap_or_default().iter().cloned().collect();
         let given = FileTensors { params: vb.clone(), tensors: Arc::new(tensors), used: Arc::default() };
@@ -134,14 +134,14 @@ impl<const N: usize> BackboneKind for ExternalNetwork<N> {
         let pooled = build(vb)?;
         let unused = given.unused();
         if !unused.is_empty() {
-            candle_core::bail!("{name} has no place for `{}`", unused.join("`, `"));
+            candle_core::bail!("{name} has no parameter `{}`", unused.join("`, `"));
         }
         let spec = BackboneSpec { width: config.width, depth: config.depth, patch: config.patch };
         Ok(Box::new(Self { spec, pooled, norm }))
     }
 }
 
-/// Tensors of a file, which become parameters when they are asked for.
+/// The tensors of a file, which become parameters when they are requested.
 #[derive(Clone)]
 struct FileTensors {
     /// Creates the parameters.

@@ -69,7 +69,7 @@ pub struct SimplePyramid {
 }
 
 impl SimplePyramid {
-    /// From `width` to `channels`, with `norm` in every level (`layer` in ViTDet).
+    /// Builds a pyramid from `width` to `channels` channels, with `norm` in every level (`layer` in ViTDet).
     ///
     /// # Errors
     /// When the width cannot be halved twice.
@@ -80,7 +80,7 @@ impl SimplePyramid {
         let up =
             |input, vb| ConvTranspose2d::new(input, input / 2, ConvConfig::strided(2, ConvInit::Torch), vb);
         let (fine, double) = (vb.pp("simfp_2"), vb.pp("simfp_3"));
-        // What stands before the two convolutions of a level decides their numbers.
+        // The numbers of the two convolutions of a level depend on the layers before them.
         let out =
             [(2, width / 4, 4), (3, width / 2, 1), (4, width, 0), (5, width, 1)].map(|(level, input, at)| {
                 let vb = vb.pp(format!("simfp_{level}"));

@@ -43,8 +43,8 @@ pub struct Vit {
 
 impl Vit {
     /// # Errors
-    /// When `config` is that of another backbone or cannot work, when windows and class token or registers are asked
-    /// for together, or when the builder lacks a parameter.
+    /// A `config` of another backbone or with invalid values, windows together with a class token or registers, or a
+    /// parameter that the builder lacks.
     pub fn new(config: &ModelConfig, usage: BackboneUsage, vb: VarBuilder) -> Result<Self> {
         config.check().and_then(|()| check_sizes(config)).map_err(candle_core::Error::msg)?;
         let ModelConfig { patch, width, depth, channels, .. } = *config;
@@ -136,8 +136,8 @@ impl Vit {
         }
     }
 
-    /// Adds positions to `tokens` [B, N, C] of all patches, where the model has some, and puts class token and
-    /// registers before them, where it has some -> [B, 1 + R + N, C].
+    /// Adds positions to `tokens` [B, N, C] of all patches, if the model has any, and puts class token and registers,
+    /// if any, before them -> [B, 1 + R + N, C].
     pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
         match &self.pos_embed {
             Some(positions) => {
@@ -150,7 +150,7 @@ impl Vit {
     }
 
     /// Puts the class token, with its row of `positions`, and registers before `tokens` [B, n, C] -> [B, 1 + R + n, C].
-    /// Without a class token, the tokens alone.
+    /// Without a class token, returns the tokens alone.
     pub fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
         let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;
@@ -181,7 +181,7 @@ impl Vit {
             candle_core::bail!("ViT: tap {tap} does not exist, blocks are 0..{depth}");
         }
         let last = if self.norm.is_some() { depth } else { taps.iter().max().map_or(0, |tap| tap + 1) };
-        let mut after = vec![None; depth]; // only what is asked for stays alive
+        let mut after = vec![None; depth]; // only requested outputs are kept
         for (i, block) in self.blocks[..last].iter().enumerate() {
             x = match i < self.frozen {
                 true => no_grad(|| block.forward(&x, pass))?.detach(),
@@ -211,7 +211,7 @@ pub struct Encoded {
 /// Checks the keys of a model file that only a ViT has.
 fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
     if config.backbone != VIT {
-        return Err(format!("a ViT is needed here, and the model has `backbone = \"{}\"`", config.backbone));
+        return Err(format!("a ViT is needed here, but the model has `backbone = \"{}\"`", config.backbone));
     }
     let decoder = &config.decoder;
     for (what, width, heads) in

@@ -20,7 +20,7 @@ pub struct Attention {
 enum Projection {
     /// `qkv.weight`, `qkv.bias`.
     Biased(Linear),
-    /// BEiT: `qkv.weight`, and `q_bias` and `v_bias` `[C]`, for keys have none.
+    /// BEiT: `qkv.weight`, and `q_bias` and `v_bias` `[C]`; keys have no bias.
     NoKeyBias { weight: Tensor, q_bias: Tensor, v_bias: Tensor },
 }
 

@@ -1,6 +1,7 @@
 //! Attention windows and relative position biases of a block: windows, tables (BEiT, arXiv:2106.08254) and decomposed
-//! vectors (ViTDet, arXiv:2203.16527; detectron2 `modeling/backbone/utils.py`). All start at 0, so that a new one
-//! changes nothing at first. Vectors are not interpolated to other sizes: the size of the input is that of the model.
+//! vectors (ViTDet, arXiv:2203.16527; detectron2 `modeling/backbone/utils.py`). All of them start at 0, so that new
+//! ones have no effect at first. Vectors are not interpolated, because the size of the input is always that of the
+//! model.
 
 use crate::ops::{self, relative_offsets};
 use candle_core::{Result, Tensor};

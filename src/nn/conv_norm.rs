@@ -1,4 +1,4 @@
-//! A convolution with a norm and, where asked for, a ReLU behind it: the unit of pyramids, towers and decoders.
+//! A convolution followed by a norm and an optional ReLU: the unit of pyramids, towers and decoders.
 
 use super::{Conv2d, ConvConfig, Norm2d, NormKind, Pass};
 use crate::ops;

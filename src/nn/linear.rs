@@ -21,8 +21,8 @@ impl Linear {
         Self::with_init(input, output, xavier_uniform(input, output), vb)
     }
 
-    /// Weight normal(0, `std`), bias 0. Heads: 2e-5 in fine-tuning, 0.01 in linear probing, where the
-    /// reference's truncation at ±2 never cuts.
+    /// Weight normal(0, `std`), bias 0. Heads: 2e-5 in fine-tuning, 0.01 in linear probing, where the truncation at ±2
+    /// in the reference has no effect.
     pub fn with_std(input: usize, output: usize, std: f64, vb: VarBuilder) -> Result<Self> {
         Self::with_init(input, output, Init::Randn { mean: 0., stdev: std }, vb)
     }

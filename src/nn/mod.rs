@@ -1,4 +1,4 @@
-//! Parameters and layers, each once. Layers are plain structs over [`crate::ops`]; parameter names
+//! Parameters and layers. Layers are plain structs over [`crate::ops`]; parameter names
 //! follow the reference PyTorch checkpoints.
 
 mod attention;

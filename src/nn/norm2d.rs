@@ -9,7 +9,7 @@ use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// Which norm; ε is 1e-5, and 1e-6 for `layer` (detectron2).
+/// The type of norm; ε is 1e-5, and 1e-6 for `layer` (detectron2).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -18,10 +18,10 @@ pub enum NormKind {
     /// No norm.
     #[default]
     None,
-    /// By the statistics of each channel over batch and pixels.
+    /// Normalises by the statistics of each channel over batch and pixels.
     Batch,
-    /// By the statistics of 32 groups of the channels of each image (arXiv:1803.08494), or the most that divide both 32
-    /// and the channels.
+    /// Normalises by the statistics of 32 groups of the channels of each image (arXiv:1803.08494), or of the largest
+    /// number of groups that divides both 32 and the channels.
     Group,
     /// Over the channels of every pixel: LayerNorm of ViTDet and ConvNeXt.
     Layer,
@@ -75,7 +75,7 @@ impl Norm2d {
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
-            // An empty batch has no statistics; the running ones keep the parameters in the graph.
+            // An empty batch has no statistics; using the running ones keeps the parameters in the graph.
             Self::Batch(norm) if x.elem_count() == 0 => norm.forward(x, &mut Pass::Eval),
             Self::Batch(norm) => norm.forward(x, pass),
             Self::Group { groups, weight, bias } => ops::group_norm(x, *groups, weight, bias, 1e-5),

@@ -25,7 +25,7 @@ pub struct Parameter {
 /// All variables of a model, in order of creation. Cloning shares them.
 ///
 /// Initial values are a function of (seed, name, shape), so they do not depend on the order in which
-/// layers are built. Asking twice for one name is an error.
+/// layers are built. Creating two parameters with the same name is an error.
 #[derive(Clone)]
 pub struct Params {
     seed: u64,
@@ -93,7 +93,7 @@ impl Params {
 }
 
 /// State that is saved with the weights but never learnt: running statistics, and what is fitted once to
-/// make the targets of pre-training (everything under `target.`), and a teacher that follows by averages (`teacher.`).
+/// make the targets of pre-training (everything under `target.`), and a teacher that is a moving average (`teacher.`).
 fn is_buffer(name: &str) -> bool {
     matches!(name.rsplit('.').next(), Some("running_mean" | "running_var"))
         || ["target.", TEACHER].iter().any(|prefix| name.starts_with(prefix))
@@ -144,7 +144,7 @@ fn draw(init: &Init, shape: &Shape, rng: &mut Rng) -> Result<Option<Vec<f32>>> {
             Some(sample(&mut || d.sample(rng)))
         }
         Init::Kaiming { .. } => {
-            candle_core::bail!("Kaiming initialisation is written out by the layer that needs it")
+            candle_core::bail!("Kaiming initialisation must be implemented by the layer that needs it")
         }
     })
 }

@@ -10,9 +10,9 @@ pub enum Pass<'a> {
     Train {
         /// Source of all random numbers of the pass.
         rng: &'a mut Rng,
-        /// Share of the run that is over, 0 to 1.
+        /// Completed share of the run, 0 to 1.
         progress: f64,
-        /// Epochs that are over, with the fraction of the present one.
+        /// Epochs done, including the fraction of the current one.
         epoch: f64,
     },
     /// A forward pass of evaluation.

@@ -73,8 +73,8 @@ impl PatchEmbed {
     }
 }
 
-/// The kernel `weight` [D, C, p, p] of a patch embedding for patches of `patch` pixels: bicubic, and smaller by as much
-/// as a patch has more pixels, so that tokens keep their size. Computed in f64.
+/// The kernel `weight` [D, C, p, p] of a patch embedding for patches of `patch` pixels: resized bicubically and divided
+/// by the ratio of the numbers of pixels, so that tokens keep their magnitude. Computed in f64.
 pub(crate) fn resize_kernel(weight: &Tensor, patch: usize) -> Result<Tensor> {
     let (_, _, _, from) = weight.dims4()?;
     let resized = ops::resize_bicubic(&weight.to_dtype(DType::F64)?, (patch, patch))?;

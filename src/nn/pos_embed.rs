@@ -43,7 +43,7 @@ pub fn sin_cos(width: usize, grid: Grid, device: &Device) -> Result<Tensor> {
 /// checkpoint holds.
 pub fn parameter(name: &str, width: usize, grid: Grid, vb: &VarBuilder) -> Result<Tensor> {
     let table = vb.get_with_hints((1, 1 + grid.0 * grid.1, width), name, Init::Const(0.))?;
-    // No initialisation of a builder describes this table: a new one is zeros and is written here.
+    // No initialisation of a builder describes this table, so a new one is created as zeros and filled here.
     if table.abs()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()? == 0. {
         table.slice_set(&sin_cos(width, grid, table.device())?.to_dtype(table.dtype())?, 0, 0)?;
     }

@@ -5,7 +5,7 @@ use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs `build` and returns the parameters that it asks for, in order. Equal shapes share one zero
-/// tensor, so that ViT-H costs as much as one of its blocks.
+/// tensor, so that ViT-H takes only as much memory as one of its blocks.
 pub fn parameter_shapes<T>(
     build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
 ) -> Result<Vec<(String, Shape)>> {
@@ -30,7 +30,7 @@ impl SimpleBackend for Seen {
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        candle_core::bail!("parameter `{name}` is asked for without a shape")
+        candle_core::bail!("parameter `{name}` is requested without a shape")
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

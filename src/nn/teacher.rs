@@ -22,7 +22,7 @@ impl MomentumTeacher {
     /// than the teacher.
     ///
     /// # Errors
-    /// When `build` fails, or the teacher has a parameter that the student lacks or has in another shape.
+    /// `build` fails, or the teacher has a parameter that the student lacks or has in another shape.
     pub fn new<T>(
         params: &Params,
         build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
@@ -46,10 +46,10 @@ impl MomentumTeacher {
         Ok((teacher, network))
     }
 
-    /// Gives the teacher the values of the student: after initial weights were loaded into the student.
+    /// Copies the values of the student to the teacher; call it after loading initial weights into the student.
     ///
     /// # Errors
-    /// When the device fails.
+    /// The device fails.
     pub fn copy_from_student(&self) -> Result<()> {
         self.pairs.par_iter().try_for_each(|(student, teacher)| teacher.var.set(student.var.as_tensor()))
     }
@@ -58,7 +58,7 @@ impl MomentumTeacher {
     /// too.
     ///
     /// # Errors
-    /// When the device fails.
+    /// The device fails.
     pub fn follow(&self, momentum: f64) -> Result<()> {
         self.pairs.par_iter().try_for_each(|(student, teacher)| {
             let (student, old) = (student.var.as_detached_tensor(), teacher.var.as_detached_tensor());

@@ -1,7 +1,7 @@
 //! Multi-head self-attention between the two projections.
 //!
 //! One task per head, each over tiles of queries, so that memory is bounded at 4096 tokens and small
-//! heads run side by side. Queries, keys and values are packed from where they lie in the projection. The
+//! heads run side by side. Queries, keys and values are packed directly from the projection. The
 //! backward pass computes the probabilities again instead of keeping them, as in FlashAttention (arXiv:2205.14135).
 
 pub(in crate::ops) mod bias;
@@ -25,7 +25,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result
 /// out as (3, heads, C/heads) -> [B, N, C].
 ///
 /// # Errors
-/// When the channels do not split into the heads, or the bias is for other heads or tokens.
+/// The channels do not divide into the heads, or the bias does not match heads or tokens.
 pub fn attention(
     qkv: &Tensor,
     heads: usize,
@@ -89,7 +89,7 @@ impl AttentionOp {
         Ok((CpuStorage::F32(out), (b, n, c3 / 3).into()))
     }
 
-    /// Gradients of `qkv` and, when asked for, of the bias.
+    /// Gradients of `qkv` and, if requested, of the bias.
     fn backward(
         &self,
         qkv: &Tensor,
@@ -123,7 +123,7 @@ impl CustomOp1 for AttentionOp {
     }
 }
 
-/// With a bias for every pair of tokens.
+/// Attention with a bias for every pair of tokens.
 impl CustomOp2 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"
@@ -154,7 +154,7 @@ impl CustomOp2 for AttentionOp {
     }
 }
 
-/// With a bias of rows and one of columns.
+/// Attention with a bias of rows and one of columns.
 impl CustomOp3 for AttentionOp {
     fn name(&self) -> &'static str {
         "attention"

@@ -1,8 +1,8 @@
-//! The backward pass for the operators of this crate, and passes without gradients.
+//! The backward pass for the operators of this crate, and forward passes without gradients.
 //!
 //! candle adds every gradient to a tensor of zeros: three passes over memory for each weight of a model. Within
-//! [`backward`], operators of this crate deliver the gradient of a variable directly. That also lets an operator have
-//! more inputs than the three that candle allows: it keeps its weights itself.
+//! [`backward`], operators of this crate add the gradient of a variable directly. An operator can also have more inputs
+//! than the three that candle allows, because it keeps its weights itself.
 
 use candle_core::backprop::GradStore;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
@@ -17,10 +17,11 @@ thread_local! {
 }
 
 /// The gradients of a scalar `loss`, as `loss.backward()` computes them, with less work for the variables that
-/// operators of this crate read. A graph allows one backward pass, because operators free what they have kept for it.
+/// operators of this crate read. A graph allows only one backward pass, because operators free the values that they
+/// have kept for it.
 ///
 /// # Errors
-/// When an operator has no gradient, or the pass runs a second time.
+/// An operator has no gradient, or the pass runs a second time.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let outer = DELIVERIES.replace(Some(vec![]));
     let store = loss.backward();
@@ -54,8 +55,8 @@ pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool 
     RECORDS.get() && inputs.into_iter().any(Tensor::track_op)
 }
 
-/// candle's `apply_op*` for operators of this crate: the inputs, and with them all that led to them, are kept only
-/// where the operator takes part in a backward pass.
+/// candle's `apply_op*` for operators of this crate: the inputs, and the graph behind them, are kept only if the
+/// operator takes part in a backward pass.
 pub(super) trait ApplyOp {
     fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor>;
     fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor>;
@@ -90,8 +91,8 @@ impl ApplyOp for Tensor {
     }
 }
 
-/// Hands over the gradient of an input that candle knows: nothing remains to return when the input is a variable and
-/// [`backward`] is running.
+/// Passes on the gradient of an input that candle knows; returns `None` if the input is a variable and [`backward`] is
+/// running, because [`backward`] then adds the gradient.
 pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
     let direct = |deliveries: &mut Option<Vec<Delivery>>| match deliveries {
         Some(deliveries) if input.is_variable() => {
@@ -103,13 +104,13 @@ pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
     DELIVERIES.with_borrow_mut(direct)
 }
 
-/// Hands over the gradient of a variable that an operator keeps itself; a constant needs none.
+/// Adds the gradient of a variable that an operator keeps itself; a constant needs none.
 ///
 /// # Errors
-/// Outside of [`backward`]: the gradient would be lost.
+/// Called outside [`backward`], where the gradient would be lost.
 pub(super) fn deliver_kept(input: &Tensor, gradient: Tensor) -> Result<()> {
     if input.track_op() && deliver(input, gradient).is_some() {
-        bail!("this graph holds operators that keep their weights: call bench::ops::backward(&loss)");
+        bail!("this graph contains operators that keep their weights; call bench::ops::backward(&loss)");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Batch normalisation, by the statistics of the batch or by given ones.
+//! Batch normalisation, with the statistics of the batch or with given ones.
 
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]

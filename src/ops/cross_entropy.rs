@@ -11,7 +11,7 @@ use super::storage::{argument, for_columns, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-/// Positions of a task where classes are not neighbours in memory.
+/// Positions per task when classes are not adjacent in memory.
 const BLOCK: usize = 128;
 
 /// Cross-entropy against class indices, −Σ q·log softmax(logits) over classes, mean over the positions whose target is
@@ -87,7 +87,7 @@ fn checked_cross_entropy(
     logits.apply1(CrossEntropy { targets, norms })
 }
 
-/// No class has this number: logits would not fit into memory.
+/// Marks ignored positions; no class has this index.
 const IGNORED: u32 = u32::MAX;
 
 /// The targets of the B·P positions of logits [B, K, P].
@@ -95,9 +95,9 @@ pub(super) struct Targets {
     pub shape: (usize, usize, usize),
     /// The class at each position, or [`IGNORED`].
     pub classes: Vec<u32>,
-    /// One weight per class; where there are none, all classes weigh 1.
+    /// One weight per class; if there are none, all classes have weight 1.
     pub weights: Vec<f32>,
-    /// Weight of all positions that count; 1 where none does.
+    /// Total weight of all positions that count; 1 if none does.
     pub total: f64,
     pub smoothing: f32,
 }

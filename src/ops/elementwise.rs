@@ -1,4 +1,4 @@
-//! Operators that work on each value alone: a fused kernel for values and gradients of f32 tensors on the CPU.
+//! Elementwise operators: a fused kernel for values and gradients of f32 tensors on the CPU.
 
 use super::autograd::ApplyOp;
 use super::simd::{Kernel, vectorized};
@@ -18,7 +18,7 @@ pub(super) trait Elementwise: Send + Sync + 'static {
     fn gradient(x: f32, grad: f32) -> f32;
 }
 
-/// `F` of every value of a contiguous f32 tensor on the CPU.
+/// Applies `F` to every value of a contiguous f32 tensor on the CPU.
 pub(super) fn elementwise<F: Elementwise>(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply1(ElementwiseOp::<F>(PhantomData))
 }

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 /// x·Φ(x), elementwise (arXiv:1606.08415; PyTorch's default form).
 ///
 /// # Errors
-/// When the device fails.
+/// The device fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if fused(&[x]) { elementwise::<Gelu>(x) } else { x.gelu_erf() }
 }

@@ -1,7 +1,7 @@
 //! Rows of a matrix by their indices.
 //!
-//! candle's `index_select` adds gradients row by row into zeros, one after another; here the output rows that
-//! each input row went to are known beforehand, and every input row sums their gradients.
+//! candle's `index_select` adds gradients row by row into zeros, one after another; here the output rows of each input
+//! row are determined beforehand, and every input row sums their gradients.
 
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
@@ -13,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 /// Selects rows of `x` [R, C] by index -> [rows, C]; an index may appear any number of times.
 ///
 /// # Errors
-/// When an index is not below R.
+/// An index is not below R.
 pub fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let (have, width) = x.dims2()?;
     if let Some(row) = rows.iter().find(|&&row| row as usize >= have) {

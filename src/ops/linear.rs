@@ -1,8 +1,7 @@
 //! y = x·Wᵀ + b.
 //!
-//! candle's own composition copies transposes in the backward pass and gives constants gradients;
-//! here every product packs its operands from where they lie, and an input that no variable leads to
-//! (the patches of an image) gets none.
+//! candle's own composition copies transposes in the backward pass and gives constants gradients; here every product
+//! packs its operands directly, and an input that depends on no variable (the patches of an image) gets no gradient.
 
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]

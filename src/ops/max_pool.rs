@@ -1,4 +1,4 @@
-//! Max pool with PyTorch's choice among equals.
+//! Max pooling with PyTorch's rule for equal values.
 //!
 //! candle's own divides the gradient among positions that are not maxima. Here the position of each
 //! maximum is found once, and both passes read it.

@@ -1,4 +1,4 @@
-//! Differentiable operators, tensor in, tensor out. Each has values and gradients tested.
+//! Differentiable operators on tensors. Values and gradients of each operator are tested.
 //!
 //! candle's fused `layer_norm`, `softmax_last_dim` and others silently cut the gradient graph; models use these
 //! operators instead. For f32 tensors on the CPU they are fused kernels with a backward pass of their own; for other

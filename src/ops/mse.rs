@@ -1,4 +1,4 @@
-//! Mean squared error inside patches, weighted over patches.
+//! Mean squared error of patches, with a weight for each patch.
 
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
@@ -17,7 +17,7 @@ pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Resu
         bail!("patch_mse: prediction {prediction:?}, target {target:?}, weights {weights:?}");
     }
     if target.track_op() || weights.track_op() {
-        bail!("patch_mse: target or weights lead to variables, but get no gradient; detach them");
+        bail!("patch_mse: target or weights depend on variables, but get no gradient; detach them");
     }
     if fused(&[prediction, target, weights]) {
         let (target, weights) = (target.contiguous()?, weights.contiguous()?);

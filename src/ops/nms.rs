@@ -17,7 +17,7 @@ pub fn nms(boxes: &Tensor, scores: &Tensor, threshold: f64) -> Result<Tensor> {
 }
 
 /// [`nms`] for each class separately. `classes` u32 `[N]` -> u32 `[K]`, the kept boxes of all classes by
-/// decreasing score. No box is moved to keep classes apart: coordinates keep their precision.
+/// decreasing score. Boxes are not shifted to separate the classes, so coordinates keep their precision.
 pub fn batched_nms(boxes: &Tensor, scores: &Tensor, classes: &Tensor, threshold: f64) -> Result<Tensor> {
     let held = Boxes::new("batched_nms", boxes, scores)?;
     if classes.dims() != scores.dims() || classes.dtype() != DType::U32 {
@@ -66,7 +66,7 @@ impl Boxes {
         Ok(Self { boxes: boxes.to_vec(), scores: scores.to_dtype(DType::F32)?.to_vec1()?, device })
     }
 
-    /// Suppresses inside of each group.
+    /// Applies suppression within each group.
     fn kept(&self, groups: Vec<Vec<usize>>, threshold: f64) -> Result<Tensor> {
         if threshold.is_nan() {
             bail!("nms: the threshold is not a number");
@@ -86,7 +86,7 @@ impl Boxes {
         Tensor::from_vec(kept, count, &self.device)
     }
 
-    /// By decreasing score, NaN first, then by position.
+    /// Orders by decreasing score, NaN first, then by position.
     fn order(&self, a: usize, b: usize) -> Ordering {
         let (left, right) = (self.scores[a], self.scores[b]);
         let by_score = right.partial_cmp(&left).unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()));
@@ -139,7 +139,7 @@ impl Kernel for Suppress<'_> {
     }
 }
 
-/// `f32::min` without its care for NaN, which costs vectors an instruction.
+/// `f32::min` without the handling of NaN, which would cost an extra vector instruction.
 #[inline(always)]
 fn least(a: f32, b: f32) -> f32 {
     if b < a { b } else { a }

@@ -1,8 +1,8 @@
 //! Normalisation of sets of planes, the images of single channels, by the mean and variance of each
 //! set: what batch and group normalisation share.
 //!
-//! Each plane is read once for its moments, in two passes while it is near; moments of a set are
-//! merged in f64. Both passes over the tensor are then one multiply-add a value.
+//! The moments of each plane are computed in two passes while it is in the cache, and the moments of a set are merged
+//! in f64. Both passes over the tensor are then one multiply-add a value.
 
 use super::autograd::deliver;
 use super::simd::{Kernel, sum, sum2, vectorized};
@@ -63,7 +63,7 @@ pub(super) struct NormalizeOp<F> {
     pub(super) set_of: F,
     /// Mean and 1/sqrt(var + eps) of each set.
     pub(super) sets: Vec<(f32, f32)>,
-    /// Whether the moments are those of x, and the gradient goes through them too.
+    /// Whether the moments were computed from x, so that the gradient also flows through them.
     pub(super) own_moments: bool,
 }
 
@@ -180,7 +180,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for NormalizeOp<F> {
 }
 
 impl<F: Fn(usize) -> usize> NormalizeOp<F> {
-    /// What each set takes from the gradient through its moments: mean(g·w) and
+    /// The terms of the gradient through the moments of each set: mean(g·w) and
     /// scale²·mean(g·w·(x − mean)).
     fn shares(&self, sums: &[[f32; 2]], weights: &[f32]) -> Vec<(f32, f32)> {
         let mut totals = vec![[0f64; 3]; self.sets.len()]; // of g·w, of g·w·(x − mean), count

@@ -48,7 +48,8 @@ struct Logistic;
 impl PointwiseLoss for Logistic {
     #[inline(always)]
     fn loss(self, x: f32, t: f32) -> f32 {
-        // log σ(x) = min(x, 0) − log(1 + exp(−|x|)); exp does not reach 0, which 1 + hides.
+        // log σ(x) = min(x, 0) − log(1 + exp(−|x|)). The exp of this crate never returns 0, which makes no difference
+        // after adding 1.
         let positive = if x < 0. { 0. } else { x };
         positive - x * t + log_1p(exp(-x.abs()))
     }
@@ -126,7 +127,7 @@ fn total<L: PointwiseLoss>(
         bail!("{name}: values {:?}, targets {:?}, weights {weights:?}", x.shape(), targets.shape());
     }
     if constants().any(Tensor::track_op) {
-        bail!("{name}: targets or weights lead to variables, but get no gradient; detach them");
+        bail!("{name}: targets or weights depend on variables, but get no gradient; detach them");
     }
     let share = if weights.is_some() { 1. } else { 1. / x.elem_count().max(1) as f64 };
     if !fused(&[x]) {

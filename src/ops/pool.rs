@@ -1,4 +1,4 @@
-//! Average pools and the strided pick, as tables of weights of [`super::resample`].
+//! Average pooling and strided subsampling, as tables of weights of [`super::resample`].
 
 use super::resample::{Axis, resample};
 use super::storage::count;

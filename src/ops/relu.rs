@@ -1,4 +1,5 @@
-//! ReLU with a slope of 0 at 0, as in PyTorch; candle's has 1 there, so that padding and empty regions would learn.
+//! ReLU with a slope of 0 at 0, as in PyTorch; candle's has 1 there, which would give gradients to padding and empty
+//! regions.
 
 use super::elementwise::{Elementwise, elementwise};
 use super::storage::fused;
@@ -7,7 +8,7 @@ use candle_core::{Result, Tensor};
 /// max(x, 0), elementwise; NaN stays NaN.
 ///
 /// # Errors
-/// When the device fails.
+/// The device fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if fused(&[x]) {
         return elementwise::<Relu>(x);

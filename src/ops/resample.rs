@@ -2,7 +2,7 @@
 //! output column one of input columns.
 //!
 //! Resizes and average pools are tables of such weights. The backward pass is the same map with
-//! transposed tables, so that it gathers too: planes are made in parallel and sums have one order.
+//! transposed tables, so that it also gathers: planes are computed in parallel and the order of sums is fixed.
 
 use super::autograd::{ApplyOp, deliver};
 use super::simd::{Kernel, vectorized};
@@ -212,7 +212,7 @@ impl Gather {
     }
 }
 
-/// Maps planes one after another, the columns first where that makes fewer rows to gather in.
+/// Maps planes one after another, columns first if that leaves fewer rows.
 struct Planes<'a> {
     x: &'a [f32],
     from: usize,

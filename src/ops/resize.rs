@@ -29,10 +29,10 @@ pub fn resize_bilinear(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
 pub enum Bicubic {
     /// Four neighbours, a = −0.75 (`size`).
     Plain,
-    /// The same, with outputs as far apart as if there were that many more: `scale_factor` is (outputs + offset) /
-    /// inputs.
+    /// The same kernel, but with the spacing of outputs as if there were that many more: `scale_factor` is (outputs +
+    /// offset) / inputs.
     Offset(f64),
-    /// a = −0.5, and a kernel as wide as the outputs are apart where there are fewer of them (`antialias`).
+    /// a = −0.5, with a kernel that is widened to the spacing of the outputs when shrinking (`antialias`).
     Antialias,
 }
 

@@ -40,7 +40,7 @@ pub fn roi_align(
         ),
     };
     if boxes.track_op() {
-        bail!("roi_align: boxes lead to variables, but get no gradient; detach them");
+        bail!("roi_align: boxes depend on variables, but get no gradient; detach them");
     }
     count("roi_align", &[r, c, size.0, size.1])?;
     let rows = boxes.to_device(&Device::Cpu)?.to_vec2::<f32>()?;
@@ -151,7 +151,7 @@ impl Bins {
     }
 }
 
-/// The samples of a bin that may lie on the axis: however large a box is, they are few.
+/// The samples of a bin that can be on the axis; their number is small however large the box is.
 fn inside(origin: f32, bin: f32, samples: usize, pixels: usize) -> Range<usize> {
     let step = f64::from(bin) / samples.max(1) as f64;
     if step <= 0. {

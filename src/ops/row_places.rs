@@ -1,4 +1,4 @@
-//! The inverse of a selection of rows: where each row went.
+//! The inverse of a selection of rows: the positions of each row in it.
 
 /// For each row of a matrix, the places of the selection that hold it, in order.
 pub(super) struct RowPlaces {

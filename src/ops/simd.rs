@@ -1,8 +1,8 @@
-//! Loops compiled for the vector units of the processor at hand, and the arithmetic in them.
+//! Loops compiled for the vector units of the processor, and their arithmetic.
 //!
-//! The compiler vectorises plain loops, but only for the instruction set it is told; [`vectorized`]
-//! compiles a kernel three times and picks at run time. Kernels use no fused multiply-add and sum
-//! in [`LANES`] fixed lanes, so that every instruction set gives the same bits.
+//! The compiler vectorises plain loops, but only for the instruction set that it is given; [`vectorized`] compiles a
+//! kernel three times and chooses at run time. Kernels use no fused multiply-add and sum in [`LANES`] fixed lanes, so
+//! that every instruction set gives the same bits.
 
 /// Partial sums of a reduction.
 pub(crate) const LANES: usize = 16;
@@ -25,7 +25,7 @@ pub(super) enum Instructions {
 }
 
 impl Instructions {
-    /// Whether kernels may use them where the processor has them: a test can rule that out ([`restricted`]).
+    /// Whether kernels may use this instruction set if the processor has it; a test can forbid it ([`restricted`]).
     pub(super) fn allowed(self) -> bool {
         #[cfg(test)]
         return self <= MOST.get();
@@ -131,7 +131,7 @@ pub(super) fn sum2(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 
     fold(lanes)
 }
 
-/// The largest value; −∞ for none. NaN is passed over.
+/// The largest value; −∞ for none. NaN is ignored.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };

@@ -15,7 +15,7 @@ pub fn softmax_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor
         bail!("softmax_cross_entropy: logits {shape:?}, targets {:?}", targets.shape());
     }
     if targets.track_op() {
-        bail!("softmax_cross_entropy: targets lead to variables, but get no gradient; detach them");
+        bail!("softmax_cross_entropy: targets depend on variables, but get no gradient; detach them");
     }
     if fused(&[logits, targets]) {
         return logits.contiguous()?.apply2(&targets.contiguous()?, SoftmaxCrossEntropy);

@@ -5,10 +5,10 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Values a task works on.
+/// Number of values per task.
 const CHUNK: usize = 1 << 14;
 
-/// Whether the kernels here can work on these tensors. Others go through candle's own operators.
+/// Whether the kernels here can work on these tensors. Other tensors use candle's own operators.
 pub(super) fn fused(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32)
 }
@@ -16,7 +16,7 @@ pub(super) fn fused(tensors: &[&Tensor]) -> bool {
 /// The values of an operator's argument, which must be contiguous.
 pub(super) fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
-        // A part of a tensor without values may start behind its end.
+        // The offset of an empty part of a tensor may be past its end.
         (CpuStorage::F32(_), Some((start, end))) if start >= end => Ok(&[]),
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("expected a contiguous f32 tensor, got shape {:?}", layout.shape()),
@@ -36,7 +36,7 @@ pub(super) fn for_rows(matrix: &mut [f32], width: usize, task: impl Fn(Range<usi
     for_rows_costing(width, matrix, width, task);
 }
 
-/// [`for_rows`] where making a row costs as much as passing over `work` values.
+/// Like [`for_rows`], if computing a row costs as much as processing `work` values.
 pub(super) fn for_rows_costing<T: Send>(
     work: usize,
     matrix: &mut [T],
@@ -71,10 +71,10 @@ pub(super) fn for_columns(
     pieces.into_par_iter().enumerate().for_each(run);
 }
 
-/// Values in an f32 tensor of this shape.
+/// Number of values in an f32 tensor of this shape.
 ///
 /// # Errors
-/// When they overflow the memory that a process can address.
+/// The number overflows the memory that a process can address.
 pub(super) fn count(name: &str, shape: &[usize]) -> Result<usize> {
     let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
     match count.filter(|&count| count <= isize::MAX as usize / size_of::<f32>()) {
@@ -106,7 +106,7 @@ pub(super) fn sum_rows(
     pieces
 }
 
-/// Rows that make one task. A function of the shape alone.
+/// Number of rows per task. It depends on the shape alone.
 fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }

@@ -5,11 +5,11 @@ use super::update::{Rule, Tracked};
 use super::{Gradients, Optimizer, ParamGroup, Step};
 use candle_core::{Device, Result, Tensor, bail};
 
-/// AdamW with a step count, and moments, for each parameter.
+/// AdamW with a step count and moments for each parameter.
 pub struct AdamW {
-    /// With running means of the gradient and of its square.
+    /// The parameters, with running means of the gradient and of its square.
     parameters: Tracked<2>,
-    /// Steps that each parameter has taken.
+    /// Number of steps of each parameter.
     steps: Vec<i64>,
     betas: [f64; 2],
     eps: f64,
@@ -19,7 +19,7 @@ impl AdamW {
     /// `betas` are the decay rates of the two moments, `eps` the ε beside the square root.
     ///
     /// # Errors
-    /// When memory for the moments cannot be had.
+    /// Memory for the moments cannot be allocated.
     pub fn new(groups: Vec<ParamGroup>, betas: [f64; 2], eps: f64) -> Result<Self> {
         let steps = vec![0; groups.len()];
         Ok(Self { parameters: Tracked::new(groups, ["exp_avg", "exp_avg_sq"])?, steps, betas, eps })

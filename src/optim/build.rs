@@ -3,7 +3,7 @@
 use super::{AdamW, Lars, Optimizer, ParamGroup, Sgd};
 use crate::config::{Optim, OptimName};
 
-/// Why an optimiser cannot be made of `[optim]`.
+/// The reason why no optimiser can be built from `[optim]`.
 #[derive(Debug, thiserror::Error)]
 pub enum OptimError {
     /// A key that the optimiser needs is absent.
@@ -22,7 +22,7 @@ pub enum OptimError {
         /// The key of `[optim]`.
         key: &'static str,
     },
-    /// Memory for the state cannot be had.
+    /// Memory for the state cannot be allocated.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
@@ -30,7 +30,7 @@ pub enum OptimError {
 /// The optimiser that `optim` names, over `groups` (see [`super::param_groups`]).
 ///
 /// # Errors
-/// When a key that the optimiser needs is absent, or one that it does not read is set.
+/// A key that the optimiser needs is absent, or a key that it does not read is set.
 pub fn build_optimizer(
     optim: &Optim,
     groups: Vec<ParamGroup>,

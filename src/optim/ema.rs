@@ -11,12 +11,12 @@ use std::collections::{HashMap, HashSet};
 pub struct Ema {
     decay: f64,
     pairs: Vec<(Parameter, Tensor)>,
-    /// Places of the variables in `pairs`.
+    /// Indices of the variables in `pairs`.
     places: HashMap<TensorId, usize>,
 }
 
 impl Ema {
-    /// Starts at the present values of `params`, which should be all of the model's, buffers included.
+    /// Starts at the current values of `params`, which should be all parameters of the model, including buffers.
     pub fn new(params: &[Parameter], decay: f64) -> Result<Self> {
         let pair = |p: &Parameter| Ok((p.clone(), p.var.as_detached_tensor().force_contiguous()?));
         let places = params.iter().enumerate().map(|(i, p)| (p.var.id(), i)).collect();
@@ -28,12 +28,12 @@ impl Ema {
         [self.decay as f32, (1. - self.decay) as f32]
     }
 
-    /// The average of `parameter`, when it is one of the averaged.
+    /// The average of `parameter`, if it is averaged.
     pub(super) fn average(&self, parameter: &Parameter) -> Option<&Tensor> {
         self.places.get(&parameter.var.id()).map(|place| &self.pairs[*place].1)
     }
 
-    /// Takes the present values of all but the `updated` parameters into their averages.
+    /// Updates the averages of all parameters except the `updated` ones.
     pub(super) fn update_others(&mut self, updated: &HashSet<TensorId>) -> Result<()> {
         let [keep, take] = self.weights();
         let others = self.pairs.par_iter().filter(|(p, _)| !updated.contains(&p.var.id()));
@@ -49,7 +49,7 @@ impl Ema {
         })
     }
 
-    /// Exchanges averages and live values; a second call undoes the first.
+    /// Swaps averages and current values; a second call undoes the first.
     pub fn swap(&mut self) -> Result<()> {
         self.pairs.iter().try_for_each(|(p, average)| {
             let live = p.var.as_tensor();
@@ -67,7 +67,7 @@ impl Ema {
         })
     }
 
-    /// Overwrites the live values with the averages.
+    /// Overwrites the current values with the averages.
     pub fn apply(&mut self) -> Result<()> {
         self.pairs.iter().try_for_each(|(p, average)| overwrite(p.var.as_tensor(), average))
     }
@@ -77,7 +77,7 @@ impl Ema {
         self.pairs.iter().map(|(p, average)| (p.name.clone(), average.clone())).collect()
     }
 
-    /// Takes over saved averages, by parameter name.
+    /// Loads saved averages by parameter name.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.

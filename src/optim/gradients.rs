@@ -1,7 +1,7 @@
 //! Gradients of a list of parameters, in its order: collecting, accumulating, their norm.
 //!
-//! A live candle `GradStore` keeps the forward graph alive; collecting detaches, so that the
-//! graph's memory is free before the optimiser steps.
+//! A live candle `GradStore` keeps the forward graph alive; collecting detaches the gradients, so that the memory of
+//! the graph is freed before the optimiser's step.
 
 use super::storage::{overwrite, read, sums_of_squares, write, zip};
 use crate::nn::Parameter;
@@ -69,8 +69,8 @@ impl Gradients {
         })
     }
 
-    /// Removes the gradients of the parameters that `chosen` names: the optimiser does not change them in this step
-    /// (`p.grad = None` in PyTorch).
+    /// Removes the gradients of the parameters for which `chosen` is true: the optimiser does not change them in this
+    /// step (`p.grad = None` in PyTorch).
     pub fn remove(&mut self, chosen: impl Fn(&str) -> bool) {
         self.0.iter_mut().filter(|(name, _)| chosen(name)).for_each(|(_, gradient)| *gradient = None);
     }
@@ -78,7 +78,7 @@ impl Gradients {
     /// Adds the gradients of another pass over the same parameters.
     ///
     /// # Errors
-    /// When they belong to other parameters.
+    /// The gradients belong to other parameters.
     pub fn add(&mut self, other: Self) -> Result<()> {
         if !self.0.iter().map(|(name, _)| name).eq(other.0.iter().map(|(name, _)| name)) {
             bail!("gradients of different parameters cannot be added");

@@ -21,8 +21,8 @@ pub struct ParamGroup {
     pub weight_decay: f64,
 }
 
-/// The groups of `params`, one for each, in their order. `layer_of` gives the layer of a parameter (0 for
-/// embeddings), `layers` that of the head (depth + 1). What `optim.exempt` and `optim.no_decay` name is not decayed.
+/// The groups of `params`, one for each, in their order. `layer_of` gives the layer of a parameter (0 for embeddings),
+/// `layers` that of the head (depth + 1). Parameters covered by `optim.exempt` and `optim.no_decay` are not decayed.
 pub fn param_groups(
     params: &[Parameter],
     optim: &Optim,

@@ -1,5 +1,5 @@
 //! LARS (arXiv:1708.03888) in the form MoCo v3 and MAE use for linear probing (arXiv:2111.06377
-//! Table 10): the trust ratio and the weight decay only touch tensors of two or more dimensions.
+//! Table 10): the trust ratio and the weight decay apply only to tensors of two or more dimensions.
 
 use super::groups::matched;
 use super::sgd::Momentum;
@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 
 /// LARS with momentum.
 pub struct Lars {
-    /// With momentum buffers.
+    /// The parameters, with their momentum buffers.
     parameters: Tracked<1>,
     momentum: f64,
     trust: f64,
@@ -20,7 +20,7 @@ impl Lars {
     /// `trust` is the factor of the ratio ‖p‖ / ‖gradient‖.
     ///
     /// # Errors
-    /// When memory for the momentum buffers cannot be had.
+    /// Memory for the momentum buffers cannot be allocated.
     pub fn new(mut groups: Vec<ParamGroup>, momentum: f64, trust: f64) -> Result<Self> {
         for group in groups.iter_mut().filter(|group| group.parameter.var.rank() <= 1) {
             group.weight_decay = 0.;

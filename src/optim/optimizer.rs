@@ -11,7 +11,7 @@ pub struct Step<'a> {
     pub scale: f64,
     /// Multiplies the weight decay of every group: 1 without a schedule, else [`super::WeightDecaySchedule::scale_at`].
     pub weight_decay_scale: f64,
-    /// Moving average that takes in the new values of all its parameters.
+    /// Moving average that is updated with the new values of all its parameters.
     pub ema: Option<&'a mut Ema>,
 }
 
@@ -23,11 +23,11 @@ pub trait Optimizer: Send {
     /// When `gradients` belong to other parameters; nothing is changed then.
     fn step(&mut self, gradients: &Gradients, step: Step) -> Result<()>;
 
-    /// Named tensors that, with the parameters, continue the run exactly. They are views of live
+    /// Named tensors that, together with the parameters, suffice to continue the run exactly. They are views of live
     /// state: the next step changes them.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes over saved state, by the names of [`Optimizer::state`].
+    /// Loads saved state, by the names of [`Optimizer::state`].
     ///
     /// # Errors
     /// When a tensor is missing or has another shape or dtype.

@@ -1,5 +1,5 @@
-//! Stochastic gradient descent with momentum, as PyTorch's: weight decay joins the gradient, no
-//! dampening, no Nesterov.
+//! Stochastic gradient descent with momentum, as in PyTorch: weight decay is added to the gradient, without dampening
+//! and Nesterov momentum.
 
 use super::update::{Rule, Tracked};
 use super::{Gradients, Optimizer, ParamGroup, Step};
@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 
 /// SGD with momentum.
 pub struct Sgd {
-    /// With momentum buffers.
+    /// The parameters, with their momentum buffers.
     parameters: Tracked<1>,
     momentum: f64,
 }
@@ -16,7 +16,7 @@ impl Sgd {
     /// `momentum` is 0 for plain SGD.
     ///
     /// # Errors
-    /// When memory for the momentum buffers cannot be had.
+    /// Memory for the momentum buffers cannot be allocated.
     pub fn new(groups: Vec<ParamGroup>, momentum: f64) -> Result<Self> {
         Ok(Self { parameters: Tracked::new(groups, ["momentum_buffer"])?, momentum })
     }

@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// Values a task works on: large enough to pay for the hand-over, small enough to share out.
+/// Number of values per task: large enough to outweigh the cost of scheduling, small enough to distribute evenly.
 /// Fixed, so that sums do not depend on the number of threads.
 pub(super) const CHUNK: usize = 1 << 14;
 
@@ -27,7 +27,7 @@ impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Write<F> {
         };
         match self.0.take() {
             Some(kernel) => kernel(&mut values[start..end]),
-            None => bail!("an update in place ran twice"),
+            None => bail!("an in-place update ran twice"),
         }
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn write(tensor: &Tensor, kernel: impl FnOnce(&mut [f32]) -> Result<(
     tensor.inplace_op1(&Write(Cell::new(Some(kernel))))
 }
 
-/// [`write`] on several tensors at a time. No two of them may share storage.
+/// Like [`write`], for several tensors at a time. No two of them may share storage.
 pub(super) fn write_all<const N: usize>(
     tensors: [&Tensor; N],
     kernel: impl FnOnce([&mut [f32]; N]) -> Result<()>,
@@ -60,7 +60,7 @@ pub(super) fn write_all<const N: usize>(
     nest(&tensors, Vec::with_capacity(N), kernel)
 }
 
-/// [`write`] on a tensor that may be absent.
+/// Like [`write`], for a tensor that may be absent.
 pub(super) fn write_some(
     tensor: Option<&Tensor>,
     kernel: impl FnOnce(Option<&mut [f32]>) -> Result<()>,
@@ -71,10 +71,10 @@ pub(super) fn write_some(
     }
 }
 
-/// As many items as there are places.
+/// Converts `items` to an array; another number of items is an error.
 pub(super) fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N]> {
     let count = items.len();
-    items.try_into().map_err(|_| Error::Msg(format!("{count} tensors in {N} places")))
+    items.try_into().map_err(|_| Error::Msg(format!("got {count} tensors, expected {N}")))
 }
 
 /// Runs `kernel` on the values of a contiguous f32 CPU tensor.

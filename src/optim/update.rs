@@ -1,9 +1,9 @@
-//! The step that all optimisers share: one parallel loop over all parameters, one pass over memory.
+//! The step of all optimisers: one parallel loop over all parameters, with one pass over memory.
 //!
-//! A [`Rule`] says what happens to one value. The loop around it scales the gradient and takes the
-//! new value into the moving average while both are in registers, so that clipping, the mean over
-//! micro-batches and the average cost no pass of their own. Values do not depend on each other:
-//! neither threads nor instruction sets change a bit.
+//! A [`Rule`] says what happens to one value. The loop around it scales the gradient and updates the moving average
+//! while both are in registers, so that clipping, the mean over micro-batches and the average need no separate pass.
+//! Values do not depend on each other, so the result has the same bits for any number of threads and any instruction
+//! set.
 
 use super::groups::matched;
 use super::storage::{CHUNK, array, read, restore, write, write_all, write_some};
@@ -23,11 +23,11 @@ pub(super) trait Rule<const N: usize>: Copy + Send {
     /// Mark it `#[inline(always)]`: see [`Kernel`].
     fn apply(self, value: f32, gradient: f32, running: [f32; N]) -> (f32, [f32; N]);
 
-    /// The kernel of CUDA devices that does the same.
+    /// The CUDA kernel that computes the same.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     const KERNEL: &'static str;
 
-    /// The numbers of the rule, as the kernel reads them.
+    /// The constants of the rule, as the kernel reads them.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     fn numbers(self) -> [f32; 8];
 }
@@ -51,7 +51,7 @@ impl<const N: usize> Tracked<N> {
     }
 
     /// One step of every parameter that has a gradient, and of the average of all parameters.
-    /// `rule` makes the rule of a parameter from its number.
+    /// `rule` makes the rule of a parameter from its index.
     pub fn step<R: Rule<N>>(
         &self,
         gradients: &Gradients,
@@ -122,14 +122,14 @@ impl<const N: usize> Tracked<N> {
         })
     }
 
-    /// Takes over saved running values; `what` names the optimiser in errors.
+    /// Loads saved running values; `what` names the optimiser in errors.
     pub fn load_state(&self, saved: &dyn Fn(&str) -> Option<Tensor>, what: &str) -> Result<()> {
         let live = self.state();
         live.into_iter().try_for_each(|(name, live)| restore(&live, &name, saved, what))
     }
 }
 
-/// Values of one parameter with all that a step reads and writes for them, all of one length.
+/// The slices that a step reads and writes for one parameter, all of the same length.
 struct Span<'a, R, const N: usize> {
     rule: R,
     /// Factor of the gradient.
@@ -208,8 +208,7 @@ impl<R: Rule<N>, const N: usize> Kernel for Span<'_, R, N> {
     }
 }
 
-/// The step of [`LANES`] values. What is read and what is written are different arrays, so that
-/// nothing keeps the compiler from using vectors.
+/// The step of [`LANES`] values. Input and output are different arrays, so that the compiler can vectorise the loop.
 #[inline(always)]
 fn group<R: Rule<N>, const N: usize>(
     rule: R,

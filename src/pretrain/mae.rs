@@ -32,7 +32,7 @@ pub struct MaeOptions {
     /// How the removed patches are chosen.
     #[serde(default)]
     pub mask: MaskKind,
-    /// What is predicted of a patch.
+    /// The target that is predicted for each patch.
     #[serde(default)]
     pub target: ReconstructionTarget,
     /// The tokenizer of the target `token`: a run, a file, or `hub:owner/name` of a discrete autoencoder.
@@ -59,7 +59,7 @@ pub enum LossPatches {
     /// The removed ones.
     #[default]
     Masked,
-    /// All.
+    /// All patches.
     All,
 }
 
@@ -76,7 +76,7 @@ pub struct MaskedAutoencoder {
     normalize: Normalize,
 }
 
-/// Where mask tokens enter. [1, 1, C] of the encoder or of the decoder
+/// The mask token, and where it is used. [1, 1, C] of the encoder or of the decoder
 #[derive(Debug)]
 enum MaskToken {
     /// MAE: the encoder skips removed patches.

@@ -143,17 +143,17 @@ pub enum MaskError {
         "mask_ratio {ratio} keeps {kept} of {patches} patches; at least one must be kept and one removed"
     )]
     Count {
-        /// The share that was asked for.
+        /// The requested share.
         ratio: f64,
         /// Patches that it keeps.
         kept: usize,
-        /// All patches.
+        /// Number of all patches.
         patches: usize,
     },
     /// A ratio that no grid mask has.
     #[error("grid mask: mask_ratio {ratio} is not 1 − 1/k²; the nearest are {below:.4} and {above:.4}")]
     Ratio {
-        /// The share that was asked for.
+        /// The requested share.
         ratio: f64,
         /// The nearest share below that works.
         below: f64,

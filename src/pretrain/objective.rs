@@ -154,7 +154,7 @@ impl ObjectiveInputs<'_> {
     /// A second backbone of the same sizes with its parameters from `vb`, for a teacher.
     ///
     /// # Errors
-    /// As [`ObjectiveInputs::backbone`].
+    /// The errors of [`ObjectiveInputs::backbone`].
     pub fn backbone_in(&self, vb: VarBuilder<'static>, final_norm: bool) -> Result<Box<dyn Backbone>> {
         let usage = BackboneUsage {
             drop_path: self.drop_path,

@@ -21,7 +21,7 @@ impl Objectives {
         Self::empty().with::<MaskedAutoencoder>().with::<Beit>().with::<DiscreteAutoencoder>()
     }
 
-    /// None.
+    /// No objectives.
     pub fn empty() -> Self {
         Self(Named::new("objective"))
     }
@@ -56,7 +56,7 @@ impl Objectives {
     }
 
     /// # Errors
-    /// As [`Objectives::completed`].
+    /// The errors of [`Objectives::completed`].
     pub fn facts(
         &self,
         table: &ObjectiveTable,

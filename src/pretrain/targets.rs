@@ -1,4 +1,4 @@
-//! What the decoder predicts for a patch (MAE, arXiv:2111.06377, Table 1d): its pixels, its pixels
+//! Targets of the decoder for a patch (MAE, arXiv:2111.06377, Table 1d): its pixels, its pixels
 //! normalised by the patch's own mean and standard deviation, the largest PCA coefficients of patch space, or its token.
 //!
 //! Patches are those of [`crate::nn::patchify`]. No reference code exists for PCA; here it is fitted once, before

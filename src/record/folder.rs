@@ -27,7 +27,7 @@ pub enum StoreError {
     Broken {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
     /// Another process writes in the folder.
@@ -237,7 +237,7 @@ fn finite(record: &RunRecord) -> RunRecord {
     record
 }
 
-/// Whether the folder holds anything besides the lock file.
+/// Whether the folder contains anything besides the lock file.
 fn holds_a_run(path: &Path) -> Result<bool, StoreError> {
     for entry in std::fs::read_dir(path).map_err(StoreError::io("list", path))? {
         if entry.map_err(StoreError::io("list", path))?.file_name() != "lock" {

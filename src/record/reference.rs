@@ -7,7 +7,7 @@ use crate::config::{ConfigError, Library, ReconstructionTarget, parse};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where a number comes from.
+/// The origin of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -42,7 +42,7 @@ pub struct Reference {
     pub id: String,
     /// Name of the task.
     pub task: String,
-    /// Where the number comes from.
+    /// The origin of the number.
     pub origin: Origin,
     /// Full citation of the source.
     pub source: String,
@@ -64,7 +64,7 @@ pub struct Reference {
     pub spread: Option<f64>,
     /// Number of seeds, if the value is a mean over several.
     pub seeds: Option<usize>,
-    /// What the pre-training of the initial weights predicted, if it matters.
+    /// The target of the pre-training of the initial weights, if it matters.
     pub target: Option<ReconstructionTarget>,
     /// Remark for readers.
     pub note: Option<String>,
@@ -180,7 +180,7 @@ impl Reference {
     /// Reads the published numbers of all tasks of a library, sorted by task and then as in the files. A task may have none.
     ///
     /// # Errors
-    /// Those of [`Reference::parse`].
+    /// The errors of [`Reference::parse`].
     pub fn all(library: &Library) -> Result<Vec<Self>, ConfigError> {
         let mut references = Vec::new();
         for task in library.list("tasks") {

@@ -1,4 +1,4 @@
-//! [`RunRecord`]: everything that a reader of a table may want to know about one cell.
+//! [`RunRecord`]: the record of one run, with the origin of every number in a table.
 
 use crate::config::ReconstructionTarget;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,7 @@ pub struct InitRecord {
     /// Id of the run that made them, if it was a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// What their pre-training predicted; `None` if unknown.
+    /// The target of their pre-training; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ReconstructionTarget>,
     /// How the run that made them was trained; `None` if it has no record.
@@ -260,7 +260,7 @@ impl RunRecord {
     pub const SCHEMA: u32 = 1;
 }
 
-/// A finished transfer run, for the tests of this module tree.
+/// A finished transfer run, for tests.
 #[cfg(test)]
 pub(super) fn sample(id: &str) -> RunRecord {
     let mut scores = Scores::default();

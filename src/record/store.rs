@@ -68,7 +68,7 @@ impl RunStore {
     /// Reads the records of all runs that have one, sorted by id.
     ///
     /// # Errors
-    /// A record that cannot be read, or that lies in the folder of another run (a copy would be counted twice).
+    /// A record that cannot be read, or that is in the folder of another run (a copy would be counted twice).
     pub fn records(&self) -> Result<Vec<RunRecord>, StoreError> {
         self.each_record()?.collect()
     }

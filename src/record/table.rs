@@ -1,9 +1,8 @@
 //! [`build_table`]: makes a [`Table`] from records and published numbers; a pure function without clock and disk.
 //!
-//! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never
-//! mixed; runs on different data, with different overrides or from weights that were trained differently
-//! are different rows; whatever weakens a number (truncated, unfinished, uncommitted changes, notes) is a
-//! footnote. Knows no task.
+//! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never mixed; runs on
+//! different data, with different overrides or from weights that were trained differently are different rows; reasons
+//! to trust a number less (truncated, unfinished, uncommitted changes, notes) are footnotes. Knows no task.
 
 mod cell;
 mod compare;

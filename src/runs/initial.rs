@@ -202,7 +202,7 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
         return Ok(());
     }
     let file = WeightFile::open(path)?;
-    let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading says what they are
+    let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading reports them
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];

@@ -39,7 +39,7 @@ pub struct RunContext<'a> {
     pub store: &'a RunStore,
     /// `$BENCH_DATA`: the folder of all data sets.
     pub bench_data: Option<PathBuf>,
-    /// Where tensors are.
+    /// The device of all tensors.
     pub device: Device,
     /// The device as records name it: `cpu`, `cuda:1`.
     pub device_name: String,
@@ -128,7 +128,7 @@ impl PreparedRun {
     pub fn run(self, context: &RunContext, max_steps: Option<usize>) -> Result<RunRecord> {
         let began = Instant::now();
         let mut record = self.first_record(context)?;
-        self.folder.write_record(&record)?; // a killed run is found as interrupted
+        self.folder.write_record(&record)?; // if the run is killed, its record says that it was interrupted
         let inputs = self.resolved.inputs(context, &self.data.splits);
         let options = TrainOptions { folder: &self.folder, resume: self.resume, max_steps };
         let result = match &self.data.task {
@@ -144,7 +144,7 @@ impl PreparedRun {
                 fill(&mut record, outcome);
                 self.folder.write_record(&record)?;
                 if record.status == Status::Finished {
-                    let _ = std::fs::remove_file(self.folder.state()); // there may be none
+                    let _ = std::fs::remove_file(self.folder.state()); // the file may not exist
                 }
                 Ok(record)
             }
@@ -153,7 +153,7 @@ impl PreparedRun {
                     record.status = Status::Failed;
                     record.error = Some(format!("{error:#}"));
                 }
-                // A disk that is full must not hide the error that came first.
+                // A full disk must not hide the first error.
                 let _ = self.folder.write_record(&record);
                 Err(error)
             }

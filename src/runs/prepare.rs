@@ -16,7 +16,7 @@ const DIFFERENCES: usize = 5;
 
 /// A run that can start, with its locked folder.
 pub struct PreparedRun {
-    /// What is run.
+    /// The resolved request.
     pub resolved: Resolved,
     /// On which data.
     pub data: Data,
@@ -24,7 +24,7 @@ pub struct PreparedRun {
     pub task_hash: Option<String>,
     /// Fingerprint of the data: distinguishes data sets of the same name.
     pub fingerprint: String,
-    /// Where results go.
+    /// The folder for results.
     pub folder: RunFolder,
     /// Whether to continue from saved state.
     pub resume: bool,
@@ -135,7 +135,7 @@ pub fn prepare(
     let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
     let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
-    // The loop would refuse too, but only after the folder is taken.
+    // The training loop would also fail, but only after the folder is locked.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
     resolved.inputs(context, &data.splits).check_operations()?;
     let exists = path.join("config.toml").is_file();

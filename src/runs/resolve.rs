@@ -278,8 +278,8 @@ fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConf
     Ok(RunConfig { model, ..config })
 }
 
-/// The finished run of a `config`, which was read from `path`, for evaluating its weights: model and recipe are those of the
-/// configuration, and the initial weights need no longer exist.
+/// Resolves a finished run from its `config`, which was read from `path`, for evaluating its weights. Model and recipe
+/// come from the configuration, and the initial weights need no longer exist.
 ///
 /// # Errors
 /// A task or data set that no longer exists.

@@ -1,6 +1,6 @@
-//! Self-test: whether this program computes on a device what it computes on the CPU.
+//! Self-test: compares the results of a device with those of the CPU.
 //!
-//! [`operators`] compares values and gradients of every operator, [`training`] whole runs. The reference are the f32
+//! [`operators`] compares values and gradients of every operator, [`training`] whole runs. The reference is the f32
 //! kernels of the CPU, which the tests compare with f64 and with PyTorch.
 
 mod operators;
@@ -22,12 +22,12 @@ pub struct Check {
     pub dtype: &'static str,
     /// Relative error of the values: ‖found − expected‖ / ‖expected‖.
     pub error: f64,
-    /// The same of gradients, the worst of all inputs.
+    /// The largest relative error of the gradients of all inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_error: Option<f64>,
     /// The largest error that passes.
     pub limit: f64,
-    /// Why it could not be compared.
+    /// The reason why the comparison failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }

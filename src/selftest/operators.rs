@@ -1,4 +1,4 @@
-//! Every operator on a device against the CPU, values and gradients, over odd sizes.
+//! Compares values and gradients of every operator on a device with the CPU, for odd sizes.
 
 use super::{Check, relative_error};
 use crate::ops::{self, AttentionBias, AttentionWeights, Branch, MlpWeights, Precision};
@@ -6,9 +6,9 @@ use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
 
-/// Relative error that f32 may have.
+/// Largest relative error of f32.
 const F32: f64 = 1e-4;
-/// The same of bf16, which keeps 8 bits.
+/// Largest relative error of bf16, which keeps 8 bits.
 const BF16: f64 = 2e-2;
 
 type Run = Box<dyn Fn(&[Tensor], Precision) -> Result<Tensor>>;

@@ -1,5 +1,5 @@
-//! Whole runs on a device: the losses of their first steps against the CPU, whether pre-training learns, and whether a
-//! stopped run continues as if it had not been stopped.
+//! Compares whole runs on a device with the CPU: the losses of their first steps, whether pre-training reduces the
+//! loss, and whether a stopped run continues as if it had not been stopped.
 
 use super::{Check, relative_error};
 use crate::config::{Dtype, Library, Stage};
@@ -15,12 +15,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Steps that are compared with the CPU.
+/// Number of steps that are compared with the CPU.
 const COMPARED: usize = 2;
-/// What the loss must fall to, as a share of where it began, within 200 steps.
+/// The share of its initial value to which the loss must fall within 200 steps.
 const FALLS_TO: f64 = 0.8;
 
-/// What all runs share.
+/// The inputs that all runs share.
 struct Bench<'a> {
     registry: &'a Registry,
     library: &'a Library,
@@ -30,18 +30,18 @@ struct Bench<'a> {
 
 /// A run that is stopped after some steps.
 struct Trial<'a> {
-    /// Trials that go on where others stopped share their folder.
+    /// Folder of the run; trials that continue another one share it.
     folder: String,
     stage: Stage,
     request: &'a Request,
     device: &'a Device,
     dtype: Dtype,
-    /// Those of earlier trials in the folder included.
+    /// Number of steps, including those of earlier trials in the folder.
     steps: usize,
     resume: bool,
 }
 
-/// The losses of every step of a run, which is stopped after `last`: its evaluation would say nothing more.
+/// The losses of every step of a run, which is stopped after step `last` to skip its evaluation.
 struct Losses<'a> {
     values: Mutex<Vec<f64>>,
     last: usize,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Manifest {
     /// Name of the task, which is also the name of its folder.
     pub name: String,
-    /// Raised when a score could change; a table never mixes versions.
+    /// Version, raised when a score could change; a table never mixes versions.
     pub version: u32,
     /// Kind of task, as registered: `classification`, `detection`, `segmentation` or an external one.
     pub kind: String,
@@ -27,7 +27,7 @@ pub struct Manifest {
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub options: toml::Table,
-    /// The evaluation protocol: no recipe can touch it.
+    /// The evaluation protocol, which no recipe can change.
     pub eval: Vec<Operation>,
     /// The folder the manifest was read from.
     #[serde(skip)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Predictions one after another, each with the error that reading it may raise.
 pub type Predictions<'a, P> = Box<dyn Iterator<Item = Result<P>> + 'a>;
 
-/// What `bench predict` and `bench eval --predictions` need to know about the predictions of a kind. Every method has a
+/// Drawing, writing and reading of predictions, for `bench predict` and `bench eval --predictions`. Every method has a
 /// default that does nothing, so that a kind implements only what it supports.
 pub trait PredictionIo: Send + Sync {
     /// Same as the prediction of the task.

@@ -47,7 +47,7 @@ pub enum ConvertError {
     Source {
         /// The source.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The new file does not have the extension `.safetensors`.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct WeightFileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub reason: String,
 }
 

@@ -79,7 +79,7 @@ impl WeightFile {
     /// Parses a file that is already in memory; `path` is its name in messages.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The errors of [`Self::open`].
     pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, WeightFileError> {
         Self::of(path, Content::Held(bytes))?.with_our_names()
     }

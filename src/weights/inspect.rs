@@ -30,7 +30,7 @@ pub enum Contents {
     Tokenizer,
     /// A model that is recognized, but not supported; described by the text.
     Unread(&'static str),
-    /// None of these.
+    /// Another or unknown model.
     Unknown,
 }
 
@@ -196,7 +196,7 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
     /// Tensors that hold NaN or infinity, by their names in the file.
     pub not_finite: Vec<NotFinite>,
-    /// What the file can be used for.
+    /// Possible uses of the file.
     pub uses: Vec<&'static str>,
 }
 

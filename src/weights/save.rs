@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct WeightSaveError {
     /// The file.
     pub path: PathBuf,
-    /// What went wrong.
+    /// The reason.
     pub reason: String,
 }
 

@@ -24,7 +24,7 @@ pub enum TokenizerError {
     Unfit {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The tensors do not fit the model that their shapes imply.

@@ -148,8 +148,8 @@ fn in_source(depths: &[Vec<f32>], at: &SourceTransform) -> DenseMap {
     DenseMap::new(height, width, (0..height * width).map(depth).collect())
 }
 
-/// Of each image: the mean relative error, the root of the mean squared error in metres, and the percentage of pixels whose
-/// depth is wrong by a factor below 1.25.
+/// Accumulates, for each image, the mean relative error, the root of the mean squared error in metres, and the
+/// percentage of pixels whose depth is wrong by a factor below 1.25.
 struct DepthErrors {
     max_depth: f64,
     images: Vec<[f64; 3]>,

@@ -1,7 +1,7 @@
 //! `bench` with one more objective of pre-training, `rotation`: predict by which multiple of 90° an image was rotated
 //! (RotNet, arXiv:1803.07728).
 //!
-//! It works with every backbone that can be trained: it needs the backbone's features and nothing else. Images must be square,
+//! It works with every backbone that can be trained: it uses only the features of the backbone. Images must be square,
 //! so that they keep their size when they are rotated.
 
 use bench::prelude::*;
@@ -14,10 +14,10 @@ fn main() -> ExitCode {
     bench::cli::main(Registry::builtin().with_objective::<Rotation>())
 }
 
-/// Rotations that are told apart: 0°, 90°, 180° and 270°.
+/// Number of rotations that are distinguished: 0°, 90°, 180° and 270°.
 const ROTATIONS: usize = 4;
 
-/// The keys of `[pretrain]` beside `objective`.
+/// The keys of `[pretrain]` other than `objective`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -117,7 +117,7 @@ impl PretrainObjective for Rotation {
         let [height, width] = inputs.model.image;
         if height != width {
             bail!(
-                "objective `rotation` needs square images, and `image` of the model is [{height}, {width}]"
+                "objective `rotation` needs square images, but `image` of the model is [{height}, {width}]"
             );
         }
         let (width, std) = (inputs.model.width, options.init_std);

@@ -1,6 +1,6 @@
 //! `bench` with one more data format, `yolo`: boxes in the text files of YOLO.
 //!
-//! Beside each image lies a text file of the same name, in a folder of its own, with one object per line: the label and the
+//! Each image has a text file of the same name in another folder, with one object per line: the label and the
 //! centre, width and height of its box as fractions of the image. An image without a file, or with an empty one, has no
 //! object. Class names are those of the manifest.
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 struct Yolo {
     /// Folder of the text files, relative to the data root.
     labels: PathBuf,
-    /// Leaves out images without an object, as training does that samples regions around objects.
+    /// Whether to leave out images without objects, as is usual in the training of detectors.
     #[serde(default)]
     drop_empty: bool,
 }

@@ -133,7 +133,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What a key is for: its own description, or that of its type, and those of its values.
+    /// The description of a key: its own or that of its type, and those of its values.
     fn meaning(&self, schema: &'a Value) -> String {
         let one = self.nullable(schema).unwrap_or(schema);
         let whole = self.resolved(one);
@@ -217,7 +217,7 @@ fn map<'a>(schema: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'
     schema.get(key).and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
-/// The JSON type, that beside `null` where there are two.
+/// The JSON type; of two types, the one that is not `null`.
 fn type_of(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::String(name)) => name,

@@ -28,7 +28,7 @@ pub enum AugmentError {
         what: &'static str,
         /// The value.
         found: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// A height or width of 0.

@@ -59,16 +59,22 @@ fn resize_channels<const C: usize, const L: usize>(
 ) -> Image {
     let Some(filter) = Filter::of(interpolation) else { return nearest::<C>(image, rect, to) };
     let taps = |from: usize, to: usize| (from != to).then(|| filter.taps(from, to));
-    let job = Job::<C, L> { image, rect, to, columns: taps(rect.width, to.1), rows: taps(rect.height, to.0) };
+    let resampling = Resampling::<C, L> {
+        image,
+        rect,
+        to,
+        columns: taps(rect.width, to.1),
+        rows: taps(rect.height, to.0),
+    };
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn avx2<const C: usize, const L: usize>(job: &Job<C, L>) -> Image {
-            job.run()
+        fn avx2<const C: usize, const L: usize>(resampling: &Resampling<C, L>) -> Image {
+            resampling.run()
         }
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn avx512<const C: usize, const L: usize>(job: &Job<C, L>) -> Image {
-            job.run()
+        fn avx512<const C: usize, const L: usize>(resampling: &Resampling<C, L>) -> Image {
+            resampling.run()
         }
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -76,19 +82,19 @@ fn resize_channels<const C: usize, const L: usize>(
             && is_x86_feature_detected!("avx512vl")
         {
             // SAFETY: the processor has every feature that the function enables.
-            return unsafe { avx512(&job) };
+            return unsafe { avx512(&resampling) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the feature that the function enables.
-            return unsafe { avx2(&job) };
+            return unsafe { avx2(&resampling) };
         }
     }
-    job.run()
+    resampling.run()
 }
 
 /// One call of [`resize`] with its weights; an axis without weights keeps its length. `C` channels a pixel, which
 /// take `L` / [`ROWS`] lanes of a vector of `L`.
-struct Job<'a, const C: usize, const L: usize> {
+struct Resampling<'a, const C: usize, const L: usize> {
     image: &'a Image,
     rect: Rect,
     to: Size,
@@ -96,7 +102,7 @@ struct Job<'a, const C: usize, const L: usize> {
     rows: Option<Taps>,
 }
 
-impl<const C: usize, const L: usize> Job<'_, C, L> {
+impl<const C: usize, const L: usize> Resampling<'_, C, L> {
     #[inline(always)]
     fn run(&self) -> Image {
         let narrow = match &self.columns {
@@ -235,7 +241,7 @@ impl Filter {
             starts.push((centre(i) - support + 0.5).max(0.) as usize);
             ends.push(((centre(i) + support + 0.5) as usize).min(from));
         }
-        // As many for each pixel, so that loops over them are of one length; some are 0.
+        // Every pixel has the same number of weights, some of them 0, so that all loops have one length.
         let count = starts.iter().zip(&ends).map(|(start, end)| end - start).max().unwrap_or(0);
         let mut weights = vec![0; count * to];
         let mut raw: Vec<f64> = Vec::with_capacity(count);

@@ -59,7 +59,7 @@ pub(super) fn scale(sample: &mut SampleMut, to: Size, interpolation: Interpolati
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeShortOptions {
-    /// Pixels of the shorter side.
+    /// Length of the shorter side in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
     /// Instead of `size`: the longer side of the model's input divided by this.

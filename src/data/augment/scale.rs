@@ -76,7 +76,7 @@ impl Transform for ResizeScale {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeLongestOptions {
-    /// Pixels of the longer side.
+    /// Length of the longer side in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
     #[serde(default = "bilinear")]
@@ -180,7 +180,7 @@ pub(super) struct PadOptions {
     /// [height, width] of the result; that of the model's input when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<[usize; 2]>,
-    /// As in `fixed_size_crop`.
+    /// See `fixed_size_crop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fill: Option<Vec<u8>>,
 }

@@ -37,7 +37,7 @@ pub trait Augmentation: Transform + Sized + 'static {
 
 /// A sample in a pipeline, with its target of any type: everything that a [`Transform`] may read or change.
 pub struct SampleMut<'a> {
-    /// Names the image in messages.
+    /// Id of the image, for messages.
     pub id: &'a SampleId,
     /// The pixels. After a change of their positions the target must follow: [`SampleMut::moved`].
     pub image: &'a mut Image,

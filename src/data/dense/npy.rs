@@ -153,7 +153,7 @@ impl<'a> Text<'a> {
         // Python 2 wrote `3L`.
         let number = |text: &str| text.trim().trim_end_matches('L').parse::<usize>().ok();
         let found = listed.split(',').map(number).collect::<Option<Vec<_>>>()?;
-        // `(3)` is a number in Python, no tuple.
+        // `(3)` is a number in Python, not a tuple.
         (found.len() > 1 || !single).then_some(found)
     }
 }

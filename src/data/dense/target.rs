@@ -32,7 +32,7 @@ pub struct DenseTarget {
 }
 
 impl DenseTarget {
-    /// The map of an image as annotated; `file` is where it came from, for messages.
+    /// The map of an image as annotated; `file` is its origin, for messages.
     pub fn new(source: DenseMap, file: Option<DenseMapFile>) -> Self {
         Self { file, map: PixelMap::new(source) }
     }

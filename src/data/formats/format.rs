@@ -47,7 +47,7 @@ pub struct SplitSource<'a> {
     pub root: &'a Path,
     /// The manifest's `images` of the split: a folder, or a container file, relative to `root`.
     pub images: &'a Path,
-    /// Class names of the manifest, in label order; `None` where it has none.
+    /// Class names of the manifest, in label order; `None` if it has none.
     pub class_names: Option<&'a [String]>,
 }
 

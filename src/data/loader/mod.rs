@@ -3,7 +3,7 @@
 //! Order and randomness are functions of (seed, epoch, index of the entry), and for further views of the number of the
 //! view, so the number of workers affects only the speed, and an epoch can start at any batch. At most `prefetch`
 //! batches are prepared ahead; dropping the iterator stops the workers. The worker that finishes the last sample of a
-//! batch lays its pixels out; the caller's thread only makes the tensors.
+//! batch also lays out its pixels; the caller's thread only makes the tensors.
 
 mod collate;
 mod error;
@@ -202,7 +202,7 @@ impl<T: Geometric + Clone> Epoch<T> {
         let last = (number + 1 + self.config.prefetch).min(self.batches);
         while self.asked < last {
             for request in self.requests_of(self.asked) {
-                // When all workers have ended, `recv` below is the error.
+                // If all workers have ended, `recv` below returns the error.
                 let _ = self.requests.send(request);
             }
             self.asked += 1;

@@ -106,7 +106,7 @@ impl LabelEncoding {
                 let mut labels = Vec::with_capacity(pixels.len());
                 let mut last = None;
                 for (at, colour) in pixels.iter().enumerate() {
-                    // Neighbours are alike.
+                    // Neighbouring pixels usually have the same value.
                     let label = match last {
                         Some((same, label)) if same == *colour => label,
                         _ => *table.get(colour).ok_or_else(|| {

@@ -62,7 +62,7 @@ impl Scene {
             return Self { size, figures: Vec::new(), owner: vec![0; size * size] };
         };
         let mut others = rng.random_range(0..6u32);
-        // Ends: an object alone always fits, and so does soon one with a crowd.
+        // The loop ends: a single object always fits, and one with a crowd fits after a few draws.
         loop {
             for _ in 0..100 {
                 let scene = Self::draw(size, main, others, request.crowd, rng);

@@ -16,7 +16,7 @@ pub(super) const IDS_PER_SPLIT: u64 = 10_000_000;
 /// Version number, raised whenever the same [`ShapesSpec`] gives other bytes.
 pub const GENERATOR: u32 = 1;
 
-/// What to make.
+/// The specification of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShapesSpec {
@@ -27,7 +27,7 @@ pub struct ShapesSpec {
     /// Number of images with objects, a multiple of the number of classes; one image in 50 without
     /// any object is added to them ([`ShapesSpec::train_images`]).
     pub train: usize,
-    /// As `train`.
+    /// Number of validation images with objects; the rules of `train` apply.
     pub val: usize,
     /// Seed of all random numbers.
     pub seed: u64,
@@ -119,7 +119,7 @@ pub enum ShapesError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the operating system.
         message: String,
     },
 }

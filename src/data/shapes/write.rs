@@ -222,7 +222,7 @@ impl Split {
         if self.labelled {
             if let Some(label) = request.main {
                 let copy = self.class_folder(root, CLASSES[label]).join(&file);
-                // Not every file system links.
+                // Not every file system supports hard links.
                 std::fs::hard_link(&path, &copy).or_else(|_| create(&copy, &png))?;
             }
             let path = root.join("semantic").join(self.name).join(&file);

@@ -22,8 +22,9 @@ pub(super) struct Matcher {
     pub positive_iou: f32,
     /// A box with a lower IoU than this with every object is background.
     pub negative_iou: f32,
-    /// `allow_low_quality_matches` of detectron2: the boxes with the largest IoU with an object match the object that they
-    /// overlap most, even below the threshold. If no box overlaps an object, no box does; in detectron2, all boxes do.
+    /// `allow_low_quality_matches` of detectron2: the boxes with the largest IoU with an object match the object that
+    /// they overlap most, even below the threshold. If no box overlaps an object, no box matches it in this way; in
+    /// detectron2, all boxes do.
     pub low_quality: bool,
 }
 

@@ -63,7 +63,7 @@ mod tests {
         assert!(positive.is_sorted() && negative.is_sorted());
         assert_eq!(draw(20, 0.25, 0), draw(20, 0.25, 0));
         assert_ne!(draw(20, 0.25, 0), draw(20, 0.25, 1));
-        // Few positives leave room for background; all there are where more are asked for.
+        // With few positives more background is sampled; if more boxes are requested than exist, all are returned.
         let Sampled { positive, negative } = draw(80, 0.5, 0);
         assert_eq!((positive.len(), negative.len()), (25, 50));
     }

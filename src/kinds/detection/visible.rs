@@ -169,7 +169,7 @@ mod tests {
         assert!(visible.shows([8., 0., 24., 12.]) && !visible.shows([7., 0., 24., 12.]));
         let mirrored = visible.moved(&Geometry::flip((12, 24)));
         assert!(mirrored.shows([0., 0., 16., 12.]) && !mirrored.shows([0., 0., 17., 12.]));
-        // What a crop has cut away does not come back with padding.
+        // Cropped parts do not reappear with padding.
         let padded = mirrored.moved(&Geometry::crop_resize((12, 24), -5., -5., 30., 40., (30, 40)));
         assert_eq!(bounds(&padded, &rectangle([-1., -1., 99., 99.])), Some([5., 5., 21., 17.]));
         let gone = visible.moved(&Geometry::crop_resize((12, 24), 50., 50., 5., 5., (5, 5)));

@@ -67,7 +67,7 @@ impl SegmentationOptions {
     /// size to `[B, K, h', w']`.
     ///
     /// # Errors
-    /// Those of `logits`, and an image whose probabilities do not fit into memory.
+    /// The errors of `logits`, and an image whose probabilities do not fit into memory.
     pub(super) fn slide(
         &self,
         image: &Tensor,

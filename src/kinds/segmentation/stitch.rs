@@ -95,7 +95,7 @@ impl Windows {
     /// the means of all `classes` to `sink`.
     ///
     /// # Errors
-    /// Those of `tiles`, and non-finite logits.
+    /// The errors of `tiles`, and non-finite logits.
     pub(crate) fn stitch(
         &self,
         classes: usize,

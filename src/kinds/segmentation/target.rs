@@ -1,5 +1,5 @@
-//! The labels of an image's pixels, which move with it: looked up as the nearest pixel to each centre. What a crop has cut
-//! off stays away and padding is ignored.
+//! The labels of an image's pixels, which move with it: looked up as the nearest pixel to each centre. Cropped pixels
+//! stay lost, and padding is ignored.
 
 use crate::data::{Geometric, Geometry, IGNORE, PixelMap, Raster, RasterFile, Size};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub struct SegmentationTarget {
 }
 
 impl SegmentationTarget {
-    /// Labels of an image as annotated; `file` is where they came from, for messages.
+    /// Labels of an image as annotated; `file` is their origin, for messages.
     pub fn new(source: Raster, file: Option<RasterFile>) -> Self {
         Self { file: file.map(Arc::new), map: PixelMap::new(source) }
     }

@@ -139,8 +139,8 @@ impl Offsets<'_> {
         }
     }
 
-    /// Adds what the gradient `ds` of the scores means for the bias of one head: `first` [N, N] of a table or `[T]` of
-    /// a list, or `first` [N, h] and `second` [N, w].
+    /// Adds the contribution of the gradient `ds` of the scores to the gradient of the bias of one head: `first` [N, N]
+    /// of a table or `[T]` of a list, or `first` [N, h] and `second` [N, w].
     pub(super) fn collect(
         &self,
         ds: &[f32],

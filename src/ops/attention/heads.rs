@@ -5,7 +5,7 @@ use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, S
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
 use rayon::prelude::*;
 
-/// Scores a tile holds at most: half of a usual level-2 cache.
+/// Largest number of scores in a tile: half of a typical level-2 cache.
 const TILE: usize = 1 << 17;
 
 /// Layout of the heads in `qkv` [B, N, 3·C] and in the output [B, N, C].
@@ -64,9 +64,9 @@ impl<'a, T: Element> Heads<'a, T> {
         unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
     }
 
-    /// Writes the gradient of `qkv` of `b` samples to `gradient` [B, N, 3·C], from that of the output, `grads`
-    /// [B, N, C], and to `out` [B, N, C] the output once more, where it is wanted. Returns the gradients of the parts
-    /// of a bias when they are wanted.
+    /// Writes the gradient of `qkv` of `b` samples to `gradient` [B, N, 3·C], from that of the output, `grads` [B, N,
+    /// C], and, if requested, the output again to `out` [B, N, C]. Returns the gradients of the parts of a bias if
+    /// requested.
     pub(in crate::ops) fn backward(
         &self,
         b: usize,
@@ -96,7 +96,7 @@ impl<'a, T: Element> Heads<'a, T> {
             self.head_gradient(task, head, grads, gradient, out, of_bias.then_some((first, second)));
         };
         if shared {
-            // The samples add to one table: a head takes them in order.
+            // All samples add to one table, so each head processes them in order.
             (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each_init(
                 || Task::new(self.precision),
                 |task, head| (0..b).for_each(|sample| run(Head { sample, head }, task)),
@@ -217,7 +217,7 @@ impl<'a, T: Element> Heads<'a, T> {
     /// Writes `rows` [.., d] to rows `step` apart, the first at `start`.
     ///
     /// # Safety
-    /// No one else reads or writes these places.
+    /// No other thread reads or writes these values.
     unsafe fn store(&self, rows: &[f32], to: &Shared<T>, start: usize, step: usize) {
         for (i, row) in rows.chunks_exact(self.d).enumerate() {
             // SAFETY: passed on to the caller.

@@ -162,7 +162,7 @@ impl Area {
         [keys, class]
     }
 
-    /// Where the slices of a list start that the rows of keys take, for a query of the grid.
+    /// The start of the slice of a list for each row of keys, for a query of the grid.
     fn slices(self, query: usize) -> impl Iterator<Item = usize> {
         let (h, w) = self.size;
         let query = query - usize::from(self.class);

@@ -44,7 +44,7 @@ pub fn attention_branch(
 /// so that the keys of the padding are the bias of `qkv`, as in detectron2's ViTDet.
 ///
 /// # Errors
-/// As [`attention_branch`]; also when the tokens do not fill the grid or the table has another size.
+/// The errors of [`attention_branch`]; tokens that do not fill the grid, or a table of another size.
 pub fn windowed_attention_branch(
     x: &Tensor,
     weights: &AttentionWeights,

@@ -174,7 +174,7 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
     }
 }
 
-/// values = gelu(values + bias), and what the activation is of.
+/// values = gelu(values + bias), with the input of the activation.
 struct Activate<'a, T> {
     values: &'a mut [f32],
     bias: &'a [f32],

@@ -1,7 +1,7 @@
 //! The two residual branches of a pre-norm transformer block (arXiv:2010.11929), each as one operator.
 //!
-//! A branch normalises, projects and adds in one walk over rows that stay in the cache, and keeps its widest
-//! intermediate alone; the backward pass computes normalised rows, activations and probabilities again (activation
+//! A branch normalises, projects and adds in one loop over rows that stay in the cache, and keeps only its widest
+//! intermediate result; the backward pass computes normalised rows, activations and probabilities again (activation
 //! checkpointing at little cost) and frees what was kept as soon as it is used. In bf16 the intermediates are bf16,
 //! too; the residual stream, the norm, the softmax and all gradients of weights are f32.
 
@@ -70,7 +70,7 @@ fn whole_on_cuda(x: &Tensor, weights: &[&Tensor]) -> bool {
     given(weights) && cuda::fused(weights) && cuda::fused(&[x])
 }
 
-/// Whether an operator may keep these weights itself.
+/// Whether an operator may keep these weights itself, because they are variables or constants.
 fn given(weights: &[&Tensor]) -> bool {
     weights.iter().all(|weight| (weight.is_variable() || !weight.track_op()) && weight.is_contiguous())
 }
@@ -100,7 +100,7 @@ impl<K> Kept<K> {
     pub(super) fn take(&self, op: &str) -> Result<K> {
         match self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             Some(kept) => Ok(kept),
-            None => bail!("{op}: a second backward pass over one forward pass"),
+            None => bail!("{op}: a second backward pass through one forward pass"),
         }
     }
 }
@@ -132,7 +132,7 @@ impl<'a> Rows<'a> {
         self.x.len() / self.width
     }
 
-    /// Runs `run` on all rows, by tasks that suit the widest of `panels`.
+    /// Runs `run` on all rows, in tasks whose size suits the widest of `panels`.
     fn each(&self, panels: &Panels, run: impl Fn(usize, Range<usize>, &mut Task) + Sync) {
         let tasks = panels.tasks(self.count());
         let tasks = tasks.into_par_iter().enumerate();
@@ -172,8 +172,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The end of a backward pass in some rows: dx = grad + what `task.narrow`, the gradient of the normed rows, means
-    /// for x; sums of the gradients of weight and bias of the norm; the normed rows once more.
+    /// The end of a backward pass in some rows: dx = grad + the gradient through the norm from `task.narrow`, the
+    /// gradient of the normed rows; sums of the gradients of weight and bias of the norm; the normed rows once more.
     fn norm_gradient<T: Element>(
         &self,
         rows: &Range<usize>,

@@ -173,7 +173,7 @@ impl Correlation<'_> {
             let from = start - lanes.start;
             start = end;
             if row * width >= pixels {
-                continue; // the last row has not all phases
+                continue; // the last row lacks some phases
             }
             let place = image * self.result.values() + row * width + column * stride;
             let columns = (width - column * stride).min((end - lanes.start - from) * stride);

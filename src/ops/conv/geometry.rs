@@ -1,4 +1,4 @@
-//! The sizes of a convolution, and which pixels its taps read.
+//! The sizes of a convolution, and the pixels that its taps read.
 
 use candle_core::{Result, Shape, bail};
 
@@ -69,7 +69,7 @@ impl Geometry {
         geometry.bounded(input, "conv_transpose2d")
     }
 
-    /// Refuses a result whose bytes cannot be counted.
+    /// Fails if the size of the result in bytes overflows.
     fn bounded(self, result: Plane, name: &str) -> Result<Self> {
         let sides = [result.channels, result.height, result.width, size_of::<f32>()];
         match sides.iter().try_fold(self.batch, |bytes, &side| bytes.checked_mul(side)) {
@@ -97,7 +97,7 @@ impl Geometry {
         (taps, offsets)
     }
 
-    /// Pixels of each phase of the input: the largest of all.
+    /// Largest number of pixels in a phase of the input.
     pub(super) fn phase_grid(&self) -> (usize, usize) {
         (self.input.height.div_ceil(self.stride), self.input.width.div_ceil(self.stride))
     }

@@ -104,7 +104,7 @@ struct Span {
 /// Lanes whose words lie `step` apart in the image.
 struct Run {
     lanes: Range<usize>,
-    /// Of the first lane in the first channel; may be outside of the image where lanes are padding.
+    /// Offset of the first lane in the first channel; may be outside the image where lanes are padding.
     source: isize,
 }
 
@@ -144,7 +144,7 @@ impl<T: Word> Kernel for Gather<'_, T> {
     }
 }
 
-/// Where the words of a run go, channel by channel.
+/// Destination of the words of a run, channel by channel.
 struct Lines<'a, T> {
     panel: &'a mut [T],
     first: usize,
@@ -164,7 +164,7 @@ impl<T: Word> Lines<'_, T> {
 }
 
 impl<T: Word> Im2Col<'_, T> {
-    /// In words.
+    /// Its size in words.
     fn channels(&self) -> usize {
         self.source.channels.div_ceil(T::VALUES)
     }
@@ -173,7 +173,7 @@ impl<T: Word> Im2Col<'_, T> {
         self.offsets.0.len() * self.offsets.1.len()
     }
 
-    /// Lanes cut at the rows of the grid.
+    /// Lanes, divided at the rows of the grid.
     #[inline(always)]
     fn spans(&self, lanes: &Range<usize>) -> Vec<Span> {
         let (rows, columns) = self.grid;
@@ -288,7 +288,7 @@ pub(super) fn copy_run<T: Word>(line: &mut [T], source: &[T]) {
     line[count - LANES..].copy_from_slice(&source[count - LANES..count]);
 }
 
-/// The weights that the columns are multiplied with: for every channel of the result (a lane) those of the channels of
+/// The weights by which the columns are multiplied: for every channel of the result (a lane) those of the channels of
 /// the image at some taps, in the order of the columns (the depth).
 pub(super) struct Kernels<'a> {
     pub weight: &'a [f32],

@@ -1,6 +1,6 @@
 //! Convolutions and transposed convolutions of images, without groups and dilation.
 //!
-//! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never exist
+//! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never stored
 //! as a whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
 //! backwards.
 
@@ -37,7 +37,7 @@ pub fn conv2d(
 ) -> Result<Tensor> {
     let geometry = Geometry::new(x.shape(), weight.shape(), stride, padding)?;
     let convolution = Convolution { geometry, transposed: false, precision };
-    // candle's gradient needs an image that the strides use up in both directions.
+    // candle's gradient needs an image whose size is covered exactly by the strides in both directions.
     let used = |side: usize, kernel: usize| (side - 1) * stride + kernel;
     let Geometry { output, kernel, .. } = geometry;
     convolution.apply(x, weight, bias, || {

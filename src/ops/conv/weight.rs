@@ -10,13 +10,13 @@ use crate::ops::storage::for_rows;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pixels of a band, about.
+/// Approximate number of pixels in a band.
 const PIXELS: usize = 2048;
 /// Channels of a block, or a multiple of them where the kernel is small.
 const CHANNELS: usize = 16;
 /// Lanes of a block, at least, and those that are multiplied at once, at most.
 const LANES: Range<usize> = 96..288;
-/// Tasks to make, about, where the image has few channels.
+/// Approximate number of tasks when the image has few channels.
 const TASKS: usize = 32;
 
 /// `x` [B, C, H, W], `grad` [B, O, H', W'] -> [O, C, kh, kw].
@@ -45,7 +45,7 @@ where
     let step = CHANNELS * LANES.start.div_ceil(CHANNELS * taps);
     let blocks: Vec<Range<usize>> =
         (0..input.channels).step_by(step).map(|start| start..input.channels.min(start + step)).collect();
-    // Blocks of channels are tasks; where they are few, bands are tasks too, whose sums are added in order.
+    // Blocks of channels are tasks; if there are few, bands are tasks too, and their sums are added in order.
     let parts = TASKS.div_ceil(blocks.len()).min(bands.len()).max(1);
     let bands_of_part = bands.len().div_ceil(parts).max(1);
     let mut sums = vec![0f32; parts * size];
@@ -207,7 +207,7 @@ impl<'a, T: Word> Slab<'a, T> {
 }
 
 trait Fill {
-    /// Reads the channels from `first` on.
+    /// Selects the channels from `first` on.
     fn fill(&mut self, x: &[f32], first: usize, line: &mut Vec<f32>);
 }
 

@@ -22,7 +22,7 @@ struct Head {
     return (size_t(sample) * n * 3 + part) * channels + size_t(head) * d;
   }
   __device__ size_t output() const { return size_t(sample) * n * channels + size_t(head) * d; }
-  // Start of what there is one of for each query.
+  // Start of the values per query.
   __device__ size_t rows() const { return (size_t(sample) * heads + head) * n; }
 };
 

@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layo
 use half::bf16;
 use std::marker::PhantomData;
 
-/// Channels of a head that the kernels know at most.
+/// Largest number of channels per head that the kernels support.
 pub(in crate::ops) const MOST: usize = 128;
 
 /// Threads of a block, and rows that it works on in f32 and in bf16.
@@ -33,7 +33,7 @@ pub(super) struct Heads {
 }
 
 /// The bias of the scores: a table [heads, N, N] or [T, heads], or rows [B, heads, N, h] and columns [B, heads, N, w].
-/// Null where there is none.
+/// Null if there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Offsets {
     table: Pointer,
@@ -224,7 +224,7 @@ impl<T: Value> AttentionOp<T> {
     }
 }
 
-/// A gradient of the shape of `like`, zeros before kernels add to it; nothing where no variable leads to it.
+/// A gradient with the shape of `like`, initially zero; `None` if it depends on no variable.
 fn sums(device: &CudaDevice, like: &Tensor) -> Result<Option<CudaSlice<f32>>> {
     like.track_op().then(|| device.alloc_zeros(like.elem_count().max(1))).transpose()
 }
@@ -251,7 +251,7 @@ impl<T: Value> CustomOp1 for AttentionOp<T> {
     }
 }
 
-/// With a bias for every pair of tokens, or every offset.
+/// Attention with a bias for every pair of tokens, or for every offset.
 impl<T: Value> CustomOp2 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"
@@ -289,7 +289,7 @@ impl<T: Value> CustomOp2 for AttentionOp<T> {
     }
 }
 
-/// With a bias of rows and one of columns.
+/// Attention with a bias of rows and one of columns.
 impl<T: Value> CustomOp3 for AttentionOp<T> {
     fn name(&self) -> &'static str {
         "attention"

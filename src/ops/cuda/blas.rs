@@ -57,7 +57,7 @@ pub(super) fn product_of_many<T: Value, C: Value>(
     }
     let int = |size: usize| match i32::try_from(size) {
         Ok(size) => Ok(size),
-        Err(_) => bail!("a matrix product of {m}×{k} and {k}×{n} is more than cuBLAS takes"),
+        Err(_) => bail!("a matrix product of {m}×{k} and {k}×{n} is too large for cuBLAS"),
     };
     let side = |operand: Operand| match operand.transposed {
         true => sys::cublasOperation_t::CUBLAS_OP_T,
@@ -69,7 +69,7 @@ pub(super) fn product_of_many<T: Value, C: Value>(
     };
     let (alpha, beta) = (1f32, if accumulate { 1f32 } else { 0. });
     let scalar = |value: &f32| std::ptr::from_ref(value).cast::<c_void>();
-    // cuBLAS counts by columns: it computes cᵀ = bᵀ·aᵀ.
+    // cuBLAS matrices are column-major: it computes cᵀ = bᵀ·aᵀ.
     // SAFETY: operands have the sizes given, on this device, and the handle works on its stream.
     unsafe {
         result::gemm_strided_batched_ex(

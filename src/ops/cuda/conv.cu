@@ -1,7 +1,7 @@
-// Im2Col of images for convolutions as matrix products, and images from columns.
+// Columns of images (im2col) for convolutions as matrix products, and images from columns (col2im).
 #include "prelude.cuh"
 
-// An image [channels, height, width], the grid of places [rows, columns] that a kernel [kh, kw] takes on it.
+// An image [channels, height, width], and the grid of positions [rows, columns] of a kernel [kh, kw] on it.
 struct Sizes {
   int channels, height, width, rows, columns, kh, kw, stride, padding;
 };
@@ -28,7 +28,7 @@ __device__ __forceinline__ void im2col(const float *images, T *columns, size_t c
   }
 }
 
-// The transpose of im2col: every pixel of images sums what its taps were read to.
+// The transpose of im2col: every pixel of the images sums the columns into which it was read.
 template <typename T>
 __device__ __forceinline__ void col2im(const T *columns, float *images, size_t count, const Sizes &s) {
   for (size_t i = first_index(); i < count; i += index_step()) {

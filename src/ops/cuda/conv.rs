@@ -13,7 +13,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result,
 use half::bf16;
 use std::marker::PhantomData;
 
-/// Values of columns that exist at a time, unless those of one image are more.
+/// Largest number of column values in memory at a time, unless one image has more.
 const MOST: usize = 1 << 27;
 
 /// A convolution or, from the output of its geometry to the input, a transposed one, of contiguous f32 tensors of
@@ -231,7 +231,7 @@ impl<T: Value> Convolution<T> {
     }
 }
 
-/// So many values of `T` further on.
+/// The address `values` values of `T` further on.
 fn after<T>(pointer: Pointer, values: usize) -> Pointer {
     pointer.after(values * size_of::<T>())
 }
@@ -257,7 +257,7 @@ impl<T: Value> CustomOp2 for Convolution<T> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("{}: tensors of a CUDA device became tensors of the CPU", self.title())
+        bail!("{}: a CUDA operator was called with CPU tensors", self.title())
     }
 
     fn cuda_fwd(
@@ -296,7 +296,7 @@ impl<T: Value> CustomOp3 for Convolution<T> {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("{}: tensors of a CUDA device became tensors of the CPU", self.title())
+        bail!("{}: a CUDA operator was called with CPU tensors", self.title())
     }
 
     fn cuda_fwd(

@@ -10,11 +10,11 @@ use candle_core::{CudaDevice, Device, Error, Result, bail};
 /// recorded: nothing here uses a second stream without waiting for the first.
 ///
 /// # Errors
-/// Without a driver, or without a device of this number.
+/// There is no driver, or no device with this number.
 pub fn open(ordinal: usize) -> Result<Device> {
     let count = count()?;
     if ordinal >= count {
-        bail!("there is no device cuda:{ordinal}; the driver knows {count}");
+        bail!("there is no device cuda:{ordinal}; the driver reports {count}");
     }
     let device = CudaDevice::new_with_stream(ordinal)?;
     // SAFETY: one stream orders all uses of all memory.
@@ -23,14 +23,14 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(Device::Cuda(device))
 }
 
-/// Devices that the driver knows.
+/// Number of devices that the driver reports.
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn count() -> Result<usize> {
     match CudaContext::device_count() {
         Ok(count) => Ok(count.max(0) as usize),
-        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not respond: {error}"))),
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Description {
 /// All devices, by number.
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn describe() -> Result<Vec<Description>> {
     let describe = |ordinal| -> std::result::Result<Description, DriverError> {
         let context = CudaContext::new(ordinal)?;
@@ -64,7 +64,7 @@ pub fn name(device: &Device) -> Option<String> {
     device.as_cuda_device().ok()?.cuda_stream().context().name().ok()
 }
 
-/// Most bytes that tensors of an open device took at a time.
+/// Peak memory of tensors on an open device, in bytes.
 pub fn peak_memory(device: &Device) -> Option<u64> {
     let device = device.as_cuda_device().ok()?;
     let (mut pool, mut bytes) = (std::ptr::null_mut(), 0u64);
@@ -78,16 +78,16 @@ pub fn peak_memory(device: &Device) -> Option<u64> {
     status.is_ok().then_some(bytes)
 }
 
-/// The version of CUDA that the driver is for: (13, 0).
+/// The CUDA version of the driver, such as (13, 0).
 ///
 /// # Errors
-/// Without a driver.
+/// There is no driver.
 pub fn driver_version() -> Result<(i32, i32)> {
     let mut version = 0;
     // SAFETY: the driver writes an int.
     match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
         Ok(()) => Ok((version / 1000, version % 1000 / 10)),
-        Err(error) => Err(Error::Msg(format!("the CUDA driver does not answer: {error}"))),
+        Err(error) => Err(Error::Msg(format!("the CUDA driver does not respond: {error}"))),
     }
 }
 

@@ -1,4 +1,4 @@
-// Rows of a matrix by their numbers, and sums of rows.
+// Rows of a matrix by their indices, and sums of rows.
 #include "prelude.cuh"
 
 // out [count, width]: row rows[i] of x at i.

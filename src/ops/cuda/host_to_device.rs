@@ -10,10 +10,10 @@ use candle_core::{Device, Result, Shape, Tensor};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
-/// Batches under way at a time: one is being taken over, one follows.
+/// Number of batches in flight: one is being received, one follows.
 const IN_FLIGHT: usize = 2;
 
-/// Copies batches to a device on a stream of its own: the first half of the way.
+/// Copies batches to a device on a stream of its own.
 pub struct HostToDevice {
     device: CudaDevice,
     copies: Arc<CudaStream>,
@@ -25,7 +25,7 @@ pub struct HostToDevice {
 #[derive(Default)]
 struct Buffers {
     buffers: Option<(PinnedHostSlice<f32>, CudaSlice<f32>)>,
-    /// When the last batch had left.
+    /// Recorded when the last batch has left.
     left: Option<CudaEvent>,
 }
 
@@ -34,7 +34,7 @@ pub struct StagedCopy {
     device: CudaDevice,
     buffers: Buffers,
     back: Sender<Buffers>,
-    /// When all of it has arrived.
+    /// Recorded when all of it has arrived.
     arrived: CudaEvent,
     shape: Shape,
 }
@@ -54,7 +54,7 @@ impl HostToDevice {
         Ok(Self { device, copies, free, back })
     }
 
-    /// Queues the transfer of values of this shape. Waits while [`IN_FLIGHT`] batches are under way.
+    /// Queues the transfer of values of this shape. Waits while [`IN_FLIGHT`] batches are in flight.
     pub fn stage(&self, values: &[f32], shape: impl Into<Shape>) -> Result<StagedCopy> {
         let mut buffers = self.free.recv().map_err(candle_core::Error::wrap)?;
         if let Some(left) = buffers.left.take() {
@@ -94,16 +94,16 @@ impl StagedCopy {
         }
         self.buffers.left = Some(stream.record_event(None).w()?);
         let result = tensor(values, self.shape.clone(), &self.device);
-        let _ = self.back.send(std::mem::take(&mut self.buffers)); // nobody stages any more
+        let _ = self.back.send(std::mem::take(&mut self.buffers)); // the receiver may be gone
         Ok(result)
     }
 }
 
 impl Drop for Buffers {
-    /// Memory is given back on another stream than the one that reads it.
+    /// Memory is freed on another stream than the one that reads it.
     fn drop(&mut self) {
         if let Some(left) = &self.left {
-            let _ = left.synchronize(); // a device that fails here fails everywhere
+            let _ = left.synchronize(); // an error of the device appears in the next operation, too
         }
     }
 }

@@ -86,7 +86,7 @@ impl From<f32> for Argument {
 /// A size as C++ int.
 ///
 /// # Errors
-/// When it does not fit.
+/// The number does not fit.
 pub(super) fn int(size: usize) -> Result<Argument> {
     match i32::try_from(size) {
         Ok(size) => Ok(Argument::Int(size)),
@@ -99,7 +99,7 @@ pub(super) fn size(size: usize) -> Argument {
     Argument::Size(size as u64)
 }
 
-/// Queues a kernel of `source`. Nothing is done where there are no blocks.
+/// Queues a kernel of `source`. Does nothing if there are no blocks.
 pub(super) fn launch(
     device: &CudaDevice,
     source: &Source,
@@ -108,7 +108,7 @@ pub(super) fn launch(
     arguments: &[Argument],
 ) -> Result<()> {
     let (Ok(x), Ok(y)) = (u32::try_from(grid.blocks.0), u16::try_from(grid.blocks.1)) else {
-        bail!("{kernel}: {:?} blocks are more than a device takes", grid.blocks)
+        bail!("{kernel}: {:?} blocks exceed the limit of a device", grid.blocks)
     };
     if x == 0 || y == 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-// Losses and their gradients; what weighs the gradient of a loss is read on the device.
+// Losses and their gradients; the incoming gradient of a loss is read on the device.
 #include "prelude.cuh"
 
 // Mean squared difference of rows [rows, width]; a warp per row.
@@ -58,7 +58,7 @@ extern "C" __global__ void patch_errors_gradient(const float *prediction, const 
   });
 }
 
-// A target that does not count.
+// A target that is ignored.
 constexpr unsigned IGNORED = 0xffffffffu;
 
 // Largest and Σ exp(x − largest) of the logits x of a position, and Σ x; `step` values from class to class. A warp
@@ -78,7 +78,7 @@ __device__ __forceinline__ void norms(const float *logits, int classes, size_t s
   if (LANES > 1) sum = warp_sum(sum);
 }
 
-// Losses of positions of logits [B, K, P] against classes [B·P], which weigh 1 where `weights` [K] is null.
+// Losses of positions of logits [B, K, P] against classes [B·P]; all classes have weight 1 if `weights` [K] is null.
 template <int LANES>
 __device__ __forceinline__ void cross_entropy(const float *logits, const unsigned *targets, const float *weights,
                                               float *losses, size_t count, int classes, int positions,

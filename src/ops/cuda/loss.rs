@@ -1,4 +1,4 @@
-//! Losses. Nothing waits for the device: the gradient that comes in stays there.
+//! Losses. Nothing waits for the device: the incoming gradient stays there.
 
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
 use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};

@@ -3,7 +3,7 @@
 //! `build.rs` compiles the files to PTX of compute capability 8.0, which the driver translates for every later device.
 //! Operators here are those of the parent module for f32 tensors on a device, with the same results within rounding;
 //! operators without a kernel of their own are compositions of candle's operators there. All work is queued on the one
-//! stream of the device, so that memory may be given back while kernels that use it still wait.
+//! stream of the device, so that memory may be freed while kernels that use it are still queued.
 
 mod attention;
 mod blas;
@@ -39,7 +39,7 @@ pub(super) use vision::{layer_norm2d, max_pool2d, roi_align};
 
 use candle_core::{DType, Tensor};
 
-/// Whether the kernels here can work on these tensors.
+/// Whether the kernels of this module support these tensors.
 pub(super) fn fused(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cuda() && t.dtype() == DType::F32)
 }

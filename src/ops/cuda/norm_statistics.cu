@@ -67,7 +67,7 @@ extern "C" __global__ void plane_slopes(const float *x, const float *grad, const
   }
 }
 
-// shares [2, sets] get what the moments take from the gradient: mean(g·w) and mean(g·w·(x − mean))/(var + eps).
+// shares [2, sets] get the terms of the gradient through the moments: mean(g·w) and mean(g·w·(x − mean))/(var + eps).
 extern "C" __global__ void plane_shares(const float *sums, const float *weight, const float *var, float *shares,
                                         int sets, int batch, int channels, int group, int size, float eps) {
   const int set = blockIdx.x * blockDim.x + threadIdx.x, planes = batch * channels;

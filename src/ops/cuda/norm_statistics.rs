@@ -8,14 +8,14 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Ten
 /// Planes that share a mean and a variance.
 #[derive(Clone, Copy)]
 pub(in crate::ops) enum Sets {
-    /// Those of a channel, over the batch.
+    /// The planes of a channel, over the batch.
     Channels,
-    /// So many channels in a row of one image.
+    /// The planes of this many consecutive channels of one image.
     Groups(usize),
 }
 
 impl Sets {
-    /// As kernels are told: channels of a group, 0 for the whole batch.
+    /// The argument of kernels: channels of a group, 0 for the whole batch.
     fn group(self) -> usize {
         match self {
             Self::Channels => 0,

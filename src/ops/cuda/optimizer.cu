@@ -1,7 +1,7 @@
 // One pass over the memory of all parameters at once: a block has a chunk of one of them.
 #include "prelude.cuh"
 
-// A parameter and what a step reads and writes with it; absent pointers are null. As in optimizer.rs.
+// A parameter with the values that a step reads and writes; absent pointers are null. The layout is that of optimizer.rs.
 struct Entry {
   float *value;
   const float *gradient;

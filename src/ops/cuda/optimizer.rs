@@ -11,7 +11,7 @@ const SPAN: usize = 1 << 14;
 
 /// A contiguous f32 tensor and what is read and written along with it, all of one length.
 pub struct Update<'a> {
-    /// The parameter, or another tensor whose norm is asked for.
+    /// The parameter, or another tensor whose norm is computed.
     pub value: &'a Tensor,
     /// Its gradient.
     pub gradient: Option<&'a Tensor>,
@@ -53,12 +53,12 @@ struct Table {
     device: CudaDevice,
     entries: CudaSlice<Entry>,
     chunks: CudaSlice<Chunk>,
-    /// Which update each chunk is of.
+    /// The index of the update to which each chunk belongs.
     owners: Vec<u32>,
 }
 
 impl Table {
-    /// `None` where there is nothing to update.
+    /// `None` if there is nothing to update.
     fn new(updates: &[Update]) -> Result<Option<Self>> {
         let Some(first) = updates.first() else { return Ok(None) };
         let device = device_of(first.value)?;
@@ -121,7 +121,7 @@ pub fn step(kernel: &str, updates: &[Update], scale: f32, [keep, take]: [f32; 2]
 /// Σ (numbers\[0\]·value + numbers\[1\]·gradient)² of each update, in f64. Waits for the device.
 ///
 /// # Errors
-/// As [`step`].
+/// The errors of [`step`].
 pub fn squares(updates: &[Update]) -> Result<Vec<f64>> {
     let mut sums = vec![0f64; updates.len()];
     if let Some(table) = Table::new(updates)? {

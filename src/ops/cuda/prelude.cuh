@@ -1,4 +1,4 @@
-// What all kernels use: values in f32 and bf16, sums over a warp, the matrix instructions of a warp.
+// Shared parts of all kernels: values in f32 and bf16, sums over a warp, and the matrix instructions of a warp.
 //
 // Compiled by nvcc for compute_80. Under CUDA_EMULATOR the same sources run on the CPU (tests/cuda_emulator), which
 // supplies the instructions that are assembly here.

@@ -14,7 +14,7 @@ pub(in crate::ops) trait Value:
 {
     /// Ends the names of kernels.
     const NAME: &'static str;
-    /// For cuBLAS.
+    /// The type for cuBLAS.
     const TYPE: cudaDataType_t;
 }
 
@@ -36,7 +36,7 @@ impl Pointer {
     /// The null pointer, for absent arguments.
     pub const NULL: Self = Self(0);
 
-    /// So many bytes further on.
+    /// The address `bytes` bytes further on.
     pub fn after(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
@@ -93,7 +93,7 @@ pub(super) fn tensor(values: CudaSlice<f32>, shape: impl Into<Shape>, device: &C
     Tensor::from_storage(Storage::Cuda(storage(values, device)), shape, BackpropOp::none(), false)
 }
 
-/// The refusal of every operator here to run on the CPU.
+/// The error of a CUDA operator that is called with CPU tensors.
 pub(super) fn on_cpu<T>(operator: &str) -> Result<T> {
     bail!("{operator}: a CUDA operator was called with CPU tensors")
 }

@@ -4,7 +4,7 @@
 __device__ __forceinline__ size_t first_index() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ size_t index_step() { return size_t(gridDim.x) * blockDim.x; }
 
-// The largest value of each window and its place in the plane: the first of equals, the last that is not a number.
+// The largest value of each window and its position in the plane: the first of equal values, or the last NaN.
 extern "C" __global__ void max_pool(const float *x, float *y, unsigned *places, size_t count, int height, int width,
                                     int rows, int columns, int kernel, int stride, int padding) {
   for (size_t i = first_index(); i < count; i += index_step()) {
@@ -25,7 +25,7 @@ extern "C" __global__ void max_pool(const float *x, float *y, unsigned *places, 
   }
 }
 
-// Every pixel sums the gradients of the windows that it is the largest of.
+// Every pixel sums the gradients of the windows of which it is the maximum.
 extern "C" __global__ void max_pool_gradient(const float *grad, const unsigned *places, float *gradient, size_t count,
                                              int height, int width, int rows, int columns, int kernel, int stride,
                                              int padding) {
@@ -45,7 +45,7 @@ extern "C" __global__ void max_pool_gradient(const float *grad, const unsigned *
   }
 }
 
-// Where a sample of one axis lies: two pixels and their weights, or none of them outside.
+// The position of a sample on one axis: two pixels and their weights, or none if it is outside.
 struct Sample {
   int low, high;
   float below, above;
@@ -60,7 +60,7 @@ struct Sample {
   }
 };
 
-// A bin of a box [image, x1, y1, x2, y2]: where it begins, its size, and its samples, for each axis.
+// A bin of a box [image, x1, y1, x2, y2]: its start, its size and its samples on each axis.
 struct Bin {
   int image, rows, columns;
   float top, left, height, width;

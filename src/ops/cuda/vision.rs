@@ -24,7 +24,7 @@ struct MaxPool {
     stride: usize,
     padding: usize,
     to: (usize, usize),
-    /// Of the largest value in its plane. [B, C, H', W']
+    /// Index of the largest value in its plane. [B, C, H', W']
     places: Kept<CudaSlice<u32>>,
 }
 
@@ -79,7 +79,7 @@ impl CustomOp1 for MaxPool {
     }
 }
 
-/// [`crate::ops::roi_align`] of an f32 map and boxes [R, 5] that are right.
+/// [`crate::ops::roi_align`] of an f32 map and valid boxes [R, 5].
 pub(in crate::ops) fn roi_align(
     x: &Tensor,
     boxes: &Tensor,

@@ -15,7 +15,7 @@ pub(in crate::ops) struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// As [`Matrix::new`].
+    /// See [`Matrix::new`].
     pub(in crate::ops) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
         Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
@@ -32,7 +32,7 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Values of which several threads write disjoint parts.
+/// Values that several threads write in disjoint parts.
 pub(in crate::ops) struct Shared<'a, T = f32> {
     first: *mut T,
     length: usize,
@@ -60,7 +60,7 @@ impl<'a, T> Shared<'a, T> {
 }
 
 impl<'a> Shared<'a> {
-    /// The values of a matrix, and those between its rows, which are not to be touched.
+    /// The values of a matrix, and those between its rows, which must not be accessed.
     pub(super) fn of(matrix: &'a mut MatrixMut) -> Self {
         let length = match matrix.rows {
             0 => 0,

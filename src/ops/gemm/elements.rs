@@ -22,7 +22,7 @@ impl Precision {
         match dtype {
             DType::F32 | DType::F64 => Ok(Self::F32),
             DType::BF16 => Ok(Self::Bf16),
-            other => candle_core::bail!("cannot compute in {other:?}; f32 and bf16 are possible"),
+            other => candle_core::bail!("cannot compute in {other:?}; use f32 or bf16"),
         }
     }
 

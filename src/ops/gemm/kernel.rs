@@ -3,11 +3,11 @@
 use super::elements::{Elements, Precision};
 use crate::ops::simd::Instructions;
 
-/// A tile of the destination that stays in registers while the depth runs.
+/// A tile of the destination that stays in registers during the loop over the depth.
 pub(super) struct MicroKernel {
     /// Rows of a tile: lanes of a panel of the left operand.
     pub rows: usize,
-    /// Im2Col of a tile: lanes of a panel of the right operand.
+    /// Columns of a tile: lanes of a panel of the right operand.
     pub columns: usize,
     /// Element type of its panels.
     pub elements: Elements,
@@ -22,9 +22,9 @@ pub(in crate::ops) struct Store {
 }
 
 impl Store {
-    /// In place of what was there.
+    /// Overwrites the destination.
     pub const SET: Self = Self { accumulate: false, scale: 1. };
-    /// Added to what was there.
+    /// Adds to the destination.
     pub const ADD: Self = Self { accumulate: true, scale: 1. };
 
     /// [`Self::ADD`] or [`Self::SET`].
@@ -48,7 +48,7 @@ struct Tile {
     destination: *mut f32,
     /// Values from one row of the destination to the next.
     stride: usize,
-    /// Rows and columns of the destination that exist, at least one each.
+    /// Number of valid rows and columns of the destination, at least one each.
     valid: (usize, usize),
     store: Store,
 }
@@ -72,7 +72,7 @@ static AVX512_BF16: MicroKernel =
     MicroKernel { rows: 8, columns: 48, elements: Elements::Pairs, run: avx512_bf16 };
 
 impl MicroKernel {
-    /// The fastest one on this processor.
+    /// The fastest kernel on this processor.
     pub(super) fn best(precision: Precision) -> &'static Self {
         let rounds = usize::from(precision == Precision::Bf16);
         #[cfg(target_arch = "x86_64")]
@@ -89,7 +89,7 @@ impl MicroKernel {
         &PORTABLE[rounds]
     }
 
-    /// All that run on this processor.
+    /// All kernels that run on this processor.
     #[cfg(test)]
     pub(super) fn supported() -> Vec<&'static Self> {
         let mut found: Vec<&'static Self> = PORTABLE.iter().collect();
@@ -135,7 +135,7 @@ impl Tile {
     /// Stores `sums`, of which only the valid part exists in the destination.
     ///
     /// # Safety
-    /// As [`MicroKernel::tile`].
+    /// See [`MicroKernel::tile`].
     #[inline(always)]
     unsafe fn keep<const COLUMNS: usize>(&self, sums: &[[f32; COLUMNS]]) {
         for (i, sums) in sums.iter().take(self.valid.0).enumerate() {

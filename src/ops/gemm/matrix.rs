@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// A value of a matrix to read.
 pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
-    /// In which products of such values are computed.
+    /// The precision of products of such values.
     const PRECISION: Precision;
     fn wide(self) -> f32;
     /// The nearest value.
@@ -158,7 +158,7 @@ impl<T: Element> Kernel for SideBySide<'_, T> {
     }
 }
 
-/// As [`SideBySide`], two depths at a time; the last one of an odd number with zeros.
+/// Like [`SideBySide`], but two depths at a time; the last one of an odd number with zeros.
 struct Interleave<'a, T> {
     values: &'a [T],
     lanes: usize,
@@ -210,7 +210,7 @@ impl<T: Element> Kernel for Transpose<'_, T> {
     }
 }
 
-/// As [`Transpose`], two depths at a time; the last one of an odd number with zeros.
+/// Like [`Transpose`], but two depths at a time; the last one of an odd number with zeros.
 struct TransposePairs<'a, T> {
     values: &'a [T],
     lanes: usize,
@@ -226,7 +226,7 @@ impl<T: Element> Kernel for TransposePairs<'_, T> {
     #[inline(always)]
     fn run(self) {
         let Self { values, lanes, step, depth, width, panel } = self;
-        // Rounded where they lie side by side, which takes fewer instructions than afterwards.
+        // Rounding values while they are adjacent takes fewer instructions than rounding them afterwards.
         let mut rounded = [[0u16; BLOCK]; SIDE];
         for first in (0..lanes).step_by(SIDE) {
             let group = group(values, first, lanes, step, depth);
@@ -265,7 +265,7 @@ fn transpose<T, W: Copy + Default>(
     let whole = if count == SIDE { words - words % SIDE } else { 0 };
     let each = lanes[0].len().checked_div(words).unwrap_or(1);
     for start in (0..whole).step_by(SIDE) {
-        // A square at a time, which the compiler turns into shuffles.
+        // One square at a time, which the compiler turns into shuffles.
         let mut square = [[W::default(); SIDE]; SIDE];
         for (i, lane) in lanes.iter().enumerate() {
             let lane = &lane[each * start..each * (start + SIDE)];

@@ -1,6 +1,6 @@
-//! Matrix products in f32 or bf16, from operands that are packed from wherever they lie: transposes, slices of heads
-//! and columns of convolutions need no copies. Sums are f32, in an order that depends on the shapes and the processor
-//! and not on the number of threads.
+//! Matrix products in f32 or bf16, from operands that are packed directly from their source: transposes, slices of
+//! heads and columns of convolutions need no copies. Sums are f32, in an order that depends on the shapes and the
+//! processor but not on the number of threads.
 
 mod destination;
 mod elements;

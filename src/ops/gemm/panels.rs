@@ -12,11 +12,11 @@ use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
 const DEPTH: usize = 192;
-/// Depths that are packed at a time, at most.
+/// Largest number of depths that are packed at a time.
 pub(super) const BLOCK: usize = 2 * DEPTH;
-/// Values of the destination that a task works on, about: half of a usual level-2 cache.
+/// Approximate number of values of the destination per task: half of a typical level-2 cache.
 const TASK: usize = 1 << 17;
-/// Tasks come in multiples of this, so that few of them still share out evenly.
+/// The number of tasks is a multiple of this, so that a few tasks are still distributed evenly.
 const SHARES: usize = 4;
 
 /// One side of a product: lanes (rows of the left matrix, columns of the right one) of equal depth.
@@ -26,8 +26,8 @@ pub(in crate::ops) trait Operand: Sync {
     /// Writes `lanes`, at most `width`, at each of `depth` to a line of `panel` [depth, width]; the rest of a line
     /// is any finite number.
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]);
-    /// As [`Operand::pack`], rounded to bf16, in pairs of adjacent depths [⌈depth/2⌉, width], the last one of an odd
-    /// depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
+    /// Like [`Operand::pack`], but rounded to bf16, in pairs of adjacent depths [⌈depth/2⌉, width], the last one of an
+    /// odd depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
     fn pack_pairs(&self, _: Range<usize>, _: Range<usize>, _: usize, _: &mut [u32]) -> bool {
         false
     }
@@ -95,7 +95,7 @@ impl Panels {
         panels
     }
 
-    /// Panels of nothing, whose memory serves many operands.
+    /// Empty panels, whose memory is reused for many operands.
     pub(in crate::ops) fn empty(side: Side, precision: Precision) -> Self {
         Self { side, kernel: MicroKernel::best(precision), lanes: 0, depth: 0, words: vec![] }
     }
@@ -319,7 +319,7 @@ mod tests {
                         for (j, &x) in row.iter().enumerate() {
                             let term = |l| seen(kernel, left.at(i, l)) * seen(kernel, right.at(j, l));
                             let sum = || (0..k).map(term).sum::<f64>();
-                            // Beyond the matrix nothing is written.
+                            // Nothing is written outside the matrix.
                             let expected =
                                 if j < n { 0.5 * sum() + f64::from(u8::from(accumulate)) } else { 1. };
                             let what = (kernel.elements, kernel.rows, m, n, k, i, j);

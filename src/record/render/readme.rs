@@ -13,7 +13,7 @@ pub(crate) enum ReadmeError {
     Marker {
         /// Line of the marker, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
     /// A table cannot be rendered.

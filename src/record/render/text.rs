@@ -38,7 +38,7 @@ pub(super) fn headers(table: &Table) -> impl Iterator<Item = &str> {
     table.keys.iter().chain(&table.columns).map(String::as_str)
 }
 
-/// The texts of a row as (text, marks), keys first; the marks of the row stand at its last key.
+/// The texts of a row as (text, marks), keys first; the marks of the row are placed at its last key.
 pub(super) fn texts<'a>(table: &'a Table, row: &'a Row) -> impl Iterator<Item = (String, &'a [usize])> {
     let last = row.keys.len() - 1;
     let keys = row.keys.iter().enumerate().map(move |(i, key)| {

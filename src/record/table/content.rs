@@ -25,7 +25,7 @@ pub struct Cell {
 /// A row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Where its numbers come from.
+    /// The origin of its numbers.
     pub origin: Origin,
     /// Whether it is the difference of two other rows.
     pub difference: bool,

@@ -10,7 +10,7 @@ pub(super) struct Draft {
     pub value: Option<Estimate>,
     /// Squared standard error of the mean, if known.
     pub variance: Option<f64>,
-    /// What the pre-training of the initial weights predicted, if known.
+    /// The target of the pre-training of the initial weights, if known.
     pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,
 }
@@ -25,7 +25,7 @@ impl Draft {
     }
 }
 
-/// Identity of a row; its order is the order of rows.
+/// Identity of a row; rows are sorted by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
     /// For each key: rank in the filter, value as a number (the largest one if it is text), text.

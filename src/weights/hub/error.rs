@@ -11,7 +11,7 @@ pub enum HubError {
     Reference {
         /// The file as the user named it.
         reference: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The file is not in the cache, and the Hub may not be asked.
@@ -30,7 +30,7 @@ pub enum HubError {
     Missing {
         /// The file as the user named it.
         reference: String,
-        /// What is missing.
+        /// The missing file or repository.
         reason: String,
     },
     /// The Hub does not answer, or asks to try again later.
@@ -38,7 +38,7 @@ pub enum HubError {
     Unreachable {
         /// The file as the user named it.
         reference: String,
-        /// What happened.
+        /// The problem.
         reason: String,
     },
     /// The Hub refuses the request: no such repository, no access, an unexpected answer.
@@ -46,7 +46,7 @@ pub enum HubError {
     Refused {
         /// The file as the user named it.
         reference: String,
-        /// What the Hub says.
+        /// The message of the Hub.
         reason: String,
     },
     /// The content does not have the hash that the Hub states.
@@ -54,7 +54,7 @@ pub enum HubError {
     Damaged {
         /// The file as the user named it.
         reference: String,
-        /// Both hashes.
+        /// The message with both hashes.
         reason: String,
     },
     /// A file of the cache cannot be read or written.

@@ -66,7 +66,7 @@ impl std::fmt::Display for HubFile {
     }
 }
 
-/// What the Hub allows in names of owners and repositories; `--` parts them in the cache.
+/// Whether the Hub allows this name of an owner or repository; `--` separates them in the cache.
 fn is_name(text: &str) -> bool {
     let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let ends = |c: char| "-.".contains(c);
@@ -78,7 +78,7 @@ fn is_name(text: &str) -> bool {
         && !text.contains("..")
 }
 
-/// Whether a path of parts parted by `/` names something below the folder that it is joined to, on any system.
+/// Whether a path with `/` as separator stays below the folder to which it is joined, on any system.
 fn stays_inside(path: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..") && !part.ends_with(".lock");
     let plain = |c: char| !c.is_control() && !"\\:%?#*".contains(c);

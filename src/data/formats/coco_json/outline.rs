@@ -8,7 +8,7 @@ use std::fmt;
 /// The `segmentation` of an annotation as stored in a file; [`Outline::segmentation`] checks it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Outline {
-    /// Only a box.
+    /// The object has only a box.
     #[default]
     None,
     /// Flat x, y lists, one per ring.
@@ -28,7 +28,7 @@ pub(crate) enum Outline {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum RunLengths {
-    /// As numbers.
+    /// A list of numbers.
     Plain(Vec<u32>),
     /// COCO's compressed string.
     Compressed(String),

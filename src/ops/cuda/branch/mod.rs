@@ -25,7 +25,7 @@ type Values<T> = CudaSlice<T>;
 
 /// The parts that both branches have.
 struct Parts {
-    /// Of the norm, the first and the second linear map; weight and bias each.
+    /// Weight and bias of the norm, of the first and of the second linear map.
     weights: [Tensor; 6],
     eps: f32,
     scale: Option<Vec<f32>>,
@@ -150,7 +150,7 @@ impl Parts {
         Ok(Scaled { values, _scale: scale })
     }
 
-    /// The gradient of what weight `index` [out, in] was multiplied by, from that of the product [rows, out].
+    /// The gradient of the input of weight `index` [out, in], from that of the product [rows, out].
     fn input_gradient<T: Value>(
         &self,
         device: &CudaDevice,
