@@ -24,12 +24,16 @@ fn main() {
     table.push_str("]\n");
     std::fs::write(out.join("library.rs"), table).expect("OUT_DIR is writable");
 
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(&root).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
+    // In a worktree these files are elsewhere, and a source archive has none: cargo would build again every time.
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| root.join(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
     let commit = git(&["rev-parse", "--short=12", "HEAD"]);
     if let Some(commit) = &commit {
         println!("cargo:rustc-env=BENCH_COMMIT={commit}");
