@@ -18,6 +18,7 @@ mod fuzz;
 mod guides;
 mod hub;
 mod key_mappings;
+mod paths;
 mod program;
 mod published;
 mod resume;
