@@ -201,7 +201,7 @@ fn a_run_goes_on_with_its_own_data_alone_and_weights_cut_short_are_noted() {
     }
     std::fs::remove_file(photos.join("5.png")).unwrap();
     let error = sandbox.fails(2, &format!("{line} --max-steps 4 --resume"));
-    assert!(error.contains("have changed since the run"), "{error}");
+    assert!(error.contains("are not those of the run"), "{error}");
 }
 
 #[cfg(unix)]
