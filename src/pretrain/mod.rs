@@ -1,4 +1,4 @@
-//! Pre-training objectives. Objectives of pre-training. An objective computes the losses of a batch; the training loop
+//! Pre-training objectives. An objective computes the losses of a batch; the training loop
 //! does the rest.
 
 pub mod beit;
