@@ -146,6 +146,10 @@ impl<'a, T> Training<'a, T> {
         let path = options.folder.state();
         let resumes = options.resume && path.exists();
         if !resumes {
+            if options.resume && options.folder.log().exists() {
+                let note = format!("no state is saved in `{}`: starting from step 0", path.display());
+                self.control.tell(Event::Note(&note));
+            }
             (self.initialize)()?;
         }
         let steps = self.inputs.plan.steps;
