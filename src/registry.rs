@@ -105,6 +105,16 @@ impl Registry {
         &self.components
     }
 
+    /// Checks the options of `manifest` and of `[transfer.head]` of a recipe as far as that needs no data.
+    ///
+    /// # Errors
+    /// An unknown kind, and unknown, missing or wrong keys.
+    pub fn check_options(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()> {
+        let context = || format!("task `{}` of kind `{}`", manifest.name, manifest.kind);
+        let kind = self.kinds.get(&manifest.kind).with_context(|| format!("task `{}`", manifest.name))?;
+        kind.check(manifest, training).with_context(context)
+    }
+
     /// Builds the task that `manifest` describes, with the training options `training` (`[transfer.head]` of a recipe).
     /// Errors in the latter name the file `recipe`.
     ///
@@ -140,18 +150,24 @@ impl Registry {
 /// the options of the protocol's operations and writes out their defaults.
 ///
 /// # Errors
-/// An unknown task, a file that cannot be read or has unknown keys, a name that is not that of its folder.
+/// An unknown task, a file that cannot be read or has unknown keys, a name that is not the one asked for. The name of a
+/// file that is given by its path may be any.
 pub fn manifest(library: &Library, owners: &Components, name: &str) -> Result<Manifest> {
     let file = library.file_in_folder("task", name, "tasks", "task.toml")?;
     let mut manifest: Manifest = crate::config::parse(&file.text, &file.origin)?;
-    let (origin, folder) = (file.origin, file.name);
-    ensure!(manifest.name == folder, "{origin}: name is `{}`, but the folder is `{folder}`", manifest.name);
+    let origin = file.origin;
+    ensure!(
+        file.by_path || manifest.name == file.name,
+        "{origin}: name is `{}`, but the folder is `{}`; give both the same name",
+        manifest.name,
+        file.name
+    );
     complete_operations(owners, &mut manifest.eval, &origin, "eval")?;
-    manifest.home = Path::new(&origin).parent().unwrap_or(Path::new(".")).into();
-    if manifest.dataset.contains('/') {
-        manifest.dataset = manifest.home.join(&manifest.dataset).display().to_string();
+    if manifest.dataset.contains('/') || manifest.dataset.ends_with(".toml") {
+        let home = Path::new(&origin).parent().unwrap_or(Path::new("."));
+        manifest.dataset = home.join(&manifest.dataset).display().to_string();
     }
-    Ok(manifest)
+    Ok(Manifest { origin, ..manifest })
 }
 
 /// One task, whatever its kind.
@@ -230,6 +246,8 @@ impl AnyTask {
 trait AnyKind: Send + Sync {
     /// JSON schemas of the options of manifests and of the head's options in recipes.
     fn schemas(&self) -> [Schema; 2];
+    /// Parses both tables of options.
+    fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()>;
     fn task(
         &self,
         manifest: &Manifest,
@@ -240,21 +258,35 @@ trait AnyKind: Send + Sync {
 
 struct Kind<T>(std::marker::PhantomData<fn() -> T>);
 
+impl<T: Task> Kind<T> {
+    fn options(
+        manifest: &Manifest,
+        (training, recipe): (&toml::Table, &str),
+    ) -> Result<(T::Options, T::HeadConfig), ConfigError> {
+        let origin = format!("{}, [options]", manifest.origin);
+        let options = crate::config::parse_table(manifest.options.clone(), origin)?;
+        let training = crate::config::parse_table(training.clone(), format!("{recipe}, [transfer.head]"))?;
+        Ok((options, training))
+    }
+}
+
 impl<T: Task> AnyKind for Kind<T> {
     fn schemas(&self) -> [Schema; 2] {
         [schema_for!(T::Options), schema_for!(T::HeadConfig)]
     }
 
+    fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()> {
+        Self::options(manifest, training)?;
+        Ok(())
+    }
+
     fn task(
         &self,
         manifest: &Manifest,
-        (training, recipe): (&toml::Table, &str),
+        training: (&toml::Table, &str),
         dataset: &DatasetInfo,
     ) -> Result<Box<dyn ErasedTask>> {
-        let origin = format!("{}, [options]", manifest.home.join("task.toml").display());
-        let options: T::Options = crate::config::parse_table(manifest.options.clone(), origin)?;
-        let training: T::HeadConfig =
-            crate::config::parse_table(training.clone(), format!("{recipe}, [transfer.head]"))?;
+        let (options, training) = Self::options(manifest, training)?;
         let task = Arc::new(T::new(options, training, dataset)?);
         Ok(Box::new(Erased { task, name: manifest.name.clone(), info: dataset.clone() }))
     }

@@ -1,15 +1,19 @@
 //! [`Suite`]: a file that lists runs (pre-training × transfer × seeds). It is run in order and can be resumed: finished
 //! runs are skipped, and interrupted ones continue.
 
-use crate::config::{Library, SCRATCH, Stage, parse};
+use crate::config::{Library, RunConfig, SCRATCH, Stage, parse};
 use crate::engine::Plan;
+use crate::record::table::TableSpec;
 use crate::record::{RunFolder, RunRecord, Status};
-use crate::runs::{Request, RunContext, Start, index, prepare, resolve_for_plan};
-use anyhow::{Context, Result, ensure};
+use crate::runs::{
+    Awaited, NoWeights, Request, RunContext, Start, index_if_there, prepare, resolve_for_plan,
+};
+use anyhow::{Context, Error, Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
-/// `configs/suites/<name>.toml`.
+/// `configs/suites/<name>.toml`. All paths in it are relative to the working directory.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
@@ -17,7 +21,7 @@ pub struct Suite {
     pub title: String,
     /// Seeds with which every transfer is run, unless it has its own.
     pub seeds: Vec<u64>,
-    /// The table of `configs/tables/` that shows the results.
+    /// Name or path of the table that shows the results.
     pub table: String,
     /// `[[pretrain]]`: the pre-training runs, in order.
     #[serde(default)]
@@ -31,7 +35,8 @@ pub struct Suite {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainLine {
-    /// Name of the run in `init` and `tokenizer`; the name of the recipe when absent.
+    /// Name of the run in `init` and `tokenizer`; when absent, the name of the recipe or, if it is given by its path, of its
+    /// file without `.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Name or path of the recipe.
@@ -87,7 +92,8 @@ pub struct Item {
 }
 
 impl Item {
-    /// `transfer shapes_classification · finetune_demo · from mae_demo · seed 0`
+    /// `transfer shapes_classification · finetune_demo · vit_b16 · from mae_demo · seed 0`; the model is shown where the suite
+    /// names it.
     pub fn title(&self) -> String {
         let r = &self.request;
         let on = r.task.as_ref().or(r.dataset.as_ref()).map_or("", String::as_str);
@@ -96,8 +102,13 @@ impl Item {
             Stage::Transfer => format!(" · from {}", r.init.as_deref().unwrap_or(SCRATCH)),
         };
         let set = if r.set.is_empty() { String::new() } else { format!(" · {}", r.set.join(" ")) };
+        let model = r.model.as_ref().map_or(String::new(), |model| format!(" · {model}"));
         let recipe = r.recipe.as_deref().unwrap_or("");
-        format!("{} {on} · {recipe}{set}{from} · seed {}", self.stage.as_str(), r.seed.unwrap_or_default())
+        format!(
+            "{} {on} · {recipe}{model}{set}{from} · seed {}",
+            self.stage.as_str(),
+            r.seed.unwrap_or_default()
+        )
     }
 }
 
@@ -118,8 +129,12 @@ pub enum Standing {
     Todo,
     /// It cannot start yet.
     Waits {
-        /// What is missing: runs of the suite, weights, tokenizers or data.
-        reasons: Vec<String>,
+        /// Indexes of the items that have to be finished first.
+        runs: Vec<usize>,
+        /// Messages about weights and tokenizers that do not exist yet.
+        weights: Vec<String>,
+        /// Where data were looked for that are not on this machine.
+        data: Option<String>,
     },
 }
 
@@ -148,13 +163,13 @@ impl Suite {
 
     /// All runs, pre-training first, in the order in which they are run.
     pub fn items(&self) -> Vec<Item> {
-        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.name() == name);
+        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.is_called(name));
         let pretraining =
             |(i, p): (usize, &PretrainLine)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
         let mut items: Vec<Item> = self.pretrain.iter().enumerate().map(pretraining).collect();
         for transfer in &self.transfer {
             for init in &transfer.init {
-                let after = self.pretrain.iter().position(|p| p.name() == init);
+                let after = self.pretrain.iter().position(|p| p.is_called(init));
                 for recipe in &transfer.recipes {
                     for seed in transfer.seeds.as_ref().unwrap_or(&self.seeds) {
                         items.push(transfer.item(recipe, init, *seed, after));
@@ -165,8 +180,25 @@ impl Suite {
         items
     }
 
-    /// Runs all unfinished items, in order. Before each item, `begin` receives its index, the item, and whether it is
-    /// already done. Returns the records of all runs, in the order of [`Suite::items`]; fewer if a stop was requested.
+    /// Finds what is wrong with the suite before anything is trained. Data may be missing: a run that needs them fails when it
+    /// begins.
+    ///
+    /// # Errors
+    /// As [`Suite::plan`], and weights or a tokenizer that neither exist nor are trained by the suite.
+    pub fn check(&self, context: &RunContext) -> Result<()> {
+        for PlannedItem { item, standing, .. } in self.plan(context)? {
+            if let Standing::Waits { weights, .. } = standing
+                && !weights.is_empty()
+            {
+                bail!("{}: {}", item.title(), weights.join("; "));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs all unfinished items, in order; [`Suite::check`] finds beforehand what is wrong. Before each item, `begin`
+    /// receives its index, the item, and whether it is already done. Returns the records of all runs, in the order of
+    /// [`Suite::items`]; fewer if a stop was requested.
     pub fn run(&self, context: &RunContext, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
         let items = self.items();
         let mut records: Vec<RunRecord> = vec![];
@@ -194,50 +226,88 @@ impl Suite {
         Ok(records)
     }
 
-    /// Returns the state of each item. Data, weights and tokenizers need not exist: the items that need them are listed
-    /// as waiting.
+    /// Returns the state of each item. Data, weights of unfinished runs and tokenizers need not exist: the items that need them
+    /// are listed as waiting.
     ///
     /// # Errors
-    /// An item that can never run, because its task, recipe, model or a key is unknown.
+    /// An unknown table; an item that can never run, because its task, recipe, model, a key or its initial weights are unknown,
+    /// or because its data do not suit it.
     pub fn plan(&self, context: &RunContext) -> Result<Vec<PlannedItem>> {
+        TableSpec::load(context.library, &self.table)?;
         let mut planned: Vec<PlannedItem> = vec![];
+        let mut configs: Vec<RunConfig> = vec![];
         for item in self.items() {
-            let mut request = item.request.clone();
-            let mut reasons = vec![];
-            let mut done = |before: usize| match &planned[before].standing {
-                Standing::Done { id } => Some(id.clone()),
-                _ => {
-                    reasons.push(format!("run {} of this suite", before + 1));
-                    None
-                }
-            };
-            if let Some(before) = item.after {
-                request.init = Some(done(before).unwrap_or(SCRATCH.into()));
-            }
-            let trained = item.tokenizer.map(&mut done);
-            if let Some(Some(id)) = &trained {
-                request.set.push(tokenizer(id));
-            }
-            let (resolved, missing) =
-                resolve_for_plan(context, item.stage, &request).with_context(|| item.title())?;
-            // The item already waits for a tokenizer that this suite trains.
-            reasons.extend(missing.into_iter().filter(|_| trained != Some(None)));
-            let images = match index(context, &resolved) {
-                Ok(data) => Some(data.splits.train.len()),
-                Err(error) => {
-                    let text = error.to_string();
-                    reasons.push(text.lines().next().unwrap_or_default().to_string());
-                    resolved.dataset.splits.get(&resolved.config.run.split).and_then(|split| split.count)
-                }
-            };
-            let images = images.and_then(|images| Plan::new(&resolved.config.recipe, images).ok());
-            let standing = match reasons.is_empty() {
-                false => Standing::Waits { reasons },
-                true => standing(&RunFolder::at(context.store.path(&resolved.config.id()?)))?,
-            };
-            planned.push(PlannedItem { item, standing, images: images.map(|plan| plan.steps * plan.batch) });
+            let (planned_item, config) =
+                self.plan_item(context, &item, &planned, &configs).with_context(|| item.title())?;
+            planned.push(planned_item);
+            configs.push(config);
         }
         Ok(planned)
+    }
+
+    /// The state of `item` and its configuration; `planned` and `configs` are those of the items before it.
+    fn plan_item(
+        &self,
+        context: &RunContext,
+        item: &Item,
+        planned: &[PlannedItem],
+        configs: &[RunConfig],
+    ) -> Result<(PlannedItem, RunConfig)> {
+        let mut request = item.request.clone();
+        let (mut runs, mut awaited) = (vec![], Awaited::default());
+        let mut id_of = |before: usize| match &planned[before].standing {
+            Standing::Done { id } => Some(id.clone()),
+            _ => {
+                runs.push(before);
+                None
+            }
+        };
+        if let Some(before) = item.after {
+            let id = id_of(before);
+            awaited.init = id.is_none().then(|| &configs[before]);
+            request.init = Some(id.unwrap_or(SCRATCH.into()));
+        }
+        if let Some(before) = item.tokenizer {
+            let id = id_of(before);
+            awaited.tokenizer = id.is_none();
+            request.set.push(tokenizer(id.as_deref().unwrap_or("a run of this suite")));
+        }
+        let resolved = resolve_for_plan(context, item.stage, &request, &mut awaited)
+            .map_err(|error| self.with_names(error))?;
+        let weights = awaited.missing;
+        let found = match runs.is_empty() && weights.is_empty() {
+            true => standing(&RunFolder::at(context.store.path(&resolved.config.id()?)))?,
+            false => Standing::Todo,
+        };
+        let recipe = &resolved.config.recipe;
+        let declared = || resolved.dataset.splits.get(&resolved.config.run.split)?.count;
+        let (standing, images) = match (found, index_if_there(context, &resolved)) {
+            (done @ Standing::Done { .. }, data) => {
+                let counted = data.ok().and_then(Result::ok).map(|data| data.splits.train.len());
+                (done, counted.or_else(declared))
+            }
+            (found, data) => match data? {
+                Ok(data) if runs.is_empty() && weights.is_empty() => (found, Some(data.splits.train.len())),
+                Ok(data) => (Standing::Waits { runs, weights, data: None }, Some(data.splits.train.len())),
+                Err(missing) => {
+                    let text = missing.to_string();
+                    let data = text.lines().next().map(String::from);
+                    (Standing::Waits { runs, weights, data }, declared())
+                }
+            },
+        };
+        let plan = images.map(|images| Plan::new(recipe, images)).transpose()?;
+        let images = plan.map(|plan| plan.steps * plan.batch);
+        Ok((PlannedItem { item: item.clone(), standing, images }, resolved.config))
+    }
+
+    /// Adds the names of the suite's own runs to an error about unknown weights.
+    fn with_names(&self, error: Error) -> Error {
+        let Some(NoWeights::Unknown { name, .. }) = error.downcast_ref() else { return error };
+        let known: Vec<&str> = self.pretrain.iter().map(PretrainLine::name).collect();
+        let known = if known.is_empty() { "it has none".into() } else { known.join(", ") };
+        let message = format!("`{name}` is not a pre-training run of this suite ({known})");
+        error.context(message)
     }
 }
 
@@ -259,7 +329,13 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
 
 impl PretrainLine {
     fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.recipe)
+        let file = || Path::new(self.recipe.strip_suffix(".toml")?).file_name()?.to_str();
+        self.name.as_deref().or_else(file).unwrap_or(&self.recipe)
+    }
+
+    /// Whether `init` and `tokenizer` mean this run by `name`: its name or, if it has none of its own, its recipe.
+    fn is_called(&self, name: &str) -> bool {
+        self.name() == name || (self.name.is_none() && self.recipe == name)
     }
 
     /// `trained` is the item that trains the tokenizer; if there is none, `tokenizer` names an existing one.
@@ -354,5 +430,11 @@ mod tests {
         assert_eq!(items.iter().filter(|item| item.after == Some(0)).count(), 4);
         assert_eq!(items[8].title(), "transfer shapes_classification · b · from mae_demo · seed 1");
         assert!(parse::<Suite>(&text.replace("seeds", "seed"), "test").is_err());
+        let by_path: Suite =
+            parse(&text.replacen("\"mae_demo\"", "\"own/mae_demo.toml\"", 1), "test").unwrap();
+        assert_eq!(by_path.items()[8].after, Some(0), "by the name of the recipe's file");
+        let model: Suite =
+            parse(&text.replace("dataset =", "model = \"vit_b16\"\ndataset ="), "test").unwrap();
+        assert_eq!(model.items()[0].title(), "pretrain shapes · mae_demo · vit_b16 · seed 0");
     }
 }

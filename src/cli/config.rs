@@ -6,7 +6,7 @@ use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::Plan;
 use crate::registry::Registry;
-use crate::runs::{Resolved, index, resolve};
+use crate::runs::{Resolved, index_if_there, resolve};
 use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Args, Debug)]
@@ -20,15 +20,20 @@ enum ConfigCommand {
     /// Show the configuration that a command line resolves to, and how derived values are computed
     Show(Box<ShowArgs>),
     /// Print the JSON schema of a kind of file
-    Schema { file: SchemaName },
+    Schema {
+        /// Kind of file
+        file: SchemaName,
+    },
 }
 
 #[derive(Args, Debug)]
 struct ShowArgs {
     /// Stage of the run
     stage: StageName,
+    /// Name (`bench task list`) or path of the task
     #[arg(long)]
     task: Option<String>,
+    /// Name (`bench data list`) or path of the data set
     #[arg(long, conflicts_with = "task")]
     dataset: Option<String>,
     #[command(flatten)]
@@ -60,8 +65,8 @@ pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
             let resolved = resolve(&runs, stage, &request)?;
+            let images = index_if_there(&runs, &resolved)?.ok().map(|data| data.splits.train.len());
             print(resolved.config.to_toml()?.trim_end())?;
-            let images = index(&runs, &resolved).ok().map(|data| data.splits.train.len());
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
         ConfigCommand::Schema { file } => {

@@ -23,6 +23,7 @@ enum DataCommand {
     List(Include),
     /// Check the layout and counts of a data set and, with --decode, every image
     Check {
+        /// Name (`bench data list`) or path of the data set
         dataset: String,
         /// Root folder of the data set [default: $BENCH_DATA/<data set>]
         #[arg(long, value_name = "DIR")]
@@ -35,6 +36,7 @@ enum DataCommand {
     },
     /// Generate the synthetic data set `shapes`
     Make {
+        /// The data set to generate
         #[arg(value_parser = ["shapes"])]
         dataset: String,
         /// Folder to write it to [default: $BENCH_DATA/shapes]
@@ -52,6 +54,7 @@ enum DataCommand {
         /// Number of labelled validation images, a multiple of 10
         #[arg(long, default_value_t = ShapesSpec::default().val)]
         val: usize,
+        /// Seed of all random numbers
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
@@ -123,7 +126,8 @@ fn check(
         problems += split.problems.len();
     }
     if problems > 0 {
-        bail!("data set `{name}` in `{}`: {problems} problems", root.display());
+        let noun = if problems == 1 { "problem" } else { "problems" };
+        bail!("data set `{name}` in `{}`: {problems} {noun}", root.display());
     }
     Ok(())
 }

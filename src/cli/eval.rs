@@ -25,7 +25,7 @@ pub(super) struct EvalArgs {
     /// folder of PNGs of class ids, named like the images)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
     predictions: Vec<PathBuf>,
-    /// The task that --predictions belong to
+    /// Name or path of the task that --predictions belong to
     #[arg(long, requires = "predictions", conflicts_with = "run")]
     task: Option<String>,
     /// Split to evaluate [default: the task's evaluation split]

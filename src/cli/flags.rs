@@ -52,10 +52,10 @@ pub(super) struct PlaceFlags {
 /// The flags that describe a run.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct RequestFlags {
-    /// Name of the model (`bench model list`)
+    /// Name (`bench model list`) or path of the model
     #[arg(long)]
     pub(super) model: Option<String>,
-    /// Name of the recipe (`bench recipe list`)
+    /// Name (`bench recipe list`) or path of the recipe
     #[arg(long)]
     pub(super) recipe: Option<String>,
     /// Initial weights: `scratch`, a run id or folder, a weights file, or hub:owner/name[@revision][/file]

@@ -26,6 +26,7 @@ enum ModelCommand {
     },
     /// Show the configuration and cost of a model
     Show {
+        /// Name (`bench model list`) or path of the model
         model: String,
         /// Override a value; the key may begin with `model.` (repeatable)
         #[arg(long, value_name = "KEY=VALUE")]

@@ -17,6 +17,7 @@ enum RecipeCommand {
     List(Include),
     /// Print the file of a recipe, with its parts for single models and tasks
     Show {
+        /// Name (`bench recipe list`) or path of the recipe
         recipe: String,
         #[command(flatten)]
         include: Include,
@@ -34,11 +35,17 @@ pub(super) fn recipe(args: RecipeArgs) -> CommandResult {
         }
         RecipeCommand::Show { recipe, include } => {
             let library = include.library()?;
+            if recipe.ends_with(".toml") {
+                let folder = format!("configs/{}", Stage::Pretrain.as_str());
+                return Ok(print(library.file("recipe", &recipe, &folder)?.text.trim_end())?);
+            }
             let found: Vec<_> = recipes(&library).into_iter().filter(|(_, name)| *name == recipe).collect();
             if found.is_empty() {
                 let known: Vec<String> = recipes(&library).into_iter().map(|(_, name)| name).collect();
                 let message = crate::config::unknown(&recipe, &known);
-                return Err(anyhow::anyhow!("recipe `{recipe}`: {message}").into());
+                return Err(
+                    anyhow::anyhow!("recipe `{recipe}`: {message}; a path to a file ends in .toml").into()
+                );
             }
             for (stage, name) in found {
                 print(library.text(&path(stage, &name))?.0.trim_end())?;

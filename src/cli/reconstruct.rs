@@ -27,10 +27,10 @@ pub(super) struct ReconstructArgs {
     /// Number of images to take from the data set if none are named
     #[arg(long, default_value_t = 8)]
     count: usize,
-    /// Model, if the checkpoint does not name its own
+    /// Name or path of the model, if the checkpoint does not name its own
     #[arg(long)]
     model: Option<String>,
-    /// Pre-training recipe, if the checkpoint does not name its own
+    /// Name or path of the pre-training recipe, if the checkpoint does not name its own
     #[arg(long)]
     recipe: Option<String>,
     /// Root folder of the run's data set [default: that of the run, or $BENCH_DATA/<data set>]

@@ -32,10 +32,10 @@ fn peak(device: &Device) -> anyhow::Result<Option<f64>> {
 
 #[derive(Args, Debug)]
 pub(super) struct SpeedArgs {
-    /// Measure the transfer to this task, or pre-training on its data set if --recipe is a pre-training recipe
+    /// Measure the transfer to this task (name or path), or pre-training on its data set if --recipe is a pre-training recipe
     #[arg(long)]
     task: Option<String>,
-    /// Measure pre-training on this data set
+    /// Measure pre-training on this data set (name or path)
     #[arg(long, conflicts_with = "task")]
     dataset: Option<String>,
     /// Approximate duration of each of the three measurements in seconds

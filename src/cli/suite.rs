@@ -30,7 +30,7 @@ enum SuiteCommand {
 
 #[derive(Args, Debug)]
 struct NameArgs {
-    /// Suite (`bench suite list`), or the path of its file
+    /// Name (`bench suite list`) or path of the suite
     suite: String,
     #[command(flatten)]
     place: PlaceFlags,
@@ -68,8 +68,9 @@ fn list(library: &Library) -> CommandResult {
     Ok(())
 }
 
-/// Runs a suite and reports each run.
+/// Checks a whole suite, then runs it and reports each run.
 pub(super) fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec<RunRecord>, Failure> {
+    suite.check(runs)?;
     let (began, total) = (Instant::now(), suite.items().len());
     let begin = |i: usize, item: &Item, done: bool| {
         context.screen().clear();
@@ -104,10 +105,19 @@ pub(super) fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Res
     }
 }
 
+/// The number, from 1, of `reason` among `reasons`, to which it is added if it is new.
+fn number_of<'a>(reasons: &mut Vec<&'a str>, reason: &'a str) -> usize {
+    let known = reasons.iter().position(|known| *known == reason);
+    known.unwrap_or_else(|| {
+        reasons.push(reason);
+        reasons.len() - 1
+    }) + 1
+}
+
 fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
     let planned = suite.plan(runs)?;
     print(format_args!("{}: {} runs", suite.title, planned.len()))?;
-    let (mut left, mut unknown) = (0, false);
+    let (mut left, mut unknown, mut missing) = (0, false, vec![]);
     for PlannedItem { item, standing, images } in &planned {
         let shown = match standing {
             Standing::Done { .. } => "done",
@@ -121,9 +131,16 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
         }
         let images = images.map_or("size unknown".into(), |n| format!("{n} images"));
         print(format_args!("{shown:>9}  {:<80} {images}", item.title()))?;
-        if let Standing::Waits { reasons } = standing {
-            print(format_args!("{:>9}  reason: {}", "", reasons.join("; ")))?;
+        if let Standing::Waits { runs, weights, data } = standing {
+            let runs = runs.iter().map(|run| format!("run {} of this suite", run + 1));
+            let numbers =
+                weights.iter().chain(data).map(|reason| format!("[{}]", number_of(&mut missing, reason)));
+            let reasons: Vec<String> = runs.chain(numbers).collect();
+            print(format_args!("{:>9}  waits for {}", "", reasons.join(", ")))?;
         }
+    }
+    for (number, reason) in (1..).zip(&missing) {
+        print(format_args!("[{number}] {reason}"))?;
     }
     // The speed is estimated from finished runs.
     let rates: Vec<f64> = runs

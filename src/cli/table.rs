@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 pub(super) struct TableArgs {
-    /// Name of the table: a file in configs/tables, without .toml
+    /// Name (`bench table --list`) or path of the table
     #[arg(default_value = "main")]
     table: String,
     /// List all tables

@@ -22,13 +22,14 @@ enum TaskCommand {
     List(Include),
     /// Show the protocol, data and published numbers of a task
     Show {
+        /// Name (`bench task list`) or path of the task
         task: String,
         #[command(flatten)]
         include: Include,
     },
     /// Check manifests, recipes, published numbers and, if the data is available, annotations
     Check {
-        /// Name of the task to check
+        /// Name (`bench task list`) or path of the task to check
         #[arg(required_unless_present = "all")]
         task: Option<String>,
         /// Check all tasks, and all models, recipes, suites, tables and data sets
@@ -79,7 +80,7 @@ fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
     let found = manifest(library, registry.components(), name)?;
     print(toml::to_string(&found)?.trim_end())?;
     let references = Reference::all(library)?;
-    let references: Vec<&Reference> = references.iter().filter(|r| r.task == name).collect();
+    let references: Vec<&Reference> = references.iter().filter(|r| r.task == found.name).collect();
     print(format_args!("\n# published numbers: {}", references.len()))?;
     for r in references {
         let variant = if r.variant.is_empty() { String::new() } else { format!(", {}", r.variant) };
@@ -94,6 +95,7 @@ fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
 /// Checks one task; returns a line that describes the result.
 fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task_manifest = manifest(library, registry.components(), name)?;
+    let name = &task_manifest.name;
     let context = || format!("task `{name}`");
     let dataset = Dataset::load(library, &task_manifest.dataset, &registry.components().formats)
         .with_context(context)?;

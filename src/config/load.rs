@@ -83,6 +83,8 @@ pub struct NamedFile {
     pub text: String,
     /// Its origin, for messages.
     pub origin: String,
+    /// Whether it was named by its path.
+    pub by_path: bool,
 }
 
 impl NamedFile {
@@ -90,7 +92,7 @@ impl NamedFile {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::new(format!("{what} `{}`", path.display()), error))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, text, origin: path.display().to_string() })
+        Ok(Self { name, text, origin: path.display().to_string(), by_path: true })
     }
 }
 
@@ -145,11 +147,11 @@ impl Library {
             error.message += "; a path to a file ends in .toml";
             error
         })?;
-        Ok(NamedFile { name: name.into(), text, origin })
+        Ok(NamedFile { name: name.into(), text, origin, by_path: false })
     }
 
     /// The file that `name` means when each name has its own folder: `<folder>/<name>/<file>` of the library, or a path
-    /// to such a file or to the folder that holds it. The name is that of the folder.
+    /// to such a file or to the folder that holds it.
     ///
     /// # Errors
     /// The errors of [`Library::file`].
@@ -162,17 +164,13 @@ impl Library {
     ) -> Result<NamedFile, ConfigError> {
         let path = Path::new(name);
         let path = if path.join(file).is_file() { path.join(file) } else { path.to_path_buf() };
-        if name.ends_with(".toml") || (name.contains(std::path::MAIN_SEPARATOR) && path.is_file()) {
-            let home = path.canonicalize().ok().and_then(|path| Some(path.parent()?.file_name()?.to_owned()));
-            let found = NamedFile::at(what, &path)?;
-            return Ok(match home {
-                Some(home) => NamedFile { name: home.to_string_lossy().into_owned(), ..found },
-                None => found,
-            });
+        let is_path = name.contains(std::path::MAIN_SEPARATOR) || [".", ".."].contains(&name);
+        if name.ends_with(".toml") || (is_path && path.is_file()) {
+            return NamedFile::at(what, &path);
         }
         let text = self.text(&format!("{folder}/{name}/{file}"));
         let (text, origin) = text.map_err(|_| self.unknown(what, name, folder))?;
-        Ok(NamedFile { name: name.into(), text, origin })
+        Ok(NamedFile { name: name.into(), text, origin, by_path: false })
     }
 
     /// The file or folder at `path` on disk, if it is in an included folder.

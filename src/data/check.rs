@@ -106,6 +106,7 @@ impl std::fmt::Display for SplitReport {
         self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
         match self.problems.len().saturating_sub(SHOWN) {
             0 => Ok(()),
+            1 => write!(f, "\n  and 1 more problem"),
             more => write!(f, "\n  and {more} more problems"),
         }
     }

@@ -109,7 +109,8 @@ impl<O: PretrainObjective> AnyObjective for Kind<O> {
         O::check(&options, facts).map_err(fail)?;
         let (needed, found) = (O::views(&options), facts.recipe.view_count());
         if needed != found {
-            let message = format!("reads {needed} views of an image, but the recipe has {found}");
+            let views = if needed == 1 { "view" } else { "views" };
+            let message = format!("reads {needed} {views} of an image, but the recipe has {found}");
             return Err(fail(message));
         }
         ObjectiveTable::new(O::NAME, &options)

@@ -57,13 +57,13 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// No run has this id.
-    #[error("run `{id}` is not in {}: {known}", root.display())]
+    #[error("there is no run `{id}` in `{}`{known}", root.display())]
     Unknown {
         /// The id that was looked up.
         id: String,
         /// Folder of all runs.
         root: PathBuf,
-        /// Similar ids.
+        /// Similar ids, as the end of the message; empty if there are no runs.
         known: String,
     },
     /// Several ids start with this prefix.

@@ -169,17 +169,17 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// The five ids that are most similar to `id`, and the number of the others.
+/// "; nearest: " with the five ids that are most similar to `id`, and the number of the others; empty without any.
 fn near_misses(id: &str, ids: &[String]) -> String {
     if ids.is_empty() {
-        return "it holds no runs".into();
+        return String::new();
     }
     let mut nearest: Vec<_> = ids.iter().map(|k| (strsim::damerau_levenshtein(id, k), k.as_str())).collect();
     nearest.sort();
     let shown: Vec<_> = nearest.iter().take(5).map(|(_, k)| *k).collect();
     let rest = ids.len() - shown.len();
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    format!("nearest: {}{more}", shown.join(", "))
+    format!("; nearest: {}{more}", shown.join(", "))
 }
 
 #[cfg(test)]
@@ -212,7 +212,13 @@ mod tests {
     fn an_absent_store_is_empty() {
         let (_root, store) = store(&[]);
         assert!(store.records().unwrap().is_empty());
-        assert!(store.find("x").unwrap_err().to_string().ends_with("it holds no runs"));
+        assert!(
+            store
+                .find("x")
+                .unwrap_err()
+                .to_string()
+                .ends_with(&format!("`x` in `{}`", store.root().display()))
+        );
     }
 
     #[test]

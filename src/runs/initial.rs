@@ -2,16 +2,61 @@
 
 use super::RunContext;
 use crate::config::{
-    Catalogue, Choice, ConfigError, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage,
-    VIT, read,
+    Catalogue, Choice, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT, read,
 };
-use crate::record::{InitTraining, RunFolder, Status};
-use crate::weights::{HUB, HfConfig, HubFile, InferredVit, WeightFile, metadata, weights_in};
+use crate::record::{InitTraining, RunFolder, Status, StoreError};
+use crate::weights::{HUB, HfConfig, HubError, HubFile, InferredVit, WeightFile, metadata, weights_in};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// The flag that names the initial weights.
 pub(super) const INIT: &str = "--init";
+
+/// Weights that are not there, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWeights {
+    /// The name means nothing.
+    #[error("{key} {name}: neither {scratch}a file or folder, nor a run in `{}`{nearest}", root.display())]
+    Unknown {
+        /// The flag or argument that names the weights.
+        key: String,
+        /// What it says.
+        name: String,
+        /// Mentions `scratch` where it is allowed.
+        scratch: &'static str,
+        /// Folder of all runs.
+        root: PathBuf,
+        /// Similar ids of runs, as the end of the message.
+        nearest: String,
+    },
+    /// A run that has not written weights.
+    #[error("run `{id}` has no weights yet (`{}`); finish it first", path.display())]
+    Unwritten {
+        /// Id of the run.
+        id: String,
+        /// The file that it will write.
+        path: PathBuf,
+    },
+    /// A run that is not finished.
+    #[error("run `{id}` is not finished; continue it with --resume")]
+    Unfinished {
+        /// Id of the run.
+        id: String,
+    },
+}
+
+/// Whether `error` says that weights can exist later although they do not exist now: a run is not finished, the Hub does
+/// not answer, or a file is not there. A name that has no extension is not the name of a file.
+pub(super) fn can_be_awaited(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(NoWeights::Unknown { key, name, .. }), _) => {
+            key != INIT && Path::new(name).extension().is_some()
+        }
+        (Some(_), _) => true,
+        (_, Some(HubError::Reference { .. } | HubError::Client(_))) => false,
+        (_, hub) => hub.is_some(),
+    }
+}
 
 /// Initial weights: their file and what is known about them.
 pub struct InitialWeights {
@@ -59,11 +104,7 @@ impl InitialWeights {
     fn of_run(context: &RunContext, folder: &RunFolder, source: String) -> Result<Self> {
         let id = folder.id();
         let config: RunConfig = read(&folder.config())?;
-        ensure!(
-            folder.weights().is_file(),
-            "run `{id}` has no weights yet (`{}`); finish it first",
-            folder.weights().display()
-        );
+        ensure!(folder.weights().is_file(), NoWeights::Unwritten { id, path: folder.weights() });
         let objectives = &context.registry.components().objectives;
         let table = config.recipe.pretrain.as_ref();
         let facts = table.map(|table| objectives.facts(table, &config.model)).transpose()?;
@@ -181,17 +222,18 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
             ..InitialWeights::labelled(name.into(), stem)
         });
     }
-    let folder = context.store.find(name).map_err(|e| {
-        let scratch = if key == INIT { "`scratch`, nor " } else { "" };
-        ConfigError::new(
-            format!("{key} {name}"),
-            format!("neither {scratch}a file or folder, nor a run: {e}"),
-        )
+    let folder = context.store.find(name).map_err(|error| match error {
+        StoreError::Unknown { root, known, .. } => {
+            let scratch = if key == INIT { "`scratch`, nor " } else { "" };
+            let (key, name) = (key.into(), name.into());
+            anyhow!(NoWeights::Unknown { key, name, scratch, root, nearest: known })
+        }
+        error => anyhow!(error).context(format!("{key} {name}")),
     })?;
     if folder.record().is_file() {
         let record = folder.read_record()?;
         let usable = matches!(record.status, Status::Finished | Status::Truncated);
-        ensure!(usable, "run `{}` is not finished; continue it with --resume", record.id);
+        ensure!(usable, NoWeights::Unfinished { id: record.id });
     }
     InitialWeights::of_run(context, &folder, folder.id())
 }

@@ -12,9 +12,9 @@ mod resolve;
 mod trained;
 
 pub use device::{default_dtype, open_device};
-pub use initial::{InitialWeights, find_weights, fitting_models};
+pub use initial::{InitialWeights, NoWeights, find_weights, fitting_models};
 pub use prepare::{Data, PreparedRun, Start, index, prepare};
-pub use resolve::{Request, Resolved, resolve, resolve_finished, resolve_for_plan, stage_of};
+pub use resolve::{Awaited, Request, Resolved, resolve, resolve_finished, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
@@ -118,6 +118,26 @@ impl RunContext<'_> {
             jpeg_decoder: cfg!(feature = "turbojpeg").then(|| JPEG_DECODER.to_string()),
         }
     }
+}
+
+/// The data of a request, as [`index`] returns them, or the error that says that they are not on this machine. Their absence
+/// does not hide an unknown option of the task or of its head.
+///
+/// # Errors
+/// Any other error of [`index`].
+pub fn index_if_there(context: &RunContext, resolved: &Resolved) -> Result<Result<Data, DataError>> {
+    let error = match index(context, resolved) {
+        Ok(data) => return Ok(Ok(data)),
+        Err(error) => error,
+    };
+    if !matches!(error.downcast_ref(), Some(DataError::Missing { .. })) {
+        return Err(error);
+    }
+    if let Some(manifest) = &resolved.manifest {
+        let training = resolved.config.recipe.head();
+        context.registry.check_options(manifest, (&training, &resolved.recipe_origin))?;
+    }
+    Ok(Err(error.downcast()?))
 }
 
 impl PreparedRun {

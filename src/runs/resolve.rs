@@ -1,6 +1,6 @@
 //! Resolves a request to a complete configuration; all defaults are chosen here.
 
-use super::initial::{INIT, InitialWeights, find, fits, initial};
+use super::initial::{INIT, InitialWeights, can_be_awaited, find, fits, initial};
 use super::{RunContext, default_dtype};
 use crate::config::{
     ConfigError, Dtype, Library, ModelConfig, Owners, Recipe, Run, RunConfig, SCRATCH, Stage, Tune, read,
@@ -104,27 +104,37 @@ pub fn resolve(context: &RunContext, stage: Stage, request: &Request) -> Result<
     }
 }
 
-/// Like [`resolve`], but for a plan: initial weights and tokenizers need not exist yet. Also returns the missing
-/// weights that the run waits for; the configuration then names random weights in their place.
+/// What a planned run waits for.
+#[derive(Default)]
+pub struct Awaited<'a> {
+    /// The configuration of the planned run that will train the initial weights.
+    pub init: Option<&'a RunConfig>,
+    /// Whether a planned run will train the tokenizer.
+    pub tokenizer: bool,
+    /// Messages about other weights that do not exist yet; [`resolve_for_plan`] adds them.
+    pub missing: Vec<String>,
+}
+
+/// Like [`resolve`], but for a plan: initial weights and tokenizers need not exist yet, and the configuration then names
+/// random weights in their place.
 ///
 /// # Errors
-/// Any other error in the request.
+/// Any other error in the request, and initial weights that no name or path means.
 pub fn resolve_for_plan(
     context: &RunContext,
     stage: Stage,
     request: &Request,
-) -> Result<(Resolved, Vec<String>)> {
-    let mut missing = vec![];
-    let resolved = choose(context, stage, request, Some(&mut missing))?;
-    Ok((resolved, missing))
+    awaited: &mut Awaited,
+) -> Result<Resolved> {
+    choose(context, stage, request, Some(awaited))
 }
 
-/// Makes every choice. Missing weights are added to `missing` if it is given, and are an error otherwise.
+/// Makes every choice. Weights that may come later are added to `awaited` if it is given, and are an error otherwise.
 fn choose(
     context: &RunContext,
     stage: Stage,
     request: &Request,
-    mut missing: Option<&mut Vec<String>>,
+    mut awaited: Option<&mut Awaited>,
 ) -> Result<Resolved> {
     let mut notes = vec![];
     let manifest = request.task.as_deref().map(|name| context.manifest(name)).transpose()?;
@@ -138,16 +148,20 @@ fn choose(
         (None, Some(manifest), Stage::Transfer) => manifest.recipe.clone(),
         _ => PRETRAIN_RECIPE.into(),
     };
-    let init = match (initial(context, stage, request.init.as_deref(), &mut notes), &mut missing) {
-        (Err(error), Some(missing)) => {
-            missing.push(format!("{error:#}"));
+    let init = match (initial(context, stage, request.init.as_deref(), &mut notes), &mut awaited) {
+        (Err(error), Some(awaited)) if can_be_awaited(&error) => {
+            awaited.missing.push(format!("{error:#}"));
             InitialWeights::scratch()
         }
         (init, _) => init?,
     };
     let choice = context.choice(&request.set);
     let task = manifest.as_ref().map_or("", |manifest| &manifest.name);
-    let (model_name, base) = match (&request.model, init.model(&choice)?) {
+    let trained = match awaited.as_ref().and_then(|awaited| awaited.init) {
+        Some(config) => Some((config.run.model.clone(), config.model.clone())),
+        None => init.model(&choice)?,
+    };
+    let (model_name, base) = match (&request.model, trained) {
         (Some(name), _) => (name.clone(), None),
         (None, Some((name, model))) => (name, Some(model)),
         (None, None) => {
@@ -178,12 +192,15 @@ fn choose(
         }
         model.normalize = Some(normalize);
     }
-    let tokenizer = match (tokenizer(context, &recipe_config, &model), &mut missing) {
-        (Err(error), Some(missing)) => {
-            missing.push(format!("{error:#}"));
-            None
-        }
-        (tokenizer, _) => tokenizer?,
+    let tokenizer = match &mut awaited {
+        Some(awaited) if awaited.tokenizer => None,
+        awaited => match (tokenizer(context, &recipe_config, &model), awaited) {
+            (Err(error), Some(awaited)) if can_be_awaited(&error) => {
+                awaited.missing.push(format!("{error:#}"));
+                None
+            }
+            (tokenizer, _) => tokenizer?,
+        },
     };
     let config = RunConfig {
         run: Run {

@@ -3,23 +3,23 @@
 use crate::config::Operation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// A parsed `task.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Name of the task, which is also the name of its folder.
+    /// Name of the task; in `tasks/` it is also the name of the folder.
     pub name: String,
     /// Version, raised when a score could change; a table never mixes versions.
     pub version: u32,
     /// Kind of task, as registered: `classification`, `detection`, `segmentation` or an external one.
     pub kind: String,
-    /// Name of the data set: a folder of `datasets/`.
+    /// Name of the data set, a folder of `datasets/`; or a path with a `/` to its folder or its `dataset.toml`, relative to
+    /// the folder of this file.
     pub dataset: String,
     /// The score that ranks runs.
     pub primary: String,
-    /// Recipe used when `--recipe` is not given.
+    /// Recipe used when `--recipe` is not given: its name, or the path of its file, relative to the working directory.
     pub recipe: String,
     /// Splits of the data set for training and evaluation.
     pub splits: Splits,
@@ -29,9 +29,9 @@ pub struct Manifest {
     pub options: toml::Table,
     /// The evaluation protocol, which no recipe can change.
     pub eval: Vec<Operation>,
-    /// The folder the manifest was read from.
+    /// The file that the manifest was read from, for messages.
     #[serde(skip)]
-    pub home: PathBuf,
+    pub origin: String,
 }
 
 /// Names of the splits that a task uses.

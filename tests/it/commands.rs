@@ -173,6 +173,26 @@ fn lists_and_descriptions() {
 }
 
 #[test]
+fn files_are_named_by_their_paths() {
+    let sandbox = Sandbox::new();
+    let copy = |from: &str, to: &str| {
+        sandbox.write(to, &std::fs::read_to_string(repository().join(from)).unwrap());
+    };
+    copy("configs/transfer/finetune_demo.toml", "own/ft.toml");
+    copy("tasks/shapes_classification/task.toml", "own/any.toml");
+    copy("tasks/shapes_classification/task.toml", "task.toml");
+    assert!(sandbox.ok("recipe show own/ft.toml").contains("layer_decay"));
+    for path in ["own/any.toml", ".", "./", "./task.toml"] {
+        let shown = sandbox.ok(&format!("task check {path}"));
+        assert!(shown.starts_with("shapes_classification: "), "{path}: {shown}");
+    }
+    let line = small_transfer().replace("--task shapes_classification", "--task own/any.toml");
+    let line = line.replace("--recipe finetune_demo", "--recipe own/ft.toml");
+    let shown = sandbox.ok(&format!("{line} --init scratch --model vit_tiny_test --max-steps 1"));
+    assert!(shown.contains("ft-shapes_classification-vit_tiny_test-scratch"), "{shown}");
+}
+
+#[test]
 fn speed_of_either_stage() {
     let sandbox = Sandbox::new();
     let speed = |flags: &str, first: &str| {

@@ -77,7 +77,8 @@ fn missing_data_says_where_it_was_looked_for_and_how_to_get_it() {
     let (folder, dataset) = pets(MANIFEST, "cat\ndog\n");
     let dataset = dataset.unwrap();
     let error = dataset.root(None, None).unwrap_err().to_string();
-    for words in ["`pets` was not found", "BENCH_DATA is not set", "--data", "ask the owner", "`bench demo`"] {
+    for words in ["`pets` was not found", "BENCH_DATA is not set", "--data", "ask the owner", "`bench demo`"]
+    {
         assert!(error.contains(words), "{error}");
     }
     let error = dataset.root(None, Some(Path::new("/nowhere"))).unwrap_err().to_string();

@@ -55,9 +55,12 @@ impl Task for SegmentationTask {
         let classes = dataset.classes.clone();
         ensure!(
             classes.len() > 1,
-            "data set `{}` has {} classes, but at least 2 are needed",
+            "data set `{}` has {}, but at least 2 classes are needed",
             dataset.name,
-            classes.len()
+            match classes.len() {
+                0 => "no classes",
+                _ => "1 class",
+            }
         );
         options.check().map_err(anyhow::Error::msg)?;
         config.check(&classes)?;
