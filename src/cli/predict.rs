@@ -24,7 +24,7 @@ pub(super) struct PredictArgs {
     /// Folder to write pictures and predictions to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Task whose evaluation protocol prepares the images [default: that of the run]
+    /// Name or path of the task whose evaluation protocol prepares the images [default: that of the run]
     #[arg(long)]
     task: Option<String>,
     /// Draw only predictions with at least this score, for kinds whose predictions have scores

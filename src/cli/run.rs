@@ -14,10 +14,10 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub(super) struct PretrainArgs {
-    /// Pre-train on the data set of this task
+    /// Pre-train on the data set of this task (name or path)
     #[arg(long, conflicts_with = "dataset")]
     task: Option<String>,
-    /// Pre-train on this data set (`bench data list`) [default: imagenet; with --data alone, the images in that folder]
+    /// Pre-train on this data set (name, as in `bench data list`, or path) [default: imagenet; with --data alone, the images in that folder]
     #[arg(long)]
     dataset: Option<String>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(super) struct PretrainArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct TransferArgs {
-    /// Name of the task (`bench task list`)
+    /// Name (`bench task list`) or path of the task
     #[arg(long, required_unless_present_any = ["config", "resume"], conflicts_with = "config")]
     task: Option<String>,
     #[command(flatten)]
