@@ -91,7 +91,7 @@
 //!     Start::Done(record) => *record, // an earlier call has finished it
 //! };
 //! assert_eq!((record.status, record.steps_done), (Status::Truncated, 2));
-//! assert!(record.losses["loss"] > 0.);
+//! assert!(record.losses["reconstruction"] > 0.);
 //! # Ok(())
 //! # }
 //! ```

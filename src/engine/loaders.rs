@@ -6,7 +6,7 @@ use crate::config::{Erase, ModelConfig, Operation, View};
 use crate::data::augment::{Pipeline, PrepareSample, view_pipelines};
 use crate::data::loader::{ANY_SKIPS, Loader, LoaderConfig, TargetFn};
 use crate::data::{Entry, Geometric};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::sync::Arc;
 
 /// Number of micro-batches that the loader prepares ahead of the model.
@@ -114,17 +114,10 @@ impl RunInputs<'_> {
     /// Checks the operations of the recipe and of the evaluation protocol, before the run has a folder.
     ///
     /// # Errors
-    /// Invalid operations, and operations of the evaluation protocol that draw random numbers.
+    /// Invalid operations; the error names the recipe or the protocol to which they belong.
     pub fn check_operations(&self) -> Result<()> {
         self.pipelines(&LoaderSpec::training(self))?;
         self.pipelines(&LoaderSpec::evaluation(self, Arc::default(), false))?;
-        for operation in self.protocol {
-            ensure!(
-                !self.components.augmentations.is_random(operation),
-                "evaluation protocol of the task: `{}` draws random numbers, so that no two evaluations would agree",
-                operation.name
-            );
-        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The checks before a run: the data exist and suit the task, and the folder is free. Nothing is written before all
 //! checks have passed.
 
-use super::{Request, Resolved, RunContext, resolve};
+use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{RunConfig, Stage, read};
 use crate::data::{Dataset, Index};
 use crate::engine::{IndexedSplits, Plan};
@@ -124,7 +124,7 @@ pub fn prepare(
         // Data by name are taken to be what they were. Data by path may be others with the same name.
         let run = &resolved.config.run;
         if (run.data.is_some() || run.dataset_path.is_some())
-            && let Ok(data) = index(context, &resolved)
+            && let Ok(data) = index_if_there(context, &resolved)?
         {
             same_data(&record, &data.splits, &path)?;
         }

@@ -63,6 +63,7 @@ augment = [{ op = "resize" }, { op = "solarize_bright", threshold = 128 }]
 [optim]
 name = "adamw"
 base_lr = 0.001
+betas = [0.9, 0.95]
 weight_decay = 0.05
 [schedule]
 name = "constant"
@@ -81,17 +82,19 @@ fn an_augmentation_of_another_crate_is_applied_by_the_loader() {
     let registry = Registry::builtin().with_augmentation::<Solarize>();
     let path = |name: &str| sandbox.path(name).display().to_string();
     let (include, data, out) = (path("mine"), fixture("shapes"), path("run"));
-    let run = |registry: &Registry, words: &[&str]| {
-        let mut args = vec!["bench", "pretrain", "--dataset", "shapes", "--recipe", "bright"];
+    let run = |registry: &Registry, recipe: &str| {
+        let mut args = vec!["bench", "pretrain", "--dataset", "shapes", "--recipe", recipe];
         args.extend(["--include", &include, "--data", &data, "--workers", "2", "--out", &out]);
-        args.extend(words);
         bench::cli::run(registry, args)
     };
-    assert_eq!(run(&registry, &["--set", "augment.1.p=2"]), 2, "a wrong value");
-    assert_eq!(run(&registry, &["--set", "augment.1.level=2"]), 2, "an unknown key");
-    assert_eq!(run(&Registry::builtin(), &[]), 2, "an operation that is not registered");
+    for (wrong, options) in [("value", "threshold = 128, p = 2.0"), ("key", "threshold = 128, level = 2")] {
+        let recipe = RECIPE.replace("threshold = 128", options);
+        sandbox.write(&format!("mine/configs/pretrain/{wrong}.toml"), &recipe);
+        assert_eq!(run(&registry, wrong), 2, "a wrong {wrong}");
+    }
+    assert_eq!(run(&Registry::builtin(), "bright"), 2, "an operation that is not registered");
     assert!(!sandbox.path("run").exists(), "nothing is written for a wrong request");
-    assert_eq!(run(&registry, &[]), 0);
+    assert_eq!(run(&registry, "bright"), 0);
     assert!(APPLIED.load(Ordering::Relaxed) >= 8);
     assert_eq!(SUBNORMAL.load(Ordering::Relaxed), 0, "threads of the loader flush subnormal numbers");
     let config = std::fs::read_to_string(sandbox.path("run/config.toml")).unwrap();

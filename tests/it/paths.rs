@@ -42,11 +42,11 @@ fn a_finished_run_with_other_data_or_another_protocol_is_not_taken_for_this_one(
     let labels = sandbox.path("photos/classification/train");
     let class = std::fs::read_dir(labels).unwrap().next().unwrap().unwrap().path();
     let image = std::fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
-    let pixels = std::fs::read(&image).unwrap();
-    std::fs::remove_file(&image).unwrap();
+    let further = image.with_file_name("further.png");
+    std::fs::copy(&image, &further).unwrap();
     let error = sandbox.fails(2, &format!("{RUN} --out run"));
     assert!(error.contains("images or annotations of `shapes` are not those of the run in `run`"), "{error}");
-    std::fs::write(&image, pixels).unwrap();
+    std::fs::remove_file(&further).unwrap();
     sandbox.ok(&format!("{RUN} --out run"));
 
     let task = std::fs::read_to_string(sandbox.path("own/mine/task.toml")).unwrap();
@@ -98,12 +98,15 @@ fn nothing_is_resumed_where_no_run_is() {
 #[test]
 fn wrong_operations_are_found_before_a_run_has_a_folder() {
     let sandbox = own_files();
-    let error = sandbox.fails(2, &format!("{RUN} --out run --set augment.1.p=5"));
-    assert!(error.contains("flip"), "{error}");
-    assert!(!sandbox.path("run").exists());
-    let task = std::fs::read_to_string(sandbox.path("own/mine/task.toml")).unwrap();
-    sandbox.write("own/mine/task.toml", &format!("{task}\n[[eval]]\nop = \"flip\"\np = 0.5\n"));
+    let recipe = built_in("configs/transfer/finetune_demo.toml");
+    sandbox.write("own/quick.toml", &recipe.replace("p = 0.5", "p = 5.0"));
     let error = sandbox.fails(2, &format!("{RUN} --out run"));
-    assert!(error.contains("evaluation protocol") && error.contains("random"), "{error}");
+    assert!(error.contains("recipe `quick`") && error.contains("flip"), "{error}");
+    assert!(!sandbox.path("run").exists());
+    sandbox.write("own/quick.toml", &recipe);
+    let task = std::fs::read_to_string(sandbox.path("own/mine/task.toml")).unwrap();
+    sandbox.write("own/mine/task.toml", &format!("{task}\n[[eval]]\nop = \"flip\"\np = 5.0\n"));
+    let error = sandbox.fails(2, &format!("{RUN} --out run"));
+    assert!(error.contains("evaluation protocol"), "{error}");
     assert!(!sandbox.path("run").exists());
 }
