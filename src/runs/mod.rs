@@ -3,7 +3,7 @@
 //! [`prepare`] finds every error in a request before anything is written. A failure after that is a failed run, and its
 //! record says so. Each stage adds facts and copies none: a [`Request`] becomes a [`Resolved`], which becomes a
 //! [`PreparedRun`] together with its [`Data`] and its folder. The engine receives it as
-//! [`RunInputs`](crate::engine::RunInputs).
+//! [`RunInputs`].
 
 mod device;
 mod initial;

@@ -76,7 +76,7 @@ pub(super) fn empty_images(count: usize) -> usize {
     count.div_ceil(50)
 }
 
-/// The set that [`make`] has made or found.
+/// The set that [`super::make`] has made or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The folder of the data set.
