@@ -2,7 +2,7 @@
 //! threads of candle's pool sleep.
 //!
 //! A program must request these settings: [`prepare_process`] is the first call of `bench`, of the benchmarks and of a
-//! plugin's `main` ([`crate::cli::main`]). Merely linking the library changes nothing.
+//! plugin's `main` (`bench::cli::main`). Merely linking the library changes nothing.
 //!
 //! **Subnormal numbers.** Saturated losses give gradients below 1.2e-38, and many processors add and multiply such
 //! numbers a hundred times more slowly than others. [`flush_subnormals`] makes operations read and write them as zero

@@ -75,7 +75,7 @@ impl Registry {
     }
 
     /// # Errors
-    /// A name that is registered twice, or that is reserved. [`crate::cli::run`] refuses such a registry with exit code
+    /// A name that is registered twice, or that is reserved. `bench::cli::run` refuses such a registry with exit code
     /// 2.
     pub fn check(&self) -> std::result::Result<(), ConfigError> {
         self.kinds.check()?;

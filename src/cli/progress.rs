@@ -169,7 +169,8 @@ impl Observer for Screen {
             }
             Event::Skipped { id } => self.say(&format!("skipped unreadable image `{id}`")),
             Event::Note(note) => self.say(note),
-            Event::Saved { .. } => (),
+            // Saved, and events that this screen does not know.
+            _ => (),
         }
     }
 }

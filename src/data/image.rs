@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use candle_core::{Device, Tensor};
 
-    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/decode");
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/decode");
 
     /// Largest and mean difference from Pillow in levels.
     fn difference(file: &str, channels: usize) -> (u8, f64) {

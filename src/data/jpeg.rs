@@ -44,7 +44,7 @@ mod tests {
     use crate::data::Image;
     use candle_core::Device;
 
-    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/decode");
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/decode");
 
     #[test]
     fn pixels_are_pillow_s() {

@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn agrees<const N: usize>() -> Result<()> {
-        let path = format!("{}/tests/golden/external.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../tests/golden/external.safetensors", env!("CARGO_MANIFEST_DIR"));
         let golden = safetensors::load(&path, &Device::Cpu)?;
         let name = ARCHITECTURES[N].name;
         let shapes = std::fs::read_to_string(path.replace(".safetensors", ".json")).unwrap();

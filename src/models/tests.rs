@@ -7,7 +7,7 @@ use crate::nn::{LayerNorm, Linear, parameter_shapes};
 use candle_core::Result;
 
 fn load(name: &str) -> ModelConfig {
-    let path = format!("{}/configs/models/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../configs/models/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     parse(&std::fs::read_to_string(&path).unwrap(), path).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn sizes_are_those_of_the_paper() -> Result<()> {
 
 #[test]
 fn every_model_file_can_be_built() -> Result<()> {
-    let folder = format!("{}/configs/models", env!("CARGO_MANIFEST_DIR"));
+    let folder = format!("{}/../configs/models", env!("CARGO_MANIFEST_DIR"));
     let mut built = 0;
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();

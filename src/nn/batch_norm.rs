@@ -67,7 +67,7 @@ mod tests {
     /// Two training steps and an evaluation of `torch.nn.BatchNorm{1,2}d` (`scripts/golden/mae.py`).
     #[test]
     fn outputs_gradients_and_running_statistics_equal_pytorch() -> Result<()> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/mae_parts.safetensors");
         let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
         for (case, channels, eps) in [("plain", 5, 1e-6), ("affine", 3, 1e-5)] {
             let golden = |name: &str| &golden[&format!("norm.{case}.{name}")];

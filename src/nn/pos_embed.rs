@@ -97,7 +97,7 @@ mod tests {
     /// `torch.nn.functional.interpolate` in f64 (`scripts/golden/mae.py`).
     #[test]
     fn resize_equals_pytorch() -> Result<()> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/mae_parts.safetensors");
         let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
         for (from, to) in [((7, 7), (12, 12)), ((7, 7), (5, 9)), ((4, 6), (6, 3))] {
             let key = format!("resize.{}x{}.{}x{}", from.0, from.1, to.0, to.1);

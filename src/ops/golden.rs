@@ -11,7 +11,7 @@ struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     fn load() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/vision.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/vision.safetensors");
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }
 

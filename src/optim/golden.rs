@@ -20,7 +20,7 @@ struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/optim.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/optim.safetensors");
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }
 

@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn golden() -> HashMap<String, Tensor> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/beit.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/beit.safetensors");
         safetensors::load(path, &Device::Cpu).unwrap()
     }
 

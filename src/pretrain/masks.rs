@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     fn golden(name: &str) -> Vec<Vec<f32>> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mae_parts.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/mae_parts.safetensors");
         candle_core::safetensors::load(path, &Device::Cpu).unwrap()[name].to_vec2().unwrap()
     }
 

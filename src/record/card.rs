@@ -11,7 +11,7 @@ use super::{RunRecord, Status};
 ///
 /// # Errors
 /// Records that do not fit into one table.
-pub(crate) fn model_card(
+pub fn model_card(
     run: &RunRecord,
     records: &[RunRecord],
     reference: &str,

@@ -11,12 +11,12 @@ mod store;
 pub mod table;
 
 pub use atomic::write_atomic;
-pub(crate) use card::model_card;
+pub use card::model_card;
 pub use folder::{RunFolder, StoreError, read_record};
 pub use reference::{Origin, Reference};
 pub use run::{
     Better, Environment, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status, Throughput,
     Unit,
 };
-pub(crate) use speed::{SpeedRecord, render_speed};
+pub use speed::{SpeedRecord, render_speed};
 pub use store::RunStore;

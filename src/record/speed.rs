@@ -18,7 +18,7 @@ const UNSTEADY: f64 = 1.2;
 /// One comparison of programs on one machine: `benches/results/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SpeedRecord {
+pub struct SpeedRecord {
     /// Version of this layout: [`SpeedRecord::SCHEMA`].
     pub schema: u32,
     /// Date of the measurements: `2026-01-31`.
@@ -42,7 +42,7 @@ pub(crate) struct SpeedRecord {
 /// The machine of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Name of the processor.
     pub cpu: String,
     /// Number of cores.
@@ -58,7 +58,7 @@ pub(crate) struct Machine {
 /// One workload and its measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SpeedCase {
+pub struct SpeedCase {
     /// Name of the workload.
     pub case: String,
     /// Number of images per step.
@@ -76,7 +76,7 @@ pub(crate) struct SpeedCase {
 /// One program in one variant, which was measured or skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SpeedRun {
+pub struct SpeedRun {
     /// `bench` or `pytorch`.
     pub program: String,
     /// Variant: `f32`, `bf16`, `bf16_compiled`, …
@@ -135,13 +135,13 @@ impl SpeedRun {
 
 impl SpeedRecord {
     /// Version of the layout that this program reads.
-    pub(crate) const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 1;
 
     /// Reads a record.
     ///
     /// # Errors
     /// A file that cannot be read or has another layout; the error names it.
-    pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
         let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|e| StoreError::broken(path, e))?;
         if record.schema != Self::SCHEMA {
@@ -155,7 +155,7 @@ impl SpeedRecord {
     ///
     /// # Errors
     /// A file that cannot be read or has another layout; the error names it.
-    pub(crate) fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
         if !path.is_dir() {
             return Ok(vec![Self::read(path)?]);
         }
@@ -167,7 +167,7 @@ impl SpeedRecord {
     }
 
     /// The full table: one row for each program and variant of each case.
-    pub(crate) fn table(&self) -> Table {
+    pub fn table(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().flat_map(|case| case.runs.iter().map(move |run| (case, run)));
         let rows = rows.map(|(case, run)| row(case, run, &mut footnotes)).collect();
@@ -177,7 +177,7 @@ impl SpeedRecord {
 
     /// The summary: one row for each case, with the speed relative to PyTorch (same number type, and the fastest variants)
     /// and the peak memory relative to PyTorch (fastest variants).
-    pub(crate) fn summary(&self) -> Table {
+    pub fn summary(&self) -> Table {
         let mut footnotes = Vec::new();
         let rows = self.cases.iter().map(|case| summary_row(case, &mut footnotes)).collect();
         let columns = ["f32", "bf16", "fastest", "memory"];
@@ -283,7 +283,7 @@ fn row(case: &SpeedCase, run: &SpeedRun, footnotes: &mut Vec<String>) -> Row {
 }
 
 /// Renders one table for each of `records`, made by `of` ([`SpeedRecord::table`] or [`SpeedRecord::summary`]).
-pub(crate) fn render_speed(
+pub fn render_speed(
     records: &[SpeedRecord],
     of: fn(&SpeedRecord) -> Table,
     format: TableFormat,

@@ -24,7 +24,7 @@ const RESERVED: [&str; 7] = [RUN, STAGE, MODEL_NAME, MODEL, RECIPE_NAME, CONFIG,
 /// `bench.mae` for `mae`.
 ///
 /// ```
-/// assert_eq!(bench::weights::metadata::objective_key("mae"), "bench.mae");
+/// assert_eq!(bench_core::weights::metadata::objective_key("mae"), "bench.mae");
 /// ```
 pub fn objective_key(objective: &str) -> String {
     format!("bench.{objective}")
@@ -34,7 +34,7 @@ pub fn objective_key(objective: &str) -> String {
 /// `model_name`, `model`, `recipe_name`, `config` and `dataset`.
 ///
 /// ```
-/// use bench::weights::metadata::is_reserved;
+/// use bench_core::weights::metadata::is_reserved;
 /// assert!(is_reserved("model") && !is_reserved("mae"));
 /// ```
 pub fn is_reserved(name: &str) -> bool {

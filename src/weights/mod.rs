@@ -35,7 +35,7 @@ pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
 pub(crate) use load::refuse_not_finite;
 pub use load::{LoadReport, load_backbone, load_exact, load_initial, load_model};
 pub use save::{WeightSaveError, save, save_tensors};
-pub(crate) use shards::weights_in;
+pub use shards::weights_in;
 pub use tokenizer::{TokenizerError, load_tokenizer};
 pub use transformers::CheckpointHints;
 pub(crate) use transformers::HfConfig;

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn truncated_files_are_errors() {
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/dialects/timm/augreg.npz");
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/dialects/timm/augreg.npz");
         let bytes = std::fs::read(golden).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("augreg.npz");

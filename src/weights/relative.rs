@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn tables_are_resized_as_the_reference_does() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/relative.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/relative.safetensors");
         let golden = safetensors::load(path, &Device::Cpu).unwrap();
         for (name, from, to) in [("larger", 7, 15), ("smaller", 15, 9)] {
             let form = |side| Form { side, class: true };

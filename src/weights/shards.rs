@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 const INDEX: &str = ".safetensors.index.json";
 
 /// The weights in `folder`: `model.safetensors`, or the index of several files if there is no such file.
-pub(crate) fn weights_in(folder: &Path) -> PathBuf {
+pub fn weights_in(folder: &Path) -> PathBuf {
     let (whole, index) = (folder.join("model.safetensors"), folder.join(format!("model{INDEX}")));
     if index.is_file() && !whole.is_file() { index } else { whole }
 }

@@ -39,7 +39,7 @@ fn build(model: &ModelConfig, final_norm: bool) -> Result<Params> {
 }
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
 fn read(path: &Path) -> Vec<(String, Tensor)> {

@@ -1,8 +1,8 @@
 //! The architecture of `src/`, checked on its text: who may import whom, how files are named, opened and bounded.
 //!
 //! An import is a path that starts with `crate`, or with enough `super`s to reach the root, in a `use` or in an
-//! expression, in code and in its tests; comments and strings do not count. `lib.rs` and `main.rs` stand above
-//! the table. Macros that build paths are not seen; the crate has none.
+//! expression, in code and in its tests; comments and strings do not count. The roots of crates (`lib.rs`, `core.rs`,
+//! `main.rs`, `build.rs`) stand above the table. Macros that build paths are not seen; the crate has none.
 
 mod candle;
 mod files;
@@ -100,7 +100,7 @@ fn only_the_command_line_reads_the_environment() {
     assert_eq!((found("engine/step.rs"), found("process.rs"), found("cli/flags.rs")), (2, 2, 0));
 }
 
-/// Calls of `env::var` and its siblings outside of `cli`, and `main.rs`.
+/// Calls of `env::var` and its siblings outside of `cli` and the roots of crates.
 fn reads_of_the_environment(source: &Source) -> Vec<String> {
     if source.module().is_none_or(|module| module == "cli") {
         return vec![];

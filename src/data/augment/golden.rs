@@ -24,8 +24,8 @@ struct Golden {
 
 impl Golden {
     fn read() -> Self {
-        let json = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/augment.json"));
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/augment.safetensors");
+        let json = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/augment.json"));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/augment.safetensors");
         Self {
             cases: serde_json::from_str(json).unwrap(),
             tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),

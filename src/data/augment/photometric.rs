@@ -186,7 +186,7 @@ mod tests {
     /// OpenCV and NumPy (`scripts/golden/segmentation.py`), which take hue and saturation from tables of fixed point.
     #[test]
     fn colours_are_those_of_opencv() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segmentation.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/segmentation.safetensors");
         let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
         let bytes = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<u8>().unwrap();
         let rgb = bytes(&golden["photo.rgb"]);

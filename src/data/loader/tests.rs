@@ -157,7 +157,7 @@ fn panics_and_wrong_annotations_are_never_skipped() {
 #[test]
 fn a_corrupt_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let whole: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden/decode/444.jpg"].iter().collect();
+    let whole: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../tests/golden/decode/444.jpg"].iter().collect();
     let cut = folder.path().join("cut.jpg");
     std::fs::write(&cut, &std::fs::read(&whole).unwrap()[..900]).unwrap();
     let entry = |(label, path): (u32, &PathBuf)| Entry {

@@ -265,7 +265,7 @@ fn impossible_specifications_and_places_are_refused() {
 
 #[test]
 fn the_fixture_is_what_make_gives() {
-    let fixture = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/shapes/fixture"));
+    let fixture = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../datasets/shapes/fixture"));
     let (folder, _) = made(&FIXTURE);
     assert_same(fixture, folder.path());
     let bytes: usize = files(fixture).values().map(Vec::len).sum();

@@ -59,7 +59,7 @@ const ORDER: [&str; 12] = [
 ];
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/coco")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/coco")
 }
 
 fn expected() -> Expected {

@@ -27,7 +27,7 @@ struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     fn load() -> Result<Self> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/detection.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/detection.safetensors");
         candle_core::safetensors::load(path, &Device::Cpu).map(Self)
     }
 

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 type Golden = HashMap<String, Tensor>;
 
 fn golden() -> Golden {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segmentation.safetensors");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/segmentation.safetensors");
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 

@@ -6,7 +6,7 @@ use candle_core::{Device, safetensors};
 use std::collections::HashMap;
 
 fn golden() -> HashMap<String, Tensor> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/dvae.safetensors");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/dvae.safetensors");
     safetensors::load(path, &Device::Cpu).unwrap()
 }
 

@@ -34,7 +34,7 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
 #[test]
 fn features_equal_pytorch() -> Result<()> {
     for (name, config) in [("square", config([24, 24], 3, 4, 16, 2)), ("gray", config([4, 8], 1, 2, 8, 1))] {
-        let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
         let params = Params::new(0, &Device::Cpu);
         let vit = Vit::new(
@@ -187,7 +187,7 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
 /// gradients of all weights (`scripts/golden/reach.py`).
 #[test]
 fn windows_and_relative_positions_equal_pytorch() -> Result<()> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/reach.safetensors");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/reach.safetensors");
     let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
     let config = config([8, 10], 3, 2, 8, 3);
     for (name, window, relative_position) in [

@@ -204,7 +204,7 @@ fn wrong_shapes_are_refused() {
 #[case(Precision::F32, 2e-6)]
 #[case(Precision::Bf16, 6e-3)]
 fn pytorch_agrees(#[case] precision: Precision, #[case] tolerance: f32) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/conv.safetensors");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/conv.safetensors");
     let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let cases: Vec<&str> = golden.keys().filter_map(|key| key.strip_suffix(".options")).collect();
     assert_eq!(cases.len(), 11);

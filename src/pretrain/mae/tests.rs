@@ -114,7 +114,7 @@ fn golden(
     name: &str,
     target: ReconstructionTarget,
 ) -> Result<(ModelConfig, MaeOptions, HashMap<String, Tensor>)> {
-    let path = format!("{}/tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../tests/golden/mae_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
     let (model, mask_ratio) = match name {
         "square" => (model([24, 24], 3), 0.75),

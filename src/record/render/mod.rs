@@ -3,7 +3,7 @@
 mod csv;
 mod latex;
 mod markdown;
-pub(crate) mod readme;
+pub mod readme;
 mod terminal;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::error::Error;
 /// Why a README cannot be updated, or is out of date.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum ReadmeError {
+pub enum ReadmeError {
     /// A marker is unclosed, nested or stray.
     #[error("line {line}: {message}")]
     Marker {
@@ -33,7 +33,7 @@ pub(crate) enum ReadmeError {
 ///
 /// # Errors
 /// An unclosed, nested or stray marker (with its line), or the error of `render` (with the name).
-pub(crate) fn update_readme<E: Into<Box<dyn Error + Send + Sync>>>(
+pub fn update_readme<E: Into<Box<dyn Error + Send + Sync>>>(
     text: &str,
     render: impl Fn(&str) -> Result<String, E>,
 ) -> Result<String, ReadmeError> {
@@ -50,7 +50,7 @@ pub(crate) fn update_readme<E: Into<Box<dyn Error + Send + Sync>>>(
 /// # Errors
 /// [`ReadmeError::Differs`] with a diff of each block that is out of date (`-` is the current line, `+` the expected one),
 /// and those of [`update_readme`].
-pub(crate) fn check_readme<E: Into<Box<dyn Error + Send + Sync>>>(
+pub fn check_readme<E: Into<Box<dyn Error + Send + Sync>>>(
     text: &str,
     render: impl Fn(&str) -> Result<String, E>,
 ) -> Result<(), ReadmeError> {

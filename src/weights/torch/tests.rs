@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(name)
 }
 
 fn text(text: &str) -> Vec<u8> {

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+/// Files of `src/` that are the root of a crate.
+const ROOTS: [&str; 4] = ["build", "core", "lib", "main"];
+
 /// A file under `src/`.
 pub struct Source {
     /// Relative to `src/`.
@@ -54,12 +57,12 @@ impl Source {
         self.path.components().map(part).collect()
     }
 
-    /// The path of the file's module from the root: empty for `lib.rs` and `main.rs`.
+    /// The path of the file's module from the root: empty for [`ROOTS`].
     pub fn module_path(&self) -> Vec<String> {
         let mut parts = self.parts();
         let file = parts.pop().unwrap_or_default();
         let stem = file.trim_end_matches(".rs");
-        if stem != "mod" && !(parts.is_empty() && ["lib", "main"].contains(&stem)) {
+        if stem != "mod" && !(parts.is_empty() && ROOTS.contains(&stem)) {
             parts.push(stem.to_owned());
         }
         parts

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let source = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = source.parent().expect("the repository holds src").to_path_buf();
     let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
     let mut files = Vec::new();
     for folder in ["configs", "tasks", "datasets"] {
-        println!("cargo:rerun-if-changed={folder}");
+        println!("cargo:rerun-if-changed=../{folder}");
         collect(&root.join(folder), &mut files);
     }
     files.sort();
@@ -31,7 +32,7 @@ fn main() {
     // In a worktree these files are elsewhere, and a source archive has none: cargo would build again every time.
     for file in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| root.join(path).exists()) {
-            println!("cargo:rerun-if-changed={path}");
+            println!("cargo:rerun-if-changed={}", root.join(path).display());
         }
     }
     let commit = git(&["rev-parse", "--short=12", "HEAD"]);
@@ -45,7 +46,7 @@ fn main() {
     let changed = if dirty { ", changed" } else { "" };
     println!("cargo:rustc-env=BENCH_VERSION={version} ({commit}{changed})");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        kernels(&root.join("src/ops/cuda"), &out);
+        kernels(&source.join("ops/cuda"), &out);
     }
 }
 
