@@ -75,7 +75,7 @@ IMAGES = {64: {"pretrain": 2560, "train": 1000, "val": 100}, 240: {"pretrain": 1
 
 def data_folder(bench, cache, side):
     """The folder of the generated data set of this size, which is made when it is not there."""
-    folder = cache / f"shapes_{side}"
+    folder = cache / "_".join(["shapes", str(side), *map(str, IMAGES[side].values())])
     if not (folder / "shapes.json").exists():  # written last
         counts = [part for name, count in IMAGES[side].items() for part in (f"--{name}", str(count))]
         subprocess.run([bench, "data", "make", "shapes", "--out", folder, "--size", str(side), *counts], check=True)
