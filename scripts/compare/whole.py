@@ -60,17 +60,17 @@ long = 240
 PRETRAIN = ("pretrain", "--dataset", "shapes", "--recipe")
 TRANSFER = ("transfer", "--init", "scratch", "--recipe")
 WORKLOADS = {
-    "run_mae_small": Workload((*PRETRAIN, "mae_small"), 64, 40),
+    "run_mae_small": Workload((*PRETRAIN, "mae_small"), 64, 24),
     "run_finetune_small": Workload(
-        (*TRANSFER, "finetune_small", "--task", "shapes_classification"), 64, 30, "classification/val"
+        (*TRANSFER, "finetune_small", "--task", "shapes_classification"), 64, 16, "classification/val"
     ),
     "run_maskrcnn_small": Workload(
-        (*TRANSFER, "maskrcnn_small", "--task", "compare_detection"), 64, 20, "annotations/instances_val.json"
+        (*TRANSFER, "maskrcnn_small", "--task", "compare_detection"), 64, 12, "annotations/instances_val.json"
     ),
-    "run_upernet_small": Workload((*TRANSFER, "upernet_small", "--task", "compare_segmentation"), 240, 16, "val/images"),
+    "run_upernet_small": Workload((*TRANSFER, "upernet_small", "--task", "compare_segmentation"), 240, 10, "val/images"),
 }
 # Images of the generated data sets, by the size of the images.
-IMAGES = {64: {"pretrain": 2560, "train": 1000, "val": 100}, 240: {"pretrain": 10, "train": 160, "val": 30}}
+IMAGES = {64: {"pretrain": 2560, "train": 1000, "val": 60}, 240: {"pretrain": 10, "train": 160, "val": 30}}
 
 
 def data_folder(bench, cache, side):
