@@ -91,7 +91,7 @@ pub struct Machine {
 /// Builds a case.
 type Build = fn(&Args, &Machine) -> Result<Case>;
 
-const CASES: [(&str, Build); 15] = [
+const CASES: [(&str, Build); 17] = [
     ("mae_vit_s16", |_, on| models::mae("vit_s16", on)),
     ("mae_vit_b16", |_, on| models::mae("vit_b16", on)),
     ("mae_vit_l16", |_, on| models::mae("vit_l16", on)),
@@ -99,9 +99,11 @@ const CASES: [(&str, Build); 15] = [
     ("finetune_vit_b16", |_, on| models::finetune("vit_b16", on)),
     ("linear_probe_forward", |_, on| models::linear_probe_forward("vit_b16", on)),
     ("eval_vit_b16", |_, on| models::eval("vit_b16", on)),
-    ("maskrcnn_vit_mini8", |_, on| detection::train("vit_mini8", on)),
+    ("maskrcnn_vit_mini8", |_, on| detection::train("vit_mini8", detection::SMALL, on)),
     ("maskrcnn_vit_mini8_predict", |_, on| detection::predict("vit_mini8", on)),
-    ("upernet_vit_mini16", |_, on| segmentation::upernet("vit_mini16", on)),
+    ("maskrcnn_vit_b16_1024", |_, on| detection::train("vit_b16", detection::LARGE, on)),
+    ("upernet_vit_mini16", |_, on| segmentation::small("vit_mini16", on)),
+    ("upernet_vit_b16_512", |_, on| segmentation::large("vit_b16", on)),
     ("attention", |_, on| operators::attention(on)),
     ("conv_head", |_, on| operators::conv_head(on)),
     ("upernet_fusion", |_, on| operators::upernet_fusion(on)),
@@ -121,8 +123,7 @@ fn main() -> Result<()> {
             "loader" => (*name, &dtypes[..1]), // makes f32 of bytes
             name => (name, &dtypes[..]),
         });
-        let cases =
-            cases.filter(|(name, _)| args.device == DeviceName::Cuda || !name.starts_with("mae_vit_l16"));
+        let cases = cases.filter(|(name, _)| args.device == DeviceName::Cuda || !is_large(name));
         let cases: BTreeMap<&str, _> = cases.collect();
         println!("{}", serde_json::json!({ "cases": cases }));
         return Ok(());
@@ -139,7 +140,7 @@ fn main() -> Result<()> {
     let wanted = |name: &str| match args.cases.is_empty() {
         true => match name {
             "loader" => args.images.is_some(),
-            name => !name.starts_with("mae_vit_l16") || args.device == DeviceName::Cuda,
+            name => !is_large(name) || args.device == DeviceName::Cuda,
         },
         false => args.cases.iter().any(|case| case == name),
     };
@@ -149,6 +150,11 @@ fn main() -> Result<()> {
         report(name, &case, ms, &args, &machine.device);
     }
     Ok(())
+}
+
+/// Whether a case is too large for a CPU, where it is measured only on demand.
+fn is_large(name: &str) -> bool {
+    ["mae_vit_l16", "maskrcnn_vit_b16", "upernet_vit_b16"].iter().any(|large| name.starts_with(large))
 }
 
 impl Dtype {

@@ -96,6 +96,12 @@ pub(super) fn configuration(stage: Stage, recipe: &str, model: &str) -> Result<(
     Ok((choice.model(model, None)?, choice.recipe(stage, recipe, (model, ""))?))
 }
 
+/// The drop path, windows and relative positions of a recipe.
+pub(super) fn usage_of(recipe: &Recipe) -> BackboneUsage {
+    let attention = recipe.transfer.as_ref().and_then(|transfer| transfer.attention.clone());
+    BackboneUsage { drop_path: recipe.drop_path, attention, ..BackboneUsage::default() }
+}
+
 /// A backbone with a head for [`CLASSES`] classes.
 fn classifier(
     model: &ModelConfig,

@@ -1,26 +1,55 @@
-"""Mask R-CNN on the taps of a plain ViT, of torchvision's parts: what `benches/step/detection.rs` builds. Classes have no
-deltas and no mask for the background, as in detectron2, so that both sides have the same parameters."""
+"""Mask R-CNN on the taps of a plain ViT, of torchvision's parts: what our kind `detection` builds. Classes have no deltas and
+no mask for the background, as in detectron2, so that both sides have the same parameters."""
+
+import dataclasses
+import functools
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.detection import faster_rcnn, mask_rcnn, roi_heads, rpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from vit import patchify
+from vit import OnBackbone, quarters
 
-SIDE, CLASSES, OBJECTS, CHANNELS, BOX_WIDTH = 128, 20, 6, 128, 512
-TAPS = [0, 2, 3, 5]
+NORMS = {
+    "none": None,
+    "batch": nn.BatchNorm2d,
+    "group": functools.partial(nn.GroupNorm, 32),
+    "layer": functools.partial(LayerNorm2d, eps=1e-6),
+}
+OBJECTS = 6  # of an image of `targets`
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The table `[transfer.head]` of our recipes; these values are the defaults of detectron2 and of Li et al."""
+
+    classes: int = 80
+    channels: int = 256
+    pyramid_norm: str = "group"
+    norm: str = "batch"  # of the FPN and of the heads
+    anchor_sizes: tuple = (32, 64, 128, 256, 512)
+    rpn_convs: int = 2
+    anchors: int = 256
+    before_nms: tuple = (2000, 1000)  # in training and in evaluation
+    proposals: int = 1000
+    regions: int = 512
+    box_convs: int = 4
+    box_width: int = 1024
+    mask_convs: int = 4
+    score_threshold: float = 0.05
 
 
 class BoxPredictor(nn.Module):
-    def __init__(self):
+    def __init__(self, width, classes):
         super().__init__()
-        self.cls_score = nn.Linear(BOX_WIDTH, CLASSES + 1)
-        self.bbox_pred = nn.Linear(BOX_WIDTH, 4 * CLASSES)
+        self.cls_score = nn.Linear(width, classes + 1)
+        self.bbox_pred = nn.Linear(width, 4 * classes)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
 
@@ -29,83 +58,78 @@ class BoxPredictor(nn.Module):
 
 
 class MaskPredictor(nn.Module):
-    def __init__(self):
+    def __init__(self, channels, classes):
         super().__init__()
-        self.up = nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, 2)
-        self.logits = nn.Conv2d(CHANNELS, CLASSES, 1)
+        self.up = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.logits = nn.Conv2d(channels, classes, 1)
 
     def forward(self, x):
         return F.pad(self.logits(F.relu(self.up(x))), (0, 0, 0, 0, 1, 0))
 
 
-class Detector(nn.Module):
-    def __init__(self, backbone, width):
+class Detector(OnBackbone):
+    """A backbone (`vit.Vit` without final norm) for images of one size, with heads of these `sizes`."""
+
+    def __init__(self, backbone, width, sizes):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.taps = backbone, quarters(backbone.depth)
+        channels, norm, between = sizes.channels, NORMS[sizes.norm], NORMS[sizes.pyramid_norm]
         up = lambda: nn.ConvTranspose2d(width, width, 2, 2)
-        self.fpn1 = nn.Sequential(up(), nn.GELU(), up())
+        self.fpn1 = nn.Sequential(up(), between(width) if between else nn.Identity(), nn.GELU(), up())
         self.fpn2 = up()
-        self.fpn = FeaturePyramidNetwork([width] * 4, CHANNELS, LastLevelMaxPool())
-        anchors = AnchorGenerator(tuple((s,) for s in (16, 32, 64, 96, 128)), ((0.5, 1.0, 2.0),) * 5)
-        before, after = {"training": 500, "testing": 250}, {"training": 250, "testing": 250}
-        self.rpn = rpn.RegionProposalNetwork(anchors, rpn.RPNHead(CHANNELS, 3, conv_depth=2), 0.7, 0.3, 256, 0.5, before, after, 0.7)
-        pool = lambda side: MultiScaleRoIAlign(["0", "1", "2", "3"], side, sampling_ratio=0, canonical_scale=14 * backbone.patch * 2)
-        box_head = faster_rcnn.FastRCNNConvFCHead((CHANNELS, 7, 7), [CHANNELS] * 2, [BOX_WIDTH])
+        self.fpn = FeaturePyramidNetwork([width] * 4, channels, LastLevelMaxPool(), norm)
+        anchors = AnchorGenerator(tuple((s,) for s in sizes.anchor_sizes), ((0.5, 1.0, 2.0),) * 5)
+        before, after = (dict(zip(("training", "testing"), n)) for n in (sizes.before_nms, (sizes.proposals,) * 2))
+        self.rpn = rpn.RegionProposalNetwork(
+            anchors, rpn.RPNHead(channels, 3, sizes.rpn_convs), 0.7, 0.3, sizes.anchors, 0.5, before, after, 0.7
+        )
+        pool = lambda side: MultiScaleRoIAlign(["0", "1", "2", "3"], side, sampling_ratio=0)
         self.roi_heads = roi_heads.RoIHeads(
-            pool(7), box_head, BoxPredictor(), 0.5, 0.5, 128, 0.25, None, 0.0, 0.5, 100,
-            pool(14), mask_rcnn.MaskRCNNHeads(CHANNELS, [CHANNELS] * 2, 1), MaskPredictor(),
+            pool(7),
+            faster_rcnn.FastRCNNConvFCHead((channels, 7, 7), [channels] * sizes.box_convs, [sizes.box_width], norm),
+            BoxPredictor(sizes.box_width, sizes.classes),
+            0.5, 0.5, sizes.regions, 0.25, None, sizes.score_threshold, 0.5, 100,
+            pool(14),
+            mask_rcnn.MaskRCNNHeads(channels, [channels] * sizes.mask_convs, 1, norm),
+            MaskPredictor(channels, sizes.classes),
         )
 
     def levels(self, images):
-        vit = self.backbone
-        tokens = vit.patch_embed(patchify(images, vit.patch)) + vit.pos_embed[:, 1:]
-        x = torch.cat([(vit.cls_token + vit.pos_embed[:, :1]).expand(len(tokens), -1, -1), tokens], 1)
-        maps, side = [], SIDE // vit.patch
-        for i, block in enumerate(vit.blocks):
-            x = block(x)
-            if i in TAPS:
-                maps.append(x[:, 1:].transpose(1, 2).reshape(len(x), -1, side, side))
-        scaled = [self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], F.max_pool2d(maps[3], 2)]
+        one, two, three, four = self.backbone.maps(images, self.taps)
+        scaled = [self.fpn1(one), self.fpn2(two), three, F.max_pool2d(four, 2)]
         levels = self.fpn({str(i): x for i, x in enumerate(scaled)})
         return {name: x.float() for name, x in levels.items()}  # RoIAlign and NMS know no bf16 on the CPU
 
     def loss(self, images, targets):
-        sizes, levels = [(SIDE, SIDE)] * len(images), self.levels(images)
+        sizes, levels = [tuple(images.shape[2:])] * len(images), self.levels(images)
         proposals, of_proposals = self.rpn(ImageList(images, sizes), levels, targets)
         _, of_regions = self.roi_heads(levels, [p.float() for p in proposals], sizes, targets)
         return sum(of_proposals.values()) + sum(of_regions.values())
 
-    def predict(self, images):
-        sizes, levels = [(SIDE, SIDE)] * len(images), self.levels(images)
+    def predict(self, images, sources=None):
+        """Boxes and masks, at the resolution of the `sources` if they are given: a scale and (height, width) for each image."""
+        sizes, levels = [tuple(images.shape[2:])] * len(images), self.levels(images)
         proposals, _ = self.rpn(ImageList(images, sizes), levels)
         found, _ = self.roi_heads(levels, [p.float() for p in proposals], sizes)
-        for result in found:
-            masks = roi_heads.paste_masks_in_image(result["masks"].float(), result["boxes"].float(), (SIDE, SIDE))
+        for result, (scale, size) in zip(found, sources or [(1.0, sizes[0])] * len(images)):
+            result["boxes"] = result["boxes"].float() / scale
+            masks = roi_heads.paste_masks_in_image(result["masks"].float(), result["boxes"], size)
             result["masks"] = masks >= 0.5
         return found
 
-    def layer_of(self, name):
-        parts = name.removeprefix("backbone.").split(".")
-        if name.startswith("backbone.") and parts[0] in ("cls_token", "pos_embed", "patch_embed"):
-            return 0
-        return int(parts[1]) + 1 if parts[0] == "blocks" else self.backbone.depth + 1
 
-
-def images(count, device):
-    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device)
-
-
-def targets(count, device):
-    """Boxes that differ in place and size; the mask of an object is its box."""
+def targets(count, side, classes, device):
+    """Boxes that differ in place and size, of six objects an image; the mask of an object is its box."""
     out = []
     for image in range(count):
-        boxes, masks = [], torch.zeros(OBJECTS, SIDE, SIDE, dtype=torch.uint8)
+        boxes, masks = [], torch.zeros(OBJECTS, side, side, dtype=torch.uint8)
         for i in range(OBJECTS):
             w, h = 20 + 13 * i, 16 + 11 * ((i + image) % OBJECTS)
             x, y = 7 * i + 3 * image % 30, 5 * i + image % 20
-            boxes.append([x, y, min(x + w, SIDE), min(y + h, SIDE)])
+            x, y, w, h = (value * side // 128 for value in (x, y, w, h))
+            boxes.append([x, y, min(x + w, side), min(y + h, side)])
             masks[i, y : y + h, x : x + w] = 1
-        labels = torch.tensor([(i + image) % CLASSES + 1 for i in range(OBJECTS)])
+        labels = torch.tensor([(i + image) % classes + 1 for i in range(OBJECTS)])
         target = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": labels, "masks": masks}
         out.append({key: value.to(device) for key, value in target.items()})
     return out

@@ -10,9 +10,7 @@ Variants: f32, bf16 (autocast), and either of them compiled (`torch.compile`); a
 """
 
 import argparse
-import contextlib
 import json
-import math
 import pathlib
 import sys
 import time
@@ -22,8 +20,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import detector
+import training
 import upernet
 import vit
+from training import VARIANTS
 
 WARMUP = 2
 TRAIN, FORWARD, CLASSES = 8, 16, 1000
@@ -35,85 +35,47 @@ class Case:
 
     def __init__(self, step, images, model=None):
         self.step, self.images = step, images
-        parameters = list(model.parameters()) if model else []
-        # With running statistics, which the other side holds as parameters that do not learn.
-        statistics = [b for b in model.buffers() if b.is_floating_point()] if model else []
-        self.parameters = sum(p.numel() for p in parameters + statistics)
-        self.trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        self.parameters, self.trainable = training.count_parameters(model) if model else (0, 0)
 
 
-class Variant:
-    """How numbers are represented and how a function is run."""
+class Variant(training.Variant):
+    """With the number of images of a step, where it is asked for."""
 
     def __init__(self, name, device, batch):
-        self.device, self.batch = device, batch  # images of a step, where they are asked for
-        self.bf16 = name.startswith("bf16")
-        self.compiled = name.endswith("compiled")
-
-    def prepare(self, function):
-        return torch.compile(function) if self.compiled else function
-
-    def autocast(self):
-        return torch.autocast(self.device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
-
-    def synchronize(self):
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        super().__init__(name, device)
+        self.batch = batch
 
 
-def images(count, device):
-    return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+def images(count, device, side=224):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def labels(count, device):
     return torch.arange(count, device=device) * 61 % CLASSES
 
 
-def training(variant, model, loss, groups, betas):
-    """Forward, backward, norm of the gradients and AdamW."""
-    optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
-    loss = variant.prepare(loss)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def step():
-        with variant.autocast():
-            value = loss()
-        if not math.isfinite(value.item()):
-            raise ValueError("the loss is not finite")
-        value.backward()
-        if not math.isfinite(torch.nn.utils.get_total_norm([p.grad for p in parameters]).item()):
-            raise ValueError("a gradient is not finite")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return Case(step, variant.batch or TRAIN, model)
+def train(variant, model, loss, groups, betas, count):
+    trainer, loss = training.Trainer(variant, model, groups, betas), variant.prepare(loss)
+    return Case(lambda: trainer.step(loss), count, model)
 
 
 def mae(name, variant):
     width, depth, heads = SIZES[name]
     model = vit.MaskedAutoencoder(vit.Vit(width, depth, heads), width).to(variant.device)
-    batch = images(variant.batch or TRAIN, variant.device)
-    learnt = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learnt if p.ndim > 1], "lr": 1.5e-4, "weight_decay": 0.05},
-        {"params": [p for p in learnt if p.ndim <= 1], "lr": 1.5e-4, "weight_decay": 0.0},
-    ]
-    return training(variant, model, lambda: model(batch), groups, (0.9, 0.95))
+    count = variant.batch or TRAIN
+    batch = images(count, variant.device)
+    return train(variant, model, lambda: model(batch), training.decay_groups(model, 1.5e-4, 0.05), (0.9, 0.95), count)
 
 
 def finetune(name, variant):
     width, depth, heads = SIZES[name]
     backbone = vit.Vit(width, depth, heads, drop_path=0.1, final_norm=False)
     model = vit.Classifier(backbone, width, CLASSES).to(variant.device)
-    batch, target = images(variant.batch or TRAIN, variant.device), labels(variant.batch or TRAIN, variant.device)
-    groups = {}
-    for parameter, p in model.named_parameters():
-        layer = model.layer_of(parameter)
-        exempt = p.ndim <= 1 or parameter in ("backbone.pos_embed", "backbone.cls_token")
-        group = {"params": [], "lr": 5e-4 * 0.65 ** (depth + 1 - layer), "weight_decay": 0.0 if exempt else 0.05}
-        groups.setdefault((layer, exempt), group)["params"].append(p)
+    count = variant.batch or TRAIN
+    batch, target = images(count, variant.device), labels(count, variant.device)
+    groups = training.layer_groups(model, 5e-4, 0.65, 0.05, ("pos_embed", "cls_token"))
     loss = lambda: F.cross_entropy(model(batch), target, label_smoothing=0.1)
-    return training(variant, model, loss, list(groups.values()), (0.9, 0.999))
+    return train(variant, model, loss, groups, (0.9, 0.999), count)
 
 
 def linear_probe_forward(name, variant):
@@ -235,29 +197,51 @@ def make_images(folder, count=64, size=(500, 375)):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.jpg", quality=90)
 
 
+SMALL_HEADS = detector.Sizes(
+    classes=20,
+    channels=128,
+    pyramid_norm="none",
+    norm="none",
+    anchor_sizes=(16, 32, 64, 96, 128),
+    before_nms=(500, 250),
+    proposals=250,
+    regions=128,
+    box_convs=2,
+    box_width=512,
+    mask_convs=2,
+    score_threshold=0.0,  # whatever its weights, the model finds as many boxes as may be
+)
+
+
+def small_detector(variant):
+    """Mask R-CNN on a ViT of 192 channels and 6 blocks, images of 128 pixels, 20 classes."""
+    backbone = vit.Vit(192, 6, 3, patch=8, image=128, final_norm=False)
+    return detector.Detector(backbone, 192, SMALL_HEADS).to(variant.device)
+
+
 def detection(variant):
-    """A training step of Mask R-CNN on a ViT of 192 channels and 6 blocks, images of 128 pixels, 20 classes."""
-    width, depth, heads = 192, 6, 3
-    count = variant.batch or 2
-    model = detector.Detector(vit.Vit(width, depth, heads, patch=8, image=detector.SIDE, drop_path=0.0, final_norm=False), width)
-    model = model.to(variant.device).train()
-    batch, targets = detector.images(count, variant.device), detector.targets(count, variant.device)
-    groups = {}
-    for name, p in model.named_parameters():
-        layer = model.layer_of(name)
-        group = {"params": [], "lr": 5e-4 * 0.8 ** (depth + 1 - layer), "weight_decay": 0.1 if p.ndim > 1 else 0.0}
-        groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
-    case = training(variant, model, lambda: model.loss(batch, targets), list(groups.values()), (0.9, 0.999))
-    case.images = count
-    return case
+    return train_detector(variant, small_detector(variant), 128, SMALL_HEADS, 0.8)
+
+
+def detection_1024(variant):
+    """The recipe `maskrcnn` (arXiv:2111.11429): ViT-B/16 with windows and relative positions at 1024 pixels, 80 classes."""
+    width, depth, heads = SIZES["vit_b16"]
+    backbone = vit.Vit(width, depth, heads, image=1024, drop_path=0.1, final_norm=False, positions="shared", window=14)
+    sizes = detector.Sizes()
+    return train_detector(variant, detector.Detector(backbone, width, sizes).to(variant.device), 1024, sizes, 1.0)
+
+
+def train_detector(variant, model, side, sizes, layer_decay):
+    model, count = model.train(), variant.batch or 2
+    batch = images(count, variant.device, side)
+    targets = detector.targets(count, side, sizes.classes, variant.device)
+    groups = training.layer_groups(model, 5e-4, layer_decay, 0.1)
+    return train(variant, model, lambda: model.loss(batch, targets), groups, (0.9, 0.999), count)
 
 
 def detection_predict(variant):
-    width, depth, heads = 192, 6, 3
-    count = variant.batch or 4
-    model = detector.Detector(vit.Vit(width, depth, heads, patch=8, image=detector.SIDE, final_norm=False), width)
-    model = model.to(variant.device).eval()
-    batch = detector.images(count, variant.device)
+    model, count = small_detector(variant).eval(), variant.batch or 4
+    batch = images(count, variant.device, 128)
     predict = variant.prepare(lambda: model.predict(batch))
 
     def step():
@@ -271,23 +255,28 @@ def detection_predict(variant):
 
 def segmentation(variant):
     """UperNet on a ViT of 192 channels and 6 blocks, images of 192 pixels, 11 classes."""
-    width, depth, heads, side, classes = 192, 6, 3, 192, 11
-    backbone = vit.Vit(width, depth, heads, image=side, drop_path=0.1, final_norm=False)
-    model = upernet.UperNet(backbone, width, [0, 2, 3, 5], 48, 24, classes).to(variant.device)
-    count = variant.batch or TRAIN
-    batch = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(variant.device)
-    at = torch.arange(side * side)
+    backbone = vit.Vit(192, 6, 3, image=192, drop_path=0.1, final_norm=False)
+    model = upernet.UperNet(backbone, 192, vit.quarters(6), 48, 24, 11)
+    return train_segmenter(variant, model, 192, 11, TRAIN, 0.75)
+
+
+def segmentation_512(variant):
+    """The recipe `upernet` (arXiv:2111.06377): ViT-B/16 with relative positions at 512 pixels, 150 classes."""
+    width, depth, heads = SIZES["vit_b16"]
+    backbone = vit.Vit(width, depth, heads, image=512, drop_path=0.1, final_norm=False, positions="per_block")
+    model = upernet.UperNet(backbone, width, [3, 5, 7, 11], width, 256, 150)
+    return train_segmenter(variant, model, 512, 150, 4, 0.65)
+
+
+def train_segmenter(variant, model, side, classes, count, layer_decay):
+    model, count = model.to(variant.device), variant.batch or count
+    batch, at = images(count, variant.device, side), torch.arange(side * side)
     target = torch.stack([(at // 7 + at // side // 5 + i) % classes for i in range(count)])
     target = target.view(count, side, side).to(variant.device)
-    groups = {}
-    for name, p in model.named_parameters():
-        layer = model.layer_of(name)
-        group = {"params": [], "lr": 1e-3 * 0.75 ** (depth + 1 - layer), "weight_decay": 0.05 if p.ndim > 1 else 0.0}
-        groups.setdefault((layer, p.ndim > 1), group)["params"].append(p)
-    return training(variant, model, lambda: model.loss(batch, target, 255), list(groups.values()), (0.9, 0.999))
+    groups = training.layer_groups(model, 1e-3, layer_decay, 0.05)
+    return train(variant, model, lambda: model.loss(batch, target, 255), groups, (0.9, 0.999), count)
 
 
-NUMBERS = ["f32", "bf16", "f32_compiled", "bf16_compiled"]
 CASES = {
     "mae_vit_s16": lambda variant: mae("vit_s16", variant),
     "mae_vit_b16": lambda variant: mae("vit_b16", variant),
@@ -297,7 +286,9 @@ CASES = {
     "eval_vit_b16": lambda variant: evaluate("vit_b16", variant),
     "maskrcnn_vit_mini8": detection,
     "maskrcnn_vit_mini8_predict": detection_predict,
+    "maskrcnn_vit_b16_1024": detection_1024,
     "upernet_vit_mini16": segmentation,
+    "upernet_vit_b16_512": segmentation_512,
     "attention": attention,
     "conv_head": conv_head,
     "upernet_fusion": upernet_fusion,
@@ -320,7 +311,7 @@ def measure(case, steps, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES)
-    parser.add_argument("--variant", choices=NUMBERS, default="f32")
+    parser.add_argument("--variant", choices=VARIANTS, default="f32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, help="images of a step (default 8 in training, 16 in forward passes)")
@@ -337,12 +328,13 @@ def main():
         import torchvision
 
         versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__}
-        variants = {name: ["f32"] if name == "loader" else NUMBERS for name in CASES}
+        variants = {name: ["f32"] if name == "loader" else VARIANTS for name in CASES}
         return print(json.dumps({"versions": versions, "cases": variants}))
     if not args.case:
         parser.error("--case, --list or --make-images is needed")
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
+    training.ieee_f32()
     variant = Variant(args.variant, args.device, args.batch)
     case = loader(args.images) if args.case == "loader" else CASES[args.case](variant)
     ms = measure(case, args.steps, args.seconds)

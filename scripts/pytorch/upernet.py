@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit import OnBackbone
+
 
 def resize(x, size):
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -55,7 +57,7 @@ class Auxiliary(nn.Module):
         return self.conv_seg(self.dropout(self.convs(x)))
 
 
-class UperNet(nn.Module):
+class UperNet(OnBackbone):
     """A backbone (`vit.Vit` without final norm), of which four blocks are read."""
 
     def __init__(self, backbone, width, taps, channels, auxiliary, classes):
@@ -67,32 +69,20 @@ class UperNet(nn.Module):
         self.decode_head = Decoder(width, channels, classes)
         self.auxiliary_head = Auxiliary(width, auxiliary, classes)
 
-    def maps(self, images):
-        from vit import patchify
+    def levels(self, images):
+        one, two, three, four = self.backbone.maps(images, self.taps)
+        return [self.fpn1(one), self.fpn2(two), three, F.max_pool2d(four, 2)]
 
-        vit = self.backbone
-        tokens = vit.patch_embed(patchify(images, vit.patch)) + vit.pos_embed[:, 1:]
-        x = torch.cat([(vit.cls_token + vit.pos_embed[:, :1]).expand(len(tokens), -1, -1), tokens], 1)
-        side, maps = images.shape[2] // vit.patch, []
-        for i, block in enumerate(vit.blocks[:self.taps[-1] + 1]):
-            x = block(x)
-            maps += [x[:, 1:].transpose(1, 2).reshape(len(x), -1, side, side)] * self.taps.count(i)
-        return maps
+    def forward(self, images):
+        """Logits at the resolution of the images. [B, K, H, W]"""
+        return resize(self.decode_head(self.levels(images)), images.shape[2:])
 
     def loss(self, images, labels, ignore):
         """Cross-entropy over all pixels, ignored ones too, and 0.4 times that of the auxiliary head."""
-        one, two, three, four = self.maps(images)
-        levels = [self.fpn1(one), self.fpn2(two), three, F.max_pool2d(four, 2)]
+        levels = self.levels(images)
         total = 0
         for logits, weight in [(self.decode_head(levels), 1.0), (self.auxiliary_head(levels[2]), 0.4)]:
             logits = resize(logits, labels.shape[1:])
             each = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
             total = total + weight * each.mean()
         return total
-
-    def layer_of(self, name):
-        """0 for embeddings, i + 1 for block i, depth + 1 for the rest."""
-        parts = name.split(".")
-        if parts[0] != "backbone":
-            return self.backbone.depth + 1
-        return int(parts[2]) + 1 if parts[1] == "blocks" else 0

@@ -56,7 +56,7 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
     let block = |records: &[RunRecord], name: &str| match name {
         SPEED_BLOCK => {
             let records = SpeedRecord::read_all(Path::new(SPEED))?;
-            Ok(render_speed(&records, SpeedRecord::summary, TableFormat::Markdown))
+            Ok(render_speed(&records, SpeedRecord::summaries, TableFormat::Markdown))
         }
         name => markdown(&library, name, records),
     };
@@ -72,7 +72,7 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
         return Ok(());
     }
     if let Some(path) = &args.speed {
-        let text = render_speed(&SpeedRecord::read_all(path)?, SpeedRecord::table, args.format);
+        let text = render_speed(&SpeedRecord::read_all(path)?, SpeedRecord::tables, args.format);
         return Ok(print(text.trim_end())?);
     }
     let records = match args.committed {
