@@ -2,7 +2,6 @@
 //!
 //! Deviation: a batch of odd size is allowed; its middle sample mixes with itself.
 
-use crate::ops;
 use crate::rng::Rng;
 use candle_core::{Device, Result, Tensor};
 use rand::Rng as _;
@@ -168,7 +167,7 @@ fn mixed(images: &Tensor, draw: Draw) -> Result<Tensor> {
 fn mixed_on_device(images: &Tensor, draw: Draw) -> Result<Tensor> {
     let (batch, channels, ..) = images.dims4()?;
     let reversed: Vec<u32> = (0..batch as u32).rev().collect();
-    let partners = ops::index_select(&images.flatten_from(1)?, &reversed)?.reshape(images.shape())?;
+    let partners = images.index_select(&Tensor::new(reversed, images.device())?, 0)?;
     match draw {
         Draw::Nothing => Ok(images.clone()),
         Draw::Mixup { lambda } => images.affine(lambda, 0.)? + partners.affine(1. - lambda, 0.)?,

@@ -325,7 +325,7 @@ __device__ void forward_bf16(const bf16 *qkv, bf16 *out, float *lse, const Head 
 template <int D>
 __device__ void queries_gradient_bf16(const bf16 *qkv, const bf16 *grad, const float *lse, const float *delta,
                                       bf16 *gradient, const Head &head, const Bias &bias, int start, bool shared) {
-  constexpr int COUNT = 32;
+  constexpr int COUNT = D > 64 ? 16 : 32; // wider heads leave fewer registers
   const BiasSums<ROWS, COUNT> of_bias(head, bias, dynamic);
   if (shared) of_bias.clear();
   __shared__ Tile<D, ROWS> rows;
@@ -392,7 +392,7 @@ __device__ void queries_gradient_bf16(const bf16 *qkv, const bf16 *grad, const f
 template <int D>
 __device__ void keys_gradient_bf16(const bf16 *qkv, const bf16 *grad, const float *lse, const float *delta,
                                    bf16 *gradient, const Head &head, const Bias &bias, int start) {
-  constexpr int COUNT = 32;
+  constexpr int COUNT = D > 64 ? 16 : 32; // wider heads leave fewer registers
   __shared__ Tile<D, ROWS> rows;
   __shared__ Tile<D, COUNT> queries, grads;
   __shared__ float of_query[COUNT], mean[COUNT];
