@@ -65,14 +65,21 @@ fn cuda() -> Result<(), OutputError> {
                     "           cuda:{number} {}, {gib:.0} GiB, compute capability {major}.{minor}{old}",
                     device.name
                 ))?;
+                if !device.pools {
+                    print(format_args!(
+                        "           cuda:{number} has no memory pools: every release of memory waits for the device, which \
+                         makes training slow (some virtual machines and driver settings switch pools off)"
+                    ))?;
+                }
             }
         }
         Err(error) => print(format_args!("           {error}"))?,
     }
-    let missing: Vec<&str> = libraries().iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect();
+    let missing: Vec<String> =
+        libraries().into_iter().filter(|(_, found)| !found).map(|(name, _)| name).collect();
     if !missing.is_empty() {
         print(format_args!(
-            "           not found: {}; install the CUDA 13 libraries, or add the folders of those in Python packages to \
+            "           not found: {}; install the libraries of the CUDA toolkit, or add the folders of those in Python packages to \
              LD_LIBRARY_PATH",
             missing.join(", ")
         ))?;

@@ -83,6 +83,14 @@ pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
         (Some(rate), None) => print(format_args!("model alone   {:>9.1} GFLOP/s", rate / 1e9))?,
         (None, _) => {}
     }
+    #[cfg(feature = "cuda")]
+    if let Some(calls) = speed.calls {
+        print(format_args!(
+            "a step queues {} kernels, {} matrix products and {} copies and fills, allocates {} times, reads from the \
+             device {} times and waits for it {} times",
+            calls.kernels, calls.products, calls.writes, calls.allocations, calls.reads, calls.waits
+        ))?;
+    }
     print(format_args!("{} steps of {} images take {eta}, without evaluation", plan.steps, plan.batch))?;
     Ok(())
 }

@@ -22,6 +22,9 @@ pub struct Speed {
     pub end_to_end: f64,
     /// Steps and batches of the run.
     pub plan: Plan,
+    /// What one step asks of a CUDA device.
+    #[cfg(feature = "cuda")]
+    pub calls: Option<crate::ops::cuda::Calls>,
 }
 
 impl Speed {
@@ -49,6 +52,8 @@ pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     let mut repeated = std::iter::repeat_with(|| Ok(Loaded { batch: first.clone(), skipped: vec![] }));
     train(&mut repeated)?; // warms up allocator and caches
     let model = rate(seconds, plan.batch, || train(&mut repeated))?;
+    #[cfg(feature = "cuda")]
+    let calls = device.is_cuda().then(|| calls_of(|| train(&mut repeated))).transpose()?;
     let mut batches = (0..).flat_map(|epoch| Source::epoch(loader, epoch, 0));
     let mut next = || -> Result<()> {
         batches.next().context("the loader is empty")??;
@@ -57,7 +62,25 @@ pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     next()?;
     let alone = rate(seconds, plan.micro_batch, next)?;
     let end_to_end = rate(seconds, plan.batch, || train(&mut batches))?;
-    Ok(Speed { loader: alone, model, end_to_end, plan })
+    Ok(Speed {
+        loader: alone,
+        model,
+        end_to_end,
+        plan,
+        #[cfg(feature = "cuda")]
+        calls,
+    })
+}
+
+/// What `work` asks of the CUDA device, without the synchronisation at its end.
+#[cfg(feature = "cuda")]
+fn calls_of(work: impl FnOnce() -> Result<()>) -> Result<crate::ops::cuda::Calls> {
+    use crate::ops::cuda::calls;
+    let before = calls();
+    work()?;
+    let mut made = calls() - before;
+    made.waits = made.waits.saturating_sub(1);
+    Ok(made)
 }
 
 /// Images per second of `work`, which processes `images` per call, over at least `seconds` and three calls.

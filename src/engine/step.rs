@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::config::Recipe;
 use crate::data::loader::LoaderError;
 use crate::data::{Batch, SampleId};
-use crate::nn::{Parameter, Params, Pass};
+use crate::nn::{Metric, Parameter, Params, Pass};
 use crate::ops;
 use crate::optim::{
     Ema, Gradients, LrSchedule, Optimizer, Step, WeightDecaySchedule, build_optimizer, clip_factor,
@@ -155,15 +155,13 @@ impl<'a, T> Trainer<'a, T> {
         let TrainerInputs { recipe, plan, objective, .. } = &self.inputs;
         let (micro_steps, lr, at) = (plan.micro_steps(), self.lr(step), plan.moment(step));
         let mut sum: Option<Gradients> = None;
-        let (mut losses, mut metrics): (Values, Values) = (vec![], vec![]);
+        let mut computed = vec![];
         for micro in 0..micro_steps {
             let loaded = batches.next().context("the loader ended before the end of the epoch")?;
             let loaded = loaded.map_err(|error| StepError::Load { error, first: micro == 0 })?;
             skipped(&loaded.skipped)?;
-            let (found, noted, gradients) =
-                self.backward(loaded.batch, &[step as u64, micro as u64], at, lr)?;
-            add_means(&mut losses, &found, micro_steps);
-            add_means(&mut metrics, &noted, micro_steps);
+            let (outcome, gradients) = self.backward(loaded.batch, &[step as u64, micro as u64], at)?;
+            computed.push(outcome);
             match &mut sum {
                 Some(sum) => sum.add(gradients)?,
                 None => sum = Some(gradients),
@@ -176,7 +174,19 @@ impl<'a, T> Trainer<'a, T> {
         }
         objective.before_optimizer(&mut gradients, &at)?;
         let mean = 1. / micro_steps as f64;
-        let grad_norm = gradients.norm()? * mean;
+        // Reading the norm waits for the device, so that everything is queued before; then the losses are there.
+        let grad_norm = gradients.norm().map_err(|error| self.advise(error.into()))? * mean;
+        let (mut losses, mut metrics): (Values, Values) = (vec![], vec![]);
+        for outcome in computed {
+            let values = outcome.losses.iter().map(|(name, loss)| Ok((*name, scalar(loss)?)));
+            let values = values.collect::<candle_core::Result<Values>>()?;
+            if values.iter().any(|(_, value)| !value.is_finite()) {
+                return Err(StepError::NotFinite { values, samples: outcome.samples, lr });
+            }
+            let noted = outcome.metrics.iter().map(|(name, metric)| Ok((*name, metric.value()?)));
+            add_means(&mut losses, &values, micro_steps);
+            add_means(&mut metrics, &noted.collect::<candle_core::Result<Values>>()?, micro_steps);
+        }
         if !grad_norm.is_finite() {
             losses.push(("grad_norm", grad_norm));
             return Err(StepError::NotFinite { values: losses, samples: vec![], lr });
@@ -195,9 +205,8 @@ impl<'a, T> Trainer<'a, T> {
         mut batch: Batch<T>,
         key: &[u64],
         at: Moment,
-        lr: f64,
-    ) -> Result<(Values, Values, Gradients), StepError> {
-        let TrainerInputs { seed, objective, mix, plan, .. } = &self.inputs;
+    ) -> Result<(MicroOutcome, Gradients), StepError> {
+        let TrainerInputs { seed, objective, mix, .. } = &self.inputs;
         let mut compute = || -> Result<_> {
             mix(&mut batch, &mut Rng::new(*seed, "mix", key))?;
             let mut rng = Rng::new(*seed, "pass", key);
@@ -205,19 +214,31 @@ impl<'a, T> Trainer<'a, T> {
             let losses = objective.losses(&batch, &mut pass)?;
             let mut store = ops::backward(&losses.total()?)?;
             let gradients = Gradients::collect(&mut store, &self.parameters)?;
-            // Reading a loss waits for the device: everything is queued before.
-            let value = |(name, loss): (&'static str, &Tensor)| {
-                Ok((name, f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?)))
-            };
-            let values = losses.iter().map(value).collect::<candle_core::Result<Values>>()?;
-            Ok((values, losses.metrics().collect(), gradients))
+            // Detached, so that the graph is freed before the next micro-batch.
+            let detached = losses.iter().map(|(name, loss)| (name, loss.detach())).collect();
+            let metrics = losses.metrics().map(|(name, metric)| (name, metric.clone())).collect();
+            Ok((detached, metrics, gradients))
         };
-        let (values, metrics, gradients) = compute().map_err(|error| advise(error, plan.micro_batch))?;
-        if values.iter().any(|(_, value)| !value.is_finite()) {
-            return Err(StepError::NotFinite { values, samples: batch.ids, lr });
-        }
-        Ok((values, metrics, gradients))
+        let (losses, metrics, gradients) = compute().map_err(|error| self.advise(error))?;
+        Ok((MicroOutcome { losses, metrics, samples: batch.ids }, gradients))
     }
+
+    /// Adds advice to the error when the device has too little memory for a micro-batch.
+    fn advise(&self, error: anyhow::Error) -> anyhow::Error {
+        advise(error, self.inputs.plan.micro_batch)
+    }
+}
+
+/// What a micro-batch has left on the device, beside its gradients.
+struct MicroOutcome {
+    losses: Vec<(&'static str, Tensor)>,
+    metrics: Vec<(&'static str, Metric)>,
+    samples: Vec<SampleId>,
+}
+
+/// The value of a scalar.
+fn scalar(tensor: &Tensor) -> candle_core::Result<f64> {
+    Ok(f64::from(tensor.to_dtype(DType::F32)?.to_scalar::<f32>()?))
 }
 
 /// Adds one of the `count` terms of a mean.

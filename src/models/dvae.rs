@@ -238,12 +238,22 @@ impl Tokenizer {
     /// 224, 128 for patches of 14), as means over areas where that is smaller and bilinear where it is larger; BEiT
     /// resizes the crop of the source image by Lanczos instead.
     pub fn tokens(&self, images: &Tensor, normalize: &Normalize, grid: (usize, usize)) -> Result<Vec<u32>> {
+        self.tokens_on_device(images, normalize, grid)?.to_vec1()
+    }
+
+    /// [`Tokenizer::tokens`] as a tensor on the device of the images. u32 `[B·h·w]`
+    pub fn tokens_on_device(
+        &self,
+        images: &Tensor,
+        normalize: &Normalize,
+        grid: (usize, usize),
+    ) -> Result<Tensor> {
         ops::no_grad(|| {
             let pixels = denormalized(&images.detach(), normalize)?;
             let side = self.sizes.stride();
             let pixels = resized(&pixels, (grid.0 * side, grid.1 * side))?;
             let logits = self.encoder.forward(&map_pixels(&pixels)?)?; // [B, V, h, w]
-            logits.argmax(1)?.flatten_all()?.to_vec1::<u32>()
+            logits.argmax(1)?.flatten_all()
         })
     }
 

@@ -1,12 +1,34 @@
 //! Losses of one forward pass by name, and metrics that are logged beside them.
 
 use candle_core::{Result, Tensor};
+use std::fmt;
+use std::sync::Arc;
 
 /// Ordered (name, scalar tensor) pairs whose sum is minimised, and metrics that are logged beside them.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
     losses: Vec<(&'static str, Tensor)>,
-    metrics: Vec<(&'static str, f64)>,
+    metrics: Vec<(&'static str, Metric)>,
+}
+
+/// A metric of a step: a number, or how it is computed from tensors.
+#[derive(Clone)]
+pub struct Metric(Arc<dyn Fn() -> Result<f64> + Send + Sync>);
+
+impl Metric {
+    /// Its value. Reading a tensor waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn value(&self) -> Result<f64> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Metric")
+    }
 }
 
 impl Losses {
@@ -28,7 +50,19 @@ impl Losses {
 
     /// Adds a number that is logged and not minimised.
     pub fn with_metric(mut self, name: &'static str, value: f64) -> Self {
-        self.metrics.push((name, value));
+        self.metrics.push((name, Metric(Arc::new(move || Ok(value)))));
+        self
+    }
+
+    /// Adds a number that is logged and not minimised. `read` computes it from tensors, which the closure keeps
+    /// (detached, so that it does not keep the graph behind them): it is called when all of the step has been queued on
+    /// the device, so that the device does not wait for the host.
+    pub fn with_metric_of(
+        mut self,
+        name: &'static str,
+        read: impl Fn() -> Result<f64> + Send + Sync + 'static,
+    ) -> Self {
+        self.metrics.push((name, Metric(Arc::new(read))));
         self
     }
 
@@ -47,8 +81,31 @@ impl Losses {
         self.losses.iter().map(|(name, loss)| (*name, loss))
     }
 
-    /// Names and values of the metrics, in the order in which they were added.
-    pub fn metrics(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.metrics.iter().copied()
+    /// Names and metrics, in the order in which they were added.
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static str, &Metric)> {
+        self.metrics.iter().map(|(name, metric)| (*name, metric))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn metrics_of_tensors_are_read_when_they_are_asked_for() -> Result<()> {
+        static READ: AtomicUsize = AtomicUsize::new(0);
+        let right = Tensor::new(3f32, &Device::Cpu)?;
+        let share = move || {
+            READ.fetch_add(1, Ordering::Relaxed);
+            Ok(f64::from(right.to_scalar::<f32>()?) / 4.)
+        };
+        let losses = Losses::new().with_metric("temperature", 0.5).with_metric_of("accuracy", share);
+        assert_eq!(READ.load(Ordering::Relaxed), 0);
+        let found = losses.metrics().map(|(name, metric)| Ok((name, metric.value()?)));
+        assert_eq!(found.collect::<Result<Vec<_>>>()?, [("temperature", 0.5), ("accuracy", 0.75)]);
+        assert_eq!(READ.load(Ordering::Relaxed), 1);
+        Ok(())
     }
 }

@@ -18,6 +18,10 @@ pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     if patch == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
         candle_core::bail!("patchify: image {height}×{width} is not a multiple of patch {patch}");
     }
+    #[cfg(feature = "cuda")]
+    if ops::cuda::fused(&[images]) && !images.track_op() && images.elem_count() > 0 {
+        return ops::cuda::patchify(images, patch);
+    }
     let (h, w) = (height / patch, width / patch);
     images
         .reshape(&[b, c, h, patch, w, patch])?

@@ -19,10 +19,11 @@ const BLOCK: usize = 128;
 /// PyTorch's `label_smoothing`).
 ///
 /// `logits` [N, K] and `targets` u32 `[N]`, or [B, K, H, W] and u32 [B, H, W]. Without a position that
-/// counts, the loss is 0 and so is its gradient (PyTorch: NaN).
+/// counts, the loss is 0 and so is its gradient (PyTorch: NaN). Targets are read on the host, so leave them in host
+/// memory even if the logits are on another device; only without `ignore`, those on a CUDA device stay there.
 ///
 /// # Errors
-/// For a target that is neither a class nor `ignore`.
+/// For a target that is neither a class nor `ignore`. If the targets stay on a device, the loss is NaN instead.
 pub fn cross_entropy(
     logits: &Tensor,
     targets: &Tensor,
@@ -64,6 +65,23 @@ fn checked_cross_entropy(
     if !(0. ..=1.).contains(&smoothing) {
         bail!("cross_entropy: smoothing {smoothing} is not in 0..=1");
     }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[logits])
+        && targets.device().is_cuda()
+        && ignore.is_none()
+        && weights.is_empty()
+        && targets.elem_count() > 0
+    {
+        let total = targets.elem_count() as f64;
+        return cuda::cross_entropy(
+            logits,
+            targets.contiguous()?,
+            (b, k, positions),
+            vec![],
+            total,
+            smoothing,
+        );
+    }
     let targets = targets.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u32>()?;
     let counts = |target: u32| Some(target) != ignore;
     if let Some(i) = targets.iter().position(|&target| counts(target) && target as usize >= k) {
@@ -74,7 +92,10 @@ fn checked_cross_entropy(
     let targets = Targets::new((b, k, positions), classes, weights, smoothing as f32);
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits]) {
-        return cuda::cross_entropy(logits, targets);
+        let Targets { shape, classes, weights, total, smoothing } = targets;
+        let count = classes.len();
+        let classes = Tensor::from_vec(classes, count, logits.device())?;
+        return cuda::cross_entropy(logits, classes, shape, weights, total, f64::from(smoothing));
     }
     if !fused(&[logits]) {
         return targets.composed(logits);

@@ -1,5 +1,7 @@
 //! GELU, the exact (erf) form.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::elementwise::{Elementwise, elementwise};
 use super::simd::exp;
 use super::storage::fused;
@@ -10,6 +12,10 @@ use candle_core::{Result, Tensor};
 /// # Errors
 /// The device fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) {
+        return cuda::elementwise(Gelu::NAME, x);
+    }
     if fused(&[x]) { elementwise::<Gelu>(x) } else { x.gelu_erf() }
 }
 

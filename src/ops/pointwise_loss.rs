@@ -3,6 +3,8 @@
 //! candle's compositions are infinite at extreme logits, or give a gradient where the slope is 0.
 
 use super::autograd::{ApplyOp, deliver};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
@@ -35,6 +37,9 @@ pub fn smooth_l1(
 
 /// A loss of x against t.
 trait PointwiseLoss: Copy + Send + Sync + 'static {
+    /// The kernel for CUDA devices, and its parameter.
+    #[cfg(feature = "cuda")]
+    fn kernel(self) -> (&'static str, f32);
     fn loss(self, x: f32, t: f32) -> f32;
     /// Its derivative by x.
     fn slope(self, x: f32, t: f32) -> f32;
@@ -46,6 +51,11 @@ trait PointwiseLoss: Copy + Send + Sync + 'static {
 struct Logistic;
 
 impl PointwiseLoss for Logistic {
+    #[cfg(feature = "cuda")]
+    fn kernel(self) -> (&'static str, f32) {
+        ("logistic_loss", 0.)
+    }
+
     #[inline(always)]
     fn loss(self, x: f32, t: f32) -> f32 {
         // log σ(x) = min(x, 0) − log(1 + exp(−|x|)). The exp of this crate never returns 0, which makes no difference
@@ -90,6 +100,11 @@ struct SmoothL1 {
 }
 
 impl PointwiseLoss for SmoothL1 {
+    #[cfg(feature = "cuda")]
+    fn kernel(self) -> (&'static str, f32) {
+        ("smooth_l1_loss", self.beta)
+    }
+
     #[inline(always)]
     fn loss(self, x: f32, t: f32) -> f32 {
         let d = (x - t).abs();
@@ -133,6 +148,10 @@ fn total<L: PointwiseLoss>(
     if !fused(&[x]) {
         if x.elem_count() == 0 {
             return x.sum_all();
+        }
+        #[cfg(feature = "cuda")]
+        if cuda::fused(&[x]) && constants().all(|t| t.device().is_cuda()) {
+            return cuda::pointwise_loss(name, loss.kernel(), x, (targets, weights), share as f32);
         }
         let losses = loss.composed(x, targets)?;
         let losses = if let Some(weights) = weights { (losses * weights)? } else { losses };

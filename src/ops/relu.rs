@@ -1,6 +1,8 @@
 //! ReLU with a slope of 0 at 0, as in PyTorch; candle's has 1 there, which would give gradients to padding and empty
 //! regions.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::elementwise::{Elementwise, elementwise};
 use super::storage::fused;
 use candle_core::{Result, Tensor};
@@ -12,6 +14,10 @@ use candle_core::{Result, Tensor};
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if fused(&[x]) {
         return elementwise::<Relu>(x);
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) {
+        return cuda::elementwise(Relu::NAME, x);
     }
     x.detach().le(0.)?.where_cond(&x.zeros_like()?, x)
 }

@@ -5,6 +5,8 @@
 //! transposed tables, so that it also gathers: planes are computed in parallel and the order of sums is fixed.
 
 use super::autograd::{ApplyOp, deliver};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
@@ -27,12 +29,31 @@ impl Axis {
     }
 
     /// The map that takes gradients of the outputs to gradients of the inputs.
-    fn transposed(&self) -> Self {
+    pub(super) fn transposed(&self) -> Self {
         let mut taps = vec![Vec::new(); self.inputs];
         for (output, pairs) in self.taps.iter().enumerate() {
             pairs.iter().for_each(|&(input, weight)| taps[input].push((output, weight)));
         }
         Self { inputs: self.outputs(), taps }
+    }
+
+    /// The taps one after another for a kernel: where those of each output begin, [outputs + 1], then their inputs, then
+    /// the bits of their weights in f32.
+    #[cfg(feature = "cuda")]
+    pub(super) fn list(&self) -> AxisList {
+        let (mut starts, mut inputs, mut weights) = (vec![0u32], vec![], vec![]);
+        for pairs in &self.taps {
+            inputs.extend(pairs.iter().map(|&(input, _)| input as u32));
+            weights.extend(pairs.iter().map(|&(_, weight)| (weight as f32).to_bits()));
+            starts.push(inputs.len() as u32);
+        }
+        let taps = inputs.len();
+        AxisList {
+            inputs: self.inputs,
+            outputs: self.outputs(),
+            taps,
+            values: [starts, inputs, weights].concat(),
+        }
     }
 
     /// The weights as a matrix [outputs, inputs].
@@ -45,6 +66,15 @@ impl Axis {
     }
 }
 
+/// The weights of one axis, for kernels; see [`Axis::list`].
+#[cfg(feature = "cuda")]
+pub(super) struct AxisList {
+    pub inputs: usize,
+    pub outputs: usize,
+    pub taps: usize,
+    pub values: Vec<u32>,
+}
+
 /// Maps the rows of `x` [B, C, H, W] by `vertical` and its columns by `horizontal`.
 pub(super) fn resample(name: &'static str, x: &Tensor, vertical: Axis, horizontal: Axis) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
@@ -55,6 +85,10 @@ pub(super) fn resample(name: &'static str, x: &Tensor, vertical: Axis, horizonta
     count(name, &[b, c, to_h, to_w])?;
     if fused(&[x]) {
         return x.contiguous()?.apply1(Resample { name, vertical, horizontal });
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) {
+        return cuda::resample(name, x, (vertical, horizontal));
     }
     let matrix = |axis: &Axis| axis.matrix(x.dtype(), x.device());
     map_by_matrices(&x.flatten_to(1)?, &matrix(&vertical)?, &matrix(&horizontal)?)?

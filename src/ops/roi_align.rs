@@ -18,7 +18,8 @@ use std::ops::Range;
 ///
 /// `x` [B, C, H, W]; `boxes` f32 [R, 5], each (image, x1, y1, x2, y2), whose coordinates times `scale`
 /// are pixels of `x`; `size` (h, w) -> [R, C, h, w]. Samples more than a pixel outside of `x` count as
-/// 0, and so does a box whose width or height is not positive at ratio 0. Boxes are constants.
+/// 0, and so does a box whose width or height is not positive at ratio 0. Boxes are constants, best left in host memory,
+/// where they are checked.
 ///
 /// # Errors
 /// When a box names an image that `x` does not have, a coordinate is not finite, or the boxes are not constants.
@@ -44,22 +45,25 @@ pub fn roi_align(
     }
     count("roi_align", &[r, c, size.0, size.1])?;
     let rows = boxes.to_device(&Device::Cpu)?.to_vec2::<f32>()?;
-    let region = |(i, row): (usize, &Vec<f32>)| {
+    for (i, row) in rows.iter().enumerate() {
         let image = row[0] as usize;
         if row.iter().any(|v| !v.is_finite()) || row[0] < 0. || image as f32 != row[0] || image >= b {
             bail!("roi_align: box {i} is {row:?}, x {:?}", x.shape());
         }
-        let scaled = |k: usize| row[k] * scale as f32 - 0.5;
-        let vertical = Bins::new(scaled(2), scaled(4), size.0, sampling_ratio, h);
-        Ok(Region { image, vertical, horizontal: Bins::new(scaled(1), scaled(3), size.1, sampling_ratio, w) })
-    };
-    let regions = rows.iter().enumerate().map(region).collect::<Result<Vec<_>>>()?;
-    if fused(&[x]) {
-        return x.contiguous()?.apply1(RoiAlign { size, regions });
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[x]) && x.elem_count() > 0 {
         return cuda::roi_align(x, boxes, size, scale, sampling_ratio);
+    }
+    let region = |row: &Vec<f32>| {
+        let scaled = |k: usize| row[k] * scale as f32 - 0.5;
+        let vertical = Bins::new(scaled(2), scaled(4), size.0, sampling_ratio, h);
+        let horizontal = Bins::new(scaled(1), scaled(3), size.1, sampling_ratio, w);
+        Region { image: row[0] as usize, vertical, horizontal }
+    };
+    let regions: Vec<Region> = rows.iter().map(region).collect();
+    if fused(&[x]) {
+        return x.contiguous()?.apply1(RoiAlign { size, regions });
     }
     let each = |region: &Region| {
         let (vertical, horizontal) = (region.vertical.matrix(h, x)?, region.horizontal.matrix(w, x)?);

@@ -1,6 +1,8 @@
 //! Square windows of a grid of tokens, for attention within each (ViTDet, arXiv:2203.16527; detectron2
 //! `modeling/backbone/utils.py`).
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use candle_core::{Result, Tensor, bail};
 
 /// `x` [B, H, W, C] -> [B·n, size², C]: the n = ⌈H/size⌉·⌈W/size⌉ windows of each sample, row by row; the grid is
@@ -12,6 +14,10 @@ pub fn partition_windows(x: &Tensor, size: usize) -> Result<Tensor> {
     let (b, height, width, c) = x.dims4()?;
     if size == 0 {
         bail!("partition_windows: windows of size 0 for x {:?}", x.shape());
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[x]) && x.elem_count() > 0 {
+        return cuda::partition_windows(x, cuda::Windows { images: b, grid: (height, width), side: size });
     }
     let (rows, columns) = (height.div_ceil(size), width.div_ceil(size));
     let x = x.pad_with_zeros(1, 0, rows * size - height)?.pad_with_zeros(2, 0, columns * size - width)?;
@@ -36,6 +42,10 @@ pub fn merge_windows(windows: &Tensor, size: usize, grid: (usize, usize)) -> Res
         );
     }
     let b = count / (rows * columns);
+    #[cfg(feature = "cuda")]
+    if cuda::fused(&[windows]) && windows.elem_count() > 0 {
+        return cuda::merge_windows(windows, cuda::Windows { images: b, grid, side: size });
+    }
     windows
         .reshape(&[b, rows, columns, size, size, c])?
         .permute(vec![0, 1, 3, 2, 4, 5])? // [B, rows, size, columns, size, C]

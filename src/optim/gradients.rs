@@ -84,8 +84,8 @@ impl Gradients {
             bail!("gradients of different parameters cannot be added");
         }
         self.0.par_iter_mut().zip(other.0).try_for_each(|((_, sum), (_, more))| {
-            match (&sum, more) {
-                (Some(sum), Some(more)) if !more.device().is_cpu() => overwrite(sum, &(sum + &more)?)?,
+            match (&mut *sum, more) {
+                (Some(sum), Some(more)) if !more.device().is_cpu() => *sum = (&*sum + &more)?,
                 (Some(sum), Some(more)) => {
                     read(&more, |more| write(sum, |sum| zip(sum, more, |d, s| *d += s)))?
                 }

@@ -106,11 +106,15 @@ impl Beit {
         let rows = masked_rows(masks);
         let tokens = self.target.of(images, None)?;
         let logits = self.logits(images, masks, &rows, pass)?;
-        let found = logits.detach().argmax(D::Minus1)?.to_vec1::<u32>()?;
-        let right = found.iter().zip(&rows).filter(|(found, row)| **found == tokens[**row as usize]).count();
-        let share = right as f64 / rows.len().max(1) as f64;
-        Ok(Losses::of("tokens", self.target.loss(&logits, &tokens, &rows)?)
-            .with_metric("token_accuracy", share))
+        let found = logits.detach().argmax(D::Minus1)?;
+        let loss = self.target.loss(&logits, &tokens, &rows)?;
+        let share = move || {
+            let (found, tokens) = (found.to_vec1::<u32>()?, tokens.to_vec1::<u32>()?);
+            let right =
+                found.iter().zip(&rows).filter(|(found, row)| **found == tokens[**row as usize]).count();
+            Ok(right as f64 / rows.len().max(1) as f64)
+        };
+        Ok(Losses::of("tokens", loss).with_metric_of("token_accuracy", share))
     }
 }
 

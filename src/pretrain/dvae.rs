@@ -100,12 +100,16 @@ impl Objective for DiscreteAutoencoder {
         // Of every token from the uniform distribution: Σ q·(log q + log V).
         let kl = (log_q.exp()? * log_q.affine(1., (vocabulary as f64).ln())?)?.sum_all()?;
         let share = kl_weight / (b * c * height * width) as f64;
-        let used = used(&rows.argmax(1)?.to_vec1::<u32>()?, vocabulary);
+        let tokens = rows.detach().argmax(1)?;
+        let used = move || Ok(used(&tokens.to_vec1::<u32>()?, vocabulary));
         let mut losses = Losses::of("pixels", pixels).with("kl", (kl * share)?);
         if self.training.diversity > 0. {
             losses = losses.with("diversity", (diversity(&log_q)? * self.training.diversity)?);
         }
-        Ok(losses.with_metric("codes_used", used.share).with_metric("perplexity", used.perplexity))
+        let share = used.clone();
+        Ok(losses
+            .with_metric_of("codes_used", move || share().map(|used| used.share))
+            .with_metric_of("perplexity", move || used().map(|used| used.perplexity)))
     }
 
     fn layer_of(&self, _: &str) -> usize {

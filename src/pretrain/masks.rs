@@ -8,6 +8,7 @@ use crate::data::SampleId;
 use crate::rng::Rng;
 use candle_core::{Device, Result, Tensor};
 use rand::{Rng as _, seq::SliceRandom};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,13 +65,7 @@ impl PatchMask {
         if let Some(row) = noise.iter().find(|row| row.len() != patches || row.len() < kept) {
             candle_core::bail!("mask: {} noise values, expected {patches}, at least {kept}", row.len());
         }
-        let lowest = |row: &Vec<f32>| {
-            let mut order: Vec<u32> = (0..patches as u32).collect();
-            order.sort_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize]));
-            order.truncate(kept);
-            order
-        };
-        Self::new(patches, noise.iter().map(lowest).collect())
+        Self::new(patches, noise.iter().map(|row| lowest(row, kept)).collect())
     }
 
     /// Number of samples.
@@ -200,7 +195,14 @@ impl MaskSampler {
 
     /// Masks of `batch` training samples.
     pub fn sample(&self, batch: usize, rng: &mut Rng) -> Result<PatchMask> {
-        PatchMask::new(self.grid.0 * self.grid.1, (0..batch).map(|_| self.draw(rng)).collect())
+        let patches = self.grid.0 * self.grid.1;
+        if self.kind == MaskKind::Random {
+            // Numbers are drawn in the order of the samples; sorting them takes most of the time.
+            let noise: Vec<f32> = (0..batch * patches).map(|_| rng.random()).collect();
+            let keep = noise.par_chunks(patches).map(|noise| lowest(noise, self.kept));
+            return PatchMask::new(patches, keep.collect());
+        }
+        PatchMask::new(patches, (0..batch).map(|_| self.draw(rng)).collect())
     }
 
     /// Masks for evaluation: functions of the sample ids alone.
@@ -219,10 +221,8 @@ impl MaskSampler {
         let (rows, columns) = self.grid;
         match self.kind {
             MaskKind::Random => {
-                let mut noise: Vec<(f32, u32)> =
-                    (0..(rows * columns) as u32).map(|id| (rng.random(), id)).collect();
-                noise.sort_by(|a, b| a.0.total_cmp(&b.0));
-                noise.into_iter().take(self.kept).map(|(_, id)| id).collect()
+                let noise: Vec<f32> = (0..rows * columns).map(|_| rng.random()).collect();
+                lowest(&noise, self.kept)
             }
             MaskKind::Block => {
                 let removed = blocks(self.grid, rows * columns - self.kept, rng);
@@ -237,6 +237,18 @@ impl MaskSampler {
             }
         }
     }
+}
+
+/// The indices of the `count` lowest values, in ascending order of values; equal ones keep their order.
+fn lowest(values: &[f32], count: usize) -> Vec<u32> {
+    let mut order: Vec<(f32, u32)> = values.iter().copied().zip(0..).collect();
+    let lower = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    if (1..order.len()).contains(&count) {
+        order.select_nth_unstable_by(count - 1, lower);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(lower);
+    order.into_iter().take(count).map(|(_, id)| id).collect()
 }
 
 /// Marks exactly `budget` patches of `grid` in rectangles, then one by one where no rectangle fits.
@@ -384,5 +396,19 @@ mod tests {
             let error = PatchMask::new(patches, keep).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_batch_of_masks_is_that_of_samples_one_after_another() {
+        for kind in [MaskKind::Random, MaskKind::Block, MaskKind::Grid] {
+            let sampler = MaskSampler::new(kind, 0.75, (14, 14)).unwrap();
+            let mut rng = Rng::new(3, "mask", &[]);
+            let expected: Vec<Vec<u32>> = (0..5).map(|_| sampler.draw(&mut rng)).collect();
+            let found = sampler.sample(5, &mut Rng::new(3, "mask", &[])).unwrap();
+            assert_eq!(found.keep(), expected, "{kind:?}");
+        }
+        // Equal values keep their order, as in a stable sort.
+        assert_eq!(lowest(&[0.5, 0.25, 0.5, 0.25, 0.125], 4), [4, 1, 3, 0]);
+        assert_eq!(lowest(&[2., 1.], 2), [1, 0]);
     }
 }

@@ -5,7 +5,7 @@ use crate::config::{ModelConfig, Normalize};
 use crate::data::SampleId;
 use crate::models::dvae::Tokenizer;
 use crate::ops;
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,27 +44,30 @@ impl TokenTarget {
         self.tokenizer.sizes.vocabulary
     }
 
-    /// The tokens of `images` [B, C, H, W], row-major. `[B·L]`
-    pub fn of(&self, images: &Tensor, ids: Option<&[SampleId]>) -> Result<Vec<u32>> {
-        let compute = |images: &Tensor| self.tokenizer.tokens(images, &self.normalize, self.grid);
+    /// The tokens of `images` [B, C, H, W], row-major: on the device of the images, or in memory if they come from the
+    /// cache. u32 `[B·L]`
+    pub fn of(&self, images: &Tensor, ids: Option<&[SampleId]>) -> Result<Tensor> {
+        let compute = |images: &Tensor| self.tokenizer.tokens_on_device(images, &self.normalize, self.grid);
         let (Some(cache), Some(ids)) = (&self.cache, ids) else { return compute(images) };
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<u32> =
             (0..).zip(ids).filter(|(_, id)| !cache.contains_key(id)).map(|(i, _)| i).collect();
         if !new.is_empty() {
             let rows = Tensor::new(new.as_slice(), images.device())?;
-            let tokens = compute(&images.detach().index_select(&rows, 0)?)?;
+            let tokens = compute(&images.detach().index_select(&rows, 0)?)?.to_vec1::<u32>()?;
             for (row, tokens) in new.iter().zip(tokens.chunks(self.grid.0 * self.grid.1)) {
                 cache.insert(ids[*row as usize].clone(), tokens.to_vec());
             }
         }
-        Ok(ids.iter().flat_map(|id| cache[id].iter().copied()).collect())
+        let tokens: Vec<u32> = ids.iter().flat_map(|id| cache[id].iter().copied()).collect();
+        let count = tokens.len();
+        Tensor::from_vec(tokens, count, &Device::Cpu)
     }
 
     /// The loss of `logits` [n, vocabulary] for the patches `rows` of a flattened [B·L] list of `tokens`.
-    pub fn loss(&self, logits: &Tensor, tokens: &[u32], rows: &[u32]) -> Result<Tensor> {
-        let chosen: Vec<u32> = rows.iter().map(|row| tokens[*row as usize]).collect();
-        ops::cross_entropy(logits, &Tensor::from_vec(chosen, rows.len(), logits.device())?, None, 0.)
+    pub fn loss(&self, logits: &Tensor, tokens: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        let chosen = tokens.index_select(&Tensor::new(rows, tokens.device())?, 0)?;
+        ops::cross_entropy(logits, &chosen, None, 0.)
     }
 
     /// The images of the most likely tokens of `logits` [B, L, vocabulary], normalised. [B, C, H, W]

@@ -1,7 +1,9 @@
 //! Compares values and gradients of every operator on a device with the CPU, for odd sizes.
 
 use super::{Check, relative_error};
-use crate::ops::{self, AttentionBias, AttentionWeights, Branch, MlpWeights, Precision};
+use crate::data::augment::{Mix, mix_batch};
+use crate::nn::patchify;
+use crate::ops::{self, AttentionBias, AttentionWeights, AttentionWindow, Branch, MlpWeights, Precision};
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
@@ -144,6 +146,26 @@ fn transformer() -> Vec<Case> {
             ops::attention_branch(&t[0], &weights, heads, &branch)
         })
     };
+    // 9×9 tokens of 48 channels, and the rows of a table with or without the class token's.
+    let windowed = |detail: &'static str, side: Option<usize>, table: Option<(usize, bool)>| {
+        let class = table.is_some_and(|(_, class)| class);
+        let tokens = if class { 3 * 9 + 1 } else { 9 * 9 };
+        let rows = table.map_or(1, |(rows, _)| rows);
+        let shapes: [&[usize]; 8] =
+            [&[2, tokens, 48], &[48], &[48], &[144, 48], &[144], &[48, 48], &[48], &[rows, 3]];
+        product("attention_branch", &shapes, detail, move |t, precision| {
+            let weights =
+                AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
+            let branch = Branch { eps: 1e-6, precision, scale: Some(&[1.5, 0.5]) };
+            let grid = if class { (3, 9) } else { (9, 9) };
+            let window = AttentionWindow { grid, side, table: table.map(|_| &t[7]) };
+            let out = ops::windowed_attention_branch(&t[0], &weights, 3, &window, &branch)?;
+            match table {
+                Some(_) => Ok(out),
+                None => out.broadcast_add(&t[7].sum_all()?), // every input gets a gradient
+            }
+        })
+    };
     vec![
         product("linear", &[&[3, 7, 20], &[12, 20], &[12]], "", |t, p| {
             ops::linear(&t[0], &t[1], Some(&t[2]), p)
@@ -157,6 +179,7 @@ fn transformer() -> Vec<Case> {
             ops::layer_norm(&t[0], &t[1], &t[2], 1e-6)
         }),
         case("gelu", &[&[3, 77]], "", |t| ops::gelu(&t[0])),
+        case("relu", &[&[5, 52]], "", |t| ops::relu(&t[0])),
         attention(2, 1, 1, 5),
         attention(2, 50, 3, 64),
         attention(1, 197, 2, 64),
@@ -188,6 +211,49 @@ fn transformer() -> Vec<Case> {
         mlp(3, 50, 96, 384, Some(vec![0., 1.5, 2.])),
         attended(2, 7, 40, 5, None),
         attended(3, 50, 96, 3, Some(vec![0., 1.5, 2.])),
+        windowed("windows of 4, table", Some(4), Some((49, false))),
+        windowed("table and class token", None, Some((5 * 17 + 3, true))),
+        windowed("windows of 5", Some(5), None),
+        product(
+            "attention_branch",
+            &[&[2, 7, 40], &[120, 40], &[40], &[40, 40], &[40], &[40]],
+            "layer scale",
+            |t, precision| {
+                // As BEiT: keys without bias, a factor for every channel.
+                let device = t[0].device();
+                let norm = (Tensor::ones(40, DType::F32, device)?, Tensor::zeros(40, DType::F32, device)?);
+                let bias = Tensor::cat(&[&t[2], &t[2].zeros_like()?.detach(), &t[4]], 0)?;
+                let (weight, offset) = (t[3].broadcast_mul(&t[5].unsqueeze(1)?)?, (&t[4] * &t[5])?);
+                let qkv = (&t[1], &bias);
+                let weights = AttentionWeights { norm: (&norm.0, &norm.1), qkv, proj: (&weight, &offset) };
+                ops::attention_branch(&t[0], &weights, 5, &Branch { eps: 1e-6, precision, scale: None })
+            },
+        ),
+        product(
+            "mlp_branch",
+            &[&[2, 5, 12], &[31, 12], &[31], &[12, 31], &[12]],
+            "layer scale",
+            |t, precision| {
+                let device = t[0].device();
+                let norm = (Tensor::ones(12, DType::F32, device)?, Tensor::zeros(12, DType::F32, device)?);
+                let weight = t[3].broadcast_mul(&t[4].unsqueeze(1)?)?;
+                let (fc1, fc2) = ((&t[1], &t[2]), (&weight, &t[4]));
+                let weights = MlpWeights { norm: (&norm.0, &norm.1), fc1, fc2 };
+                ops::mlp_branch(&t[0], &weights, &Branch { eps: 1e-6, precision, scale: None })
+            },
+        ),
+        product(
+            "attention",
+            &[&[1, 130, 48], &[1, 1, 130, 13], &[1, 1, 130, 10]],
+            "grid of 13×10, decomposed",
+            |t, p| {
+                let bias = AttentionBias::Decomposed { rows: t[1].clone(), columns: t[2].clone() };
+                ops::attention(&t[0], 1, Some(&bias), p)
+            },
+        ),
+        case("patchify", &[&[2, 3, 8, 12]], "", |t| {
+            &t[0].reshape((2, 6, 48))? * patchify(&t[0].detach(), 4)? // with a gradient
+        }),
         case("partition_windows", &[&[2, 9, 11, 6]], "", |t| ops::partition_windows(&t[0], 4)),
         case("merge_windows", &[&[12, 16, 6]], "", |t| ops::merge_windows(&t[0], 4, (7, 11))),
         case("index_select", &[&[9, 20]], "one row 200 times", |t| {
@@ -223,6 +289,21 @@ fn losses() -> Vec<Case> {
             let targets = random(&[11, 3], 5, t[0].device())?.gt(0.)?.to_dtype(DType::F32)?;
             ops::binary_cross_entropy_with_logits(&t[0], &targets, None)
         }),
+        case("cross_entropy", &[&[50, 37]], "targets in host memory", move |t| {
+            ops::cross_entropy(&t[0], &Tensor::new(classes(50, 37), &Device::Cpu)?, None, 0.)
+        }),
+        case("cross_entropy", &[&[50, 37]], "targets on the device", move |t| {
+            ops::cross_entropy(&t[0], &Tensor::new(classes(50, 37), t[0].device())?, None, 0.1)
+        }),
+        case("binary_cross_entropy", &[&[13, 5]], "weights, large logits", |t| {
+            let targets = random(&[13, 5], 5, t[0].device())?.gt(0.)?.to_dtype(DType::F32)?;
+            let weights = random(&[13, 5], 6, t[0].device())?.abs()?;
+            ops::binary_cross_entropy_with_logits(&(&t[0] * 200.)?, &targets, Some(&weights))
+        }),
+        case("smooth_l1", &[&[11, 4]], "L1, weights", |t| {
+            let weights = random(&[11, 4], 6, t[0].device())?.abs()?;
+            ops::smooth_l1(&t[0], &random(&[11, 4], 5, t[0].device())?, Some(&weights), 0.)
+        }),
         case("smooth_l1", &[&[11, 4]], "", |t| {
             ops::smooth_l1(&t[0], &random(&[11, 4], 5, t[0].device())?, None, 1. / 9.)
         }),
@@ -248,6 +329,14 @@ fn convolutions() -> Vec<Case> {
             ops::conv_transpose2d(&t[0], &t[1], Some(&t[2]), 2, p)
         }),
     ]
+}
+
+/// `images` mixed by mixup or cutmix, connected to `images` so that they have a gradient.
+fn mixed(images: &Tensor, mixup: f64, cutmix: f64) -> Result<Tensor> {
+    let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0. };
+    let (mixed, _) =
+        mix_batch(&images.detach(), &[0, 1, 2, 3, 4], 5, 0.1, &mix, &mut Rng::new(1, "mix", &[]))?;
+    images * mixed
 }
 
 fn vision() -> Vec<Case> {
@@ -284,6 +373,8 @@ fn vision() -> Vec<Case> {
                 [[0., 3., 2., 50., 41.], [1., -8., 5., 30., 90.], [1., 20.5, 20.5, 21., 22.]];
             ops::roi_align(&t[0], &Tensor::new(&boxes, t[0].device())?, (7, 7), 0.25, 2)
         }),
+        case("mix_batch", &[&[5, 3, 8, 6]], "mixup", |t| mixed(&t[0], 1., 0.)),
+        case("mix_batch", &[&[5, 3, 8, 6]], "cutmix", |t| mixed(&t[0], 0., 1.)),
         case("nms", &[&[40, 2]], "boxes of scores", |t| {
             // Which boxes are kept, as a mask on what has a gradient.
             let corner = random(&[40, 2], 5, t[0].device())?.affine(30., 100.)?;

@@ -3,7 +3,7 @@
 //! Deviation: a batch of odd size is allowed; its middle sample mixes with itself.
 
 use crate::rng::Rng;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rand::Rng as _;
 use rand_distr::{Beta, Distribution};
 use schemars::JsonSchema;
@@ -80,7 +80,7 @@ impl Draw {
 }
 
 /// Mixes `images` [B, C, H, W] (f32) with their reverse order, and makes soft targets [B, `classes`] (f32) with
-/// smoothing folded in: 1 − s + s/K on, s/K off.
+/// smoothing folded in: 1 − s + s/K on, s/K off. Images stay on their device; targets are in host memory.
 ///
 /// # Errors
 /// A number of labels other than the number of images, a label that is not below `classes`, or an α that is not a
@@ -105,37 +105,17 @@ pub(super) fn apply(
     smoothing: f64,
     draw: Draw,
 ) -> Result<(Tensor, Tensor)> {
-    let (batch, channels, height, width) = images.dims4()?;
+    let (batch, _, height, width) = images.dims4()?;
     if labels.len() != batch {
         candle_core::bail!("{} labels for a batch of {batch} images", labels.len());
     }
     if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
         candle_core::bail!("label {label}, but there are {classes} classes");
     }
-    let own = images.flatten_all()?.to_vec1::<f32>()?;
-    let size = channels * height * width;
-    let partner = |b: usize| &own[(batch - 1 - b) * size..(batch - b) * size];
-    let mut pixels = own.clone();
     let lambda = match draw {
         Draw::Nothing => 1.,
-        Draw::Mixup { lambda } => {
-            let (keep, take) = (lambda as f32, (1. - lambda) as f32);
-            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
-                image.iter_mut().zip(partner(b)).for_each(|(p, q)| *p = keep * *p + take * q);
-            }
-            lambda
-        }
-        Draw::Cutmix { y, x } => {
-            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
-                for c in 0..channels {
-                    for row in y.0..y.1 {
-                        let at = (c * height + row) * width;
-                        image[at + x.0..at + x.1].copy_from_slice(&partner(b)[at + x.0..at + x.1]);
-                    }
-                }
-            }
-            1. - ((y.1 - y.0) * (x.1 - x.0)) as f64 / (height * width) as f64
-        }
+        Draw::Mixup { lambda } => lambda,
+        Draw::Cutmix { y, x } => 1. - ((y.1 - y.0) * (x.1 - x.0)) as f64 / (height * width) as f64,
     };
     let (off, on) = (smoothing / classes as f64, 1. - smoothing + smoothing / classes as f64);
     let mut targets = vec![off as f32; batch * classes];
@@ -146,10 +126,55 @@ pub(super) fn apply(
             row[k] = (lambda * weight(k, mine) + (1. - lambda) * weight(k, other)) as f32;
         }
     }
-    let images = match draw {
+    let mixed = match draw {
         Draw::Nothing => images.clone(),
-        _ => Tensor::from_vec(pixels, images.shape(), images.device())?,
+        _ if images.device().is_cpu() => mixed(images, draw)?,
+        _ => mixed_on_device(images, draw)?,
     };
-    let targets = Tensor::from_vec(targets, (batch, classes), images.device())?;
-    Ok((images, targets))
+    Ok((mixed, Tensor::from_vec(targets, (batch, classes), &Device::Cpu)?))
+}
+
+/// `images` mixed in host memory.
+fn mixed(images: &Tensor, draw: Draw) -> Result<Tensor> {
+    let (batch, channels, height, width) = images.dims4()?;
+    let own = images.flatten_all()?.to_vec1::<f32>()?;
+    let size = channels * height * width;
+    let partner = |b: usize| &own[(batch - 1 - b) * size..(batch - b) * size];
+    let mut pixels = own.clone();
+    match draw {
+        Draw::Nothing => {}
+        Draw::Mixup { lambda } => {
+            let (keep, take) = (lambda as f32, (1. - lambda) as f32);
+            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
+                image.iter_mut().zip(partner(b)).for_each(|(p, q)| *p = keep * *p + take * q);
+            }
+        }
+        Draw::Cutmix { y, x } => {
+            for (b, image) in pixels.chunks_exact_mut(size).enumerate() {
+                for c in 0..channels {
+                    for row in y.0..y.1 {
+                        let at = (c * height + row) * width;
+                        image[at + x.0..at + x.1].copy_from_slice(&partner(b)[at + x.0..at + x.1]);
+                    }
+                }
+            }
+        }
+    }
+    Tensor::from_vec(pixels, images.shape(), images.device())
+}
+
+/// [`mixed`] by operators of the device, so that the images stay there.
+fn mixed_on_device(images: &Tensor, draw: Draw) -> Result<Tensor> {
+    let (batch, channels, ..) = images.dims4()?;
+    let reversed: Vec<u32> = (0..batch as u32).rev().collect();
+    let partners = images.index_select(&Tensor::new(reversed, images.device())?, 0)?;
+    match draw {
+        Draw::Nothing => Ok(images.clone()),
+        Draw::Mixup { lambda } => images.affine(lambda, 0.)? + partners.affine(1. - lambda, 0.)?,
+        Draw::Cutmix { y, x } if y.0 < y.1 && x.0 < x.1 => {
+            let patch = partners.narrow(2, y.0, y.1 - y.0)?.narrow(3, x.0, x.1 - x.0)?;
+            images.slice_assign(&[0..batch, 0..channels, y.0..y.1, x.0..x.1], &patch.contiguous()?)
+        }
+        Draw::Cutmix { .. } => Ok(images.clone()),
+    }
 }

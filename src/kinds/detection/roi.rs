@@ -6,7 +6,7 @@ use super::sampler::{Sampled, Sampler};
 use crate::data::Xyxy;
 use crate::ops;
 use crate::rng::Rng;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 /// A region of interest: a box, and the object that it matches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +71,8 @@ impl Pooler {
             if rows.is_empty() && !(rois.is_empty() && i == 0) {
                 continue;
             }
-            let rows = Tensor::from_slice(&rows, (rows.len() / 5, 5), x.device())?;
+            // In host memory, where they are checked.
+            let rows = Tensor::from_slice(&rows, (rows.len() / 5, 5), &Device::Cpu)?;
             parts.push(ops::roi_align(x, &rows, (side, side), 1. / f64::from(stride), 0)?);
         }
         match &parts[..] {

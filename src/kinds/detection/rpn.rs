@@ -10,6 +10,7 @@ use crate::nn::{Conv2d, ConvConfig, ConvInit};
 use crate::ops;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// IoU above which NMS drops the proposal with the lower objectness of two proposals of a level.
@@ -136,7 +137,7 @@ impl Rpn {
 
     /// Matches of the anchors of each image.
     pub(crate) fn matches(output: &RpnOutput, objects: &[Vec<Xyxy<f32>>]) -> Vec<Vec<Match>> {
-        objects.iter().map(|objects| Matcher::RPN.run(&output.anchors.boxes, objects)).collect()
+        objects.par_iter().map(|objects| Matcher::RPN.run(&output.anchors.boxes, objects)).collect()
     }
 
     /// The proposals of each image, by decreasing objectness, clipped to `shown` (the part of each input without padding).
@@ -158,7 +159,8 @@ impl Rpn {
             }
             proposals.after_nms(self.config.after_nms)
         };
-        shown.iter().enumerate().map(image).collect()
+        // Host work between two halves of a step, so that images are worked on in parallel.
+        shown.par_iter().enumerate().map(image).collect()
     }
 }
 

@@ -89,7 +89,7 @@ impl Head for SegmentationHead {
         for target in &batch.targets {
             labels.extend(target.labels().into_iter().map(u32::from));
         }
-        let labels = self.loss.labels(labels, (b, height, width), batch.images.device())?;
+        let labels = self.loss.labels(labels, (b, height, width))?;
         let (logits, beside) = self.net.forward(&self.maps(features)?, self.auxiliary.is_some(), pass)?;
         let mut losses = Losses::of("cross_entropy", self.loss.of(&logits, &labels)?);
         if let (Some(weight), Some(beside)) = (self.auxiliary, beside) {

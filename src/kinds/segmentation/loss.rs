@@ -30,13 +30,8 @@ impl PixelLoss {
         Self { weights, average: config.average }
     }
 
-    /// `labels` of [B, H, W] pixels, row-major, on `device`.
-    pub(crate) fn labels(
-        &self,
-        labels: Vec<u32>,
-        size: (usize, usize, usize),
-        device: &Device,
-    ) -> Result<Labels> {
+    /// `labels` of [B, H, W] pixels, row-major, in host memory, where they are checked.
+    pub(crate) fn labels(&self, labels: Vec<u32>, size: (usize, usize, usize)) -> Result<Labels> {
         let share = match self.average {
             Average::Valid => 1.,
             Average::All => {
@@ -44,7 +39,7 @@ impl PixelLoss {
                 valid as f64 / labels.len() as f64
             }
         };
-        Ok(Labels { classes: Tensor::from_vec(labels, size, device)?, share })
+        Ok(Labels { classes: Tensor::from_vec(labels, size, &Device::Cpu)?, share })
     }
 
     /// The mean over labeled pixels, Σ weight·loss / Σ weight; multiplied by the fraction of labeled pixels if ignored ones
@@ -93,7 +88,7 @@ mod tests {
         for weights in [None, Some(vec![0.1, 1., 1.]), Some(vec![0.25, 2., 3.])] {
             for (average, share) in [(Average::Valid, 1.), (Average::All, 6. / 8.)] {
                 let loss = PixelLoss { weights: weights.clone(), average };
-                let prepared = loss.labels(labels.to_vec(), (1, 2, 4), &Device::Cpu)?;
+                let prepared = loss.labels(labels.to_vec(), (1, 2, 4))?;
                 let found = f64::from(loss.of(&tensor, &prepared)?.to_scalar::<f32>()?);
                 let all = weights.clone().unwrap_or(vec![1.; 3]);
                 let expected = share * expected(&logits, &labels, &all);
@@ -106,11 +101,11 @@ mod tests {
     #[test]
     fn a_batch_without_labels_has_no_loss() -> Result<()> {
         let loss = PixelLoss { weights: Some(vec![0.1, 1.]), average: Average::Valid };
-        let labels = loss.labels(vec![u32::from(IGNORE); 4], (1, 2, 2), &Device::Cpu)?;
+        let labels = loss.labels(vec![u32::from(IGNORE); 4], (1, 2, 2))?;
         let logits = Tensor::ones((1, 2, 1, 1), candle_core::DType::F32, &Device::Cpu)?;
         let found = loss.of(&logits, &labels)?;
         assert_eq!(found.to_scalar::<f32>()?, 0.);
-        let strange = loss.labels(vec![0, 1, 2, 0], (1, 2, 2), &Device::Cpu)?;
+        let strange = loss.labels(vec![0, 1, 2, 0], (1, 2, 2))?;
         let error = loss.of(&logits, &strange).unwrap_err().to_string();
         assert!(error.contains("target 2 at position 2"), "{error}");
         Ok(())

@@ -19,12 +19,6 @@ pub struct AttentionWindow<'a> {
 }
 
 impl AttentionWindow<'_> {
-    /// Whether attention is global and nothing is added to the scores.
-    #[cfg(feature = "cuda")]
-    pub(in crate::ops) fn plain(&self) -> bool {
-        self.side.is_none() && self.table.is_none()
-    }
-
     /// The tokens of one softmax, for samples of `n` tokens.
     pub(in crate::ops) fn area(&self, n: usize, heads: usize) -> Result<Area> {
         let (h, w) = self.grid;

@@ -60,16 +60,17 @@ pub fn windowed_attention_branch(
     if heads == 0 || c % heads != 0 {
         bail!("attention_branch: {c} channels do not split into {heads} heads");
     }
-    #[cfg(feature = "cuda")]
-    if window.plain() && whole_on_cuda(x, &list) && x.elem_count() > 0 && c / heads <= cuda::MOST_CHANNELS {
-        return match branch.precision {
-            Precision::F32 => apply(x, &list, cuda::AttentionBranch::<f32>::new(list, heads, branch, x)),
-            Precision::Bf16 => {
-                apply(x, &list, cuda::AttentionBranch::<half::bf16>::new(list, heads, branch, x))
-            }
-        };
-    }
     let table: Vec<&Tensor> = window.table.into_iter().collect();
+    #[cfg(feature = "cuda")]
+    if whole_on_cuda(x, &list)
+        && whole_on_cuda(x, &table)
+        && x.elem_count() > 0
+        && c / heads <= cuda::MOST_CHANNELS
+    {
+        let Area { size: grid, class } = area;
+        let within = cuda::Attention { heads, grid: window.grid, side: window.side, area: (grid, class) };
+        return cuda::attention_branch(x, list, window.table, within, branch);
+    }
     if !whole(x, &list) || !whole(x, &table) || x.elem_count() == 0 {
         let bias = |_: &Tensor| {
             let Area { size: grid, class } = area;

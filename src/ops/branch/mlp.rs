@@ -34,10 +34,7 @@ pub fn mlp_branch(x: &Tensor, weights: &MlpWeights, branch: &Branch) -> Result<T
     branch.check("mlp_branch", x, &list, &shapes)?;
     #[cfg(feature = "cuda")]
     if whole_on_cuda(x, &list) && c > 0 && hidden > 0 {
-        return match branch.precision {
-            Precision::F32 => apply(x, &list, cuda::MlpBranch::<f32>::new(list, branch, x)),
-            Precision::Bf16 => apply(x, &list, cuda::MlpBranch::<half::bf16>::new(list, branch, x)),
-        };
+        return cuda::mlp_branch(x, list, branch);
     }
     if !whole(x, &list) || c == 0 || hidden == 0 {
         let y = layer_norm::layer_norm(x, weights.norm.0, weights.norm.1, branch.eps)?;

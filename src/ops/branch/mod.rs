@@ -67,7 +67,7 @@ fn whole(x: &Tensor, weights: &[&Tensor]) -> bool {
 /// Whether a branch runs as one operator on a CUDA device.
 #[cfg(feature = "cuda")]
 fn whole_on_cuda(x: &Tensor, weights: &[&Tensor]) -> bool {
-    given(weights) && cuda::fused(weights) && cuda::fused(&[x])
+    cuda::fused(weights) && cuda::fused(&[x])
 }
 
 /// Whether an operator may keep these weights itself, because they are variables or constants.

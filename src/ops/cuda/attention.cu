@@ -3,7 +3,8 @@
 // bf16: four warps work on 64 rows by the matrix instructions, tile by tile of the other side, as in FlashAttention-2
 // (arXiv:2307.08691). f32: a warp per row. The backward pass computes probabilities again from the logarithms of their
 // sums, once for the queries' gradient and once for the keys' and values', so that no sum depends on the order of
-// blocks; only gradients of a bias are added atomically.
+// blocks. A block has all keys of its queries, so it sums their gradients of rows and columns of a bias alone, in shared
+// memory; gradients of a table, which all samples share, are added atomically.
 #include "prelude.cuh"
 
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
@@ -34,15 +35,24 @@ struct Bias {
   float *table_gradient, *rows_gradient, *columns_gradient;
   int h, w, offsets; // 1: of a grid; 2: of a grid after a class token, with three more rows (BEiT)
 
-  __device__ size_t place(const Head &head, int query, int key) const {
-    if (!offsets) return (size_t(head.head) * head.n + query) * head.n + key;
+  __device__ bool any() const { return table || rows; }
+  __device__ bool any_gradient() const { return table_gradient || rows_gradient || columns_gradient; }
+
+  // Rows of a table of offsets.
+  __device__ int count() const { return (2 * h - 1) * (2 * w - 1) + (offsets == 2 ? 3 : 0); }
+
+  __device__ int offset(int query, int key) const {
     query -= offsets - 1;
     key -= offsets - 1;
     const int inner = (2 * h - 1) * (2 * w - 1);
-    int row = (query / w + h - 1 - key / w) * (2 * w - 1) + query % w + w - 1 - key % w;
-    if (query < 0) row = key < 0 ? inner + 2 : inner;
-    else if (key < 0) row = inner + 1;
-    return size_t(row) * head.heads + head.head;
+    if (query < 0) return key < 0 ? inner + 2 : inner;
+    if (key < 0) return inner + 1;
+    return (query / w + h - 1 - key / w) * (2 * w - 1) + query % w + w - 1 - key % w;
+  }
+
+  __device__ size_t place(const Head &head, int query, int key) const {
+    if (offsets) return size_t(offset(query, key)) * head.heads + head.head;
+    return (size_t(head.head) * head.n + query) * head.n + key;
   }
 
   __device__ float of(const Head &head, int query, int key) const {
@@ -59,8 +69,73 @@ struct Bias {
   }
 };
 
-// A tile of COUNT rows of D channels in shared memory. Eight more keep rows in different banks.
-template <int D, int COUNT> struct Tile {
+// The gradient of a bias, summed in shared memory over the keys of the QUERIES queries of a block, COUNT keys at a time:
+// rows [QUERIES, h] and columns [QUERIES, w], or the rows of a table of offsets. Without memory for it, gradients are
+// added atomically one by one. A warp has queries of its own.
+template <int QUERIES, int COUNT> struct BiasSums {
+  const Head &head;
+  const Bias &bias;
+  float *slopes, *rows, *columns; // the first of `slopes` are those of a table
+  const int row_step, column_step; // odd, so that the sums of queries are in different banks
+
+  __device__ BiasSums(const Head &head, const Bias &bias, float *memory)
+      : head(head), bias(bias), slopes(memory), rows(memory + QUERIES * (COUNT + 1)),
+        columns(rows + QUERIES * (bias.h | 1)), row_step(bias.h | 1), column_step(bias.w | 1) {}
+
+  // Sets the sums to 0. A barrier follows before they are used.
+  __device__ void clear() const {
+    const int count = bias.offsets ? bias.count() : QUERIES * (COUNT + 1 + row_step + column_step);
+    for (int i = threadIdx.x; i < count; i += blockDim.x) slopes[i] = 0.f;
+  }
+
+  // Takes the gradient of the score of a query, numbered within the block, and a key from `tile` on. All lanes of a warp
+  // call finish() after the last key of a tile.
+  __device__ void add(int query, int column, float gradient) const { slopes[query * (COUNT + 1) + column] = gradient; }
+  __device__ void add_offset(int query, int key, float gradient) const {
+    atomicAdd(slopes + bias.offset(query, key), gradient);
+  }
+
+  // Adds the slopes of a tile to the sums, in the order of keys. The warp has `count` queries, up to 16, from `first`
+  // on; half of its lanes sum rows, the others columns.
+  __device__ void finish(int first, int count, int tile) const {
+    __syncwarp();
+    const int lane = threadIdx.x % WARP, query = first + lane % (WARP / 2);
+    if (lane % (WARP / 2) < count) {
+      const bool down = lane < WARP / 2;
+      float *sums = down ? rows + query * row_step : columns + query * column_step;
+      int y = tile / bias.w, x = tile % bias.w;
+      for (int i = 0; i < min(COUNT, head.n - tile); i++) {
+        sums[down ? y : x] += slopes[query * (COUNT + 1) + i];
+        if (++x == bias.w) x = 0, y++;
+      }
+    }
+    __syncwarp();
+  }
+
+  // Writes the sums; `start` is the first query of the block. All threads of the block call it.
+  __device__ void write(int start) const {
+    __syncthreads();
+    if (bias.offsets) {
+      for (int i = threadIdx.x; i < bias.count(); i += blockDim.x)
+        if (slopes[i] != 0.f) atomicAdd(bias.table_gradient + size_t(i) * head.heads + head.head, slopes[i]);
+      return;
+    }
+    const int queries = min(QUERIES, head.n - start);
+    const size_t first = head.rows() + start;
+    if (bias.rows_gradient)
+      for (int i = threadIdx.x; i < queries * bias.h; i += blockDim.x)
+        bias.rows_gradient[first * bias.h + i] = rows[i / bias.h * row_step + i % bias.h];
+    if (bias.columns_gradient)
+      for (int i = threadIdx.x; i < queries * bias.w; i += blockDim.x)
+        bias.columns_gradient[first * bias.w + i] = columns[i / bias.w * column_step + i % bias.w];
+  }
+};
+
+extern __shared__ float dynamic[];
+
+// A tile of COUNT rows of D channels in shared memory, moved 16 bytes at a time. Eight more channels keep rows in
+// different banks.
+template <int D, int COUNT> struct alignas(16) Tile {
   bf16 at[COUNT][D + 8];
 
   // Rows from `start` on of a matrix [n, d] whose rows are `step` apart; zeros beyond it.
@@ -118,6 +193,27 @@ __device__ __forceinline__ void across(float (&scores)[COUNT / 8][4], const uint
       multiply(scores[j], rows[k], {word(at), word(at + 8)});
     }
   }
+}
+
+// scores·scale + bias of 16 rows from `row` on and the columns from `column` on: queries and keys, or keys and queries
+// where KEYS is set.
+template <bool KEYS, int COUNT>
+__device__ __forceinline__ void biased(float (&scores)[COUNT][4], const Head &head, const Bias &bias, int row,
+                                       int column) {
+  const int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int j = 0; j < COUNT; j++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) scores[j][i] *= head.scale;
+  if (!bias.any()) return;
+#pragma unroll
+  for (int j = 0; j < COUNT; j++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int down = row + lane / 4 + i / 2 * 8, across = column + j * 8 + lane % 4 * 2 + i % 2;
+      if (down < head.n && across < head.n)
+        scores[j][i] += KEYS ? bias.of(head, across, down) : bias.of(head, down, across);
+    }
 }
 
 // sums [16, D] += weights [16, COUNT] · tile, weights rounded to bf16.
@@ -189,15 +285,14 @@ __device__ void forward_bf16(const bf16 *qkv, bf16 *out, float *lse, const Head 
     __syncthreads();
     float scores[COUNT / 8][4];
     across(scores, queries, keys);
+    biased<false>(scores, head, bias, start + first, tile);
     float most[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int j = 0; j < COUNT / 8; j++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const int query = start + first + lane / 4 + i / 2 * 8, key = tile + j * 8 + lane % 4 * 2 + i % 2;
-        float &score = scores[j][i];
-        score = key >= head.n ? -INFINITY : score * head.scale + (query < head.n ? bias.of(head, query, key) : 0.f);
-        most[i / 2] = fmaxf(most[i / 2], score);
+        if (tile + j * 8 + lane % 4 * 2 + i % 2 >= head.n) scores[j][i] = -INFINITY;
+        most[i / 2] = fmaxf(most[i / 2], scores[j][i]);
       }
     for (int half = 0; half < 2; half++) {
       most[half] = fmaxf(largest[half], row_max(most[half]));
@@ -229,8 +324,10 @@ __device__ void forward_bf16(const bf16 *qkv, bf16 *out, float *lse, const Head 
 // The queries' part of the gradient of qkv, and the bias's; delta [B, heads, N] are the sums of grad·out.
 template <int D>
 __device__ void queries_gradient_bf16(const bf16 *qkv, const bf16 *grad, const float *lse, const float *delta,
-                                      bf16 *gradient, const Head &head, const Bias &bias, int start) {
-  constexpr int COUNT = 32;
+                                      bf16 *gradient, const Head &head, const Bias &bias, int start, bool shared) {
+  constexpr int COUNT = D > 64 ? 16 : 32; // wider heads leave fewer registers
+  const BiasSums<ROWS, COUNT> of_bias(head, bias, dynamic);
+  if (shared) of_bias.clear();
   __shared__ Tile<D, ROWS> rows;
   __shared__ Tile<D, COUNT> keys, values;
   const int lane = threadIdx.x % WARP, first = threadIdx.x / WARP * 16;
@@ -262,26 +359,40 @@ __device__ void queries_gradient_bf16(const bf16 *qkv, const bf16 *grad, const f
     float scores[COUNT / 8][4], slopes[COUNT / 8][4];
     across(scores, queries, keys);
     across(slopes, grads, values);
+    biased<false>(scores, head, bias, start + first, tile);
 #pragma unroll
     for (int j = 0; j < COUNT / 8; j++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const int query = start + first + lane / 4 + i / 2 * 8, key = tile + j * 8 + lane % 4 * 2 + i % 2;
         const bool there = query < head.n && key < head.n;
-        const float score = scores[j][i] * head.scale + (there ? bias.of(head, query, key) : 0.f);
-        scores[j][i] = there ? __expf(score - of_row[i / 2]) * (slopes[j][i] - mean[i / 2]) : 0.f;
-        if (there) bias.add(head, query, key, scores[j][i]);
+        scores[j][i] = there ? __expf(scores[j][i] - of_row[i / 2]) * (slopes[j][i] - mean[i / 2]) : 0.f;
       }
+    if (bias.any_gradient()) {
+#pragma unroll
+      for (int j = 0; j < COUNT / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int row = first + lane / 4 + i / 2 * 8, column = j * 8 + lane % 4 * 2 + i % 2;
+          const int query = start + row, key = tile + column;
+          if (shared && !bias.offsets) of_bias.add(row, column, scores[j][i]);
+          else if (query >= head.n || key >= head.n) continue;
+          else if (shared) of_bias.add_offset(query, key, scores[j][i]);
+          else bias.add(head, query, key, scores[j][i]);
+        }
+      if (shared && !bias.offsets) of_bias.finish(first, 16, tile);
+    }
     along(sums, scores, keys);
   }
   write<D>(gradient + head.input(0), sums, {head.scale, head.scale}, start + first, head.n, head.d, step);
+  if (shared) of_bias.write(start);
 }
 
 // The keys' and values' parts of the gradient of qkv.
 template <int D>
 __device__ void keys_gradient_bf16(const bf16 *qkv, const bf16 *grad, const float *lse, const float *delta,
                                    bf16 *gradient, const Head &head, const Bias &bias, int start) {
-  constexpr int COUNT = 32;
+  constexpr int COUNT = D > 64 ? 16 : 32; // wider heads leave fewer registers
   __shared__ Tile<D, ROWS> rows;
   __shared__ Tile<D, COUNT> queries, grads;
   __shared__ float of_query[COUNT], mean[COUNT];
@@ -313,6 +424,7 @@ __device__ void keys_gradient_bf16(const bf16 *qkv, const bf16 *grad, const floa
     float scores[COUNT / 8][4], slopes[COUNT / 8][4];
     across(scores, keys, queries);
     across(slopes, values, grads);
+    biased<true>(scores, head, bias, start + first, tile);
 #pragma unroll
     for (int j = 0; j < COUNT / 8; j++)
 #pragma unroll
@@ -320,8 +432,7 @@ __device__ void keys_gradient_bf16(const bf16 *qkv, const bf16 *grad, const floa
         const int column = j * 8 + lane % 4 * 2 + i % 2;
         const int key = start + first + lane / 4 + i / 2 * 8, query = tile + column;
         const bool there = query < head.n && key < head.n;
-        const float score = scores[j][i] * head.scale + (there ? bias.of(head, query, key) : 0.f);
-        scores[j][i] = there ? __expf(score - of_query[column]) : 0.f;
+        scores[j][i] = there ? __expf(scores[j][i] - of_query[column]) : 0.f;
         slopes[j][i] = scores[j][i] * (slopes[j][i] - mean[column]);
       }
     along(of_values, scores, grads);
@@ -344,6 +455,9 @@ struct Shared {
     own = second + WARP * (d + 1) + threadIdx.x / WARP * 2 * d;
     other = own + d;
   }
+
+  // Behind all of it.
+  __device__ float *end(int d) const { return first + 2 * WARP * (d + 1) + WARPS * 2 * d; }
 };
 
 __device__ __forceinline__ void fill(float *tile, const float *from, int start, int n, int d, size_t step) {
@@ -383,8 +497,6 @@ __device__ __forceinline__ void write(float *to, const float (&sums)[MOST / WARP
   }
 }
 
-extern __shared__ float dynamic[];
-
 __device__ void forward_f32(const float *qkv, float *out, float *lse, const Head &head, const Bias &bias, int start) {
   const Shared shared(dynamic, head.d);
   const int lane = threadIdx.x % WARP, d = head.d;
@@ -413,9 +525,11 @@ __device__ void forward_f32(const float *qkv, float *out, float *lse, const Head
 }
 
 __device__ void queries_gradient_f32(const float *qkv, const float *grad, const float *lse, const float *delta,
-                                     float *gradient, const Head &head, const Bias &bias, int start) {
+                                     float *gradient, const Head &head, const Bias &bias, int start, bool sums_bias) {
   const Shared shared(dynamic, head.d);
-  const int lane = threadIdx.x % WARP, d = head.d;
+  const BiasSums<WARPS, WARP> of_bias(head, bias, shared.end(head.d));
+  if (sums_bias) of_bias.clear();
+  const int lane = threadIdx.x % WARP, d = head.d, own = threadIdx.x / WARP;
   const bool outside = start + int(threadIdx.x) / WARP >= head.n;
   const int query = min(start + int(threadIdx.x) / WARP, head.n - 1);
   const size_t step = 3 * size_t(head.channels);
@@ -433,11 +547,20 @@ __device__ void queries_gradient_f32(const float *qkv, const float *grad, const 
     float weight = 0.f;
     if (key < head.n) {
       weight = expf(score + bias.of(head, query, key) - of_row) * (slope - mean);
-      if (!outside) bias.add(head, query, key, weight);
+    }
+    if (bias.any_gradient()) {
+      if (sums_bias && !bias.offsets) {
+        of_bias.add(own, lane, weight);
+        of_bias.finish(own, 1, tile);
+      } else if (!outside && key < head.n) {
+        if (sums_bias) of_bias.add_offset(query, key, weight);
+        else bias.add(head, query, key, weight);
+      }
     }
     add(sums, weight, shared.first, d);
   }
   if (!outside) write(gradient + head.input(0) + query * step, sums, head.scale, d);
+  if (sums_bias) of_bias.write(start);
 }
 
 __device__ void keys_gradient_f32(const float *qkv, const float *grad, const float *lse, const float *delta,
@@ -505,11 +628,11 @@ extern "C" __global__ void attention_products_bf16(const bf16 *grad, const bf16 
   extern "C" __global__ void __launch_bounds__(THREADS) attention_queries_##NAME(                                     \
       const T *qkv, const T *grad, const float *lse, const float *delta, T *gradient, int n, int d, int heads,        \
       float scale, const float *table, const float *rows, const float *columns, int h, int w, int offsets,            \
-      float *of_table, float *of_rows, float *of_columns) {                                                           \
+      float *of_table, float *of_rows, float *of_columns, int shared) {                                               \
     const int tiles = (n + BLOCK - 1) / BLOCK;                                                                        \
     const Head head(n, d, heads, scale, blockIdx.x / tiles);                                                          \
     const Bias bias = {table, rows, columns, of_table, of_rows, of_columns, h, w, offsets};                           \
-    QUERIES(qkv, grad, lse, delta, gradient, head, bias, blockIdx.x % tiles * BLOCK);                                 \
+    QUERIES(qkv, grad, lse, delta, gradient, head, bias, blockIdx.x % tiles * BLOCK, shared);                         \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_keys_##NAME(                                        \
       const T *qkv, const T *grad, const float *lse, const float *delta, T *gradient, int n, int d, int heads,        \

@@ -22,6 +22,11 @@ const THREADS: u32 = 128;
 const ROWS_F32: usize = 4;
 const ROWS_BF16: usize = 64;
 
+/// Keys of a tile in the backward pass.
+const KEYS: usize = 32;
+/// Largest number of values in shared memory for the gradient of a bias: what devices have, less what tiles take.
+const MOST_SUMS: usize = 1 << 14;
+
 /// Heads in qkv [B, N, 3·C] on the device.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
@@ -46,22 +51,34 @@ pub(super) struct Offsets {
 
 /// The grid that a table [T, heads] belongs to.
 #[derive(Clone, Copy)]
-struct Relative {
-    grid: (usize, usize),
-    class: bool,
+pub(super) struct Relative {
+    pub grid: (usize, usize),
+    pub class: bool,
 }
 
 impl Offsets {
     pub const NONE: Self =
         Self { table: Pointer::NULL, rows: Pointer::NULL, columns: Pointer::NULL, grid: (1, 1), of_table: 0 };
 
-    fn of_table(table: Pointer, relative: Option<Relative>) -> Self {
+    pub fn of_table(table: Pointer, relative: Option<Relative>) -> Self {
         match relative {
             None => Self { table, ..Self::NONE },
             Some(Relative { grid, class }) => {
                 Self { table, grid, of_table: 1 + usize::from(class), ..Self::NONE }
             }
         }
+    }
+
+    /// Values of shared memory in which a block of `queries` sums the gradient of the bias over keys, `keys` at a time;
+    /// 0 if the gradient is added in the memory of the device.
+    fn sums(&self, queries: usize, keys: usize) -> usize {
+        let (h, w) = self.grid;
+        let values = match self.of_table {
+            0 if self.rows.0 == 0 => 0,
+            0 => queries * (keys + 1 + (h | 1) + (w | 1)),
+            kind => (2 * h - 1) * (2 * w - 1) + if kind == 2 { 3 } else { 0 },
+        };
+        if values <= MOST_SUMS { values } else { 0 }
     }
 
     fn arguments(&self) -> Result<[Argument; 6]> {
@@ -80,8 +97,14 @@ impl Heads {
         Ok([int(self.tokens)?, int(self.width)?, int(self.count)?, scale.into()])
     }
 
-    /// Queues a kernel for all rows of all heads.
-    fn run<T: Value>(&self, device: &CudaDevice, kernel: &str, arguments: Vec<Argument>) -> Result<()> {
+    /// Queues a kernel for all rows of all heads, with `more` values of shared memory for each block.
+    fn run<T: Value>(
+        &self,
+        device: &CudaDevice,
+        kernel: &str,
+        more: usize,
+        arguments: Vec<Argument>,
+    ) -> Result<()> {
         let (name, rows, shared) = match T::PRECISION {
             Precision::F32 => {
                 let shared = 2 * 32 * (self.width + 1) + ROWS_F32 * 2 * self.width;
@@ -93,6 +116,7 @@ impl Heads {
                 (format!("{padded}_bf16"), ROWS_BF16, 0)
             }
         };
+        let shared = shared + 4 * more;
         let blocks = self.tokens.div_ceil(rows) * self.count * self.samples;
         let grid = Grid { blocks: (blocks, 1), threads: THREADS, shared };
         launch(device, &ATTENTION, &format!("{kernel}_{name}"), grid, &arguments)
@@ -110,7 +134,7 @@ impl Heads {
         let mut arguments = vec![qkv.into(), out.into(), lse.pointer().into()];
         arguments.extend(self.arguments()?);
         arguments.extend(offsets.arguments()?);
-        self.run::<T>(device, "attention", arguments)?;
+        self.run::<T>(device, "attention", 0, arguments)?;
         Ok(lse)
     }
 
@@ -146,8 +170,14 @@ impl Heads {
         };
         let mut with_bias = arguments()?;
         with_bias.extend(of_bias.map(Argument::from));
-        self.run::<T>(device, "attention_queries", with_bias)?;
-        self.run::<T>(device, "attention_keys", arguments()?)
+        let sums = match T::PRECISION {
+            _ if of_bias.iter().all(|part| part.0 == 0) => 0,
+            Precision::F32 => offsets.sums(ROWS_F32, KEYS),
+            Precision::Bf16 => offsets.sums(ROWS_BF16, KEYS),
+        };
+        with_bias.push(int(usize::from(sums > 0))?);
+        self.run::<T>(device, "attention_queries", sums, with_bias)?;
+        self.run::<T>(device, "attention_keys", 0, arguments()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Convolutions as matrix products with the columns of some images at a time.
 
-use super::blas::{Operand, product_of_many};
-use super::cast::rounded;
+use super::blas::{Operand, product, product_of_many};
+use super::cast::{Rounded, rounded};
 use super::launch::{Argument, CONV, Grid, THREADS, int, launch, size};
 use super::value::{OnDevice, Pointer, Value, allocate, argument, device_of, storage, tensor, values};
 use crate::ops::autograd::{ApplyOp, deliver};
@@ -70,15 +70,15 @@ impl<T: Value> Convolution<T> {
     }
 
     /// The columns of some `images` of the input, where the kernel is more than a pixel.
-    fn columns(&self, device: &CudaDevice, images: Pointer, count: usize) -> Result<CudaSlice<T>> {
+    fn columns(&self, device: &CudaDevice, images: Pointer, count: usize) -> Result<Rounded<T>> {
         let Geometry { input, output, .. } = self.geometry;
         if self.pointwise() {
             return rounded::<T>(device, images, count * input.values());
         }
         let values = count * self.depth() * output.pixels();
         let columns = allocate::<T>(device, values)?;
-        self.launch(device, "conv_columns", (images, columns.pointer()), values)?;
-        Ok(columns)
+        self.im2col(device, (images, columns.pointer()), count, false)?;
+        Ok(Rounded::Copy(columns))
     }
 
     /// Whether columns are the image itself.
@@ -91,16 +91,18 @@ impl<T: Value> Convolution<T> {
         device: &CudaDevice,
         kernel: &str,
         (from, to): (Pointer, Pointer),
-        count: usize,
+        counts: Vec<Argument>,
+        grid: Grid,
     ) -> Result<()> {
         let Geometry { input, output, kernel: (kh, kw), stride, padding, .. } = self.geometry;
-        let mut arguments: Vec<Argument> = vec![from.into(), to.into(), size(count)];
+        let mut arguments: Vec<Argument> = vec![from.into(), to.into()];
+        arguments.extend(counts);
         let sizes =
             [input.channels, input.height, input.width, output.height, output.width, kh, kw, stride, padding];
         for size in sizes {
             arguments.push(int(size)?);
         }
-        launch(device, &CONV, &format!("{kernel}_{}", T::NAME), Grid::threads(count), &arguments)
+        launch(device, &CONV, &format!("{kernel}_{}", T::NAME), grid, &arguments)
     }
 
     /// From the input of the geometry to its output.
@@ -143,7 +145,9 @@ impl<T: Value> Convolution<T> {
                 false,
             )?;
             let to = after::<f32>(x.pointer(), first * input.values());
-            self.launch(device, "conv_images", (columns.pointer(), to), count * input.values())?;
+            let planes = count * input.channels;
+            let grid = Grid::planes(planes, input.pixels());
+            self.launch(device, "conv_images", (columns.pointer(), to), vec![size(planes)], grid)?;
         }
         Ok(x)
     }
@@ -155,25 +159,67 @@ impl<T: Value> Convolution<T> {
         image: Pointer,
         result: Pointer,
     ) -> Result<CudaSlice<f32>> {
-        let Geometry { batch, input, output, .. } = self.geometry;
+        let Geometry { input, output, .. } = self.geometry;
         let (depth, pixels) = (self.depth(), output.pixels());
         let gradient = device.alloc_zeros::<f32>((output.channels * depth).max(1))?;
-        let result = rounded::<T>(device, result, batch * output.values())?;
         for (first, count) in self.parts() {
-            let columns = self.columns(device, after::<f32>(image, first * input.values()), count)?;
-            for i in 0..count {
-                product_of_many::<T, f32>(
-                    device,
-                    1,
-                    (output.channels, depth, pixels),
-                    (Operand::new(after::<T>(result.pointer(), (first + i) * output.values()), pixels), 0),
-                    (Operand::new(after::<T>(columns.pointer(), i * depth * pixels), pixels).t(), 0),
-                    (gradient.pointer(), 0),
-                    true,
-                )?;
-            }
+            // [channels, count·pixels] and [depth, count·pixels]: one product sums over images and pixels.
+            let result = after::<f32>(result, first * output.values());
+            let results = self.side_by_side(device, result, count, output)?;
+            let columns = self.columns_of_all(device, after::<f32>(image, first * input.values()), count)?;
+            product::<T, f32>(
+                device,
+                (output.channels, depth, count * pixels),
+                Operand::new(results.pointer(), count * pixels),
+                Operand::new(columns.pointer(), count * pixels).t(),
+                gradient.pointer(),
+                true,
+            )?;
         }
         Ok(gradient)
+    }
+
+    /// The channels of `count` images, those of all images one after another. [channels, count·pixels]
+    fn side_by_side(
+        &self,
+        device: &CudaDevice,
+        images: Pointer,
+        count: usize,
+        plane: Plane,
+    ) -> Result<Rounded<T>> {
+        let values = count * plane.values();
+        if count == 1 {
+            return rounded::<T>(device, images, values);
+        }
+        let to = allocate::<T>(device, values)?;
+        let arguments =
+            [images.into(), to.pointer().into(), int(count)?, int(plane.channels)?, int(plane.pixels())?];
+        launch(
+            device,
+            &CONV,
+            &format!("side_by_side_{}", T::NAME),
+            Grid::planes(count * plane.channels, plane.pixels()),
+            &arguments,
+        )?;
+        Ok(Rounded::Copy(to))
+    }
+
+    /// The columns of `count` images, those of all images one after another. [depth, count·pixels]
+    fn columns_of_all(&self, device: &CudaDevice, images: Pointer, count: usize) -> Result<Rounded<T>> {
+        if self.pointwise() {
+            return self.side_by_side(device, images, count, self.geometry.input);
+        }
+        let columns = allocate::<T>(device, count * self.depth() * self.geometry.output.pixels())?;
+        self.im2col(device, (images, columns.pointer()), count, true)?;
+        Ok(Rounded::Copy(columns))
+    }
+
+    /// Writes columns: a matrix for each image, or one of all images side by side.
+    fn im2col(&self, device: &CudaDevice, places: (Pointer, Pointer), count: usize, all: bool) -> Result<()> {
+        let rows = count * self.depth();
+        let grid = Grid::planes(rows, self.geometry.output.pixels());
+        let first = [size(rows), int(if all { count } else { 1 })?];
+        self.launch(device, "conv_columns", places, first.into(), grid)
     }
 
     fn run(
@@ -190,11 +236,11 @@ impl<T: Value> Convolution<T> {
             self.forward(device, x, weight)?
         };
         if let Some((bias, layout)) = bias {
-            let count = self.geometry.batch * self.result().values();
             let bias = argument::<f32>(bias, layout)?;
+            let planes = self.geometry.batch * channels;
             let arguments =
-                [y.pointer().into(), bias.into(), size(count), int(channels)?, int(height * width)?];
-            launch(device, &CONV, "add_channels", Grid::threads(count), &arguments)?;
+                [y.pointer().into(), bias.into(), size(planes), int(channels)?, int(height * width)?];
+            launch(device, &CONV, "add_channels", Grid::planes(planes, height * width), &arguments)?;
         }
         Ok((storage(y, device), (self.geometry.batch, channels, height, width).into()))
     }

@@ -12,6 +12,7 @@ use candle_core::{CudaDevice, Device, Error, Result, bail};
 /// # Errors
 /// There is no driver, or no device with this number.
 pub fn open(ordinal: usize) -> Result<Device> {
+    super::count::link();
     let count = count()?;
     if ordinal >= count {
         bail!("there is no device cuda:{ordinal}; the driver reports {count}");
@@ -42,6 +43,8 @@ pub struct Description {
     pub capability: (i32, i32),
     /// Memory in bytes.
     pub memory: usize,
+    /// Whether the driver keeps freed memory in pools. Without them every release of memory waits for the device.
+    pub pools: bool,
 }
 
 /// All devices, by number.
@@ -52,7 +55,12 @@ pub fn describe() -> Result<Vec<Description>> {
     let describe = |ordinal| -> std::result::Result<Description, DriverError> {
         let context = CudaContext::new(ordinal)?;
         let (name, memory) = (context.name()?, context.total_mem()?);
-        Ok(Description { name, capability: context.compute_capability()?, memory })
+        Ok(Description {
+            name,
+            capability: context.compute_capability()?,
+            memory,
+            pools: context.has_async_alloc(),
+        })
     };
     let described =
         |ordinal| describe(ordinal).map_err(|error| Error::Msg(format!("cuda:{ordinal}: {error}")));
@@ -91,14 +99,28 @@ pub fn driver_version() -> Result<(i32, i32)> {
     }
 }
 
-/// The libraries that are loaded when a device is used, and whether the loader finds them.
-pub fn libraries() -> Vec<(&'static str, bool)> {
-    let found = |name: &'static std::ffi::CStr| {
-        // SAFETY: opening these libraries runs nothing but their initialisers; the handle is kept open.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY) };
-        (name.to_str().unwrap_or_default(), !handle.is_null())
+/// The libraries that are loaded when a device is used, and whether the loader finds them: those of the CUDA version that the
+/// program is built for, or of any supported one if the build does not say which.
+pub fn libraries() -> Vec<(String, bool)> {
+    let majors: &[u32] = match option_env!("CUDARC_CUDA_VERSION").and_then(|version| version.get(..2)) {
+        Some("12") => &[12],
+        Some("13") => &[13],
+        _ => &[13, 12],
     };
-    [c"libcuda.so.1", c"libcublas.so.13", c"libcublasLt.so.13", c"libcurand.so.10"].map(found).to_vec()
+    let of_version = |name: &'static str| {
+        let names: Vec<String> = majors.iter().map(|major| format!("lib{name}.so.{major}")).collect();
+        let found = names.iter().any(|name| loads(name));
+        (names.join(" or "), found)
+    };
+    let fixed = |name: &str| (name.to_string(), loads(name));
+    vec![fixed("libcuda.so.1"), of_version("cublas"), of_version("cublasLt"), fixed("libcurand.so.10")]
+}
+
+/// Whether the loader finds a library.
+fn loads(name: &str) -> bool {
+    let Ok(name) = std::ffi::CString::new(name) else { return false };
+    // SAFETY: opening these libraries runs nothing but their initialisers; the handle is kept open.
+    !unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY) }.is_null()
 }
 
 /// Lets matrix products of f32 tensors round operands to TF32, 10 bits of mantissa.
@@ -106,7 +128,7 @@ pub fn tf32(allowed: bool) {
     candle_core::cuda::set_gemm_reduced_precision_f32(allowed);
 }
 
-/// Keeps freed memory in the pool of the device.
+/// Keeps freed memory in the pool of the device, if it has one; see [`Description::pools`].
 fn keep_memory(device: &CudaDevice) -> Result<()> {
     let context = device.cuda_stream().context().clone();
     if !context.has_async_alloc() {

@@ -1,4 +1,4 @@
-//! Rows of a matrix by their indices.
+//! Rows of a matrix by their indices, and patches of images.
 
 use super::launch::{GATHER, Grid, THREADS, int, launch, size};
 use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};
@@ -14,6 +14,42 @@ const SPAN: usize = 64;
 /// [`crate::ops::index_select`] of an f32 matrix that has these rows.
 pub(in crate::ops) fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     x.contiguous()?.apply1(IndexSelect { rows: rows.to_vec() })
+}
+
+/// [`crate::nn::patchify`] of f32 images [B, C, H, W] that need no gradient, with sides that are multiples of `patch`.
+pub(crate) fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
+    images.contiguous()?.apply_op1_no_bwd(&Patchify { patch })
+}
+
+struct Patchify {
+    patch: usize,
+}
+
+impl CustomOp1 for Patchify {
+    fn name(&self) -> &'static str {
+        "patchify"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        on_cpu("patchify")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, (b, c, height, width), patch) = (&x.device, layout.shape().dims4()?, self.patch);
+        let (patches, values) = (height / patch * (width / patch), patch * patch * c);
+        let out = allocate::<f32>(device, b * patches * values)?;
+        let arguments = [
+            argument::<f32>(x, layout)?.into(),
+            out.pointer().into(),
+            size(b * patches),
+            int(c)?,
+            int(height)?,
+            int(width)?,
+            int(patch)?,
+        ];
+        launch(device, &GATHER, "patchify", Grid::planes(b * patches, values), &arguments)?;
+        Ok((storage(out, device), (b, patches, values).into()))
+    }
 }
 
 struct IndexSelect {

@@ -58,6 +58,64 @@ extern "C" __global__ void patch_errors_gradient(const float *prediction, const 
   });
 }
 
+// Loss of a logit x against a target t in 0 … 1, and its derivative by x: binary cross-entropy.
+struct Logistic {
+  __device__ float loss(float x, float t) const { return fmaxf(x, 0.f) - x * t + log1pf(expf(-fabsf(x))); }
+  __device__ float slope(float x, float t) const {
+    const float small = expf(-fabsf(x));
+    return (x < 0.f ? small : 1.f) / (1.f + small) - t;
+  }
+};
+
+// d²/(2·beta) for |d| < beta and |d| − beta/2 beyond, d = x − t; the slope at 0 is 0.
+struct SmoothL1 {
+  float beta;
+
+  __device__ float loss(float x, float t) const {
+    const float d = fabsf(x - t);
+    return d < beta ? 0.5f * d * d / beta : d - 0.5f * beta;
+  }
+  __device__ float slope(float x, float t) const {
+    const float d = x - t;
+    if (fabsf(d) < beta) return d / beta;
+    return d > 0.f ? 1.f : d < 0.f ? -1.f : d;
+  }
+};
+
+template <typename Loss>
+__device__ __forceinline__ void pointwise(const float *x, const float *targets, float *losses, size_t count,
+                                          Loss loss) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) losses[i] = loss.loss(x[i], targets[i]);
+}
+
+// gradient = share·grad·weight·slope; absent weights are 1.
+template <typename Loss>
+__device__ __forceinline__ void pointwise_gradient(const float *x, const float *targets, const float *weights,
+                                                   const float *grad, float *gradient, size_t count, float share,
+                                                   Loss loss) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) gradient[i] = share * grad[0] * (weights ? weights[i] : 1.f) * loss.slope(x[i], targets[i]);
+}
+
+extern "C" __global__ void logistic_loss(const float *x, const float *targets, float *losses, size_t count, float) {
+  pointwise(x, targets, losses, count, Logistic());
+}
+extern "C" __global__ void logistic_loss_gradient(const float *x, const float *targets, const float *weights,
+                                                  const float *grad, float *gradient, size_t count, float,
+                                                  float share) {
+  pointwise_gradient(x, targets, weights, grad, gradient, count, share, Logistic());
+}
+extern "C" __global__ void smooth_l1_loss(const float *x, const float *targets, float *losses, size_t count,
+                                          float beta) {
+  pointwise(x, targets, losses, count, SmoothL1{beta});
+}
+extern "C" __global__ void smooth_l1_loss_gradient(const float *x, const float *targets, const float *weights,
+                                                   const float *grad, float *gradient, size_t count, float beta,
+                                                   float share) {
+  pointwise_gradient(x, targets, weights, grad, gradient, count, share, SmoothL1{beta});
+}
+
 // A target that is ignored.
 constexpr unsigned IGNORED = 0xffffffffu;
 
@@ -93,6 +151,10 @@ __device__ __forceinline__ void cross_entropy(const float *logits, const unsigne
   if (threadIdx.x % LANES > 0) return;
   if (target == IGNORED) {
     losses[index] = 0.f;
+    return;
+  }
+  if (target >= unsigned(classes)) {
+    losses[index] = NAN; // targets that stay on the device are not checked by the host
     return;
   }
   const float loss =

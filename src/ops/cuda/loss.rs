@@ -1,9 +1,10 @@
 //! Losses. Nothing waits for the device: the incoming gradient stays there.
 
 use super::launch::{Argument, Grid, LOSS, int, launch, size};
-use super::value::{OnDevice, Pointer, allocate, argument, device_of, on_cpu, storage, tensor, values};
+use super::value::{
+    OnDevice, Pointer, allocate, argument, device_of, on_cpu, on_device, storage, tensor, values,
+};
 use crate::ops::autograd::ApplyOp;
-use crate::ops::cross_entropy::Targets;
 use candle_core::cuda::CudaDevice;
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
@@ -106,18 +107,104 @@ impl CustomOp3 for PatchMse {
     }
 }
 
-/// Softmax cross-entropy of f32 logits [B, K, P].
-pub(in crate::ops) fn cross_entropy(logits: &Tensor, targets: Targets) -> Result<Tensor> {
-    let (device, Targets { shape, classes, weights, total, smoothing }) = (device_of(logits)?, targets);
+/// share·Σ weight·loss of f32 values against targets of their shape; `kernel` is the name of the loss and its
+/// parameter.
+pub(in crate::ops) fn pointwise_loss(
+    name: &'static str,
+    kernel: (&'static str, f32),
+    x: &Tensor,
+    (targets, weights): (&Tensor, Option<&Tensor>),
+    share: f32,
+) -> Result<Tensor> {
+    let weights = weights.map(Tensor::contiguous).transpose()?;
+    let targets = targets.contiguous()?;
+    x.contiguous()?.apply1(PointwiseLoss { name, kernel, targets, weights, share })
+}
+
+struct PointwiseLoss {
+    name: &'static str,
+    kernel: (&'static str, f32),
+    targets: Tensor,
+    weights: Option<Tensor>,
+    share: f32,
+}
+
+impl PointwiseLoss {
+    /// Calls `run` with where the targets and the weights are; null without weights.
+    fn with_constants<R>(&self, run: impl FnOnce([Pointer; 2]) -> Result<R>) -> Result<R> {
+        let (guard, layout) = self.targets.storage_and_layout();
+        let targets = values(&guard, layout)?;
+        let Some(weights) = &self.weights else { return run([targets, Pointer::NULL]) };
+        let (guard, layout) = weights.storage_and_layout();
+        run([targets, values(&guard, layout)?])
+    }
+}
+
+impl CustomOp1 for PointwiseLoss {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        on_cpu(self.name)
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, count, (kernel, parameter)) = (&x.device, layout.shape().elem_count(), self.kernel);
+        let (x, losses) = (argument::<f32>(x, layout)?, allocate::<f32>(device, count)?);
+        let loss = self.with_constants(|[targets, weights]| {
+            let arguments =
+                [x.into(), targets.into(), losses.pointer().into(), size(count), parameter.into()];
+            launch(device, &LOSS, kernel, Grid::threads(count), &arguments)?;
+            // The divisor of a mean is in `share`, whether there are weights or not.
+            weighted_sum(device, (losses.pointer(), weights), count, self.share, false)
+        })?;
+        Ok((storage(loss, device), Shape::from(())))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (device, count, (kernel, parameter)) = (device_of(x)?, x.elem_count(), self.kernel);
+        let guards = [x, grad].map(Tensor::storage_and_layout);
+        let [x_values, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
+        let (x_values, g) = (x_values?, g?);
+        let gradient = allocate::<f32>(&device, count)?;
+        self.with_constants(|[targets, weights]| {
+            let arguments = [
+                x_values.into(),
+                targets.into(),
+                weights.into(),
+                g.into(),
+                gradient.pointer().into(),
+                size(count),
+                parameter.into(),
+                self.share.into(),
+            ];
+            launch(&device, &LOSS, &format!("{kernel}_gradient"), Grid::threads(count), &arguments)
+        })?;
+        Ok(Some(tensor(gradient, x.shape(), &device)))
+    }
+}
+
+/// Softmax cross-entropy of f32 logits [B, K, P] of this `shape` against u32 `classes`, the sum over positions divided by
+/// `total`; one weight per class, or none.
+pub(in crate::ops) fn cross_entropy(
+    logits: &Tensor,
+    classes: Tensor,
+    shape: (usize, usize, usize),
+    weights: Vec<f32>,
+    total: f64,
+    smoothing: f64,
+) -> Result<Tensor> {
+    let device = device_of(logits)?;
     let weights = (!weights.is_empty()).then(|| device.clone_htod(&weights)).transpose()?;
-    let targets = if classes.is_empty() { device.alloc_zeros(1)? } else { device.clone_htod(&classes)? };
-    let factor = (1. / total) as f32;
-    logits.contiguous()?.apply1(CrossEntropy { shape, targets, weights, factor, smoothing })
+    let (factor, smoothing) = ((1. / total) as f32, smoothing as f32);
+    logits.contiguous()?.apply1(CrossEntropy { shape, classes, weights, factor, smoothing })
 }
 
 struct CrossEntropy {
     shape: (usize, usize, usize),
-    targets: CudaSlice<u32>,
+    /// u32, one for each position.
+    classes: Tensor,
     /// One weight per class; where there are none, all classes weigh 1.
     weights: Option<CudaSlice<f32>>,
     factor: f32,
@@ -126,9 +213,11 @@ struct CrossEntropy {
 
 impl CrossEntropy {
     /// Classes of positions, and weights of classes.
-    fn classes(&self) -> [Argument; 2] {
+    fn classes(&self) -> Result<[Argument; 2]> {
         let weights = self.weights.as_ref().map_or(Pointer::NULL, OnDevice::pointer);
-        [self.targets.pointer().into(), weights.into()]
+        let (guard, layout) = self.classes.storage_and_layout();
+        let start = on_device(&guard)?.as_cuda_slice::<u32>()?.pointer();
+        Ok([start.after(layout.start_offset() * size_of::<u32>()).into(), weights.into()])
     }
 
     /// Queues a kernel for every position, whose arguments begin with `first`.
@@ -158,7 +247,7 @@ impl CustomOp1 for CrossEntropy {
         let (device, positions) = (&logits.device, self.shape.0 * self.shape.2);
         let losses = allocate::<f32>(device, positions)?;
         let logits = argument::<f32>(logits, layout)?;
-        let [targets, weights] = self.classes();
+        let [targets, weights] = self.classes()?;
         let first = vec![logits.into(), targets, weights, losses.pointer().into()];
         self.run(device, "cross_entropy", first, &[self.smoothing])?;
         let loss = weighted_sum(device, (losses.pointer(), Pointer::NULL), positions, self.factor, false)?;
@@ -170,7 +259,7 @@ impl CustomOp1 for CrossEntropy {
         let guards = [logits, grad].map(Tensor::storage_and_layout);
         let [x, g] = guards.each_ref().map(|(guard, layout)| values(guard, layout));
         let gradient = allocate::<f32>(&device, logits.elem_count())?;
-        let [targets, weights] = self.classes();
+        let [targets, weights] = self.classes()?;
         let first = vec![x?.into(), targets, weights, g?.into(), gradient.pointer().into()];
         self.run(&device, "cross_entropy_gradient", first, &[self.smoothing, self.factor])?;
         Ok(Some(tensor(gradient, logits.shape(), &device)))

@@ -10,7 +10,9 @@ mod blas;
 mod branch;
 mod cast;
 mod conv;
+mod count;
 mod device;
+mod elementwise;
 mod gather;
 mod host_to_device;
 mod launch;
@@ -19,27 +21,34 @@ mod loss;
 mod norm;
 mod norm_statistics;
 pub(crate) mod optimizer;
+mod resample;
 mod value;
 mod vision;
+mod window;
 
 pub use blas::product_rate;
+pub use count::{Calls, calls};
 pub use device::{Description, describe, driver_version, libraries, name, open, peak_memory, tf32};
 
 pub(crate) use host_to_device::{HostToDevice, StagedCopy};
 
 pub(super) use attention::{MOST as MOST_CHANNELS, attention};
-pub(super) use branch::{AttentionBranch, MlpBranch};
+pub(super) use branch::{Attention, attention_branch, mlp_branch};
 pub(super) use conv::convolution;
+pub(super) use elementwise::elementwise;
 pub(super) use gather::index_select;
+pub(crate) use gather::patchify;
 pub(super) use linear::linear;
-pub(super) use loss::{cross_entropy, patch_mse, softmax_cross_entropy};
+pub(super) use loss::{cross_entropy, patch_mse, pointwise_loss, softmax_cross_entropy};
 pub(super) use norm::layer_norm;
 pub(super) use norm_statistics::{Sets, moments, normalize};
+pub(super) use resample::resample;
 pub(super) use vision::{layer_norm2d, max_pool2d, roi_align};
+pub(super) use window::{Windows, merge_windows, partition_windows};
 
 use candle_core::{DType, Tensor};
 
 /// Whether the kernels of this module support these tensors.
-pub(super) fn fused(tensors: &[&Tensor]) -> bool {
+pub(crate) fn fused(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cuda() && t.dtype() == DType::F32)
 }

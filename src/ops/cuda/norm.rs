@@ -11,6 +11,8 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Ten
 
 /// Rows that one block sums.
 const CHUNK: usize = 128;
+/// Sums of chunks that are added by one thread.
+const AT_A_TIME: usize = 32;
 
 /// The norm of rows: weight and bias `[width]`, ε.
 #[derive(Clone, Copy)]
@@ -107,18 +109,20 @@ fn in_chunks(
     if rows == 0 {
         return device.alloc_zeros(width.max(1));
     }
-    let chunks = rows.div_ceil(CHUNK);
-    let partial = allocate::<f32>(device, chunks * width)?;
-    sum(partial.pointer())?;
-    if chunks == 1 {
-        return Ok(partial);
+    let mut chunks = rows.div_ceil(CHUNK);
+    let mut sums = allocate::<f32>(device, chunks * width)?;
+    sum(sums.pointer())?;
+    // Few sums at a time: otherwise a thread for each column would go through hundreds of chunks alone.
+    while chunks > 1 {
+        let fewer = chunks.div_ceil(AT_A_TIME);
+        let next = allocate::<f32>(device, fewer * width)?;
+        let arguments =
+            [sums.pointer().into(), next.pointer().into(), int(chunks)?, int(width)?, int(AT_A_TIME)?];
+        let grid = Grid { blocks: (width.div_ceil(THREADS as usize), fewer), threads: THREADS, shared: 0 };
+        launch(device, &ROWS, "column_sums_f32", grid, &arguments)?;
+        (chunks, sums) = (fewer, next);
     }
-    let total = allocate::<f32>(device, width)?;
-    let arguments =
-        [partial.pointer().into(), total.pointer().into(), int(chunks)?, int(width)?, int(chunks)?];
-    let grid = Grid { blocks: (width.div_ceil(THREADS as usize), 1), threads: THREADS, shared: 0 };
-    launch(device, &ROWS, "column_sums_f32", grid, &arguments)?;
-    Ok(total)
+    Ok(sums)
 }
 
 /// A thread for every column of every chunk of rows.

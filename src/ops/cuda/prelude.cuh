@@ -79,6 +79,10 @@ __device__ __forceinline__ float block_sum(float x, float *partial) {
   return warp_sum(lane < warps ? partial[lane] : 0.f);
 }
 
+// Normal distribution function and density at x.
+__device__ __forceinline__ float normal(float x) { return 0.5f * (1.f + erff(x * 0.70710678f)); }
+__device__ __forceinline__ float density(float x) { return 0.39894228f * expf(-0.5f * x * x); }
+
 // Two values in a register, the first in the low half.
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   const bf16 pair[2] = {__float2bfloat16_rn(low), __float2bfloat16_rn(high)};

@@ -89,10 +89,6 @@ __device__ __forceinline__ void column_sums(const T *values, float *sums, int ro
   sums[size_t(blockIdx.y) * width + column] = sum;
 }
 
-// Normal distribution function and density at x.
-__device__ __forceinline__ float normal(float x) { return 0.5f * (1.f + erff(x * 0.70710678f)); }
-__device__ __forceinline__ float density(float x) { return 0.39894228f * expf(-0.5f * x * x); }
-
 // active = gelu(hidden + bias), hidden + bias rounded to T as in the backward pass.
 template <typename T>
 __device__ __forceinline__ void bias_gelu(const T *hidden, const float *bias, T *active, size_t count, int width) {

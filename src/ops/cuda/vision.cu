@@ -4,6 +4,22 @@
 __device__ __forceinline__ size_t first_index() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ size_t index_step() { return size_t(gridDim.x) * blockDim.x; }
 
+// A linear map of one axis: x [planes, inputs, inner] -> y [planes, outputs, inner]. The taps of output i are
+// starts[i] … starts[i + 1] − 1, each an input and its weight. Blocks of one row share the planes.
+extern "C" __global__ void map_axis(const float *x, const unsigned *starts, const unsigned *taps, const float *weights,
+                                    float *y, size_t planes, int inputs, int outputs, int inner) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= outputs * inner) return;
+  const int output = at / inner, column = at % inner;
+  const unsigned first = starts[output], last = starts[output + 1];
+  for (size_t plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+    const float *from = x + plane * inputs * inner + column;
+    float sum = 0.f;
+    for (unsigned i = first; i < last; i++) sum += weights[i] * from[taps[i] * size_t(inner)];
+    y[plane * outputs * inner + at] = sum;
+  }
+}
+
 // The largest value of each window and its position in the plane: the first of equal values, or the last NaN.
 extern "C" __global__ void max_pool(const float *x, float *y, unsigned *places, size_t count, int height, int width,
                                     int rows, int columns, int kernel, int stride, int padding) {
