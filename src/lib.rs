@@ -30,7 +30,7 @@
 //! | [`registry`] | everything that a program knows by name |
 //! | [`runs`] | from a request to a finished run |
 //! | [`suite`] | a file of runs as a resumable plan |
-//! | [`process`] | settings of the process: subnormal numbers, memory allocation, idle threads |
+//! | [`process`] | settings of the process: subnormal numbers, memory allocation, threads |
 //! | [`rng`] | random numbers as a function of seed, purpose and step |
 //! | [`selftest`] | comparison of a device with the CPU |
 //! | [`cli`] | the command-line program |

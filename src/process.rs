@@ -1,5 +1,5 @@
-//! Settings of a process that trains: subnormal numbers are zero, freed memory stays with the process, and idle
-//! threads of candle's pool sleep.
+//! Settings of a process that trains: subnormal numbers are zero, freed memory stays with the process, and there is one
+//! pool of threads, to which the calling thread belongs.
 //!
 //! A program must request these settings: [`prepare_process`] is the first call of `bench`, of the benchmarks and of a
 //! plugin's `main` (`bench::cli::main`). Merely linking the library changes nothing.
@@ -14,16 +14,19 @@
 //! is not trimmed, and the empty heap of a thread is kept. Nothing changes on other systems and C libraries, or in a
 //! program with its own allocator. In return, memory that was needed once stays with the process.
 //!
-//! **Threads.** candle computes elementwise operators in a pool of its own, whose threads spin for a while after each
-//! operator before they sleep, on the cores that our operators need next: on 2 cores this makes a training step of Mask
-//! R-CNN a sixth slower. With these settings they sleep at once. The program `bench` does not change the variable
-//! [`SPIN_LIMIT`] if the user has set it.
+//! **Threads.** Our operators run in the global pool of rayon. A thread outside that pool that calls an operator sleeps
+//! while the pool works, so that every operator costs two changes between threads; [`join_the_pool`] makes the calling
+//! thread one of the pool's. candle computes elementwise operators in a pool of its own, whose threads compete with
+//! ours for the cores: the caller of an operator spins until candle's last thread is done, even if that thread has no
+//! core. With these settings that pool has no threads ([`leave_candle_one_thread`]), and our operators do what is worth
+//! more than one thread. The program `bench` does not change the variable [`CANDLE_THREADS`] if the user has set it.
 
 /// Applies all settings of this module. Call it at the start of `main`, before the program starts other threads.
 pub fn prepare_process() {
     flush_subnormals();
     keep_memory();
-    let_idle_threads_sleep();
+    leave_candle_one_thread();
+    join_the_pool();
 }
 
 /// Keeps freed memory in the process. Does nothing where the C library is not glibc.
@@ -32,15 +35,26 @@ pub fn keep_memory() {
     glibc::keep_memory();
 }
 
-/// The variable of the environment in which candle looks up how often an idle thread of its pool asks for work before it
-/// sleeps.
-pub const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+/// The variable of the environment in which candle looks up the number of threads of its own pools.
+pub const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
-/// Lets idle threads of candle's pool sleep at once: sets [`SPIN_LIMIT`] to 1. To be called before the program has other
-/// threads.
-pub fn let_idle_threads_sleep() {
+/// Leaves the pools of candle without threads besides the caller's: sets [`CANDLE_THREADS`] to 1. To be called before the
+/// program has other threads.
+pub fn leave_candle_one_thread() {
     // SAFETY: no other thread reads or writes the environment, because there is none yet.
-    unsafe { std::env::set_var(SPIN_LIMIT, "1") };
+    unsafe { std::env::set_var(CANDLE_THREADS, "1") };
+}
+
+/// Makes the calling thread one of the threads of rayon's global pool. To be called by the thread that will compute,
+/// before anything has used the pool; does nothing afterwards. A pool of one thread keeps a thread of its own: other
+/// threads that use the pool would otherwise wait until the calling thread uses it, too.
+pub fn join_the_pool() {
+    // A pool whose threads are not started says how many rayon would start.
+    let planned = rayon::ThreadPoolBuilder::new().spawn_handler(|_| Ok(())).build();
+    if planned.is_ok_and(|pool| pool.current_num_threads() > 1) {
+        // An error means that the pool exists already.
+        let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    }
 }
 
 /// Makes subnormal numbers zero in this thread and in those that it starts: call it before anything is computed, so
@@ -122,14 +136,17 @@ mod glibc {
     }
 }
 
-/// The tests of this crate compute as the program does: their harness starts its threads after this constructor.
+/// The tests of this crate compute as the program does: their harness starts its threads after this constructor. They do
+/// not run in the thread that calls it, so that it must not join the pool.
 #[cfg(all(test, any(target_os = "linux", target_os = "macos")))]
 #[used]
 #[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 static PREPARE: extern "C" fn() = {
     extern "C" fn prepare_tests() {
-        prepare_process();
+        flush_subnormals();
+        keep_memory();
+        leave_candle_one_thread();
     }
     prepare_tests
 };
@@ -191,7 +208,31 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_candle_do_not_spin() {
-        assert!(std::env::var_os(SPIN_LIMIT).is_some());
+    fn the_pools_of_candle_have_no_threads() {
+        assert_eq!(candle_core::utils::barrier_pool().n_workers(), 0);
+    }
+
+    /// In a process of its own, because the global pool is made once.
+    #[test]
+    fn the_calling_thread_joins_the_pool() {
+        const ROLE: &str = "BENCH_TEST_JOIN_THE_POOL";
+        if std::env::var_os(ROLE).is_some() {
+            join_the_pool();
+            let found = (rayon::current_num_threads(), rayon::current_thread_index());
+            let alone = std::env::var("RAYON_NUM_THREADS").unwrap() == "1";
+            assert_eq!(found, if alone { (1, None) } else { (3, Some(0)) });
+            // Another thread gets its work done while this one waits.
+            let other = std::thread::spawn(|| rayon::join(|| 1, || 2));
+            assert_eq!(other.join().unwrap(), (1, 2));
+            return;
+        }
+        for threads in ["1", "3"] {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "process::tests::the_calling_thread_joins_the_pool"])
+                .env(ROLE, "")
+                .env("RAYON_NUM_THREADS", threads)
+                .status();
+            assert!(status.unwrap().success(), "{threads} threads");
+        }
     }
 }

@@ -6,7 +6,8 @@ use crate::config::{ConfigError, Library, Named, complete_operations};
 use crate::data::augment::Augmentation;
 use crate::data::{DatasetInfo, Entry, Format};
 use crate::engine::{
-    self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, TrainOptions,
+    self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, SpeedOptions,
+    TrainOptions,
 };
 use crate::kinds;
 use crate::models::BackboneKind;
@@ -226,12 +227,12 @@ impl AnyTask {
         self.task.files(pictures)
     }
 
-    /// Measures training, about `seconds` for each number.
+    /// Measures training.
     ///
     /// # Errors
     /// See [`Session`].
-    pub fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed> {
-        self.task.speed(run, seconds)
+    pub fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed> {
+        self.task.speed(run, options)
     }
 
     /// Scores of perfect predictions for `entries`, the best that evaluation can give.
@@ -300,7 +301,7 @@ trait ErasedTask: Send + Sync {
     fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
     fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
-    fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed>;
+    fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed>;
     fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
 }
 
@@ -342,8 +343,8 @@ impl<T: Task> ErasedTask for Erased<T> {
         pictures.files(writer.as_deref())
     }
 
-    fn speed(&self, run: &RunInputs, seconds: f64) -> Result<Speed> {
-        Session::transfer(&self.task, run)?.speed(seconds)
+    fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed> {
+        Session::transfer(&self.task, run)?.speed(options)
     }
 
     fn perfect(&self, entries: &[Entry]) -> Result<Scores> {

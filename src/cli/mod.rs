@@ -106,9 +106,10 @@ enum Command {
 pub fn main(registry: Registry) -> ExitCode {
     process::flush_subnormals();
     process::keep_memory();
-    if std::env::var_os(process::SPIN_LIMIT).is_none() {
-        process::let_idle_threads_sleep();
+    if std::env::var_os(process::CANDLE_THREADS).is_none() {
+        process::leave_candle_one_thread();
     }
+    process::join_the_pool();
     end_with_the_pipe();
     ExitCode::from(run(&registry, std::env::args_os()))
 }

@@ -4,11 +4,13 @@ use super::flags::{PlaceFlags, RequestFlags};
 use super::progress::duration;
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, Stage};
-use crate::engine::{Plan, Session, Speed};
+use crate::engine::{Plan, Session, Speed, SpeedOptions};
+use crate::ops::profile::{Direction, Profile, Spent};
 use crate::registry::Registry;
 use crate::runs::{RunContext, index, resolve, stage_of};
 use candle_core::Device;
 use clap::Args;
+use std::collections::BTreeMap;
 
 /// Floating-point operations of training on one image: three times the matrix products of a forward pass. Frozen blocks
 /// count as if they were trained.
@@ -38,9 +40,12 @@ pub(super) struct SpeedArgs {
     /// Measure pre-training on this data set (name or path)
     #[arg(long, conflicts_with = "task")]
     dataset: Option<String>,
-    /// Approximate duration of each of the three measurements in seconds
+    /// Approximate duration of each measurement in seconds
     #[arg(long, default_value_t = 5.)]
     seconds: f64,
+    /// Show the share of every operator in the training step, and how many threads were at work meanwhile
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
@@ -60,9 +65,10 @@ pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
     // A batch larger than the data is a wrong request.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
     let inputs = resolved.inputs(&runs, &data.splits);
+    let options = SpeedOptions { seconds: args.seconds, profile: args.profile };
     let measured = match &data.task {
-        Some(task) => task.speed(&inputs, args.seconds),
-        None => Session::pretraining(&inputs).and_then(|session| session.speed(args.seconds)),
+        Some(task) => task.speed(&inputs, options),
+        None => Session::pretraining(&inputs).and_then(|session| session.speed(options)),
     };
     let speed: Speed = measured.map_err(Failure::Run)?;
     let run = &resolved.config.run;
@@ -92,5 +98,39 @@ pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
         ))?;
     }
     print(format_args!("{} steps of {} images take {eta}, without evaluation", plan.steps, plan.batch))?;
+    if let Some(profile) = &speed.profile {
+        lines_of(profile, rayon::current_num_threads()).iter().try_for_each(print)?;
+    }
     Ok(())
+}
+
+/// A profile as a table: operators and stages by their share of the wall time, forward and backward, with the number of
+/// threads that were at work on average; then what the other threads did not use.
+fn lines_of(profile: &Profile, threads: usize) -> Vec<String> {
+    let mut rows: BTreeMap<&str, [Spent; 2]> = BTreeMap::new();
+    let mut all = Spent::default();
+    for ((name, direction), spent) in profile {
+        rows.entry(name).or_default()[usize::from(*direction == Direction::Backward)].add(*spent);
+        all.add(*spent);
+    }
+    let share =
+        |spent: &Spent| 100. * spent.wall.as_secs_f64() / all.wall.as_secs_f64().max(f64::MIN_POSITIVE);
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by(|(_, a), (_, b)| (b[0].wall + b[1].wall).cmp(&(a[0].wall + a[1].wall)));
+    let line = |name: &str, spent: &[Spent; 2]| {
+        let [forward, backward] = spent;
+        let mut both = *forward;
+        both.add(*backward);
+        format!("{name:<24} {:>8.1} {:>8.1} {:>8.2}", share(forward), share(backward), both.threads())
+    };
+    let mut lines =
+        vec![format!("{:<24} {:>8} {:>8} {:>8}", "share of the step in %", "forward", "backward", "threads")];
+    lines.extend(rows.iter().map(|(name, spent)| line(name, spent)));
+    let idle = 100. * (1. - all.threads() / threads as f64);
+    lines.push(format!(
+        "{:.2} of {threads} threads were at work: {:.1} % of their time was idle",
+        all.threads(),
+        idle.max(0.)
+    ));
+    lines
 }

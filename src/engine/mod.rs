@@ -37,8 +37,8 @@ pub use plan::{Plan, PlanError};
 pub use predict::{Pictures, Predicted};
 pub use reconstruct::{Pretrained, reconstruct};
 pub use session::Session;
-pub use speed::Speed;
-pub use step::{Mixer, StepError, StepReport, Trainer, TrainerInputs, Values};
+pub use speed::{Speed, SpeedOptions};
+pub use step::{Mixer, REST, StepError, StepReport, Trainer, TrainerInputs, Values};
 pub use train::{Outcome, TrainOptions};
 
 use crate::components::Components;

@@ -2,7 +2,7 @@
 
 use super::session::{Session, StageParts};
 use super::train::{Outcome, TrainOptions};
-use super::{LoaderSpec, RunInputs, Speed};
+use super::{LoaderSpec, RunInputs, Speed, SpeedOptions};
 use crate::data::Entry;
 use crate::data::loader::Loader;
 use crate::ops::no_grad;
@@ -58,13 +58,13 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
         self.run_loop(parts, options)
     }
 
-    /// Measures training, about `seconds` for each of the three numbers.
+    /// Measures training.
     ///
     /// # Errors
     /// The errors of [`Session::train`].
-    pub fn speed(&self, seconds: f64) -> Result<Speed> {
+    pub fn speed(&self, options: SpeedOptions) -> Result<Speed> {
         let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
-        self.measure(self.model.as_ref(), &|_, _| Ok(()), &loader, seconds)
+        self.measure(self.model.as_ref(), &|_, _| Ok(()), &loader, options)
     }
 
     /// Draws what the objective with the weights at `path` predicts for `entries`, one row per image, after the

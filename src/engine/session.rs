@@ -15,7 +15,7 @@
 use super::batches::Source;
 use super::step::{Mixer, Trainer, TrainerInputs};
 use super::train::{Evaluation, Outcome, TrainOptions, Training};
-use super::{Plan, RunInputs, Speed, speed};
+use super::{Plan, RunInputs, Speed, SpeedOptions, speed};
 use crate::data::Geometric;
 use crate::data::loader::Loader;
 use crate::nn::Params;
@@ -90,15 +90,15 @@ impl<'a, M> Session<'a, M> {
         training.run(options)
     }
 
-    /// Measures the speed of loader and steps for about `seconds` per number.
+    /// Measures the speed of loader and steps.
     pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         &self,
         objective: &dyn Objective<Target = T>,
         mix: Mixer<T>,
         loader: &Loader<T>,
-        seconds: f64,
+        options: SpeedOptions,
     ) -> Result<Speed> {
         let mut trainer = Trainer::new(self.trainer_inputs(objective, mix)?)?;
-        speed::measure(&mut trainer, loader, self.run.device, seconds)
+        speed::measure(&mut trainer, loader, self.run.device, options)
     }
 }

@@ -7,12 +7,22 @@ use super::batches::Source;
 use super::step::Trainer;
 use crate::data::Geometric;
 use crate::data::loader::{Loaded, Loader};
+use crate::ops::profile::{Profile, record};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use std::time::{Duration, Instant};
 
-/// Throughput of training in images per second.
+/// How to measure [`Speed`].
 #[derive(Clone, Copy, Debug)]
+pub struct SpeedOptions {
+    /// Approximate duration of each measurement in seconds.
+    pub seconds: f64,
+    /// Whether to measure the parts of the step, too.
+    pub profile: bool,
+}
+
+/// Throughput of training in images per second.
+#[derive(Clone, Debug)]
 pub struct Speed {
     /// The loader alone: reading, decoding and augmenting.
     pub loader: f64,
@@ -25,6 +35,9 @@ pub struct Speed {
     /// What one step asks of a CUDA device.
     #[cfg(feature = "cuda")]
     pub calls: Option<crate::ops::cuda::Calls>,
+    /// The parts of steps with the loader, if requested: [`REST`](super::REST) holds what is no operator of
+    /// [`crate::ops`].
+    pub profile: Option<Profile>,
 }
 
 impl Speed {
@@ -34,13 +47,14 @@ impl Speed {
     }
 }
 
-/// Measures about `seconds` for each of the three numbers.
+/// Measures the loader, the steps, and both together.
 pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     trainer: &mut Trainer<T>,
     loader: &Loader<T>,
     device: &Device,
-    seconds: f64,
+    options: SpeedOptions,
 ) -> Result<Speed> {
+    let SpeedOptions { seconds, profile } = options;
     let plan = *trainer.plan();
     let mut steps = 0;
     let mut train = |batches: &mut dyn Iterator<Item = _>| -> Result<()> {
@@ -62,6 +76,14 @@ pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
     next()?;
     let alone = rate(seconds, plan.micro_batch, next)?;
     let end_to_end = rate(seconds, plan.batch, || train(&mut batches))?;
+    let profile = match profile {
+        true => {
+            let (steps, profile) = record(|| rate(seconds, plan.batch, || train(&mut batches)));
+            steps?;
+            Some(profile)
+        }
+        false => None,
+    };
     Ok(Speed {
         loader: alone,
         model,
@@ -69,6 +91,7 @@ pub(super) fn measure<T: Geometric + Clone + Send + Sync + 'static>(
         plan,
         #[cfg(feature = "cuda")]
         calls,
+        profile,
     })
 }
 

@@ -11,6 +11,8 @@ use crate::data::loader::LoaderError;
 use crate::data::{Batch, SampleId};
 use crate::nn::{Metric, Parameter, Params, Pass};
 use crate::ops;
+use crate::ops::profile::Direction::{Backward, Forward};
+use crate::ops::profile::scope;
 use crate::optim::{
     Ema, Gradients, LrSchedule, Optimizer, Step, WeightDecaySchedule, build_optimizer, clip_factor,
     param_groups,
@@ -19,6 +21,10 @@ use crate::pretrain::{Moment, Objective};
 use crate::rng::Rng;
 use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Tensor};
+
+/// What the profile of a step calls everything that is no operator of [`crate::ops`]: operators of candle and the walk
+/// over their graph.
+pub const REST: &str = "(rest)";
 
 /// Numbers by name.
 pub type Values = Vec<(&'static str, f64)>;
@@ -157,7 +163,8 @@ impl<'a, T> Trainer<'a, T> {
         let mut sum: Option<Gradients> = None;
         let mut computed = vec![];
         for micro in 0..micro_steps {
-            let loaded = batches.next().context("the loader ended before the end of the epoch")?;
+            let loaded = scope("(loader)", Forward, || batches.next());
+            let loaded = loaded.context("the loader ended before the end of the epoch")?;
             let loaded = loaded.map_err(|error| StepError::Load { error, first: micro == 0 })?;
             skipped(&loaded.skipped)?;
             let (outcome, gradients) = self.backward(loaded.batch, &[step as u64, micro as u64], at)?;
@@ -175,7 +182,8 @@ impl<'a, T> Trainer<'a, T> {
         objective.before_optimizer(&mut gradients, &at)?;
         let mean = 1. / micro_steps as f64;
         // Reading the norm waits for the device, so that everything is queued before; then the losses are there.
-        let grad_norm = gradients.norm().map_err(|error| self.advise(error.into()))? * mean;
+        let grad_norm = scope("(gradient norm)", Forward, || gradients.norm());
+        let grad_norm = grad_norm.map_err(|error| self.advise(error.into()))? * mean;
         let (mut losses, mut metrics): (Values, Values) = (vec![], vec![]);
         for outcome in computed {
             let values = outcome.losses.iter().map(|(name, loss)| Ok((*name, scalar(loss)?)));
@@ -194,7 +202,7 @@ impl<'a, T> Trainer<'a, T> {
         let scale = mean * recipe.clip.map_or(1., |most| clip_factor(grad_norm, most));
         let weight_decay_scale = self.weight_decay.scale_at(step);
         let update = Step { lr, scale, weight_decay_scale, ema: self.ema.as_mut() };
-        self.optimizer.step(&gradients, update)?;
+        scope("(optimizer)", Forward, || self.optimizer.step(&gradients, update))?;
         objective.after_optimizer(&at)?;
         Ok(StepReport { lr, losses, metrics, grad_norm })
     }
@@ -211,8 +219,8 @@ impl<'a, T> Trainer<'a, T> {
             mix(&mut batch, &mut Rng::new(*seed, "mix", key))?;
             let mut rng = Rng::new(*seed, "pass", key);
             let mut pass = Pass::Train { rng: &mut rng, progress: at.progress, epoch: at.epoch };
-            let losses = objective.losses(&batch, &mut pass)?;
-            let mut store = ops::backward(&losses.total()?)?;
+            let losses = scope(REST, Forward, || objective.losses(&batch, &mut pass))?;
+            let mut store = scope(REST, Backward, || ops::backward(&losses.total()?))?;
             let gradients = Gradients::collect(&mut store, &self.parameters)?;
             // Detached, so that the graph is freed before the next micro-batch.
             let detached = losses.iter().map(|(name, loss)| (name, loss.detach())).collect();

@@ -8,7 +8,7 @@ use super::observer::Event;
 use super::predict::{Pictures, Predicted, predict};
 use super::session::{Session, StageParts};
 use super::train::{Evaluation, Outcome, TrainOptions};
-use super::{LoaderSpec, Plan, RunInputs, Speed, TaskModel};
+use super::{LoaderSpec, Plan, RunInputs, Speed, SpeedOptions, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{DatasetInfo, Entry};
 use crate::nn::{Params, Pass};
@@ -131,18 +131,18 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         predict(&self.model, self.run, pictures)
     }
 
-    /// Measures training, about `seconds` for each of the three numbers.
+    /// Measures training.
     ///
     /// # Errors
     /// Fits a head that is not trained by gradient descent.
-    pub fn speed(&self, seconds: f64) -> Result<Speed> {
+    pub fn speed(&self, options: SpeedOptions) -> Result<Speed> {
         let recipe = &self.run.config.run.recipe;
         ensure!(
             !self.model.head.fits(),
             "recipe `{recipe}` fits its head in one pass and has no training steps"
         );
         let task = &self.model.task;
-        self.measure(&self.model, &|batch, rng| task.mix(batch, rng), &self.train_loader()?, seconds)
+        self.measure(&self.model, &|batch, rng| task.mix(batch, rng), &self.train_loader()?, options)
     }
 
     /// Fills the backbone from the initial weights, if there are any.

@@ -11,7 +11,7 @@ use crate::nn::{
     AttentionPattern, Block, BlockConfig, LayerNorm, Pass, PatchEmbed, RelativePositionBias, patchify,
     pos_embed,
 };
-use crate::ops::no_grad;
+use crate::ops::{SHARED_TOKEN, index_select, no_grad, place_tokens};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -139,19 +139,37 @@ impl Vit {
     /// Adds positions to `tokens` [B, N, C] of all patches, if the model has any, and puts class token and registers,
     /// if any, before them -> [B, 1 + R + N, C].
     pub fn with_positions(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch, n, _) = tokens.dims3()?;
         match &self.pos_embed {
             Some(positions) => {
-                let n = tokens.dim(1)?;
-                let tokens = tokens.broadcast_add(&positions.narrow(1, 1, n)?)?;
-                self.with_class_token(&tokens, Some(positions))
+                let patches = (0..batch).flat_map(|_| 0..n as u32).collect::<Vec<_>>();
+                self.with_positions_of(tokens, &patches, positions)
             }
             None => self.with_class_token(tokens, None),
         }
     }
 
+    /// Like [`Vit::with_positions`], for `tokens` [B, n, C] of the `patches` `[B·n]` and given `positions` [1, 1 + N, C].
+    pub fn with_positions_of(&self, tokens: &Tensor, patches: &[u32], positions: &Tensor) -> Result<Tensor> {
+        let (batch, n, _) = tokens.dims3()?;
+        if let (Some(class), None) = (&self.cls_token, &self.registers) {
+            let (mut rows, mut places) = (Vec::new(), Vec::new());
+            for (sample, patches) in patches.chunks(n.max(1)).enumerate() {
+                rows.extend(
+                    std::iter::once(SHARED_TOKEN).chain((sample * n) as u32..((sample + 1) * n) as u32),
+                );
+                places.extend(std::iter::once(0).chain(patches.iter().map(|patch| patch + 1)));
+            }
+            return place_tokens(tokens, class, positions, rows, places);
+        }
+        let places: Vec<u32> = patches.iter().map(|patch| patch + 1).collect();
+        let of_patches = index_select(positions, &places)?.reshape((batch, n, ()))?;
+        self.with_class_token(&(tokens + of_patches)?, Some(positions))
+    }
+
     /// Puts the class token, with its row of `positions`, and registers before `tokens` [B, n, C] -> [B, 1 + R + n, C].
     /// Without a class token, returns the tokens alone.
-    pub fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
+    fn with_class_token(&self, tokens: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
         let Some(class) = &self.cls_token else { return Ok(tokens.clone()) };
         let (batch, _, width) = tokens.dims3()?;
         let class = match positions {
@@ -173,9 +191,22 @@ impl Vit {
         Tensor::cat(&[x.narrow(1, 0, 1)?, x.narrow(1, first, x.dim(1)? - first)?], 1)
     }
 
-    /// Runs the blocks and the final norm on `x` [B, 1 + R + n, C] (with positions). Without a final norm, blocks
-    /// after the last tap do not run.
-    pub fn encode(&self, mut x: Tensor, taps: &[usize], pass: &mut Pass) -> Result<Encoded> {
+    /// Runs the blocks and the final norm on `x` [B, 1 + R + n, C] (with positions) -> [B, 1 + n, C]. `None` without a
+    /// final norm.
+    pub fn encode(&self, x: Tensor, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let (_, x) = self.run_blocks(x, &[], pass)?;
+        self.normed(&x)?.map(|x| self.without_registers(x)).transpose()
+    }
+
+    /// The final norm of `x`, if there is one.
+    fn normed(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
+        Ok(if self.frozen >= self.spec.depth { normed.map(|x| x.detach()) } else { normed })
+    }
+
+    /// Runs the blocks on `x` [B, 1 + R + n, C] (with positions). Returns the outputs [B, 1 + n, C] of the blocks `taps`,
+    /// and that of the last block [B, 1 + R + n, C]. Without a final norm, blocks after the last tap do not run.
+    fn run_blocks(&self, mut x: Tensor, taps: &[usize], pass: &mut Pass) -> Result<(Vec<Tensor>, Tensor)> {
         let depth = self.spec.depth;
         if let Some(tap) = taps.iter().find(|tap| **tap >= depth) {
             candle_core::bail!("ViT: tap {tap} does not exist, blocks are 0..{depth}");
@@ -189,23 +220,14 @@ impl Vit {
             };
             after[i] = taps.contains(&i).then(|| self.without_registers(x.clone())).transpose()?;
         }
-        let taps = taps.iter().filter_map(|tap| after[*tap].clone()).collect();
-        let mut normed =
-            self.norm.as_ref().map(|norm| self.without_registers(norm.forward(&x)?)).transpose()?;
-        if self.frozen >= depth {
-            normed = normed.map(|x| x.detach());
-        }
-        Ok(Encoded { taps, normed })
+        Ok((taps.iter().filter_map(|tap| after[*tap].clone()).collect(), x))
     }
 }
 
-/// The output of [`Vit::encode`]; the class token comes first, registers are left out.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    /// After the requested blocks. [B, 1 + n, C]
-    pub taps: Vec<Tensor>,
-    /// After the last block and the final norm; `None` without a final norm. [B, 1 + n, C]
-    pub normed: Option<Tensor>,
+/// The first tokens of sequences `x` [B, N, C] -> [B, C].
+fn class_tokens(x: &Tensor) -> Result<Tensor> {
+    let (batch, n, _) = x.dims3()?;
+    index_select(x, &(0..batch).map(|sample| (sample * n) as u32).collect::<Vec<_>>())
 }
 
 /// Checks the keys of a model file that only a ViT has.
@@ -267,10 +289,12 @@ impl Backbone for Vit {
         let tokens = self.embed(&self.patches(images)?)?; // [B, N, C]
         let n = tokens.dim(1)?;
         let x = self.with_positions(&tokens)?;
-        let Encoded { taps, normed } = self.encode(x, taps, pass)?;
+        let (taps, x) = self.run_blocks(x, taps, pass)?;
+        // Of the normed tokens only that of the class is read.
+        let class = self.norm.as_ref().map(|_| self.normed(&class_tokens(&x)?)).transpose()?;
         Ok(Features {
             taps: taps.iter().map(|tap| tap.narrow(1, tap.dim(1)? - n, n)).collect::<Result<_>>()?,
-            cls: normed.map(|x| x.narrow(1, 0, 1)?.squeeze(1)).transpose()?,
+            cls: class.flatten(),
             grid: self.grid,
         })
     }

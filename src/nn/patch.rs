@@ -5,29 +5,10 @@
 //! [D, C, p, p]; unlike a convolution, it asks for no gradient of the image.
 
 use super::linear::xavier_uniform;
+pub use crate::ops::patchify;
 use crate::ops::{self, Precision};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-
-/// `images` [B, C, H, W] -> [B, h·w, p·p·C], row-major patches.
-///
-/// # Errors
-/// When H or W is not a multiple of `patch`.
-pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
-    let (b, c, height, width) = images.dims4()?;
-    if patch == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
-        candle_core::bail!("patchify: image {height}×{width} is not a multiple of patch {patch}");
-    }
-    #[cfg(feature = "cuda")]
-    if ops::cuda::fused(&[images]) && !images.track_op() && images.elem_count() > 0 {
-        return ops::cuda::patchify(images, patch);
-    }
-    let (h, w) = (height / patch, width / patch);
-    images
-        .reshape(&[b, c, h, patch, w, patch])?
-        .permute(vec![0, 2, 4, 3, 5, 1])? // [B, h, w, p, p, C]
-        .reshape((b, h * w, patch * patch * c))
-}
 
 /// The inverse of [`patchify`]: `patches` [B, h·w, p·p·C] -> [B, C, h·p, w·p].
 ///

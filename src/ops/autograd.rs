@@ -4,6 +4,7 @@
 //! [`backward`], operators of this crate add the gradient of a variable directly. An operator can also have more inputs
 //! than the three that candle allows, because it keeps its weights itself.
 
+use super::profile::Timed;
 use candle_core::backprop::GradStore;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
 use std::cell::{Cell, RefCell};
@@ -70,10 +71,12 @@ pub(super) trait ApplyOp {
 
 impl ApplyOp for Tensor {
     fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+        let op = Timed(op);
         if records([self]) { self.apply_op1(op) } else { self.apply_op1_no_bwd(&op) }
     }
 
     fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+        let op = Timed(op);
         if records([self, second]) { self.apply_op2(second, op) } else { self.apply_op2_no_bwd(second, &op) }
     }
 
@@ -83,6 +86,7 @@ impl ApplyOp for Tensor {
         third: &Tensor,
         op: impl CustomOp3 + Send + Sync + 'static,
     ) -> Result<Tensor> {
+        let op = Timed(op);
         if records([self, second, third]) {
             self.apply_op3(second, third, op)
         } else {

@@ -1,6 +1,7 @@
 //! Elementwise operators: a fused kernel for values and gradients of f32 tensors on the CPU.
 
 use super::autograd::ApplyOp;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, for_rows, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -32,7 +33,7 @@ impl<F: Elementwise> CustomOp1 for ElementwiseOp<F> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = argument(x, layout)?;
-        let mut y = vec![0f32; x.len()];
+        let mut y = to_overwrite(x.len());
         for_rows(&mut y, 1, |range, y| vectorized(Forward::<F> { x: &x[range], y, function: PhantomData }));
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -42,7 +43,7 @@ impl<F: Elementwise> CustomOp1 for ElementwiseOp<F> {
         let (x_guard, x_layout) = x.storage_and_layout();
         let (grad_guard, grad_layout) = grad.storage_and_layout();
         let (x_values, grad) = (values(&x_guard, x_layout)?, values(&grad_guard, grad_layout)?);
-        let mut dx = vec![0f32; x_values.len()];
+        let mut dx = to_overwrite(x_values.len());
         for_rows(&mut dx, 1, |range, dx| {
             let (x, grad) = (&x_values[range.clone()], &grad[range]);
             vectorized(Backward::<F> { x, grad, dx, function: PhantomData });

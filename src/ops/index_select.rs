@@ -3,19 +3,22 @@
 //! candle's `index_select` adds gradients row by row into zeros, one after another; here the output rows of each input
 //! row are determined beforehand, and every input row sums their gradients.
 
-use super::autograd::ApplyOp;
+use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::row_places::RowPlaces;
 use super::storage::{argument, count, for_rows, fused, values};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
-/// Selects rows of `x` [R, C] by index -> [rows, C]; an index may appear any number of times.
+/// Selects rows of `x` [.., C] by index -> [rows, C]; an index may appear any number of times, and counts rows over all
+/// dimensions but the last.
 ///
 /// # Errors
-/// An index is not below R.
+/// A row does not exist.
 pub fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    let (have, width) = x.dims2()?;
+    let width = x.dim(D::Minus1)?;
+    let have = x.dims()[..x.rank() - 1].iter().product::<usize>();
     if let Some(row) = rows.iter().find(|&&row| row as usize >= have) {
         bail!("index_select: row {row} of x {:?}", x.shape());
     }
@@ -23,9 +26,10 @@ pub fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     if fused(&[x]) {
         return x.contiguous()?.apply1(IndexSelect { rows: rows.to_vec() });
     }
+    let x = if x.rank() == 2 { x.clone() } else { x.reshape((have, width))? };
     #[cfg(feature = "cuda")]
-    if cuda::fused(&[x]) {
-        return cuda::index_select(x, rows);
+    if cuda::fused(&[&x]) {
+        return cuda::index_select(&x, rows);
     }
     x.contiguous()?.index_select(&Tensor::new(rows, x.device())?, 0)
 }
@@ -40,8 +44,8 @@ impl CustomOp1 for IndexSelect {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((_, width), x) = (layout.shape().dims2()?, argument(x, layout)?);
-        let mut taken = vec![0f32; self.rows.len() * width]; // [rows, C]
+        let (width, x) = (layout.dims().last().copied().unwrap_or(0), argument(x, layout)?);
+        let mut taken = to_overwrite(self.rows.len() * width); // [rows, C]
         for_rows(&mut taken, width, |places, taken| {
             for (taken, &row) in taken.chunks_exact_mut(width.max(1)).zip(&self.rows[places]) {
                 taken.copy_from_slice(&x[row as usize * width..][..width]);
@@ -51,19 +55,11 @@ impl CustomOp1 for IndexSelect {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let ((count, width), grad) = (x.dims2()?, grad.contiguous()?);
+        let (width, grad) = (x.dim(D::Minus1)?, grad.contiguous()?);
+        let count = x.dims()[..x.rank() - 1].iter().product::<usize>();
         let (guard, layout) = grad.storage_and_layout();
-        let (grads, taken_at) = (values(&guard, layout)?, RowPlaces::of(&self.rows, count));
-        let mut gradient = vec![0f32; count * width]; // [R, C]
-        for_rows(&mut gradient, width, |rows, gradient| {
-            for (gradient, row) in gradient.chunks_exact_mut(width.max(1)).zip(rows) {
-                for &place in &taken_at.places[taken_at.starts[row]..taken_at.starts[row + 1]] {
-                    let grad = &grads[place as usize * width..][..width];
-                    gradient.iter_mut().zip(grad).for_each(|(sum, &g)| *sum += g);
-                }
-            }
-        });
-        Ok(Some(Tensor::from_vec(gradient, (count, width), x.device())?))
+        let gradient = RowPlaces::of(&self.rows, count).sums(count, values(&guard, layout)?, width);
+        Tensor::from_vec(gradient, x.shape(), x.device()).map(|gradient| deliver(x, gradient))
     }
 }
 
@@ -82,6 +78,8 @@ mod tests {
                 2e-6,
             );
         }
+        let batch = gradient_check::random(&[2, 3, 4], 0);
+        gradient_check::operator(&[batch], |t| index_select(&t[0], &[5, 0, 5]), 2e-6);
         let strided = |t: &[Tensor]| index_select(&t[0].t()?, &[1, 1, 0]);
         gradient_check::operator(&[gradient_check::random(&[4, 3], 0)], strided, 2e-6);
         gradient_check::empty(&[gradient_check::random(&[5, 3], 0)], |t| index_select(&t[0], &[]));

@@ -6,6 +6,7 @@
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -55,7 +56,7 @@ impl CustomOp3 for LayerNorm {
         }
         let x = argument(x, x_layout)?;
         let (weight, bias) = (argument(weight, weight_layout)?, argument(bias, bias_layout)?);
-        let mut y = vec![0f32; x.len()];
+        let mut y = to_overwrite(x.len());
         for_rows(&mut y, width, |rows, y| {
             let x = &x[rows.start * width..rows.end * width];
             vectorized(Forward { x, weight, bias, eps: self.eps, y });
@@ -79,7 +80,7 @@ impl CustomOp3 for LayerNorm {
         let (x_values, weights) = (values(&x_guard, x_layout)?, values(&weight_guard, weight_layout)?);
         let grads = values(&grad_guard, grad_layout)?;
 
-        let mut dx = vec![0f32; x_values.len()];
+        let mut dx = to_overwrite(x_values.len());
         for_rows(&mut dx, width, |rows, dx| {
             let span = rows.start * width..rows.end * width;
             let (x, grad) = (&x_values[span.clone()], &grads[span]);

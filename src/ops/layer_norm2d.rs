@@ -6,6 +6,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_columns, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -59,7 +60,7 @@ impl CustomOp3 for LayerNorm2d {
         let (_, c, h, w) = x_layout.shape().dims4()?;
         let (x, pixels) = (argument(x, x_layout)?, h * w);
         let (weight, bias) = (argument(weight, weight_layout)?, argument(bias, bias_layout)?);
-        let mut y = vec![0f32; x.len()]; // [B, C, H, W]
+        let mut y = to_overwrite(x.len()); // [B, C, H, W]
         for_images(&mut y, x, c * pixels, |y, x| {
             for_columns(y, pixels, BLOCK, |columns, y| {
                 let x = Block { values: x, pixels, first: columns.start, count: columns.len() };
@@ -86,8 +87,8 @@ impl CustomOp3 for LayerNorm2d {
         let weights = values(&weight_guard, weight_layout)?;
 
         // Mean and scale of every pixel of an image, one after the other.
-        let mut statistics = vec![0f32; 2 * b * pixels]; // [B, 2, H·W]
-        let mut dx = vec![0f32; x_values.len()]; // [B, C, H, W]
+        let mut statistics = to_overwrite(2 * b * pixels); // [B, 2, H·W]
+        let mut dx = to_overwrite(x_values.len()); // [B, C, H, W]
         let images =
             statistics.par_chunks_mut((2 * pixels).max(1)).zip(dx.par_chunks_mut((c * pixels).max(1)));
         images.enumerate().for_each(|(image, (statistics, dx))| {

@@ -7,6 +7,7 @@ use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
+use super::memory::to_overwrite;
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
@@ -61,7 +62,7 @@ impl Linear {
         let rows = shape.iter().product();
         shape.push(out);
         let (x, weight) = (argument(x.0, x.1)?, argument(weight.0, weight.1)?);
-        let mut y = vec![0f32; rows * out]; // [rows, out]
+        let mut y = to_overwrite(rows * out); // [rows, out]
         if let Some((storage, layout)) = bias {
             let bias = argument(storage, layout)?;
             for_rows(&mut y, out, |_, y| y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)));
@@ -91,7 +92,7 @@ impl Linear {
             if !like.track_op() {
                 return Ok(None);
             }
-            let mut gradient = vec![0f32; rows * width];
+            let mut gradient = to_overwrite(rows * width);
             let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
             product_of(self.precision, &mut destination, Store::SET, &left, &right);
             Tensor::from_vec(gradient, like.shape(), like.device()).map(|gradient| deliver(like, gradient))

@@ -6,6 +6,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
@@ -140,7 +141,7 @@ impl CustomOp1 for MaxPool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (b, c, h, w) = layout.shape().dims4()?;
         let (x, to) = (argument(x, layout)?, self.to.0 * self.to.1);
-        let mut y = vec![0f32; self.maxima.len()]; // [B, C, h, w]
+        let mut y = to_overwrite(self.maxima.len()); // [B, C, h, w]
         for_rows_costing(to, &mut y, to, |planes, y| {
             let maxima = self.maxima[planes.start * to..planes.end * to].chunks_exact(to);
             let x = x[planes.start * h * w..].chunks_exact(h * w);

@@ -3,16 +3,17 @@
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, sum2, vectorized};
-use super::storage::{argument, for_rows, fused, values};
+use super::storage::{argument, for_rows, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// Mean squared error of patches, Σ weights·mean((prediction − target)²) / Σ weights (arXiv:2111.06377 §3, where
-/// weights are 1 on masked patches). `prediction`, `target` [B, L, P]; `weights` [B, L]. Target and weights are
-/// constants (an error otherwise).
+/// weights are 1 on masked patches). `prediction`, `target` [.., P]; `weights` [..]. Target and weights are constants
+/// (an error otherwise).
 pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    let (b, l, p) = prediction.dims3()?;
-    if target.dims3()? != (b, l, p) || weights.dims2()? != (b, l) {
+    let (_, patches) = prediction.dims().split_last().unwrap_or((&0, &[]));
+    if target.dims() != prediction.dims() || weights.dims() != patches || patches.is_empty() {
         let (prediction, target, weights) = (prediction.shape(), target.shape(), weights.shape());
         bail!("patch_mse: prediction {prediction:?}, target {target:?}, weights {weights:?}");
     }
@@ -25,7 +26,8 @@ pub fn patch_mse(prediction: &Tensor, target: &Tensor, weights: &Tensor) -> Resu
     }
     #[cfg(feature = "cuda")]
     if cuda::fused(&[prediction, target, weights]) {
-        return cuda::patch_mse(prediction, target, weights);
+        let [prediction, target] = [prediction, target].map(|t| t.flatten_to(D::Minus2)?.unsqueeze(0));
+        return cuda::patch_mse(&prediction?, &target?, &weights.flatten_all()?.unsqueeze(0)?);
     }
     let per_patch = (prediction - target)?.sqr()?.mean(D::Minus1)?; // [B, L]
     (per_patch * weights)?.sum_all()? / weights.sum_all()?
@@ -47,12 +49,12 @@ impl CustomOp3 for PatchMse {
         weights: &CpuStorage,
         weights_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (_, _, width) = prediction_layout.shape().dims3()?;
+        let width = prediction_layout.dims().last().copied().unwrap_or(0);
         let (prediction, target) =
             (argument(prediction, prediction_layout)?, argument(target, target_layout)?);
         let weights = argument(weights, weights_layout)?;
-        let mut errors = vec![0f32; weights.len()]; // [B·L]
-        for_rows(&mut errors, 1, |rows, errors| {
+        let mut errors = to_overwrite(weights.len()); // [B·L]
+        for_rows_costing(width, &mut errors, 1, |rows, errors| {
             let span = rows.start * width..rows.end * width;
             vectorized(Errors { prediction: &prediction[span.clone()], target: &target[span], errors });
         });
@@ -68,7 +70,7 @@ impl CustomOp3 for PatchMse {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (_, _, width) = prediction.dims3()?;
+        let width = prediction.dim(D::Minus1)?;
         let (prediction_guard, prediction_layout) = prediction.storage_and_layout();
         let (target_guard, target_layout) = target.storage_and_layout();
         let (weights_guard, weights_layout) = weights.storage_and_layout();
@@ -76,7 +78,7 @@ impl CustomOp3 for PatchMse {
         let target_values = values(&target_guard, target_layout)?;
         let weight_values = values(&weights_guard, weights_layout)?;
         let scale = 2. * f64::from(grad.to_scalar::<f32>()?) / (width as f64 * total(weight_values));
-        let mut gradient = vec![0f32; prediction_values.len()]; // [B, L, P]
+        let mut gradient = to_overwrite(prediction_values.len()); // [B, L, P]
         for_rows(&mut gradient, width, |rows, gradient| {
             let span = rows.start * width..rows.end * width;
             vectorized(Gradient {

@@ -5,6 +5,7 @@
 //! in f64. Both passes over the tensor are then one multiply-add a value.
 
 use super::autograd::deliver;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, for_rows_costing, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -107,7 +108,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for NormalizeOp<F> {
         }
         let x = argument(x, x_layout)?;
         let (weight, bias) = (argument(weight, weight_layout)?, argument(bias, bias_layout)?);
-        let mut y = vec![0f32; x.len()];
+        let mut y = to_overwrite(x.len());
         for_rows(&mut y, size, |planes, y| {
             for (plane, y) in planes.zip(y.chunks_exact_mut(size)) {
                 let ((mean, scale), channel) = (self.set(plane), plane % channels);
@@ -144,7 +145,7 @@ impl<F: Fn(usize) -> usize + Send + Sync> CustomOp3 for NormalizeOp<F> {
         });
         let dx = if x.track_op() {
             let shares = self.shares(&sums, weights);
-            let mut dx = vec![0f32; x_values.len()];
+            let mut dx = to_overwrite(x_values.len());
             for_rows(&mut dx, size, |planes, dx| {
                 for (plane, dx) in planes.zip(dx.chunks_exact_mut(size)) {
                     let span = plane * size..(plane + 1) * size;

@@ -5,6 +5,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
@@ -190,7 +191,7 @@ impl<L: PointwiseLoss> CustomOp1 for Total<L> {
         let scale = self.share * grad.to_scalar::<f32>()?;
         let (guard, layout) = x.storage_and_layout();
         let held = values(&guard, layout)?;
-        let mut gradient = vec![0f32; held.len()];
+        let mut gradient = to_overwrite(held.len());
         for_rows(&mut gradient, 1, |rows, gradient| {
             let weights = self.weights.as_ref().map(|weights| &weights[rows.clone()]);
             let (x, targets) = (&held[rows.clone()], &self.targets[rows]);

@@ -7,6 +7,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, count, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
@@ -134,7 +135,7 @@ impl CustomOp1 for Resample {
 /// Maps `planes` matrices that lie one after another.
 fn map(x: &[f32], planes: usize, vertical: &Axis, horizontal: &Axis) -> Vec<f32> {
     let (from, to) = (vertical.inputs * horizontal.inputs, vertical.outputs() * horizontal.outputs());
-    let mut y = vec![0f32; planes * to];
+    let mut y = to_overwrite(planes * to);
     if y.is_empty() {
         return y;
     }

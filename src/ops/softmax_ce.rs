@@ -3,8 +3,9 @@
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::memory::to_overwrite;
 use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
-use super::storage::{argument, for_rows, fused, values};
+use super::storage::{argument, for_rows, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 
 /// Cross-entropy against soft targets, −Σ target·log softmax(logits), mean over rows. `logits`, `targets` [B, K];
@@ -44,8 +45,8 @@ impl CustomOp2 for SoftmaxCrossEntropy {
     ) -> Result<(CpuStorage, Shape)> {
         let (b, k) = logits_layout.shape().dims2()?;
         let (logits, targets) = (argument(logits, logits_layout)?, argument(targets, targets_layout)?);
-        let mut losses = vec![0f32; b];
-        for_rows(&mut losses, 1, |rows, losses| {
+        let mut losses = to_overwrite(b);
+        for_rows_costing(k, &mut losses, 1, |rows, losses| {
             let span = rows.start * k..rows.end * k;
             vectorized(Losses { logits: &logits[span.clone()], targets: &targets[span], losses });
         });
@@ -66,7 +67,7 @@ impl CustomOp2 for SoftmaxCrossEntropy {
         let (targets_guard, targets_layout) = targets.storage_and_layout();
         let logit_values = values(&logits_guard, logits_layout)?;
         let target_values = values(&targets_guard, targets_layout)?;
-        let mut gradient = vec![0f32; b * k]; // [B, K]
+        let mut gradient = to_overwrite(b * k); // [B, K]
         for_rows(&mut gradient, k, |rows, gradient| {
             let span = rows.start * k..rows.end * k;
             let (logits, targets) = (&logit_values[span.clone()], &target_values[span]);

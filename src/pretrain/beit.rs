@@ -88,17 +88,18 @@ impl Beit {
         pass: &mut Pass,
     ) -> Result<Tensor> {
         let tokens = self.encoder.embed(&self.encoder.patches(images)?)?; // [B, L, C]
-        let (b, count, width) = tokens.dims3()?;
+        let (b, count, _) = tokens.dims3()?;
         let masks: Vec<f32> = masks.iter().flatten().map(|masked| f32::from(u8::from(*masked))).collect();
         let masked = Tensor::from_vec(masks, (b, count, 1), tokens.device())?;
         let visible = tokens.broadcast_mul(&(1. - &masked)?)?;
         let tokens = (visible + masked.broadcast_mul(&self.mask_token)?)?;
         let x = self.encoder.with_positions(&tokens)?;
-        let Some(x) = self.encoder.encode(x, &[], pass)?.normed else {
+        let Some(x) = self.encoder.encode(x, pass)? else {
             candle_core::bail!("BEiT: the encoder has no final norm")
         };
-        let patches = x.narrow(1, 1, count)?.reshape((b * count, width))?;
-        self.head.forward(&ops::index_select(&patches, rows)?)
+        // The class token comes first in every sequence.
+        let rows: Vec<u32> = rows.iter().map(|row| row + row / count as u32 + 1).collect();
+        self.head.forward(&ops::index_select(&x, &rows)?)
     }
 
     /// The cross-entropy of the masked patches, and the accuracy of their predicted tokens.

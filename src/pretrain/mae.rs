@@ -15,8 +15,8 @@ use crate::data::{Batch, SampleId};
 use crate::models::dvae::Tokenizer;
 use crate::models::{Backbone, BackboneUsage, Vit, mae_gmacs, vit};
 use crate::nn::{Block, LayerNorm, Linear, Losses, Pass, patchify, pos_embed, unpatchify};
-use crate::ops;
-use candle_core::{Result, Tensor};
+use crate::ops::{self, SHARED_TOKEN};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use image::RgbImage;
 use schemars::JsonSchema;
@@ -144,21 +144,18 @@ impl MaskedAutoencoder {
         mask: &PatchMask,
         pass: &mut Pass,
     ) -> Result<Tensor> {
-        if let PatchTarget::Token(target) = &self.target {
-            let rows = match self.loss_on {
-                LossPatches::Masked => mask.removed_rows(),
-                LossPatches::All => (0..(mask.batch() * mask.patches()) as u32).collect(),
-            };
-            let decoded = self.decode(&self.encoder.patches(images)?, mask, pass)?; // [B, L, C']
-            let decoded = ops::index_select(&decoded.flatten_to(1)?, &rows)?;
-            return target.loss(&self.decoder.pred.forward(&decoded)?, &target.of(images, ids)?, &rows);
-        }
         let patches = self.encoder.patches(images)?; // [B, L, P]
-        let weights = match self.loss_on {
-            LossPatches::Masked => mask.removed(images.device())?,
-            LossPatches::All => mask.removed(images.device())?.ones_like()?,
+        let rows = match self.loss_on {
+            LossPatches::Masked => mask.removed_rows(),
+            LossPatches::All => mask.all_rows(),
         };
-        ops::patch_mse(&self.predict(&patches, mask, pass)?, &self.target.encode(&patches)?, &weights)
+        let predictions = self.predict_rows(&patches, mask, &rows, pass)?;
+        if let PatchTarget::Token(target) = &self.target {
+            return target.loss(&predictions, &target.of(images, ids)?, &rows);
+        }
+        let target = self.target.encode(&ops::index_select(&patches, &rows)?)?; // [rows, P']
+        let weights = Tensor::ones(rows.len(), DType::F32, images.device())?;
+        ops::patch_mse(&predictions, &target, &weights)
     }
 
     /// Predicts every patch of `images` [B, C, H, W] from the visible ones. Normalised pixels are brought back with
@@ -176,10 +173,26 @@ impl MaskedAutoencoder {
 
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
     pub fn predict(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
-        self.decoder.pred.forward(&self.decode(patches, mask, pass)?)
+        let (batch, count, _) = patches.dims3()?;
+        self.predict_rows(patches, mask, &mask.all_rows(), pass)?.reshape((batch, count, ()))
     }
 
-    /// `patches` [B, L, P] -> output of the decoder for every patch, after its norm [B, L, C'].
+    /// `patches` [B, L, P] -> predictions of the target for `rows` of the flattened [B·L] list of patches [rows, P'].
+    fn predict_rows(
+        &self,
+        patches: &Tensor,
+        mask: &PatchMask,
+        rows: &[u32],
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let count = patches.dim(1)? as u32;
+        // The class token comes first in every sequence.
+        let rows: Vec<u32> = rows.iter().map(|row| row + row / count + 1).collect();
+        let decoded = ops::index_select(&self.decode(patches, mask, pass)?, &rows)?; // [rows, C']
+        self.decoder.pred.forward(&self.decoder.norm.forward(&decoded)?)
+    }
+
+    /// `patches` [B, L, P] -> output of the decoder before its norm [B, 1 + L, C'], class token first.
     fn decode(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         let (batch, count, _) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
@@ -191,35 +204,37 @@ impl MaskedAutoencoder {
         }
         let decoder_input = match &self.mask_token {
             MaskToken::Decoder(token) => {
-                let x = self.encode(&self.visible_tokens(patches, mask)?, pass)?; // [B, 1 + K, C]
-                restore(&self.decoder.embed.forward(&x)?, token, mask)?
+                let x = self.encode(self.visible_tokens(patches, mask)?, pass)?; // [B, 1 + K, C]
+                restore(&self.decoder.embed.forward(&x)?, token, &self.decoder.pos_embed.detach(), mask)?
             }
             MaskToken::Encoder(token) => {
                 let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
                 let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
                 let tokens = (tokens + removed.broadcast_mul(token)?)?;
-                let tokens =
-                    tokens.broadcast_add(&self.encoder.positions()?.detach().narrow(1, 1, count)?)?;
-                self.decoder.embed.forward(&self.encode(&tokens, pass)?)?
+                let x = self.with_positions(&tokens, &mask.all_patches())?;
+                let x = self.decoder.embed.forward(&self.encode(x, pass)?)?;
+                x.broadcast_add(&self.decoder.pos_embed.detach())?
             }
         };
-        self.decoder.forward(&decoder_input, pass)
+        self.decoder.run_blocks(decoder_input, pass)
     }
 
-    /// Embeds the kept ones of `patches` [B, L, P] and adds their positions -> [B, K, C].
+    /// Embeds the kept ones of `patches` [B, L, P] and adds class token and positions -> [B, 1 + K, C].
     fn visible_tokens(&self, patches: &Tensor, mask: &PatchMask) -> Result<Tensor> {
-        let (batch, count, values) = patches.dims3()?;
-        let visible = ops::index_select(&patches.reshape((batch * count, values))?, &mask.kept_rows())?;
+        let (batch, _, values) = patches.dims3()?;
+        let visible = ops::index_select(patches, &mask.kept_rows())?;
         let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
-        let ids: Vec<u32> = mask.keep().iter().flatten().map(|id| id + 1).collect(); // row 0 is the class token's
-        let positions = ops::index_select(&self.encoder.positions()?.detach().squeeze(0)?, &ids)?;
-        tokens + positions.reshape((batch, mask.kept(), ()))?
+        self.with_positions(&tokens, &mask.keep().concat())
     }
 
-    /// `tokens` [B, n, C] with positions -> [B, 1 + n, C] after the final norm.
-    fn encode(&self, tokens: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.encoder.with_class_token(tokens, Some(&self.encoder.positions()?.detach()))?;
-        match self.encoder.encode(x, &[], pass)?.normed {
+    /// Adds the positions of `patches` `[B·n]`, which get no gradient, and the class token to `tokens` [B, n, C].
+    fn with_positions(&self, tokens: &Tensor, patches: &[u32]) -> Result<Tensor> {
+        self.encoder.with_positions_of(tokens, patches, &self.encoder.positions()?.detach())
+    }
+
+    /// `x` [B, 1 + n, C], with class token and positions, after the encoder and its norm [B, 1 + n, C].
+    fn encode(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self.encoder.encode(x, pass)? {
             Some(x) => Ok(x),
             None => candle_core::bail!("MAE: the encoder has no final norm"),
         }
@@ -325,14 +340,18 @@ fn is_position_table(parameter: &str) -> bool {
     matches!(parameter, "pos_embed" | "decoder_pos_embed")
 }
 
-/// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere
-/// else -> [B, 1 + L, C'], class token first.
-fn restore(x: &Tensor, token: &Tensor, mask: &PatchMask) -> Result<Tensor> {
-    let (batch, _, width) = x.dims3()?;
-    let visible = x.narrow(1, 1, mask.kept())?.reshape((batch * mask.kept(), width))?;
-    let table = Tensor::cat(&[visible, token.reshape((1, width))?], 0)?; // [B·K + 1, C']
-    let patches = ops::index_select(&table, &mask.restore_rows())?.reshape((batch, mask.patches(), width))?;
-    Tensor::cat(&[x.narrow(1, 0, 1)?, patches], 1)
+/// Puts the tokens of `x` [B, 1 + K, C'] back to where their patches were and `token` [1, 1, C'] everywhere else, and adds
+/// `positions` [1, 1 + L, C'] -> [B, 1 + L, C'], class token first.
+fn restore(x: &Tensor, token: &Tensor, positions: &Tensor, mask: &PatchMask) -> Result<Tensor> {
+    let (kept, count) = (mask.kept() as u32, mask.patches());
+    let removed = mask.batch() as u32 * kept;
+    let (mut rows, mut places) = (Vec::new(), Vec::new());
+    for (sample, restore) in (0..).zip(mask.restore_rows().chunks(count)) {
+        let row = |row: &u32| if *row == removed { SHARED_TOKEN } else { row + row / kept + 1 };
+        rows.extend(std::iter::once(sample * (kept + 1)).chain(restore.iter().map(row)));
+        places.extend(0..=count as u32);
+    }
+    ops::place_tokens(x, token, positions, rows, places)
 }
 
 /// Blocks on all tokens, and a linear map to the target.
@@ -359,14 +378,12 @@ impl Decoder {
         })
     }
 
-    /// `x` [B, 1 + L, C'], class token first -> [B, L, C'] after the norm.
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mut x = x.broadcast_add(&self.pos_embed.detach())?;
+    /// `x` [B, 1 + L, C'], with positions, after the blocks [B, 1 + L, C'].
+    fn run_blocks(&self, mut x: Tensor, pass: &mut Pass) -> Result<Tensor> {
         for block in &self.blocks {
             x = block.forward(&x, pass)?;
         }
-        let x = self.norm.forward(&x)?;
-        x.narrow(1, 1, x.dim(1)? - 1)?.contiguous()
+        Ok(x)
     }
 }
 

@@ -104,6 +104,16 @@ impl PatchMask {
             .collect()
     }
 
+    /// The ids of all patches of every sample. [B·L]
+    pub fn all_patches(&self) -> Vec<u32> {
+        (0..self.batch()).flat_map(|_| 0..self.patches as u32).collect()
+    }
+
+    /// The rows of a flattened [B·L] list.
+    pub fn all_rows(&self) -> Vec<u32> {
+        (0..(self.batch() * self.patches) as u32).collect()
+    }
+
     /// Rows of the removed patches in a flattened [B·L] list, ascending. [B·(L − K)]
     pub fn removed_rows(&self) -> Vec<u32> {
         let mut kept = vec![false; self.batch() * self.patches];

@@ -6,7 +6,8 @@
 
 use super::{TokenTarget, pca};
 use crate::config::ReconstructionTarget;
-use candle_core::{D, DType, Result, Tensor};
+use crate::ops;
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::OnceLock;
 
@@ -61,17 +62,14 @@ impl PatchTarget {
         }
     }
 
-    /// `patches` [B, L, P] -> targets [B, L, `len`].
+    /// `patches` [.., P] -> targets [.., `len`].
     ///
     /// # Errors
     /// A target of tokens, which are computed from whole images.
     pub fn encode(&self, patches: &Tensor) -> Result<Tensor> {
         match self {
             Self::Pixel => Ok(patches.clone()),
-            Self::NormPixel => {
-                let (mean, std) = statistics(patches)?;
-                patches.broadcast_sub(&mean)?.broadcast_div(&std)
-            }
+            Self::NormPixel => ops::standardize(patches, EPS),
             Self::Pca(pca) => pca.project(patches),
             Self::Token(_) => candle_core::bail!("tokens are computed from images, not from patches"),
         }
@@ -83,21 +81,13 @@ impl PatchTarget {
         match self {
             Self::Pixel => Ok(predictions.clone()),
             Self::NormPixel => {
-                let (mean, std) = statistics(patches)?;
+                let (mean, std) = ops::mean_and_deviation(patches, EPS)?;
                 predictions.broadcast_mul(&std)?.broadcast_add(&mean)
             }
             Self::Pca(pca) => pca.expand(predictions),
             Self::Token(_) => candle_core::bail!("tokens stand for images, not for patches"),
         }
     }
-}
-
-/// Mean and √(unbiased variance + ε) of every patch. [B, L, 1] each
-fn statistics(patches: &Tensor) -> Result<(Tensor, Tensor)> {
-    let count = patches.dim(D::Minus1)? as f64;
-    let mean = patches.mean_keepdim(D::Minus1)?;
-    let var = (patches.broadcast_sub(&mean)?.sqr()?.sum_keepdim(D::Minus1)? / (count - 1.))?;
-    Ok((mean, (var + EPS)?.sqrt()?))
 }
 
 /// The mean patch and the directions of largest variance.

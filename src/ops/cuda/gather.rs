@@ -16,7 +16,7 @@ pub(in crate::ops) fn index_select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     x.contiguous()?.apply1(IndexSelect { rows: rows.to_vec() })
 }
 
-/// [`crate::nn::patchify`] of f32 images [B, C, H, W] that need no gradient, with sides that are multiples of `patch`.
+/// [`crate::ops::patchify`] of f32 images [B, C, H, W] that need no gradient, with sides that are multiples of `patch`.
 pub(crate) fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     images.contiguous()?.apply_op1_no_bwd(&Patchify { patch })
 }

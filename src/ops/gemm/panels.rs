@@ -7,7 +7,9 @@
 use super::destination::{MatrixMut, Shared};
 use super::elements::Precision;
 use super::kernel::{MicroKernel, Store};
+use crate::ops::memory::with_kept;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
@@ -256,19 +258,20 @@ fn product_with(
     let (m, n, stride) = (left.lanes(), right.lanes(), destination.row_stride);
     assert!((m, n) == (destination.rows, destination.columns), "shapes of a matrix product");
     let shared = Shared::of(destination);
+    thread_local!(static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { words: vec![], values: vec![] }) });
     if m >= n {
         let panels = Panels::for_kernel(Side::Right, kernel, right);
-        panels.tasks(m).into_par_iter().for_each_init(Scratch::default, |scratch, rows| {
+        panels.tasks(m).into_par_iter().for_each(|rows| {
             // SAFETY: the tasks have different rows.
             let mut part = unsafe { shared.matrix(rows.start * stride, rows.len(), n, stride) };
-            panels.multiply(left, rows, &mut part, store, scratch);
+            with_kept(&SCRATCH, |scratch| panels.multiply(left, rows, &mut part, store, scratch));
         });
     } else {
         let panels = Panels::for_kernel(Side::Left, kernel, left);
-        panels.tasks(n).into_par_iter().for_each_init(Scratch::default, |scratch, columns| {
+        panels.tasks(n).into_par_iter().for_each(|columns| {
             // SAFETY: the tasks have different columns.
             let mut part = unsafe { shared.matrix(columns.start, m, columns.len(), stride) };
-            panels.multiply(right, columns, &mut part, store, scratch);
+            with_kept(&SCRATCH, |scratch| panels.multiply(right, columns, &mut part, store, scratch));
         });
     }
 }
