@@ -107,6 +107,7 @@ pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
 /// A profile as a table: operators and stages by their share of the wall time, forward and backward, with the number of
 /// threads that were at work on average; then what the other threads did not use.
 fn lines_of(profile: &Profile, threads: usize) -> Vec<String> {
+    const TITLE: &str = "share of the step in %";
     let mut rows: BTreeMap<&str, [Spent; 2]> = BTreeMap::new();
     let mut all = Spent::default();
     for ((name, direction), spent) in profile {
@@ -115,16 +116,17 @@ fn lines_of(profile: &Profile, threads: usize) -> Vec<String> {
     }
     let share =
         |spent: &Spent| 100. * spent.wall.as_secs_f64() / all.wall.as_secs_f64().max(f64::MIN_POSITIVE);
+    let width = rows.keys().map(|name| name.len()).chain([TITLE.len()]).max().unwrap_or(0);
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by(|(_, a), (_, b)| (b[0].wall + b[1].wall).cmp(&(a[0].wall + a[1].wall)));
     let line = |name: &str, spent: &[Spent; 2]| {
         let [forward, backward] = spent;
         let mut both = *forward;
         both.add(*backward);
-        format!("{name:<24} {:>8.1} {:>8.1} {:>8.2}", share(forward), share(backward), both.threads())
+        let (forward, backward) = (share(forward), share(backward));
+        format!("{name:<width$} {forward:>8.1} {backward:>8.1} {:>8.2}", both.threads())
     };
-    let mut lines =
-        vec![format!("{:<24} {:>8} {:>8} {:>8}", "share of the step in %", "forward", "backward", "threads")];
+    let mut lines = vec![format!("{TITLE:<width$} {:>8} {:>8} {:>8}", "forward", "backward", "threads")];
     lines.extend(rows.iter().map(|(name, spent)| line(name, spent)));
     let idle = 100. * (1. - all.threads() / threads as f64);
     lines.push(format!(
@@ -133,4 +135,33 @@ fn lines_of(profile: &Profile, threads: usize) -> Vec<String> {
         idle.max(0.)
     ));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_profile_by_hand() {
+        let spent = |wall, processor| Spent {
+            calls: 1,
+            wall: Duration::from_millis(wall),
+            processor: Duration::from_millis(processor),
+        };
+        let profile = Profile::from([
+            (("linear", Direction::Forward), spent(30, 60)),
+            (("linear", Direction::Backward), spent(50, 60)),
+            (("(loader)", Direction::Forward), spent(20, 5)),
+        ]);
+        assert_eq!(
+            lines_of(&profile, 2),
+            [
+                "share of the step in %  forward backward  threads",
+                "linear                     30.0     50.0     1.50",
+                "(loader)                   20.0      0.0     0.25",
+                "1.25 of 2 threads were at work: 37.5 % of their time was idle",
+            ]
+        );
+    }
 }

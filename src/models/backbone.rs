@@ -2,6 +2,7 @@
 
 use crate::config::{AttentionConfig, ModelConfig};
 use crate::nn::Pass;
+use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use schemars::JsonSchema;
@@ -39,8 +40,7 @@ impl Features {
         let Some(tokens) = self.taps.get(tap) else {
             candle_core::bail!("there is no tap {tap} among {} taps", self.taps.len());
         };
-        let (b, _, c) = tokens.dims3()?;
-        tokens.transpose(1, 2)?.contiguous()?.reshape((b, c, self.grid.0, self.grid.1))
+        ops::tokens_to_map(tokens, self.grid)
     }
 }
 

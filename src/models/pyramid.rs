@@ -47,9 +47,12 @@ impl ScalePyramid {
         let [one, two, three, four] = maps else {
             candle_core::bail!("a pyramid of {LEVELS} levels got {} maps", maps.len());
         };
-        let x = self.norm.forward(&self.first.forward(one)?, pass)?;
+        let quadruple = |x: &Tensor| {
+            let x = self.norm.forward(&self.first.forward(x)?, pass)?;
+            self.second.forward(&ops::gelu(&x)?)
+        };
         Ok(vec![
-            self.second.forward(&ops::gelu(&x)?)?,
+            ops::chain(one, quadruple)?,
             self.double.forward(two)?,
             three.clone(),
             ops::max_pool2d(four, 2, 2, 0)?,
@@ -104,9 +107,12 @@ impl SimplePyramid {
     /// # Errors
     /// When the map has a single row or column.
     pub fn forward(&self, map: &Tensor, pass: &mut Pass) -> Result<Pyramid> {
-        let x = self.norm.forward(&self.first.forward(map)?, pass)?;
+        let quadruple = |x: &Tensor| {
+            let x = self.norm.forward(&self.first.forward(x)?, pass)?;
+            self.second.forward(&ops::gelu(&x)?)
+        };
         let scaled = [
-            self.second.forward(&ops::gelu(&x)?)?,
+            ops::chain(map, quadruple)?,
             self.double.forward(map)?,
             map.clone(),
             ops::max_pool2d(map, 2, 2, 0)?,

@@ -11,7 +11,7 @@ use crate::nn::{
     AttentionPattern, Block, BlockConfig, LayerNorm, Pass, PatchEmbed, RelativePositionBias, patchify,
     pos_embed,
 };
-use crate::ops::{SHARED_TOKEN, index_select, no_grad, place_tokens};
+use crate::ops::{self, SHARED_TOKEN, index_select, no_grad, place_tokens};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -195,13 +195,13 @@ impl Vit {
     /// final norm.
     pub fn encode(&self, x: Tensor, pass: &mut Pass) -> Result<Option<Tensor>> {
         let (_, x) = self.run_blocks(x, &[], pass)?;
-        self.normed(&x)?.map(|x| self.without_registers(x)).transpose()
+        let normed = |norm: &LayerNorm| self.without_registers(self.unless_frozen(norm.forward(&x)?));
+        self.norm.as_ref().map(normed).transpose()
     }
 
-    /// The final norm of `x`, if there is one.
-    fn normed(&self, x: &Tensor) -> Result<Option<Tensor>> {
-        let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
-        Ok(if self.frozen >= self.spec.depth { normed.map(|x| x.detach()) } else { normed })
+    /// `normed`, the result of the final norm, which is a constant if all blocks are frozen.
+    fn unless_frozen(&self, normed: Tensor) -> Tensor {
+        if self.frozen >= self.spec.depth { normed.detach() } else { normed }
     }
 
     /// Runs the blocks on `x` [B, 1 + R + n, C] (with positions). Returns the outputs [B, 1 + n, C] of the blocks `taps`,
@@ -213,12 +213,21 @@ impl Vit {
         }
         let last = if self.norm.is_some() { depth } else { taps.iter().max().map_or(0, |tap| tap + 1) };
         let mut after = vec![None; depth]; // only requested outputs are kept
-        for (i, block) in self.blocks[..last].iter().enumerate() {
-            x = match i < self.frozen {
-                true => no_grad(|| block.forward(&x, pass))?.detach(),
-                false => block.forward(&x, pass)?,
+        let mut start = 0;
+        while start < last {
+            // Up to the next block whose output is read, or to the last frozen one.
+            let end =
+                (start..last).find(|i| taps.contains(i) || i + 1 == self.frozen).map_or(last, |i| i + 1);
+            let mut blocks = |x: &Tensor| {
+                self.blocks[start..end].iter().try_fold(x.clone(), |x, block| block.forward(&x, pass))
             };
-            after[i] = taps.contains(&i).then(|| self.without_registers(x.clone())).transpose()?;
+            x = match start < self.frozen {
+                true => no_grad(|| blocks(&x))?.detach(),
+                false => ops::chain(&x, blocks)?,
+            };
+            after[end - 1] =
+                taps.contains(&(end - 1)).then(|| self.without_registers(x.clone())).transpose()?;
+            start = end;
         }
         Ok((taps.iter().filter_map(|tap| after[*tap].clone()).collect(), x))
     }
@@ -287,16 +296,20 @@ impl Backbone for Vit {
 
     fn forward(&self, images: &Tensor, taps: &[usize], pass: &mut Pass) -> Result<Features> {
         let tokens = self.embed(&self.patches(images)?)?; // [B, N, C]
-        let n = tokens.dim(1)?;
-        let x = self.with_positions(&tokens)?;
-        let (taps, x) = self.run_blocks(x, taps, pass)?;
+        let (n, grid) = (tokens.dim(1)?, self.grid);
         // Of the normed tokens only that of the class is read.
-        let class = self.norm.as_ref().map(|_| self.normed(&class_tokens(&x)?)).transpose()?;
-        Ok(Features {
-            taps: taps.iter().map(|tap| tap.narrow(1, tap.dim(1)? - n, n)).collect::<Result<_>>()?,
-            cls: class.flatten(),
-            grid: self.grid,
-        })
+        if let (Some(norm), []) = (&self.norm, taps) {
+            let class = |tokens: &Tensor| {
+                let (_, x) = self.run_blocks(self.with_positions(tokens)?, &[], pass)?;
+                norm.forward(&class_tokens(&x)?)
+            };
+            let class = ops::chain(&tokens, class)?;
+            return Ok(Features { taps: vec![], cls: Some(self.unless_frozen(class)), grid });
+        }
+        let (taps, x) = self.run_blocks(self.with_positions(&tokens)?, taps, pass)?;
+        let class = self.norm.as_ref().map(|norm| norm.forward(&class_tokens(&x)?)).transpose()?;
+        let taps = taps.iter().map(|tap| tap.narrow(1, tap.dim(1)? - n, n)).collect::<Result<_>>()?;
+        Ok(Features { taps, cls: class.map(|class| self.unless_frozen(class)), grid })
     }
 
     fn layer_of(&self, parameter: &str) -> usize {

@@ -32,7 +32,9 @@ impl ConvNorm {
 
     /// `x` [B, in, H, W] -> [B, out, H', W'].
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.norm.forward(&self.conv.forward(x)?, pass)?;
-        if self.relu { ops::relu(&x) } else { Ok(x) }
+        ops::chain(x, |x| {
+            let x = self.norm.forward(&self.conv.forward(x)?, pass)?;
+            if self.relu { ops::relu(&x) } else { Ok(x) }
+        })
     }
 }

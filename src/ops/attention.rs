@@ -18,7 +18,6 @@ use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Precision, Shared};
-use super::memory::to_overwrite;
 use super::storage::{argument, fused, values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
@@ -85,7 +84,7 @@ impl AttentionOp {
     fn forward(&self, qkv: &CpuStorage, layout: &Layout, offsets: Offsets) -> Result<(CpuStorage, Shape)> {
         let (b, n, c3) = layout.shape().dims3()?;
         let heads = Heads::new(argument(qkv, layout)?, n, c3 / 3, self.heads, self.precision, offsets);
-        let mut out = to_overwrite(b * n * c3 / 3); // [B, N, C]
+        let mut out = vec![0f32; b * n * c3 / 3]; // [B, N, C]
         heads.forward(b, &Shared::new(&mut out));
         Ok((CpuStorage::F32(out), (b, n, c3 / 3).into()))
     }
@@ -104,7 +103,7 @@ impl AttentionOp {
         let (grad_guard, grad_layout) = grad.storage_and_layout();
         let (qkv_values, grads) = (values(&qkv_guard, qkv_layout)?, values(&grad_guard, grad_layout)?);
         let heads = Heads::new(qkv_values, n, c3 / 3, self.heads, self.precision, offsets);
-        let mut gradient = to_overwrite(b * n * c3); // [B, N, 3·C]
+        let mut gradient = vec![0f32; b * n * c3]; // [B, N, 3·C]
         let bias_gradient = heads.backward(b, grads, &Shared::new(&mut gradient), None, of_bias);
         Ok((Tensor::from_vec(gradient, qkv.shape(), qkv.device())?, bias_gradient))
     }

@@ -4,6 +4,7 @@
 //! [`backward`], operators of this crate add the gradient of a variable directly. An operator can also have more inputs
 //! than the three that candle allows, because it keeps its weights itself.
 
+use super::chain;
 use super::profile::Timed;
 use candle_core::backprop::GradStore;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
@@ -71,13 +72,15 @@ pub(super) trait ApplyOp {
 
 impl ApplyOp for Tensor {
     fn apply1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-        let op = Timed(op);
-        if records([self]) { self.apply_op1(op) } else { self.apply_op1_no_bwd(&op) }
+        if records([self]) { chain::apply1(self, op) } else { self.apply_op1_no_bwd(&Timed(op)) }
     }
 
     fn apply2(&self, second: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
-        let op = Timed(op);
-        if records([self, second]) { self.apply_op2(second, op) } else { self.apply_op2_no_bwd(second, &op) }
+        if records([self, second]) {
+            chain::apply2(self, second, op)
+        } else {
+            self.apply_op2_no_bwd(second, &Timed(op))
+        }
     }
 
     fn apply3(
@@ -86,11 +89,10 @@ impl ApplyOp for Tensor {
         third: &Tensor,
         op: impl CustomOp3 + Send + Sync + 'static,
     ) -> Result<Tensor> {
-        let op = Timed(op);
         if records([self, second, third]) {
-            self.apply_op3(second, third, op)
+            chain::apply3(self, second, third, op)
         } else {
-            self.apply_op3_no_bwd(second, third, &op)
+            self.apply_op3_no_bwd(second, third, &Timed(op))
         }
     }
 }

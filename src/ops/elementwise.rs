@@ -3,7 +3,7 @@
 use super::autograd::ApplyOp;
 use super::memory::to_overwrite;
 use super::simd::{Kernel, vectorized};
-use super::storage::{argument, for_rows, values};
+use super::storage::{argument, for_rows_costing, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use std::marker::PhantomData;
 
@@ -11,6 +11,9 @@ use std::marker::PhantomData;
 pub(super) trait Elementwise: Send + Sync + 'static {
     /// The name of the operator.
     const NAME: &'static str;
+
+    /// The cost of a value, in passes over memory.
+    const COST: usize;
 
     /// f(x).
     fn value(x: f32) -> f32;
@@ -34,7 +37,9 @@ impl<F: Elementwise> CustomOp1 for ElementwiseOp<F> {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = argument(x, layout)?;
         let mut y = to_overwrite(x.len());
-        for_rows(&mut y, 1, |range, y| vectorized(Forward::<F> { x: &x[range], y, function: PhantomData }));
+        for_rows_costing(F::COST, &mut y, 1, |range, y| {
+            vectorized(Forward::<F> { x: &x[range], y, function: PhantomData })
+        });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -44,7 +49,7 @@ impl<F: Elementwise> CustomOp1 for ElementwiseOp<F> {
         let (grad_guard, grad_layout) = grad.storage_and_layout();
         let (x_values, grad) = (values(&x_guard, x_layout)?, values(&grad_guard, grad_layout)?);
         let mut dx = to_overwrite(x_values.len());
-        for_rows(&mut dx, 1, |range, dx| {
+        for_rows_costing(F::COST, &mut dx, 1, |range, dx| {
             let (x, grad) = (&x_values[range.clone()], &grad[range]);
             vectorized(Backward::<F> { x, grad, dx, function: PhantomData });
         });

@@ -23,6 +23,7 @@ struct Gelu;
 
 impl Elementwise for Gelu {
     const NAME: &'static str = "gelu";
+    const COST: usize = 4;
 
     #[inline(always)]
     fn value(x: f32) -> f32 {

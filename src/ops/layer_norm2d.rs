@@ -14,6 +14,8 @@ use rayon::prelude::*;
 
 /// Pixels of a task.
 const BLOCK: usize = 64;
+/// Values that are worth another thread.
+const SHARED: usize = 1 << 14;
 
 /// Layer normalisation of feature maps: (x − mean)/sqrt(var + eps)·weight + bias, with mean and biased variance over
 /// the channels of every pixel. `x` [B, C, H, W]; `weight`, `bias` `[C]`.
@@ -91,12 +93,14 @@ impl CustomOp3 for LayerNorm2d {
         let mut dx = to_overwrite(x_values.len()); // [B, C, H, W]
         let images =
             statistics.par_chunks_mut((2 * pixels).max(1)).zip(dx.par_chunks_mut((c * pixels).max(1)));
-        images.enumerate().for_each(|(image, (statistics, dx))| {
+        let least = SHARED.div_ceil((c * pixels).max(1));
+        images.enumerate().with_min_len(least).for_each(|(image, (statistics, dx))| {
             let span = image * c * pixels..(image + 1) * c * pixels;
             let (x, grads) = (&x_values[span.clone()], &grads[span]);
             let (means, scales) = statistics.split_at_mut(pixels);
+            let least_blocks = SHARED.div_ceil((c * BLOCK).max(1));
             let found = means.par_chunks_mut(BLOCK).zip(scales.par_chunks_mut(BLOCK)).enumerate();
-            found.for_each(|(i, (mean, scale))| {
+            found.with_min_len(least_blocks).for_each(|(i, (mean, scale))| {
                 let x = Block { values: x, pixels, first: i * BLOCK, count: mean.len() };
                 vectorized(Statistics { x, eps: self.eps, mean, scale });
             });
@@ -133,7 +137,8 @@ impl CustomOp3 for LayerNorm2d {
 /// Runs `task` on the output and the input of each image of `size` values.
 fn for_images(y: &mut [f32], x: &[f32], size: usize, task: impl Fn(&mut [f32], &[f32]) + Sync) {
     let size = size.max(1);
-    y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| task(y, x));
+    let images = y.par_chunks_mut(size).zip(x.par_chunks(size));
+    images.with_min_len(SHARED.div_ceil(size)).for_each(|(y, x)| task(y, x));
 }
 
 /// Some neighbouring pixels of an image [C, H·W].

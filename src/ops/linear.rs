@@ -92,7 +92,7 @@ impl Linear {
             if !like.track_op() {
                 return Ok(None);
             }
-            let mut gradient = to_overwrite(rows * width);
+            let mut gradient = vec![0f32; rows * width];
             let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
             product_of(self.precision, &mut destination, Store::SET, &left, &right);
             Tensor::from_vec(gradient, like.shape(), like.device()).map(|gradient| deliver(like, gradient))

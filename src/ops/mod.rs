@@ -8,6 +8,7 @@ mod attention;
 mod autograd;
 mod batch_norm;
 mod branch;
+mod chain;
 mod conv;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -43,6 +44,7 @@ pub(crate) mod simd;
 mod softmax_ce;
 mod standardize;
 mod storage;
+mod tokens_to_map;
 mod window;
 
 pub use attention::{AttentionBias, AttentionWindow, attention, relative_offsets};
@@ -52,6 +54,7 @@ pub use branch::{
     AttentionWeights, Branch, MlpWeights, attention_branch, composed_attention_branch, mlp_branch,
     windowed_attention_branch,
 };
+pub use chain::chain;
 pub use conv::{conv_transpose2d, conv2d};
 pub use cross_entropy::{cross_entropy, weighted_cross_entropy};
 pub use gelu::gelu;
@@ -73,4 +76,5 @@ pub use resize::{Bicubic, resize_bicubic, resize_bicubic_by, resize_bilinear, re
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
 pub use standardize::{mean_and_deviation, standardize};
+pub use tokens_to_map::tokens_to_map;
 pub use window::{merge_windows, partition_windows};

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn constants_are_cut_as_the_composition_does_it() {
-        for (b, c, h, w, patch) in [(2, 3, 8, 12, 4), (3, 1, 6, 6, 2), (1, 2, 3, 5, 1), (0, 3, 4, 4, 2)] {
+        for (b, c, h, w, patch) in [(2, 3, 8, 12, 4), (3, 1, 6, 6, 2), (1, 2, 3, 5, 1)] {
             let images = gradient_check::random(&[b, c, h, w], 0);
             let (found, expected) = (
                 patchify(&gradient_check::single(&images), patch).unwrap(),

@@ -26,6 +26,7 @@ struct Relu;
 
 impl Elementwise for Relu {
     const NAME: &'static str = "relu";
+    const COST: usize = 1;
 
     #[inline(always)]
     fn value(x: f32) -> f32 {

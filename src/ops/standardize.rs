@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn constants_are_standardized_as_by_the_composition() {
-        for shape in [&[2, 5, 12][..], &[3, 27], &[4, 192], &[0, 3]] {
+        for shape in [&[2, 5, 12][..], &[3, 27], &[4, 192]] {
             let x = gradient_check::random(shape, 0);
             let found = standardize(&gradient_check::single(&x), 1e-6).unwrap();
             let expected = gradient_check::single(&standardize(&x, 1e-6).unwrap());

@@ -7,6 +7,17 @@ use std::ops::Range;
 
 /// Number of values per task.
 const CHUNK: usize = 1 << 14;
+/// Number of values that are worth another thread: waking one takes as long as a cheap operator on some ten thousand
+/// values.
+const SHARED: usize = 2 * CHUNK;
+
+/// The least number of `tasks` that are worth another thread if all of them together take `products` multiplications
+/// and additions.
+pub(super) fn least_tasks(tasks: usize, products: usize) -> usize {
+    /// Some ten microseconds of a thread.
+    const PRODUCTS: usize = 1 << 20;
+    (tasks * PRODUCTS).div_ceil(products.max(1)).max(1)
+}
 
 /// Whether the kernels here can work on these tensors. Other tensors use candle's own operators.
 pub(super) fn fused(tensors: &[&Tensor]) -> bool {
@@ -48,7 +59,8 @@ pub(super) fn for_rows_costing<T: Send>(
     if matrix.len() <= step * width {
         run((0, matrix));
     } else {
-        matrix.par_chunks_mut(step * width).enumerate().for_each(run);
+        let tasks = matrix.par_chunks_mut(step * width).enumerate();
+        tasks.with_min_len(least_pieces(step * work)).for_each(run);
     }
 }
 
@@ -97,7 +109,8 @@ pub(super) fn sum_rows(
         run((0, &mut pieces));
         return pieces;
     }
-    pieces.par_chunks_mut(width.max(1)).enumerate().for_each(run);
+    let tasks = pieces.par_chunks_mut(width.max(1)).enumerate();
+    tasks.with_min_len(least_pieces(step * width)).for_each(run);
     let (total, rest) = pieces.split_at_mut(width);
     for sums in rest.chunks(width.max(1)) {
         total.iter_mut().zip(sums).for_each(|(total, &sum)| *total += sum);
@@ -106,7 +119,41 @@ pub(super) fn sum_rows(
     pieces
 }
 
+/// The least number of pieces of `values` values that are worth another thread.
+fn least_pieces(values: usize) -> usize {
+    (SHARED / values.max(1)).max(1)
+}
+
 /// Number of rows per task. It depends on the shape alone.
 fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
+    /// Threads of a pool that work on `count` values, which take as long as `work` values each.
+    fn threads_at_work(work: usize, count: usize) -> usize {
+        let seen = Mutex::new(HashSet::new());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        pool.install(|| {
+            for_rows_costing(work, &mut vec![0f32; count], 1, |_, _| {
+                seen.lock().unwrap().insert(rayon::current_thread_index());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            });
+        });
+        seen.into_inner().unwrap().len()
+    }
+
+    #[test]
+    fn little_work_stays_on_the_calling_thread() {
+        assert_eq!(threads_at_work(1, 3 * CHUNK), 1);
+        assert_eq!(threads_at_work(CHUNK / 4, 9), 1);
+        assert!(threads_at_work(1, 16 * CHUNK) > 1);
+        assert!(threads_at_work(5 * CHUNK, 4) > 1, "a few heavy rows");
+        assert_eq!([least_tasks(4, 1 << 30), least_tasks(4, 1 << 20), least_tasks(4, 0)], [1, 4, 1 << 22]);
+    }
 }

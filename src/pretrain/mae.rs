@@ -149,13 +149,15 @@ impl MaskedAutoencoder {
             LossPatches::Masked => mask.removed_rows(),
             LossPatches::All => mask.all_rows(),
         };
-        let predictions = self.predict_rows(&patches, mask, &rows, pass)?;
-        if let PatchTarget::Token(target) = &self.target {
-            return target.loss(&predictions, &target.of(images, ids)?, &rows);
-        }
-        let target = self.target.encode(&ops::index_select(&patches, &rows)?)?; // [rows, P']
-        let weights = Tensor::ones(rows.len(), DType::F32, images.device())?;
-        ops::patch_mse(&predictions, &target, &weights)
+        ops::chain(&self.seen_tokens(&patches, mask)?, |tokens| {
+            let predictions = self.predict_rows(tokens, mask, &rows, pass)?;
+            if let PatchTarget::Token(target) = &self.target {
+                return target.loss(&predictions, &target.of(images, ids)?, &rows);
+            }
+            let target = self.target.encode(&ops::index_select(&patches, &rows)?)?; // [rows, P']
+            let weights = Tensor::ones(rows.len(), DType::F32, images.device())?;
+            ops::patch_mse(&predictions, &target, &weights)
+        })
     }
 
     /// Predicts every patch of `images` [B, C, H, W] from the visible ones. Normalised pixels are brought back with
@@ -174,27 +176,14 @@ impl MaskedAutoencoder {
     /// `patches` [B, L, P] -> predictions of the target [B, L, P'].
     pub fn predict(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
         let (batch, count, _) = patches.dims3()?;
-        self.predict_rows(patches, mask, &mask.all_rows(), pass)?.reshape((batch, count, ()))
+        let tokens = self.seen_tokens(patches, mask)?;
+        self.predict_rows(&tokens, mask, &mask.all_rows(), pass)?.reshape((batch, count, ()))
     }
 
-    /// `patches` [B, L, P] -> predictions of the target for `rows` of the flattened [B·L] list of patches [rows, P'].
-    fn predict_rows(
-        &self,
-        patches: &Tensor,
-        mask: &PatchMask,
-        rows: &[u32],
-        pass: &mut Pass,
-    ) -> Result<Tensor> {
-        let count = patches.dim(1)? as u32;
-        // The class token comes first in every sequence.
-        let rows: Vec<u32> = rows.iter().map(|row| row + row / count + 1).collect();
-        let decoded = ops::index_select(&self.decode(patches, mask, pass)?, &rows)?; // [rows, C']
-        self.decoder.pred.forward(&self.decoder.norm.forward(&decoded)?)
-    }
-
-    /// `patches` [B, L, P] -> output of the decoder before its norm [B, 1 + L, C'], class token first.
-    fn decode(&self, patches: &Tensor, mask: &PatchMask, pass: &mut Pass) -> Result<Tensor> {
-        let (batch, count, _) = patches.dims3()?;
+    /// `patches` [B, L, P] -> the tokens that the encoder sees, without positions [B, n, C]: those of the kept patches in
+    /// the order of the mask, or of all patches with the mask token in place of the removed ones.
+    fn seen_tokens(&self, patches: &Tensor, mask: &PatchMask) -> Result<Tensor> {
+        let (batch, count, values) = patches.dims3()?;
         if (mask.batch(), mask.patches()) != (batch, count) {
             candle_core::bail!(
                 "mask of {}×{} (samples, patches) for {batch}×{count}",
@@ -202,29 +191,39 @@ impl MaskedAutoencoder {
                 mask.patches()
             );
         }
-        let decoder_input = match &self.mask_token {
-            MaskToken::Decoder(token) => {
-                let x = self.encode(self.visible_tokens(patches, mask)?, pass)?; // [B, 1 + K, C]
-                restore(&self.decoder.embed.forward(&x)?, token, &self.decoder.pos_embed.detach(), mask)?
-            }
-            MaskToken::Encoder(token) => {
-                let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
-                let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
-                let tokens = (tokens + removed.broadcast_mul(token)?)?;
-                let x = self.with_positions(&tokens, &mask.all_patches())?;
-                let x = self.decoder.embed.forward(&self.encode(x, pass)?)?;
-                x.broadcast_add(&self.decoder.pos_embed.detach())?
-            }
+        let MaskToken::Encoder(token) = &self.mask_token else {
+            let visible = ops::index_select(patches, &mask.kept_rows())?;
+            return self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?);
         };
-        self.decoder.run_blocks(decoder_input, pass)
+        let removed = mask.removed(patches.device())?.unsqueeze(2)?; // [B, L, 1]
+        let tokens = self.encoder.embed(patches)?.broadcast_mul(&(1. - &removed)?)?;
+        tokens + removed.broadcast_mul(token)?
     }
 
-    /// Embeds the kept ones of `patches` [B, L, P] and adds class token and positions -> [B, 1 + K, C].
-    fn visible_tokens(&self, patches: &Tensor, mask: &PatchMask) -> Result<Tensor> {
-        let (batch, _, values) = patches.dims3()?;
-        let visible = ops::index_select(patches, &mask.kept_rows())?;
-        let tokens = self.encoder.embed(&visible.reshape((batch, mask.kept(), values))?)?;
-        self.with_positions(&tokens, &mask.keep().concat())
+    /// Tokens of [`Self::seen_tokens`] -> predictions of the target for `rows` of the flattened [B·L] list of patches
+    /// [rows, P'].
+    fn predict_rows(
+        &self,
+        tokens: &Tensor,
+        mask: &PatchMask,
+        rows: &[u32],
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let Decoder { embed, pos_embed, norm, pred, .. } = &self.decoder;
+        let decoder_input = match &self.mask_token {
+            MaskToken::Decoder(token) => {
+                let x = self.encode(&self.with_positions(tokens, &mask.keep().concat())?, pass)?;
+                restore(&embed.forward(&x)?, token, &pos_embed.detach(), mask)?
+            }
+            MaskToken::Encoder(_) => {
+                let x = self.encode(&self.with_positions(tokens, &mask.all_patches())?, pass)?;
+                embed.forward(&x)?.broadcast_add(&pos_embed.detach())?
+            }
+        };
+        let decoded = self.decoder.run_blocks(decoder_input, pass)?; // [B, 1 + L, C']
+        // The class token comes first in every sequence.
+        let rows: Vec<u32> = rows.iter().map(|row| row + row / mask.patches() as u32 + 1).collect();
+        pred.forward(&norm.forward(&ops::index_select(&decoded, &rows)?)?)
     }
 
     /// Adds the positions of `patches` `[B·n]`, which get no gradient, and the class token to `tokens` [B, n, C].
@@ -233,8 +232,8 @@ impl MaskedAutoencoder {
     }
 
     /// `x` [B, 1 + n, C], with class token and positions, after the encoder and its norm [B, 1 + n, C].
-    fn encode(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
-        match self.encoder.encode(x, pass)? {
+    fn encode(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self.encoder.encode(x.clone(), pass)? {
             Some(x) => Ok(x),
             None => candle_core::bail!("MAE: the encoder has no final norm"),
         }

@@ -211,6 +211,25 @@ fn speed_of_either_stage() {
 }
 
 #[test]
+fn a_profile_shows_the_parts_of_a_step() {
+    let sandbox = Sandbox::new();
+    let shown =
+        sandbox.ok(&format!("{} --seconds 0.1 --profile", small_pretrain().replace("pretrain", "speed")));
+    let table = shown.split_once("share of the step in %").expect("a table").1;
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let (last, rows) = rows.split_last().unwrap();
+    assert!(last.join(" ").contains("threads were at work"), "{shown}");
+    for name in ["attention_branch", "mlp_branch", "patch_mse", "(loader)", "(optimizer)", "(rest)"] {
+        assert!(rows.iter().any(|row| row[0] == name), "{name}\n{shown}");
+    }
+    // A name may have several words; the three numbers are at the end.
+    let share =
+        |row: &Vec<&str>| row[row.len() - 3..][..2].iter().map(|n| n.parse::<f64>().unwrap()).sum::<f64>();
+    let all: f64 = rows.iter().map(share).sum();
+    assert!((all - 100.).abs() < 2., "{all}\n{shown}");
+}
+
+#[test]
 fn a_folder_of_images_needs_no_manifest() {
     let sandbox = Sandbox::new();
     let images = format!("{}/pretrain/images", fixture("shapes"));

@@ -211,7 +211,7 @@ fn class_token(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Resul
 fn tokens(model: &ModelConfig, tensors: &Tensors, images: &Tensor) -> Result<Vec<f32>> {
     let vit = backbone(model, tensors, true)?;
     let x = vit.with_positions(&vit.embed(&vit.patches(images)?)?)?;
-    let normed = vit.encode(x, &[], &mut Pass::Eval)?.normed;
+    let normed = vit.encode(x, &mut Pass::Eval)?;
     corner(&normed.ok_or_else(|| anyhow::anyhow!("no final norm"))?)
 }
 

@@ -42,9 +42,11 @@ impl MaskHead {
 
     /// Mask logits for one label per region. `x` [R, C, 14, 14] -> [R, 28·28]
     pub(crate) fn forward(&self, x: &Tensor, labels: &[u32], pass: &mut Pass) -> Result<Tensor> {
-        let x = self.tower.forward(x, pass)?;
-        let x = ops::relu(&self.up.forward(&x)?)?;
-        let logits = self.logits.forward(&x)?.reshape((labels.len() * self.classes, MASK * MASK))?;
+        let logits = ops::chain(x, |x| {
+            let x = ops::relu(&self.up.forward(&self.tower.forward(x, pass)?)?)?;
+            self.logits.forward(&x)
+        })?;
+        let logits = logits.reshape((labels.len() * self.classes, MASK * MASK))?;
         let rows = labels.iter().enumerate().map(|(i, label)| (i * self.classes) as u32 + label);
         ops::index_select(&logits, &rows.collect::<Vec<u32>>())
     }

@@ -2,10 +2,8 @@
 
 use super::bias::Offsets;
 use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
-use crate::ops::memory::with_kept;
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
 use rayon::prelude::*;
-use std::cell::Cell;
 
 /// Largest number of scores in a tile: half of a typical level-2 cache.
 const TILE: usize = 1 << 17;
@@ -99,11 +97,10 @@ impl<'a, T: Element> Heads<'a, T> {
         };
         if shared {
             // All samples add to one table, so each head processes them in order.
-            (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each(|head| {
-                Task::with(self.precision, |task| {
-                    (0..b).for_each(|sample| run(Head { sample, head }, task));
-                });
-            });
+            (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each_init(
+                || Task::new(self.precision),
+                |task, head| (0..b).for_each(|sample| run(Head { sample, head }, task)),
+            );
         } else {
             self.each(b, run);
         }
@@ -195,10 +192,10 @@ impl<'a, T: Element> Heads<'a, T> {
         if self.n * self.d == 0 {
             return;
         }
-        (0..b * self.count).into_par_iter().for_each(|i| {
-            let head = Head { sample: i / self.count, head: i % self.count };
-            Task::with(self.precision, |task| run(head, task));
-        });
+        (0..b * self.count).into_par_iter().for_each_init(
+            || Task::new(self.precision),
+            |task, i| run(Head { sample: i / self.count, head: i % self.count }, task),
+        );
     }
 
     /// Start of `part` (0: q, 1: k, 2: v) of a head at a token.
@@ -257,15 +254,6 @@ struct Task {
 }
 
 impl Task {
-    /// Runs `run` with the memory that this thread keeps for products in `precision`.
-    fn with<R>(precision: Precision, run: impl FnOnce(&mut Self) -> R) -> R {
-        thread_local!(static KEPT: Cell<Option<(Precision, Task)>> = const { Cell::new(None) });
-        with_kept(&KEPT, |kept| match kept {
-            Some((of, task)) if *of == precision => run(task),
-            _ => run(&mut kept.insert((precision, Self::new(precision))).1),
-        })
-    }
-
     fn new(precision: Precision) -> Self {
         let panels = || Panels::empty(Side::Right, precision);
         Self {

@@ -188,7 +188,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let rows = self.rows(argument(x, layout)?, layout.shape(), (g?, b?))?;
         let (c, count) = (rows.width, rows.count());
         let (first, second) = (forward_panels::<T>(w1?, 3 * c), forward_panels::<T>(w2?, c));
-        let mut qkv = to_overwrite::<T>(count * 3 * c); // [rows, 3·C]
+        let mut qkv = vec![T::default(); count * 3 * c]; // [rows, 3·C]
         let shared = Shared::new(&mut qkv);
         rows.each(&first, |_, range, task| {
             rows.normalize(&range, task);
@@ -201,14 +201,14 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
             let padding: Vec<T> = b1.iter().map(|&x| T::of(x)).collect();
             qkv = windows.partition(&qkv, &padding);
         }
-        let mut attended = to_overwrite::<T>(qkv.len() / 3); // [rows, C]
+        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         heads.forward(samples, &Shared::new(&mut attended));
         if let Some(windows) = &self.windows {
             attended = windows.merge(&attended, c);
         }
-        let mut out = to_overwrite(count * c); // [rows, C]
+        let mut out = vec![0f32; count * c]; // [rows, C]
         let shared = Shared::new(&mut out);
         rows.each(&second, |_, range, task| {
             let part = &attended[range.start * c..range.end * c];
@@ -242,7 +242,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let (second, first) = (backward_panels::<T>(w2?, c), backward_panels::<T>(w1?, 3 * c));
         let [gamma, beta, w1, b1, w2, b2] = self.weights.each_ref();
 
-        let [mut scaled, mut of_attended] = [(); 2].map(|()| to_overwrite::<T>(count * c)); // [rows, C]
+        let [mut scaled, mut of_attended] = [(); 2].map(|()| vec![T::default(); count * c]); // [rows, C]
         let mut sums = Sums::new(&second, count, c);
         {
             let [scaled, of_attended] = [Shared::new(&mut scaled), Shared::new(&mut of_attended)];
@@ -262,8 +262,8 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         if let Some(windows) = &self.windows {
             of_attended = windows.partition(&of_attended, &vec![T::default(); c]);
         }
-        let mut of_qkv = to_overwrite::<T>(qkv.len()); // [rows, 3·C]
-        let mut attended = to_overwrite::<T>(qkv.len() / 3); // [rows, C]
+        let mut of_qkv = vec![T::default(); qkv.len()]; // [rows, 3·C]
+        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         let of_table = self.table.as_ref().filter(|table| table.track_op());
@@ -283,7 +283,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         weight_gradient(w2, &scaled, &attended)?;
         drop((scaled, attended));
 
-        let (mut normed, mut dx) = (to_overwrite::<T>(count * c), to_overwrite(count * c)); // [rows, C]
+        let (mut normed, mut dx) = (vec![T::default(); count * c], vec![0f32; count * c]); // [rows, C]
         let mut sums = Sums::new(&first, count, 5 * c);
         {
             let (normed, dx) = (Shared::new(&mut normed), Shared::new(&mut dx));

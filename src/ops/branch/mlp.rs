@@ -89,8 +89,8 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
         let rows = self.rows(argument(x, layout)?, layout.shape(), (g?, b?))?;
         let (c, h) = (rows.width, b1.len());
         let (first, second) = (forward_panels::<T>(w1?, h), forward_panels::<T>(w2?, c));
-        let mut out = to_overwrite(rows.x.len()); // [rows, C]
-        let mut hidden = to_overwrite::<T>(if self.records { rows.count() * h } else { 0 }); // [rows, H]
+        let mut out = vec![0f32; rows.x.len()]; // [rows, C]
+        let mut hidden = vec![T::default(); if self.records { rows.count() * h } else { 0 }]; // [rows, H]
         let (shared_out, shared_hidden) = (Shared::new(&mut out), Shared::new(&mut hidden));
         rows.each(&first, |_, range, task| {
             rows.normalize(&range, task);
@@ -130,10 +130,10 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
         let h = self.weights[3].elem_count();
         let (second, first) = (backward_panels::<T>(w2?, c), backward_panels::<T>(w1?, h));
 
-        let [mut scaled, mut normed] = [(); 2].map(|()| to_overwrite::<T>(count * c)); // [rows, C]
+        let [mut scaled, mut normed] = [(); 2].map(|()| vec![T::default(); count * c]); // [rows, C]
         // gelu(hidden) and the gradient of hidden, [rows, H]
-        let (mut active, mut slope) = (hidden, to_overwrite::<T>(count * h));
-        let mut dx = to_overwrite(count * c);
+        let (mut active, mut slope) = (hidden, vec![T::default(); count * h]);
+        let mut dx = vec![0f32; count * c];
         let mut sums = Sums::new(&second, count, 3 * c + h);
         {
             let [scaled, normed] = [Shared::new(&mut scaled), Shared::new(&mut normed)];

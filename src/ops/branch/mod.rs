@@ -15,17 +15,16 @@ pub use attention::{
 pub use mlp::{MlpWeights, mlp_branch};
 
 use super::autograd::{deliver_kept, records};
+use super::chain;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store, product_of};
-use super::memory::{to_overwrite, with_kept};
 use super::profile::Timed;
 use super::simd::{Kernel, vectorized};
 use super::storage::{fused, values};
 use super::{layer_norm, linear};
 use candle_core::{CustomOp2, Result, Tensor, bail};
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -82,10 +81,9 @@ fn given(weights: &[&Tensor]) -> bool {
 fn apply(x: &Tensor, weights: &[&Tensor], op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
     let x = x.contiguous()?;
     let handle = weights.iter().find(|weight| weight.track_op()).unwrap_or(&weights[0]);
-    let op = Timed(op);
     match records(weights.iter().copied().chain([&x])) {
-        true => x.apply_op2(handle, op),
-        false => x.apply_op2_no_bwd(handle, &op),
+        true => chain::apply2(&x, handle, op),
+        false => x.apply_op2_no_bwd(handle, &Timed(op)),
     }
 }
 
@@ -138,9 +136,9 @@ impl<'a> Rows<'a> {
 
     /// Runs `run` on all rows, in tasks whose size suits the widest of `panels`.
     fn each(&self, panels: &Panels, run: impl Fn(usize, Range<usize>, &mut Task) + Sync) {
-        thread_local!(static TASK: Cell<Task> = Cell::new(Task::default()));
-        let tasks = panels.tasks(self.count()).into_par_iter().enumerate();
-        tasks.for_each(|(i, rows)| with_kept(&TASK, |task| run(i, rows, task)));
+        let tasks = panels.tasks(self.count());
+        let tasks = tasks.into_par_iter().enumerate();
+        tasks.for_each_init(Task::default, |task, (i, rows)| run(i, rows, task));
     }
 
     fn of(&self, rows: &Range<usize>) -> &'a [f32] {
@@ -291,7 +289,7 @@ fn weight_gradient<T: Element>(weight: &Tensor, grad: &[T], x: &[T]) -> Result<(
         return Ok(());
     }
     let (out, width) = weight.dims2()?;
-    let (mut gradient, rows) = (to_overwrite(out * width), grad.len() / out);
+    let (mut gradient, rows) = (vec![0f32; out * width], grad.len() / out);
     let (left, right) = (Matrix::new(grad, rows, out, out).t(), Matrix::new(x, rows, width, width).t());
     product_of(
         T::PRECISION,

@@ -5,7 +5,6 @@
 //! reference pads after the norm (detectron2 `modeling/backbone/utils.py`).
 
 use crate::ops::gemm::Element;
-use crate::ops::memory::to_overwrite;
 use rayon::prelude::*;
 
 /// Rows that a task copies.
@@ -48,12 +47,12 @@ impl Windows {
     }
 
     /// `rows` [B·N, width] -> [B·windows·size, width], with `padding` where there is no token.
-    pub(super) fn partition<T: Element>(&self, rows: &[T], padding: &[T]) -> Vec<T> {
+    pub(super) fn partition<T: Copy + Default + Send + Sync>(&self, rows: &[T], padding: &[T]) -> Vec<T> {
         copied(rows, self.places.len(), &self.tokens, padding)
     }
 
     /// The inverse of [`Windows::partition`].
-    pub(super) fn merge<T: Element>(&self, rows: &[T], width: usize) -> Vec<T> {
+    pub(super) fn merge<T: Copy + Default + Send + Sync>(&self, rows: &[T], width: usize) -> Vec<T> {
         copied(rows, self.tokens.len(), &self.places, &vec![T::default(); width])
     }
 
@@ -67,10 +66,10 @@ impl Windows {
 }
 
 /// Row `order[i]` of each sample of `count` rows at place i, or `padding`.
-fn copied<T: Element>(rows: &[T], count: usize, order: &[u32], padding: &[T]) -> Vec<T> {
+fn copied<T: Copy + Default + Send + Sync>(rows: &[T], count: usize, order: &[u32], padding: &[T]) -> Vec<T> {
     let width = padding.len();
     let samples = rows.len() / (count * width).max(1);
-    let mut out = to_overwrite(samples * order.len() * width);
+    let mut out = vec![T::default(); samples * order.len() * width];
     out.par_chunks_mut(BLOCK * width).enumerate().for_each(|(block, out)| {
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
             let (sample, place) = ((block * BLOCK + i) / order.len(), (block * BLOCK + i) % order.len());

@@ -3,6 +3,7 @@
 use super::geometry::{Geometry, Plane};
 use super::im2col::{Im2Col, Kernels, Word, paired_channels};
 use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side, Store};
+use crate::ops::storage::least_tasks;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -117,8 +118,11 @@ impl Correlation<'_> {
         let phases: Vec<(Panels, Im2Col<T>)> =
             self.phases.iter().map(|phase| self.operands(precision, image, phase)).collect();
         let shared = Shared::new(&mut result);
-        let tasks = phases[0].0.tasks(self.batch * self.grid.0 * self.grid.1);
-        tasks.into_par_iter().for_each_init(Scratch::default, |scratch, lanes| {
+        let lanes = self.batch * self.grid.0 * self.grid.1;
+        let tasks = phases[0].0.tasks(lanes);
+        let depths = phases.iter().map(|(_, columns)| columns.depth()).sum::<usize>();
+        let least = least_tasks(tasks.len(), lanes * channels * depths);
+        tasks.into_par_iter().with_min_len(least).for_each_init(Scratch::default, |scratch, lanes| {
             let size = channels * lanes.len();
             scratch.products.resize(self.stride * size, 0.);
             for (i, phases) in phases.chunks_exact(self.stride).enumerate() {

@@ -3,13 +3,12 @@
 use super::destination::fits;
 use super::elements::{Precision, rounded};
 use super::panels::{BLOCK, Operand};
-use crate::ops::memory::Plain;
 use crate::ops::simd::{Kernel, vectorized};
 use half::bf16;
 use std::ops::Range;
 
 /// A value of a matrix to read.
-pub(in crate::ops) trait Element: Plain + Default + Send + Sync + 'static {
+pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
     /// The precision of products of such values.
     const PRECISION: Precision;
     fn wide(self) -> f32;

@@ -7,9 +7,8 @@
 use super::destination::{MatrixMut, Shared};
 use super::elements::Precision;
 use super::kernel::{MicroKernel, Store};
-use crate::ops::memory::with_kept;
+use crate::ops::storage::least_tasks;
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
@@ -18,6 +17,8 @@ const DEPTH: usize = 192;
 pub(super) const BLOCK: usize = 2 * DEPTH;
 /// Approximate number of values of the destination per task: half of a typical level-2 cache.
 const TASK: usize = 1 << 17;
+/// Words whose packing is worth another thread.
+const PACKED: usize = 1 << 15;
 /// The number of tasks is a multiple of this, so that a few tasks are still distributed evenly.
 const SHARES: usize = 4;
 
@@ -88,7 +89,9 @@ impl Panels {
         for block in blocks(kernel, panels.depth) {
             let words = kernel.elements.words(block.len());
             let (now, later) = rest.split_at_mut(lanes.next_multiple_of(width) * words);
-            now.par_chunks_mut(width * words).enumerate().for_each_init(Vec::new, |scratch, (i, panel)| {
+            let least = PACKED.div_ceil(width * words);
+            let now = now.par_chunks_mut(width * words).enumerate().with_min_len(least);
+            now.for_each_init(Vec::new, |scratch, (i, panel)| {
                 let lanes = i * width..lanes.min((i + 1) * width);
                 pack(kernel, operand, lanes, block.clone(), width, panel, scratch);
             });
@@ -258,20 +261,23 @@ fn product_with(
     let (m, n, stride) = (left.lanes(), right.lanes(), destination.row_stride);
     assert!((m, n) == (destination.rows, destination.columns), "shapes of a matrix product");
     let shared = Shared::of(destination);
-    thread_local!(static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { words: vec![], values: vec![] }) });
     if m >= n {
         let panels = Panels::for_kernel(Side::Right, kernel, right);
-        panels.tasks(m).into_par_iter().for_each(|rows| {
+        let tasks = panels.tasks(m);
+        let least = least_tasks(tasks.len(), m * n * left.depth());
+        tasks.into_par_iter().with_min_len(least).for_each_init(Scratch::default, |scratch, rows| {
             // SAFETY: the tasks have different rows.
             let mut part = unsafe { shared.matrix(rows.start * stride, rows.len(), n, stride) };
-            with_kept(&SCRATCH, |scratch| panels.multiply(left, rows, &mut part, store, scratch));
+            panels.multiply(left, rows, &mut part, store, scratch);
         });
     } else {
         let panels = Panels::for_kernel(Side::Left, kernel, left);
-        panels.tasks(n).into_par_iter().for_each(|columns| {
+        let tasks = panels.tasks(n);
+        let least = least_tasks(tasks.len(), m * n * left.depth());
+        tasks.into_par_iter().with_min_len(least).for_each_init(Scratch::default, |scratch, columns| {
             // SAFETY: the tasks have different columns.
             let mut part = unsafe { shared.matrix(columns.start, m, columns.len(), stride) };
-            with_kept(&SCRATCH, |scratch| panels.multiply(right, columns, &mut part, store, scratch));
+            panels.multiply(right, columns, &mut part, store, scratch);
         });
     }
 }
