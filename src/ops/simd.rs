@@ -71,7 +71,8 @@ pub(crate) fn vectorized<K: Kernel>(kernel: K) -> K::Output {
             // SAFETY: the processor has every feature that the function enables.
             return unsafe { avx512(kernel) };
         }
-        if Instructions::Avx2.allowed() && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if Instructions::Avx2.allowed() && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+        {
             // SAFETY: the processor has every feature that the function enables.
             return unsafe { avx2(kernel) };
         }
