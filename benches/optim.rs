@@ -1,11 +1,16 @@
 //! Milliseconds of an optimiser step over 47 million parameters in 200 tensors, with 1 and 2
-//! threads: alone, with clipping of the gradient norm, and with the moving average besides.
+//! threads: alone, with clipping of the gradient norm, and with the moving average besides. Below each line
+//! stands the limit: the time to copy as many bytes as must be read and written.
 //! `cargo bench --bench optim`; `scripts/pytorch/optim.py` is the same in PyTorch.
+
+#[path = "limits/copies.rs"]
+mod copies;
 
 use bench::config::{Optim, OptimName};
 use bench::nn::Parameter;
 use bench::optim::{Ema, Gradients, Step, build_optimizer, clip_factor, param_groups};
 use candle_core::{Device, Tensor, Var};
+use copies::copy_seconds;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -75,12 +80,33 @@ fn row(name: OptimName, params: &[Parameter], threads: usize) -> Result<()> {
     let clip = time(|| step(scale(&gradients)?, None))?;
     let average = time(|| step(1., Some(&mut ema)))?;
     let all = time(|| step(scale(&gradients)?, Some(&mut ema)))?;
-    print!("{:<8}{threads:>8}", format!("{name:?}").to_lowercase());
-    for t in [norm, plain, clip, average, all] {
-        print!("{:>9.1}", t.as_secs_f64() * 1e3);
-    }
-    println!();
+    let times = [norm, plain, clip, average, all].map(|time| time.as_secs_f64());
+    // Gradients, values and running values: all are read, and all but the gradients are written.
+    let running = optimizer_state(name);
+    let step = 1 + 2 * (1 + running);
+    // LARS reads values and gradients for its norms before.
+    let step = if name == OptimName::Lars { step + 2 } else { step };
+    let count: usize = params.iter().map(|p| p.var.elem_count()).sum();
+    let limits = [1, step, 1 + step, step + 2, 1 + step + 2].map(|passes| copy_seconds(4 * passes * count));
+    let line = |title: String, values: [String; 5]| {
+        println!("{title:<16}{}", values.map(|value| format!("{value:>9}")).concat());
+    };
+    line(
+        format!("{:<8}{threads:>8}", format!("{name:?}").to_lowercase()),
+        times.map(|t| format!("{:.1}", t * 1e3)),
+    );
+    line("  limit".into(), limits.map(|t| format!("{:.1}", t * 1e3)));
+    let reached = std::array::from_fn(|i| format!("{:.0}%", 100. * limits[i] / times[i]));
+    line("  reached".into(), reached);
     Ok(())
+}
+
+/// Running values for each value of a parameter.
+fn optimizer_state(name: OptimName) -> usize {
+    match name {
+        OptimName::Adamw => 2,
+        OptimName::Sgd | OptimName::Lars => 1,
+    }
 }
 
 /// The fastest of many runs.

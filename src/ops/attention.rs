@@ -17,7 +17,8 @@ pub use relative::{AttentionWindow, relative_offsets};
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{Precision, Shared};
+use super::fresh::Fresh;
+use super::gemm::Precision;
 use super::storage::{argument, fused, values};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
@@ -84,9 +85,10 @@ impl AttentionOp {
     fn forward(&self, qkv: &CpuStorage, layout: &Layout, offsets: Offsets) -> Result<(CpuStorage, Shape)> {
         let (b, n, c3) = layout.shape().dims3()?;
         let heads = Heads::new(argument(qkv, layout)?, n, c3 / 3, self.heads, self.precision, offsets);
-        let mut out = vec![0f32; b * n * c3 / 3]; // [B, N, C]
-        heads.forward(b, &Shared::new(&mut out));
-        Ok((CpuStorage::F32(out), (b, n, c3 / 3).into()))
+        let out = Fresh::new(b * n * c3 / 3); // [B, N, C]
+        heads.forward(b, &out);
+        // SAFETY: together, the heads write every value.
+        Ok((CpuStorage::F32(unsafe { out.finish() }), (b, n, c3 / 3).into()))
     }
 
     /// Gradients of `qkv` and, if requested, of the bias.
@@ -103,8 +105,10 @@ impl AttentionOp {
         let (grad_guard, grad_layout) = grad.storage_and_layout();
         let (qkv_values, grads) = (values(&qkv_guard, qkv_layout)?, values(&grad_guard, grad_layout)?);
         let heads = Heads::new(qkv_values, n, c3 / 3, self.heads, self.precision, offsets);
-        let mut gradient = vec![0f32; b * n * c3]; // [B, N, 3·C]
-        let bias_gradient = heads.backward(b, grads, &Shared::new(&mut gradient), None, of_bias);
+        let gradient = Fresh::new(b * n * c3); // [B, N, 3·C]
+        let bias_gradient = heads.backward(b, grads, &gradient, of_bias);
+        // SAFETY: together, the heads write every value.
+        let gradient = unsafe { gradient.finish() };
         Ok((Tensor::from_vec(gradient, qkv.shape(), qkv.device())?, bias_gradient))
     }
 }

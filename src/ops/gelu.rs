@@ -46,16 +46,16 @@ impl Elementwise for Gelu {
 pub(super) fn normal(x: f32) -> (f32, f32) {
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
     let bell = exp(-0.5 * x * x);
-    let t = 1. / (1. + 0.26 * x.abs());
-    let p = 0.030_504_942;
-    let p = p * t - 0.152_829_1;
-    let p = p * t + 0.251_491_84;
-    let p = p * t - 0.150_949_61;
-    let p = p * t + 0.160_948_29;
-    let p = p * t + 0.051_027_503;
-    let p = p * t + 0.103_030_3;
-    let p = p * t + 0.103_016_74;
-    let p = p * t + 0.103_759_06;
+    let t = 1. / x.abs().mul_add(0.26, 1.);
+    let p = 0.030_504_942f32;
+    let p = p.mul_add(t, -0.152_829_1);
+    let p = p.mul_add(t, 0.251_491_84);
+    let p = p.mul_add(t, -0.150_949_61);
+    let p = p.mul_add(t, 0.160_948_29);
+    let p = p.mul_add(t, 0.051_027_503);
+    let p = p.mul_add(t, 0.103_030_3);
+    let p = p.mul_add(t, 0.103_016_74);
+    let p = p.mul_add(t, 0.103_759_06);
     let tail = p * t * bell;
     (if x < 0. { tail } else { 1. - tail }, FRAC_1_SQRT_2PI * bell)
 }

@@ -103,7 +103,7 @@ impl CustomOp3 for LayerNorm {
 
 /// Mean and 1/sqrt(var + eps) of a row.
 #[inline(always)]
-fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
+pub(super) fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len() as f32;
     let mean = sum(row, |x| x) / count;
     let variance = sum(row, |x| (x - mean) * (x - mean)) / count;
@@ -150,16 +150,28 @@ impl Kernel for InputGradient<'_> {
         let width = self.weight.len();
         let rows = self.x.chunks_exact(width).zip(self.grad.chunks_exact(width));
         for (dx, (x, grad)) in self.dx.chunks_exact_mut(width).zip(rows) {
-            let (mean, scale) = statistics(x, self.eps);
-            for (dx, (&g, &w)) in dx.iter_mut().zip(grad.iter().zip(self.weight)) {
-                *dx = g * w;
-            }
-            let average = sum(dx, |g| g) / width as f32;
-            let slope = sum2(dx, x, |g, x| g * (x - mean)) * scale * scale / width as f32;
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = scale * (*dx - average - (x - mean) * slope);
-            }
+            input_gradient(x, self.weight, grad, statistics(x, self.eps), dx);
         }
+    }
+}
+
+/// See [`InputGradient`]; of one row with these [`statistics`].
+#[inline(always)]
+pub(super) fn input_gradient(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    (mean, scale): (f32, f32),
+    dx: &mut [f32],
+) {
+    let width = weight.len() as f32;
+    for (dx, (&g, &w)) in dx.iter_mut().zip(grad.iter().zip(weight)) {
+        *dx = g * w;
+    }
+    let average = sum(dx, |g| g) / width;
+    let slope = sum2(dx, x, |g, x| g * (x - mean)) * scale * scale / width;
+    for (dx, &x) in dx.iter_mut().zip(x) {
+        *dx = scale * (*dx - average - (x - mean) * slope);
     }
 }
 

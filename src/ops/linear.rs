@@ -6,6 +6,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::fresh::product;
 use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
 use super::memory::to_overwrite;
 use super::storage::{argument, for_rows, fused, sum_rows, values};
@@ -88,17 +89,15 @@ impl Linear {
         let x_matrix = Matrix::new(values(&x_guard, x_layout)?, rows, width, width);
         let weight_matrix = Matrix::new(values(&weight_guard, weight_layout)?, out, width, width);
         let grad_matrix = Matrix::new(values(&grad_guard, grad_layout)?, rows, out, out);
-        let made = |like: &Tensor, rows: usize, left: Matrix, right: Matrix| {
+        let made = |like: &Tensor, left: Matrix, right: Matrix| {
             if !like.track_op() {
                 return Ok(None);
             }
-            let mut gradient = vec![0f32; rows * width];
-            let mut destination = MatrixMut::new(&mut gradient, rows, width, width);
-            product_of(self.precision, &mut destination, Store::SET, &left, &right);
+            let gradient = product(self.precision, &left, &right);
             Tensor::from_vec(gradient, like.shape(), like.device()).map(|gradient| deliver(like, gradient))
         };
-        let x_gradient = made(x, rows, grad_matrix, weight_matrix.t())?;
-        Ok((x_gradient, made(weight, out, grad_matrix.t(), x_matrix.t())?))
+        let x_gradient = made(x, grad_matrix, weight_matrix.t())?;
+        Ok((x_gradient, made(weight, grad_matrix.t(), x_matrix.t())?))
     }
 }
 

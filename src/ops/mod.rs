@@ -14,6 +14,7 @@ mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod elementwise;
+mod fresh;
 mod gelu;
 mod gemm;
 #[cfg(test)]

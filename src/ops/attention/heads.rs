@@ -1,9 +1,11 @@
 //! The heads of self-attention: one task each, forward and backward.
 
 use super::bias::Offsets;
+use crate::ops::fresh::Fresh;
 use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
 use rayon::prelude::*;
+use std::cell::Cell;
 
 /// Largest number of scores in a tile: half of a typical level-2 cache.
 const TILE: usize = 1 << 17;
@@ -41,7 +43,7 @@ impl<'a, T: Element> Heads<'a, T> {
     }
 
     /// Writes the output of `b` samples to `out` [B, N, C].
-    pub(in crate::ops) fn forward(&self, b: usize, out: &Shared<T>) {
+    pub(in crate::ops) fn forward(&self, b: usize, out: &Fresh<T>) {
         self.each(b, |head, task| {
             let [q, k, v] = self.qkv(head);
             task.keys.refill(&k, &mut task.scratch);
@@ -55,24 +57,22 @@ impl<'a, T: Element> Heads<'a, T> {
 
     /// Writes the output of queries from `start` on, whose probabilities are in `task.p`; `task.values_across` holds
     /// the values.
-    fn output(&self, task: &mut Task, head: Head, out: &Shared<T>, start: usize, rows: usize) {
+    fn output(&self, task: &mut Task, head: Head, out: &Fresh<T>, start: usize, rows: usize) {
         let p = Matrix::new(&task.p, rows, self.n, self.stride());
         task.o.resize(rows * self.d, 0.);
         let mut o = MatrixMut::new(&mut task.o, rows, self.d, self.d);
         task.values_across.multiply(&p, 0..rows, &mut o, Store::SET, &mut task.scratch);
         // SAFETY: every head writes its own columns.
-        unsafe { self.store(&task.o, out, self.output_start(head, start), self.c) };
+        unsafe { out.write_rows(&task.o, self.d, self.output_start(head, start), self.c) };
     }
 
     /// Writes the gradient of `qkv` of `b` samples to `gradient` [B, N, 3·C], from that of the output, `grads` [B, N,
-    /// C], and, if requested, the output again to `out` [B, N, C]. Returns the gradients of the parts of a bias if
-    /// requested.
+    /// C]. Returns the gradients of the parts of a bias if requested.
     pub(in crate::ops) fn backward(
         &self,
         b: usize,
         grads: &[T],
-        gradient: &Shared<T>,
-        out: Option<&Shared<T>>,
+        gradient: &Fresh<T>,
         of_bias: bool,
     ) -> [Vec<f32>; 2] {
         let (n, count) = (self.n, self.count);
@@ -93,14 +93,13 @@ impl<'a, T: Element> Heads<'a, T> {
             // SAFETY: a part belongs to one head, or to the heads of one task, which come one after another.
             let (first, second) =
                 unsafe { (firsts.part(part * first, first), seconds.part(part * second, second)) };
-            self.head_gradient(task, head, grads, gradient, out, of_bias.then_some((first, second)));
+            self.head_gradient(task, head, grads, gradient, of_bias.then_some((first, second)));
         };
         if shared {
             // All samples add to one table, so each head processes them in order.
-            (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each_init(
-                || Task::new(self.precision),
-                |task, head| (0..b).for_each(|sample| run(Head { sample, head }, task)),
-            );
+            (0..if n * self.d == 0 { 0 } else { count }).into_par_iter().for_each(|head| {
+                Task::with(self.precision, |task| (0..b).for_each(|sample| run(Head { sample, head }, task)));
+            });
         } else {
             self.each(b, run);
         }
@@ -112,8 +111,7 @@ impl<'a, T: Element> Heads<'a, T> {
         task: &mut Task,
         head: Head,
         grads: &[T],
-        gradient: &Shared<T>,
-        out: Option<&Shared<T>>,
+        gradient: &Fresh<T>,
         mut of_bias: Option<(&mut [f32], &mut [f32])>,
     ) {
         let (n, d, stride) = (self.n, self.d, self.stride());
@@ -121,18 +119,12 @@ impl<'a, T: Element> Heads<'a, T> {
         task.keys.refill(&k, &mut task.scratch);
         task.values.refill(&v, &mut task.scratch);
         task.keys_across.refill(&k.t(), &mut task.scratch);
-        if out.is_some() {
-            task.values_across.refill(&v.t(), &mut task.scratch);
-        }
         task.dk.resize(n * d, 0.);
         task.dv.resize(n * d, 0.);
         for (start, rows) in self.tiles() {
             let q_tile = q.rows(start, rows);
             let do_ = Matrix::new(&grads[self.output_start(head, start)..], rows, d, self.c);
             self.probabilities(task, head, q, start, rows);
-            if let Some(out) = out {
-                self.output(task, head, out, start, rows);
-            }
             task.ds.resize(rows * stride, 0.);
             let mut dp = MatrixMut::new(&mut task.ds, rows, n, stride);
             task.values.multiply(&do_, 0..rows, &mut dp, Store::SET, &mut task.scratch);
@@ -151,7 +143,7 @@ impl<'a, T: Element> Heads<'a, T> {
                 &mut task.scratch,
             );
             // SAFETY: every head writes its own columns.
-            unsafe { self.store(&task.o, gradient, self.input_start(head, 0, start), 3 * self.c) };
+            unsafe { gradient.write_rows(&task.o, d, self.input_start(head, 0, start), 3 * self.c) };
             let more = Store::adding(start > 0);
             task.rows_across.refill(&q_tile.t(), &mut task.scratch);
             let mut dk = MatrixMut::new(&mut task.dk, n, d, d);
@@ -162,8 +154,8 @@ impl<'a, T: Element> Heads<'a, T> {
         }
         // SAFETY: every head writes its own columns of each part.
         unsafe {
-            self.store(&task.dk, gradient, self.input_start(head, 1, 0), 3 * self.c);
-            self.store(&task.dv, gradient, self.input_start(head, 2, 0), 3 * self.c);
+            gradient.write_rows(&task.dk, d, self.input_start(head, 1, 0), 3 * self.c);
+            gradient.write_rows(&task.dv, d, self.input_start(head, 2, 0), 3 * self.c);
         }
     }
 
@@ -192,10 +184,10 @@ impl<'a, T: Element> Heads<'a, T> {
         if self.n * self.d == 0 {
             return;
         }
-        (0..b * self.count).into_par_iter().for_each_init(
-            || Task::new(self.precision),
-            |task, i| run(Head { sample: i / self.count, head: i % self.count }, task),
-        );
+        (0..b * self.count).into_par_iter().for_each(|i| {
+            let head = Head { sample: i / self.count, head: i % self.count };
+            Task::with(self.precision, |task| run(head, task));
+        });
     }
 
     /// Start of `part` (0: q, 1: k, 2: v) of a head at a token.
@@ -214,18 +206,6 @@ impl<'a, T: Element> Heads<'a, T> {
         [part(0), part(1), part(2)]
     }
 
-    /// Writes `rows` [.., d] to rows `step` apart, the first at `start`.
-    ///
-    /// # Safety
-    /// No other thread reads or writes these values.
-    unsafe fn store(&self, rows: &[f32], to: &Shared<T>, start: usize, step: usize) {
-        for (i, row) in rows.chunks_exact(self.d).enumerate() {
-            // SAFETY: passed on to the caller.
-            let places = unsafe { to.part(start + i * step, self.d) };
-            places.iter_mut().zip(row).for_each(|(to, &x)| *to = T::of(x));
-        }
-    }
-
     /// (first query, queries) of each tile.
     fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
         let (n, rows) = (self.n, (TILE / self.stride()).max(LANES));
@@ -238,8 +218,14 @@ impl<'a, T: Element> Heads<'a, T> {
     }
 }
 
+thread_local! {
+    /// The memory of the last task of this thread, for the next one.
+    static TASK: Cell<Option<Box<Task>>> = const { Cell::new(None) };
+}
+
 /// Memory of a thread.
 struct Task {
+    precision: Precision,
     scratch: Scratch,
     keys: Panels,
     values: Panels,
@@ -254,9 +240,17 @@ struct Task {
 }
 
 impl Task {
+    fn with(precision: Precision, run: impl FnOnce(&mut Self)) {
+        let last = TASK.take().filter(|task| task.precision == precision);
+        let mut task = last.unwrap_or_else(|| Box::new(Self::new(precision)));
+        run(&mut task);
+        TASK.set(Some(task));
+    }
+
     fn new(precision: Precision) -> Self {
         let panels = || Panels::empty(Side::Right, precision);
         Self {
+            precision,
             scratch: Scratch::default(),
             keys: panels(),
             values: panels(),

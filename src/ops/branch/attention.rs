@@ -121,8 +121,8 @@ struct AttentionBranch<T> {
     eps: f32,
     scale: Option<Vec<f32>>,
     records: bool,
-    /// qkv(norm(x)), in the order of the windows. [rows, 3·C]
-    kept: Kept<Vec<T>>,
+    /// qkv(norm(x)) [rows, 3·C], in the order of the windows, and attention of it [rows, C], in the order of the tokens.
+    kept: Kept<(Vec<T>, Vec<T>)>,
 }
 
 impl<T: Element> AttentionBranch<T> {
@@ -188,39 +188,42 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let rows = self.rows(argument(x, layout)?, layout.shape(), (g?, b?))?;
         let (c, count) = (rows.width, rows.count());
         let (first, second) = (forward_panels::<T>(w1?, 3 * c), forward_panels::<T>(w2?, c));
-        let mut qkv = vec![T::default(); count * 3 * c]; // [rows, 3·C]
-        let shared = Shared::new(&mut qkv);
+        let qkv = Fresh::<T>::new(count * 3 * c); // [rows, 3·C]
         rows.each(&first, |_, range, task| {
             rows.normalize(&range, task);
             multiply(&task.normed, range.len(), &first, &mut task.wide, &mut task.scratch);
             // SAFETY: every task has its own rows.
-            let y = unsafe { shared.part(range.start * 3 * c, range.len() * 3 * c) };
+            let y = unsafe { qkv.part(range.start * 3 * c, range.len() * 3 * c) };
             vectorized(AddBias { values: &task.wide, bias: b1, y });
         });
+        // SAFETY: together, the tasks write every row.
+        let mut qkv = unsafe { qkv.finish() };
         if let Some(windows) = &self.windows {
             let padding: Vec<T> = b1.iter().map(|&x| T::of(x)).collect();
             qkv = windows.partition(&qkv, &padding);
         }
-        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
+        let attended = Fresh::<T>::new(qkv.len() / 3); // [rows, C]
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
-        heads.forward(samples, &Shared::new(&mut attended));
+        heads.forward(samples, &attended);
+        // SAFETY: together, the heads write every value.
+        let mut attended = unsafe { attended.finish() };
         if let Some(windows) = &self.windows {
             attended = windows.merge(&attended, c);
         }
-        let mut out = vec![0f32; count * c]; // [rows, C]
-        let shared = Shared::new(&mut out);
+        let out = Fresh::<f32>::new(count * c); // [rows, C]
         rows.each(&second, |_, range, task| {
             let part = &attended[range.start * c..range.end * c];
             multiply(part, range.len(), &second, &mut task.narrow, &mut task.scratch);
             // SAFETY: every task has its own rows.
-            let out = unsafe { shared.part(range.start * c, range.len() * c) };
+            let out = unsafe { out.part(range.start * c, range.len() * c) };
             rows.add(&range, &task.narrow, b2, out);
         });
         if self.records {
-            self.kept.set(qkv);
+            self.kept.set((qkv, attended));
         }
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        // SAFETY: together, the tasks write every row.
+        Ok((CpuStorage::F32(unsafe { out.finish() }), layout.shape().clone()))
     }
 
     fn bwd(
@@ -230,7 +233,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let qkv = self.kept.take("attention_branch")?;
+        let (qkv, attended) = self.kept.take("attention_branch")?;
         let grad = grad.contiguous()?;
         let (x_guard, x_layout) = x.storage_and_layout();
         let (grad_guard, grad_layout) = grad.storage_and_layout();
@@ -242,10 +245,9 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let (second, first) = (backward_panels::<T>(w2?, c), backward_panels::<T>(w1?, 3 * c));
         let [gamma, beta, w1, b1, w2, b2] = self.weights.each_ref();
 
-        let [mut scaled, mut of_attended] = [(); 2].map(|()| vec![T::default(); count * c]); // [rows, C]
+        let [scaled, of_attended] = [(); 2].map(|()| Fresh::<T>::new(count * c)); // [rows, C]
         let mut sums = Sums::new(&second, count, c);
         {
-            let [scaled, of_attended] = [Shared::new(&mut scaled), Shared::new(&mut of_attended)];
             let lists = Shared::new(&mut sums.lists);
             rows.each(&second, |i, range, task| {
                 let (start, len) = (range.start * c, range.len() * c);
@@ -254,22 +256,25 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
                     unsafe { (scaled.part(start, len), of_attended.part(start, len), lists.part(i * c, c)) };
                 rows.scaled(&range, &grads[start..start + len], scaled, sums);
                 multiply(scaled, range.len(), &second, &mut task.narrow, &mut task.scratch);
-                of_attended.iter_mut().zip(&task.narrow).for_each(|(to, &x)| *to = T::of(x));
+                vectorized(Narrow { values: &task.narrow, narrow: of_attended });
             });
         }
+        // SAFETY: together, the tasks write every row.
+        let (scaled, mut of_attended) = unsafe { (scaled.finish(), of_attended.finish()) };
         sums.deliver(&[b2])?;
+        weight_gradient(w2, &scaled, &attended)?;
+        drop((scaled, attended));
 
         if let Some(windows) = &self.windows {
             of_attended = windows.partition(&of_attended, &vec![T::default(); c]);
         }
-        let mut of_qkv = vec![T::default(); qkv.len()]; // [rows, 3·C]
-        let mut attended = vec![T::default(); qkv.len() / 3]; // [rows, C]
+        let of_qkv = Fresh::<T>::new(qkv.len()); // [rows, 3·C]
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         let of_table = self.table.as_ref().filter(|table| table.track_op());
-        let out = Shared::new(&mut attended);
-        let [of_lists, _] =
-            heads.backward(samples, &of_attended, &Shared::new(&mut of_qkv), Some(&out), of_table.is_some());
+        let [of_lists, _] = heads.backward(samples, &of_attended, &of_qkv, of_table.is_some());
+        // SAFETY: together, the heads write every value.
+        let mut of_qkv = unsafe { of_qkv.finish() };
         if let Some(table) = of_table {
             let gradient = self.area.table(&of_lists, self.heads);
             deliver_kept(table, Tensor::from_vec(gradient, table.shape(), table.device())?)?;
@@ -278,15 +283,12 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let mut of_padding = vec![0f32; 3 * c];
         if let Some(windows) = &self.windows {
             windows.add_padding(&of_qkv, &mut of_padding);
-            (of_qkv, attended) = (windows.merge(&of_qkv, 3 * c), windows.merge(&attended, c));
+            of_qkv = windows.merge(&of_qkv, 3 * c);
         }
-        weight_gradient(w2, &scaled, &attended)?;
-        drop((scaled, attended));
 
-        let (mut normed, mut dx) = (vec![T::default(); count * c], vec![0f32; count * c]); // [rows, C]
+        let (normed, dx) = (Fresh::<T>::new(count * c), Fresh::<f32>::new(count * c)); // [rows, C]
         let mut sums = Sums::new(&first, count, 5 * c);
         {
-            let (normed, dx) = (Shared::new(&mut normed), Shared::new(&mut dx));
             let lists = Shared::new(&mut sums.lists);
             rows.each(&first, |i, range, task| {
                 let (start, len) = (range.start * c, range.len() * c);
@@ -300,6 +302,8 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
                 rows.norm_gradient(&range, &grads[start..start + len], task, normed, dx, of_norm);
             });
         }
+        // SAFETY: together, the tasks write every row.
+        let (normed, dx) = unsafe { (normed.finish(), dx.finish()) };
         weight_gradient(w1, &of_qkv, &normed)?;
         // The keys and values of the padding are the bias.
         sums.lists[2 * c..5 * c].iter_mut().zip(of_padding).for_each(|(sum, more)| *sum += more);

@@ -89,9 +89,8 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
         let rows = self.rows(argument(x, layout)?, layout.shape(), (g?, b?))?;
         let (c, h) = (rows.width, b1.len());
         let (first, second) = (forward_panels::<T>(w1?, h), forward_panels::<T>(w2?, c));
-        let mut out = vec![0f32; rows.x.len()]; // [rows, C]
-        let mut hidden = vec![T::default(); if self.records { rows.count() * h } else { 0 }]; // [rows, H]
-        let (shared_out, shared_hidden) = (Shared::new(&mut out), Shared::new(&mut hidden));
+        let out = Fresh::<f32>::new(rows.x.len()); // [rows, C]
+        let hidden = Fresh::<T>::new(if self.records { rows.count() * h } else { 0 }); // [rows, H]
         rows.each(&first, |_, range, task| {
             rows.normalize(&range, task);
             multiply(&task.normed, range.len(), &first, &mut task.wide, &mut task.scratch);
@@ -99,12 +98,14 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
             let (out, kept) = unsafe {
                 let kept = if self.records { range.len() * h } else { 0 };
                 let start = if self.records { range.start * h } else { 0 };
-                (shared_out.part(range.start * c, range.len() * c), shared_hidden.part(start, kept))
+                (out.part(range.start * c, range.len() * c), hidden.part(start, kept))
             };
             vectorized(Activate { values: &mut task.wide, bias: b1, kept });
             multiply(&task.wide, range.len(), &second, &mut task.narrow, &mut task.scratch);
             rows.add(&range, &task.narrow, b2, out);
         });
+        // SAFETY: together, the tasks write every row.
+        let (out, hidden) = unsafe { (out.finish(), hidden.finish()) };
         if self.records {
             self.hidden.set(hidden);
         }
@@ -130,15 +131,13 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
         let h = self.weights[3].elem_count();
         let (second, first) = (backward_panels::<T>(w2?, c), backward_panels::<T>(w1?, h));
 
-        let [mut scaled, mut normed] = [(); 2].map(|()| vec![T::default(); count * c]); // [rows, C]
+        let [scaled, normed] = [(); 2].map(|()| Fresh::<T>::new(count * c)); // [rows, C]
         // gelu(hidden) and the gradient of hidden, [rows, H]
-        let (mut active, mut slope) = (hidden, vec![T::default(); count * h]);
-        let mut dx = vec![0f32; count * c];
+        let (mut active, slope) = (hidden, Fresh::<T>::new(count * h));
+        let dx = Fresh::<f32>::new(count * c);
         let mut sums = Sums::new(&second, count, 3 * c + h);
         {
-            let [scaled, normed] = [Shared::new(&mut scaled), Shared::new(&mut normed)];
-            let [active, slope] = [Shared::new(&mut active), Shared::new(&mut slope)];
-            let (dx, lists, width) = (Shared::new(&mut dx), Shared::new(&mut sums.lists), sums.width);
+            let (active, lists, width) = (Shared::new(&mut active), Shared::new(&mut sums.lists), sums.width);
             rows.each(&second, |i, range, task| {
                 let (start, len) = (range.start, range.len());
                 // SAFETY: every task has its own rows and its own list of sums.
@@ -162,6 +161,9 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
                 rows.norm_gradient(&range, grad, task, normed, dx, of_norm);
             });
         }
+        // SAFETY: together, the tasks write every row.
+        let (scaled, normed, slope, dx) =
+            unsafe { (scaled.finish(), normed.finish(), slope.finish(), dx.finish()) };
         let [gamma, beta, w1, b1, w2, b2] = self.weights.each_ref();
         weight_gradient(w2, &scaled, &active)?;
         drop((scaled, active));

@@ -18,13 +18,15 @@ use super::autograd::{deliver_kept, records};
 use super::chain;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store, product_of};
+use super::fresh::{Fresh, product};
+use super::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
 use super::profile::Timed;
 use super::simd::{Kernel, vectorized};
 use super::storage::{fused, values};
 use super::{layer_norm, linear};
 use candle_core::{CustomOp2, Result, Tensor, bail};
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -120,6 +122,11 @@ struct Rows<'a> {
     eps: f32,
 }
 
+thread_local! {
+    /// The memory of the last task of this thread, for the next one.
+    static TASK: Cell<Option<Box<Task>>> = const { Cell::new(None) };
+}
+
 /// Memory of a thread.
 #[derive(Default)]
 struct Task {
@@ -136,9 +143,11 @@ impl<'a> Rows<'a> {
 
     /// Runs `run` on all rows, in tasks whose size suits the widest of `panels`.
     fn each(&self, panels: &Panels, run: impl Fn(usize, Range<usize>, &mut Task) + Sync) {
-        let tasks = panels.tasks(self.count());
-        let tasks = tasks.into_par_iter().enumerate();
-        tasks.for_each_init(Task::default, |task, (i, rows)| run(i, rows, task));
+        panels.tasks(self.count()).into_par_iter().enumerate().for_each(|(i, rows)| {
+            let mut task = TASK.take().unwrap_or_default();
+            run(i, rows, &mut task);
+            TASK.set(Some(task));
+        });
     }
 
     fn of(&self, rows: &Range<usize>) -> &'a [f32] {
@@ -180,18 +189,62 @@ impl<'a> Rows<'a> {
         &self,
         rows: &Range<usize>,
         grad: &[f32],
-        task: &mut Task,
+        task: &Task,
         normed: &mut [T],
         dx: &mut [f32],
         sums: &mut [f32],
     ) {
-        self.normalize(rows, task);
-        normed.iter_mut().zip(&task.normed).for_each(|(to, &x)| *to = T::of(x));
-        let (x, weight, eps) = (self.of(rows), self.norm.0, self.eps);
-        vectorized(layer_norm::InputGradient { x, weight, grad: &task.narrow, eps, dx: &mut *dx });
-        dx.iter_mut().zip(grad).for_each(|(dx, &g)| *dx += g);
-        let (weight, bias) = sums.split_at_mut(self.width);
-        vectorized(layer_norm::AffineGradient { x, grad: &task.narrow, eps, weight, bias });
+        let (of_weight, of_bias) = sums.split_at_mut(self.width);
+        vectorized(NormGradient {
+            norm: layer_norm::InputGradient {
+                x: self.of(rows),
+                weight: self.norm.0,
+                grad: &task.narrow,
+                eps: self.eps,
+                dx,
+            },
+            bias: self.norm.1,
+            more: grad,
+            normed,
+            of_weight,
+            of_bias,
+        });
+    }
+}
+
+/// See [`Rows::norm_gradient`].
+struct NormGradient<'a, T> {
+    norm: layer_norm::InputGradient<'a>,
+    bias: &'a [f32],
+    /// Added to dx.
+    more: &'a [f32],
+    normed: &'a mut [T],
+    of_weight: &'a mut [f32],
+    of_bias: &'a mut [f32],
+}
+
+impl<T: Element> Kernel for NormGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { norm: layer_norm::InputGradient { x, weight, grad, eps, dx }, bias, .. } = self;
+        let width = weight.len();
+        let read = x.chunks_exact(width).zip(grad.chunks_exact(width)).zip(self.more.chunks_exact(width));
+        let written = dx.chunks_exact_mut(width).zip(self.normed.chunks_exact_mut(width));
+        for (((x, grad), more), (dx, normed)) in read.zip(written) {
+            let (mean, scale) = layer_norm::statistics(x, eps);
+            layer_norm::input_gradient(x, weight, grad, (mean, scale), dx);
+            dx.iter_mut().zip(more).for_each(|(dx, &more)| *dx += more);
+            for ((normed, &x), (&w, &b)) in normed.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+                *normed = T::of((x - mean) * scale * w + b);
+            }
+            let sums = self.of_weight.iter_mut().zip(self.of_bias.iter_mut());
+            for ((dw, db), (&x, &g)) in sums.zip(x.iter().zip(grad)) {
+                *dw += g * (x - mean) * scale;
+                *db += g;
+            }
+        }
     }
 }
 
@@ -233,6 +286,21 @@ impl<T: Element> Kernel for Scale<'_, T> {
             *scaled = T::of(g);
             *sum += g;
         }
+    }
+}
+
+/// `values` rounded to `T`.
+struct Narrow<'a, T> {
+    values: &'a [f32],
+    narrow: &'a mut [T],
+}
+
+impl<T: Element> Kernel for Narrow<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.narrow.iter_mut().zip(self.values).for_each(|(to, &x)| *to = T::of(x));
     }
 }
 
@@ -289,15 +357,9 @@ fn weight_gradient<T: Element>(weight: &Tensor, grad: &[T], x: &[T]) -> Result<(
         return Ok(());
     }
     let (out, width) = weight.dims2()?;
-    let (mut gradient, rows) = (vec![0f32; out * width], grad.len() / out);
+    let rows = grad.len() / out;
     let (left, right) = (Matrix::new(grad, rows, out, out).t(), Matrix::new(x, rows, width, width).t());
-    product_of(
-        T::PRECISION,
-        &mut MatrixMut::new(&mut gradient, out, width, width),
-        Store::SET,
-        &left,
-        &right,
-    );
+    let gradient = product(T::PRECISION, &left, &right);
     deliver_kept(weight, Tensor::from_vec(gradient, (out, width), weight.device())?)
 }
 

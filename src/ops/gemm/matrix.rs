@@ -122,6 +122,14 @@ impl<T: Element> Operand for Matrix<'_, T> {
 
     fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
         let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
+        #[cfg(target_arch = "x86_64")]
+        if super::pairs::available() {
+            let step = if self.row_stride == 1 { self.column_stride } else { self.row_stride };
+            let lines = super::pairs::Lanes { values, lanes, step, depth, width, panel };
+            // SAFETY: the instructions are available.
+            unsafe { if self.row_stride == 1 { lines.interleave() } else { lines.transpose() } };
+            return true;
+        }
         if self.row_stride == 1 {
             vectorized(Interleave { values, lanes, step: self.column_stride, depth, width, panel });
         } else {

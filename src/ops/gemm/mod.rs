@@ -6,6 +6,8 @@ mod destination;
 mod elements;
 mod kernel;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod panels;
 
 pub(super) use destination::{MatrixMut, Shared};
