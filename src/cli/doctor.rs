@@ -3,8 +3,11 @@
 use super::flags::{PlaceFlags, bench_data};
 use super::{CommandResult, OutputError, print};
 use crate::data::{Dataset, JPEG_DECODER};
+use crate::ops::{Precision, ProductKernel};
 use crate::process::flushes_subnormals;
 use crate::registry::Registry;
+use crate::runs::default_dtype;
+use candle_core::Device;
 use clap::Args;
 
 #[derive(Args, Debug)]
@@ -21,6 +24,7 @@ pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     let subnormals =
         if flushes_subnormals() { "treated as zero" } else { "not treated as zero, which is slow" };
     print(format_args!("           subnormal numbers are {subnormals}"))?;
+    products()?;
     cuda()?;
     print(format_args!("jpeg       {JPEG_DECODER}"))?;
     print(format_args!("kinds      {}", registry.kinds().collect::<Vec<_>>().join(", ")))?;
@@ -90,6 +94,28 @@ fn cuda() -> Result<(), OutputError> {
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Result<(), OutputError> {
     print("           CUDA is not built in; `cargo build --release --features cuda` includes it")
+}
+
+/// Describes the rates of matrix products, and how those in bf16 are computed.
+fn products() -> anyhow::Result<()> {
+    let [single, half] = [Precision::F32, Precision::Bf16].map(ProductKernel::of);
+    let (single_rate, half_rate) = on_one_core(|| (single.rate(), half.rate()))?;
+    let how = match half.multiplies_bf16() {
+        true => half.instructions().to_owned(),
+        false => format!("{}, on values rounded to bf16", half.instructions()),
+    };
+    print(format_args!(
+        "           matrix products on one core: {single_rate:.0} GFLOP/s in f32 ({}), {half_rate:.0} in bf16 ({how})",
+        single.instructions()
+    ))?;
+    let default = default_dtype(&Device::Cpu).as_str();
+    print(format_args!("           without --dtype, a run on the CPU computes in {default}"))?;
+    Ok(())
+}
+
+/// Runs `measure` in a pool of one thread.
+fn on_one_core<T: Send>(measure: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(1).build()?.install(measure))
 }
 
 /// The vector instructions that the kernels will use.

@@ -59,7 +59,7 @@ pub use chain::chain;
 pub use conv::{conv_transpose2d, conv2d};
 pub use cross_entropy::{cross_entropy, weighted_cross_entropy};
 pub use gelu::gelu;
-pub use gemm::Precision;
+pub use gemm::{Precision, ProductKernel};
 pub use group_norm::group_norm;
 pub use index_select::index_select;
 pub use layer_norm::layer_norm;

@@ -1,6 +1,9 @@
 //! The element types of the panels of a matrix product, and the conversion of f32 values to them.
 
+use super::panels::Operand;
+use super::words::Words;
 use crate::ops::simd::{Kernel, vectorized};
+use std::ops::Range;
 
 /// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,23 +63,29 @@ impl Elements {
         depth.div_ceil(self.per_word())
     }
 
-    /// Lets `pack` write a panel [depth, width] of f32 and makes it `words`.
+    /// Packs `lanes` of an operand at `depth` into `panels` [⌈lanes/width⌉, words of the depth, width].
     pub(super) fn fill(
         self,
-        words: &mut [u32],
+        operand: &impl Operand,
+        lanes: Range<usize>,
+        depth: Range<usize>,
         width: usize,
-        depth: usize,
+        panels: &mut [u32],
         scratch: &mut Vec<f32>,
-        pack: impl FnOnce(&mut [f32]),
     ) {
         if self == Self::Pairs {
-            scratch.resize(depth * width, 0.);
-            pack(scratch);
-            vectorized(Pair { values: scratch, width, words });
+            if !operand.pack_panels_of_pairs(lanes.clone(), depth.clone(), width, panels) {
+                let (values, words) = (depth.len() * width, self.words(depth.len()) * width);
+                scratch.resize(lanes.len().div_ceil(width) * values, 0.);
+                operand.pack_panels(lanes, depth, width, scratch);
+                for (values, words) in scratch.chunks_exact(values).zip(panels.chunks_exact_mut(words)) {
+                    vectorized(Pair { values, width, words });
+                }
+            }
             return;
         }
-        let values = as_f32(words);
-        pack(values);
+        let values = as_f32(panels);
+        operand.pack_panels(lanes, depth, width, values);
         if self == Self::Rounded {
             vectorized(Round { values });
         }
@@ -155,12 +164,29 @@ impl Kernel for Pairs<'_> {
 
 /// The f32 panel [depth, width] of a panel of pairs [depth/2, width], which `pack` writes.
 pub(in crate::ops) fn unpaired<R>(panel: &mut [f32], width: usize, pack: impl FnOnce(&mut [u32]) -> R) {
-    let mut words = vec![0; panel.len() / 2];
+    let mut words = Words::default();
+    words.resize(panel.len() / 2);
     pack(&mut words);
-    for (lines, words) in panel.chunks_exact_mut(2 * width).zip(words.chunks_exact(width)) {
-        let (low, high) = lines.split_at_mut(width);
-        for ((low, high), word) in low.iter_mut().zip(high).zip(words) {
-            (*low, *high) = (f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000));
+    vectorized(Unpair { panel, width, words: &words });
+}
+
+struct Unpair<'a> {
+    panel: &'a mut [f32],
+    width: usize,
+    words: &'a [u32],
+}
+
+impl Kernel for Unpair<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { panel, width, words } = self;
+        for (lines, words) in panel.chunks_exact_mut(2 * width).zip(words.chunks_exact(width)) {
+            let (low, high) = lines.split_at_mut(width);
+            for ((low, high), word) in low.iter_mut().zip(high).zip(words) {
+                (*low, *high) = (f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000));
+            }
         }
     }
 }
@@ -185,9 +211,25 @@ mod tests {
 
     #[test]
     fn an_odd_depth_ends_with_a_pair_of_zeros() {
+        /// Two lanes of three depths.
+        struct Counting;
+
+        impl Operand for Counting {
+            fn lanes(&self) -> usize {
+                2
+            }
+
+            fn depth(&self) -> usize {
+                3
+            }
+
+            fn pack(&self, _: Range<usize>, _: Range<usize>, _: usize, panel: &mut [f32]) {
+                panel.copy_from_slice(&[1., 2., 3., 4., 5., 6.]);
+            }
+        }
+
         let mut words = [0; 4];
-        let pack = |panel: &mut [f32]| panel.copy_from_slice(&[1., 2., 3., 4., 5., 6.]);
-        Elements::Pairs.fill(&mut words, 2, 3, &mut vec![], pack);
+        Elements::Pairs.fill(&Counting, 0..2, 0..3, 2, &mut words, &mut vec![]);
         let pair = |low: f32, high: f32| (low.to_bits() >> 16) | (high.to_bits() & 0xffff_0000);
         assert_eq!(words, [pair(1., 3.), pair(2., 4.), pair(5., 0.), pair(6., 0.)]);
     }

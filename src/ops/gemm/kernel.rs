@@ -1,9 +1,15 @@
 //! The inner loop of a matrix product: one tile of the destination in registers.
 
 use super::elements::{Elements, Precision};
+#[cfg(target_arch = "x86_64")]
+use super::units;
+use super::units::Unit;
 use crate::ops::simd::Instructions;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256, __m512};
 
 /// A tile of the destination that stays in registers during the loop over the depth.
+#[derive(Clone, Copy)]
 pub(super) struct MicroKernel {
     /// Rows of a tile: lanes of a panel of the left operand.
     pub rows: usize,
@@ -12,6 +18,10 @@ pub(super) struct MicroKernel {
     /// Element type of its panels.
     pub elements: Elements,
     run: unsafe fn(&Tile),
+    /// The instructions that it multiplies with.
+    pub instructions: &'static str,
+    /// Their rate.
+    pub unit: Option<&'static Unit>,
 }
 
 /// How products are stored: destination = scale·products, or added to it.
@@ -48,28 +58,39 @@ struct Tile {
     destination: *mut f32,
     /// Values from one row of the destination to the next.
     stride: usize,
+    /// What a later tile reads, to be fetched into the level-2 cache: a line of 64 bytes for each round of the inner loop.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    ahead: *const u32,
     /// Number of valid rows and columns of the destination, at least one each.
     valid: (usize, usize),
     store: Store,
 }
 
-static PORTABLE: [MicroKernel; 2] = [
-    MicroKernel { rows: 4, columns: 16, elements: Elements::Single, run: portable },
-    MicroKernel { rows: 4, columns: 16, elements: Elements::Rounded, run: portable },
-];
+/// The kernels of an instruction set for f32: of f32 as they are, and of those rounded to bf16.
+const fn kernels(
+    (rows, columns): (usize, usize),
+    run: unsafe fn(&Tile),
+    instructions: &'static str,
+    unit: Option<&'static Unit>,
+) -> [MicroKernel; 2] {
+    let single = MicroKernel { rows, columns, elements: Elements::Single, run, instructions, unit };
+    [single, MicroKernel { elements: Elements::Rounded, ..single }]
+}
+
+static PORTABLE: [MicroKernel; 2] = kernels((4, 16), portable, "baseline instructions", None);
 #[cfg(target_arch = "x86_64")]
-static AVX2: [MicroKernel; 2] = [
-    MicroKernel { rows: 4, columns: 24, elements: Elements::Single, run: avx2 },
-    MicroKernel { rows: 4, columns: 24, elements: Elements::Rounded, run: avx2 },
-];
+static AVX2: [MicroKernel; 2] = kernels((4, 24), avx2, "AVX2", Some(&units::AVX2));
 #[cfg(target_arch = "x86_64")]
-static AVX512: [MicroKernel; 2] = [
-    MicroKernel { rows: 8, columns: 48, elements: Elements::Single, run: avx512 },
-    MicroKernel { rows: 8, columns: 48, elements: Elements::Rounded, run: avx512 },
-];
+static AVX512: [MicroKernel; 2] = kernels((8, 48), avx512, "AVX-512", Some(&units::AVX512));
 #[cfg(target_arch = "x86_64")]
-static AVX512_BF16: MicroKernel =
-    MicroKernel { rows: 8, columns: 48, elements: Elements::Pairs, run: avx512_bf16 };
+static AVX512_BF16: MicroKernel = MicroKernel {
+    rows: 8,
+    columns: 48,
+    elements: Elements::Pairs,
+    run: avx512_bf16,
+    instructions: "AVX512-BF16",
+    unit: Some(&units::AVX512_BF16),
+};
 
 impl MicroKernel {
     /// The fastest kernel on this processor.
@@ -78,7 +99,7 @@ impl MicroKernel {
         #[cfg(target_arch = "x86_64")]
         {
             if Instructions::Avx512.allowed() && is_x86_feature_detected!("avx512f") {
-                let pairs = rounds == 1 && is_x86_feature_detected!("avx512bf16");
+                let pairs = rounds == 1 && is_x86_feature_detected!("avx512bf16") && units::pairs_pay();
                 return if pairs { &AVX512_BF16 } else { &AVX512[rounds] };
             }
             let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -90,7 +111,6 @@ impl MicroKernel {
     }
 
     /// All kernels that run on this processor.
-    #[cfg(test)]
     pub(super) fn supported() -> Vec<&'static Self> {
         let mut found: Vec<&'static Self> = PORTABLE.iter().collect();
         #[cfg(target_arch = "x86_64")]
@@ -109,14 +129,14 @@ impl MicroKernel {
     }
 
     /// Multiplies the panels `left` [depth, rows] and `right` [depth, columns] into the `valid` (rows, columns) at
-    /// `destination`, whose rows are `stride` apart.
+    /// `destination`, whose rows are `stride` apart. What lies at `ahead`, of any length, is read soon.
     ///
     /// # Safety
     /// `destination` is valid for reads and writes of those rows and columns, and nothing else reads or writes them.
     pub(super) unsafe fn tile(
         &self,
-        left: &[u32],
-        right: &[u32],
+        (left, right): (&[u32], &[u32]),
+        ahead: *const u32,
         destination: *mut f32,
         stride: usize,
         valid: (usize, usize),
@@ -127,7 +147,7 @@ impl MicroKernel {
         let (left, right) = (left.as_ptr(), right.as_ptr());
         // SAFETY: the panels hold `depth` words a lane, the caller vouches for the destination, and `best` and
         // `supported` have seen that the processor has the instructions.
-        unsafe { (self.run)(&Tile { depth, left, right, destination, stride, valid, store }) };
+        unsafe { (self.run)(&Tile { depth, left, right, destination, stride, ahead, valid, store }) };
     }
 }
 
@@ -172,79 +192,150 @@ unsafe fn portable(tile: &Tile) {
     unsafe { tile.keep(&sums) };
 }
 
+/// Steps of the depth in a round of the inner loop.
+#[cfg(target_arch = "x86_64")]
+const UNROLLED: usize = 4;
+
+/// The sums of a kernel of `$rows` rows and `$vectors` vectors of columns, of which `V` are computed. Same safety as
+/// [`portable`].
+///
+/// Two things come from a distant cache while products are computed: the places of the destination, which the sums are
+/// added to at the end, and a part of what a later tile reads.
+#[cfg(target_arch = "x86_64")]
+macro_rules! sums {
+    ($name:ident, $features:literal, $rows:literal x $vectors:literal of $vector:ty: $zero:ident, $load:ident, $broadcast:ident,
+     $multiply:expr) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const V: usize>(tile: &Tile) -> [[$vector; V]; $rows] {
+            use std::arch::x86_64::*;
+            const LANES: usize = size_of::<$vector>() / 4;
+            let (mut left, mut right) = (tile.left.cast::<f32>(), tile.right.cast::<f32>());
+            let (mut rest, mut ahead) = (tile.depth, tile.ahead.cast::<i8>());
+            let mut sums = [[$zero(); V]; $rows];
+            macro_rules! step {
+                () => {
+                    let mut columns = [$zero(); V];
+                    for (j, column) in columns.iter_mut().enumerate() {
+                        *column = $load(right.add(j * LANES));
+                    }
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let row = $broadcast(*left.add(i));
+                        for (sum, &column) in sums.iter_mut().zip(&columns) {
+                            *sum = ($multiply)(row, column, *sum);
+                        }
+                    }
+                    left = left.add($rows);
+                    right = right.add($vectors * LANES);
+                };
+            }
+            macro_rules! steps {
+                () => {
+                    rest -= UNROLLED;
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(64);
+                    for _ in 0..UNROLLED {
+                        step!();
+                    }
+                };
+            }
+            // SAFETY: the caller vouches for `depth` words a lane and for the destination, and any address may be
+            // prefetched.
+            unsafe {
+                for i in 0..tile.valid.0 {
+                    if rest < UNROLLED {
+                        break;
+                    }
+                    let row = tile.destination.add(i * tile.stride);
+                    for j in (0..V * LANES).step_by(16) {
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(j).cast::<i8>());
+                    }
+                    // The lines of a row need not begin with it.
+                    _mm_prefetch::<_MM_HINT_T0>(row.add(tile.valid.1 - 1).cast::<i8>());
+                    steps!();
+                }
+                while rest >= UNROLLED {
+                    steps!();
+                }
+                for _ in 0..rest {
+                    step!();
+                }
+            }
+            sums
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+sums!(avx2_sums, "avx2,fma", 4 x 3 of __m256: _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps,
+    |row, column, sum| _mm256_fmadd_ps(row, column, sum));
+#[cfg(target_arch = "x86_64")]
+sums!(avx512_sums, "avx512f", 8 x 3 of __m512: _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps,
+    |row, column, sum| _mm512_fmadd_ps(row, column, sum));
+// Two products a lane and step: vdpbf16ps.
+#[cfg(target_arch = "x86_64")]
+sums!(avx512_bf16_sums, "avx512f,avx512bf16", 8 x 3 of __m512: _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps,
+|row, column, sum| _mm512_dpbf16_ps(
+    sum,
+    std::mem::transmute::<__m512, __m512bh>(row),
+    std::mem::transmute::<__m512, __m512bh>(column)
+));
+
 /// Same safety as [`portable`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(tile: &Tile) {
-    use std::arch::x86_64::*;
-    let (mut left, mut right) = (tile.left.cast::<f32>(), tile.right.cast::<f32>());
-    let mut sums = [[_mm256_setzero_ps(); 3]; 4];
-    for _ in 0..tile.depth {
-        // SAFETY: the caller vouches for `depth` words a lane.
-        unsafe {
-            let mut columns = [_mm256_setzero_ps(); 3];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = _mm256_loadu_ps(right.add(j * 8));
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let row = _mm256_set1_ps(*left.add(i));
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = _mm256_fmadd_ps(row, column, *sum);
-                }
-            }
-            left = left.add(4);
-            right = right.add(24);
-        }
-    }
     // SAFETY: 3 vectors of 8 values are 24 values; the rest is passed on to the caller.
-    unsafe { tile.keep(&std::mem::transmute::<[[__m256; 3]; 4], [[f32; 24]; 4]>(sums)) };
+    unsafe {
+        let sums = avx2_sums::<3>(tile);
+        tile.keep(&std::mem::transmute::<[[__m256; 3]; 4], [[f32; 24]; 4]>(sums));
+    }
 }
 
 /// A kernel of 8 rows and up to 3 vectors of 16 columns; vectors without a valid column are left out. Same safety as
 /// [`portable`].
 #[cfg(target_arch = "x86_64")]
 macro_rules! avx512_kernel {
-    ($name:ident, $features:literal, $multiply:expr) => {
+    ($name:ident, $features:literal, $sums:ident) => {
         #[target_feature(enable = $features)]
         unsafe fn $name(tile: &Tile) {
             use std::arch::x86_64::*;
 
-            #[inline]
             #[target_feature(enable = $features)]
             unsafe fn vectors<const V: usize>(tile: &Tile) {
-                let (mut left, mut right) = (tile.left.cast::<f32>(), tile.right.cast::<f32>());
-                let mut sums = [[_mm512_setzero_ps(); V]; 8];
-                for _ in 0..tile.depth {
-                    // SAFETY: the caller vouches for `depth` words a lane.
-                    unsafe {
-                        let mut columns = [_mm512_setzero_ps(); V];
-                        for (j, column) in columns.iter_mut().enumerate() {
-                            *column = _mm512_loadu_ps(right.add(j * 16));
+                let (scale, last) = (_mm512_set1_ps(tile.store.scale), u16::MAX >> (16 * V - tile.valid.1));
+                let mask = |j: usize| if j + 1 < V { u16::MAX } else { last };
+                // SAFETY: passed on to the caller, who vouches for the valid rows; the mask leaves out other columns.
+                unsafe {
+                    let mut sums = $sums::<V>(tile);
+                    let place = |i: usize, j: usize| tile.destination.add(i * tile.stride + j * 16);
+                    let value = |i: usize, j: usize, sum: __m512| {
+                        let product = _mm512_mul_ps(scale, sum);
+                        match tile.store.accumulate {
+                            true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask(j), place(i, j)), product),
+                            false => product,
                         }
+                    };
+                    if tile.valid.0 == sums.len() {
+                        // All loads before all stores: rows may lie a multiple of 4 KiB apart, where processors take
+                        // a load for one of what was stored just before.
                         for (i, sums) in sums.iter_mut().enumerate() {
-                            let row = _mm512_set1_ps(*left.add(i));
-                            for (sum, &column) in sums.iter_mut().zip(&columns) {
-                                *sum = ($multiply)(row, column, *sum);
+                            for (j, sum) in sums.iter_mut().enumerate() {
+                                *sum = value(i, j, *sum);
                             }
                         }
-                        left = left.add(8);
-                        right = right.add(48);
-                    }
-                }
-                let scale = _mm512_set1_ps(tile.store.scale);
-                let last = u16::MAX >> (16 * V - tile.valid.1);
-                for (i, sums) in sums.iter().take(tile.valid.0).enumerate() {
-                    for (j, &sum) in sums.iter().enumerate() {
-                        let mask = if j + 1 < V { u16::MAX } else { last };
-                        // SAFETY: the caller vouches for the valid rows, and the mask leaves out other columns.
-                        unsafe {
-                            let place = tile.destination.add(i * tile.stride + j * 16);
-                            let product = _mm512_mul_ps(scale, sum);
-                            let value = match tile.store.accumulate {
-                                true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
-                                false => product,
-                            };
-                            _mm512_mask_storeu_ps(place, mask, value);
+                        for (i, sums) in sums.iter().enumerate() {
+                            for (j, &sum) in sums.iter().enumerate() {
+                                _mm512_mask_storeu_ps(place(i, j), mask(j), sum);
+                            }
+                        }
+                    } else {
+                        // A copy, so that only here the sums must have addresses.
+                        let sums = sums;
+                        for (i, sums) in sums.iter().take(tile.valid.0).enumerate() {
+                            for (j, &sum) in sums.iter().enumerate() {
+                                _mm512_mask_storeu_ps(place(i, j), mask(j), value(i, j, sum));
+                            }
                         }
                     }
                 }
@@ -263,11 +354,6 @@ macro_rules! avx512_kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-avx512_kernel!(avx512, "avx512f", |row, column, sum| _mm512_fmadd_ps(row, column, sum));
-// Two products a lane and step: vdpbf16ps.
+avx512_kernel!(avx512, "avx512f", avx512_sums);
 #[cfg(target_arch = "x86_64")]
-avx512_kernel!(avx512_bf16, "avx512f,avx512bf16", |row, column, sum| _mm512_dpbf16_ps(
-    sum,
-    std::mem::transmute::<__m512, __m512bh>(row),
-    std::mem::transmute::<__m512, __m512bh>(column)
-));
+avx512_kernel!(avx512_bf16, "avx512f,avx512bf16", avx512_bf16_sums);

@@ -2,9 +2,11 @@
 
 use super::destination::fits;
 use super::elements::{Precision, rounded};
-use super::panels::{BLOCK, Operand};
-use crate::ops::simd::{Kernel, vectorized};
+use super::pack::{Interleave, SideBySide, Transpose, narrow, widen};
+use super::panels::Operand;
+use crate::ops::simd::vectorized;
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 
 /// A value of a matrix to read.
@@ -16,6 +18,10 @@ pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
     fn of(x: f32) -> Self;
     /// The bits of the nearest bf16.
     fn narrow(self) -> u32;
+    /// Values as f32, in `buffer` unless they are.
+    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+    /// The bits of the nearest bf16, in `buffer` unless the values are bf16.
+    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16];
 }
 
 impl Element for f32 {
@@ -35,6 +41,15 @@ impl Element for f32 {
     fn narrow(self) -> u32 {
         rounded(self)
     }
+
+    fn widened<'a>(values: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        values
+    }
+
+    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16] {
+        narrow(values, buffer);
+        &buffer[..values.len()]
+    }
 }
 
 impl Element for bf16 {
@@ -53,6 +68,15 @@ impl Element for bf16 {
     #[inline(always)]
     fn narrow(self) -> u32 {
         self.to_bits().into()
+    }
+
+    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        widen(values, buffer);
+        &buffer[..values.len()]
+    }
+
+    fn narrowed<'a>(values: &'a [Self], _: &'a mut [u16]) -> &'a [u16] {
+        values.reinterpret_cast()
     }
 }
 
@@ -98,6 +122,21 @@ impl<'a, T: Element> Matrix<'a, T> {
     fn from(&self, lanes: &Range<usize>, depth: &Range<usize>) -> &'a [T] {
         &self.values[lanes.start * self.row_stride + depth.start * self.column_stride..]
     }
+
+    /// `lanes` in parts of `width`, whose depths lie side by side.
+    fn transposes(
+        &self,
+        lanes: Range<usize>,
+        depth: &Range<usize>,
+        width: usize,
+    ) -> impl Iterator<Item = Transpose<'a, T>> {
+        assert!(self.column_stride == 1, "one stride of a matrix is 1");
+        lanes.clone().step_by(width).map(move |start| {
+            let lanes = start..lanes.end.min(start + width);
+            let values = self.from(&lanes, depth);
+            Transpose { values, lanes: lanes.len(), step: self.row_stride, depth: depth.len(), width }
+        })
+    }
 }
 
 /// The rows of a matrix.
@@ -111,183 +150,37 @@ impl<T: Element> Operand for Matrix<'_, T> {
     }
 
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
-        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
-        if self.row_stride == 1 {
-            vectorized(SideBySide { values, lanes, step: self.column_stride, width, panel });
-        } else {
-            assert!(self.column_stride == 1, "one stride of a matrix is 1");
-            vectorized(Transpose { values, lanes, step: self.row_stride, depth, width, panel });
-        }
+        self.pack_panels(lanes, depth, width, panel);
     }
 
     fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
-        let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
-        #[cfg(target_arch = "x86_64")]
-        if super::pairs::available() {
-            let step = if self.row_stride == 1 { self.column_stride } else { self.row_stride };
-            let lines = super::pairs::Lanes { values, lanes, step, depth, width, panel };
-            // SAFETY: the instructions are available.
-            unsafe { if self.row_stride == 1 { lines.interleave() } else { lines.transpose() } };
-            return true;
-        }
+        self.pack_panels_of_pairs(lanes, depth, width, panel)
+    }
+
+    fn pack_panels(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [f32]) {
         if self.row_stride == 1 {
-            vectorized(Interleave { values, lanes, step: self.column_stride, depth, width, panel });
+            let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
+            vectorized(SideBySide { values, lanes, step: self.column_stride, depth, width, panels });
         } else {
-            vectorized(TransposePairs { values, lanes, step: self.row_stride, depth, width, panel });
+            let panels = panels.chunks_exact_mut(depth.len() * width);
+            self.transposes(lanes, &depth, width).zip(panels).for_each(|(part, panel)| part.run(panel));
+        }
+    }
+
+    fn pack_panels_of_pairs(
+        &self,
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        panels: &mut [u32],
+    ) -> bool {
+        if self.row_stride == 1 {
+            let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
+            vectorized(Interleave { values, lanes, step: self.column_stride, depth, width, panels });
+        } else {
+            let panels = panels.chunks_exact_mut(depth.len().div_ceil(2) * width);
+            self.transposes(lanes, &depth, width).zip(panels).for_each(|(part, panel)| part.run_pairs(panel));
         }
         true
-    }
-}
-
-/// Two values in a word, the first in the low half.
-#[inline(always)]
-fn pair<T: Element>(low: T, high: T) -> u32 {
-    low.narrow() | (high.narrow() << 16)
-}
-
-/// Lanes that lie side by side, `step` from one depth to the next.
-struct SideBySide<'a, T> {
-    values: &'a [T],
-    lanes: usize,
-    step: usize,
-    width: usize,
-    panel: &'a mut [f32],
-}
-
-impl<T: Element> Kernel for SideBySide<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
-            let lanes = &self.values[k * self.step..][..self.lanes];
-            line.iter_mut().zip(lanes).for_each(|(to, x)| *to = x.wide());
-        }
-    }
-}
-
-/// Like [`SideBySide`], but two depths at a time; the last one of an odd number with zeros.
-struct Interleave<'a, T> {
-    values: &'a [T],
-    lanes: usize,
-    step: usize,
-    depth: usize,
-    width: usize,
-    panel: &'a mut [u32],
-}
-
-impl<T: Element> Kernel for Interleave<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
-            let low = &self.values[2 * k * self.step..][..self.lanes];
-            if 2 * k + 1 == self.depth {
-                line.iter_mut().zip(low).for_each(|(to, &low)| *to = low.narrow());
-                break;
-            }
-            let high = &self.values[(2 * k + 1) * self.step..][..self.lanes];
-            line.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (&low, &high))| *to = pair(low, high));
-        }
-    }
-}
-
-/// Lanes `step` apart whose depths lie side by side.
-struct Transpose<'a, T> {
-    values: &'a [T],
-    lanes: usize,
-    step: usize,
-    depth: usize,
-    width: usize,
-    panel: &'a mut [f32],
-}
-
-impl<T: Element> Kernel for Transpose<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { values, lanes, step, depth, width, panel } = self;
-        let group = |first: usize| group(values, first, lanes, step, depth);
-        for first in (0..lanes).step_by(SIDE) {
-            transpose(group(first), lanes - first, depth, width, &mut panel[first..], |lane, k| {
-                lane[k].wide()
-            });
-        }
-    }
-}
-
-/// Like [`Transpose`], but two depths at a time; the last one of an odd number with zeros.
-struct TransposePairs<'a, T> {
-    values: &'a [T],
-    lanes: usize,
-    step: usize,
-    depth: usize,
-    width: usize,
-    panel: &'a mut [u32],
-}
-
-impl<T: Element> Kernel for TransposePairs<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { values, lanes, step, depth, width, panel } = self;
-        // Rounding values while they are adjacent takes fewer instructions than rounding them afterwards.
-        let mut rounded = [[0u16; BLOCK]; SIDE];
-        for first in (0..lanes).step_by(SIDE) {
-            let group = group(values, first, lanes, step, depth);
-            for (to, lane) in rounded.iter_mut().zip(group) {
-                to[depth.min(BLOCK - 1)] = 0;
-                to.iter_mut().zip(lane).for_each(|(to, x)| *to = x.narrow() as u16);
-            }
-            let pairs = rounded.each_ref().map(|lane| &lane[..depth.next_multiple_of(2)]);
-            let word = |lane: &[u16], k: usize| u32::from(lane[2 * k]) | (u32::from(lane[2 * k + 1]) << 16);
-            transpose(pairs, lanes - first, depth.div_ceil(2), width, &mut panel[first..], word);
-        }
-    }
-}
-
-/// Lanes that are transposed together.
-const SIDE: usize = 8;
-
-/// The depths of the lanes from `first` on; the last lane stands for those that do not exist.
-#[inline(always)]
-fn group<T>(values: &[T], first: usize, lanes: usize, step: usize, depth: usize) -> [&[T]; SIDE] {
-    std::array::from_fn(|i| &values[(first + i).min(lanes - 1) * step..][..depth])
-}
-
-/// Writes the words that `word` makes of `lanes`, of which the first `count` exist, to a column of each line of a
-/// panel.
-#[inline(always)]
-fn transpose<T, W: Copy + Default>(
-    lanes: [&[T]; SIDE],
-    count: usize,
-    words: usize,
-    width: usize,
-    panel: &mut [W],
-    word: impl Fn(&[T], usize) -> W,
-) {
-    let count = count.min(SIDE);
-    let whole = if count == SIDE { words - words % SIDE } else { 0 };
-    let each = lanes[0].len().checked_div(words).unwrap_or(1);
-    for start in (0..whole).step_by(SIDE) {
-        // One square at a time, which the compiler turns into shuffles.
-        let mut square = [[W::default(); SIDE]; SIDE];
-        for (i, lane) in lanes.iter().enumerate() {
-            let lane = &lane[each * start..each * (start + SIDE)];
-            for (k, line) in square.iter_mut().enumerate() {
-                line[i] = word(lane, k);
-            }
-        }
-        for (k, line) in square.iter().enumerate() {
-            panel[(start + k) * width..][..SIDE].copy_from_slice(line);
-        }
-    }
-    for k in whole..words {
-        for (to, lane) in panel[k * width..].iter_mut().zip(lanes).take(count) {
-            *to = word(lane, k);
-        }
     }
 }

@@ -6,9 +6,11 @@ mod destination;
 mod elements;
 mod kernel;
 mod matrix;
-#[cfg(target_arch = "x86_64")]
-mod pairs;
+mod pack;
 mod panels;
+mod rate;
+mod units;
+mod words;
 
 pub(super) use destination::{MatrixMut, Shared};
 pub use elements::Precision;
@@ -16,3 +18,4 @@ pub(super) use elements::{Pairs, unpaired};
 pub(super) use kernel::Store;
 pub(super) use matrix::{Element, Matrix};
 pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};
+pub use rate::ProductKernel;

@@ -7,14 +7,22 @@
 use super::destination::{MatrixMut, Shared};
 use super::elements::Precision;
 use super::kernel::{MicroKernel, Store};
+use super::words::Words;
 use crate::ops::storage::least_tasks;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Words of a lane in a panel: a panel of the right operand fits the level-1 cache.
-const DEPTH: usize = 192;
+pub(super) const DEPTH: usize = 192;
+/// Fewest lanes of the other operand per task: the panels of an operand come from the level-3 cache for each task, and
+/// this many lanes are multiplied by one while the next is fetched.
+const ROWS: usize = 96;
+/// Words of the left operand that stay in the level-2 cache while panels of the right one pass.
+const LEFT: usize = 1 << 16;
 /// Largest number of depths that are packed at a time.
 pub(super) const BLOCK: usize = 2 * DEPTH;
+/// Lanes that are packed together, if they fill whole panels.
+pub(super) const TOGETHER: usize = 64;
 /// Approximate number of values of the destination per task: half of a typical level-2 cache.
 const TASK: usize = 1 << 17;
 /// Words whose packing is worth another thread.
@@ -33,6 +41,25 @@ pub(in crate::ops) trait Operand: Sync {
     /// odd depth with zeros. Returns whether it did; an operand that does not is packed in f32 first.
     fn pack_pairs(&self, _: Range<usize>, _: Range<usize>, _: usize, _: &mut [u32]) -> bool {
         false
+    }
+    /// Like [`Operand::pack`] for any number of lanes: panels one after another.
+    fn pack_panels(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [f32]) {
+        for (panel, start) in panels.chunks_exact_mut(depth.len() * width).zip(lanes.clone().step_by(width)) {
+            self.pack(start..lanes.end.min(start + width), depth.clone(), width, panel);
+        }
+    }
+    /// Like [`Operand::pack_pairs`] for any number of lanes: panels one after another.
+    fn pack_panels_of_pairs(
+        &self,
+        lanes: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        panels: &mut [u32],
+    ) -> bool {
+        let panels = panels.chunks_exact_mut(depth.len().div_ceil(2) * width);
+        panels.zip(lanes.clone().step_by(width)).all(|(panel, start)| {
+            self.pack_pairs(start..lanes.end.min(start + width), depth.clone(), width, panel)
+        })
     }
 }
 
@@ -62,7 +89,7 @@ impl Side {
 /// Memory that a thread packs into.
 #[derive(Default)]
 pub(in crate::ops) struct Scratch {
-    words: Vec<u32>,
+    words: Words,
     values: Vec<f32>,
 }
 
@@ -72,7 +99,7 @@ pub(in crate::ops) struct Panels {
     kernel: &'static MicroKernel,
     lanes: usize,
     depth: usize,
-    words: Vec<u32>,
+    words: Words,
 }
 
 impl Panels {
@@ -82,18 +109,18 @@ impl Panels {
     }
 
     fn for_kernel(side: Side, kernel: &'static MicroKernel, operand: &impl Operand) -> Self {
-        let mut panels = Self { side, kernel, lanes: 0, depth: 0, words: vec![] };
+        let mut panels = Self { side, kernel, lanes: 0, depth: 0, words: Words::default() };
         panels.reset(operand);
         let (lanes, width) = (panels.lanes, side.width(kernel));
         let mut rest = &mut panels.words[..];
         for block in blocks(kernel, panels.depth) {
             let words = kernel.elements.words(block.len());
             let (now, later) = rest.split_at_mut(lanes.next_multiple_of(width) * words);
-            let least = PACKED.div_ceil(width * words);
-            let now = now.par_chunks_mut(width * words).enumerate().with_min_len(least);
-            now.for_each_init(Vec::new, |scratch, (i, panel)| {
-                let lanes = i * width..lanes.min((i + 1) * width);
-                pack(kernel, operand, lanes, block.clone(), width, panel, scratch);
+            let some = together(width);
+            let now = now.par_chunks_mut(some * words).enumerate().with_min_len(PACKED.div_ceil(some * words));
+            now.for_each_init(Vec::new, |scratch, (i, panels)| {
+                let lanes = i * some..lanes.min((i + 1) * some);
+                pack(kernel, operand, lanes, block.clone(), width, panels, scratch);
             });
             rest = later;
         }
@@ -102,7 +129,7 @@ impl Panels {
 
     /// Empty panels, whose memory is reused for many operands.
     pub(in crate::ops) fn empty(side: Side, precision: Precision) -> Self {
-        Self { side, kernel: MicroKernel::best(precision), lanes: 0, depth: 0, words: vec![] }
+        Self { side, kernel: MicroKernel::best(precision), lanes: 0, depth: 0, words: Words::default() }
     }
 
     /// Packs another operand, on this thread.
@@ -112,12 +139,10 @@ impl Panels {
         let mut start = 0;
         for block in blocks(kernel, self.depth) {
             let words = kernel.elements.words(block.len());
-            for first in (0..self.lanes).step_by(width) {
-                let (lanes, end) = (first..self.lanes.min(first + width), start + width * words);
-                let panel = &mut self.words[start..end];
-                pack(kernel, operand, lanes, block.clone(), width, panel, &mut scratch.values);
-                start = end;
-            }
+            let end = start + self.lanes.next_multiple_of(width) * words;
+            let panels = &mut self.words[start..end];
+            pack(kernel, operand, 0..self.lanes, block, width, panels, &mut scratch.values);
+            start = end;
         }
     }
 
@@ -129,7 +154,7 @@ impl Panels {
     fn reset(&mut self, operand: &impl Operand) {
         (self.lanes, self.depth) = (operand.lanes(), operand.depth());
         let padded = self.lanes.next_multiple_of(self.side.width(self.kernel));
-        self.words.resize(padded * self.kernel.elements.words(self.depth), 0);
+        self.words.resize(padded * self.kernel.elements.words(self.depth));
     }
 
     /// The panels of the words `from..from + words` of the depth.
@@ -161,19 +186,8 @@ impl Panels {
         let Scratch { words: panels, values } = scratch;
         for block in blocks(kernel, self.depth) {
             let words = kernel.elements.words(block.len());
-            panels.resize(lanes.len().next_multiple_of(width) * words, 0);
-            for (i, panel) in panels.chunks_exact_mut(width * words).enumerate() {
-                let start = lanes.start + i * width;
-                pack(
-                    kernel,
-                    operand,
-                    start..lanes.end.min(start + width),
-                    block.clone(),
-                    width,
-                    panel,
-                    values,
-                );
-            }
+            panels.resize(lanes.len().next_multiple_of(width) * words);
+            pack(kernel, operand, lanes.clone(), block.clone(), width, panels, values);
             let store = Store { accumulate: store.accumulate || block.start > 0, ..store };
             let own = self.block(block.start / kernel.elements.per_word(), words);
             match self.side {
@@ -186,28 +200,35 @@ impl Panels {
     /// Lanes of the other operand, cut into tasks by shape alone.
     pub(in crate::ops) fn tasks(&self, lanes: usize) -> Vec<Range<usize>> {
         let width = self.side.other().width(self.kernel);
-        let (groups, most) = (lanes.div_ceil(width), (TASK / (self.lanes.max(1) * width)).max(1));
+        let (groups, most) =
+            (lanes.div_ceil(width), (TASK / (self.lanes.max(1) * width)).max(ROWS / width).max(1));
         let count = groups.div_ceil(most).next_multiple_of(SHARES).min(groups);
         let start = |i: usize| lanes.min(groups * i / count * width);
         (0..count).map(|i| start(i)..start(i + 1)).collect()
     }
 }
 
-/// Packs `lanes` at `depth` into one panel of a kernel.
+/// Packs `lanes` at `depth` into panels of a kernel.
 fn pack(
     kernel: &MicroKernel,
     operand: &impl Operand,
     lanes: Range<usize>,
     depth: Range<usize>,
     width: usize,
-    panel: &mut [u32],
+    panels: &mut [u32],
     scratch: &mut Vec<f32>,
 ) {
-    if kernel.elements.per_word() == 2 && operand.pack_pairs(lanes.clone(), depth.clone(), width, panel) {
-        return;
+    let some = together(width);
+    let groups = panels.chunks_mut(some * kernel.elements.words(depth.len()));
+    for (panels, start) in groups.zip(lanes.clone().step_by(some)) {
+        let lanes = start..lanes.end.min(start + some);
+        kernel.elements.fill(operand, lanes, depth.clone(), width, panels, scratch);
     }
-    let count = depth.len();
-    kernel.elements.fill(panel, width, count, scratch, |panel| operand.pack(lanes, depth, width, panel));
+}
+
+/// Lanes that are packed together: where lanes lie side by side, panels share cache lines.
+pub(super) fn together(width: usize) -> usize {
+    width * (TOGETHER / width).max(1)
 }
 
 /// The depth in blocks.
@@ -226,14 +247,19 @@ fn tiles(
     store: Store,
 ) {
     let (rows, columns) = (kernel.rows, kernel.columns);
-    for (j, right) in right.chunks_exact(columns * words).enumerate() {
-        for (i, left) in left.chunks_exact(rows * words).enumerate() {
-            let (row, column) = (i * rows, j * columns);
-            let valid = (rows.min(destination.rows - row), columns.min(destination.columns - column));
-            // SAFETY: the tile lies within the destination, which is borrowed mutably.
-            unsafe {
-                let place = destination.first.add(row * destination.row_stride + column);
-                kernel.tile(left, right, place, destination.row_stride, valid, store);
+    let some = (LEFT / (rows * words).max(1)).max(1);
+    for (chunk, lefts) in left.chunks(some * rows * words).enumerate() {
+        for (j, right) in right.chunks_exact(columns * words).enumerate() {
+            let mut ahead = right.as_ptr().wrapping_add(right.len());
+            for (i, left) in lefts.chunks_exact(rows * words).enumerate() {
+                let (row, column) = ((chunk * some + i) * rows, j * columns);
+                let valid = (rows.min(destination.rows - row), columns.min(destination.columns - column));
+                // SAFETY: the tile lies within the destination, which is borrowed mutably.
+                unsafe {
+                    let place = destination.first.add(row * destination.row_stride + column);
+                    kernel.tile((left, right), ahead, place, destination.row_stride, valid, store);
+                }
+                ahead = ahead.wrapping_add(words * 4);
             }
         }
     }
@@ -251,7 +277,8 @@ pub(in crate::ops) fn product_of(
     product_with(MicroKernel::best(precision), destination, store, left, right);
 }
 
-fn product_with(
+/// [`product_of`] with any kernel.
+pub(super) fn product_with(
     kernel: &'static MicroKernel,
     destination: &mut MatrixMut,
     store: Store,

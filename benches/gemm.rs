@@ -1,0 +1,352 @@
+//! GFLOP/s of matrix products, in f32 and bf16, beside the crate `gemm` and any BLAS library, at one and two threads:
+//! layers of ViT-B/16 and ViT-S/16 and the three products of a linear layer (forward, gradient of the input, gradient
+//! of the weight). `cargo bench --bench gemm -- --blas libopenblas.so.0 --blas /path/to/libmkl_rt.so.2`.
+//!
+//! All take turns, and each number is the fastest of many products. The limit is the rate of the multiply-add
+//! instructions on registers. `--seconds S` is the time for a shape; `--all` measures every kernel of ours that this
+//! processor has instructions for, e.g. AVX2 on a processor with AVX-512.
+//!
+//! Libraries that choose kernels by the vendor of the processor may be slow elsewhere; variables of the environment
+//! such as `OPENBLAS_CORETYPE=SkylakeX` change that.
+
+use bench::ops::{Precision, ProductKernel};
+use std::time::{Duration, Instant};
+
+/// Rows and columns of the product, depth, and whether the left and right operands are stored transposed.
+type Shape = (&'static str, [usize; 3], (bool, bool));
+
+const SHAPES: [Shape; 6] = [
+    ("1576×768×2304", [1576, 2304, 768], (false, false)),
+    ("1576×3072×768", [1576, 768, 3072], (false, false)),
+    ("400×384×1536", [400, 1536, 384], (false, false)),
+    ("linear 384→1536", [1576, 1536, 384], (false, false)),
+    ("  input gradient", [1576, 384, 1536], (false, true)),
+    ("  weight gradient", [1536, 384, 1576], (true, true)),
+];
+
+fn main() {
+    bench::process::prepare_process();
+    let options = Options::parse();
+    let mut contenders = options.kernels();
+    contenders.push(Contender::Crate);
+    contenders.extend(options.blas.iter().map(|path| Contender::Blas(blas::open(path))));
+    for threads in options.threads.iter().copied() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        match pool {
+            Ok(pool) => pool.install(|| table(&contenders, threads, options.time)),
+            Err(error) => exit(&format!("{threads} threads: {error}")),
+        }
+    }
+}
+
+/// Prints GFLOP/s of every contender at every shape.
+fn table(contenders: &[Contender], threads: usize, time: Duration) {
+    print!("\n{:<18}", format!("{threads} threads"));
+    contenders.iter().for_each(|contender| print!("{:>16}", contender.name()));
+    println!();
+    let mut logarithms = vec![0f64; contenders.len()];
+    for (name, sizes, transposed) in SHAPES {
+        let rates = measure(contenders, threads, time, sizes, transposed);
+        print!("{name:<18}");
+        for (rate, logarithm) in rates.into_iter().zip(&mut logarithms) {
+            print!("{rate:>16.1}");
+            *logarithm += rate.ln() / SHAPES.len() as f64;
+        }
+        println!();
+    }
+    print!("{:<18}", "geometric mean");
+    logarithms.iter().for_each(|logarithm| print!("{:>16.1}", logarithm.exp()));
+    print!("\n{:<18}", "× our f32");
+    let own = contenders.iter().zip(&logarithms).find(|(contender, _)| contender.is_default_f32());
+    let own = own.map_or(f64::NAN, |(_, &logarithm)| logarithm);
+    logarithms.iter().for_each(|logarithm| print!("{:>16.2}", (logarithm - own).exp()));
+    print!("\n{:<18}", "limit");
+    for contender in contenders {
+        match contender.limit() {
+            Some(limit) => print!("{:>16.1}", limit * threads as f64),
+            None => print!("{:>16}", "–"),
+        }
+    }
+    print!("\n{:<18}", "share of the limit");
+    for (contender, logarithm) in contenders.iter().zip(&logarithms) {
+        match contender.limit() {
+            Some(limit) => print!("{:>16.2}", logarithm.exp() / (limit * threads as f64)),
+            None => print!("{:>16}", "–"),
+        }
+    }
+    println!();
+}
+
+fn measure(
+    contenders: &[Contender],
+    threads: usize,
+    time: Duration,
+    [m, n, k]: [usize; 3],
+    (left_transposed, right_transposed): (bool, bool),
+) -> Vec<f64> {
+    let wave = |count: usize, f: f32| (0..count).map(|i| (i as f32 * f).sin()).collect::<Vec<f32>>();
+    let (left, right, mut destination) = (wave(m * k, 0.3), wave(n * k, 0.7), vec![0f32; m * n]);
+    let product = Product { left: &left, left_transposed, right: &right, right_transposed, sizes: [m, n, k] };
+    let mut best = vec![Duration::MAX; contenders.len()];
+    let start = Instant::now();
+    while start.elapsed() < time || best.contains(&Duration::MAX) {
+        for (contender, best) in contenders.iter().zip(&mut best) {
+            // The first product fetches the code and the memory of this contender.
+            for _ in 0..3 {
+                let begin = Instant::now();
+                contender.multiply(&product, &mut destination, threads);
+                *best = (*best).min(begin.elapsed());
+            }
+        }
+    }
+    best.iter().map(|best| 2e-9 * (m * n * k) as f64 / best.as_secs_f64()).collect()
+}
+
+/// [m, n] = left · rightᵀ, of `left` [m, k] and `right` [n, k].
+struct Product<'a> {
+    left: &'a [f32],
+    left_transposed: bool,
+    right: &'a [f32],
+    right_transposed: bool,
+    sizes: [usize; 3],
+}
+
+enum Contender {
+    Own(ProductKernel),
+    Crate,
+    Blas(blas::Library),
+}
+
+impl Contender {
+    fn name(&self) -> String {
+        match self {
+            Self::Own(kernel) => {
+                let precision = if kernel.precision() == Precision::F32 { "f32" } else { "bf16" };
+                format!("{precision} {}", kernel.instructions().split(' ').next().unwrap_or_default())
+            }
+            Self::Crate => "gemm".to_owned(),
+            Self::Blas(library) => library.name.clone(),
+        }
+    }
+
+    fn is_default_f32(&self) -> bool {
+        let name = |kernel: &ProductKernel| (kernel.precision(), kernel.instructions());
+        matches!(self, Self::Own(kernel) if name(kernel) == name(&ProductKernel::of(Precision::F32)))
+    }
+
+    fn limit(&self) -> Option<f64> {
+        match self {
+            Self::Own(kernel) => kernel.limit(),
+            _ => ProductKernel::of(Precision::F32).limit(),
+        }
+    }
+
+    fn multiply(&self, product: &Product, destination: &mut [f32], threads: usize) {
+        let Product { left, left_transposed, right, right_transposed, sizes } = *product;
+        let [m, n, k] = sizes;
+        match self {
+            Self::Own(kernel) => {
+                kernel.multiply((left, left_transposed), (right, right_transposed), destination, sizes);
+            }
+            Self::Crate => {
+                // Strides of the lane and of the depth.
+                let steps = |transposed, lanes: usize| if transposed { (1, lanes) } else { (k, 1) };
+                let ((left_lane, left_depth), (right_lane, right_depth)) =
+                    (steps(left_transposed, m), steps(right_transposed, n));
+                let parallelism = match threads {
+                    1 => gemm::Parallelism::None,
+                    threads => gemm::Parallelism::Rayon(threads),
+                };
+                assert!(left.len() >= m * k && right.len() >= n * k && destination.len() >= m * n);
+                // SAFETY: the matrices lie within their values.
+                unsafe {
+                    gemm::gemm(
+                        m,
+                        n,
+                        k,
+                        destination.as_mut_ptr(),
+                        1,
+                        n as isize,
+                        false,
+                        left.as_ptr(),
+                        left_depth as isize,
+                        left_lane as isize,
+                        right.as_ptr(),
+                        right_lane as isize,
+                        right_depth as isize,
+                        0.,
+                        1.,
+                        false,
+                        false,
+                        false,
+                        parallelism,
+                    );
+                }
+            }
+            Self::Blas(library) => library.multiply(product, destination, threads),
+        }
+    }
+}
+
+struct Options {
+    blas: Vec<String>,
+    threads: Vec<usize>,
+    time: Duration,
+    all: bool,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options =
+            Self { blas: vec![], threads: vec![1, 2], time: Duration::from_secs(2), all: false };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| exit(&format!("{word} needs a value")));
+            match word.as_str() {
+                "--blas" => options.blas.push(value()),
+                "--threads" => options.threads = value().split(',').map(number).collect(),
+                "--seconds" => options.time = Duration::from_secs_f64(number(&value())),
+                "--all" => options.all = true,
+                // Added by cargo.
+                "--bench" => {}
+                _ => exit(&format!("unknown option {word}; use --blas, --threads, --seconds or --all")),
+            }
+        }
+        options
+    }
+
+    fn kernels(&self) -> Vec<Contender> {
+        let kernels = match self.all {
+            true => ProductKernel::all(),
+            false => [Precision::F32, Precision::Bf16].map(ProductKernel::of).to_vec(),
+        };
+        kernels.into_iter().map(Contender::Own).collect()
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> T {
+    word.parse().unwrap_or_else(|_| exit(&format!("{word} is no number")))
+}
+
+fn exit(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(2)
+}
+
+#[cfg(unix)]
+mod blas {
+    use super::{Product, exit};
+    use std::ffi::{CStr, CString, c_void};
+
+    /// `cblas_sgemm`.
+    type Sgemm = unsafe extern "C" fn(
+        i32,
+        i32,
+        i32,
+        i32,
+        i32,
+        i32,
+        f32,
+        *const f32,
+        i32,
+        *const f32,
+        i32,
+        f32,
+        *mut f32,
+        i32,
+    );
+
+    /// A BLAS library with the C interface.
+    pub struct Library {
+        pub name: String,
+        sgemm: Sgemm,
+        set_threads: Option<unsafe extern "C" fn(i32)>,
+    }
+
+    /// Loads the library at `path`, or of that name in the folders of the system.
+    pub fn open(path: &str) -> Library {
+        let Ok(file) = CString::new(path) else { exit("a path with a zero byte") };
+        // SAFETY: a BLAS library does nothing harmful when it is loaded; the names end with a zero byte.
+        unsafe {
+            let handle = libc::dlopen(file.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+            if handle.is_null() {
+                exit(&CStr::from_ptr(libc::dlerror()).to_string_lossy());
+            }
+            let find = |names: &[&CStr]| {
+                let places = names.iter().map(|name| libc::dlsym(handle, name.as_ptr()));
+                places.into_iter().find(|place| !place.is_null())
+            };
+            // With the prefix in the Python package of OpenBLAS.
+            let Some(sgemm) = find(&[c"cblas_sgemm", c"scipy_cblas_sgemm"]) else {
+                exit(&format!("{path} has no function cblas_sgemm"))
+            };
+            let set_threads = find(&[
+                c"MKL_Set_Num_Threads",
+                c"openblas_set_num_threads",
+                c"scipy_openblas_set_num_threads",
+                c"bli_thread_set_num_threads",
+            ]);
+            let name = path.rsplit('/').next().unwrap_or(path).trim_start_matches("lib");
+            Library {
+                name: name.split(['.', '-']).next().unwrap_or(name).chars().take(15).collect(),
+                sgemm: std::mem::transmute::<*mut c_void, Sgemm>(sgemm),
+                set_threads: set_threads
+                    .map(|place| std::mem::transmute::<*mut c_void, unsafe extern "C" fn(i32)>(place)),
+            }
+        }
+    }
+
+    impl Library {
+        pub fn multiply(&self, product: &Product, destination: &mut [f32], threads: usize) {
+            const ROW_MAJOR: i32 = 101;
+            const PLAIN: i32 = 111;
+            const TRANSPOSED: i32 = 112;
+            let Product { left, left_transposed, right, right_transposed, sizes } = *product;
+            let [m, n, k] = sizes;
+            assert!(left.len() >= m * k && right.len() >= n * k && destination.len() >= m * n);
+            let [rows, columns, depth] = sizes.map(|size| size as i32);
+            let (left_form, left_step) = if left_transposed { (TRANSPOSED, rows) } else { (PLAIN, depth) };
+            let (right_form, right_step) =
+                if right_transposed { (PLAIN, columns) } else { (TRANSPOSED, depth) };
+            // SAFETY: the matrices lie within their values.
+            unsafe {
+                if let Some(set_threads) = self.set_threads {
+                    set_threads(threads as i32);
+                }
+                (self.sgemm)(
+                    ROW_MAJOR,
+                    left_form,
+                    right_form,
+                    rows,
+                    columns,
+                    depth,
+                    1.,
+                    left.as_ptr(),
+                    left_step,
+                    right.as_ptr(),
+                    right_step,
+                    0.,
+                    destination.as_mut_ptr(),
+                    columns,
+                );
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod blas {
+    use super::{Product, exit};
+
+    pub struct Library {
+        pub name: String,
+    }
+
+    pub fn open(_: &str) -> Library {
+        exit("--blas needs a Unix system")
+    }
+
+    impl Library {
+        pub fn multiply(&self, _: &Product, _: &mut [f32], _: usize) {}
+    }
+}
