@@ -5,18 +5,11 @@
 //! than the three that candle allows, because it keeps its weights itself.
 
 use super::chain;
+use super::delivery::{DELIVERIES, RECORDS};
+pub(super) use super::delivery::{deliver, deliver_kept, records};
 use super::profile::Timed;
 use candle_core::backprop::GradStore;
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, bail};
-use std::cell::{Cell, RefCell};
-
-/// A variable and a part of its gradient.
-type Delivery = (Tensor, Tensor);
-
-thread_local! {
-    static DELIVERIES: RefCell<Option<Vec<Delivery>>> = const { RefCell::new(None) };
-    static RECORDS: Cell<bool> = const { Cell::new(true) };
-}
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor};
 
 /// The gradients of a scalar `loss`, as `loss.backward()` computes them, with less work for the variables that
 /// operators of this crate read. A graph allows only one backward pass, because operators free the values that they
@@ -50,11 +43,6 @@ pub fn no_grad<T>(forward: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(RECORDS.replace(false));
     forward()
-}
-
-/// Whether an operator with these inputs takes part in a backward pass.
-pub(super) fn records<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
-    RECORDS.get() && inputs.into_iter().any(Tensor::track_op)
 }
 
 /// candle's `apply_op*` for operators of this crate: the inputs, and the graph behind them, are kept only if the
@@ -95,30 +83,6 @@ impl ApplyOp for Tensor {
             self.apply_op3_no_bwd(second, third, &Timed(op))
         }
     }
-}
-
-/// Passes on the gradient of an input that candle knows; returns `None` if the input is a variable and [`backward`] is
-/// running, because [`backward`] then adds the gradient.
-pub(super) fn deliver(input: &Tensor, gradient: Tensor) -> Option<Tensor> {
-    let direct = |deliveries: &mut Option<Vec<Delivery>>| match deliveries {
-        Some(deliveries) if input.is_variable() => {
-            deliveries.push((input.clone(), gradient));
-            None
-        }
-        _ => Some(gradient),
-    };
-    DELIVERIES.with_borrow_mut(direct)
-}
-
-/// Adds the gradient of a variable that an operator keeps itself; a constant needs none.
-///
-/// # Errors
-/// Called outside [`backward`], where the gradient would be lost.
-pub(super) fn deliver_kept(input: &Tensor, gradient: Tensor) -> Result<()> {
-    if input.track_op() && deliver(input, gradient).is_some() {
-        bail!("this graph contains operators that keep their weights; call bench::ops::backward(&loss)");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! thread, although most inputs have a single gradient. In a [`chain`], every operator passes its gradient directly to
 //! the one before it.
 
-use super::autograd::{deliver_kept, records};
+use super::delivery::{deliver_kept, records};
 use super::profile::Timed;
 use super::storage::fused;
 use candle_core::{

@@ -13,6 +13,7 @@ mod conv;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod delivery;
 mod elementwise;
 mod fresh;
 mod gelu;
