@@ -1,8 +1,10 @@
 //! The element types of the panels of a matrix product, and the conversion of f32 values to them.
 
-use super::panels::Operand;
+use super::operand::Operand;
 use super::words::Words;
 use crate::ops::simd::{Kernel, vectorized};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 
 /// The type in which the operands of matrix products are multiplied. Sums are f32 in all.
@@ -106,6 +108,109 @@ pub(in crate::ops) fn rounded(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { nearest }
 }
 
+/// A value of a matrix to read.
+pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
+    /// The precision of products of such values.
+    const PRECISION: Precision;
+    fn wide(self) -> f32;
+    /// The nearest value.
+    fn of(x: f32) -> Self;
+    /// The bits of the nearest bf16.
+    fn narrow(self) -> u32;
+    /// Values as f32, in `buffer` unless they are.
+    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+    /// The bits of the nearest bf16, in `buffer` unless the values are bf16.
+    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16];
+}
+
+impl Element for f32 {
+    const PRECISION: Precision = Precision::F32;
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> u32 {
+        rounded(self)
+    }
+
+    fn widened<'a>(values: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        values
+    }
+
+    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16] {
+        narrow(values, buffer);
+        &buffer[..values.len()]
+    }
+}
+
+impl Element for bf16 {
+    const PRECISION: Precision = Precision::Bf16;
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        Self::from_bits(rounded(x) as u16)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> u32 {
+        self.to_bits().into()
+    }
+
+    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        widen(values, buffer);
+        &buffer[..values.len()]
+    }
+
+    fn narrowed<'a>(values: &'a [Self], _: &'a mut [u16]) -> &'a [u16] {
+        values.reinterpret_cast()
+    }
+}
+
+/// Makes bf16 of f32.
+fn narrow(values: &[f32], bits: &mut [u16]) {
+    struct Narrow<'a>(&'a [f32], &'a mut [u16]);
+
+    impl Kernel for Narrow<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            self.1.iter_mut().zip(self.0).for_each(|(to, x)| *to = x.narrow() as u16);
+        }
+    }
+
+    vectorized(Narrow(values, bits));
+}
+
+/// Makes f32 of bf16.
+fn widen(values: &[bf16], to: &mut [f32]) {
+    struct Widen<'a>(&'a [bf16], &'a mut [f32]);
+
+    impl Kernel for Widen<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            self.1.iter_mut().zip(self.0).for_each(|(to, x)| *to = x.wide());
+        }
+    }
+
+    vectorized(Widen(values, to));
+}
+
 struct Round<'a> {
     values: &'a mut [f32],
 }
@@ -194,7 +299,6 @@ impl Kernel for Unpair<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::bf16;
 
     #[test]
     fn rounding_is_that_of_the_half_crate() {

@@ -58,7 +58,7 @@ struct Tile {
     destination: *mut f32,
     /// Values from one row of the destination to the next.
     stride: usize,
-    /// What a later tile reads, to be fetched into the level-2 cache: a line of 64 bytes for each round of the inner loop.
+    /// What a later tile reads, to be fetched into the level-2 cache: 64 bytes for each round of the inner loop.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     ahead: *const u32,
     /// Number of valid rows and columns of the destination, at least one each.

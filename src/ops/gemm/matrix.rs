@@ -1,84 +1,11 @@
 //! Strided matrices over slices, to read and to write.
 
 use super::destination::fits;
-use super::elements::{Precision, rounded};
-use super::pack::{Interleave, SideBySide, Transpose, narrow, widen};
-use super::panels::Operand;
+use super::elements::Element;
+use super::operand::Operand;
+use super::pack::{Interleave, SideBySide, Transpose};
 use crate::ops::simd::vectorized;
-use half::bf16;
-use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
-
-/// A value of a matrix to read.
-pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
-    /// The precision of products of such values.
-    const PRECISION: Precision;
-    fn wide(self) -> f32;
-    /// The nearest value.
-    fn of(x: f32) -> Self;
-    /// The bits of the nearest bf16.
-    fn narrow(self) -> u32;
-    /// Values as f32, in `buffer` unless they are.
-    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
-    /// The bits of the nearest bf16, in `buffer` unless the values are bf16.
-    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16];
-}
-
-impl Element for f32 {
-    const PRECISION: Precision = Precision::F32;
-
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-
-    #[inline(always)]
-    fn of(x: f32) -> Self {
-        x
-    }
-
-    #[inline(always)]
-    fn narrow(self) -> u32 {
-        rounded(self)
-    }
-
-    fn widened<'a>(values: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
-        values
-    }
-
-    fn narrowed<'a>(values: &'a [Self], buffer: &'a mut [u16]) -> &'a [u16] {
-        narrow(values, buffer);
-        &buffer[..values.len()]
-    }
-}
-
-impl Element for bf16 {
-    const PRECISION: Precision = Precision::Bf16;
-
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-
-    #[inline(always)]
-    fn of(x: f32) -> Self {
-        Self::from_bits(rounded(x) as u16)
-    }
-
-    #[inline(always)]
-    fn narrow(self) -> u32 {
-        self.to_bits().into()
-    }
-
-    fn widened<'a>(values: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        widen(values, buffer);
-        &buffer[..values.len()]
-    }
-
-    fn narrowed<'a>(values: &'a [Self], _: &'a mut [u16]) -> &'a [u16] {
-        values.reinterpret_cast()
-    }
-}
 
 /// A matrix to read.
 #[derive(Clone, Copy)]

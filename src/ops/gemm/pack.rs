@@ -1,10 +1,10 @@
 //! Loops that pack the rows or columns of a matrix into panels.
 
-use super::matrix::Element;
-use super::panels::{BLOCK, DEPTH, TOGETHER, together};
+use super::elements::Element;
+use super::operand::{BLOCK, DEPTH, TOGETHER, together};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::Instructions;
-use crate::ops::simd::{Kernel, vectorized};
+use crate::ops::simd::Kernel;
 
 /// Lanes that are transposed together.
 const SIDE: usize = 8;
@@ -285,36 +285,4 @@ impl Columns {
             }
         }
     }
-}
-
-/// Makes bf16 of f32.
-pub(super) fn narrow(values: &[f32], bits: &mut [u16]) {
-    struct Narrow<'a>(&'a [f32], &'a mut [u16]);
-
-    impl Kernel for Narrow<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            self.1.iter_mut().zip(self.0).for_each(|(to, x)| *to = x.narrow() as u16);
-        }
-    }
-
-    vectorized(Narrow(values, bits));
-}
-
-/// Makes f32 of bf16.
-pub(super) fn widen(values: &[half::bf16], to: &mut [f32]) {
-    struct Widen<'a>(&'a [half::bf16], &'a mut [f32]);
-
-    impl Kernel for Widen<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            self.1.iter_mut().zip(self.0).for_each(|(to, x)| *to = x.wide());
-        }
-    }
-
-    vectorized(Widen(values, to));
 }

@@ -109,4 +109,27 @@ mod tests {
             assert!(ProductKernel::all().iter().any(|other| std::ptr::eq(other.0, kernel.0)));
         }
     }
+
+    #[test]
+    fn without_instructions_for_bf16_rounded_values_are_multiplied_in_f32() {
+        use crate::ops::simd::{Instructions, restricted};
+        let sizes @ [m, n, k] = [9, 30, 200];
+        let wave = |count: usize, f: f32| (0..count).map(|i| (i as f32 * f).sin()).collect::<Vec<f32>>();
+        let (left, right) = (wave(m * k, 0.3), wave(n * k, 0.7));
+        let rounded = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect::<Vec<_>>();
+        let (rounded_left, rounded_right) = (rounded(&left), rounded(&right));
+        for most in [Instructions::Portable, Instructions::Avx2] {
+            let run = |precision, left: &[f32], right: &[f32]| {
+                let mut found = vec![0.; m * n];
+                let kernel = ProductKernel::of(precision);
+                assert!(!kernel.multiplies_bf16());
+                kernel.multiply((left, false), (right, false), &mut found, sizes);
+                found
+            };
+            let (found, expected) = restricted(most, || {
+                (run(Precision::Bf16, &left, &right), run(Precision::F32, &rounded_left, &rounded_right))
+            });
+            assert_eq!(found, expected, "{most:?}");
+        }
+    }
 }
