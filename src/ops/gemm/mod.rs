@@ -10,7 +10,7 @@ mod panels;
 
 pub(super) use destination::{MatrixMut, Shared};
 pub use elements::Precision;
-pub(super) use elements::{Pairs, unpaired};
+pub(super) use elements::{Pairs, rounded, unpaired};
 pub(super) use kernel::Store;
 pub(super) use matrix::{Element, Matrix};
 pub(super) use panels::{Operand, Panels, Scratch, Side, product_of};
