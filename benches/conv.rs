@@ -1,6 +1,10 @@
 //! GFLOP/s of the convolutions of `bench::ops`, compared with candle's, at the sizes of feature pyramids, of the heads
 //! of detectors and of UperNet: forward, and forward and backward (three times the work). `cargo bench --bench conv`;
-//! an argument selects the lines that contain it.
+//! an argument selects the lines that contain it, and `--own` leaves out candle. `scripts/pytorch/conv.py` measures
+//! PyTorch at the same sizes.
+//!
+//! The work is that of sums over taps. Beside it stands the rate of multiply-adds of this machine in f32; 3×3
+//! convolutions of stride 1 can exceed it, because they take a quarter of the multiplications.
 
 use bench::ops::{self, Precision};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -9,14 +13,17 @@ use std::time::{Duration, Instant};
 /// Name, batch, channels in and out, height and width, kernel, stride, padding; padding `None`: transposed.
 type Case = (&'static str, usize, [usize; 2], usize, usize, usize, Option<usize>);
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 12] = [
     ("3x3 pyramid", 1, [256, 256], 64, 3, 1, Some(1)),
     ("3x3 residual", 8, [64, 64], 56, 3, 1, Some(1)),
+    ("3x3 narrow", 8, [24, 24], 48, 3, 1, Some(1)),
+    ("3x3 UperNet small", 8, [192, 48], 48, 3, 1, Some(1)),
     ("1x1 lateral", 1, [768, 256], 64, 1, 1, Some(0)),
     ("3x3 stride 2", 1, [256, 256], 64, 3, 2, Some(1)),
     ("7x7 stem", 4, [3, 64], 224, 7, 2, Some(3)),
     ("7x7 dVAE", 1, [64, 64], 56, 7, 1, Some(3)),
     ("3x3 mask head", 64, [256, 256], 14, 3, 1, Some(1)),
+    ("3x3 box head", 128, [128, 128], 7, 3, 1, Some(1)),
     ("3x3 UperNet", 1, [3072, 768], 64, 3, 1, Some(1)),
     ("2x2 transposed", 1, [256, 256], 64, 2, 2, None),
 ];
@@ -24,8 +31,13 @@ const CASES: [Case; 9] = [
 fn main() -> Result<()> {
     bench::process::prepare_process();
     let selected = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    println!("{} threads; GFLOP/s, forward / forward and backward", rayon::current_num_threads());
-    println!("{:<16}{:>18}{:>18}{:>18}", "", "candle f32", "bench f32", "bench bf16");
+    let own_only = std::env::args().any(|argument| argument == "--own");
+    println!(
+        "{} threads; GFLOP/s, forward / forward and backward; at most {:.0} by multiply-adds in f32",
+        rayon::current_num_threads(),
+        multiply_add_rate()
+    );
+    println!("{:<18}{:>18}{:>18}{:>18}", "", "candle f32", "bench f32", "bench bf16");
     for case in CASES.iter().filter(|case| case.0.contains(&selected)) {
         let (name, batch, [channels, out], size, kernel, stride, padding) = *case;
         let (x, bias) = (var(&[batch, channels, size, size])?, var(&[out])?);
@@ -49,11 +61,11 @@ fn main() -> Result<()> {
         let side = padding.map_or(size, |padding| (size + 2 * padding - kernel) / stride + 1);
         let flops = 2. * (batch * side * side * kernel * kernel * channels * out) as f64;
         let inputs = [x, weight, bias];
-        let slow = flops > 5e10;
+        let slow = flops > 5e10 || own_only;
         let candle = if slow { None } else { Some(measure(&inputs, flops, candle)?) };
         let single = measure(&inputs, flops, own(Precision::F32))?;
         let half = measure(&inputs, flops, own(Precision::Bf16))?;
-        println!("{name:<16}{:>18}{single:>18}{half:>18}", candle.unwrap_or_else(|| "-".into()));
+        println!("{name:<18}{:>18}{single:>18}{half:>18}", candle.unwrap_or_else(|| "-".into()));
     }
     Ok(())
 }
@@ -85,4 +97,65 @@ fn fastest(run: impl Fn() -> Result<()>) -> Result<Duration> {
         best = best.min(begin.elapsed());
     }
     Ok(best)
+}
+
+/// GFLOP/s of all threads that only multiply and add in registers, with the widest vectors of this processor: the limit
+/// of sums of products.
+fn multiply_add_rate() -> f64 {
+    const ROUNDS: usize = 1 << 16;
+    let mut best = Duration::MAX;
+    let mut count = 0;
+    for _ in 0..20 {
+        let begin = Instant::now();
+        let counts = rayon::broadcast(|_| multiply_add(std::hint::black_box(ROUNDS)));
+        best = best.min(begin.elapsed());
+        count = counts.iter().sum();
+    }
+    2. * count as f64 / best.as_secs_f64() * 1e-9
+}
+
+/// `rounds` multiply-adds of each of independent sums, enough of them for the latency of the instructions. The number
+/// of multiply-adds.
+fn multiply_add(rounds: usize) -> usize {
+    const SUMS: usize = 12;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        use std::hint::black_box;
+
+        #[target_feature(enable = "avx512f")]
+        fn avx512(rounds: usize) {
+            let (factor, term) = (_mm512_set1_ps(0.999), _mm512_set1_ps(0.001));
+            let mut sums = [term; SUMS];
+            for _ in 0..rounds {
+                sums.iter_mut().for_each(|sum| *sum = _mm512_fmadd_ps(*sum, factor, term));
+            }
+            black_box(sums);
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(rounds: usize) {
+            let (factor, term) = (_mm256_set1_ps(0.999), _mm256_set1_ps(0.001));
+            let mut sums = [term; SUMS];
+            for _ in 0..rounds {
+                sums.iter_mut().for_each(|sum| *sum = _mm256_fmadd_ps(*sum, factor, term));
+            }
+            black_box(sums);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the instructions.
+            unsafe { avx512(rounds) };
+            return 16 * SUMS * rounds;
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the instructions.
+            unsafe { avx2(rounds) };
+            return 8 * SUMS * rounds;
+        }
+    }
+    let mut sums = [[1f32; 4]; SUMS];
+    for _ in 0..rounds {
+        sums.iter_mut().flatten().for_each(|sum| *sum = *sum * 0.999 + 0.001);
+    }
+    std::hint::black_box(sums);
+    4 * SUMS * rounds
 }

@@ -3,13 +3,19 @@
 //! They are matrix products with the columns of the image (im2col), which are gathered panel by panel and never stored
 //! as a whole. The gradient of the input is a convolution too, and so a transposed convolution is a convolution run
 //! backwards.
+//!
+//! 3×3 convolutions of stride 1 with enough channels take a quarter of the multiplications by Winograd's minimal
+//! filtering instead ([`winograd`]), in both passes. In f32 their largest error is about 2e-6 of the largest value, where
+//! that of the sums is 4e-7.
 
 mod correlate;
 mod geometry;
 mod im2col;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod weight;
+mod winograd;
 
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
@@ -64,6 +70,9 @@ pub fn conv_transpose2d(
     convolution.apply(x, weight, bias, || x.conv_transpose2d(weight, 0, 0, stride, 1))
 }
 
+/// The image or its gradient, the weight and the bias -> the values of the other side.
+type Run = fn(&Geometry, Precision, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>;
+
 struct Convolution {
     geometry: Geometry,
     /// From the output of the geometry to its input.
@@ -109,6 +118,16 @@ impl Convolution {
         if self.transposed { self.geometry.input } else { self.geometry.output }
     }
 
+    /// From the input of the geometry to its output.
+    fn forwards(&self) -> Run {
+        if winograd::pays(&self.geometry) { winograd::forward } else { correlate::forward }
+    }
+
+    /// From the output of the geometry to its input.
+    fn backwards(&self) -> Run {
+        if winograd::pays(&self.geometry) { winograd::backward } else { correlate::backward }
+    }
+
     fn forward(
         &self,
         x: (&CpuStorage, &Layout),
@@ -117,7 +136,7 @@ impl Convolution {
     ) -> Result<(CpuStorage, Shape)> {
         let bias = bias.map(|(storage, layout)| argument(storage, layout)).transpose()?;
         let (x, weight) = (argument(x.0, x.1)?, argument(weight.0, weight.1)?);
-        let run = if self.transposed { correlate::backward } else { correlate::forward };
+        let run = if self.transposed { self.backwards() } else { self.forwards() };
         let Plane { channels, height, width } = self.result();
         let y = run(&self.geometry, self.precision, x, weight, bias);
         Ok((CpuStorage::F32(y), (self.geometry.batch, channels, height, width).into()))
@@ -142,11 +161,12 @@ impl Convolution {
             }
             Ok(deliver(like, Tensor::from_vec(gradient(), like.shape(), like.device())?))
         };
-        let back = if self.transposed { correlate::forward } else { correlate::backward };
+        let back = if self.transposed { self.forwards() } else { self.backwards() };
+        let gradient = if winograd::pays(geometry) { winograd::gradient } else { weight::gradient };
         let (image, result) = if self.transposed { (grad_values, x_values) } else { (x_values, grad_values) };
         Ok((
             made(x, &|| back(geometry, precision, grad_values, weight_values, None))?,
-            made(weight, &|| weight::gradient(geometry, precision, image, result))?,
+            made(weight, &|| gradient(geometry, precision, image, result))?,
         ))
     }
 }

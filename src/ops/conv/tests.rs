@@ -52,6 +52,39 @@ fn larger_images(#[case] case: Case) {
     );
 }
 
+/// Those that are transformed to points: the tiles reach beyond the image, several chunks of tiles, blocks of channels.
+#[rstest]
+#[case::whole_tiles((2, [24, 33], [16, 12], [3, 3], 1, 1))]
+#[case::unpadded((1, [25, 24], [9, 67], [3, 3], 1, 0))]
+#[case::padding_of_the_kernel((1, [24, 25], [7, 8], [3, 3], 1, 2))]
+#[case::regions((90, [24, 24], [7, 7], [3, 3], 1, 1))]
+#[case::chunks_of_rows((1, [24, 26], [90, 81], [3, 3], 1, 1))]
+#[case::wide_rows((1, [24, 24], [4, 1301], [3, 3], 1, 1))]
+#[case::blocks_of_channels((1, [400, 24], [8, 11], [3, 3], 1, 1))]
+#[case::blocks_of_gradients((1, [24, 400], [11, 8], [3, 3], 1, 1))]
+#[case::blocks_and_chunks((1, [385, 25], [82, 65], [3, 3], 1, 1))]
+fn points_of_tiles(#[case] case: Case) {
+    let (.., stride, padding) = case;
+    let [x, weight, bias] = inputs(case);
+    assert!(winograd::pays(&Geometry::new(x.shape(), weight.shape(), stride, padding).unwrap()));
+    gradient_check::composition(
+        &[x, weight, bias],
+        |t| conv2d(&t[0], &t[1], Some(&t[2]), stride, padding, Precision::F32),
+        TOLERANCE,
+    );
+}
+
+#[test]
+fn a_transposed_convolution_of_points() {
+    let inputs = [
+        gradient_check::random(&[2, 25, 10, 13], 0),
+        gradient_check::random(&[25, 30, 3, 3], 1),
+        gradient_check::random(&[30], 2),
+    ];
+    let conv = |t: &[Tensor]| conv_transpose2d(&t[0], &t[1], t.get(2), 1, Precision::F32);
+    gradient_check::composition(&inputs, conv, TOLERANCE);
+}
+
 #[rstest]
 #[case::doubled((2, [3, 4], [3, 5], [2, 2], 2, 0))]
 #[case::quadrupled((1, [3, 2], [2, 3], [4, 4], 4, 0))]
@@ -88,6 +121,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         for case in [
             (3, [20, 33], [41, 37], [3, 3], 1, 1),
             (9, [20, 33], [14, 14], [3, 3], 1, 1),
+            (9, [26, 33], [29, 27], [3, 3], 1, 1),
             (2, [3, 16], [101, 90], [7, 7], 2, 3),
         ] {
             let (.., stride, padding) = case;
@@ -108,7 +142,11 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn bf16_rounds_the_operands_and_sums_in_f32() {
     let rounded = |t: &Tensor| t.to_dtype(candle_core::DType::BF16).unwrap().to_dtype(t.dtype()).unwrap();
-    for case in [(2, [19, 21], [13, 15], [3, 3], 1, 1), (1, [3, 9], [31, 30], [7, 7], 2, 3)] {
+    for case in [
+        (2, [19, 21], [13, 15], [3, 3], 1, 1),
+        (2, [32, 24], [13, 15], [3, 3], 1, 1),
+        (1, [3, 9], [31, 30], [7, 7], 2, 3),
+    ] {
         let (.., stride, padding) = case;
         let inputs = inputs(case);
         let [x, weight, _] =
@@ -159,7 +197,7 @@ fn constants_get_no_gradient() {
     assert!(store.get(&x).is_none() && store.get(&bias).is_none() && store.get(&weight).is_some());
 }
 
-/// A value that is not finite reaches the sums it belongs to and no others.
+/// A value that is not finite reaches the sums it belongs to and no others (in convolutions of few channels).
 #[test]
 fn infinities_stay_where_they_belong() {
     let mut image = vec![0f32; 2 * 60];

@@ -15,7 +15,7 @@ mod words;
 
 pub(super) use destination::{MatrixMut, Shared};
 pub use elements::Precision;
-pub(super) use elements::{Element, Pairs, unpaired};
+pub(super) use elements::{Element, Pairs, rounded, unpaired};
 pub(super) use kernel::Store;
 pub(super) use matrix::Matrix;
 pub(super) use operand::Operand;

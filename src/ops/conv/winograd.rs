@@ -1,0 +1,292 @@
+//! 3×3 convolutions of stride 1 by Winograd's minimal filtering F(4×4, 3×3): 36 products of matrices, which together
+//! take a quarter of the multiplications, between the transforms of [`super::transform`].
+//!
+//! Operands that are to be rounded to bf16 are rounded before they are transformed, and then multiplied in f32. A value
+//! that is not finite makes up to 16 pixels around it not finite.
+
+use super::geometry::{Geometry, Plane};
+use super::transform::{
+    Channel, Gradients, KernelGradients, Kernels, POINTS, Products, Scratch, Source, TILE, Tiling,
+};
+use crate::ops::gemm::{self, Matrix, MatrixMut, Panels, Precision, Shared, Side, Store};
+use crate::ops::simd::{LANES, vectorized};
+use rayon::prelude::*;
+use std::array::from_fn;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Approximate number of tiles, and largest number of channels of the source, whose points are stored at a time: with
+/// the products they fit a level-3 cache if there are 256 channels.
+const TILES: usize = 320;
+const CHANNELS: usize = 384;
+/// Channels on each side from which on fewer multiplications pay for the transforms.
+const FEWEST: usize = 24;
+
+/// Whether a convolution and its gradients are faster this way than as a sum over taps.
+pub(super) fn pays(geometry: &Geometry) -> bool {
+    let Geometry { batch, input, output, kernel, stride, padding } = *geometry;
+    // Pixels of the tiles that exist in the result.
+    let used = |plane: Plane| {
+        let Tiling { rows, columns } = Tiling::of(plane);
+        plane.pixels() as f64 / (rows * columns * TILE * TILE) as f64
+    };
+    kernel == (3, 3)
+        && stride == 1
+        && padding <= 2
+        && batch > 0
+        && input.channels.min(output.channels) >= FEWEST
+        && used(output).min(used(input)) > 0.5
+}
+
+/// `x` [B, C, H, W], `weight` [O, C, 3, 3], `bias` `[O]` -> [B, O, H', W'].
+pub(super) fn forward(
+    geometry: &Geometry,
+    precision: Precision,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let Geometry { batch, input, output, padding, .. } = *geometry;
+    let round = precision == Precision::Bf16;
+    Correlation { batch, source: input, result: output, padding, turned: false, weight, bias, round }.run(x)
+}
+
+/// `grad` [B, O, H', W'], `weight` [O, C, 3, 3] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of a
+/// transposed convolution.
+pub(super) fn backward(
+    geometry: &Geometry,
+    precision: Precision,
+    grad: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let Geometry { batch, input, output, padding, .. } = *geometry;
+    let (padding, round) = (2 - padding, precision == Precision::Bf16);
+    Correlation { batch, source: output, result: input, padding, turned: true, weight, bias, round }.run(grad)
+}
+
+/// The points of the tiles or kernels of a matrix of channels: for each of them [rows, columns].
+struct Points {
+    values: Box<[MaybeUninit<f32>]>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Points {
+    /// Memory for the points of such a matrix or a smaller one.
+    fn new(rows: usize, columns: usize) -> Self {
+        Self { values: Box::new_uninit_slice(POINTS * Self::step(rows, columns)), rows, columns }
+    }
+
+    /// Values from one point to the next, which do not fall on the same lines of a cache.
+    fn step(rows: usize, columns: usize) -> usize {
+        (rows * columns).next_multiple_of(LANES) + LANES
+    }
+
+    /// Writes all rows in parallel.
+    fn fill(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        write: impl Fn(usize, &mut Scratch, [&mut [f32]; POINTS]) + Sync,
+    ) {
+        (self.rows, self.columns) = (rows, columns);
+        let step = Self::step(rows, columns);
+        assert!(POINTS * step <= self.values.len(), "more points than there is memory for");
+        let shared = Shared::new(&mut self.values);
+        (0..rows).into_par_iter().for_each_init(Scratch::default, |scratch, row| {
+            // SAFETY: the tasks have different rows, and the points of a row are different parts, which are written
+            // before they are read.
+            let points = from_fn(|i| unsafe { written(shared.part(i * step + row * columns, columns)) });
+            write(row, scratch, points);
+        });
+    }
+
+    /// Writes the matrix of every point in parallel.
+    fn multiply(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        write: impl Fn(usize, MatrixMut, &mut Panels, &mut gemm::Scratch) + Sync,
+    ) {
+        (self.rows, self.columns) = (rows, columns);
+        let step = Self::step(rows, columns);
+        let products = self.values[..POINTS * step].par_chunks_exact_mut(step).enumerate();
+        let scratch = || (Panels::empty(Side::Left, Precision::F32), gemm::Scratch::default());
+        products.for_each_init(scratch, |(panels, scratch), (i, values)| {
+            // SAFETY: `write` stores all values before it adds to them.
+            let values = unsafe { written(values) };
+            write(i, MatrixMut::new(values, rows, columns, columns), panels, scratch);
+        });
+    }
+
+    /// The matrix of a point.
+    fn matrix(&self, point: usize) -> Matrix<'_> {
+        let start = point * Self::step(self.rows, self.columns);
+        // SAFETY: `fill` and `multiply` have written all values of the matrix.
+        let values = unsafe { initialised(&self.values[start..start + self.rows * self.columns]) };
+        Matrix::new(values, self.rows, self.columns, self.columns)
+    }
+
+    /// The points of a row.
+    fn row(&self, row: usize) -> [&[f32]; POINTS] {
+        let step = Self::step(self.rows, self.columns);
+        let part = |i: usize| &self.values[i * step + row * self.columns..][..self.columns];
+        // SAFETY: `fill` and `multiply` have written all values of the matrices.
+        from_fn(|i| unsafe { initialised(part(i)) })
+    }
+}
+
+/// Values that are about to be written.
+///
+/// # Safety
+/// They are not read before.
+unsafe fn written(values: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    // SAFETY: every bit pattern is an f32, and the caller vouches that none is read before it is written.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [f32]) }
+}
+
+/// Values that have been written.
+///
+/// # Safety
+/// All have been.
+unsafe fn initialised(values: &[MaybeUninit<f32>]) -> &[f32] {
+    // SAFETY: the caller vouches for it.
+    unsafe { &*(std::ptr::from_ref(values) as *const [f32]) }
+}
+
+/// `count` parts that differ by at most one, of at most `most` if that is possible.
+fn parts(total: usize, most: usize) -> Vec<Range<usize>> {
+    let count = total.div_ceil(most.max(1));
+    (0..count).map(|i| total * i / count..total * (i + 1) / count).collect()
+}
+
+struct Correlation<'a> {
+    batch: usize,
+    source: Plane,
+    result: Plane,
+    padding: usize,
+    /// Whether the weights [channels of the source, channels of the result] are turned by half a turn, otherwise [result,
+    /// source].
+    turned: bool,
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    /// Whether to round the operands to bf16.
+    round: bool,
+}
+
+impl Correlation<'_> {
+    fn run(&self, images: &[f32]) -> Vec<f32> {
+        let (tiling, channels) = (Tiling::of(self.result), self.result.channels);
+        let chunks = parts(self.batch * tiling.rows, TILES / tiling.columns);
+        let blocks = parts(self.source.channels, CHANNELS);
+        let (tiles, block) = (longest(&chunks) * tiling.columns, longest(&blocks));
+        let mut kernels = Points::new(channels, block);
+        let (mut source, mut products) = (Points::new(block, tiles), Points::new(channels, tiles));
+        let mut result = Box::new_uninit_slice(self.batch * self.result.values());
+        let shared = Shared::new(&mut result);
+        for (i, rows) in chunks.iter().enumerate() {
+            let tiles = rows.len() * tiling.columns;
+            for block in &blocks {
+                if i == 0 || blocks.len() > 1 {
+                    self.transform_kernels(block, &mut kernels);
+                }
+                source.fill(block.len(), tiles, |channel, scratch, points| {
+                    let channel = block.start + channel;
+                    let (rows, round) = (rows.clone(), self.round);
+                    let channel = Channel { images, plane: self.source, channel, tiling, rows, round };
+                    vectorized(Source { channel, padding: self.padding, scratch, points });
+                });
+                products.multiply(channels, tiles, |point, mut products, panels, scratch| {
+                    let kernels = kernels.matrix(point);
+                    match self.turned {
+                        true => panels.refill(&kernels.t(), scratch),
+                        false => panels.refill(&kernels, scratch),
+                    }
+                    let (source, store) = (source.matrix(point).t(), Store::adding(block.start > 0));
+                    panels.multiply(&source, 0..tiles, &mut products, store, scratch);
+                });
+            }
+            (0..channels).into_par_iter().for_each_init(Scratch::default, |scratch, channel| {
+                let bias = self.bias.map_or(0., |bias| bias[channel]);
+                let Plane { height, width, .. } = self.result;
+                let write = |image: usize, row: usize, pixels: &[f32]| {
+                    let start = (image * channels + channel) * height * width + row * width;
+                    // SAFETY: the tasks have different channels, and the rows of one are written one by one.
+                    let line = unsafe { written(shared.part(start, width)) };
+                    line.iter_mut().zip(pixels).for_each(|(value, x)| *value = x + bias);
+                };
+                let (points, rows, size) = (products.row(channel), rows.clone(), (height, width));
+                vectorized(Products { points, tiling, rows, size, scratch, write });
+            });
+        }
+        // SAFETY: the rows of tiles of all chunks cover every pixel of every channel.
+        unsafe { result.assume_init() }.into_vec()
+    }
+
+    /// The points of the kernels of some channels of the source, in the order of the weights.
+    fn transform_kernels(&self, block: &Range<usize>, kernels: &mut Points) {
+        let (outer, inner) = match self.turned {
+            true => (block.clone(), 0..self.result.channels),
+            false => (0..self.result.channels, block.clone()),
+        };
+        let step = if self.turned { self.result.channels } else { self.source.channels };
+        kernels.fill(outer.len(), inner.len(), |row, _, points| {
+            let start = (outer.start + row) * step + inner.start;
+            let weights = &self.weight[9 * start..9 * (start + inner.len())];
+            vectorized(Kernels { weights, turned: self.turned, round: self.round, points });
+        });
+    }
+}
+
+/// `x` [B, C, H, W], `grad` [B, O, H', W'] -> the gradient of the weight, [O, C, 3, 3].
+pub(super) fn gradient(geometry: &Geometry, precision: Precision, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let Geometry { batch, input, output, padding, .. } = *geometry;
+    let (tiling, round) = (Tiling::of(output), precision == Precision::Bf16);
+    let chunks = parts(batch * tiling.rows, TILES / tiling.columns);
+    let blocks = parts(input.channels, CHANNELS);
+    let (tiles, block) = (longest(&chunks) * tiling.columns, longest(&blocks));
+    let (mut gradients, mut source) = (Points::new(output.channels, tiles), Points::new(block, tiles));
+    let mut products = Points::new(output.channels, block);
+    let mut result = Box::new_uninit_slice(output.channels * input.channels * 9);
+    let shared = Shared::new(&mut result);
+    for (i, block) in blocks.iter().enumerate() {
+        for (j, rows) in chunks.iter().enumerate() {
+            let tiles = rows.len() * tiling.columns;
+            let channel = |images, plane, channel| Channel {
+                images,
+                plane,
+                channel,
+                tiling,
+                rows: rows.clone(),
+                round,
+            };
+            if i == 0 || chunks.len() > 1 {
+                gradients.fill(output.channels, tiles, |out, scratch, points| {
+                    vectorized(Gradients { channel: channel(grad, output, out), scratch, points });
+                });
+            }
+            source.fill(block.len(), tiles, |row, scratch, points| {
+                let channel = channel(x, input, block.start + row);
+                vectorized(Source { channel, padding, scratch, points });
+            });
+            products.multiply(output.channels, block.len(), |point, mut products, panels, scratch| {
+                panels.refill(&gradients.matrix(point), scratch);
+                let (source, store) = (source.matrix(point), Store::adding(j > 0));
+                panels.multiply(&source, 0..block.len(), &mut products, store, scratch);
+            });
+        }
+        (0..output.channels).into_par_iter().for_each(|out| {
+            let start = 9 * (out * input.channels + block.start);
+            // SAFETY: the tasks have different channels of the result.
+            let weights = unsafe { written(shared.part(start, 9 * block.len())) };
+            vectorized(KernelGradients { points: products.row(out), weights });
+        });
+    }
+    // SAFETY: the blocks cover every channel of the source, and a batch that is not empty has chunks.
+    unsafe { result.assume_init() }.into_vec()
+}
+
+fn longest(parts: &[Range<usize>]) -> usize {
+    parts.iter().map(Range::len).max().unwrap_or(0)
+}
