@@ -3,9 +3,6 @@
 
 #![deny(missing_docs)]
 
-/// Version and commit of this build, as `bench --version` prints them: `0.1.0 (6c6692f1a2b3)`.
-pub const VERSION: &str = env!("BENCH_VERSION");
-
 pub mod components;
 pub mod config;
 pub mod data;

@@ -102,5 +102,6 @@ pub mod cli;
 
 #[doc(inline)]
 pub use bench_core::{
-    VERSION, components, config, data, draw, engine, kinds, metrics, models, nn, ops, optim, prelude, pretrain, process, record, registry, rng, runs, selftest, suite, task, weights,
+    components, config, data, draw, engine, kinds, metrics, models, nn, ops, optim, prelude, pretrain,
+    process, record, registry, rng, runs, selftest, suite, task, weights,
 };

@@ -19,7 +19,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     let context = args.place.context()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    print(format_args!("program    bench {}", crate::VERSION))?;
+    print(format_args!("program    bench {}", crate::record::VERSION))?;
     print(format_args!("devices    cpu ({cores} threads{})", instructions()))?;
     let subnormals =
         if flushes_subnormals() { "treated as zero" } else { "not treated as zero, which is slow" };

@@ -43,7 +43,7 @@ use std::process::ExitCode;
 /// A transfer-learning benchmark for masked autoencoders: pre-train vision transformers, and evaluate them on
 /// classification, detection and segmentation.
 #[derive(Parser, Debug)]
-#[command(name = "bench", version = crate::VERSION, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "bench", version = crate::record::VERSION, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Start with `bench demo`: it needs no data and prints a table at the end.")]
 struct Cli {
     #[command(subcommand)]

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::config::Recipe;
 use crate::data::loader::LoaderError;
 use crate::data::{Batch, SampleId};
-use crate::nn::{Metric, Parameter, Params, Pass};
+use crate::nn::{LossMetric, Parameter, Params, Pass};
 use crate::ops;
 use crate::ops::profile::Direction::{Backward, Forward};
 use crate::ops::profile::scope;
@@ -240,7 +240,7 @@ impl<'a, T> Trainer<'a, T> {
 /// What a micro-batch has left on the device, beside its gradients.
 struct MicroOutcome {
     losses: Vec<(&'static str, Tensor)>,
-    metrics: Vec<(&'static str, Metric)>,
+    metrics: Vec<(&'static str, LossMetric)>,
     samples: Vec<SampleId>,
 }
 

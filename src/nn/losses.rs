@@ -8,14 +8,14 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
     losses: Vec<(&'static str, Tensor)>,
-    metrics: Vec<(&'static str, Metric)>,
+    metrics: Vec<(&'static str, LossMetric)>,
 }
 
 /// A metric of a step: a number, or how it is computed from tensors.
 #[derive(Clone)]
-pub struct Metric(Arc<dyn Fn() -> Result<f64> + Send + Sync>);
+pub struct LossMetric(Arc<dyn Fn() -> Result<f64> + Send + Sync>);
 
-impl Metric {
+impl LossMetric {
     /// Its value. Reading a tensor waits for the device.
     ///
     /// # Errors
@@ -25,9 +25,9 @@ impl Metric {
     }
 }
 
-impl fmt::Debug for Metric {
+impl fmt::Debug for LossMetric {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Metric")
+        f.write_str("LossMetric")
     }
 }
 
@@ -50,7 +50,7 @@ impl Losses {
 
     /// Adds a number that is logged and not minimised.
     pub fn with_metric(mut self, name: &'static str, value: f64) -> Self {
-        self.metrics.push((name, Metric(Arc::new(move || Ok(value)))));
+        self.metrics.push((name, LossMetric(Arc::new(move || Ok(value)))));
         self
     }
 
@@ -62,7 +62,7 @@ impl Losses {
         name: &'static str,
         read: impl Fn() -> Result<f64> + Send + Sync + 'static,
     ) -> Self {
-        self.metrics.push((name, Metric(Arc::new(read))));
+        self.metrics.push((name, LossMetric(Arc::new(read))));
         self
     }
 
@@ -82,7 +82,7 @@ impl Losses {
     }
 
     /// Names and metrics, in the order in which they were added.
-    pub fn metrics(&self) -> impl Iterator<Item = (&'static str, &Metric)> {
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static str, &LossMetric)> {
         self.metrics.iter().map(|(name, metric)| (*name, metric))
     }
 }

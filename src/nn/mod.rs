@@ -28,7 +28,7 @@ pub use block::{Block, BlockConfig, Mlp};
 pub use conv::{Conv2d, ConvConfig, ConvInit, ConvTranspose2d};
 pub use conv_norm::ConvNorm;
 pub use linear::Linear;
-pub use losses::{Losses, Metric};
+pub use losses::{LossMetric, Losses};
 pub use norm::LayerNorm;
 pub use norm2d::{Norm2d, NormKind};
 pub use params::{Parameter, Params};

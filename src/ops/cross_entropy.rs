@@ -93,8 +93,7 @@ fn checked_cross_entropy(
     #[cfg(feature = "cuda")]
     if cuda::fused(&[logits]) {
         let Targets { shape, classes, weights, total, smoothing } = targets;
-        let count = classes.len();
-        let classes = Tensor::from_vec(classes, count, logits.device())?;
+        let classes = Tensor::new(classes, logits.device())?;
         return cuda::cross_entropy(logits, classes, shape, weights, total, f64::from(smoothing));
     }
     if !fused(&[logits]) {

@@ -20,3 +20,6 @@ pub use run::{
 };
 pub use speed::{SpeedRecord, render_speed};
 pub use store::RunStore;
+
+/// Version and commit of this build, as `bench --version` prints them: `0.1.0 (6c6692f1a2b3)`.
+pub const VERSION: &str = env!("BENCH_VERSION");

@@ -79,7 +79,8 @@ impl Panels {
             let words = kernel.elements.words(block.len());
             let (now, later) = rest.split_at_mut(lanes.next_multiple_of(width) * words);
             let some = together(width);
-            let now = now.par_chunks_mut(some * words).enumerate().with_min_len(PACKED.div_ceil(some * words));
+            let now =
+                now.par_chunks_mut(some * words).enumerate().with_min_len(PACKED.div_ceil(some * words));
             now.for_each_init(Vec::new, |scratch, (i, panels)| {
                 let lanes = i * some..lanes.min((i + 1) * some);
                 pack(kernel, operand, lanes, block.clone(), width, panels, scratch);

@@ -1,3 +1,5 @@
+//! Records of comparisons, old and new, and the tables made from them.
+
 use super::*;
 use crate::record::render::TableFormat;
 use crate::record::table::Row;
