@@ -9,7 +9,6 @@ use super::geometry::Plane;
 use super::im2col::copy_run;
 use crate::ops::gemm::rounded;
 use crate::ops::simd::{Kernel, LANES};
-use std::array::from_fn;
 use std::ops::{Add, Mul, Range, Sub};
 
 /// Pixels of a side of a tile of the result.
@@ -30,16 +29,29 @@ const AT_0: f32 = 1. / (A2 * B2);
 const AT_A: f32 = 1. / (2. * A2 * (A2 - B2));
 const AT_B: f32 = 1. / (2. * B2 * (B2 - A2));
 
+/// [`std::array::from_fn`], which the compiler calls instead of inlining it if there is much to do: then it would not use
+/// the vector units that a kernel is compiled for.
+#[inline(always)]
+fn filled<T: Copy, const N: usize>(start: T, value: impl Fn(usize) -> T) -> [T; N] {
+    let mut values = [start; N];
+    for (i, place) in values.iter_mut().enumerate() {
+        *place = value(i);
+    }
+    values
+}
+
 /// The same value of several tiles or channels.
 #[derive(Clone, Copy)]
 struct Lanes([f32; LANES]);
+
+const ZERO: Lanes = Lanes([0.; LANES]);
 
 impl Add for Lanes {
     type Output = Self;
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Self(from_fn(|i| self.0[i] + other.0[i]))
+        Self(filled(0., |i| self.0[i] + other.0[i]))
     }
 }
 
@@ -48,7 +60,7 @@ impl Sub for Lanes {
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        Self(from_fn(|i| self.0[i] - other.0[i]))
+        Self(filled(0., |i| self.0[i] - other.0[i]))
     }
 }
 
@@ -57,7 +69,7 @@ impl Mul<f32> for Lanes {
 
     #[inline(always)]
     fn mul(self, factor: f32) -> Self {
-        Self(from_fn(|i| self.0[i] * factor))
+        Self(filled(0., |i| self.0[i] * factor))
     }
 }
 
@@ -67,7 +79,7 @@ impl Lanes {
     fn load(values: &[f32]) -> Self {
         match values.first_chunk() {
             Some(values) => Self(*values),
-            None => Self(from_fn(|i| values.get(i).copied().unwrap_or(0.))),
+            None => Self(filled(0., |i| values.get(i).copied().unwrap_or(0.))),
         }
     }
 
@@ -76,7 +88,11 @@ impl Lanes {
     fn store(self, values: &mut [f32]) {
         match values.first_chunk_mut() {
             Some(values) => *values = self.0,
-            None => values.iter_mut().zip(self.0).for_each(|(value, x)| *value = x),
+            None => {
+                for (value, x) in values.iter_mut().zip(self.0) {
+                    *value = x;
+                }
+            }
         }
     }
 }
@@ -195,7 +211,9 @@ impl Channel<'_> {
             }
         }
         if self.round {
-            pixels.iter_mut().for_each(|x| *x = f32::from_bits(rounded(*x) << 16));
+            for x in pixels {
+                *x = f32::from_bits(rounded(*x) << 16);
+            }
         }
     }
 
@@ -223,14 +241,14 @@ impl Channel<'_> {
             for first in (0..lanes).step_by(LANES) {
                 let mut lines = [[0f32; TILE * LANES]; SIDE];
                 for part in (0..TILE * LANES).step_by(LANES) {
-                    let source = from_fn(|i| Lanes::load(&pixels[i * length + first * TILE + part..]));
+                    let source = filled(ZERO, |i| Lanes::load(&pixels[i * length + first * TILE + part..]));
                     for (line, value) in lines.iter_mut().zip(transform(source)) {
                         value.store(&mut line[part..part + LANES]);
                     }
                 }
                 for (line, phases) in lines.iter().zip(phases.chunks_exact_mut(TILE * step)) {
                     for (phase, place) in phases.chunks_exact_mut(step).enumerate() {
-                        Lanes(from_fn(|lane| line[lane * TILE + phase])).store(&mut place[first..]);
+                        Lanes(filled(0., |lane| line[lane * TILE + phase])).store(&mut place[first..]);
                     }
                 }
             }
@@ -238,8 +256,9 @@ impl Channel<'_> {
                 for (phases, found) in
                     phases.chunks_exact(TILE * step).zip(found.chunks_exact_mut(SIDE * lanes))
                 {
-                    let source =
-                        from_fn(|i| Lanes::load(&phases[i % TILE * step + first + i / TILE..][..LANES]));
+                    let source = filled(ZERO, |i| {
+                        Lanes::load(&phases[i % TILE * step + first + i / TILE..][..LANES])
+                    });
                     for (value, place) in transform(source).into_iter().zip(found.chunks_exact_mut(lanes)) {
                         value.store(&mut place[first..first + LANES]);
                     }
@@ -247,7 +266,9 @@ impl Channel<'_> {
             }
             for (points, found) in points.iter_mut().zip(found.chunks_exact(lanes)) {
                 let lines = points[done..done + rows.len() * tiles].chunks_exact_mut(tiles);
-                lines.zip(found.chunks(columns)).for_each(|(line, found)| copy_run(line, &found[..tiles]));
+                for (line, found) in lines.zip(found.chunks(columns)) {
+                    copy_run(line, &found[..tiles]);
+                }
             }
             done += rows.len() * tiles;
         }
@@ -287,18 +308,19 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-/// Calls `write` with each row of pixels of the result: (image, row, its pixels).
-pub(super) struct Products<'a, W> {
+/// Writes the pixels of the result, plus `bias`, to the lines that `line` finds for (image, row).
+pub(super) struct Products<'a, L> {
     pub points: [&'a [f32]; POINTS],
     pub tiling: Tiling,
     pub rows: Range<usize>,
     /// Height and width of the result.
     pub size: (usize, usize),
     pub scratch: &'a mut Scratch,
-    pub write: W,
+    pub bias: f32,
+    pub line: L,
 }
 
-impl<W: FnMut(usize, usize, &[f32])> Kernel for Products<'_, W> {
+impl<'l, L: Fn(usize, usize) -> &'l mut [f32]> Kernel for Products<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -311,20 +333,25 @@ impl<W: FnMut(usize, usize, &[f32])> Kernel for Products<'_, W> {
             pixels.resize(TILE * length, 0.);
             for first in (0..count).step_by(LANES) {
                 let at = |i: usize| Lanes::load(&self.points[i][done + first..]);
-                let columns: [[Lanes; TILE]; SIDE] =
-                    from_fn(|j| result_of_points(from_fn(|i| at(i * SIDE + j))));
+                let mut columns = [[ZERO; TILE]; SIDE];
+                for (j, column) in columns.iter_mut().enumerate() {
+                    *column = result_of_points(filled(ZERO, |i| at(i * SIDE + j)));
+                }
                 for (i, line) in pixels.chunks_exact_mut(length).enumerate() {
-                    let row = result_of_points(from_fn(|j| columns[j][i]));
+                    let row = result_of_points(filled(ZERO, |j| columns[j][i]));
                     let line = &mut line[first * TILE..][..TILE * LANES];
                     for (lane, quad) in line.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-                        *quad = from_fn(|phase| row[phase].0[lane]);
+                        *quad = filled(0., |phase| row[phase].0[lane]);
                     }
                 }
             }
             for (k, row) in rows.enumerate() {
                 let (image, first) = self.tiling.place(row);
-                for (i, line) in pixels.chunks_exact(length).enumerate().take(self.size.0 - first) {
-                    (self.write)(image, first + i, &line[k * columns * TILE..][..self.size.1]);
+                for (i, pixels) in pixels.chunks_exact(length).enumerate().take(self.size.0 - first) {
+                    let pixels = &pixels[k * columns * TILE..][..self.size.1];
+                    for (value, x) in (self.line)(image, first + i).iter_mut().zip(pixels) {
+                        *value = x + self.bias;
+                    }
                 }
             }
             done += count;
@@ -349,20 +376,25 @@ impl Kernel for Kernels<'_> {
     fn run(self) {
         for (group, weights) in self.weights.chunks(9 * LANES).enumerate() {
             let kernels = weights.as_chunks::<9>().0;
-            let weight = |tap: usize| {
-                let tap = if self.turned { 8 - tap } else { tap };
-                let exact = |lane: usize| kernels.get(lane).map_or(0., |kernel| kernel[tap]);
-                match self.round {
-                    true => Lanes(from_fn(|lane| f32::from_bits(rounded(exact(lane)) << 16))),
-                    false => Lanes(from_fn(exact)),
+            let mut taps = [ZERO; 9];
+            for (lane, kernel) in kernels.iter().enumerate() {
+                for (tap, &weight) in kernel.iter().enumerate() {
+                    let tap = if self.turned { 8 - tap } else { tap };
+                    taps[tap].0[lane] = weight;
                 }
-            };
-            let columns: [[Lanes; SIDE]; 3] =
-                from_fn(|column| points_of_kernel(from_fn(|row| weight(3 * row + column))));
+            }
+            if self.round {
+                for x in taps.iter_mut().flat_map(|lanes| &mut lanes.0) {
+                    *x = f32::from_bits(rounded(*x) << 16);
+                }
+            }
+            let mut columns = [[ZERO; SIDE]; 3];
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = points_of_kernel(filled(ZERO, |i| taps[3 * i + j]));
+            }
             for i in 0..SIDE {
-                for (j, value) in
-                    points_of_kernel(from_fn(|column| columns[column][i])).into_iter().enumerate()
-                {
+                let points = points_of_kernel(filled(ZERO, |j| columns[j][i]));
+                for (j, value) in points.into_iter().enumerate() {
                     value.store(&mut self.points[i * SIDE + j][group * LANES..]);
                 }
             }
@@ -383,10 +415,15 @@ impl Kernel for KernelGradients<'_> {
     fn run(self) {
         for (group, weights) in self.weights.chunks_mut(9 * LANES).enumerate() {
             let at = |i: usize| Lanes::load(&self.points[i][group * LANES..]);
-            let columns: [[Lanes; 3]; SIDE] = from_fn(|j| kernel_of_points(from_fn(|i| at(i * SIDE + j))));
-            let rows: [[Lanes; 3]; 3] = from_fn(|row| kernel_of_points(from_fn(|j| columns[j][row])));
+            let (mut columns, mut rows) = ([[ZERO; 3]; SIDE], [[ZERO; 3]; 3]);
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = kernel_of_points(filled(ZERO, |i| at(i * SIDE + j)));
+            }
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = kernel_of_points(filled(ZERO, |j| columns[j][i]));
+            }
             for (lane, kernel) in weights.as_chunks_mut::<9>().0.iter_mut().enumerate() {
-                *kernel = from_fn(|tap| rows[tap / 3][tap % 3].0[lane]);
+                *kernel = filled(0., |tap| rows[tap / 3][tap % 3].0[lane]);
             }
         }
     }

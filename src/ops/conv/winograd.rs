@@ -210,14 +210,13 @@ impl Correlation<'_> {
             (0..channels).into_par_iter().for_each_init(Scratch::default, |scratch, channel| {
                 let bias = self.bias.map_or(0., |bias| bias[channel]);
                 let Plane { height, width, .. } = self.result;
-                let write = |image: usize, row: usize, pixels: &[f32]| {
+                let line = |image: usize, row: usize| {
                     let start = (image * channels + channel) * height * width + row * width;
                     // SAFETY: the tasks have different channels, and the rows of one are written one by one.
-                    let line = unsafe { written(shared.part(start, width)) };
-                    line.iter_mut().zip(pixels).for_each(|(value, x)| *value = x + bias);
+                    unsafe { written(shared.part(start, width)) }
                 };
                 let (points, rows, size) = (products.row(channel), rows.clone(), (height, width));
-                vectorized(Products { points, tiling, rows, size, scratch, write });
+                vectorized(Products { points, tiling, rows, size, scratch, bias, line });
             });
         }
         // SAFETY: the rows of tiles of all chunks cover every pixel of every channel.
