@@ -7,9 +7,10 @@
 
 use super::geometry::Plane;
 use super::im2col::copy_run;
+use super::lanes::{Lanes, ZERO, filled};
 use crate::ops::gemm::rounded;
 use crate::ops::simd::{Kernel, LANES};
-use std::ops::{Add, Mul, Range, Sub};
+use std::ops::Range;
 
 /// Pixels of a side of a tile of the result.
 pub(super) const TILE: usize = 4;
@@ -28,74 +29,6 @@ const B2: f32 = B * B;
 const AT_0: f32 = 1. / (A2 * B2);
 const AT_A: f32 = 1. / (2. * A2 * (A2 - B2));
 const AT_B: f32 = 1. / (2. * B2 * (B2 - A2));
-
-/// [`std::array::from_fn`], which the compiler calls instead of inlining it if there is much to do: then it would not use
-/// the vector units that a kernel is compiled for.
-#[inline(always)]
-fn filled<T: Copy, const N: usize>(start: T, value: impl Fn(usize) -> T) -> [T; N] {
-    let mut values = [start; N];
-    for (i, place) in values.iter_mut().enumerate() {
-        *place = value(i);
-    }
-    values
-}
-
-/// The same value of several tiles or channels.
-#[derive(Clone, Copy)]
-struct Lanes([f32; LANES]);
-
-const ZERO: Lanes = Lanes([0.; LANES]);
-
-impl Add for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(filled(0., |i| self.0[i] + other.0[i]))
-    }
-}
-
-impl Sub for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        Self(filled(0., |i| self.0[i] - other.0[i]))
-    }
-}
-
-impl Mul<f32> for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn mul(self, factor: f32) -> Self {
-        Self(filled(0., |i| self.0[i] * factor))
-    }
-}
-
-impl Lanes {
-    /// The first values, with zeros after them.
-    #[inline(always)]
-    fn load(values: &[f32]) -> Self {
-        match values.first_chunk() {
-            Some(values) => Self(*values),
-            None => Self(filled(0., |i| values.get(i).copied().unwrap_or(0.))),
-        }
-    }
-
-    /// As many as there is place for.
-    #[inline(always)]
-    fn store(self, values: &mut [f32]) {
-        match values.first_chunk_mut() {
-            Some(values) => *values = self.0,
-            None => {
-                for (value, x) in values.iter_mut().zip(self.0) {
-                    *value = x;
-                }
-            }
-        }
-    }
-}
 
 /// The points of pixels of the source.
 #[inline(always)]
@@ -256,9 +189,8 @@ impl Channel<'_> {
                 for (phases, found) in
                     phases.chunks_exact(TILE * step).zip(found.chunks_exact_mut(SIDE * lanes))
                 {
-                    let source = filled(ZERO, |i| {
-                        Lanes::load(&phases[i % TILE * step + first + i / TILE..][..LANES])
-                    });
+                    let source =
+                        filled(ZERO, |i| Lanes::load(&phases[i % TILE * step + first + i / TILE..][..LANES]));
                     for (value, place) in transform(source).into_iter().zip(found.chunks_exact_mut(lanes)) {
                         value.store(&mut place[first..first + LANES]);
                     }
@@ -324,7 +256,7 @@ impl<'l, L: Fn(usize, usize) -> &'l mut [f32]> Kernel for Products<'_, L> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
+    fn run(self) {
         let (Tiling { columns, .. }, pixels) = (self.tiling, &mut self.scratch.pixels);
         let mut done = 0;
         for rows in Tiling::units(self.rows, columns) {

@@ -6,36 +6,48 @@
 
 use super::geometry::{Geometry, Plane};
 use super::transform::{
-    Channel, Gradients, KernelGradients, Kernels, POINTS, Products, Scratch, Source, TILE, Tiling,
+    Channel, Gradients, KernelGradients, Kernels, POINTS, Products, Scratch, Source, Tiling,
 };
-use crate::ops::gemm::{self, Matrix, MatrixMut, Panels, Precision, Shared, Side, Store};
+use crate::ops::gemm::{self, Matrix, MatrixMut, Panels, Precision, Shared, Side, Store, paired};
+use crate::ops::memory::to_overwrite;
 use crate::ops::simd::{LANES, vectorized};
 use rayon::prelude::*;
 use std::array::from_fn;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Approximate number of tiles, and largest number of channels of the source, whose points are stored at a time: with
 /// the products they fit a level-3 cache if there are 256 channels.
 const TILES: usize = 320;
 const CHANNELS: usize = 384;
-/// Channels on each side from which on fewer multiplications pay for the transforms.
-const FEWEST: usize = 24;
+/// What the transforms of a tile and a channel on either side cost, in multiplications.
+const TRANSFORMS: f64 = 4500.;
+/// Tiles of a batch from which on the transforms of kernels pay: in f32, and in the other cases.
+const FEW: usize = 64;
+const MANY: usize = 256;
 
-/// Whether a convolution and its gradients are faster this way than as a sum over taps.
-pub(super) fn pays(geometry: &Geometry) -> bool {
-    let Geometry { batch, input, output, kernel, stride, padding } = *geometry;
-    // Pixels of the tiles that exist in the result.
-    let used = |plane: Plane| {
-        let Tiling { rows, columns } = Tiling::of(plane);
-        plane.pixels() as f64 / (rows * columns * TILE * TILE) as f64
-    };
-    kernel == (3, 3)
-        && stride == 1
-        && padding <= 2
-        && batch > 0
-        && input.channels.min(output.channels) >= FEWEST
-        && used(output).min(used(input)) > 0.5
+/// Whether a convolution can be computed this way.
+pub(super) fn possible(geometry: &Geometry) -> bool {
+    geometry.kernel == (3, 3) && geometry.stride == 1 && geometry.padding <= 2 && geometry.batch > 0
+}
+
+/// Whether a convolution and the gradient of its input are at least a tenth faster this way than as a sum over taps.
+pub(super) fn pays(geometry: &Geometry, precision: Precision) -> bool {
+    let Geometry { batch, input, output, .. } = *geometry;
+    let Tiling { rows, columns } = Tiling::of(output);
+    let tiles = (rows * columns) as f64;
+    let (from, to) = (input.channels as f64, output.channels as f64);
+    // For each channel on either side: multiplications of a sum over taps, and of the points.
+    let channels = from * to / (from + to).max(1.);
+    let sums = 9. * output.pixels() as f64 / tiles.max(1.) * channels;
+    let points = POINTS as f64 * channels + TRANSFORMS;
+    let (sums, least) = if paired(precision) { (sums / 2., MANY) } else { (sums, FEW) };
+    possible(geometry) && batch * rows * columns >= least && sums >= 1.1 * points
+}
+
+/// Whether the gradient of the weight is at least a tenth faster this way.
+pub(super) fn gradient_pays(geometry: &Geometry, precision: Precision) -> bool {
+    let Tiling { rows, columns } = Tiling::of(geometry.output);
+    !paired(precision) && geometry.batch * rows * columns >= MANY && pays(geometry, precision)
 }
 
 /// `x` [B, C, H, W], `weight` [O, C, 3, 3], `bias` `[O]` -> [B, O, H', W'].
@@ -67,7 +79,7 @@ pub(super) fn backward(
 
 /// The points of the tiles or kernels of a matrix of channels: for each of them [rows, columns].
 struct Points {
-    values: Box<[MaybeUninit<f32>]>,
+    values: Vec<f32>,
     rows: usize,
     columns: usize,
 }
@@ -75,7 +87,7 @@ struct Points {
 impl Points {
     /// Memory for the points of such a matrix or a smaller one.
     fn new(rows: usize, columns: usize) -> Self {
-        Self { values: Box::new_uninit_slice(POINTS * Self::step(rows, columns)), rows, columns }
+        Self { values: to_overwrite(POINTS * Self::step(rows, columns)), rows, columns }
     }
 
     /// Values from one point to the next, which do not fall on the same lines of a cache.
@@ -95,9 +107,8 @@ impl Points {
         assert!(POINTS * step <= self.values.len(), "more points than there is memory for");
         let shared = Shared::new(&mut self.values);
         (0..rows).into_par_iter().for_each_init(Scratch::default, |scratch, row| {
-            // SAFETY: the tasks have different rows, and the points of a row are different parts, which are written
-            // before they are read.
-            let points = from_fn(|i| unsafe { written(shared.part(i * step + row * columns, columns)) });
+            // SAFETY: the tasks have different rows, and the points of a row are different parts.
+            let points = from_fn(|i| unsafe { shared.part(i * step + row * columns, columns) });
             write(row, scratch, points);
         });
     }
@@ -114,8 +125,6 @@ impl Points {
         let products = self.values[..POINTS * step].par_chunks_exact_mut(step).enumerate();
         let scratch = || (Panels::empty(Side::Left, Precision::F32), gemm::Scratch::default());
         products.for_each_init(scratch, |(panels, scratch), (i, values)| {
-            // SAFETY: `write` stores all values before it adds to them.
-            let values = unsafe { written(values) };
             write(i, MatrixMut::new(values, rows, columns, columns), panels, scratch);
         });
     }
@@ -123,36 +132,15 @@ impl Points {
     /// The matrix of a point.
     fn matrix(&self, point: usize) -> Matrix<'_> {
         let start = point * Self::step(self.rows, self.columns);
-        // SAFETY: `fill` and `multiply` have written all values of the matrix.
-        let values = unsafe { initialised(&self.values[start..start + self.rows * self.columns]) };
+        let values = &self.values[start..start + self.rows * self.columns];
         Matrix::new(values, self.rows, self.columns, self.columns)
     }
 
     /// The points of a row.
     fn row(&self, row: usize) -> [&[f32]; POINTS] {
         let step = Self::step(self.rows, self.columns);
-        let part = |i: usize| &self.values[i * step + row * self.columns..][..self.columns];
-        // SAFETY: `fill` and `multiply` have written all values of the matrices.
-        from_fn(|i| unsafe { initialised(part(i)) })
+        from_fn(|i| &self.values[i * step + row * self.columns..][..self.columns])
     }
-}
-
-/// Values that are about to be written.
-///
-/// # Safety
-/// They are not read before.
-unsafe fn written(values: &mut [MaybeUninit<f32>]) -> &mut [f32] {
-    // SAFETY: every bit pattern is an f32, and the caller vouches that none is read before it is written.
-    unsafe { &mut *(std::ptr::from_mut(values) as *mut [f32]) }
-}
-
-/// Values that have been written.
-///
-/// # Safety
-/// All have been.
-unsafe fn initialised(values: &[MaybeUninit<f32>]) -> &[f32] {
-    // SAFETY: the caller vouches for it.
-    unsafe { &*(std::ptr::from_ref(values) as *const [f32]) }
 }
 
 /// `count` parts that differ by at most one, of at most `most` if that is possible.
@@ -183,7 +171,7 @@ impl Correlation<'_> {
         let (tiles, block) = (longest(&chunks) * tiling.columns, longest(&blocks));
         let mut kernels = Points::new(channels, block);
         let (mut source, mut products) = (Points::new(block, tiles), Points::new(channels, tiles));
-        let mut result = Box::new_uninit_slice(self.batch * self.result.values());
+        let mut result = to_overwrite(self.batch * self.result.values());
         let shared = Shared::new(&mut result);
         for (i, rows) in chunks.iter().enumerate() {
             let tiles = rows.len() * tiling.columns;
@@ -213,14 +201,13 @@ impl Correlation<'_> {
                 let line = |image: usize, row: usize| {
                     let start = (image * channels + channel) * height * width + row * width;
                     // SAFETY: the tasks have different channels, and the rows of one are written one by one.
-                    unsafe { written(shared.part(start, width)) }
+                    unsafe { shared.part(start, width) }
                 };
                 let (points, rows, size) = (products.row(channel), rows.clone(), (height, width));
                 vectorized(Products { points, tiling, rows, size, scratch, bias, line });
             });
         }
-        // SAFETY: the rows of tiles of all chunks cover every pixel of every channel.
-        unsafe { result.assume_init() }.into_vec()
+        result
     }
 
     /// The points of the kernels of some channels of the source, in the order of the weights.
@@ -247,7 +234,7 @@ pub(super) fn gradient(geometry: &Geometry, precision: Precision, x: &[f32], gra
     let (tiles, block) = (longest(&chunks) * tiling.columns, longest(&blocks));
     let (mut gradients, mut source) = (Points::new(output.channels, tiles), Points::new(block, tiles));
     let mut products = Points::new(output.channels, block);
-    let mut result = Box::new_uninit_slice(output.channels * input.channels * 9);
+    let mut result = to_overwrite(output.channels * input.channels * 9);
     let shared = Shared::new(&mut result);
     for (i, block) in blocks.iter().enumerate() {
         for (j, rows) in chunks.iter().enumerate() {
@@ -278,12 +265,11 @@ pub(super) fn gradient(geometry: &Geometry, precision: Precision, x: &[f32], gra
         (0..output.channels).into_par_iter().for_each(|out| {
             let start = 9 * (out * input.channels + block.start);
             // SAFETY: the tasks have different channels of the result.
-            let weights = unsafe { written(shared.part(start, 9 * block.len())) };
+            let weights = unsafe { shared.part(start, 9 * block.len()) };
             vectorized(KernelGradients { points: products.row(out), weights });
         });
     }
-    // SAFETY: the blocks cover every channel of the source, and a batch that is not empty has chunks.
-    unsafe { result.assume_init() }.into_vec()
+    result
 }
 
 fn longest(parts: &[Range<usize>]) -> usize {

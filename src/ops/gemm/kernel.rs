@@ -357,3 +357,8 @@ macro_rules! avx512_kernel {
 avx512_kernel!(avx512, "avx512f", avx512_sums);
 #[cfg(target_arch = "x86_64")]
 avx512_kernel!(avx512_bf16, "avx512f,avx512bf16", avx512_bf16_sums);
+
+/// Whether products in `precision` multiply pairs of bf16, about twice as many values at a time as in f32.
+pub(in crate::ops) fn paired(precision: Precision) -> bool {
+    matches!(MicroKernel::best(precision).elements, Elements::Pairs)
+}

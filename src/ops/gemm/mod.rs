@@ -16,7 +16,7 @@ mod words;
 pub(super) use destination::{MatrixMut, Shared};
 pub use elements::Precision;
 pub(super) use elements::{Element, Pairs, rounded, unpaired};
-pub(super) use kernel::Store;
+pub(super) use kernel::{Store, paired};
 pub(super) use matrix::Matrix;
 pub(super) use operand::Operand;
 pub(super) use panels::{Panels, Scratch, Side, product_of};
