@@ -11,6 +11,7 @@ use crate::nn::{LayerNorm, Pass};
 use candle_core::{DType, Device, Module, Result, Shape, Tensor};
 use candle_nn::{Func, Init, VarBuilder, var_builder::SimpleBackend};
 use candle_transformers::models::{convnext, resnet};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,13 +87,26 @@ pub struct ExternalNetwork<const N: usize> {
     norm: Option<LayerNorm>,
 }
 
+impl<const N: usize> ExternalNetwork<N> {
+    /// Pooled features [B, C] of `images` [B, 3, H, W]. On the CPU every image is a task of its own, because the program
+    /// leaves candle's own operators one thread.
+    fn pool(&self, images: &Tensor) -> Result<Tensor> {
+        let count = images.dim(0)?;
+        if !images.device().is_cpu() || count == 0 {
+            return self.pooled.forward(images)?.contiguous();
+        }
+        let features = (0..count).into_par_iter().map(|i| self.pooled.forward(&images.narrow(0, i, 1)?));
+        Tensor::cat(&features.collect::<Result<Vec<_>>>()?, 0)
+    }
+}
+
 impl<const N: usize> Backbone for ExternalNetwork<N> {
     fn spec(&self) -> &BackboneSpec {
         &self.spec
     }
 
     fn forward(&self, images: &Tensor, taps: &[usize], _: &mut Pass) -> Result<Features> {
-        let pooled = self.pooled.forward(images)?.contiguous()?; // [B, C]
+        let pooled = self.pool(images)?; // [B, C]
         let pooled = self.norm.as_ref().map_or(Ok(pooled.clone()), |norm| norm.forward(&pooled))?;
         let token = pooled.unsqueeze(1)?; // [B, 1, C]
         Ok(Features { taps: vec![token; taps.len()], cls: Some(pooled), grid: (1, 1) })
