@@ -6,8 +6,8 @@
 //!
 //! 3×3 convolutions of stride 1 take a quarter of the multiplications by Winograd's minimal filtering instead
 //! ([`winograd`]) where that is faster: in f32 with about 100 channels or more, in bf16 forwards with many hundreds, or
-//! as in f32 where the processor has no faster units for bf16. Their largest error is about 2e-6 of the largest value,
-//! where that of sums over taps is 4e-7.
+//! as in f32 where the processor has no faster units for bf16. Their largest error is up to 5e-6 of the largest
+//! value, where that of sums over taps is 4e-7.
 
 mod correlate;
 mod geometry;
