@@ -324,6 +324,7 @@ impl Kernel for Kernels<'_> {
             for (j, column) in columns.iter_mut().enumerate() {
                 *column = points_of_kernel(filled(ZERO, |i| taps[3 * i + j]));
             }
+            #[expect(clippy::needless_range_loop, reason = "it is an index of the inner dimension")]
             for i in 0..SIDE {
                 let points = points_of_kernel(filled(ZERO, |j| columns[j][i]));
                 for (j, value) in points.into_iter().enumerate() {
