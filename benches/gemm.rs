@@ -4,13 +4,19 @@
 //!
 //! All take turns, and each number is the fastest of many products. The limit is the rate of the multiply-add
 //! instructions on registers. `--seconds S` is the time for a shape; `--all` measures every kernel of ours that this
-//! processor has instructions for, e.g. AVX2 on a processor with AVX-512.
+//! processor has instructions for, e.g. AVX2 on a processor with AVX-512. `--out FILE` also writes the numbers as JSON.
 //!
 //! Libraries that choose kernels by the vendor of the processor may be slow elsewhere; variables of the environment
 //! such as `OPENBLAS_CORETYPE=SkylakeX` change that.
 
 use bench::ops::{Precision, ProductKernel};
+use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// After a product with several threads a BLAS library keeps its threads spinning for more, MKL for 0.2 s. The next
+/// contender waits until they sleep, so that it has all cores to itself.
+const UNTIL_THREADS_SLEEP: Duration = Duration::from_millis(300);
 
 /// Rows and columns of the product, depth, and whether the left and right operands are stored transposed.
 type Shape = (&'static str, [usize; 3], (bool, bool));
@@ -30,23 +36,49 @@ fn main() {
     let mut contenders = options.kernels();
     contenders.push(Contender::Crate);
     contenders.extend(options.blas.iter().map(|path| Contender::Blas(blas::open(path))));
+    let mut tables = Vec::new();
     for threads in options.threads.iter().copied() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         match pool {
-            Ok(pool) => pool.install(|| table(&contenders, threads, options.time)),
+            Ok(pool) => tables.push(pool.install(|| table(&contenders, threads, options.time))),
             Err(error) => exit(&format!("{threads} threads: {error}")),
+        }
+    }
+    if let Some(path) = options.out {
+        let record = json!({
+            "processor": processor(),
+            "bench": bench::record::VERSION,
+            "seconds_a_shape": options.time.as_secs_f64(),
+            "gflops": tables,
+        });
+        if let Err(error) = std::fs::write(&path, format!("{record:#}\n")) {
+            exit(&format!("{}: {error}", path.display()));
         }
     }
 }
 
-/// Prints GFLOP/s of every contender at every shape.
-fn table(contenders: &[Contender], threads: usize, time: Duration) {
+/// What Linux tells of the first processor: vendor, family, model and name; null on other systems.
+fn processor() -> Value {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let of = |key: &str| {
+        let line = text.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    json!({ "vendor": of("vendor_id"), "family": of("cpu family"), "model": of("model"), "name": of("model name") })
+}
+
+/// Prints GFLOP/s of every contender at every shape, and returns them.
+fn table(contenders: &[Contender], threads: usize, time: Duration) -> Value {
     print!("\n{:<18}", format!("{threads} threads"));
     contenders.iter().for_each(|contender| print!("{:>16}", contender.name()));
     println!();
     let mut logarithms = vec![0f64; contenders.len()];
+    let mut rows = Vec::new();
     for (name, sizes, transposed) in SHAPES {
         let rates = measure(contenders, threads, time, sizes, transposed);
+        let cells =
+            contenders.iter().zip(&rates).map(|(contender, &rate)| (contender.name(), json!(rate.round())));
+        rows.push(json!({ "product": name.trim(), "m_n_k": sizes, "rates": cells.collect::<serde_json::Map<_, _>>() }));
         print!("{name:<18}");
         for (rate, logarithm) in rates.into_iter().zip(&mut logarithms) {
             print!("{rate:>16.1}");
@@ -75,6 +107,10 @@ fn table(contenders: &[Contender], threads: usize, time: Duration) {
         }
     }
     println!();
+    let limits = contenders.iter().map(|contender| {
+        (contender.name(), json!(contender.limit().map(|limit| (limit * threads as f64).round())))
+    });
+    json!({ "threads": threads, "limits": limits.collect::<serde_json::Map<_, _>>(), "products": rows })
 }
 
 fn measure(
@@ -96,6 +132,9 @@ fn measure(
                 let begin = Instant::now();
                 contender.multiply(&product, &mut destination, threads);
                 *best = (*best).min(begin.elapsed());
+            }
+            if threads > 1 && matches!(contender, Contender::Blas(_)) {
+                std::thread::sleep(UNTIL_THREADS_SLEEP);
             }
         }
     }
@@ -193,12 +232,13 @@ struct Options {
     threads: Vec<usize>,
     time: Duration,
     all: bool,
+    out: Option<PathBuf>,
 }
 
 impl Options {
     fn parse() -> Self {
         let mut options =
-            Self { blas: vec![], threads: vec![1, 2], time: Duration::from_secs(2), all: false };
+            Self { blas: vec![], threads: vec![1, 2], time: Duration::from_secs(2), all: false, out: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| exit(&format!("{word} needs a value")));
@@ -207,9 +247,12 @@ impl Options {
                 "--threads" => options.threads = value().split(',').map(number).collect(),
                 "--seconds" => options.time = Duration::from_secs_f64(number(&value())),
                 "--all" => options.all = true,
+                "--out" => options.out = Some(PathBuf::from(value())),
                 // Added by cargo.
                 "--bench" => {}
-                _ => exit(&format!("unknown option {word}; use --blas, --threads, --seconds or --all")),
+                _ => {
+                    exit(&format!("unknown option {word}; use --blas, --threads, --seconds, --all or --out"))
+                }
             }
         }
         options
