@@ -87,8 +87,7 @@ impl AttentionOp {
         let heads = Heads::new(argument(qkv, layout)?, n, c3 / 3, self.heads, self.precision, offsets);
         let out = Fresh::new(b * n * c3 / 3); // [B, N, C]
         heads.forward(b, &out);
-        // SAFETY: together, the heads write every value.
-        Ok((CpuStorage::F32(unsafe { out.finish() }), (b, n, c3 / 3).into()))
+        Ok((CpuStorage::F32(out.finish()), (b, n, c3 / 3).into()))
     }
 
     /// Gradients of `qkv` and, if requested, of the bias.
@@ -107,8 +106,7 @@ impl AttentionOp {
         let heads = Heads::new(qkv_values, n, c3 / 3, self.heads, self.precision, offsets);
         let gradient = Fresh::new(b * n * c3); // [B, N, 3·C]
         let bias_gradient = heads.backward(b, grads, &gradient, of_bias);
-        // SAFETY: together, the heads write every value.
-        let gradient = unsafe { gradient.finish() };
+        let gradient = gradient.finish();
         Ok((Tensor::from_vec(gradient, qkv.shape(), qkv.device())?, bias_gradient))
     }
 }

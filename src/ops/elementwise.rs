@@ -1,7 +1,7 @@
 //! Elementwise operators: a fused kernel for values and gradients of f32 tensors on the CPU.
 
 use super::autograd::ApplyOp;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, vectorized};
 use super::storage::{argument, for_rows_costing, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};

@@ -6,7 +6,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::row_places::RowPlaces;
 use super::storage::{argument, count, for_rows, fused, values};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};

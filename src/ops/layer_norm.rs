@@ -6,7 +6,7 @@
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};

@@ -6,9 +6,8 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::fresh::product;
+use super::fresh::{product, to_overwrite};
 use super::gemm::{Matrix, MatrixMut, Precision, Store, product_of};
-use super::memory::to_overwrite;
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 

@@ -28,7 +28,6 @@ mod layer_norm;
 mod layer_norm2d;
 mod linear;
 mod max_pool;
-mod memory;
 mod mse;
 mod nms;
 mod norm_statistics;

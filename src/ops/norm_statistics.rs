@@ -5,7 +5,7 @@
 //! in f64. Both passes over the tensor are then one multiply-add a value.
 
 use super::autograd::deliver;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, for_rows_costing, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};

@@ -3,7 +3,7 @@
 use super::autograd::{ApplyOp, records};
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::storage::{argument, for_rows, fused};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 

@@ -5,8 +5,8 @@
 //! backward pass.
 
 use super::autograd::{ApplyOp, deliver};
+use super::fresh::to_overwrite;
 use super::index_select::index_select;
-use super::memory::to_overwrite;
 use super::row_places::RowPlaces;
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};

@@ -5,7 +5,7 @@
 use super::autograd::{ApplyOp, deliver};
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, exp, sum2, vectorized};
 use super::storage::{argument, for_rows, fused, sum_rows, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};

@@ -1,6 +1,6 @@
 //! The inverse of a selection of rows: the positions of each row in it.
 
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::storage::for_rows;
 
 /// For each row of a matrix, the places of the selection that hold it, in order.

@@ -3,7 +3,7 @@
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, exp, max, sum, sum2, vectorized};
 use super::storage::{argument, for_rows, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};

@@ -1,7 +1,7 @@
 //! Rows with mean 0 and variance 1, for targets.
 
 use super::autograd::{ApplyOp, records};
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::simd::{Kernel, sum, vectorized};
 use super::storage::{argument, for_rows, fused};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};

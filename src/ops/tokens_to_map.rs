@@ -1,7 +1,7 @@
 //! Tokens as maps: the transposed copy that feeds convolutions with the features of a transformer.
 
 use super::autograd::ApplyOp;
-use super::memory::to_overwrite;
+use super::fresh::to_overwrite;
 use super::storage::{argument, for_rows_costing, fused, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 

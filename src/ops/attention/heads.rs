@@ -266,6 +266,12 @@ impl Task {
     }
 }
 
+/// Runs `run` on the vectors of a row, of which there are few: a loop over values would be compiled for many.
+#[inline(always)]
+fn each_vector(row: &mut [f32], run: impl Fn(&mut [f32; LANES])) {
+    row.as_chunks_mut().0.iter_mut().for_each(run);
+}
+
 /// Softmax of rows of `n` values in place.
 struct Softmax<'a> {
     scores: &'a mut [f32],
@@ -282,13 +288,9 @@ impl Kernel for Softmax<'_> {
             // The rest of the last vector adds less than half a unit in the last place to the sum.
             row[self.n..].fill(f32::NEG_INFINITY);
             let largest = max(row);
-            for x in row.iter_mut() {
-                *x = exp(*x - largest);
-            }
+            each_vector(row, |row| row.iter_mut().for_each(|x| *x = exp(*x - largest)));
             let scale = 1. / sum(row, |x| x);
-            for x in row.iter_mut() {
-                *x *= scale;
-            }
+            each_vector(row, |row| row.iter_mut().for_each(|x| *x *= scale));
         }
     }
 }
@@ -309,8 +311,8 @@ impl Kernel for SoftmaxGradient<'_> {
         for (ds, p) in self.ds.chunks_exact_mut(self.stride).zip(self.p.chunks_exact(self.stride)) {
             ds[self.n..].fill(0.);
             let average = sum2(p, ds, |p, dp| p * dp);
-            for (ds, &p) in ds.iter_mut().zip(p) {
-                *ds = p * (*ds - average);
+            for (ds, p) in ds.as_chunks_mut::<LANES>().0.iter_mut().zip(p.as_chunks::<LANES>().0) {
+                ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - average));
             }
         }
     }

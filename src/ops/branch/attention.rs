@@ -196,8 +196,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
             let y = unsafe { qkv.part(range.start * 3 * c, range.len() * 3 * c) };
             vectorized(AddBias { values: &task.wide, bias: b1, y });
         });
-        // SAFETY: together, the tasks write every row.
-        let mut qkv = unsafe { qkv.finish() };
+        let mut qkv = qkv.finish();
         if let Some(windows) = &self.windows {
             let padding: Vec<T> = b1.iter().map(|&x| T::of(x)).collect();
             qkv = windows.partition(&qkv, &padding);
@@ -206,8 +205,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         heads.forward(samples, &attended);
-        // SAFETY: together, the heads write every value.
-        let mut attended = unsafe { attended.finish() };
+        let mut attended = attended.finish();
         if let Some(windows) = &self.windows {
             attended = windows.merge(&attended, c);
         }
@@ -222,8 +220,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         if self.records {
             self.kept.set((qkv, attended));
         }
-        // SAFETY: together, the tasks write every row.
-        Ok((CpuStorage::F32(unsafe { out.finish() }), layout.shape().clone()))
+        Ok((CpuStorage::F32(out.finish()), layout.shape().clone()))
     }
 
     fn bwd(
@@ -259,8 +256,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
                 vectorized(Narrow { values: &task.narrow, narrow: of_attended });
             });
         }
-        // SAFETY: together, the tasks write every row.
-        let (scaled, mut of_attended) = unsafe { (scaled.finish(), of_attended.finish()) };
+        let (scaled, mut of_attended) = (scaled.finish(), of_attended.finish());
         sums.deliver(&[b2])?;
         weight_gradient(w2, &scaled, &attended)?;
         drop((scaled, attended));
@@ -273,8 +269,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         let of_table = self.table.as_ref().filter(|table| table.track_op());
         let [of_lists, _] = heads.backward(samples, &of_attended, &of_qkv, of_table.is_some());
-        // SAFETY: together, the heads write every value.
-        let mut of_qkv = unsafe { of_qkv.finish() };
+        let mut of_qkv = of_qkv.finish();
         if let Some(table) = of_table {
             let gradient = self.area.table(&of_lists, self.heads);
             deliver_kept(table, Tensor::from_vec(gradient, table.shape(), table.device())?)?;
@@ -302,8 +297,7 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
                 rows.norm_gradient(&range, &grads[start..start + len], task, normed, dx, of_norm);
             });
         }
-        // SAFETY: together, the tasks write every row.
-        let (normed, dx) = unsafe { (normed.finish(), dx.finish()) };
+        let (normed, dx) = (normed.finish(), dx.finish());
         weight_gradient(w1, &of_qkv, &normed)?;
         // The keys and values of the padding are the bias.
         sums.lists[2 * c..5 * c].iter_mut().zip(of_padding).for_each(|(sum, more)| *sum += more);

@@ -104,8 +104,7 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
             multiply(&task.wide, range.len(), &second, &mut task.narrow, &mut task.scratch);
             rows.add(&range, &task.narrow, b2, out);
         });
-        // SAFETY: together, the tasks write every row.
-        let (out, hidden) = unsafe { (out.finish(), hidden.finish()) };
+        let (out, hidden) = (out.finish(), hidden.finish());
         if self.records {
             self.hidden.set(hidden);
         }
@@ -161,9 +160,7 @@ impl<T: Element> CustomOp2 for MlpBranch<T> {
                 rows.norm_gradient(&range, grad, task, normed, dx, of_norm);
             });
         }
-        // SAFETY: together, the tasks write every row.
-        let (scaled, normed, slope, dx) =
-            unsafe { (scaled.finish(), normed.finish(), slope.finish(), dx.finish()) };
+        let (scaled, normed, slope, dx) = (scaled.finish(), normed.finish(), slope.finish(), dx.finish());
         let [gamma, beta, w1, b1, w2, b2] = self.weights.each_ref();
         weight_gradient(w2, &scaled, &active)?;
         drop((scaled, active));

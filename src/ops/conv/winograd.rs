@@ -8,8 +8,8 @@ use super::geometry::{Geometry, Plane};
 use super::transform::{
     Channel, Gradients, KernelGradients, Kernels, POINTS, Products, Scratch, Source, Tiling,
 };
+use crate::ops::fresh::to_overwrite;
 use crate::ops::gemm::{self, Matrix, MatrixMut, Panels, Precision, Shared, Side, Store, paired};
-use crate::ops::memory::to_overwrite;
 use crate::ops::simd::{LANES, vectorized};
 use rayon::prelude::*;
 use std::array::from_fn;

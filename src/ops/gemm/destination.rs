@@ -1,7 +1,6 @@
 //! Destinations of matrix products: matrices, and values that tasks share.
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// A row-major matrix to write.
 pub(in crate::ops) struct MatrixMut<'a> {
@@ -20,12 +19,6 @@ impl<'a> MatrixMut<'a> {
     pub(in crate::ops) fn new(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(fits(values.len(), rows, columns, row_stride), "the matrix exceeds its values");
         Self { first: values.as_mut_ptr(), rows, columns, row_stride, values: PhantomData }
-    }
-
-    /// A matrix of adjacent rows without values yet, for a product that does not accumulate and so writes all of them.
-    pub(in crate::ops) fn unwritten(places: &'a mut [MaybeUninit<f32>], rows: usize, columns: usize) -> Self {
-        assert!(fits(places.len(), rows, columns, columns), "the matrix exceeds its values");
-        Self { first: places.as_mut_ptr().cast(), rows, columns, row_stride: columns, values: PhantomData }
     }
 
     pub(in crate::ops) fn row(&mut self, i: usize) -> &mut [f32] {

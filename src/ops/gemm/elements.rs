@@ -113,6 +113,11 @@ pub(in crate::ops) trait Element: Copy + Default + Send + Sync + 'static {
     /// The precision of products of such values.
     const PRECISION: Precision;
     fn wide(self) -> f32;
+    /// A few values as f32.
+    #[inline(always)]
+    fn all_wide<const N: usize>(values: &[Self; N]) -> [f32; N] {
+        values.map(Self::wide)
+    }
     /// The nearest value.
     fn of(x: f32) -> Self;
     /// The bits of the nearest bf16.
@@ -129,6 +134,11 @@ impl Element for f32 {
     #[inline(always)]
     fn wide(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn all_wide<const N: usize>(values: &[Self; N]) -> [f32; N] {
+        *values
     }
 
     #[inline(always)]

@@ -76,15 +76,11 @@ impl<T: Element> Operand for Matrix<'_, T> {
         self.columns
     }
 
-    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
-        self.pack_panels(lanes, depth, width, panel);
+    fn packs_panels(&self) -> bool {
+        true
     }
 
-    fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [u32]) -> bool {
-        self.pack_panels_of_pairs(lanes, depth, width, panel)
-    }
-
-    fn pack_panels(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [f32]) {
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [f32]) {
         if self.row_stride == 1 {
             let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
             vectorized(SideBySide { values, lanes, step: self.column_stride, depth, width, panels });
@@ -94,13 +90,7 @@ impl<T: Element> Operand for Matrix<'_, T> {
         }
     }
 
-    fn pack_panels_of_pairs(
-        &self,
-        lanes: Range<usize>,
-        depth: Range<usize>,
-        width: usize,
-        panels: &mut [u32],
-    ) -> bool {
+    fn pack_pairs(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [u32]) -> bool {
         if self.row_stride == 1 {
             let (values, lanes, depth) = (self.from(&lanes, &depth), lanes.len(), depth.len());
             vectorized(Interleave { values, lanes, step: self.column_stride, depth, width, panels });

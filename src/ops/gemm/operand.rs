@@ -21,8 +21,15 @@ pub(in crate::ops) trait Operand: Sync {
     fn pack_pairs(&self, _: Range<usize>, _: Range<usize>, _: usize, _: &mut [u32]) -> bool {
         false
     }
+    /// Whether [`Operand::pack`] and [`Operand::pack_pairs`] take any number of lanes, and write panels one after another.
+    fn packs_panels(&self) -> bool {
+        false
+    }
     /// Like [`Operand::pack`] for any number of lanes: panels one after another.
     fn pack_panels(&self, lanes: Range<usize>, depth: Range<usize>, width: usize, panels: &mut [f32]) {
+        if self.packs_panels() {
+            return self.pack(lanes, depth, width, panels);
+        }
         for (panel, start) in panels.chunks_exact_mut(depth.len() * width).zip(lanes.clone().step_by(width)) {
             self.pack(start..lanes.end.min(start + width), depth.clone(), width, panel);
         }
@@ -35,6 +42,9 @@ pub(in crate::ops) trait Operand: Sync {
         width: usize,
         panels: &mut [u32],
     ) -> bool {
+        if self.packs_panels() {
+            return self.pack_pairs(lanes, depth, width, panels);
+        }
         let panels = panels.chunks_exact_mut(depth.len().div_ceil(2) * width);
         panels.zip(lanes.clone().step_by(width)).all(|(panel, start)| {
             self.pack_pairs(start..lanes.end.min(start + width), depth.clone(), width, panel)

@@ -8,6 +8,8 @@ use crate::ops::simd::Kernel;
 
 /// Lanes that are transposed together.
 const SIDE: usize = 8;
+/// Values of an f32 in a cache line, and lines that are copied together.
+const LINE: usize = 16;
 /// Depths between the line that is copied and the one that is fetched.
 const LINES: usize = 16;
 
@@ -26,13 +28,42 @@ impl<T: Element> Kernel for SideBySide<'_, T> {
 
     #[inline(always)]
     fn run(self) {
+        match self.width {
+            4 => self.copy::<4>(),
+            8 | 24 => self.copy::<8>(),
+            _ => self.copy::<LINE>(),
+        }
+    }
+}
+
+impl<T: Element> SideBySide<'_, T> {
+    /// Copies `PART` values at a time where the lanes of a panel fill such parts. Some lines are copied panel by panel, so
+    /// that a narrow panel gets whole cache lines.
+    #[inline(always)]
+    fn copy<const PART: usize>(self) {
         let Self { values, lanes, step, depth, width, panels } = self;
-        for k in 0..depth {
-            let line = &values[k * step..][..lanes];
-            fetch(line, LINES * step);
-            for (i, lanes) in line.chunks(width).enumerate() {
-                let to = &mut panels[(i * depth + k) * width..][..lanes.len()];
-                each(to, lanes, |to, x| *to = x.wide());
+        for first in (0..depth).step_by(LINE) {
+            let lines = first..depth.min(first + LINE);
+            for k in lines.clone() {
+                fetch(&values[k * step..][..lanes], LINES * step);
+            }
+            for (i, start) in (0..lanes).step_by(width).enumerate() {
+                let count = width.min(lanes - start);
+                let panel = &mut panels[(i * depth + first) * width..][..lines.len() * width];
+                let from = &values[first * step + start..];
+                if count == PART && width == PART && step >= PART {
+                    for (to, from) in panel.as_chunks_mut().0.iter_mut().zip(from.chunks(step)) {
+                        // The last line ends with its lanes, or later.
+                        *to = from.first_chunk::<PART>().map_or([0.; PART], T::all_wide);
+                    }
+                    continue;
+                }
+                for (j, to) in panel.chunks_exact_mut(width).enumerate() {
+                    let (to, rest) = to[..count].as_chunks_mut::<PART>();
+                    let (from, from_rest) = from[j * step..][..count].as_chunks::<PART>();
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = T::all_wide(from));
+                    rest.iter_mut().zip(from_rest).for_each(|(to, x)| *to = x.wide());
+                }
             }
         }
     }
