@@ -1,20 +1,15 @@
 //! The forward pass of a convolution and the gradient of its input: sums over taps, pixel by pixel.
 
-use super::geometry::{Geometry, Plane};
+use super::geometry::{Geometry, Layer, Plane};
 use super::im2col::{Im2Col, Kernels, Word, paired_channels};
 use crate::ops::gemm::{self, MatrixMut, Operand, Panels, Precision, Shared, Side, Store};
 use crate::ops::storage::least_tasks;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `x` [B, C, H, W], `weight` [O, C, kh, kw], `bias` `[O]` -> [B, O, H', W'].
-pub(super) fn forward(
-    geometry: &Geometry,
-    precision: Precision,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
+/// `x` [B, C, H, W] -> [B, O, H', W'].
+pub(super) fn forward(layer: &Layer, x: &[f32]) -> Vec<f32> {
+    let Layer { geometry, precision, weight, bias } = *layer;
     let Geometry { batch, input, output, stride, .. } = *geometry;
     let taps = geometry.taps();
     let correlation = Correlation {
@@ -32,18 +27,12 @@ pub(super) fn forward(
     correlation.run(precision, x)
 }
 
-/// `grad` [B, O, H', W'], `weight` [O, C, kh, kw] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of
-/// a transposed convolution.
+/// `grad` [B, O, H', W'] -> [B, C, H, W].
 ///
 /// Every stride-th pixel of a row or column of the result is read by the same taps: these phases are convolutions of
 /// stride 1 with some of the taps.
-pub(super) fn backward(
-    geometry: &Geometry,
-    precision: Precision,
-    grad: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
+pub(super) fn backward(layer: &Layer, grad: &[f32]) -> Vec<f32> {
+    let Layer { geometry, precision, weight, bias } = *layer;
     let Geometry { batch, input, output, kernel, stride, .. } = *geometry;
     let phases = (0..stride * stride).map(|phase| {
         let (rows, below) = geometry.phase(kernel.0, phase / stride);

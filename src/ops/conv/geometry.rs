@@ -1,5 +1,6 @@
 //! The sizes of a convolution, and the pixels that its taps read.
 
+use crate::ops::gemm::Precision;
 use candle_core::{Result, Shape, bail};
 
 /// Channels and pixels of an image.
@@ -29,6 +30,18 @@ pub(in crate::ops) struct Geometry {
     pub kernel: (usize, usize),
     pub stride: usize,
     pub padding: usize,
+}
+
+/// A convolution with its parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub geometry: &'a Geometry,
+    pub precision: Precision,
+    /// [O, C, kh, kw]
+    pub weight: &'a [f32],
+    /// Of the channels of the result: `[O]`, or `[C]` where the convolution is run backwards as the forward pass of a
+    /// transposed one.
+    pub bias: Option<&'a [f32]>,
 }
 
 impl Geometry {

@@ -5,9 +5,9 @@
 //! backwards.
 //!
 //! 3×3 convolutions of stride 1 take a quarter of the multiplications by Winograd's minimal filtering instead
-//! ([`winograd`]) where that is faster: in f32 with about 100 channels or more, in bf16 forwards with many hundreds, or
-//! as in f32 where the processor has no faster units for bf16. Their largest error is up to 5e-6 of the largest
-//! value, where that of sums over taps is 4e-7.
+//! ([`winograd`]) where that is faster: in f32, and in bf16 where the processor has no faster units for it, with about 64
+//! channels or more and images of 16 tiles of 4×4 pixels or more; elsewhere in bf16 with about 200 channels or more and 64
+//! tiles or more. Their largest error is up to 5e-6 of the largest value, where that of sums over taps is 4e-7.
 
 mod correlate;
 mod geometry;
@@ -26,6 +26,7 @@ use super::gemm::Precision;
 use super::simd::{Kernel, sum, vectorized};
 use super::storage::{argument, fused, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use geometry::Layer;
 pub(super) use geometry::{Geometry, Plane};
 use rayon::prelude::*;
 
@@ -72,8 +73,8 @@ pub fn conv_transpose2d(
     convolution.apply(x, weight, bias, || x.conv_transpose2d(weight, 0, 0, stride, 1))
 }
 
-/// The image or its gradient, the weight and the bias -> the values of the other side.
-type Run = fn(&Geometry, Precision, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>;
+/// The image or the gradient of the result -> the values of the other side.
+type Run = fn(&Layer, &[f32]) -> Vec<f32>;
 
 struct Convolution {
     geometry: Geometry,
@@ -140,7 +141,7 @@ impl Convolution {
         let (x, weight) = (argument(x.0, x.1)?, argument(weight.0, weight.1)?);
         let run = if self.transposed { self.backwards() } else { self.forwards() };
         let Plane { channels, height, width } = self.result();
-        let y = run(&self.geometry, self.precision, x, weight, bias);
+        let y = run(&Layer { geometry: &self.geometry, precision: self.precision, weight, bias }, x);
         Ok((CpuStorage::F32(y), (self.geometry.batch, channels, height, width).into()))
     }
 
@@ -164,11 +165,12 @@ impl Convolution {
             Ok(deliver(like, Tensor::from_vec(gradient(), like.shape(), like.device())?))
         };
         let back = if self.transposed { self.forwards() } else { self.backwards() };
-        let points = winograd::gradient_pays(geometry, precision);
-        let gradient = if points { winograd::gradient } else { weight::gradient };
+        let layer = Layer { geometry, precision, weight: weight_values, bias: None };
+        let gradient =
+            if winograd::pays(geometry, precision) { winograd::gradient } else { weight::gradient };
         let (image, result) = if self.transposed { (grad_values, x_values) } else { (x_values, grad_values) };
         Ok((
-            made(x, &|| back(geometry, precision, grad_values, weight_values, None))?,
+            made(x, &|| back(&layer, grad_values))?,
             made(weight, &|| gradient(geometry, precision, image, result))?,
         ))
     }

@@ -7,9 +7,8 @@
 
 use super::geometry::Plane;
 use super::im2col::copy_run;
-use super::lanes::{Lanes, ZERO, filled};
-use crate::ops::gemm::rounded;
-use crate::ops::simd::{Kernel, LANES};
+use super::lanes::{Transform, Vector, fetch};
+use crate::ops::simd::LANES;
 use std::ops::Range;
 
 /// Pixels of a side of a tile of the result.
@@ -21,6 +20,10 @@ pub(super) const POINTS: usize = SIDE * SIDE;
 /// Approximate number of tiles that are transformed at a time: their scratch memory fits the level-1 cache.
 const UNIT: usize = 64;
 
+/// Vectors from one that is loaded or stored to one that is fetched: the points of a tile lie on more lines than
+/// processors fetch by themselves.
+const AHEAD: usize = 4;
+
 const A: f32 = 0.75;
 const B: f32 = 1.5;
 const A2: f32 = A * A;
@@ -30,34 +33,48 @@ const AT_0: f32 = 1. / (A2 * B2);
 const AT_A: f32 = 1. / (2. * A2 * (A2 - B2));
 const AT_B: f32 = 1. / (2. * B2 * (B2 - A2));
 
-/// The points of pixels of the source.
-#[inline(always)]
-fn points_of_source(d: [Lanes; SIDE]) -> [Lanes; SIDE] {
-    let (even, odd) = (d[4] - d[2] * B2, (d[3] - d[1] * B2) * A);
-    let (even2, odd2) = (d[4] - d[2] * A2, (d[3] - d[1] * A2) * B);
-    let end = |i: usize| d[i] * (A2 * B2) - d[i + 2] * (A2 + B2) + d[i + 4];
-    [end(0), even + odd, even - odd, even2 + odd2, even2 - odd2, end(1)]
+/// Pixels of a side of a tile that become the points of a side.
+trait Pixels<const N: usize> {
+    fn points<V: Vector>(pixels: [V; N]) -> [V; SIDE];
+}
+
+/// Pixels of the source.
+struct OfSource;
+
+impl Pixels<SIDE> for OfSource {
+    #[inline(always)]
+    fn points<V: Vector>(d: [V; SIDE]) -> [V; SIDE] {
+        let (even, odd) = (d[4] - d[2] * B2, (d[3] - d[1] * B2) * A);
+        let (even2, odd2) = (d[4] - d[2] * A2, (d[3] - d[1] * A2) * B);
+        let first = d[0] * (A2 * B2) - d[2] * (A2 + B2) + d[4];
+        let last = d[1] * (A2 * B2) - d[3] * (A2 + B2) + d[5];
+        [first, even + odd, even - odd, even2 + odd2, even2 - odd2, last]
+    }
+}
+
+/// Gradients of pixels of the result: the transpose of [`result_of_points`].
+struct OfResult;
+
+impl Pixels<TILE> for OfResult {
+    #[inline(always)]
+    fn points<V: Vector>(y: [V; TILE]) -> [V; SIDE] {
+        let (even, odd) = (y[0] + y[2] * A2, y[1] * A + y[3] * (A * A2));
+        let (even2, odd2) = (y[0] + y[2] * B2, y[1] * B + y[3] * (B * B2));
+        [y[0], even + odd, even - odd, even2 + odd2, even2 - odd2, y[3]]
+    }
 }
 
 /// The pixels of the result from the points of the products.
 #[inline(always)]
-fn result_of_points(m: [Lanes; SIDE]) -> [Lanes; TILE] {
+fn result_of_points<V: Vector>(m: [V; SIDE]) -> [V; TILE] {
     let (even, odd) = (m[1] + m[2], m[1] - m[2]);
     let (even2, odd2) = (m[3] + m[4], m[3] - m[4]);
     [m[0] + even + even2, odd * A + odd2 * B, even * A2 + even2 * B2, odd * (A * A2) + odd2 * (B * B2) + m[5]]
 }
 
-/// The transpose of [`result_of_points`]: the points of gradients of the result.
-#[inline(always)]
-fn points_of_result(y: [Lanes; TILE]) -> [Lanes; SIDE] {
-    let (even, odd) = (y[0] + y[2] * A2, y[1] * A + y[3] * (A * A2));
-    let (even2, odd2) = (y[0] + y[2] * B2, y[1] * B + y[3] * (B * B2));
-    [y[0], even + odd, even - odd, even2 + odd2, even2 - odd2, y[3]]
-}
-
 /// The points of weights.
 #[inline(always)]
-fn points_of_kernel(g: [Lanes; 3]) -> [Lanes; SIDE] {
+fn points_of_kernel<V: Vector>(g: [V; 3]) -> [V; SIDE] {
     let (even, odd) = ((g[0] + g[2] * A2) * AT_A, g[1] * (A * AT_A));
     let (even2, odd2) = ((g[0] + g[2] * B2) * AT_B, g[1] * (B * AT_B));
     [g[0] * AT_0, even + odd, even - odd, even2 + odd2, even2 - odd2, g[2]]
@@ -65,7 +82,7 @@ fn points_of_kernel(g: [Lanes; 3]) -> [Lanes; SIDE] {
 
 /// The transpose of [`points_of_kernel`]: gradients of weights from those of their points.
 #[inline(always)]
-fn kernel_of_points(u: [Lanes; SIDE]) -> [Lanes; 3] {
+fn kernel_of_points<V: Vector>(u: [V; SIDE]) -> [V; 3] {
     let (even, odd) = ((u[1] + u[2]) * AT_A, (u[1] - u[2]) * (A * AT_A));
     let (even2, odd2) = ((u[3] + u[4]) * AT_B, (u[3] - u[4]) * (B * AT_B));
     [u[0] * AT_0 + even + even2, odd + odd2, even * A2 + even2 * B2 + u[5]]
@@ -101,7 +118,6 @@ impl Tiling {
 pub(super) struct Scratch {
     pixels: Vec<f32>,
     phases: Vec<f32>,
-    points: Vec<f32>,
 }
 
 /// One channel of the images [B, C, H, W], of which the tiles in `rows` are transformed.
@@ -116,95 +132,90 @@ pub(super) struct Channel<'a> {
 }
 
 impl Channel<'_> {
-    /// Copies `N` rows of pixels a row of tiles, `width` long and surrounded by zeros, to [N, length].
-    #[inline(always)]
-    fn read<const N: usize>(
-        &self,
-        rows: Range<usize>,
-        padding: usize,
-        width: usize,
-        pixels: &mut [f32],
-        length: usize,
-    ) {
-        let Plane { height, width: columns, .. } = self.plane;
-        let count = columns.min(width - padding);
-        for (k, row) in rows.enumerate() {
-            let (image, first) = self.tiling.place(row);
-            let image = &self.images[image * self.plane.values() + self.channel * self.plane.pixels()..];
-            for i in 0..N {
-                let to = &mut pixels[i * length + k * width..][..width];
-                match (first + i).checked_sub(padding).filter(|&row| row < height) {
-                    Some(row) => {
-                        to[..padding].fill(0.);
-                        copy_run(&mut to[padding..padding + count], &image[row * columns..][..count]);
-                        to[padding + count..].fill(0.);
-                    }
-                    None => to.fill(0.),
-                }
-            }
-        }
-        if self.round {
-            for x in pixels {
-                *x = f32::from_bits(rounded(*x) << 16);
-            }
-        }
-    }
-
     /// Writes the points of every tile, of which a side has `N` pixels, to `points`.
     #[inline(always)]
-    fn spread<const N: usize>(
+    fn spread<V: Vector, P: Pixels<N>, const N: usize>(
         &self,
         padding: usize,
-        transform: impl Fn([Lanes; N]) -> [Lanes; SIDE],
         scratch: &mut Scratch,
         points: &mut [&mut [f32]; POINTS],
     ) {
-        let Scratch { pixels, phases, points: found } = scratch;
+        let Scratch { pixels, phases } = scratch;
+        let Plane { height, width, .. } = self.plane;
         let tiles = self.tiling.columns;
-        // A lane beyond the last tile of a row has the pixels that reach over its end.
-        let columns = tiles + (N - TILE).div_ceil(TILE);
+        // A row of pixels with zeros around it, as far as whole vectors of tiles reach.
+        let length = (tiles.next_multiple_of(LANES) + LANES) * TILE;
+        let inside = padding..(padding + width).min(length);
+        pixels.clear();
+        pixels.resize(length, 0.);
         let mut done = 0;
-        for rows in Tiling::units(self.rows.clone(), columns) {
-            let lanes = (rows.len() * columns).next_multiple_of(LANES);
-            let (length, step) = (TILE * lanes, lanes + LANES);
-            pixels.resize(N * length, 0.);
-            phases.resize(SIDE * TILE * step, 0.);
-            found.resize(POINTS * lanes, 0.);
-            self.read::<N>(rows.clone(), padding, columns * TILE, pixels, length);
-            for first in (0..lanes).step_by(LANES) {
-                let mut lines = [[0f32; TILE * LANES]; SIDE];
-                for part in (0..TILE * LANES).step_by(LANES) {
-                    let source = filled(ZERO, |i| Lanes::load(&pixels[i * length + first * TILE + part..]));
-                    for (line, value) in lines.iter_mut().zip(transform(source)) {
-                        value.store(&mut line[part..part + LANES]);
+        for rows in Tiling::units(self.rows.clone(), tiles) {
+            let lanes = rows.len() * tiles;
+            // [N, N, step]: the pixels at each place in the tiles.
+            let step = lanes + LANES;
+            phases.resize(N * N * step, 0.);
+            for (k, row) in rows.enumerate() {
+                let (image, first) = self.tiling.place(row);
+                let image = &self.images[image * self.plane.values() + self.channel * self.plane.pixels()..];
+                for (i, phases) in phases.chunks_exact_mut(N * step).enumerate() {
+                    let Some(row) = (first + i).checked_sub(padding).filter(|&row| row < height) else {
+                        for phase in phases.chunks_exact_mut(step) {
+                            phase[k * tiles..][..tiles].fill(0.);
+                        }
+                        continue;
+                    };
+                    copy_run(&mut pixels[inside.clone()], &image[row * width..][..inside.len()]);
+                    if self.round {
+                        for pixels in pixels.as_chunks_mut::<LANES>().0 {
+                            V::load(pixels).rounded().store(pixels);
+                        }
                     }
-                }
-                for (line, phases) in lines.iter().zip(phases.chunks_exact_mut(TILE * step)) {
-                    for (phase, place) in phases.chunks_exact_mut(step).enumerate() {
-                        Lanes(filled(0., |lane| line[lane * TILE + phase])).store(&mut place[first..]);
+                    // Lanes beyond the last tile are overwritten by the next row.
+                    for start in (0..tiles).step_by(LANES) {
+                        let place = k * tiles + start;
+                        let quads = V::from_quads(load_quads(&pixels[start * TILE..]));
+                        for (phase, value) in quads.into_iter().enumerate() {
+                            value.store_some(&mut phases[phase * step + place..][..LANES]);
+                        }
+                        // The first pixels of the next tile.
+                        let quads = V::from_quads(load_quads(&pixels[(start + 1) * TILE..]));
+                        for (phase, value) in quads.into_iter().enumerate().take(N - TILE) {
+                            value.store_some(&mut phases[(TILE + phase) * step + place..][..LANES]);
+                        }
                     }
                 }
             }
             for first in (0..lanes).step_by(LANES) {
-                for (phases, found) in
-                    phases.chunks_exact(TILE * step).zip(found.chunks_exact_mut(SIDE * lanes))
-                {
-                    let source =
-                        filled(ZERO, |i| Lanes::load(&phases[i % TILE * step + first + i / TILE..][..LANES]));
-                    for (value, place) in transform(source).into_iter().zip(found.chunks_exact_mut(lanes)) {
-                        value.store(&mut place[first..first + LANES]);
+                let mut columns = [[V::splat(0.); SIDE]; N];
+                for (j, column) in columns.iter_mut().enumerate() {
+                    let mut pixels = [V::splat(0.); N];
+                    for (i, pixel) in pixels.iter_mut().enumerate() {
+                        *pixel = V::load_some(&phases[(i * N + j) * step + first..][..LANES]);
+                    }
+                    *column = P::points(pixels);
+                }
+                for i in 0..SIDE {
+                    let mut row = [V::splat(0.); N];
+                    for (value, column) in row.iter_mut().zip(&columns) {
+                        *value = column[i];
+                    }
+                    for (j, value) in P::points(row).into_iter().enumerate() {
+                        let place = &mut points[i * SIDE + j][done + first..];
+                        fetch(place, AHEAD);
+                        value.store_some(place);
                     }
                 }
             }
-            for (points, found) in points.iter_mut().zip(found.chunks_exact(lanes)) {
-                let lines = points[done..done + rows.len() * tiles].chunks_exact_mut(tiles);
-                for (line, found) in lines.zip(found.chunks(columns)) {
-                    copy_run(line, &found[..tiles]);
-                }
-            }
-            done += rows.len() * tiles;
+            done += lanes;
         }
     }
+}
+
+/// Vectors that lie side by side.
+#[inline(always)]
+fn load_quads<V: Vector>(values: &[f32]) -> [V; TILE] {
+    let parts = values[..TILE * LANES].as_chunks::<LANES>().0;
+    [V::load(&parts[0]), V::load(&parts[1]), V::load(&parts[2]), V::load(&parts[3])]
 }
 
 /// Transforms the pixels of the source.
@@ -215,12 +226,10 @@ pub(super) struct Source<'a> {
     pub points: [&'a mut [f32]; POINTS],
 }
 
-impl Kernel for Source<'_> {
-    type Output = ();
-
+impl Transform for Source<'_> {
     #[inline(always)]
-    fn run(mut self) {
-        self.channel.spread(self.padding, points_of_source, self.scratch, &mut self.points);
+    fn run<V: Vector>(mut self) {
+        self.channel.spread::<V, OfSource, SIDE>(self.padding, self.scratch, &mut self.points);
     }
 }
 
@@ -231,12 +240,10 @@ pub(super) struct Gradients<'a> {
     pub points: [&'a mut [f32]; POINTS],
 }
 
-impl Kernel for Gradients<'_> {
-    type Output = ();
-
+impl Transform for Gradients<'_> {
     #[inline(always)]
-    fn run(mut self) {
-        self.channel.spread(0, points_of_result, self.scratch, &mut self.points);
+    fn run<V: Vector>(mut self) {
+        self.channel.spread::<V, OfResult, TILE>(0, self.scratch, &mut self.points);
     }
 }
 
@@ -252,11 +259,9 @@ pub(super) struct Products<'a, L> {
     pub line: L,
 }
 
-impl<'l, L: Fn(usize, usize) -> &'l mut [f32]> Kernel for Products<'_, L> {
-    type Output = ();
-
+impl<'l, L: Fn(usize, usize) -> &'l mut [f32]> Transform for Products<'_, L> {
     #[inline(always)]
-    fn run(self) {
+    fn run<V: Vector>(self) {
         let (Tiling { columns, .. }, pixels) = (self.tiling, &mut self.scratch.pixels);
         let mut done = 0;
         for rows in Tiling::units(self.rows, columns) {
@@ -264,16 +269,24 @@ impl<'l, L: Fn(usize, usize) -> &'l mut [f32]> Kernel for Products<'_, L> {
             let length = TILE * count.next_multiple_of(LANES);
             pixels.resize(TILE * length, 0.);
             for first in (0..count).step_by(LANES) {
-                let at = |i: usize| Lanes::load(&self.points[i][done + first..]);
-                let mut columns = [[ZERO; TILE]; SIDE];
+                let mut columns = [[V::splat(0.); TILE]; SIDE];
                 for (j, column) in columns.iter_mut().enumerate() {
-                    *column = result_of_points(filled(ZERO, |i| at(i * SIDE + j)));
+                    let mut points = [V::splat(0.); SIDE];
+                    for (i, point) in points.iter_mut().enumerate() {
+                        let values = &self.points[i * SIDE + j][done + first..];
+                        fetch(values, AHEAD);
+                        *point = V::load_some(values);
+                    }
+                    *column = result_of_points(points);
                 }
                 for (i, line) in pixels.chunks_exact_mut(length).enumerate() {
-                    let row = result_of_points(filled(ZERO, |j| columns[j][i]));
-                    let line = &mut line[first * TILE..][..TILE * LANES];
-                    for (lane, quad) in line.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-                        *quad = filled(0., |phase| row[phase].0[lane]);
+                    let mut row = [V::splat(0.); SIDE];
+                    for (value, column) in row.iter_mut().zip(&columns) {
+                        *value = column[i];
+                    }
+                    let quads = V::into_quads(result_of_points(row));
+                    for (part, value) in line[first * TILE..].as_chunks_mut().0.iter_mut().zip(quads) {
+                        value.store(part);
                     }
                 }
             }
@@ -301,34 +314,35 @@ pub(super) struct Kernels<'a> {
     pub points: [&'a mut [f32]; POINTS],
 }
 
-impl Kernel for Kernels<'_> {
-    type Output = ();
-
+impl Transform for Kernels<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<V: Vector>(self) {
         for (group, weights) in self.weights.chunks(9 * LANES).enumerate() {
-            let kernels = weights.as_chunks::<9>().0;
-            let mut taps = [ZERO; 9];
-            for (lane, kernel) in kernels.iter().enumerate() {
-                for (tap, &weight) in kernel.iter().enumerate() {
-                    let tap = if self.turned { 8 - tap } else { tap };
-                    taps[tap].0[lane] = weight;
+            let taps = match weights.first_chunk() {
+                Some(weights) => V::from_kernels(weights),
+                None => {
+                    let mut padded = [0.; 9 * LANES];
+                    padded[..weights.len()].copy_from_slice(weights);
+                    V::from_kernels(&padded)
                 }
-            }
-            if self.round {
-                for x in taps.iter_mut().flat_map(|lanes| &mut lanes.0) {
-                    *x = f32::from_bits(rounded(*x) << 16);
-                }
-            }
-            let mut columns = [[ZERO; SIDE]; 3];
+            };
+            let mut columns = [[V::splat(0.); SIDE]; 3];
             for (j, column) in columns.iter_mut().enumerate() {
-                *column = points_of_kernel(filled(ZERO, |i| taps[3 * i + j]));
+                let mut weights = [V::splat(0.); 3];
+                for (i, weight) in weights.iter_mut().enumerate() {
+                    let tap = 3 * i + j;
+                    *weight = taps[if self.turned { 8 - tap } else { tap }];
+                    if self.round {
+                        *weight = weight.rounded();
+                    }
+                }
+                *column = points_of_kernel(weights);
             }
             #[expect(clippy::needless_range_loop, reason = "it is an index of the inner dimension")]
             for i in 0..SIDE {
-                let points = points_of_kernel(filled(ZERO, |j| columns[j][i]));
+                let points = points_of_kernel([columns[0][i], columns[1][i], columns[2][i]]);
                 for (j, value) in points.into_iter().enumerate() {
-                    value.store(&mut self.points[i * SIDE + j][group * LANES..]);
+                    value.store_some(&mut self.points[i * SIDE + j][group * LANES..]);
                 }
             }
         }
@@ -341,22 +355,33 @@ pub(super) struct KernelGradients<'a> {
     pub weights: &'a mut [f32],
 }
 
-impl Kernel for KernelGradients<'_> {
-    type Output = ();
-
+impl Transform for KernelGradients<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<V: Vector>(self) {
         for (group, weights) in self.weights.chunks_mut(9 * LANES).enumerate() {
-            let at = |i: usize| Lanes::load(&self.points[i][group * LANES..]);
-            let (mut columns, mut rows) = ([[ZERO; 3]; SIDE], [[ZERO; 3]; 3]);
+            let mut columns = [[V::splat(0.); 3]; SIDE];
             for (j, column) in columns.iter_mut().enumerate() {
-                *column = kernel_of_points(filled(ZERO, |i| at(i * SIDE + j)));
+                let mut points = [V::splat(0.); SIDE];
+                for (i, point) in points.iter_mut().enumerate() {
+                    *point = V::load_some(&self.points[i * SIDE + j][group * LANES..]);
+                }
+                *column = kernel_of_points(points);
             }
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row = kernel_of_points(filled(ZERO, |j| columns[j][i]));
+            let mut taps = [V::splat(0.); 9];
+            for (i, taps) in taps.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let mut row = [V::splat(0.); SIDE];
+                for (value, column) in row.iter_mut().zip(&columns) {
+                    *value = column[i];
+                }
+                *taps = kernel_of_points(row);
             }
-            for (lane, kernel) in weights.as_chunks_mut::<9>().0.iter_mut().enumerate() {
-                *kernel = filled(0., |tap| rows[tap / 3][tap % 3].0[lane]);
+            match weights.first_chunk_mut() {
+                Some(weights) => V::into_kernels(taps, weights),
+                None => {
+                    let mut padded = [0.; 9 * LANES];
+                    V::into_kernels(taps, &mut padded);
+                    weights.copy_from_slice(&padded[..weights.len()]);
+                }
             }
         }
     }

@@ -4,13 +4,14 @@
 //! Operands that are to be rounded to bf16 are rounded before they are transformed, and then multiplied in f32. A value
 //! that is not finite makes up to 16 pixels around it not finite.
 
-use super::geometry::{Geometry, Plane};
+use super::geometry::{Geometry, Layer, Plane};
+use super::lanes::transformed;
 use super::transform::{
     Channel, Gradients, KernelGradients, Kernels, POINTS, Products, Scratch, Source, Tiling,
 };
 use crate::ops::fresh::to_overwrite;
 use crate::ops::gemm::{self, Matrix, MatrixMut, Panels, Precision, Shared, Side, Store, paired};
-use crate::ops::simd::{LANES, vectorized};
+use crate::ops::simd::LANES;
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -20,19 +21,21 @@ use std::ops::Range;
 const TILES: usize = 320;
 const CHANNELS: usize = 384;
 /// What the transforms of a tile and a channel on either side cost, in multiplications.
-const TRANSFORMS: f64 = 4500.;
-/// Tiles of a batch from which on the transforms of kernels pay: in f32, and in the other cases.
-const FEW: usize = 64;
-const MANY: usize = 256;
+const TRANSFORMS: f64 = 2500.;
+/// Tiles of an image from which on the transforms of kernels pay even for a single image: in f32, and in bf16 where the
+/// processor has faster units for it.
+const FEW: usize = 16;
+const MANY: usize = 64;
 
 /// Whether a convolution can be computed this way.
 pub(super) fn possible(geometry: &Geometry) -> bool {
     geometry.kernel == (3, 3) && geometry.stride == 1 && geometry.padding <= 2 && geometry.batch > 0
 }
 
-/// Whether a convolution and the gradient of its input are at least a tenth faster this way than as a sum over taps.
+/// Whether a convolution and its gradients are at least a tenth faster this way than as sums over taps. The size of the
+/// batch does not matter, so that the last bits of an image do not depend on the images beside it.
 pub(super) fn pays(geometry: &Geometry, precision: Precision) -> bool {
-    let Geometry { batch, input, output, .. } = *geometry;
+    let Geometry { input, output, .. } = *geometry;
     let Tiling { rows, columns } = Tiling::of(output);
     let tiles = (rows * columns) as f64;
     let (from, to) = (input.channels as f64, output.channels as f64);
@@ -41,37 +44,20 @@ pub(super) fn pays(geometry: &Geometry, precision: Precision) -> bool {
     let sums = 9. * output.pixels() as f64 / tiles.max(1.) * channels;
     let points = POINTS as f64 * channels + TRANSFORMS;
     let (sums, least) = if paired(precision) { (sums / 2., MANY) } else { (sums, FEW) };
-    possible(geometry) && batch * rows * columns >= least && sums >= 1.1 * points
+    possible(geometry) && rows * columns >= least && sums >= 1.1 * points
 }
 
-/// Whether the gradient of the weight is at least a tenth faster this way.
-pub(super) fn gradient_pays(geometry: &Geometry, precision: Precision) -> bool {
-    let Tiling { rows, columns } = Tiling::of(geometry.output);
-    !paired(precision) && geometry.batch * rows * columns >= MANY && pays(geometry, precision)
-}
-
-/// `x` [B, C, H, W], `weight` [O, C, 3, 3], `bias` `[O]` -> [B, O, H', W'].
-pub(super) fn forward(
-    geometry: &Geometry,
-    precision: Precision,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
+/// `x` [B, C, H, W] -> [B, O, H', W'].
+pub(super) fn forward(layer: &Layer, x: &[f32]) -> Vec<f32> {
+    let Layer { geometry, precision, weight, bias } = *layer;
     let Geometry { batch, input, output, padding, .. } = *geometry;
     let round = precision == Precision::Bf16;
     Correlation { batch, source: input, result: output, padding, turned: false, weight, bias, round }.run(x)
 }
 
-/// `grad` [B, O, H', W'], `weight` [O, C, 3, 3] -> [B, C, H, W], plus `bias` `[C]` where this is the forward pass of a
-/// transposed convolution.
-pub(super) fn backward(
-    geometry: &Geometry,
-    precision: Precision,
-    grad: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
+/// `grad` [B, O, H', W'] -> [B, C, H, W].
+pub(super) fn backward(layer: &Layer, grad: &[f32]) -> Vec<f32> {
+    let Layer { geometry, precision, weight, bias } = *layer;
     let Geometry { batch, input, output, padding, .. } = *geometry;
     let (padding, round) = (2 - padding, precision == Precision::Bf16);
     Correlation { batch, source: output, result: input, padding, turned: true, weight, bias, round }.run(grad)
@@ -183,7 +169,7 @@ impl Correlation<'_> {
                     let channel = block.start + channel;
                     let (rows, round) = (rows.clone(), self.round);
                     let channel = Channel { images, plane: self.source, channel, tiling, rows, round };
-                    vectorized(Source { channel, padding: self.padding, scratch, points });
+                    transformed(Source { channel, padding: self.padding, scratch, points });
                 });
                 products.multiply(channels, tiles, |point, mut products, panels, scratch| {
                     let kernels = kernels.matrix(point);
@@ -204,7 +190,7 @@ impl Correlation<'_> {
                     unsafe { shared.part(start, width) }
                 };
                 let (points, rows, size) = (products.row(channel), rows.clone(), (height, width));
-                vectorized(Products { points, tiling, rows, size, scratch, bias, line });
+                transformed(Products { points, tiling, rows, size, scratch, bias, line });
             });
         }
         result
@@ -220,7 +206,7 @@ impl Correlation<'_> {
         kernels.fill(outer.len(), inner.len(), |row, _, points| {
             let start = (outer.start + row) * step + inner.start;
             let weights = &self.weight[9 * start..9 * (start + inner.len())];
-            vectorized(Kernels { weights, turned: self.turned, round: self.round, points });
+            transformed(Kernels { weights, turned: self.turned, round: self.round, points });
         });
     }
 }
@@ -249,12 +235,12 @@ pub(super) fn gradient(geometry: &Geometry, precision: Precision, x: &[f32], gra
             };
             if i == 0 || chunks.len() > 1 {
                 gradients.fill(output.channels, tiles, |out, scratch, points| {
-                    vectorized(Gradients { channel: channel(grad, output, out), scratch, points });
+                    transformed(Gradients { channel: channel(grad, output, out), scratch, points });
                 });
             }
             source.fill(block.len(), tiles, |row, scratch, points| {
                 let channel = channel(x, input, block.start + row);
-                vectorized(Source { channel, padding, scratch, points });
+                transformed(Source { channel, padding, scratch, points });
             });
             products.multiply(output.channels, block.len(), |point, mut products, panels, scratch| {
                 panels.refill(&gradients.matrix(point), scratch);
@@ -266,7 +252,7 @@ pub(super) fn gradient(geometry: &Geometry, precision: Precision, x: &[f32], gra
             let start = 9 * (out * input.channels + block.start);
             // SAFETY: the tasks have different channels of the result.
             let weights = unsafe { shared.part(start, 9 * block.len()) };
-            vectorized(KernelGradients { points: products.row(out), weights });
+            transformed(KernelGradients { points: products.row(out), weights });
         });
     }
     result
