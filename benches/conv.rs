@@ -3,10 +3,10 @@
 //! an argument selects the lines that contain it, and `--own` leaves out candle. `scripts/pytorch/conv.py` measures
 //! PyTorch at the same sizes.
 //!
-//! The work is that of sums over taps. Beside it stands the rate of multiply-adds of this machine in f32; 3×3
-//! convolutions of stride 1 can exceed it, because they take a quarter of the multiplications.
+//! The work is that of sums over taps. The first lines print the rates of multiply-adds on registers of this machine;
+//! 3×3 convolutions of stride 1 can exceed them, because they take a quarter of the multiplications.
 
-use bench::ops::{self, Precision};
+use bench::ops::{self, Precision, ProductKernel};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use std::time::{Duration, Instant};
 
@@ -32,11 +32,13 @@ fn main() -> Result<()> {
     bench::process::prepare_process();
     let selected = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let own_only = std::env::args().any(|argument| argument == "--own");
-    println!(
-        "{} threads; GFLOP/s, forward / forward and backward; at most {:.0} by multiply-adds in f32",
-        rayon::current_num_threads(),
-        multiply_add_rate()
-    );
+    let threads = rayon::current_num_threads();
+    println!("{threads} threads; GFLOP/s, forward / forward and backward");
+    for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
+        if let Some(limit) = ProductKernel::of(precision).limit() {
+            println!("  at most {:.0} by multiply-adds in {name}", limit * threads as f64);
+        }
+    }
     println!("{:<18}{:>18}{:>18}{:>18}", "", "candle f32", "bench f32", "bench bf16");
     for case in CASES.iter().filter(|case| case.0.contains(&selected)) {
         let (name, batch, [channels, out], size, kernel, stride, padding) = *case;
@@ -97,65 +99,4 @@ fn fastest(run: impl Fn() -> Result<()>) -> Result<Duration> {
         best = best.min(begin.elapsed());
     }
     Ok(best)
-}
-
-/// GFLOP/s of all threads that only multiply and add in registers, with the widest vectors of this processor: the limit
-/// of sums of products.
-fn multiply_add_rate() -> f64 {
-    const ROUNDS: usize = 1 << 16;
-    let mut best = Duration::MAX;
-    let mut count = 0;
-    for _ in 0..20 {
-        let begin = Instant::now();
-        let counts = rayon::broadcast(|_| multiply_add(std::hint::black_box(ROUNDS)));
-        best = best.min(begin.elapsed());
-        count = counts.iter().sum();
-    }
-    2. * count as f64 / best.as_secs_f64() * 1e-9
-}
-
-/// `rounds` multiply-adds of each of independent sums, enough of them for the latency of the instructions. The number
-/// of multiply-adds.
-fn multiply_add(rounds: usize) -> usize {
-    const SUMS: usize = 12;
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::*;
-        use std::hint::black_box;
-
-        #[target_feature(enable = "avx512f")]
-        fn avx512(rounds: usize) {
-            let (factor, term) = (_mm512_set1_ps(0.999), _mm512_set1_ps(0.001));
-            let mut sums = [term; SUMS];
-            for _ in 0..rounds {
-                sums.iter_mut().for_each(|sum| *sum = _mm512_fmadd_ps(*sum, factor, term));
-            }
-            black_box(sums);
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(rounds: usize) {
-            let (factor, term) = (_mm256_set1_ps(0.999), _mm256_set1_ps(0.001));
-            let mut sums = [term; SUMS];
-            for _ in 0..rounds {
-                sums.iter_mut().for_each(|sum| *sum = _mm256_fmadd_ps(*sum, factor, term));
-            }
-            black_box(sums);
-        }
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has the instructions.
-            unsafe { avx512(rounds) };
-            return 16 * SUMS * rounds;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the instructions.
-            unsafe { avx2(rounds) };
-            return 8 * SUMS * rounds;
-        }
-    }
-    let mut sums = [[1f32; 4]; SUMS];
-    for _ in 0..rounds {
-        sums.iter_mut().flatten().for_each(|sum| *sum = *sum * 0.999 + 0.001);
-    }
-    std::hint::black_box(sums);
-    4 * SUMS * rounds
 }
