@@ -3,9 +3,9 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::{Dataset, Index};
+use crate::data::{Dataset, Index, content};
 use crate::engine::{IndexedSplits, Plan};
-use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
+use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
@@ -20,10 +20,12 @@ pub struct PreparedRun {
     pub resolved: Resolved,
     /// On which data.
     pub data: Data,
-    /// blake3 of the task's manifest.
+    /// Hash of the task's manifest.
     pub task_hash: Option<String>,
     /// Fingerprint of the data: distinguishes data sets of the same name.
     pub fingerprint: String,
+    /// Hash of the files of the data.
+    pub files: DataRecord,
     /// The folder for results.
     pub folder: RunFolder,
     /// Whether to continue from saved state.
@@ -109,6 +111,20 @@ pub fn prepare(
     tell: &dyn Fn(&str),
 ) -> Result<Start> {
     let resolved = resolve(context, stage, request)?;
+    prepare_resolved(context, resolved, out, resume, tell)
+}
+
+/// [`prepare`] for a request that has been resolved.
+///
+/// # Errors
+/// The errors of [`prepare`].
+pub fn prepare_resolved(
+    context: &RunContext,
+    resolved: Resolved,
+    out: Option<&Path>,
+    resume: bool,
+    tell: &dyn Fn(&str),
+) -> Result<Start> {
     resolved.notes.iter().for_each(|note| tell(note));
     let path = match out {
         Some(path) => path.to_path_buf(),
@@ -152,9 +168,17 @@ pub fn prepare(
         (false, _) => RunFolder::create(&path)?,
     };
     let fingerprint = fingerprint(&data.splits);
+    let files = content(data.splits.train.iter().chain(data.splits.eval.iter()));
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
         same_data(earlier, &data.splits, &path)?;
+        ensure!(
+            earlier.data.as_ref().is_none_or(|earlier| *earlier == files),
+            "files of data set `{}` have changed since the run in `{}` was started; restore them, or start a new run in \
+             another folder with --out",
+            earlier.dataset,
+            path.display()
+        );
     }
     if !exists {
         write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
@@ -163,7 +187,7 @@ pub fn prepare(
         Some(manifest) => {
             let name = resolved.config.run.task_source().unwrap_or_else(|| manifest.name.clone());
             let file = context.library.file_in_folder("task", &name, "tasks", "task.toml")?;
-            Some(blake3::hash(file.text.as_bytes()).to_hex().to_string())
+            Some(task_hash(&file.text, &file.origin)?)
         }
         None => None,
     };
@@ -172,6 +196,7 @@ pub fn prepare(
         data,
         task_hash,
         fingerprint,
+        files,
         folder,
         resume,
         earlier,
