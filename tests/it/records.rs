@@ -214,7 +214,7 @@ fn an_edited_recipe_is_marked_and_an_unmarked_table_is_out_of_date() {
     let error = sandbox.fails(2, "table --check results.md");
     assert!(error.contains("out of date"), "{error}");
     assert!(
-        sandbox.ok("table main --committed").contains("made by 0123456789ab; operators have changed since")
+        sandbox.ok("table main --committed").contains("made by 0123456789ab; the program has changed since")
     );
 }
 
