@@ -1,5 +1,5 @@
-//! Embeds the text files of `configs/`, `tasks/` and `datasets/`, so that one binary carries them,
-//! the commit it is built from, and with feature `cuda` the kernels, compiled.
+//! Embeds the text files of `configs/`, `tasks/` and `datasets/`, so that one binary carries them, and with feature `cuda` the
+//! kernels, compiled. The commit is the business of `../build.rs`: it must not compile this package again.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,26 +25,6 @@ fn main() {
     table.push_str("]\n");
     std::fs::write(out.join("library.rs"), table).expect("OUT_DIR is writable");
 
-    let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).current_dir(&root).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
-    };
-    // In a worktree these files are elsewhere, and a source archive has none: cargo would build again every time.
-    for file in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| root.join(path).exists()) {
-            println!("cargo:rerun-if-changed={}", root.join(path).display());
-        }
-    }
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
-    if let Some(commit) = &commit {
-        println!("cargo:rustc-env=BENCH_COMMIT={commit}");
-    }
-    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|s| !s.is_empty());
-    println!("cargo:rustc-env=BENCH_DIRTY={dirty}");
-    let version = std::env::var("CARGO_PKG_VERSION").expect("cargo sets it");
-    let commit = commit.unwrap_or_else(|| "unknown commit".into());
-    let changed = if dirty { ", changed" } else { "" };
-    println!("cargo:rustc-env=BENCH_VERSION={version} ({commit}{changed})");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         kernels(&source.join("ops/cuda"), &out);
     }

@@ -74,7 +74,7 @@
 //!     device: candle_core::Device::Cpu,
 //!     device_name: "cpu".into(),
 //!     workers: 1,
-//!     command: "my program".into(),
+//!     build: bench::cli::build(), // for the record: commit, sources, compiler
 //!     control: Control { stop: &AtomicBool::new(false), observer: &Silent },
 //!     hub: HubSettings::new(folder.join("hub")),
 //! };

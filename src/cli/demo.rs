@@ -40,8 +40,7 @@ pub(super) fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     catch_ctrl_c()?;
     let records = suite::run(&demo, &context, &runs)?;
 
-    let shown = table::show(&context.library, &demo.table, &records)?;
-    let markdown = table::markdown(&context.library, &demo.table, &records)?;
+    let (shown, markdown) = table::of_suite(registry, &context.library, &demo.table, &records)?;
     write_atomic(&out.join("table.md"), markdown.as_bytes()).context("cannot write the table")?;
     let pretrained = records.iter().find(|record| record.stage == Stage::Pretrain.as_str());
     let pretrained = pretrained.context("the suite `demo` has no pre-training run")?;

@@ -90,8 +90,8 @@ fn pages(registry: &Registry, program: Command, library: &Library) -> Result<Vec
 fn commands(mut program: Command) -> String {
     program.build();
     let mut text = format!(
-        "# Commands\n\n{GENERATED}\n\nExit codes: 0 if the command succeeded, 1 if a run failed or was stopped, 2 if the \
-         request was wrong.\n"
+        "# Commands\n\n{GENERATED}\n\nExit codes: 0 if the command succeeded, 1 if a run failed or was stopped or a \
+         record does not hold, 2 if the request was wrong, 3 if records cannot be verified here.\n"
     );
     program.get_subcommands_mut().filter(|command| documented(command)).for_each(|c| section(&mut text, c));
     text

@@ -1,6 +1,7 @@
 //! `bench doctor`: shows what the program finds on this machine.
 
 use super::flags::{PlaceFlags, bench_data};
+use super::version::VERSION;
 use super::{CommandResult, OutputError, print};
 use crate::data::{Dataset, JPEG_DECODER};
 use crate::ops::{Precision, ProductKernel};
@@ -19,7 +20,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     let context = args.place.context()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    print(format_args!("program    bench {}", crate::record::VERSION))?;
+    print(format_args!("program    bench {}", VERSION))?;
     print(format_args!("devices    cpu ({cores} threads{})", instructions()))?;
     let subnormals =
         if flushes_subnormals() { "treated as zero" } else { "not treated as zero, which is slow" };

@@ -2,6 +2,7 @@
 
 use super::hub::hub_settings;
 use super::progress::Screen;
+use super::version::build;
 use crate::config::{Dtype, Library};
 use crate::engine::Control;
 use crate::record::RunStore;
@@ -138,7 +139,7 @@ impl CliContext {
             device: self.device.clone(),
             device_name: self.device_name.clone(),
             workers: self.workers,
-            command: command_line(std::env::args().skip(1)),
+            build: build(),
             control: Control { stop: &STOP, observer: &self.screen },
             hub: hub_settings(self.offline),
         }
@@ -158,20 +159,6 @@ impl CliContext {
 /// The value of `$BENCH_DATA`, if it is set and not empty.
 pub(super) fn bench_data() -> Option<PathBuf> {
     std::env::var_os("BENCH_DATA").filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// A command line of `bench` with these arguments, quoted for a shell.
-pub(super) fn command_line(args: impl IntoIterator<Item = String>) -> String {
-    let quote = |arg: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
-        if !arg.is_empty() && arg.chars().all(plain) {
-            arg
-        } else {
-            format!("'{}'", arg.replace('\'', "'\\''"))
-        }
-    };
-    let args = args.into_iter().map(quote);
-    std::iter::once("bench".to_string()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
 /// From now on Ctrl-C, SIGTERM and SIGHUP (which schedulers send) ask the loop to stop. A second signal ends the program

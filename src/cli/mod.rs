@@ -1,6 +1,7 @@
 //! The command-line program. This is the only module that prints, exits, or reads arguments and the environment.
 //!
-//! Exit codes: 0 if the command succeeded, 1 if a run failed or was stopped, 2 if the request was wrong.
+//! Exit codes: 0 if the command succeeded, 1 if a run failed or was stopped or a record does not hold, 2 if the request was wrong,
+//! 3 if records cannot be verified here.
 
 mod config;
 mod convert;
@@ -21,6 +22,7 @@ mod pull;
 mod push;
 mod recipe;
 mod reconstruct;
+mod record;
 mod run;
 mod schemas;
 mod selftest;
@@ -29,8 +31,10 @@ mod speed;
 mod suite;
 mod table;
 mod task;
+mod version;
 
 pub use hub::hub_settings;
+pub use version::build;
 
 use crate::process;
 use crate::registry::Registry;
@@ -43,7 +47,7 @@ use std::process::ExitCode;
 /// A transfer-learning benchmark for masked autoencoders: pre-train vision transformers, and evaluate them on
 /// classification, detection and segmentation.
 #[derive(Parser, Debug)]
-#[command(name = "bench", version = crate::record::VERSION, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "bench", version = version::VERSION, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Start with `bench demo`: it needs no data and prints a table at the end.")]
 struct Cli {
     #[command(subcommand)]
@@ -64,6 +68,8 @@ enum Command {
     Suite(suite::SuiteArgs),
     /// Print a table of results, or check and update the tables of a document
     Table(table::TableArgs),
+    /// Publish, list, show and verify the committed records of runs
+    Record(record::RecordArgs),
     /// List, show and check tasks
     Task(task::TaskArgs),
     /// List and check data sets, or generate the synthetic one
@@ -134,7 +140,8 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Eval(args) => eval::eval(registry, args),
         Command::Predict(args) => predict::predict(registry, args),
         Command::Suite(args) => suite::suite(registry, args),
-        Command::Table(args) => table::table(args),
+        Command::Table(args) => table::table(registry, args),
+        Command::Record(args) => record::record(registry, args),
         Command::Task(args) => task::task(registry, args),
         Command::Data(args) => data::data(registry, args),
         Command::Recipe(args) => recipe::recipe(args),
@@ -157,6 +164,7 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Ok(()) => return 0,
         Err(Failure::Request(error)) => (error, 2),
         Err(Failure::Run(error)) => (error, 1),
+        Err(Failure::NotVerifiable(error)) => (error, 3),
     };
     eprintln!("error: {error:#}");
     code

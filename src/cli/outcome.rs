@@ -1,4 +1,4 @@
-//! How a command ends: well, or with one of two exit codes.
+//! How a command ends: well, or with an exit code that says why not.
 
 use super::output::OutputError;
 
@@ -8,6 +8,8 @@ pub(super) enum Failure {
     Request(anyhow::Error),
     /// Exit code 1.
     Run(anyhow::Error),
+    /// Exit code 3: records that can be neither confirmed nor refuted here.
+    NotVerifiable(anyhow::Error),
 }
 
 /// Every error means that the request was wrong, except a failure to write to standard output.

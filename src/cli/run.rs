@@ -1,12 +1,12 @@
 //! `bench pretrain` and `bench transfer`.
 
-use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c, command_line};
+use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c};
 use super::progress::{duration, listed, scores};
 use super::{CommandResult, Failure, OutputError, print};
 use crate::config::Stage;
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
-use crate::runs::{Request, Start, prepare};
+use crate::runs::{Request, Start, command_line, prepare};
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};

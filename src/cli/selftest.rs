@@ -61,7 +61,7 @@ pub(super) fn selftest(registry: &Registry, args: SelftestArgs) -> CommandResult
     if let Some(path) = &args.out {
         let record = json!({
             "schema": 1,
-            "version": crate::record::VERSION,
+            "version": super::version::VERSION,
             "device": args.device,
             "name": device_name(&device),
             "passed": failed == 0,

@@ -44,7 +44,7 @@ pub(super) fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
             let suite = Suite::load(&context.library, &args.suite)?;
             catch_ctrl_c()?;
             let records = run(&suite, &context, &context.run_context(registry))?;
-            print(super::table::show(&context.library, &suite.table, &records)?)?;
+            print(super::table::of_suite(registry, &context.library, &suite.table, &records)?.0)?;
             Ok(())
         }
         SuiteCommand::Plan(args) => {

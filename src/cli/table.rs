@@ -1,12 +1,14 @@
 //! `bench table`: makes tables from records, and keeps the generated tables of documents up to date.
 
 use super::flags::Include;
-use super::{CommandResult, print};
+use super::record::with_today;
+use super::{CommandResult, print, record};
 use crate::config::Library;
 use crate::record::render::{TableFormat, readme, render};
 use crate::record::table::{Key, TableSpec, build_table};
 use crate::record::{Reference, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
-use anyhow::{Context, Error, Result};
+use crate::registry::Registry;
+use anyhow::{Context, Error, Result, ensure};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ const SPEED: &str = "benches/results";
 /// Name of the generated block that shows the records of [`SPEED`].
 const SPEED_BLOCK: &str = "speed";
 
-pub(super) fn table(args: TableArgs) -> CommandResult {
+pub(super) fn table(registry: &Registry, args: TableArgs) -> CommandResult {
     let library = args.include.library()?;
     if args.list {
         return list(&library);
@@ -58,15 +60,15 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
             let records = SpeedRecord::read_all(Path::new(SPEED))?;
             Ok(render_speed(&records, SpeedRecord::summaries, TableFormat::Markdown))
         }
-        name => markdown(&library, name, records),
+        name => rendered(&library, name, records, TableFormat::Markdown),
     };
     if let Some(path) = &args.check {
-        let records = RunStore::read_committed(Path::new(TASKS))?;
+        let records = committed(registry, &library)?;
         readme::check_readme(&read(path)?, |name| block(&records, name))?;
         return Ok(());
     }
     if let Some(path) = &args.update {
-        let records = RunStore::read_committed(Path::new(TASKS))?;
+        let records = committed(registry, &library)?;
         let text = readme::update_readme(&read(path)?, |name| block(&records, name))?;
         write_atomic(path, text.as_bytes())?;
         return Ok(());
@@ -76,11 +78,13 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
         return Ok(print(text.trim_end())?);
     }
     let records = match args.committed {
-        true => RunStore::read_committed(Path::new(TASKS))?,
+        true => committed(registry, &library)?,
         false => {
-            let (records, broken) = RunStore::new(&args.runs).readable_records()?;
-            for error in broken {
-                eprintln!("warning: a run is left out of the table: {:#}", Error::from(error));
+            let (mut records, broken) = RunStore::new(&args.runs).readable_records()?;
+            let faults = with_today(registry, &library, |today| today.examine(&mut records, false));
+            records.retain(|record| faults.iter().all(|fault| fault.id != record.id));
+            for error in broken.into_iter().map(Error::from).chain(faults.into_iter().map(Error::from)) {
+                eprintln!("warning: a run is left out of the table: {error:#}");
             }
             records
         }
@@ -89,6 +93,14 @@ pub(super) fn table(args: TableArgs) -> CommandResult {
     print(render(&build_table(&records, &Reference::all(&library)?, &spec)?, args.format).trim_end())?;
     hidden(&spec, &records).iter().for_each(|line| eprintln!("{line}"));
     Ok(())
+}
+
+/// The committed records, which must agree with themselves, with each other and with the files of today.
+fn committed(registry: &Registry, library: &Library) -> Result<Vec<RunRecord>> {
+    let (records, faults) = record::committed(registry, library, Path::new(TASKS))?;
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    ensure!(faults.is_empty(), "no table is made from records that cannot be true:\n{}", faults.join("\n"));
+    Ok(records)
 }
 
 /// Messages about runs of the table's tasks that it does not show.
@@ -125,14 +137,18 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
 
-/// The table `name` of these records, for the terminal.
-pub(super) fn show(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
-    rendered(library, name, records, TableFormat::Terminal)
-}
-
-/// The table `name` of these records in Markdown.
-pub(super) fn markdown(library: &Library, name: &str, records: &[RunRecord]) -> Result<String> {
-    rendered(library, name, records, TableFormat::Markdown)
+/// The table `name` of runs of a suite, for the terminal and in Markdown. Runs of an earlier program are marked.
+pub(super) fn of_suite(
+    registry: &Registry,
+    library: &Library,
+    name: &str,
+    records: &[RunRecord],
+) -> Result<(String, String)> {
+    let mut records = records.to_vec();
+    let faults = with_today(registry, library, |today| today.examine(&mut records, false));
+    faults.into_iter().next().map_or(Ok(()), Err)?;
+    let text = |format: TableFormat| rendered(library, name, &records, format);
+    Ok((text(TableFormat::Terminal)?, text(TableFormat::Markdown)?))
 }
 
 fn rendered(library: &Library, name: &str, records: &[RunRecord], format: TableFormat) -> Result<String> {

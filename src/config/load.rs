@@ -119,6 +119,11 @@ impl Library {
         Ok(Self { includes: includes.to_vec() })
     }
 
+    /// The included folders, in the order of the search.
+    pub fn includes(&self) -> &[PathBuf] {
+        &self.includes
+    }
+
     /// The text at `path`, and its origin for messages.
     pub fn text(&self, path: &str) -> Result<(String, String), ConfigError> {
         for folder in &self.includes {

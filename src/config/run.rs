@@ -97,6 +97,9 @@ impl Run {
     }
 }
 
+/// `dataset` of a run on a folder of images that has no manifest.
+pub const FOLDER: &str = "folder";
+
 /// `init` of a run that starts from random weights.
 pub const SCRATCH: &str = "scratch";
 
@@ -148,6 +151,25 @@ impl RunConfig {
     pub fn hash(&self) -> Result<String, ConfigError> {
         let identity = Self { run: self.run.clone().without_paths(), ..self.clone() };
         Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
+    }
+
+    /// The configuration as records hold it: without paths of this machine.
+    ///
+    /// # Errors
+    /// A value that JSON cannot express.
+    pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
+        let identity = Self { run: self.run.clone().without_paths(), ..self.clone() };
+        serde_json::to_value(identity).map_err(|e| ConfigError::new("config.toml", e))
+    }
+
+    /// [`RunConfig::hash`] of a configuration that a record holds ([`RunConfig::to_json`]). The layout may be one that this program
+    /// no longer reads.
+    ///
+    /// # Errors
+    /// A value that TOML cannot express.
+    pub fn hash_of(json: &serde_json::Value) -> Result<String, ConfigError> {
+        let text = toml::to_string(json).map_err(|e| ConfigError::new("`config` of a record", e))?;
+        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
     }
 
     /// blake3 of the model and the recipe with all overrides, in hexadecimal, if one of them was named by a path: files

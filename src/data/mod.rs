@@ -6,6 +6,7 @@
 pub mod augment;
 mod check;
 mod classes;
+mod content;
 mod dense;
 mod error;
 pub mod formats;
@@ -24,6 +25,7 @@ mod sample;
 pub mod shapes;
 
 pub use check::SplitReport;
+pub use content::content;
 pub use dense::{DenseMap, DenseMapFile, DenseTarget, INVALID};
 pub use error::DataError;
 pub use formats::{Annotations, Format, Formats, SplitSource};

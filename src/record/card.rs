@@ -39,6 +39,7 @@ pub fn model_card(
         ("command", format!("`{}`", run.command)),
         ("commit", format!("`{commit}`{dirty}")),
         ("initial weights", format!("`{}`", run.init.source)),
+        ("weights", run.weights_hash.as_ref().map_or(String::new(), |hash| format!("blake3 `{hash}`"))),
         ("data set", format!("`{}`, fingerprint `{}`", run.dataset, run.dataset_fingerprint)),
         ("configuration", format!("`config.toml`, hash `{}`", run.config_hash)),
         ("overrides", format!("`{}`", run.overrides.join(" "))),

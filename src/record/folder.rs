@@ -3,7 +3,9 @@
 //! One process writes at a time: a writer holds an `flock` on the file `lock`, which the kernel releases when the process
 //! ends for any reason. Readers need no lock, because every file is replaced atomically.
 
+use super::digest::{seal, unseal};
 use super::{RunRecord, write_atomic};
+use serde_json::Value;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -182,9 +184,7 @@ impl RunFolder {
             return Err(StoreError::ReadOnly { path: self.path.clone() });
         }
         let path = self.record();
-        let mut bytes =
-            serde_json::to_vec_pretty(&finite(record)).map_err(|e| StoreError::broken(&path, e))?;
-        bytes.push(b'\n');
+        let bytes = record_bytes(record, &path)?;
         parse_record(&bytes, &path)?; // a record that could not be read back is never written
         write_atomic(&path, &bytes).map_err(StoreError::io("write", &path))
     }
@@ -201,22 +201,44 @@ impl RunFolder {
 /// Reads the record at `path`.
 ///
 /// # Errors
-/// A record that is missing or invalid; the error names the file and the key.
+/// A record that is missing or invalid, or that was edited after the program wrote it; the error names the file and the key.
 pub fn read_record(path: &Path) -> Result<RunRecord, StoreError> {
     let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
-    parse_record(&bytes, path)
+    Ok(parse_record(&bytes, path)?.0)
 }
 
-fn parse_record(bytes: &[u8], path: &Path) -> Result<RunRecord, StoreError> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| StoreError::broken(path, e))?;
-    if let Some(schema) = value.get("schema").and_then(serde_json::Value::as_u64)
-        && schema != u64::from(RunRecord::SCHEMA)
+/// Parses a record; also returns whether it has a digest, which records of schema 1 lack when the program writes them.
+pub(super) fn parse_record(bytes: &[u8], path: &Path) -> Result<(RunRecord, bool), StoreError> {
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|e| StoreError::broken(path, e))?;
+    let schema = value.get("schema").and_then(Value::as_u64);
+    if let Some(schema) = schema
+        && !(1..=u64::from(RunRecord::SCHEMA)).contains(&schema)
     {
         let known = RunRecord::SCHEMA;
-        return Err(StoreError::broken(path, format!("schema {schema}; this program reads schema {known}")));
+        return Err(StoreError::broken(
+            path,
+            format!("schema {schema}; this program reads schemas 1 to {known}"),
+        ));
     }
-    serde_path_to_error::deserialize(value)
-        .map_err(|e| StoreError::broken(path, format!("`{}`: {}", e.path(), e.inner())))
+    let sealed = unseal(&mut value).map_err(|message| StoreError::broken(path, message))?;
+    if !sealed && schema.is_some_and(|schema| schema > 1) {
+        return Err(StoreError::broken(
+            path,
+            "the field `digest` is missing; restore the file, or make the run again",
+        ));
+    }
+    let record = serde_path_to_error::deserialize(value)
+        .map_err(|e| StoreError::broken(path, format!("`{}`: {}", e.path(), e.inner())))?;
+    Ok((record, sealed))
+}
+
+/// The text of a record with its digest; `path` is its name in messages.
+pub(super) fn record_bytes(record: &RunRecord, path: &Path) -> Result<Vec<u8>, StoreError> {
+    let mut value = serde_json::to_value(finite(record)).map_err(|e| StoreError::broken(path, e))?;
+    seal(&mut value);
+    let mut bytes = serde_json::to_vec_pretty(&value).map_err(|e| StoreError::broken(path, e))?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn finite(record: &RunRecord) -> RunRecord {
@@ -388,10 +410,31 @@ mod tests {
     }
 
     #[test]
+    fn an_edited_record_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(root.path().join("a")).unwrap();
+        folder.write_record(&sample("a")).unwrap();
+        let text = std::fs::read_to_string(folder.record()).unwrap();
+        let refused = |text: String| {
+            std::fs::write(folder.record(), text).unwrap();
+            folder.read_record().unwrap_err().to_string()
+        };
+        let error = refused(text.replacen("50.0", "51.0", 1));
+        assert!(error.contains("run.json: the content was changed"), "{error}");
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value.as_object_mut().unwrap().remove("digest");
+        value["schema"] = 2.into();
+        assert!(refused(value.to_string()).contains("`digest` is missing"));
+        value["schema"] = 1.into(); // written before there were digests
+        std::fs::write(folder.record(), value.to_string()).unwrap();
+        assert_eq!(folder.read_record().unwrap(), sample("a"));
+    }
+
+    #[test]
     fn a_record_of_another_schema_or_with_a_strange_key_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(root.path().join("a")).unwrap();
-        for (key, expected) in [("schema", "schema 9; this program reads schema 1"), ("sede", "sede")] {
+        for (key, expected) in [("schema", "schema 9; this program reads schemas 1 to 2"), ("sede", "sede")] {
             let mut value = serde_json::to_value(sample("a")).unwrap();
             value[key] = 9.into();
             std::fs::write(folder.record(), value.to_string()).unwrap();

@@ -2,24 +2,29 @@
 
 mod atomic;
 mod card;
+mod digest;
+mod environment;
 mod folder;
+mod publish;
 mod reference;
 pub mod render;
 mod run;
 mod speed;
 mod store;
 pub mod table;
+mod today;
 
 pub use atomic::write_atomic;
 pub use card::model_card;
+pub use digest::{digest, file_hash, task_hash};
+pub use environment::{Build, Environment, Processor, Throughput};
 pub use folder::{RunFolder, StoreError, read_record};
+pub use publish::{PublishError, Published, publish};
 pub use reference::{Origin, Reference};
 pub use run::{
-    Better, Environment, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status, Throughput,
-    Unit,
+    Better, DataCover, DataRecord, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status,
+    TokenizerRecord, Unit,
 };
 pub use speed::{SpeedRecord, render_speed};
 pub use store::RunStore;
-
-/// Version and commit of this build, as `bench --version` prints them: `0.1.0 (6c6692f1a2b3)`.
-pub const VERSION: &str = env!("BENCH_VERSION");
+pub use today::{Fault, Today};

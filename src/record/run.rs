@@ -1,5 +1,6 @@
 //! [`RunRecord`]: the record of one run, with the origin of every number in a table.
 
+use super::environment::{Environment, Throughput};
 use crate::config::ReconstructionTarget;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,15 +94,56 @@ pub struct InitRecord {
     /// blake3 of the weight file, in hexadecimal; `None` for `scratch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
-    /// Id of the run that made them, if it was a run.
+    /// Id of the run that made them, if it was a run. If that run has a record, its [`RunRecord::weights_hash`] is `hash`,
+    /// unless `source` is another file of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Seed of the run that made them; `None` if it has no record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The target of their pre-training; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ReconstructionTarget>,
     /// How the run that made them was trained; `None` if it has no record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained: Option<InitTraining>,
+}
+
+/// Origin of the tokenizer of a pre-training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerRecord {
+    /// A run id or a file name.
+    pub source: String,
+    /// blake3 of its weights file, in hexadecimal.
+    pub hash: String,
+    /// Id of the run that trained it, if it was a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}
+
+/// Hash of the files that a run read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecord {
+    /// blake3 in hexadecimal.
+    pub hash: String,
+    /// Number of files.
+    pub files: u64,
+    /// Their total size in bytes.
+    pub bytes: u64,
+    /// What the hash covers.
+    pub covers: DataCover,
+}
+
+/// What a hash of files covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataCover {
+    /// Every byte.
+    Contents,
+    /// The sizes of the files only, because reading all of them would take long.
+    Sizes,
 }
 
 /// How initial weights were trained. Weights that differ here never share a cell of a table.
@@ -148,41 +190,6 @@ impl std::fmt::Display for InitTraining {
     }
 }
 
-/// The program and the machine of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Environment {
-    /// Version of `bench`.
-    pub version: String,
-    /// Commit that the program was built from; `None` outside a git repository.
-    pub commit: Option<String>,
-    /// Whether the tree had uncommitted changes.
-    pub dirty: bool,
-    /// Device: `cpu` or `cuda:1`.
-    pub device: String,
-    /// Type in which matrix products are computed: `f32`, `tf32` or `bf16`.
-    pub dtype: String,
-    /// Number of processes.
-    pub world_size: usize,
-    /// Number of CPU threads.
-    pub threads: usize,
-    /// Library that decodes JPEG images; `None` for that of the default build.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jpeg_decoder: Option<String>,
-}
-
-/// Time and memory that a run took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Throughput {
-    /// Wall-clock time of the whole run in seconds.
-    pub wall_seconds: f64,
-    /// Training images per second.
-    pub images_per_second: f64,
-    /// Peak memory of the process in MB; `None` if unknown.
-    pub peak_memory_mb: Option<f64>,
-}
-
 /// Record of one run (task × model × recipe × initial weights × seed), stored as `runs/<id>/run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,7 +200,7 @@ pub struct RunRecord {
     pub id: String,
     /// `pretrain` or `transfer`.
     pub stage: String,
-    /// The exact command line.
+    /// The command line that makes this run. Schema 1: the command line that was typed, which may be that of a whole suite.
     pub command: String,
     /// Name of the task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,19 +208,25 @@ pub struct RunRecord {
     /// Version of the task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_version: Option<u32>,
-    /// blake3 of the task manifest; `None` for pre-training.
+    /// Hash of the task's manifest ([`task_hash`](super::task_hash)), in schema 1 blake3 of its text; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_hash: Option<String>,
     /// Name of the data set.
     pub dataset: String,
     /// blake3 of the ids and annotations in the splits that the run used.
     pub dataset_fingerprint: String,
+    /// Hash of the files of those splits; absent in schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataRecord>,
     /// Name of the model.
     pub model: String,
     /// Name of the recipe.
     pub recipe: String,
     /// blake3 of the resolved configuration.
     pub config_hash: String,
+    /// The resolved configuration without paths of the machine: a [`RunConfig`](crate::config::RunConfig); absent in schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
     /// blake3 of the model and the recipe, without seed and initial weights, if one of them was named by the path of a
     /// file: files of one name may differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,6 +238,12 @@ pub struct RunRecord {
     pub seed: u64,
     /// Origin of the initial weights.
     pub init: InitRecord,
+    /// Origin of the tokenizer, if the objective has one; absent in schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerRecord>,
+    /// blake3 of the weights file of the run, in hexadecimal; absent in schema 1 and if the run wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_hash: Option<String>,
     /// The program and the machine.
     pub environment: Environment,
     /// Time and memory.
@@ -253,11 +272,15 @@ pub struct RunRecord {
     /// Remarks for readers of the record (`cached features`, `reduced scale`, …).
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What readers of tables should know although the record does not say it ([`Today`](super::Today)); not stored.
+    #[serde(skip)]
+    pub marks: Vec<String>,
 }
 
 impl RunRecord {
-    /// Version of the layout that this program reads and writes.
-    pub const SCHEMA: u32 = 1;
+    /// Version of the layout that this program writes. It also reads version 1, which has no configuration, no hashes of
+    /// weights and files, and no description of the processor.
+    pub const SCHEMA: u32 = 2;
 }
 
 /// A finished transfer run, for tests.
@@ -266,7 +289,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
     let mut scores = Scores::default();
     scores.insert("top1", 50., Some(0.5));
     RunRecord {
-        schema: RunRecord::SCHEMA,
+        schema: 1,
         id: id.into(),
         stage: "transfer".into(),
         command: "bench transfer --task tiny --recipe finetune".into(),
@@ -275,9 +298,11 @@ pub(super) fn sample(id: &str) -> RunRecord {
         task_hash: Some("aa".into()),
         dataset: "tiny".into(),
         dataset_fingerprint: "f1f1".into(),
+        data: None,
         model: "vit_b16".into(),
         recipe: "finetune".into(),
         config_hash: "cc".into(),
+        config: None,
         files_hash: None,
         overrides: vec![],
         seed: 0,
@@ -286,9 +311,12 @@ pub(super) fn sample(id: &str) -> RunRecord {
             label: "scratch".into(),
             hash: None,
             run: None,
+            seed: None,
             target: None,
             trained: None,
         },
+        tokenizer: None,
+        weights_hash: None,
         environment: Environment {
             version: "0.1.0".into(),
             commit: Some("0123456789ab".into()),
@@ -298,6 +326,9 @@ pub(super) fn sample(id: &str) -> RunRecord {
             world_size: 1,
             threads: 1,
             jpeg_decoder: None,
+            sources: None,
+            versions: BTreeMap::new(),
+            processor: None,
         },
         throughput: Throughput::default(),
         steps_planned: 10,
@@ -309,5 +340,6 @@ pub(super) fn sample(id: &str) -> RunRecord {
         status: Status::Finished,
         error: None,
         notes: vec![],
+        marks: vec![],
     }
 }

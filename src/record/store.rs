@@ -2,6 +2,7 @@
 //!
 //! A record that cannot be read is an error that names its file: no run is skipped silently.
 
+use super::folder::parse_record;
 use super::{RunFolder, RunRecord, Status, StoreError, read_record};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,8 +132,17 @@ impl RunStore {
     /// Reads the committed records in a folder of tasks, `<tasks>/<task>/results/*.json`, sorted by id.
     ///
     /// # Errors
-    /// A record that cannot be read, belongs to another task, or exists twice.
+    /// A record that cannot be read, has no digest, was edited, belongs to another task, is in a file of another name, or exists
+    /// twice.
     pub fn read_committed(tasks: &Path) -> Result<Vec<RunRecord>, StoreError> {
+        Ok(Self::committed(tasks)?.into_values().map(|(_, record)| record).collect())
+    }
+
+    /// The committed records by id, each with its file.
+    ///
+    /// # Errors
+    /// The errors of [`RunStore::read_committed`].
+    pub fn committed(tasks: &Path) -> Result<BTreeMap<String, (PathBuf, RunRecord)>, StoreError> {
         let mut records: BTreeMap<String, (PathBuf, RunRecord)> = BTreeMap::new();
         for home in list(tasks)? {
             let task = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -140,7 +150,7 @@ impl RunStore {
                 if path.extension().is_none_or(|e| e != "json") {
                     continue;
                 }
-                let record = read_record(&path)?;
+                let record = read_committed_file(&path)?;
                 if record.task.as_ref().is_some_and(|t| *t != task) {
                     let other = record.task.unwrap_or_default();
                     let message = format!("a record of task `{other}` among the results of `{task}`");
@@ -153,8 +163,20 @@ impl RunStore {
                 records.insert(record.id.clone(), (path, record));
             }
         }
-        Ok(records.into_values().map(|(_, record)| record).collect())
+        Ok(records)
     }
+}
+
+/// Reads the committed record at `path`.
+fn read_committed_file(path: &Path) -> Result<RunRecord, StoreError> {
+    let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
+    let (record, sealed) = parse_record(&bytes, path)?;
+    let message = match path.file_stem().is_some_and(|name| *name == *record.id) {
+        true if sealed => return Ok(record),
+        true => "the field `digest` is missing; publish the run by `bench record add`".into(),
+        false => format!("the record of run `{0}`; its file must be `{0}.json`", record.id),
+    };
+    Err(StoreError::broken(path, message))
 }
 
 /// Entries of a folder, sorted by bytes; none if it does not exist.
@@ -185,6 +207,7 @@ fn near_misses(id: &str, ids: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::folder::record_bytes;
     use crate::record::run::sample;
     use std::time::{Duration, SystemTime};
 
@@ -264,21 +287,31 @@ mod tests {
     fn committed_records_lie_with_their_task_and_once() {
         let root = tempfile::tempdir().unwrap();
         let task = sample("a").task.unwrap();
-        let write = |task: &str, file: &str, id: &str| {
+        let write = |task: &str, file: &str, text: &[u8]| {
             let folder = root.path().join(task).join("results");
             std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(file), serde_json::to_string(&sample(id)).unwrap()).unwrap();
+            std::fs::write(folder.join(file), text).unwrap();
         };
-        write(&task, "b.json", "b");
-        write(&task, "a.json", "a");
-        write(&task, "read.me", "never read");
+        let refused = || RunStore::read_committed(root.path()).unwrap_err().to_string();
+        let text = |id: &str| record_bytes(&sample(id), Path::new(id)).unwrap();
+        write(&task, "b.json", &text("b"));
+        write(&task, "a.json", &text("a"));
+        write(&task, "read.me", b"never read");
         let ids: Vec<_> = RunStore::read_committed(root.path()).unwrap().into_iter().map(|r| r.id).collect();
         assert_eq!(ids, ["a", "b"]);
-        write(&task, "c.json", "b");
-        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
-        assert!(error.contains("run `b` is also in"), "{error}");
-        write("another", "a.json", "a");
-        let error = RunStore::read_committed(root.path()).unwrap_err().to_string();
+        write(&task, "c.json", &text("b"));
+        let error = refused();
+        assert!(error.contains("c.json: the record of run `b`; its file must be `b.json`"), "{error}");
+        write(&task, "c.json", serde_json::to_string(&sample("c")).unwrap().as_bytes());
+        let error = refused();
+        assert!(error.contains("`digest` is missing") && error.contains("bench record add"), "{error}");
+        write("another", "a.json", &text("a"));
+        let error = refused();
         assert!(error.contains("among the results of `another`"), "{error}");
+        let pretraining = RunRecord { task: None, ..sample("a") };
+        write("another", "a.json", &record_bytes(&pretraining, Path::new("a")).unwrap());
+        write(&task, "c.json", &text("c"));
+        let error = refused();
+        assert!(error.contains("run `a` is also in"), "{error}");
     }
 }

@@ -86,26 +86,21 @@ fn measured_rows(
     spec: &TableSpec,
     remarks: &mut Vec<String>,
 ) -> Result<Vec<DraftRow>, TableError> {
-    let mut data: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+    let mut data: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // The layouts of records hash the manifest differently.
+    let mut manifests: BTreeMap<(String, u32), BTreeSet<String>> = BTreeMap::new();
     let what = |run: &RunRecord| run.task.clone().unwrap_or_else(|| run.dataset.clone());
     for run in runs {
-        let (fingerprints, manifests) = data.entry(what(run)).or_default();
-        fingerprints.insert(run.dataset_fingerprint.clone());
-        manifests.extend(run.task_hash.clone());
+        data.entry(what(run)).or_default().insert(run.dataset_fingerprint.clone());
+        manifests.entry((what(run), run.schema)).or_default().extend(run.task_hash.clone());
     }
-    for (what, (fingerprints, manifests)) in &data {
-        if fingerprints.len() > 1 {
-            let list: Vec<_> = fingerprints.iter().map(|f| short(f)).collect();
-            remarks.push(format!(
-                "`{what}` was measured on different data ({}): those rows do not compare",
-                list.join(", ")
-            ));
-        }
-        if manifests.len() > 1 {
-            let list: Vec<_> = manifests.iter().map(|h| short(h)).collect();
-            remarks
-                .push(format!("the manifest of `{what}` changed within its version ({})", list.join(", ")));
-        }
+    let listed = |hashes: &BTreeSet<String>| hashes.iter().map(|h| short(h)).collect::<Vec<_>>().join(", ");
+    for (what, fingerprints) in data.iter().filter(|(_, fingerprints)| fingerprints.len() > 1) {
+        let list = listed(fingerprints);
+        remarks.push(format!("`{what}` was measured on different data ({list}): those rows do not compare"));
+    }
+    for ((what, _), hashes) in manifests.iter().filter(|(_, hashes)| hashes.len() > 1) {
+        remarks.push(format!("the manifest of `{what}` changed within its version ({})", listed(hashes)));
     }
     let mut trainings: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
     for run in runs {
@@ -115,7 +110,7 @@ fn measured_rows(
     let mut rows: BTreeMap<RowKey, Vec<Vec<&RunRecord>>> = BTreeMap::new();
     for run in runs {
         let mut variant = if spec.group_overrides { vec![] } else { run.overrides.clone() };
-        if data[&what(run)].0.len() > 1 {
+        if data[&what(run)].len() > 1 {
             variant.push(format!("data {}", short(&run.dataset_fingerprint)));
         }
         if trainings[&(run.model.as_str(), run.init.label.as_str())].len() > 1 {
@@ -174,7 +169,8 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
             let (mean, spread, n) = (reference.value, reference.spread, reference.seeds.unwrap_or(1));
             let notes = reference.note.iter().cloned().collect();
             let target = reference.target;
-            cells[i] = Draft { value: Some(Estimate { mean, spread, n }), variance: None, target, notes };
+            let value = Some(Estimate { mean, spread, n });
+            cells[i] = Draft { value, target, notes, ..Draft::default() };
         }
     }
     Ok(rows
@@ -210,7 +206,8 @@ fn add_differences(rows: &mut Vec<DraftRow>, spec: &TableSpec) {
 }
 
 /// Numbers the notes in reading order and drops the key columns that say nothing.
-fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Table {
+fn number(mut rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Table {
+    remarks.extend(common_marks(&mut rows));
     let mut footnotes: Vec<String> = Vec::new();
     let mut mark = |note: &String| match footnotes.iter().position(|known| known == note) {
         Some(i) => i + 1,
@@ -248,7 +245,9 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
         let marks = if place.is_empty() { vec![] } else { vec![mark(place)] };
         let cells = row.cells.iter().map(|cell| Cell {
             value: cell.value.clone(),
-            marks: BTreeSet::from_iter(cell.notes.iter().map(&mut mark)).into_iter().collect(),
+            marks: BTreeSet::from_iter(cell.notes.iter().chain(&cell.marks).map(&mut mark))
+                .into_iter()
+                .collect(),
         });
         let cells = cells.collect();
         Row { origin: row.key.origin, difference: row.difference, keys, marks, cells }
@@ -258,6 +257,18 @@ fn number(rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -> Ta
     let decimals = vec![spec.decimals; columns.len()];
     remarks.extend(spec.footnotes.iter().cloned());
     Table { title: spec.title.clone(), keys, columns, rows, footnotes, remarks, decimals }
+}
+
+/// Takes the marks that all of our numbers have from their cells: they are remarks on the table then.
+fn common_marks(rows: &mut [DraftRow]) -> Vec<String> {
+    let ours = rows.iter_mut().filter(|row| row.key.origin == Origin::Ours && !row.difference);
+    let mut cells: Vec<&mut Draft> =
+        ours.flat_map(|row| &mut row.cells).filter(|cell| cell.value.is_some()).collect();
+    let Some(first) = cells.first() else { return vec![] };
+    let shared = |mark: &String| cells.iter().all(|cell| cell.marks.contains(mark));
+    let common: Vec<String> = first.marks.iter().filter(|mark| shared(mark)).cloned().collect();
+    cells.iter_mut().for_each(|cell| cell.marks.retain(|mark| !common.contains(mark)));
+    common
 }
 
 fn sortable(spec: &TableSpec, key: Key, text: &str) -> (usize, u64, String) {

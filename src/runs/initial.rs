@@ -76,6 +76,10 @@ pub struct InitialWeights {
     pub target: Option<ReconstructionTarget>,
     /// The training summary of the run that trained them.
     pub trained: Option<InitTraining>,
+    /// Seed of the run that trained them, if it has a record.
+    pub seed: Option<u64>,
+    /// blake3 of the file by the record of the run that trained them.
+    pub recorded: Option<String>,
     /// Normalization of their training images, if the catalogue gives it.
     pub normalize: Option<Normalize>,
 }
@@ -97,11 +101,13 @@ impl InitialWeights {
             model: None,
             target: None,
             trained: None,
+            seed: None,
+            recorded: None,
             normalize: None,
         }
     }
 
-    fn of_run(context: &RunContext, folder: &RunFolder, source: String) -> Result<Self> {
+    pub(super) fn of_run(context: &RunContext, folder: &RunFolder, source: String) -> Result<Self> {
         let id = folder.id();
         let config: RunConfig = read(&folder.config())?;
         ensure!(folder.weights().is_file(), NoWeights::Unwritten { id, path: folder.weights() });
@@ -109,12 +115,15 @@ impl InitialWeights {
         let table = config.recipe.pretrain.as_ref();
         let facts = table.map(|table| objectives.facts(table, &config.model)).transpose()?;
         let target = facts.and_then(|facts| facts.target);
+        let record = folder.record().is_file().then(|| folder.read_record()).transpose()?;
         Ok(Self {
             path: Some(folder.weights()),
             run: Some(id),
             config: Some(folder.config()),
             target,
-            trained: folder.read_record().ok().map(|record| InitTraining::of(&record)),
+            trained: record.as_ref().map(InitTraining::of),
+            seed: record.as_ref().map(|record| record.seed),
+            recorded: record.and_then(|record| record.weights_hash),
             ..Self::labelled(source, config.recipe.label.unwrap_or(config.run.recipe))
         })
     }
@@ -129,9 +138,21 @@ impl InitialWeights {
     /// blake3 of the file in hexadecimal; `None` for random weights.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read, or that is not the one which the record of its run describes.
     pub fn hash(&self) -> Result<Option<String>> {
-        Ok(self.path.as_ref().map(|path| WeightFile::open(path).map(|file| file.hash())).transpose()?)
+        let Some(path) = &self.path else { return Ok(None) };
+        let hash = WeightFile::open(path)?.hash();
+        if let Some(recorded) = self.recorded.as_ref().filter(|recorded| **recorded != hash) {
+            bail!(
+                "`{}` is not the file of weights that the record of run `{}` describes: its blake3 hash is {}…, not {}…. Make \
+                 the run again, or name the file by its path to take it as it is",
+                path.display(),
+                self.run.as_deref().unwrap_or(&self.source),
+                &hash[..8],
+                recorded.get(..8).unwrap_or(recorded)
+            );
+        }
+        Ok(Some(hash))
     }
 
     /// Name and sizes of the model to which the weights belong, if the weights contain them.

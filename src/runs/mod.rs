@@ -5,22 +5,31 @@
 //! [`PreparedRun`] together with its [`Data`] and its folder. The engine receives it as
 //! [`RunInputs`].
 
+mod command;
 mod device;
 mod initial;
+mod machine;
 mod prepare;
+mod repeat;
 mod resolve;
 mod trained;
+pub mod verify;
 
+pub use command::command_line;
 pub use device::{default_dtype, open_device};
 pub use initial::{InitialWeights, NoWeights, find_weights, fitting_models};
-pub use prepare::{Data, PreparedRun, Start, index, prepare};
-pub use resolve::{Awaited, Request, Resolved, resolve, resolve_finished, resolve_for_plan, stage_of};
+pub use prepare::{Data, PreparedRun, Start, index, prepare, prepare_resolved};
+pub use repeat::{resolve, resolve_config, resolve_finished};
+pub use resolve::{Awaited, Request, Resolved, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset, JPEG_DECODER};
 use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
-use crate::record::{Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput};
+use crate::record::{
+    Build, Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput, TokenizerRecord,
+    file_hash,
+};
 use crate::registry::{Registry, manifest};
 use crate::task::Manifest;
 use crate::weights::{Fetched, Hub, HubError, HubFile, HubSettings};
@@ -45,8 +54,8 @@ pub struct RunContext<'a> {
     pub device_name: String,
     /// Loader threads.
     pub workers: usize,
-    /// The exact command line.
-    pub command: String,
+    /// The sources of the program, for records.
+    pub build: Build,
     /// Receives events, and says whether to stop.
     pub control: Control<'a>,
     /// Address, cache and token of the Hugging Face Hub.
@@ -108,14 +117,17 @@ impl RunContext<'_> {
 
     fn environment(&self, dtype: Dtype) -> Environment {
         Environment {
-            version: env!("CARGO_PKG_VERSION").into(),
-            commit: option_env!("BENCH_COMMIT").map(String::from),
-            dirty: env!("BENCH_DIRTY") == "true",
+            version: self.build.version.clone(),
+            commit: self.build.commit.clone(),
+            dirty: self.build.dirty,
             device: self.device_name.clone(),
             dtype: dtype.as_str().into(),
             world_size: 1,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
             jpeg_decoder: cfg!(feature = "turbojpeg").then(|| JPEG_DECODER.to_string()),
+            sources: self.build.sources.clone(),
+            versions: self.build.versions.clone(),
+            processor: Some(machine::processor(&self.device_name)),
         }
     }
 }
@@ -147,7 +159,7 @@ impl PreparedRun {
     /// Any error that ends the run; the record contains it.
     pub fn run(self, context: &RunContext, max_steps: Option<usize>) -> Result<RunRecord> {
         let began = Instant::now();
-        let mut record = self.first_record(context)?;
+        let mut record = self.first_record(context, max_steps)?;
         self.folder.write_record(&record)?; // if the run is killed, its record says that it was interrupted
         let inputs = self.resolved.inputs(context, &self.data.splits);
         let options = TrainOptions { folder: &self.folder, resume: self.resume, max_steps };
@@ -162,6 +174,9 @@ impl PreparedRun {
         match result {
             Ok(outcome) => {
                 fill(&mut record, outcome);
+                if record.status != Status::Interrupted {
+                    record.weights_hash = Some(file_hash(&self.folder.weights())?);
+                }
                 self.folder.write_record(&record)?;
                 if record.status == Status::Finished {
                     let _ = std::fs::remove_file(self.folder.state()); // the file may not exist
@@ -180,22 +195,26 @@ impl PreparedRun {
         }
     }
 
-    fn first_record(&self, context: &RunContext) -> Result<RunRecord> {
-        let Resolved { config, manifest, init, .. } = &self.resolved;
+    fn first_record(&self, context: &RunContext, max_steps: Option<usize>) -> Result<RunRecord> {
+        let Resolved { config, manifest, init, tokenizer, .. } = &self.resolved;
         let run = &config.run;
+        let steps = max_steps.into_iter().flat_map(|most| ["--max-steps".to_string(), most.to_string()]);
+        let tokenizer = tokenizer.as_ref().zip(run.tokenizer_hash.as_ref());
         Ok(RunRecord {
             schema: RunRecord::SCHEMA,
             id: self.folder.id(),
             stage: run.stage.as_str().into(),
-            command: self.earlier.as_ref().map_or(&context.command, |earlier| &earlier.command).clone(),
+            command: command_line(self.resolved.command.iter().cloned().chain(steps)),
             task: run.task.clone(),
             task_version: manifest.as_ref().map(|manifest| manifest.version),
             task_hash: self.task_hash.clone(),
             dataset: run.dataset.clone(),
             dataset_fingerprint: self.fingerprint.clone(),
+            data: Some(self.files.clone()),
             model: run.model.clone(),
             recipe: run.recipe.clone(),
             config_hash: config.hash()?,
+            config: Some(config.to_json()?),
             files_hash: config.files_hash()?,
             overrides: run.overrides.clone(),
             seed: run.seed,
@@ -204,9 +223,16 @@ impl PreparedRun {
                 label: run.init_label.clone(),
                 hash: run.init_hash.clone(),
                 run: init.run.clone(),
+                seed: init.seed,
                 target: init.target,
                 trained: init.trained.clone(),
             },
+            tokenizer: tokenizer.map(|(tokenizer, hash)| TokenizerRecord {
+                source: tokenizer.source.clone(),
+                hash: hash.clone(),
+                run: tokenizer.run.clone(),
+            }),
+            weights_hash: None,
             environment: context.environment(run.dtype),
             throughput: Throughput::default(),
             steps_planned: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_planned),
@@ -218,6 +244,7 @@ impl PreparedRun {
             status: Status::Interrupted,
             error: None,
             notes: self.caveats.clone(),
+            marks: vec![],
         })
     }
 }

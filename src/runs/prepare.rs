@@ -3,9 +3,9 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{RunConfig, Stage, read};
-use crate::data::{Dataset, Index};
+use crate::data::{Dataset, Index, content};
 use crate::engine::{IndexedSplits, Plan};
-use crate::record::{InitTraining, RunFolder, RunRecord, Status, write_atomic};
+use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
@@ -14,16 +14,21 @@ use std::sync::Arc;
 /// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
 
+/// Caveat of a run that was resumed after files of its data set had changed.
+const OTHER_FILES: &str = "resumed after images or masks had changed: its first steps saw other files";
+
 /// A run that can start, with its locked folder.
 pub struct PreparedRun {
     /// The resolved request.
     pub resolved: Resolved,
     /// On which data.
     pub data: Data,
-    /// blake3 of the task's manifest.
+    /// Hash of the task's manifest.
     pub task_hash: Option<String>,
     /// Fingerprint of the data: distinguishes data sets of the same name.
     pub fingerprint: String,
+    /// Hash of the files of the data.
+    pub files: DataRecord,
     /// The folder for results.
     pub folder: RunFolder,
     /// Whether to continue from saved state.
@@ -109,6 +114,20 @@ pub fn prepare(
     tell: &dyn Fn(&str),
 ) -> Result<Start> {
     let resolved = resolve(context, stage, request)?;
+    prepare_resolved(context, resolved, out, resume, tell)
+}
+
+/// [`prepare`] for a request that has been resolved.
+///
+/// # Errors
+/// The errors of [`prepare`].
+pub fn prepare_resolved(
+    context: &RunContext,
+    resolved: Resolved,
+    out: Option<&Path>,
+    resume: bool,
+    tell: &dyn Fn(&str),
+) -> Result<Start> {
     resolved.notes.iter().for_each(|note| tell(note));
     let path = match out {
         Some(path) => path.to_path_buf(),
@@ -133,7 +152,7 @@ pub fn prepare(
     let data = index(context, &resolved)?;
     let cut_short = resolved.init.trained.as_ref().and_then(InitTraining::cut_short);
     let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
-    let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
+    let mut caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The training loop would also fail, but only after the folder is locked.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
@@ -152,9 +171,15 @@ pub fn prepare(
         (false, _) => RunFolder::create(&path)?,
     };
     let fingerprint = fingerprint(&data.splits);
+    let files = content(data.splits.train.iter().chain(data.splits.eval.iter()));
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
         same_data(earlier, &data.splits, &path)?;
+        // A damaged image may have been repaired meanwhile.
+        let other = earlier.data.as_ref().is_some_and(|data| *data != files);
+        if other || earlier.notes.iter().any(|note| note == OTHER_FILES) {
+            caveats.push(OTHER_FILES.into());
+        }
     }
     if !exists {
         write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
@@ -163,7 +188,7 @@ pub fn prepare(
         Some(manifest) => {
             let name = resolved.config.run.task_source().unwrap_or_else(|| manifest.name.clone());
             let file = context.library.file_in_folder("task", &name, "tasks", "task.toml")?;
-            Some(blake3::hash(file.text.as_bytes()).to_hex().to_string())
+            Some(task_hash(&file.text, &file.origin)?)
         }
         None => None,
     };
@@ -172,6 +197,7 @@ pub fn prepare(
         data,
         task_hash,
         fingerprint,
+        files,
         folder,
         resume,
         earlier,

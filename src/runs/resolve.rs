@@ -1,9 +1,9 @@
 //! Resolves a request to a complete configuration; all defaults are chosen here.
 
-use super::initial::{INIT, InitialWeights, can_be_awaited, find, fits, initial};
-use super::{RunContext, default_dtype};
+use super::initial::{InitialWeights, can_be_awaited, find, fits, initial};
+use super::{RunContext, command, default_dtype};
 use crate::config::{
-    ConfigError, Dtype, Library, ModelConfig, Owners, Recipe, Run, RunConfig, SCRATCH, Stage, Tune, read,
+    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Run, RunConfig, Stage, Tune, read,
 };
 use crate::data::Dataset;
 use crate::engine::{IndexedSplits, RunInputs};
@@ -18,8 +18,6 @@ const DATASET: &str = "imagenet";
 const PRETRAIN_RECIPE: &str = "mae_800";
 /// Model when neither the request, the recipe nor the initial weights name one.
 const MODEL: &str = "vit_b16";
-/// `dataset` of a run on a folder of images that has no manifest.
-const FOLDER: &str = "folder";
 
 /// A request for a run, from the flags of the command line or from an entry of a suite.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,7 +57,9 @@ pub struct Resolved {
     /// Initial weights.
     pub init: InitialWeights,
     /// The weights of the tokenizer for pre-training, if the objective needs one.
-    pub tokenizer: Option<PathBuf>,
+    pub tokenizer: Option<InitialWeights>,
+    /// The arguments of a command line of `bench` that makes this run.
+    pub command: Vec<String>,
     /// Choices made on behalf of the user, to be printed.
     pub notes: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl Resolved {
         let protocol = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.eval);
         RunInputs {
             init: self.init.path.as_deref(),
-            tokenizer: self.tokenizer.as_deref(),
+            tokenizer: self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.path.as_deref()),
             ..context.inputs(&self.config, splits, protocol)
         }
     }
@@ -93,17 +93,6 @@ pub fn stage_of(library: &Library, request: &Request) -> Result<Stage> {
     })
 }
 
-/// Fills in everything that the request leaves open. Reads no data.
-///
-/// # Errors
-/// Any error in the request, and weights that do not exist.
-pub fn resolve(context: &RunContext, stage: Stage, request: &Request) -> Result<Resolved> {
-    match &request.config {
-        Some(path) => repeat(context, stage, request, path),
-        None => choose(context, stage, request, None),
-    }
-}
-
 /// What a planned run waits for.
 #[derive(Default)]
 pub struct Awaited<'a> {
@@ -115,7 +104,7 @@ pub struct Awaited<'a> {
     pub missing: Vec<String>,
 }
 
-/// Like [`resolve`], but for a plan: initial weights and tokenizers need not exist yet, and the configuration then names
+/// Like [`resolve`](super::resolve), but for a plan: initial weights and tokenizers need not exist yet, and the configuration then names
 /// random weights in their place.
 ///
 /// # Errors
@@ -130,7 +119,7 @@ pub fn resolve_for_plan(
 }
 
 /// Makes every choice. Weights that may come later are added to `awaited` if it is given, and are an error otherwise.
-fn choose(
+pub(super) fn choose(
     context: &RunContext,
     stage: Stage,
     request: &Request,
@@ -237,11 +226,16 @@ fn choose(
     }
     let manifest = manifest.filter(|_| stage == Stage::Transfer);
     let origin = context.library.file("recipe", &recipe, &format!("configs/{}", stage.as_str()))?.origin;
-    finish(context, config, manifest, dataset, (init, tokenizer), (origin, notes))
+    let command = command::arguments(context, (request.task.as_deref(), request.model.is_some()), &config);
+    finish(context, config, (manifest, dataset), (init, tokenizer), (origin, command, notes))
 }
 
 /// Finds the tokenizer that the objective of a recipe needs.
-fn tokenizer(context: &RunContext, recipe: &Recipe, model: &ModelConfig) -> Result<Option<InitialWeights>> {
+pub(super) fn tokenizer(
+    context: &RunContext,
+    recipe: &Recipe,
+    model: &ModelConfig,
+) -> Result<Option<InitialWeights>> {
     let Some(table) = &recipe.pretrain else { return Ok(None) };
     match context.registry.components().objectives.facts(table, model)?.tokenizer {
         TokenizerUse::None => Ok(None),
@@ -254,7 +248,7 @@ fn tokenizer(context: &RunContext, recipe: &Recipe, model: &ModelConfig) -> Resu
 }
 
 /// The requested type of matrix products, or the default of the device.
-fn chosen_dtype(context: &RunContext, asked: Option<Dtype>) -> Result<Dtype> {
+pub(super) fn chosen_dtype(context: &RunContext, asked: Option<Dtype>) -> Result<Dtype> {
     let dtype = asked.unwrap_or_else(|| default_dtype(&context.device));
     ensure!(
         dtype != Dtype::Tf32 || context.device.is_cuda(),
@@ -263,21 +257,19 @@ fn chosen_dtype(context: &RunContext, asked: Option<Dtype>) -> Result<Dtype> {
     Ok(dtype)
 }
 
-fn finish(
+pub(super) fn finish(
     context: &RunContext,
     config: RunConfig,
-    manifest: Option<Manifest>,
-    dataset: Dataset,
+    (manifest, dataset): (Option<Manifest>, Dataset),
     (init, tokenizer): (InitialWeights, Option<InitialWeights>),
-    (recipe_origin, notes): (String, Vec<String>),
+    (recipe_origin, command, notes): (String, Vec<String>, Vec<String>),
 ) -> Result<Resolved> {
     config.check()?;
     let config = with_checked_model(context, config)?;
     if let Some(path) = &init.path {
         fits(&context.choice(&[]), path, &config.run.model, &config.model)?;
     }
-    let tokenizer = tokenizer.and_then(|tokenizer| tokenizer.path);
-    Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer, notes })
+    Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer, command, notes })
 }
 
 /// Fills in the options of the backbone of `config` again, because the recipe may have changed the image size.
@@ -293,62 +285,6 @@ fn with_checked_model(context: &RunContext, config: RunConfig) -> Result<RunConf
     }
     let model = components.model(model).map_err(|error| error.within(place))?;
     Ok(RunConfig { model, ..config })
-}
-
-/// Resolves a finished run from its `config`, which was read from `path`, for evaluating its weights. Model and recipe
-/// come from the configuration, and the initial weights need no longer exist.
-///
-/// # Errors
-/// A task or data set that no longer exists.
-pub fn resolve_finished(context: &RunContext, config: RunConfig, path: &Path) -> Result<Resolved> {
-    let manifest = config.run.task_source().map(|name| context.manifest(&name)).transpose()?;
-    let dataset = dataset_of(context, &config.run)?;
-    let (init, recipe_origin) = (InitialWeights::scratch(), path.display().to_string());
-    Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer: None, notes: vec![] })
-}
-
-/// The data set of a run.
-fn dataset_of(context: &RunContext, run: &Run) -> Result<Dataset> {
-    Ok(match (run.dataset.as_str(), &run.data) {
-        (FOLDER, Some(path)) => Dataset::from_folder(path)?,
-        _ => context.dataset(&run.dataset_source())?,
-    })
-}
-
-/// Repeats the run of a resolved configuration.
-fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
-    let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set, context.registry.components())?;
-    config.run.seed = request.seed.unwrap_or(config.run.seed);
-    chosen_dtype(context, Some(config.run.dtype))?;
-    ensure!(
-        config.run.stage == stage,
-        "`{}` is a configuration of `bench {}`",
-        path.display(),
-        config.run.stage.as_str()
-    );
-    if request.data.is_some() {
-        config.run.data = request.data.clone();
-    }
-    let manifest = config.run.task_source().map(|name| context.manifest(&name)).transpose()?;
-    let dataset = dataset_of(context, &config.run)?;
-    let mut init = InitialWeights::scratch();
-    if config.run.init != SCRATCH {
-        init = find(context, INIT, &config.run.init)?;
-        ensure!(
-            init.hash()? == config.run.init_hash,
-            "`{}` has changed since `{}` was written: other initial weights",
-            config.run.init,
-            path.display()
-        );
-    }
-    let tokenizer = tokenizer(context, &config.recipe, &config.model)?;
-    ensure!(
-        tokenizer.as_ref().map(InitialWeights::hash).transpose()?.flatten() == config.run.tokenizer_hash,
-        "the tokenizer has changed since `{}` was written",
-        path.display()
-    );
-    let origin = path.display().to_string();
-    finish(context, config, manifest, dataset, (init, tokenizer), (origin, vec![]))
 }
 
 /// The data set, the split to train on, and the path of the data set where it was named by one.

@@ -5,7 +5,7 @@ use super::{Check, relative_error};
 use crate::config::{Dtype, Library, Stage};
 use crate::data::shapes::{self, ShapesSpec};
 use crate::engine::{Control, Event, Observer};
-use crate::record::RunStore;
+use crate::record::{Build, RunStore};
 use crate::registry::Registry;
 use crate::runs::{Request, RunContext, Start, prepare};
 use crate::weights::HubSettings;
@@ -191,7 +191,7 @@ impl Bench<'_> {
             device: device.clone(),
             device_name: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
             workers: 2,
-            command: "bench selftest".into(),
+            build: Build::unknown(),
             control: Control { stop: &stop, observer: &losses },
             hub: HubSettings { offline: true, ..HubSettings::new(self.folder.join("hub")) },
         };

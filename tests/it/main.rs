@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod build_script;
 mod commands;
 mod contract;
 mod datasets;
@@ -21,6 +22,7 @@ mod key_mappings;
 mod paths;
 mod program;
 mod published;
+mod records;
 mod resume;
 mod segmentation;
 mod timm_key_mappings;

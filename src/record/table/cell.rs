@@ -101,6 +101,7 @@ pub(super) fn difference(of: &Draft, minus: &Draft) -> Draft {
         variance,
         notes: of.notes.clone(),
         target: None,
+        marks: vec![], // they stand beside the two numbers
     };
     minus.notes.iter().for_each(|text| draft.note(text));
     draft
@@ -176,6 +177,11 @@ fn remark(run: &RunRecord, draft: &mut Draft) {
         ));
     }
     run.notes.iter().for_each(|note| draft.note(note));
+    for mark in &run.marks {
+        if !draft.marks.contains(mark) {
+            draft.marks.push(mark.clone());
+        }
+    }
 }
 
 fn steps(run: &RunRecord) -> String {

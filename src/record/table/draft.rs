@@ -13,6 +13,8 @@ pub(super) struct Draft {
     /// The target of the pre-training of the initial weights, if known.
     pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,
+    /// The marks of the records behind it ([`RunRecord::marks`](crate::record::RunRecord::marks)).
+    pub marks: Vec<String>,
 }
 
 impl Draft {

@@ -30,6 +30,7 @@ fn init(label: &str, hash: &str) -> InitRecord {
         label: label.into(),
         hash: Some(hash.into()),
         run: None,
+        seed: None,
         target: None,
         trained: None,
     }
@@ -394,4 +395,21 @@ fn every_built_in_table_works_without_runs() {
     assert!((gain.mean - 3.3).abs() < 1e-9, "85.9 − 82.6, from one table");
     let error = TableSpec::load(&library, "imagnet").unwrap_err().to_string();
     assert!(error.contains("did you mean `imagenet`"), "{error}");
+}
+
+#[test]
+fn a_mark_stands_beside_the_number_and_below_the_table_if_all_numbers_have_it() {
+    let marked = |id: &str, label: &str, marks: &[&str]| {
+        let mut record = run(id, 0, 50.);
+        record.init.label = label.into();
+        record.marks = marks.iter().map(|mark| mark.to_string()).collect();
+        record
+    };
+    let records = [marked("a", "mae", &["old", "changed"]), marked("b", "scratch", &["old"])];
+    let difference = "[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\"\n";
+    let table = build_table(&records, &[], &spec(&format!("{SPEC}{difference}"))).unwrap();
+    assert_eq!(rows(&table)[0], "mae: 50.00 (1) [changed]");
+    assert_eq!(rows(&table)[1], "scratch: 50.00 (1) []");
+    assert!(rows(&table)[2].ends_with("[]"), "the marks stand beside the two numbers: {:?}", rows(&table));
+    assert_eq!(table.remarks[0], "old");
 }
