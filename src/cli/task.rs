@@ -148,7 +148,8 @@ pub(super) fn without_data(registry: &Registry, library: &Library, manifest: &Ma
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", ""))?;
     let training = recipe.head();
     let classes = vec!["a".to_string(), "b".into()];
-    let info = DatasetInfo { name: dataset.name, version: dataset.version, classes, categories: vec![] };
+    let info =
+        DatasetInfo { name: dataset.name, version: dataset.version, classes, ..DatasetInfo::default() };
     registry.task(manifest, (&training, &format!("recipe `{}`", manifest.recipe)), &info)
 }
 

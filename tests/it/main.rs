@@ -25,4 +25,5 @@ mod published;
 mod records;
 mod resume;
 mod segmentation;
+mod statistics;
 mod timm_key_mappings;
