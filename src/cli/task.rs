@@ -101,6 +101,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
         .with_context(context)?;
     for split in [
         Some(&task_manifest.splits.train),
+        task_manifest.splits.select.as_ref(),
         Some(&task_manifest.splits.eval),
         task_manifest.splits.pretrain.as_ref(),
     ] {

@@ -22,8 +22,8 @@ pub use folder::{RunFolder, StoreError, read_record};
 pub use publish::{PublishError, Published, publish};
 pub use reference::{Origin, Reference};
 pub use run::{
-    Better, DataCover, DataRecord, ErrorMethod, EvaluationSample, InitRecord, InitTraining, RunRecord,
-    SampleUnit, Score, ScoreSpec, Scores, Status, TokenizerRecord, Unit,
+    Better, DataCover, DataRecord, ErrorMethod, EvaluationRecord, EvaluationSample, InitRecord, InitTraining,
+    RunRecord, SampleUnit, Score, ScoreSpec, Scores, Status, TokenizerRecord, Unit,
 };
 pub use speed::{SpeedRecord, render_speed};
 pub use store::RunStore;

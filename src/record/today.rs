@@ -210,6 +210,13 @@ fn contradictions(record: &RunRecord) -> Vec<String> {
         ("init.hash", text("init_hash") == record.init.hash.as_deref()),
         ("tokenizer.hash", text("tokenizer_hash") == record.tokenizer.as_ref().map(|t| t.hash.as_str())),
         ("environment.dtype", text("dtype").unwrap_or("f32") == environment.dtype),
+        (
+            "evaluation.role",
+            record
+                .evaluation
+                .as_ref()
+                .is_none_or(|e| text("report").unwrap_or("eval") == e.role.as_str()),
+        ),
     ];
     found.extend(
         same.iter().filter(|(_, same)| !same).map(|(name, _)| format!("`{name}` is not that of `config`")),

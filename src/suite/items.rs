@@ -1,6 +1,6 @@
 //! [`Suite`], the content of a file, and [`Suite::items`], the runs that it lists as products.
 
-use crate::config::{SCRATCH, Stage};
+use crate::config::{Reported, SCRATCH, Stage};
 use crate::runs::Request;
 use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
@@ -75,6 +75,9 @@ pub struct Transfers {
     /// Name or path of the model; that of the initial weights or of the recipe when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Which split of the task is scored: `eval`, or `select` for choosing hyper-parameters; `eval` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Reported>,
     /// Seeds of these transfers; those of the suite when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<Vec<u64>>,
@@ -113,9 +116,13 @@ impl Item {
         };
         let set = if r.set.is_empty() { String::new() } else { format!(" · {}", r.set.join(" ")) };
         let model = r.model.as_ref().map_or(String::new(), |model| format!(" · {model}"));
+        let report = match r.report {
+            Some(Reported::Select) => " · on select",
+            _ => "",
+        };
         let recipe = r.recipe.as_deref().unwrap_or("");
         format!(
-            "{} {on} · {recipe}{model}{set}{from} · seed {}",
+            "{} {on}{report} · {recipe}{model}{set}{from} · seed {}",
             self.stage.as_str(),
             r.seed.unwrap_or_default()
         )
@@ -272,6 +279,7 @@ impl Transfers {
             recipe: Some(recipe.into()),
             init: Some(init.into()),
             seed: Some(seed),
+            report: self.report,
             set: self.set.clone(),
             ..Request::default()
         };

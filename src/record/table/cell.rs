@@ -125,7 +125,7 @@ fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
             let runs = format!("`{}` and `{}`", pair[0].id, pair[1].id);
             return Err(TableError::SameName { column: column.title.clone(), runs });
         }
-        for key in [Key::Stage, Key::Task, Key::Dataset, Key::Model, Key::Recipe, Key::Init] {
+        for key in [Key::Stage, Key::Task, Key::Dataset, Key::Split, Key::Model, Key::Recipe, Key::Init] {
             let values = [key.of_run(pair[0]), key.of_run(pair[1])];
             if values[0] != values[1] {
                 return Err(TableError::Mixed {
@@ -172,6 +172,7 @@ fn remark(run: &RunRecord, draft: &mut Draft) {
             count(run.skipped as usize, "unreadable image", "unreadable images")
         ));
     }
+    run.evaluation.iter().filter_map(|evaluation| evaluation.caveat()).for_each(|note| draft.note(note));
     run.notes.iter().for_each(|note| draft.note(note));
     for mark in &run.marks {
         if !draft.marks.contains(mark) {

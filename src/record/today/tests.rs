@@ -69,6 +69,7 @@ impl Project {
                 task: task.clone(),
                 dataset: "tiny".into(),
                 split: "train".into(),
+                report: Default::default(),
                 model: "small".into(),
                 recipe: recipe.into(),
                 init: init.clone(),
