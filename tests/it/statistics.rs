@@ -168,7 +168,7 @@ fn examine(document: &str, records: &[RunRecord]) -> (Vec<String>, usize) {
             let (keys, cells) = row.split_at(spec.rows.len());
             let request = spec.differences.iter().find(|difference| keys.contains(&difference.title.as_str()));
             for (cell, column) in cells.iter().zip(&spec.columns).filter(|(cell, _)| !cell.starts_with('–')) {
-                let of = |value: Option<&str>| -> Vec<&RunRecord> {
+                let of = |value: Option<&str>| {
                     let wanted = |run: &&RunRecord| {
                         let texts = spec.rows.iter().zip(keys);
                         let mut same = texts.map(|(key, text)| match request {
@@ -181,7 +181,7 @@ fn examine(document: &str, records: &[RunRecord]) -> (Vec<String>, usize) {
                             && column.selection.allows_run(run)
                             && same.all(|same| same)
                     };
-                    records.iter().filter(wanted).collect()
+                    records.iter().filter(wanted).collect::<Vec<&RunRecord>>()
                 };
                 let score = column.score.as_deref().unwrap();
                 let expected = match request {

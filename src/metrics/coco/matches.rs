@@ -124,6 +124,8 @@ impl Matches {
                     place: u16::try_from(found.d).unwrap_or(u16::MAX),
                     right: found.evaluation.dt_matched[(t, found.d)],
                 }));
+                // Wrong detections below the last right one change neither precision nor recall.
+                ranked.truncate(ranked.iter().rposition(|found| found.right).map_or(0, |last| last + 1));
             }
         }
         let classes = params.cat_ids.iter().map(|id| frequency(*id as usize)).zip(cells).collect();
