@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_one_sequence_have_no_error() {
+        let sequences = Sequences { separator: "_".into(), fields: 1 };
+        let mut confusion = Confusion::new(2, Some(sequences));
+        for (id, found) in [("a_0.png", 0), ("a_1.png", 1)] {
+            confusion.count(&SampleId::new(id), &raster(1, &[found]), &raster(1, &[0])).unwrap();
+        }
+        let score = confusion.scores().unwrap().get("aacc").unwrap();
+        assert_eq!((score.value, score.stderr), (50., None));
+        assert_eq!(score.sample.unwrap().units, 1);
+    }
+
+    #[test]
     fn what_cannot_be_scored_is_said() {
         let mut confusion = Confusion::new(2, None);
         let error = confusion.count(&id(), &raster(2, &[0, 1]), &raster(1, &[0, 1])).unwrap_err();

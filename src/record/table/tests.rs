@@ -378,6 +378,32 @@ fn a_difference_stands_below_its_rows_and_only_where_both_exist() {
 }
 
 #[test]
+fn differences_are_paired_and_say_what_stands_behind_them() {
+    let text = format!("{SPEC}[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\"\n");
+    let spec = spec(&format!("filter = {{ init = [\"scratch\", \"mae\"] }}\n{text}"));
+    let mut records = vec![];
+    for (seed, scratch) in [(0, 40.), (1, 42.)] {
+        records.push(run(&format!("scratch{seed}"), seed, scratch));
+        for pretraining in [3, 4] {
+            let top1 = 45. + pretraining as f64 + seed as f64;
+            let mut mae = run(&format!("mae{pretraining}{seed}"), seed, top1);
+            mae.init = InitRecord { seed: Some(pretraining), ..init("mae", &pretraining.to_string()) };
+            records.push(mae);
+        }
+    }
+    let table = build_table(&records, &[], &spec).unwrap();
+    let shown = rows(&table);
+    assert_eq!(shown[0], "scratch: 41.00 ± 1.41 (2) []");
+    assert_eq!(shown[1], "mae: 49.00 ± 0.71 (4) []");
+    // Differences 8, 7 (pre-training 3) and 9, 8 (4): variances by pre-training 0.25, by seed 0.25, by pair 2/3/4.
+    let error = (0.25_f64 + 0.25 - 2. / 3. / 4.).sqrt();
+    assert_eq!(shown[2], format!("gain: 8.00 ± {error:.2} (4) eval 0.71 []"));
+    records[0].marks = vec![crate::record::today::FRAMES.into()];
+    let table = build_table(&records, &[], &spec).unwrap();
+    assert_eq!(rows(&table)[2], format!("gain: 8.00 ± {error:.2} (4) [no evaluation error in its records]"));
+}
+
+#[test]
 fn a_wrong_specification_is_refused() {
     for (from, to, expected) in [
         ("[\"init\"]", "[]", "at least one entry"),
