@@ -1,5 +1,5 @@
-//! [`Suite`]: a file that lists runs (pre-training × its seeds × transfer × its seeds). It is run in order and can be resumed: finished
-//! runs are skipped, and interrupted ones continue.
+//! [`Suite`]: a file that lists runs (pre-trainings × their seeds × transfers × their seeds). It is run in order and can be
+//! resumed: finished runs are skipped, and interrupted ones continue.
 
 mod items;
 

@@ -1,10 +1,10 @@
 //! Average precision and recall of boxes and masks, as the COCO and LVIS benchmarks define them. They are computed by
 //! `hotcoco`, which gives the same numbers as `pycocotools` and `lvis-api`.
 //!
-//! Every image counts, including images without detections. Size classes (small, medium, large) refer to annotated areas;
-//! crowds are ignored, as in COCO. Scores are percentages, except that the score of a size class without objects is −1, as
-//! in `pycocotools`. Standard errors come from a [bootstrap](super::bootstrap) over images or sequences. A detection without a mask is scored as a box only; if no detection has
-//! a mask, mask scores are −1.
+//! Every image counts, including images without detections. Size classes (small, medium, large) refer to annotated
+//! areas; crowds are ignored, as in COCO. Scores are percentages, except that the score of a size class without
+//! objects is −1, as in `pycocotools`. Standard errors come from a [bootstrap](super::bootstrap) over images or
+//! sequences. A detection without a mask is scored as a box only; if no detection has a mask, mask scores are −1.
 
 mod matches;
 

@@ -240,8 +240,8 @@ pub struct EvaluationRecord {
     pub role: Reported,
     /// Number of evaluations on it. Choices that are made after the first are made on what is reported.
     pub times: u64,
-    /// Name of the split on which `best.safetensors` was chosen; `None` if nothing was chosen. The scores are those of the last weights
-    /// in any case.
+    /// Name of the split on which `best.safetensors` was chosen; `None` if nothing was chosen. The scores are those of the last
+    /// weights in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_on: Option<String>,
 }

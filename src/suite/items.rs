@@ -20,8 +20,8 @@ pub struct Suite {
     /// tables can tell the variation between pre-trainings.
     #[serde(default = "one_seed")]
     pub pretrain_seeds: Vec<u64>,
-    /// Whether a transfer with seed s starts from the pre-training with seed s alone, instead of from every pre-training: fewer
-    /// runs, in which nothing is common to two pre-trainings.
+    /// Whether a transfer with seed s starts from the pre-training with seed s alone, instead of from every pre-training:
+    /// fewer runs, in which nothing is common to two pre-trainings.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paired: bool,
     /// Name or path of the table that shows the results.

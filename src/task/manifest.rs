@@ -40,8 +40,8 @@ pub struct Manifest {
 pub struct Splits {
     /// Split that transfer learning trains on.
     pub train: String,
-    /// Split on which hyper-parameters, epochs and the best weights of a run are chosen (`--report select`). When absent, the best
-    /// weights are chosen on the evaluation split, and records and tables say so.
+    /// Split on which hyper-parameters, epochs and the best weights of a run are chosen (`--report select`). When absent,
+    /// the best weights are chosen on the evaluation split, and records and tables say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<String>,
     /// Split whose scores are reported.
@@ -61,7 +61,8 @@ impl Manifest {
             Reported::Eval => Ok(&self.splits.eval),
             Reported::Select => self.splits.select.as_deref().ok_or_else(|| {
                 let message = format!(
-                    "task `{}` has no `select` in `[splits]`, which --report select scores; name a split of data set `{}` there",
+                    "task `{}` has no `select` in `[splits]`, which --report select scores; name a split of data set `{}` \
+                     there",
                     self.name, self.dataset
                 );
                 ConfigError::new(&self.origin, message)

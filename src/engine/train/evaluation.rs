@@ -1,7 +1,7 @@
 //! Evaluation during training, and the choice of the best weights.
 //!
-//! What is reported is evaluated once, at the end, if the task has a split for choosing: the evaluations on the way, on which the choice of the
-//! best weights rests, are then made on that split. Otherwise all are made on the reported split, and counted.
+//! If the task has a split for choosing, the evaluations on the way are made on it, and what is reported is evaluated once, at
+//! the end. Otherwise all evaluations are made on the reported split, and counted.
 
 use super::{Run, Training};
 use crate::engine::observer::Event;

@@ -6,8 +6,8 @@ use super::content::Estimate;
 use super::draft::{Draft, DraftRow};
 use crate::record::Origin;
 
-/// Half the width of a band in standard errors. Of differences that are due to chance alone, 1 in 20 is outside if the errors
-/// are known exactly; with errors from a few seeds there are more.
+/// Half the width of a band in standard errors. Of differences that are due to chance alone, 1 in 20 is outside if the
+/// errors are known exactly; with errors from a few seeds there are more.
 const WIDTH: f64 = 2.;
 
 /// Inserts below each row of another origin its comparison with our row with the same keys.
@@ -66,8 +66,9 @@ fn cell(ours: &Draft, other: &Draft) -> Draft {
 }
 
 /// The standard error of ours − other, and on what it is based if not on both spreads:
-/// √(s²/n + s'²/n') with the standard deviations s over our pre-trainings (or runs) and s' over the seeds of the other number. If
-/// we have one value, it is taken to vary as the other number does. If the other number has no spread, it is taken as exact.
+/// √(s²/n + s'²/n') with the standard deviations s over our pre-trainings (or runs) and s' over the seeds of the other
+/// number. If we have one value, it is taken to vary as the other number does. If the other number has no spread, it is
+/// taken as exact.
 fn error(ours: &Estimate, other: &Estimate) -> Option<(f64, &'static str)> {
     let variance = |spread: f64, of: &Estimate| spread * spread / of.independent() as f64;
     match (ours.spread, other.spread) {
