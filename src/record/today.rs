@@ -1,7 +1,7 @@
 //! [`Today`]: compares records with themselves, with each other, and with the files and the program of today.
 //!
 //! What cannot be true is a [`Fault`], and no table is made from it. What is true but may no longer hold is a mark, which tables
-//! show beside the number: other operators, another recipe, a record of the old layout.
+//! show beside the number: another program, another recipe, a record of the old layout.
 
 use super::{RunRecord, SampleUnit, Score, Status, task_hash};
 use crate::config::{Choice, Library, Owners, RunConfig, SCRATCH, Stage};
@@ -110,7 +110,7 @@ impl Today<'_> {
         wrong.then(|| FRAMES.to_string())
     }
 
-    /// A mark on a record of the old layout or of other operators.
+    /// A mark on a record of the old layout or of other sources.
     fn program(&self, record: &RunRecord) -> Option<String> {
         let commit = record.environment.made_by();
         if record.schema < RunRecord::SCHEMA {
@@ -119,7 +119,7 @@ impl Today<'_> {
             ));
         }
         let (then, now) = (record.environment.sources.as_deref()?, self.sources?);
-        (then != now).then(|| format!("made by {commit}; operators have changed since"))
+        (then != now).then(|| format!("made by {commit}; the program has changed since"))
     }
 
     /// A mark on a record whose recipe or model file says something else today.

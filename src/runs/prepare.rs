@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
 
+/// Caveat of a run that was resumed after files of its data set had changed.
+const OTHER_FILES: &str = "resumed after images or masks had changed: its first steps saw other files";
+
 /// A run that can start, with its locked folder.
 pub struct PreparedRun {
     /// The resolved request.
@@ -158,7 +161,7 @@ pub fn prepare_resolved(
     let data = index(context, &resolved)?;
     let cut_short = resolved.init.trained.as_ref().and_then(InitTraining::cut_short);
     let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
-    let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
+    let mut caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The training loop would also fail, but only after the folder is locked.
     Plan::new(&resolved.config.recipe, data.splits.train.len())?;
@@ -181,13 +184,11 @@ pub fn prepare_resolved(
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
         same_data(earlier, &data.splits, &path)?;
-        ensure!(
-            earlier.data.as_ref().is_none_or(|earlier| *earlier == files),
-            "files of data set `{}` have changed since the run in `{}` was started; restore them, or start a new run in \
-             another folder with --out",
-            earlier.dataset,
-            path.display()
-        );
+        // A damaged image may have been repaired meanwhile.
+        let other = earlier.data.as_ref().is_some_and(|data| *data != files);
+        if other || earlier.notes.iter().any(|note| note == OTHER_FILES) {
+            caveats.push(OTHER_FILES.into());
+        }
     }
     if !exists {
         write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;

@@ -214,7 +214,7 @@ fn an_edited_recipe_is_marked_and_an_unmarked_table_is_out_of_date() {
     let error = sandbox.fails(2, "table --check results.md");
     assert!(error.contains("out of date"), "{error}");
     assert!(
-        sandbox.ok("table main --committed").contains("made by 0123456789ab; operators have changed since")
+        sandbox.ok("table main --committed").contains("made by 0123456789ab; the program has changed since")
     );
 }
 
@@ -276,6 +276,21 @@ fn a_run_does_not_start_from_other_weights_than_its_source_recorded() {
         "{error}"
     );
     sandbox.ok(&start(&format!("runs/{before}/model.safetensors")));
+}
+
+#[test]
+fn the_committed_records_hold() {
+    let sandbox = Sandbox::new();
+    let tasks = crate::program::repository().join("tasks");
+    let listed = sandbox.ok(&format!("record list --tasks {}", tasks.display()));
+    assert!(listed.lines().filter(|line| !line.starts_with(' ')).count() > 50, "{listed}");
+    assert!(!listed.contains("wrong:"), "{listed}");
+    // Those of the old layout say so, and cannot be made again.
+    let old = "upernet_demo-shapes_segmentation-vit_micro8-scratch-s0-09ab0bf8";
+    let output = sandbox.run(&format!("record verify {old} --tasks {}", tasks.display()));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{shown}");
+    assert!(shown.contains("before records held configurations; make the run again"), "{shown}");
 }
 
 #[test]

@@ -222,6 +222,8 @@ fn a_run_that_an_unreadable_image_stopped_goes_on_where_it_failed() {
         std::fs::write(&photo, bytes).unwrap();
         sandbox.ok(&format!("{line} --runs {runs} --resume"));
         same(&sandbox.only_run("whole"), &sandbox.only_run(&runs));
+        let record = std::fs::read_to_string(sandbox.only_run(&runs).join("run.json")).unwrap();
+        assert!(record.contains("resumed after images or masks had changed"), "{record}");
     }
     // All but the two images of the first step, before which there is nothing to save.
     assert_eq!(saved, 6);

@@ -203,8 +203,8 @@ fn an_edited_recipe_and_other_operators_are_marked_also_behind_the_weights() {
     let mut records = Project::new().pair();
     records[0].environment.sources = Some("earlier".into());
     Project::new().examine(&mut records);
-    assert_eq!(records[0].marks, ["made by 0123456789ab; operators have changed since"]);
-    assert_eq!(records[1].marks, ["pre-training: made by 0123456789ab; operators have changed since"]);
+    assert_eq!(records[0].marks, ["made by 0123456789ab; the program has changed since"]);
+    assert_eq!(records[1].marks, ["pre-training: made by 0123456789ab; the program has changed since"]);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn differences(record: &RunRecord, made: &RunRecord, same_start: bool) -> Vec<St
     let (then, now) = (&record.environment, &made.environment);
     let mut found = vec![];
     let mut differ = |same: bool, what: String| found.extend((!same).then_some(what));
-    differ(then.sources.is_some() && then.sources == now.sources, "other operators".into());
+    differ(then.sources.is_some() && then.sources == now.sources, "other sources".into());
     for (name, version) in &then.versions {
         let other = now.versions.get(name).map_or("unknown", String::as_str);
         differ(version == other, format!("{name} {other}, not {version}"));

@@ -39,7 +39,7 @@ fn the_same_build_and_processor_must_give_the_same_bytes() {
 #[test]
 fn whatever_differs_between_the_machines_is_named_and_leads_to_the_tolerance() {
     let edits: [Edit; 5] = [
-        (&|run| run.environment.sources = Some("s2".into()), "other operators"),
+        (&|run| run.environment.sources = Some("s2".into()), "other sources"),
         (
             &|run| run.environment.versions = [("rustc".into(), "1.92.0".into())].into(),
             "rustc 1.92.0, not 1.91.0",
