@@ -9,9 +9,7 @@ use crate::config::{Library, RunConfig, SCRATCH, parse};
 use crate::engine::Plan;
 use crate::record::table::TableSpec;
 use crate::record::{RunFolder, RunRecord, Status};
-use crate::runs::{
-    Awaited, NoWeights, RunContext, Start, index_if_there, prepare, resolve_for_plan,
-};
+use crate::runs::{Awaited, NoWeights, RunContext, Start, index_if_there, prepare, resolve_for_plan};
 use anyhow::{Context, Error, Result, bail};
 use items::tokenizer;
 
@@ -270,7 +268,11 @@ mod tests {
         let by_path: Suite =
             parse(&text.replacen("\"mae_demo\"", "\"own/mae_demo.toml\"", 1), "test").unwrap();
         assert_eq!(by_path.items()[8].after, Some(0), "by the name of the recipe's file");
-        assert_eq!(items[0].request.seed, Some(0), "one pre-training of seed 0, unless the suite says otherwise");
+        assert_eq!(
+            items[0].request.seed,
+            Some(0),
+            "one pre-training of seed 0, unless the suite says otherwise"
+        );
         let model: Suite =
             parse(&text.replace("dataset =", "model = \"vit_b16\"\ndataset ="), "test").unwrap();
         assert_eq!(model.items()[0].title(), "pretrain shapes · mae_demo · vit_b16 · seed 0");
@@ -330,7 +332,8 @@ mod tests {
         let items = suite.items();
         let after: Vec<_> = items[4..].iter().map(|item| (item.request.seed.unwrap(), item.after)).collect();
         assert_eq!(after, [(3, None), (4, None), (3, Some(2)), (4, Some(3))]);
-        let missing: Suite = parse(&text.replace("        seeds = [3, 4]", "        seeds = [3, 5]"), "test").unwrap();
+        let missing: Suite =
+            parse(&text.replace("        seeds = [3, 4]", "        seeds = [3, 5]"), "test").unwrap();
         let error = missing.check_seeds().unwrap_err().to_string();
         assert!(error.contains("no pre-training has the seed 5"), "{error}");
     }

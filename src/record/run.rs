@@ -254,7 +254,8 @@ impl EvaluationRecord {
             return None;
         }
         let chosen = best_on.as_ref().filter(|best_on| *best_on == split);
-        let chosen = chosen.map_or("", |_| ", and its best weights were chosen there; the last ones are reported");
+        let chosen =
+            chosen.map_or("", |_| ", and its best weights were chosen there; the last ones are reported");
         Some(format!("evaluated {times} times on the reported split{chosen}"))
     }
 }

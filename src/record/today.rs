@@ -212,10 +212,7 @@ fn contradictions(record: &RunRecord) -> Vec<String> {
         ("environment.dtype", text("dtype").unwrap_or("f32") == environment.dtype),
         (
             "evaluation.role",
-            record
-                .evaluation
-                .as_ref()
-                .is_none_or(|e| text("report").unwrap_or("eval") == e.role.as_str()),
+            record.evaluation.as_ref().is_none_or(|e| text("report").unwrap_or("eval") == e.role.as_str()),
         ),
     ];
     found.extend(

@@ -27,8 +27,8 @@ use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset, JPEG_DECODER};
 use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
 use crate::record::{
-    Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput, TokenizerRecord,
-    file_hash,
+    Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
+    TokenizerRecord, file_hash,
 };
 use crate::registry::{Registry, manifest};
 use crate::task::Manifest;

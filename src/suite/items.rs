@@ -217,7 +217,10 @@ impl Suite {
         for transfer in self.transfer.iter().filter(|transfer| self.paired && from_seeds(transfer)) {
             let seeds = transfer.seeds.as_ref().unwrap_or(&self.seeds);
             if let Some(seed) = seeds.iter().find(|seed| !self.pretrain_seeds.contains(seed)) {
-                bail!("`paired`: no pre-training has the seed {seed} of the transfers to `{}`", transfer.task);
+                bail!(
+                    "`paired`: no pre-training has the seed {seed} of the transfers to `{}`",
+                    transfer.task
+                );
             }
         }
         Ok(())

@@ -116,7 +116,13 @@ fn parts(cell: &str) -> (f64, Option<f64>, Option<String>, Vec<usize>) {
 }
 
 /// What is wrong with a cell.
-fn compare(cell: &str, expected: &Expected, difference: bool, footnotes: &[String], half: f64) -> Vec<String> {
+fn compare(
+    cell: &str,
+    expected: &Expected,
+    difference: bool,
+    footnotes: &[String],
+    half: f64,
+) -> Vec<String> {
     let (mean, error, behind, marks) = parts(cell);
     let close = |a: f64, b: f64| (a - b).abs() <= half + 1e-9;
     let mut faults = vec![];
@@ -166,13 +172,17 @@ fn examine(document: &str, records: &[RunRecord]) -> (Vec<String>, usize) {
         assert_eq!(table[0], [keys, titles].concat(), "{name}: this test does not know other columns");
         for row in &table[2..] {
             let (keys, cells) = row.split_at(spec.rows.len());
-            let request = spec.differences.iter().find(|difference| keys.contains(&difference.title.as_str()));
-            for (cell, column) in cells.iter().zip(&spec.columns).filter(|(cell, _)| !cell.starts_with('–')) {
+            let request =
+                spec.differences.iter().find(|difference| keys.contains(&difference.title.as_str()));
+            for (cell, column) in cells.iter().zip(&spec.columns).filter(|(cell, _)| !cell.starts_with('–'))
+            {
                 let of = |value: Option<&str>| {
                     let wanted = |run: &&RunRecord| {
                         let texts = spec.rows.iter().zip(keys);
                         let mut same = texts.map(|(key, text)| match request {
-                            Some(difference) if difference.key == *key => Some(key.of_run(run).as_str()) == value,
+                            Some(difference) if difference.key == *key => {
+                                Some(key.of_run(run).as_str()) == value
+                            }
                             _ => key.of_run(run) == *text,
                         });
                         run.stage == "transfer"

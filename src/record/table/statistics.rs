@@ -289,8 +289,10 @@ mod tests {
         };
         let frames = Run { stderr: None, sample: Some(sample), ..run(None, 0, 3.) };
         let unknown = Run { stderr: None, ..run(None, 0, 3.) };
-        let notes =
-            |run: &Run| difference(std::slice::from_ref(run), &[run.clone()]).unwrap().notes.join("; ");
+        let notes = |run: &Run| {
+            let runs = std::slice::from_ref(run);
+            difference(runs, runs).unwrap().notes.join("; ")
+        };
         assert_eq!(
             notes(&frames),
             "one seed; no evaluation error: the split is one sequence of video frames"

@@ -379,7 +379,9 @@ fn a_difference_stands_below_its_rows_and_only_where_both_exist() {
 
 #[test]
 fn differences_are_paired_and_say_what_stands_behind_them() {
-    let text = format!("{SPEC}[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\"\n");
+    let text = format!(
+        "{SPEC}[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\"\n"
+    );
     let spec = spec(&format!("filter = {{ init = [\"scratch\", \"mae\"] }}\n{text}"));
     let mut records = vec![];
     for (seed, scratch) in [(0, 40.), (1, 42.)] {
