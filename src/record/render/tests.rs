@@ -217,7 +217,10 @@ fn a_table_without_rows_says_so() {
     for format in [TableFormat::Terminal, TableFormat::Markdown, TableFormat::Latex] {
         assert!(render(&table, format).contains("No runs yet."), "{format:?}");
     }
-    assert_eq!(render(&table, TableFormat::Csv), "init,kind,column,value,spread,evaluation_error,pretrainings,n,notes\n");
+    assert_eq!(
+        render(&table, TableFormat::Csv),
+        "init,kind,column,value,spread,evaluation_error,pretrainings,n,notes\n"
+    );
 }
 
 #[test]
