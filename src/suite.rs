@@ -1,116 +1,17 @@
-//! [`Suite`]: a file that lists runs (pre-training × transfer × seeds). It is run in order and can be resumed: finished
-//! runs are skipped, and interrupted ones continue.
+//! [`Suite`]: a file that lists runs (pre-trainings × their seeds × transfers × their seeds). It is run in order and can be
+//! resumed: finished runs are skipped, and interrupted ones continue.
 
-use crate::config::{Library, RunConfig, SCRATCH, Stage, parse};
+mod items;
+
+pub use items::{Item, PretrainLine, Suite, Transfers};
+
+use crate::config::{Library, RunConfig, SCRATCH, parse};
 use crate::engine::Plan;
 use crate::record::table::TableSpec;
 use crate::record::{RunFolder, RunRecord, Status};
-use crate::runs::{
-    Awaited, NoWeights, Request, RunContext, Start, index_if_there, prepare, resolve_for_plan,
-};
-use anyhow::{Context, Error, Result, bail, ensure};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
-
-/// `configs/suites/<name>.toml`. All paths in it are relative to the working directory.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Suite {
-    /// One line that says what the suite shows.
-    pub title: String,
-    /// Seeds with which every transfer is run, unless it has its own.
-    pub seeds: Vec<u64>,
-    /// Name or path of the table that shows the results.
-    pub table: String,
-    /// `[[pretrain]]`: the pre-training runs, in order.
-    #[serde(default)]
-    pub pretrain: Vec<PretrainLine>,
-    /// `[[transfer]]`: the transfer runs.
-    #[serde(default)]
-    pub transfer: Vec<Transfers>,
-}
-
-/// One pre-training run.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PretrainLine {
-    /// Name of the run in `init` and `tokenizer`; when absent, the name of the recipe or, if it is given by its path, of its
-    /// file without `.toml`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Name or path of the recipe.
-    pub recipe: String,
-    /// Name or path of the data set.
-    pub dataset: String,
-    /// Name or path of the model; that of the recipe when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Seed of all random numbers.
-    #[serde(default)]
-    pub seed: u64,
-    /// The name of an earlier `[[pretrain]]`, which trains the tokenizer of this one; or a run or a file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<String>,
-    /// Overrides, as `--set` takes them.
-    #[serde(default)]
-    pub set: Vec<String>,
-}
-
-/// Transfers: every recipe from every init with every seed.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Transfers {
-    /// Name or path of the task.
-    pub task: String,
-    /// Names or paths of recipes.
-    pub recipes: Vec<String>,
-    /// `scratch`, the name of a `[[pretrain]]`, a run or a weights file.
-    pub init: Vec<String>,
-    /// Name or path of the model; that of the initial weights or of the recipe when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Seeds of these transfers; those of the suite when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seeds: Option<Vec<u64>>,
-    /// Overrides, as `--set` takes them.
-    #[serde(default)]
-    pub set: Vec<String>,
-}
-
-/// One run of a suite.
-#[derive(Clone, Debug)]
-pub struct Item {
-    /// Pre-training or transfer.
-    pub stage: Stage,
-    /// The request of the run.
-    pub request: Request,
-    /// Index of the item whose weights it starts from.
-    pub after: Option<usize>,
-    /// Index of the item that trains its tokenizer.
-    pub tokenizer: Option<usize>,
-}
-
-impl Item {
-    /// `transfer shapes_classification · finetune_demo · vit_b16 · from mae_demo · seed 0`; the model is shown where the suite
-    /// names it.
-    pub fn title(&self) -> String {
-        let r = &self.request;
-        let on = r.task.as_ref().or(r.dataset.as_ref()).map_or("", String::as_str);
-        let from = match self.stage {
-            Stage::Pretrain => String::new(),
-            Stage::Transfer => format!(" · from {}", r.init.as_deref().unwrap_or(SCRATCH)),
-        };
-        let set = if r.set.is_empty() { String::new() } else { format!(" · {}", r.set.join(" ")) };
-        let model = r.model.as_ref().map_or(String::new(), |model| format!(" · {model}"));
-        let recipe = r.recipe.as_deref().unwrap_or("");
-        format!(
-            "{} {on} · {recipe}{model}{set}{from} · seed {}",
-            self.stage.as_str(),
-            r.seed.unwrap_or_default()
-        )
-    }
-}
+use crate::runs::{Awaited, NoWeights, RunContext, Start, index_if_there, prepare, resolve_for_plan};
+use anyhow::{Context, Error, Result, bail};
+use items::tokenizer;
 
 /// The state of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,31 +54,12 @@ impl Suite {
     /// Reads the suite `name`, or the file at that path.
     ///
     /// # Errors
-    /// An unknown name, a file that cannot be read or has unknown keys, no seeds.
+    /// An unknown name, a file that cannot be read or has unknown keys, no seeds, seeds that contradict each other.
     pub fn load(library: &Library, name: &str) -> Result<Self> {
         let file = library.file("suite", name, "configs/suites")?;
         let suite: Self = parse(&file.text, &file.origin)?;
-        ensure!(!suite.seeds.is_empty(), "{}: `seeds` is empty", file.origin);
+        suite.check_seeds().with_context(|| file.origin.clone())?;
         Ok(suite)
-    }
-
-    /// All runs, pre-training first, in the order in which they are run.
-    pub fn items(&self) -> Vec<Item> {
-        let trains = |i: usize, name: &str| self.pretrain[..i].iter().position(|p| p.is_called(name));
-        let pretraining =
-            |(i, p): (usize, &PretrainLine)| p.item(p.tokenizer.as_deref().and_then(|name| trains(i, name)));
-        let mut items: Vec<Item> = self.pretrain.iter().enumerate().map(pretraining).collect();
-        for transfer in &self.transfer {
-            for init in &transfer.init {
-                let after = self.pretrain.iter().position(|p| p.is_called(init));
-                for recipe in &transfer.recipes {
-                    for seed in transfer.seeds.as_ref().unwrap_or(&self.seeds) {
-                        items.push(transfer.item(recipe, init, *seed, after));
-                    }
-                }
-            }
-        }
-        items
     }
 
     /// Finds what is wrong with the suite before anything is trained. Data may be missing: a run that needs them fails when it
@@ -311,11 +193,6 @@ impl Suite {
     }
 }
 
-/// The override key that names a tokenizer.
-fn tokenizer(name: &str) -> String {
-    format!("pretrain.tokenizer={}", toml::Value::from(name))
-}
-
 fn standing(folder: &RunFolder) -> Result<Standing> {
     if !folder.record().is_file() {
         return Ok(Standing::Todo);
@@ -325,48 +202,6 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
         Status::Finished => Standing::Done { id: record.id },
         _ => Standing::Interrupted { id: record.id },
     })
-}
-
-impl PretrainLine {
-    fn name(&self) -> &str {
-        let file = || Path::new(self.recipe.strip_suffix(".toml")?).file_name()?.to_str();
-        self.name.as_deref().or_else(file).unwrap_or(&self.recipe)
-    }
-
-    /// Whether `init` and `tokenizer` mean this run by `name`: its name or, if it has none of its own, its recipe.
-    fn is_called(&self, name: &str) -> bool {
-        self.name() == name || (self.name.is_none() && self.recipe == name)
-    }
-
-    /// `trained` is the item that trains the tokenizer; if there is none, `tokenizer` names an existing one.
-    fn item(&self, trained: Option<usize>) -> Item {
-        let mut set = self.set.clone();
-        set.extend(self.tokenizer.as_deref().filter(|_| trained.is_none()).map(tokenizer));
-        let request = Request {
-            dataset: Some(self.dataset.clone()),
-            model: self.model.clone(),
-            recipe: Some(self.recipe.clone()),
-            seed: Some(self.seed),
-            set,
-            ..Request::default()
-        };
-        Item { stage: Stage::Pretrain, request, after: None, tokenizer: trained }
-    }
-}
-
-impl Transfers {
-    fn item(&self, recipe: &str, init: &str, seed: u64, after: Option<usize>) -> Item {
-        let request = Request {
-            task: Some(self.task.clone()),
-            model: self.model.clone(),
-            recipe: Some(recipe.into()),
-            init: Some(init.into()),
-            seed: Some(seed),
-            set: self.set.clone(),
-            ..Request::default()
-        };
-        Item { stage: Stage::Transfer, request, after, tokenizer: None }
-    }
 }
 
 #[cfg(test)]
@@ -433,8 +268,92 @@ mod tests {
         let by_path: Suite =
             parse(&text.replacen("\"mae_demo\"", "\"own/mae_demo.toml\"", 1), "test").unwrap();
         assert_eq!(by_path.items()[8].after, Some(0), "by the name of the recipe's file");
+        assert_eq!(
+            items[0].request.seed,
+            Some(0),
+            "one pre-training of seed 0, unless the suite says otherwise"
+        );
         let model: Suite =
             parse(&text.replace("dataset =", "model = \"vit_b16\"\ndataset ="), "test").unwrap();
         assert_eq!(model.items()[0].title(), "pretrain shapes · mae_demo · vit_b16 · seed 0");
+    }
+
+    /// A tokenizer, a pre-training that needs it, and two kinds of transfer.
+    const SEEDS: &str = r#"
+        title = "t"
+        pretrain_seeds = [3, 4]
+        seeds = [3, 4]
+        table = "x"
+        [[pretrain]]
+        name = "tokenizer"
+        recipe = "dvae_small"
+        dataset = "shapes"
+        [[pretrain]]
+        recipe = "mae_token_demo"
+        dataset = "shapes"
+        tokenizer = "tokenizer"
+        [[transfer]]
+        task = "shapes_classification"
+        recipes = ["a"]
+        init = ["scratch", "mae_token_demo"]
+    "#;
+
+    #[test]
+    fn transfers_start_from_every_pretraining_seed() {
+        let suite: Suite = parse(SEEDS, "test").unwrap();
+        suite.check_seeds().unwrap();
+        let items = suite.items();
+        let shown: Vec<_> =
+            items.iter().map(|item| (item.request.seed.unwrap(), item.after, item.tokenizer)).collect();
+        let expected = [
+            (3, None, None),
+            (4, None, None),
+            (3, None, Some(0)), // the tokenizer of its seed
+            (4, None, Some(1)),
+            (3, None, None), // from scratch once for each seed
+            (4, None, None),
+            (3, Some(2), None),
+            (4, Some(2), None),
+            (3, Some(3), None),
+            (4, Some(3), None),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(
+            items[8].title(),
+            "transfer shapes_classification · a · from mae_token_demo of seed 4 · seed 3"
+        );
+    }
+
+    #[test]
+    fn a_paired_transfer_starts_from_the_pretraining_of_its_seed() {
+        let text = SEEDS.replace("table =", "paired = true\ntable =");
+        let suite: Suite = parse(&text, "test").unwrap();
+        suite.check_seeds().unwrap();
+        let items = suite.items();
+        let after: Vec<_> = items[4..].iter().map(|item| (item.request.seed.unwrap(), item.after)).collect();
+        assert_eq!(after, [(3, None), (4, None), (3, Some(2)), (4, Some(3))]);
+        let missing: Suite =
+            parse(&text.replace("        seeds = [3, 4]", "        seeds = [3, 5]"), "test").unwrap();
+        let error = missing.check_seeds().unwrap_err().to_string();
+        assert!(error.contains("no pre-training has the seed 5"), "{error}");
+    }
+
+    #[test]
+    fn a_line_with_a_seed_of_its_own_is_made_once() {
+        let fixed = SEEDS.replace("name = \"tokenizer\"", "name = \"tokenizer\"\nseed = 9");
+        let suite: Suite = parse(&fixed, "test").unwrap();
+        suite.check_seeds().unwrap();
+        let items = suite.items();
+        assert_eq!(items.len(), 1 + 2 + 2 + 4);
+        assert_eq!(items[0].request.seed, Some(9));
+        assert_eq!([items[1].tokenizer, items[2].tokenizer], [Some(0), Some(0)]);
+        let contradiction = SEEDS.replace("tokenizer = \"tokenizer\"", "tokenizer = \"tokenizer\"\nseed = 9");
+        let error = parse::<Suite>(&contradiction, "test").unwrap().check_seeds().unwrap_err().to_string();
+        assert!(error.contains("give `tokenizer` a seed"), "{error}");
+        for (list, message) in [("[]", "`pretrain_seeds` is empty"), ("[1, 1]", "names a seed twice")] {
+            let text = SEEDS.replace("pretrain_seeds = [3, 4]", &format!("pretrain_seeds = {list}"));
+            let error = parse::<Suite>(&text, "test").unwrap().check_seeds().unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

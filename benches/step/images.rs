@@ -20,7 +20,7 @@ pub fn loader(folder: &Path) -> Result<Case> {
     ensure!(images > 0, "no files in `{}`", folder.display());
     let config = RunConfig { recipe, ..Pretrained::new(model, None)?.config };
     let (splits, components) =
-        (IndexedSplits { train: Arc::new(entries), eval: Arc::default() }, Components::builtin());
+        (IndexedSplits { train: Arc::new(entries), ..IndexedSplits::default() }, Components::builtin());
     let run = RunInputs {
         config: &config,
         splits: &splits,

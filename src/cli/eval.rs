@@ -3,7 +3,7 @@
 use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, print};
-use crate::config::{RunConfig, Stage, read};
+use crate::config::{Reported, RunConfig, Stage, read};
 use crate::engine::{Evaluated, Event};
 use crate::record::ScoreSpec;
 use crate::registry::Registry;
@@ -95,8 +95,10 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     }
     config.run.data = args.data.clone().or(config.run.data);
     let mut resolved = resolve_finished(runs, config, &config_file)?;
-    if let (Some(manifest), Some(split)) = (&mut resolved.manifest, &args.split) {
-        manifest.splits.eval.clone_from(split);
+    resolved.config.run.report = Reported::Eval;
+    if let Some(manifest) = &mut resolved.manifest {
+        manifest.splits.select = None; // nothing is chosen here
+        args.split.iter().for_each(|split| manifest.splits.eval.clone_from(split));
     }
     let data = index(runs, &resolved)?;
     let task = data.task.context("the transfer run has no task")?;

@@ -199,8 +199,8 @@ pub(super) fn scores(scores: &Scores, primary: Option<&str>) -> Vec<String> {
     let mark = |name: &String| if is_primary(name) && scores.0.len() > 1 { " (primary)" } else { "" };
     let one = |(name, score): (&String, &Score)| match score {
         Score { value: -1., .. } => format!("{name} –{}", mark(name)),
-        Score { value, stderr: Some(stderr) } => format!("{name} {value:.2} ± {stderr:.2}{}", mark(name)),
-        Score { value, stderr: None } => format!("{name} {value:.2}{}", mark(name)),
+        Score { value, stderr: Some(stderr), .. } => format!("{name} {value:.2} ± {stderr:.2}{}", mark(name)),
+        Score { value, stderr: None, .. } => format!("{name} {value:.2}{}", mark(name)),
     };
     let (first, others): (Vec<_>, Vec<_>) = scores.0.iter().partition(|(name, _)| is_primary(name));
     first.into_iter().chain(others).map(one).collect()

@@ -191,6 +191,11 @@ fn show(registry: &Registry, args: &ShowArgs) -> Result<()> {
         "weights",
         record.weights_hash.as_ref().map_or(String::new(), |hash| format!("blake3 {hash}")),
     ));
+    lines.extend(record.evaluation.as_ref().map(|evaluation| {
+        let best = evaluation.best_on.as_ref().map(|split| format!("; best weights chosen on `{split}`"));
+        let times = if evaluation.times == 1 { "once".into() } else { format!("{} times", evaluation.times) };
+        ("evaluated", format!("{times} on `{}`{}", evaluation.split, best.unwrap_or_default()))
+    }));
     lines.push(("scores", listed(&scores(&record.scores, record.primary.as_deref()), 13)));
     lines.extend(faults.iter().filter(|f| f.id == record.id).map(|fault| ("wrong", fault.reason.clone())));
     lines.extend(record.marks.iter().chain(&record.notes).map(|note| ("note", note.clone())));

@@ -3,7 +3,7 @@
 use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c};
 use super::progress::{duration, listed, scores};
 use super::{CommandResult, Failure, OutputError, print};
-use crate::config::Stage;
+use crate::config::{Reported, Stage};
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
 use crate::runs::{Request, Start, command_line, prepare};
@@ -33,6 +33,9 @@ pub(super) struct TransferArgs {
     /// Name (`bench task list`) or path of the task
     #[arg(long, required_unless_present_any = ["config", "resume"], conflicts_with = "config")]
     task: Option<String>,
+    /// Split to score: `eval`, or `select` to choose hyper-parameters without a look at `eval` [default: eval, or that of --config]
+    #[arg(long, value_name = "SPLIT")]
+    report: Option<Reported>,
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
@@ -81,7 +84,8 @@ pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult
 }
 
 pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
-    let request = args.how.complete(args.request.request(args.task, None))?;
+    let request = Request { report: args.report, ..args.request.request(args.task, None) };
+    let request = args.how.complete(request)?;
     run(registry, Stage::Transfer, &request, &args.how, &args.place)
 }
 

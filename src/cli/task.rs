@@ -101,6 +101,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
         .with_context(context)?;
     for split in [
         Some(&task_manifest.splits.train),
+        task_manifest.splits.select.as_ref(),
         Some(&task_manifest.splits.eval),
         task_manifest.splits.pretrain.as_ref(),
     ] {
@@ -148,7 +149,8 @@ pub(super) fn without_data(registry: &Registry, library: &Library, manifest: &Ma
     let recipe = choice.recipe(Stage::Transfer, &manifest.recipe, ("", ""))?;
     let training = recipe.head();
     let classes = vec!["a".to_string(), "b".into()];
-    let info = DatasetInfo { name: dataset.name, version: dataset.version, classes, categories: vec![] };
+    let info =
+        DatasetInfo { name: dataset.name, version: dataset.version, classes, ..DatasetInfo::default() };
     registry.task(manifest, (&training, &format!("recipe `{}`", manifest.recipe)), &info)
 }
 

@@ -24,4 +24,4 @@ pub use optim::{Exempt, Optim, OptimName, Ramp, RampName, Schedule, ScheduleName
 pub use owners::{Owners, complete_operations, complete_recipe};
 pub use recipe::{ObjectiveKey, ObjectiveTable, Recipe, ReconstructionTarget, Transfer, Tune};
 pub use run::{Choice, FOLDER, Run, RunConfig, SCRATCH};
-pub use stage::{Dtype, Stage};
+pub use stage::{Dtype, Reported, Stage};

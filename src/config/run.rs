@@ -1,6 +1,6 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
-use super::stage::{Dtype, Stage};
+use super::stage::{Dtype, Reported, Stage};
 use super::{
     ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, apply_set, complete_recipe, parse,
     parse_table,
@@ -35,6 +35,9 @@ pub struct Run {
     pub dataset: String,
     /// The training split.
     pub split: String,
+    /// Transfer: which split of the task is scored.
+    #[serde(default, skip_serializing_if = "Reported::is_default")]
+    pub report: Reported,
     /// Name of the model's file.
     pub model: String,
     /// Name of the recipe's file.

@@ -1,4 +1,4 @@
-//! The stage of a run, and the type of its matrix products.
+//! The stage of a run, the split that it reports, and the type of its matrix products.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,43 @@ impl Stage {
         match self {
             Self::Pretrain => "pretrain",
             Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// The split of a task whose scores a transfer run reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reported {
+    /// The evaluation split, whose scores are published.
+    #[default]
+    Eval,
+    /// The split on which hyper-parameters, epochs and checkpoints are chosen.
+    Select,
+}
+
+impl Reported {
+    /// The name in records and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Eval => "eval",
+            Self::Select => "select",
+        }
+    }
+
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::str::FromStr for Reported {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "eval" => Ok(Self::Eval),
+            "select" => Ok(Self::Select),
+            _ => Err("known: eval, select".into()),
         }
     }
 }

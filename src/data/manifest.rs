@@ -33,6 +33,10 @@ pub struct Dataset {
     /// How to get the data; shown when they are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub get: Option<String>,
+    /// How file names tell the sequence of a video frame. Frames of one sequence are not independent, so the standard errors
+    /// of scores come from resampling sequences. When absent, images are taken as independent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Sequences>,
     /// Its splits by name.
     #[serde(rename = "split")]
     pub splits: BTreeMap<String, Split>,
@@ -76,6 +80,29 @@ pub struct DatasetInfo {
     pub classes: Vec<String>,
     /// Category ids in label order, where the annotations have them; otherwise empty.
     pub categories: Vec<Category>,
+    /// How ids tell the sequence of a video frame; `None` for single images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Sequences>,
+}
+
+/// How the name of an image tells the sequence of video frames that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sequences {
+    /// What separates the fields of a file name: `_` in `0016E5_07959.jpg`.
+    pub separator: String,
+    /// Number of fields at the start of the file name that name the sequence; at least 1.
+    pub fields: usize,
+}
+
+impl Sequences {
+    /// The sequence of the image `id`: its folders and the first fields of its name, or all of it if it has no more fields.
+    pub fn of<'a>(&self, id: &'a str) -> &'a str {
+        let name = id.rfind('/').map_or(0, |slash| slash + 1);
+        let ends = id[name..].match_indices(&self.separator);
+        let end = ends.map(|(place, _)| name + place).nth(self.fields.saturating_sub(1));
+        &id[..end.unwrap_or(id.len())]
+    }
 }
 
 /// The file of a manifest in its folder.
@@ -134,6 +161,12 @@ impl Dataset {
             let names = names_in(&text, '\t').map_err(|e| ConfigError::new(origin, e))?;
             dataset.class_names = Some(names);
         }
+        if let Some(Sequences { separator, fields }) = &dataset.sequences
+            && (separator.is_empty() || *fields == 0)
+        {
+            let message = "`sequences` needs a `separator` that is not empty and `fields` of at least 1";
+            return Err(ConfigError::new(origin, message).into());
+        }
         (dataset.origin, dataset.formats) = (origin, formats.clone());
         for (name, split) in &dataset.splits {
             let Some(annotations) = &split.annotations else { continue };
@@ -160,6 +193,7 @@ impl Dataset {
             license: "unknown".into(),
             classes: None,
             get: None,
+            sequences: None,
             splits: BTreeMap::from([("train".into(), split)]),
             class_names: None,
             origin: path.display().to_string(),
@@ -274,7 +308,13 @@ impl Dataset {
     pub fn info(&self, index: &Index) -> DatasetInfo {
         let classes = self.class_names.clone().or_else(|| index.classes.clone()).unwrap_or_default();
         let categories = index.categories.clone();
-        DatasetInfo { name: self.name.clone(), version: self.version.clone(), classes, categories }
+        DatasetInfo {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            classes,
+            categories,
+            sequences: self.sequences.clone(),
+        }
     }
 
     /// A blake3 hash, in hexadecimal, over ids and annotations, which distinguishes data sets of the same name. It does

@@ -36,7 +36,7 @@ pub use index::{
     Segmentation,
 };
 pub use jpeg::JPEG_DECODER;
-pub use manifest::{Dataset, DatasetInfo, Split};
+pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
 pub use rle::Rle;
 pub use sample::{Batch, PreparedSample, Sample};

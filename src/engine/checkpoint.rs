@@ -27,6 +27,9 @@ pub struct Progress {
     pub skipped: u64,
     /// Best primary score so far.
     pub best: Option<f64>,
+    /// Evaluations on the reported split so far.
+    #[serde(default)]
+    pub evaluations: u64,
     /// Losses since the last line of the log.
     pub meter: Meter,
     /// Losses of the last line of the log.

@@ -78,8 +78,17 @@ pub struct RunInputs<'a> {
 pub struct IndexedSplits {
     /// The training split.
     pub train: Arc<Vec<Entry>>,
-    /// The evaluation split; empty in pre-training.
+    /// The split whose scores are reported; empty in pre-training.
     pub eval: Arc<Vec<Entry>>,
+    /// The split on which the best weights are chosen; empty if no weights are chosen or they are chosen on `eval`.
+    pub select: Arc<Vec<Entry>>,
+}
+
+impl IndexedSplits {
+    /// The entries of all splits.
+    pub fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.train.iter().chain(self.eval.iter()).chain(self.select.iter())
+    }
 }
 
 impl RunInputs<'_> {

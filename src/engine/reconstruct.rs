@@ -35,6 +35,7 @@ impl Pretrained {
             task: None,
             dataset: String::new(),
             split: String::new(),
+            report: Default::default(),
             model: String::new(),
             recipe: String::new(),
             init: SCRATCH.into(),

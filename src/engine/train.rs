@@ -4,6 +4,8 @@
 //! After a [step](Trainer::step) the loop writes a line of the log, evaluates and saves checkpoints when they
 //! are due. A loss that is not finite ends the run and leaves `failure.json`.
 
+mod evaluation;
+
 use super::batches::{MicroBatches, Source};
 use super::checkpoint::{self, Progress};
 use super::log::RunLog;
@@ -11,7 +13,7 @@ use super::observer::{Control, Event};
 use super::step::{StepError, Trainer, TrainerInputs, Values};
 use crate::data::SampleId;
 use crate::nn::Params;
-use crate::record::{Better, RunFolder, ScoreSpec, Scores, Status, write_atomic};
+use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
 use crate::weights;
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -26,10 +28,12 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// The state is saved at least this often, even when epochs are long and `save_steps` is absent or large.
 const LONGEST_LOSS: Duration = Duration::from_secs(600);
 
-/// Evaluation during training.
+/// How a run is evaluated.
 pub(super) struct Evaluation<'a> {
-    /// Computes the scores of the current weights.
+    /// Computes the scores of the current weights on the reported split.
     pub run: &'a dyn Fn() -> Result<Scores>,
+    /// Computes their scores on the split on which the best weights are chosen; `None` if that is the reported split.
+    pub select: Option<&'a dyn Fn() -> Result<Scores>>,
     /// The score that decides which weights are the best.
     pub primary: ScoreSpec,
 }
@@ -74,8 +78,10 @@ pub struct Outcome {
     pub steps_done: usize,
     /// Unreadable images that were replaced.
     pub skipped: u64,
-    /// Scores of the last evaluation.
+    /// Scores of the last evaluation on the reported split.
     pub scores: Scores,
+    /// Number of evaluations on that split, with those of earlier starts.
+    pub evaluations: u64,
     /// Mean losses of the last line of the log.
     pub losses: BTreeMap<String, f64>,
     /// Images trained on since the program started, and the time that they took without evaluation.
@@ -87,7 +93,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The result for a head that is fitted in one pass, without steps.
+    /// The result for a head that is fitted in one pass, without steps, and evaluated once.
     pub(super) fn fitted(scores: Scores) -> Self {
         Self {
             status: Status::Finished,
@@ -95,6 +101,7 @@ impl Outcome {
             steps_done: 0,
             skipped: 0,
             scores,
+            evaluations: 1,
             losses: BTreeMap::new(),
             images: 0,
             training: Duration::ZERO,
@@ -221,7 +228,8 @@ impl<T> Run<'_, '_, T> {
             self.log_losses()?;
         }
         if plan.ends_epoch(done, recipe.eval_epochs) && done < self.end {
-            self.evaluate()?;
+            self.count_evaluation(self.chooses_apart());
+            self.evaluate(self.chooses_apart())?;
         }
         if plan.ends_epoch(done, recipe.keep_epochs) {
             let name = format!("epoch_{}.safetensors", done / plan.steps_per_epoch);
@@ -247,29 +255,6 @@ impl<T> Run<'_, '_, T> {
         line.extend(means.iter().map(|(name, value)| (name.clone(), json!(value))));
         self.progress.losses = means.into_iter().collect();
         self.log.line(&line.into())
-    }
-
-    /// Evaluates the current weights, or their average if one is kept, and saves them if they are the best.
-    fn evaluate(&mut self) -> Result<Scores> {
-        let Training { evaluation: Some(evaluation), control, .. } = self.training else {
-            return Ok(Scores::default());
-        };
-        let scores = self.averaged(|_| (evaluation.run)())?;
-        let (step, primary) = (self.done(), evaluation.primary);
-        self.log.line(&json!({ "step": step, "scores": scores }))?;
-        control.tell(Event::Evaluated { step, scores: &scores });
-        let value = scores.get(primary.name).map(|score| score.value);
-        let better = |new: f64, old: f64| match primary.better {
-            Better::Higher => new > old,
-            Better::Lower => new < old,
-        };
-        if value.is_some_and(|new| self.progress.best.is_none_or(|old| better(new, old))) {
-            self.progress.best = value;
-            if self.training.inputs.recipe.eval_epochs > 0 {
-                self.save_weights(&self.options.folder.best())?;
-            }
-        }
-        Ok(scores)
     }
 
     /// Calls `with` while the averaged weights, if there are any, replace the current ones.
@@ -308,12 +293,18 @@ impl<T> Run<'_, '_, T> {
             done if done < steps => Status::Truncated,
             _ => Status::Finished,
         };
+        if status != Status::Interrupted {
+            self.count_evaluation(false);
+        }
         if status != Status::Finished || self.training.evaluation.is_some() {
             self.save()?; // so that the run can continue even if the last evaluation is interrupted
         }
         let mut scores = Scores::default();
         if status != Status::Interrupted {
-            scores = self.evaluate()?;
+            if self.chooses_apart() {
+                self.evaluate(true)?;
+            }
+            scores = self.evaluate(false)?;
             self.log.sync()?;
             self.save_weights(&self.options.folder.weights())?;
         }
@@ -324,6 +315,7 @@ impl<T> Run<'_, '_, T> {
             steps_done: progress.steps,
             skipped: progress.skipped,
             scores,
+            evaluations: progress.evaluations,
             losses: progress.losses,
             images,
             training,

@@ -75,6 +75,9 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         }
         let plan = self.plan()?;
         let run_evaluation = || save_by_class(self.evaluate()?, folder);
+        let choose = || -> Result<Scores> { Ok(self.evaluate_on(&run.splits.select)?.scores) };
+        let select: Option<&dyn Fn() -> Result<Scores>> =
+            if run.splits.select.is_empty() { None } else { Some(&choose) };
         let task = &self.model.task;
         let train = |source: &dyn Source<T::Target>,
                      objective: &dyn Objective<Target = T::Target>,
@@ -84,7 +87,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
                 objective,
                 mix: &|batch, rng| task.mix(batch, rng),
                 initialize,
-                evaluation: Some(Evaluation { run: &run_evaluation, primary }),
+                evaluation: Some(Evaluation { run: &run_evaluation, select, primary }),
                 metadata: &metadata,
             };
             self.run_loop(parts, options)
@@ -111,15 +114,19 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         Ok(outcome)
     }
 
-    /// Scores of the current weights on the evaluation split.
+    /// Scores of the current weights on the reported split.
     ///
     /// # Errors
     /// An unreadable image, or a request to stop, because part of a split has no score.
     pub fn evaluate(&self) -> Result<Evaluated> {
-        let loader = self.eval_loader(self.run.splits.eval.clone())?;
+        self.evaluate_on(&self.run.splits.eval)
+    }
+
+    fn evaluate_on(&self, entries: &Arc<Vec<Entry>>) -> Result<Evaluated> {
+        let loader = self.eval_loader(entries.clone())?;
         let [height, width] = self.run.config.model.image;
         let TaskModel { task, backbone, head } = &self.model;
-        let (input, total) = ((height, width), self.run.splits.eval.len());
+        let (input, total) = ((height, width), entries.len());
         evaluate(task.as_ref(), backbone.as_ref(), head, input, &loader, total, self.run.control)
     }
 

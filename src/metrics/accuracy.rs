@@ -5,7 +5,7 @@
 
 use super::{Metric, MetricError};
 use crate::data::SampleId;
-use crate::record::{Better, ScoreSpec, Scores, Unit};
+use crate::record::{Better, ErrorMethod, EvaluationSample, SampleUnit, Score, ScoreSpec, Scores, Unit};
 
 /// Rank of `label` among `scores`; 0 is the best.
 pub fn rank(scores: &[f32], label: usize) -> usize {
@@ -60,7 +60,13 @@ impl Metric for Accuracy {
         let n = self.total as f64;
         for (spec, right) in self.specs.iter().zip(&self.right) {
             let p = *right as f64 / n;
-            scores.insert(spec.name, 100. * p, Some(100. * (p * (1. - p) / n).sqrt()));
+            let stderr = Some(100. * (p * (1. - p) / n).sqrt());
+            let sample = EvaluationSample {
+                method: ErrorMethod::Binomial,
+                unit: SampleUnit::Image,
+                units: self.total,
+            };
+            scores.insert_score(spec.name, Score { value: 100. * p, stderr, sample: Some(sample) });
         }
         Ok(scores)
     }

@@ -1,17 +1,21 @@
 //! Average precision and recall of boxes and masks, as the COCO and LVIS benchmarks define them. They are computed by
 //! `hotcoco`, which gives the same numbers as `pycocotools` and `lvis-api`.
 //!
-//! Every image counts, including images without detections. Size classes (small, medium, large) refer to annotated areas;
-//! crowds are ignored, as in COCO. Scores are percentages, except that the score of a size class without objects is −1, as
-//! in `pycocotools`. There are no standard errors. A detection without a mask is scored as a box only; if no detection has
-//! a mask, mask scores are −1.
+//! Every image counts, including images without detections. Size classes (small, medium, large) refer to annotated
+//! areas; crowds are ignored, as in COCO. Scores are percentages, except that the score of a size class without
+//! objects is −1, as in `pycocotools`. Standard errors come from a [bootstrap](super::bootstrap) over images or
+//! sequences. A detection without a mask is scored as a box only; if no detection has a mask, mask scores are −1.
 
+mod matches;
+
+use super::bootstrap::Units;
 use super::{ClassScores, MetricError};
 use crate::data::{
     Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation, Xywh, Xyxy, xywh,
 };
-use crate::record::{Better, ScoreSpec, Scores, Unit};
+use crate::record::{Better, Score, ScoreSpec, Scores, Unit};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
+use matches::Matches;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -138,6 +142,7 @@ pub struct CocoScorer {
     masks: bool,
     classes: Vec<String>,
     categories: Vec<Category>,
+    units: Units,
     images: Vec<hotcoco::Image>,
     truths: Vec<Annotation>,
     /// Detections for box scores and for mask scores.
@@ -149,7 +154,8 @@ impl CocoScorer {
     pub fn new(info: &DatasetInfo, protocol: Protocol, masks: bool) -> Self {
         let (classes, categories) = (info.classes.clone(), info.categories.clone());
         let (images, truths, found) = (vec![], vec![], [vec![], vec![]]);
-        Self { protocol, masks, classes, categories, images, truths, found }
+        let units = Units::new(info.sequences.clone());
+        Self { protocol, masks, classes, categories, units, images, truths, found }
     }
 
     /// Adds the detections and annotated objects of the image `id`.
@@ -170,6 +176,7 @@ impl CocoScorer {
         if self.masks && image.objects.iter().any(|object| !object.has_mask()) {
             return Err(fail("cannot be scored: an object is annotated without a mask".into()));
         }
+        self.units.add(id);
         let (height, width) = (image.size.0 as u32, image.size.1 as u32);
         let ids = |labels: &[u32]| labels.iter().map(|label| u64::from(*label)).collect();
         self.images.push(hotcoco::Image {
@@ -230,9 +237,60 @@ impl CocoScorer {
         }
     }
 
+    /// The scores with their standard errors, and those of each class.
+    ///
     /// # Errors
     /// An evaluation that `hotcoco` refuses, such as two images of the same id.
     pub fn finish(self) -> Result<(Scores, ClassScores), MetricError> {
+        let units = self.units.clone();
+        let (mut scores, mut by_class) = (Scores::default(), ClassScores::default());
+        for Evaluation { specs, ap, scorer } in self.evaluate()? {
+            let Some((mut scorer, matches)) = scorer else {
+                specs.iter().for_each(|spec| scores.insert(spec.name, -1., None));
+                continue;
+            };
+            scorer.accumulate();
+            scorer.summarize_lines(); // fills the statistics; prints nothing
+            let values = scorer.stats().unwrap_or_default();
+            if values.len() != specs.len() {
+                let (n, expected) = (values.len(), specs.len());
+                return Err(MetricError::Scoring(format!("{n} scores `{ap}`, …, expected {expected}")));
+            }
+            let errors = units.standard_errors(specs.len(), |weights| matches.scores(specs, weights));
+            for ((spec, value), error) in specs.iter().zip(values).zip(errors) {
+                let value = percentage(*value);
+                // A score without cases has no error.
+                let stderr = error.filter(|_| value >= 0.).map(|error| 100. * error);
+                scores.insert_score(spec.name, Score { value, stderr, sample: Some(units.sample()) });
+            }
+            let results = scorer.results(true).map_err(refused)?;
+            for (class, value) in results.per_class.unwrap_or_default() {
+                by_class.insert(&class, ap, percentage(value));
+            }
+        }
+        Ok((scores, by_class))
+    }
+
+    /// The scores if image i were there `weights[i]` times, in the order of [`CocoScorer::update`].
+    ///
+    /// # Errors
+    /// As [`CocoScorer::finish`].
+    pub fn resampled(self, weights: &[u32]) -> Result<Scores, MetricError> {
+        let mut scores = Scores::default();
+        for Evaluation { specs, scorer, .. } in self.evaluate()? {
+            let values = match scorer {
+                Some((_, matches)) => matches.scores(specs, weights),
+                None => vec![None; specs.len()],
+            };
+            for (spec, value) in specs.iter().zip(values) {
+                scores.insert(spec.name, value.map_or(-1., percentage), None);
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Matches boxes and, if they are scored, masks.
+    fn evaluate(self) -> Result<Vec<Evaluation>, MetricError> {
         let frequency = |label: usize| {
             let word = |frequency| match frequency {
                 Frequency::Rare => "r",
@@ -248,6 +306,7 @@ impl CocoScorer {
             ..hotcoco::Category::default()
         };
         let categories = self.classes.iter().enumerate().map(category).collect();
+        let ids: Vec<u64> = self.images.iter().map(|image| image.id).collect();
         let dataset = hotcoco::Dataset {
             images: self.images,
             annotations: self.truths,
@@ -257,37 +316,37 @@ impl CocoScorer {
         let truth = Arc::new(COCO::from_dataset(dataset));
         let specs = score_specs(self.protocol, self.masks).chunks(specs_per_type(self.protocol));
         let types = [(IouType::Bbox, "box_ap"), (IouType::Segm, "mask_ap")];
-        let (mut scores, mut by_class) = (Scores::default(), ClassScores::default());
         let something = self.found.iter().any(|found| !found.is_empty());
+        let mut evaluations = vec![];
         for (((iou_type, ap), found), specs) in types.into_iter().zip(self.found).zip(specs) {
             if found.is_empty() && something {
-                specs.iter().for_each(|spec| scores.insert(spec.name, -1., None));
+                evaluations.push(Evaluation { specs, ap, scorer: None });
                 continue;
             }
-            let fail = |e: hotcoco::Error| MetricError::Scoring(e.to_string());
-            let found = truth.load_res_anns(found).map_err(fail)?;
+            let found = truth.load_res_anns(found).map_err(refused)?;
             let mut scorer = match self.protocol {
                 Protocol::Coco => COCOeval::new(truth.clone(), found, iou_type),
                 Protocol::Lvis => COCOeval::new_lvis(truth.clone(), found, iou_type),
             };
-            scorer.evaluate().map_err(fail)?;
-            scorer.accumulate();
-            scorer.summarize_lines(); // fills the statistics; prints nothing
-            let values = scorer.stats().unwrap_or_default();
-            if values.len() != specs.len() {
-                let (n, expected) = (values.len(), specs.len());
-                return Err(MetricError::Scoring(format!("{n} scores of {iou_type:?}, expected {expected}")));
-            }
-            for (spec, value) in specs.iter().zip(values) {
-                scores.insert(spec.name, percentage(*value), None);
-            }
-            let results = scorer.results(true).map_err(fail)?;
-            for (class, value) in results.per_class.unwrap_or_default() {
-                by_class.insert(&class, ap, percentage(value));
-            }
+            scorer.evaluate().map_err(refused)?;
+            let matches = Matches::new(&scorer, &ids, frequency);
+            evaluations.push(Evaluation { specs, ap, scorer: Some((scorer, matches)) });
         }
-        Ok((scores, by_class))
+        Ok(evaluations)
     }
+}
+
+/// The evaluation of boxes or of masks.
+struct Evaluation {
+    specs: &'static [ScoreSpec],
+    /// Name of the score of each class.
+    ap: &'static str,
+    /// `None` if no detection can be scored.
+    scorer: Option<(COCOeval, Matches)>,
+}
+
+fn refused(error: hotcoco::Error) -> MetricError {
+    MetricError::Scoring(error.to_string())
 }
 
 fn specs_per_type(protocol: Protocol) -> usize {

@@ -3,17 +3,12 @@
 //! For each class, correct, annotated and predicted pixels are counted over the whole split, except where the annotation
 //! is [`IGNORE`]. IoU is correct / (annotated + predicted − correct), and accuracy is correct / annotated. A class that is
 //! neither annotated nor predicted has no IoU, and a class that is not annotated has no accuracy; means skip such classes
-//! (NumPy's `nanmean`). Standard errors come from a bootstrap over images.
+//! (NumPy's `nanmean`). Standard errors come from a [bootstrap](super::bootstrap) over images or sequences.
 
+use super::bootstrap::Units;
 use super::{Metric, MetricError};
-use crate::data::{IGNORE, Raster, SampleId};
-use crate::record::{Better, ScoreSpec, Scores, Unit};
-use crate::rng::Rng;
-use rand::Rng as _;
-use rayon::prelude::*;
-
-/// Number of bootstrap samples for the standard error.
-const RESAMPLES: u64 = 1000;
+use crate::data::{IGNORE, Raster, SampleId, Sequences};
+use crate::record::{Better, Score, ScoreSpec, Scores, Unit};
 
 /// Mean IoU, mean class accuracy and pixel accuracy, in percent.
 pub const SCORES: [ScoreSpec; 3] = [
@@ -34,10 +29,11 @@ pub struct ClassCounts {
 }
 
 impl ClassCounts {
-    fn add(&mut self, other: &Self) {
-        self.right += other.right;
-        self.annotated += other.annotated;
-        self.predicted += other.predicted;
+    fn add(&mut self, other: &Self, times: u32) {
+        let times = u64::from(times);
+        self.right += times * other.right;
+        self.annotated += times * other.annotated;
+        self.predicted += times * other.predicted;
     }
 
     /// Intersection over union: 0 to 1. `None` for a class that is neither annotated nor predicted.
@@ -56,21 +52,22 @@ impl ClassCounts {
 #[derive(Clone, Debug)]
 pub struct Confusion {
     classes: usize,
+    units: Units,
     /// Counts of the classes that occur in each image.
     images: Vec<Vec<(u16, ClassCounts)>>,
 }
 
 impl Confusion {
-    /// A metric for this number of classes.
-    pub fn new(classes: usize) -> Self {
-        Self { classes, images: vec![] }
+    /// A metric for this number of classes. `sequences` says which images are frames of one video.
+    pub fn new(classes: usize, sequences: Option<Sequences>) -> Self {
+        Self { classes, units: Units::new(sequences), images: vec![] }
     }
 
-    /// Counts the pixels of an image.
+    /// Counts the pixels of the image `id`.
     ///
     /// # Errors
     /// Rasters of different sizes, or a label that is not a class.
-    pub fn count(&mut self, prediction: &Raster, truth: &Raster) -> Result<(), String> {
+    pub fn count(&mut self, id: &SampleId, prediction: &Raster, truth: &Raster) -> Result<(), String> {
         if prediction.size() != truth.size() {
             let ((h, w), (height, width)) = (prediction.size(), truth.size());
             return Err(format!("{h}x{w} pixels, but the annotation has {height}x{width} (height x width)"));
@@ -95,53 +92,42 @@ impl Confusion {
         }
         let there = |(_, c): &(u16, ClassCounts)| c.annotated + c.predicted > 0;
         self.images.push((0..).zip(counts).filter(there).collect());
+        self.units.add(id);
         Ok(())
     }
 
     /// Pixel counts of every class over all images.
     pub fn total(&self) -> Vec<ClassCounts> {
-        self.sum(self.images.iter())
+        self.sum(&vec![1; self.images.len()])
     }
 
-    fn sum<'a>(&self, images: impl Iterator<Item = &'a Vec<(u16, ClassCounts)>>) -> Vec<ClassCounts> {
+    /// The counts of all images, if image i is there `weights[i]` times.
+    fn sum(&self, weights: &[u32]) -> Vec<ClassCounts> {
         let mut total = vec![ClassCounts::default(); self.classes];
-        for (class, counts) in images.flatten() {
-            total[usize::from(*class)].add(counts);
+        for (image, weight) in self.images.iter().zip(weights).filter(|(_, weight)| **weight > 0) {
+            image.iter().for_each(|(class, counts)| total[usize::from(*class)].add(counts, *weight));
         }
         total
     }
 
-    /// The [`SCORES`] in percent, with standard errors if there is more than one image.
+    /// The [`SCORES`] in percent, with standard errors if there is more than one image or sequence.
     ///
     /// # Errors
     /// A split without any annotated pixel.
     pub fn scores(&self) -> Result<Scores, String> {
         let values = means(&self.total()).ok_or("no pixel of the split is annotated")?;
-        let errors = self.standard_errors();
+        let resampled = |weights: &[u32]| match means(&self.sum(weights)) {
+            Some(values) => values.map(Some).to_vec(),
+            None => vec![None; SCORES.len()],
+        };
+        let errors = self.units.standard_errors(SCORES.len(), resampled);
         let mut scores = Scores::default();
-        for (k, spec) in SCORES.iter().enumerate() {
-            scores.insert(spec.name, 100. * values[k], errors.map(|errors| 100. * errors[k]));
+        for ((spec, value), error) in SCORES.iter().zip(values).zip(errors) {
+            let stderr = error.map(|error| 100. * error);
+            let score = Score { value: 100. * value, stderr, sample: Some(self.units.sample()) };
+            scores.insert_score(spec.name, score);
         }
         Ok(scores)
-    }
-
-    /// Standard deviation over bootstrap samples of the images; `None` for a single image.
-    fn standard_errors(&self) -> Option<[f64; 3]> {
-        let count = self.images.len();
-        let resample = |draw: u64| {
-            let mut rng = Rng::new(0, "bootstrap", &[draw]);
-            let images = (0..count).map(|_| &self.images[rng.random_range(0..count)]);
-            means(&self.sum(images))
-        };
-        if count < 2 {
-            return None;
-        }
-        let drawn: Vec<[f64; 3]> = (0..RESAMPLES).into_par_iter().filter_map(resample).collect();
-        let n = drawn.len() as f64;
-        Some(std::array::from_fn(|k| {
-            let mean = drawn.iter().map(|values| values[k]).sum::<f64>() / n;
-            (drawn.iter().map(|values| (values[k] - mean).powi(2)).sum::<f64>() / (n - 1.)).sqrt()
-        }))
     }
 }
 
@@ -165,7 +151,7 @@ impl Metric for Confusion {
 
     fn update(&mut self, id: &SampleId, prediction: Raster, target: &Raster) -> Result<(), MetricError> {
         let fail = |message| MetricError::Prediction { id: id.clone(), message };
-        self.count(&prediction, target).map_err(fail)
+        self.count(id, &prediction, target).map_err(fail)
     }
 
     fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
@@ -177,15 +163,19 @@ impl Metric for Confusion {
 mod tests {
     use super::*;
 
+    fn id() -> SampleId {
+        SampleId::new("a")
+    }
+
     fn raster(width: usize, labels: &[u16]) -> Raster {
         Raster::new(labels.len() / width, width, labels.to_vec())
     }
 
     /// Two images of two rows, three classes of which the last is nowhere.
     fn counted() -> Confusion {
-        let mut confusion = Confusion::new(3);
-        confusion.count(&raster(2, &[0, 0, 1, 1]), &raster(2, &[0, 1, 1, IGNORE])).unwrap();
-        confusion.count(&raster(2, &[0, 1, 0, 0]), &raster(2, &[0, 0, 0, 0])).unwrap();
+        let mut confusion = Confusion::new(3, None);
+        confusion.count(&id(), &raster(2, &[0, 0, 1, 1]), &raster(2, &[0, 1, 1, IGNORE])).unwrap();
+        confusion.count(&id(), &raster(2, &[0, 1, 0, 0]), &raster(2, &[0, 0, 0, 0])).unwrap();
         confusion
     }
 
@@ -205,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_class_that_is_only_predicted_has_an_iou_of_0_and_no_accuracy() {
-        let mut confusion = Confusion::new(2);
-        confusion.count(&raster(2, &[0, 1]), &raster(2, &[0, 0])).unwrap();
+        let mut confusion = Confusion::new(2, None);
+        confusion.count(&id(), &raster(2, &[0, 1]), &raster(2, &[0, 0])).unwrap();
         let scores = confusion.scores().unwrap();
         assert_eq!(scores.get("miou").unwrap().value, 25.);
         assert_eq!(scores.get("macc").unwrap().value, 50.);
@@ -223,22 +213,34 @@ mod tests {
         let found = scores.get("aacc").unwrap().stderr.unwrap();
         assert!((found / expected - 1.).abs() < 0.1, "{found}, expected {expected}");
         assert_eq!(counted().scores().unwrap(), scores);
-        let mut one = Confusion::new(2);
-        one.count(&raster(1, &[1]), &raster(1, &[1])).unwrap();
+        let mut one = Confusion::new(2, None);
+        one.count(&id(), &raster(1, &[1]), &raster(1, &[1])).unwrap();
         let score = one.scores().unwrap().get("miou").unwrap();
         assert_eq!((score.value, score.stderr), (100., None));
     }
 
     #[test]
+    fn frames_of_one_sequence_have_no_error() {
+        let sequences = Sequences { separator: "_".into(), fields: 1 };
+        let mut confusion = Confusion::new(2, Some(sequences));
+        for (id, found) in [("a_0.png", 0), ("a_1.png", 1)] {
+            confusion.count(&SampleId::new(id), &raster(1, &[found]), &raster(1, &[0])).unwrap();
+        }
+        let score = confusion.scores().unwrap().get("aacc").unwrap();
+        assert_eq!((score.value, score.stderr), (50., None));
+        assert_eq!(score.sample.unwrap().units, 1);
+    }
+
+    #[test]
     fn what_cannot_be_scored_is_said() {
-        let mut confusion = Confusion::new(2);
-        let error = confusion.count(&raster(2, &[0, 1]), &raster(1, &[0, 1])).unwrap_err();
+        let mut confusion = Confusion::new(2, None);
+        let error = confusion.count(&id(), &raster(2, &[0, 1]), &raster(1, &[0, 1])).unwrap_err();
         assert!(error.contains("1x2 pixels, but the annotation has 2x1"), "{error}");
-        let error = confusion.count(&raster(1, &[2]), &raster(1, &[0])).unwrap_err();
+        let error = confusion.count(&id(), &raster(1, &[2]), &raster(1, &[0])).unwrap_err();
         assert!(error.contains("prediction has class 2, but there are only 2"), "{error}");
-        let error = confusion.count(&raster(1, &[0]), &raster(1, &[7])).unwrap_err();
+        let error = confusion.count(&id(), &raster(1, &[0]), &raster(1, &[7])).unwrap_err();
         assert!(error.contains("annotation has class 7"), "{error}");
-        confusion.count(&raster(1, &[0]), &raster(1, &[IGNORE])).unwrap();
+        confusion.count(&id(), &raster(1, &[0]), &raster(1, &[IGNORE])).unwrap();
         assert!(confusion.scores().unwrap_err().contains("no pixel"));
     }
 }

@@ -1,6 +1,7 @@
 //! Metrics: compute scores from predictions and targets, without tensors.
 
 pub mod accuracy;
+pub mod bootstrap;
 pub mod coco;
 pub mod confusion;
 

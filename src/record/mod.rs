@@ -9,6 +9,7 @@ mod publish;
 mod reference;
 pub mod render;
 mod run;
+mod score;
 mod speed;
 mod store;
 pub mod table;
@@ -22,9 +23,9 @@ pub use folder::{RunFolder, StoreError, read_record};
 pub use publish::{PublishError, Published, publish};
 pub use reference::{Origin, Reference};
 pub use run::{
-    Better, DataCover, DataRecord, InitRecord, InitTraining, RunRecord, Score, ScoreSpec, Scores, Status,
-    TokenizerRecord, Unit,
+    DataCover, DataRecord, EvaluationRecord, InitRecord, InitTraining, RunRecord, Status, TokenizerRecord,
 };
+pub use score::{Better, ErrorMethod, EvaluationSample, SampleUnit, Score, ScoreSpec, Scores, Unit};
 pub use speed::{SpeedRecord, render_speed};
 pub use store::RunStore;
 pub use today::{Fault, Today};

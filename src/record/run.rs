@@ -1,73 +1,10 @@
 //! [`RunRecord`]: the record of one run, with the origin of every number in a table.
 
 use super::environment::{Environment, Throughput};
-use crate::config::ReconstructionTarget;
+use super::score::Scores;
+use crate::config::{ReconstructionTarget, Reported};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Unit of a score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// A percentage, stored as 0–100.
-    Percent,
-    /// A number without a unit.
-    Plain,
-}
-
-/// Whether higher or lower values of a score are better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Better {
-    /// Higher values are better.
-    Higher,
-    /// Lower values are better.
-    Lower,
-}
-
-/// Declaration of a score that a kind of task measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct ScoreSpec {
-    /// Name in records and tables, such as `top1`.
-    pub name: &'static str,
-    /// Unit of its values.
-    pub unit: Unit,
-    /// Direction of improvement.
-    pub better: Better,
-}
-
-/// A measured value.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Score {
-    /// The value, in the unit of its [`ScoreSpec`].
-    pub value: f64,
-    /// Standard error over the evaluation split; `None` if unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stderr: Option<f64>,
-}
-
-/// Scores by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Scores(pub BTreeMap<String, Score>);
-
-impl Scores {
-    /// Adds a score or replaces it. `stderr` is the standard error; `None` if unknown.
-    pub fn insert(&mut self, name: impl Into<String>, value: f64, stderr: Option<f64>) {
-        self.0.insert(name.into(), Score { value, stderr });
-    }
-
-    /// The score `name`, if there is one.
-    pub fn get(&self, name: &str) -> Option<Score> {
-        self.0.get(name).copied()
-    }
-
-    /// Whether there are no scores.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +127,36 @@ impl std::fmt::Display for InitTraining {
     }
 }
 
+/// On which splits a run was scored, and its best weights were chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationRecord {
+    /// Name of the split behind the scores.
+    pub split: String,
+    /// What that split is for.
+    pub role: Reported,
+    /// Number of evaluations on it. Choices that are made after the first are made on what is reported.
+    pub times: u64,
+    /// Name of the split on which `best.safetensors` was chosen; `None` if nothing was chosen. The scores are those of the last
+    /// weights in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_on: Option<String>,
+}
+
+impl EvaluationRecord {
+    /// What a reader of reported scores should know: more than one look at the split.
+    pub fn caveat(&self) -> Option<String> {
+        let Self { split, role, times, best_on } = self;
+        if *role != Reported::Eval || *times < 2 {
+            return None;
+        }
+        let chosen = best_on.as_ref().filter(|best_on| *best_on == split);
+        let chosen =
+            chosen.map_or("", |_| ", and its best weights were chosen there; the last ones are reported");
+        Some(format!("evaluated {times} times on the reported split{chosen}"))
+    }
+}
+
 /// Record of one run (task × model × recipe × initial weights × seed), stored as `runs/<id>/run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -258,7 +225,10 @@ pub struct RunRecord {
     /// The score that ranks runs of this task; `None` for pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
-    /// Scores on the evaluation split; empty for pre-training.
+    /// On which splits the run was scored and weights were chosen; `None` for pre-training and in earlier records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationRecord>,
+    /// Scores on the reported split; empty for pre-training.
     #[serde(default)]
     pub scores: Scores,
     /// Last training losses by name.
@@ -335,6 +305,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
         steps_done: 10,
         skipped: 0,
         primary: Some("top1".into()),
+        evaluation: None,
         scores,
         losses: BTreeMap::new(),
         status: Status::Finished,

@@ -1,8 +1,9 @@
 //! [`build_table`]: makes a [`Table`] from records and published numbers; a pure function without clock and disk.
 //!
-//! A cell is the mean ± standard deviation over seeds. Runs of different versions of a task are never mixed; runs on
-//! different data, with different overrides or from weights that were trained differently are different rows; reasons
-//! to trust a number less (truncated, unfinished, uncommitted changes, notes) are footnotes. Knows no task.
+//! A cell is the mean over runs, with the number of pre-trainings and transfers behind it (`docs/statistics.md`). Runs
+//! of different versions of a task are never mixed; runs on different data, with different overrides or from weights
+//! that were trained differently are different rows; reasons to trust a number less (truncated, unfinished,
+//! uncommitted changes, notes) are footnotes. Knows no task.
 
 mod cell;
 mod compare;
@@ -10,6 +11,7 @@ mod content;
 mod draft;
 mod error;
 mod spec;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -169,7 +171,7 @@ fn published_rows(references: &[Reference], spec: &TableSpec) -> Result<Vec<Draf
             let (mean, spread, n) = (reference.value, reference.spread, reference.seeds.unwrap_or(1));
             let notes = reference.note.iter().cloned().collect();
             let target = reference.target;
-            let value = Some(Estimate { mean, spread, n });
+            let value = Some(Estimate { spread, n, ..Estimate::exact(mean) });
             cells[i] = Draft { value, target, notes, ..Draft::default() };
         }
     }
@@ -218,18 +220,7 @@ fn number(mut rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -
     };
     let variants = rows.iter().any(|row| !row.key.variant.is_empty());
     let references = rows.iter().any(|row| row.key.origin != Origin::Ours);
-    let averaged = rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.value.as_ref());
-    if averaged.clone().any(|value| value.n > 1) {
-        remarks.push("mean ± standard deviation over n runs".into());
-    }
-    let differences = rows.iter().filter(|row| row.difference).flat_map(|row| &row.cells);
-    if differences.filter_map(|cell| cell.value.as_ref()).any(|value| value.spread.is_some()) {
-        remarks.push(
-            "differences: ± standard error, from the spread over runs, or for one run from the size of the \
-             evaluation split"
-                .into(),
-        );
-    }
+    remarks.extend(meanings(&rows));
     let mut keys: Vec<String> = spec.rows.iter().map(|key| key.name().to_string()).collect();
     keys.extend(variants.then(|| "variant".to_string()));
     keys.extend(references.then(|| "origin".to_string()));
@@ -257,6 +248,34 @@ fn number(mut rows: Vec<DraftRow>, spec: &TableSpec, mut remarks: Vec<String>) -
     let decimals = vec![spec.decimals; columns.len()];
     remarks.extend(spec.footnotes.iter().cloned());
     Table { title: spec.title.clone(), keys, columns, rows, footnotes, remarks, decimals }
+}
+
+/// What the numbers behind a mean and its errors are.
+fn meanings(rows: &[DraftRow]) -> Vec<String> {
+    let values = |difference: bool| {
+        let rows = rows.iter().filter(move |row| row.difference == difference && row.against.is_none());
+        rows.flat_map(|row| &row.cells).filter_map(|cell| cell.value.as_ref())
+    };
+    let texts = [
+        (
+            values(false).any(|value| value.pretrainings.is_some()),
+            "(p×t): mean over p pre-trainings with t transfers each; ± is the standard deviation over \
+             pre-trainings",
+        ),
+        (
+            values(false).any(|value| value.pretrainings.is_none() && value.n > 1),
+            "(n=…): mean over n runs; ± is their standard deviation",
+        ),
+        (
+            values(true).any(|value| value.spread.is_some()),
+            "differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds",
+        ),
+        (
+            values(true).any(|value| value.evaluation.is_some()),
+            "eval: standard error of a difference due to the size of the evaluation split",
+        ),
+    ];
+    texts.into_iter().filter(|(shown, _)| *shown).map(|(_, text)| text.into()).collect()
 }
 
 /// Takes the marks that all of our numbers have from their cells: they are remarks on the table then.

@@ -3,10 +3,14 @@
 //! What cannot be true is a [`Fault`], and no table is made from it. What is true but may no longer hold is a mark, which tables
 //! show beside the number: another program, another recipe, a record of the old layout.
 
-use super::{RunRecord, Status, task_hash};
+use super::{RunRecord, SampleUnit, Score, Status, task_hash};
 use crate::config::{Choice, Library, Owners, RunConfig, SCRATCH, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// Mark on a record whose standard errors take the frames of a video as independent; tables leave these errors out.
+pub(super) const FRAMES: &str =
+    "its standard errors take neighbouring video frames as independent; they are not shown";
 
 /// Number of keys that a mark lists.
 const KEYS: usize = 4;
@@ -50,6 +54,7 @@ impl Today<'_> {
                 Err(reason) => fault(reason),
             }
             marks.extend(ambiguous(record, &named));
+            marks.extend(self.frames(record));
             all_marks.push((marks, own));
         }
         let of: BTreeMap<String, Vec<String>> = records
@@ -91,6 +96,18 @@ impl Today<'_> {
                  score can change, and make the run again; otherwise restore the file"
             )
         })
+    }
+
+    /// A mark on a record of video frames with errors that do not come from resampling sequences.
+    fn frames(&self, record: &RunRecord) -> Option<String> {
+        // A data set that was named by its path may be unknown here.
+        let (text, origin) = self.library.text(&format!("datasets/{}/dataset.toml", record.dataset)).ok()?;
+        let table: toml::Table = crate::config::parse(&text, &origin).ok()?;
+        let by_image = |score: &Score| {
+            score.stderr.is_some() && score.sample.is_none_or(|sample| sample.unit != SampleUnit::Sequence)
+        };
+        let wrong = table.contains_key("sequences") && record.scores.0.values().any(by_image);
+        wrong.then(|| FRAMES.to_string())
     }
 
     /// A mark on a record of the old layout or of other sources.
@@ -193,6 +210,10 @@ fn contradictions(record: &RunRecord) -> Vec<String> {
         ("init.hash", text("init_hash") == record.init.hash.as_deref()),
         ("tokenizer.hash", text("tokenizer_hash") == record.tokenizer.as_ref().map(|t| t.hash.as_str())),
         ("environment.dtype", text("dtype").unwrap_or("f32") == environment.dtype),
+        (
+            "evaluation.role",
+            record.evaluation.as_ref().is_none_or(|e| text("report").unwrap_or("eval") == e.role.as_str()),
+        ),
     ];
     found.extend(
         same.iter().filter(|(_, same)| !same).map(|(name, _)| format!("`{name}` is not that of `config`")),

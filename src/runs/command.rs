@@ -1,7 +1,7 @@
 //! The command line that makes a run, for its record: everything that the program chose on behalf of the user is written out.
 
 use super::RunContext;
-use crate::config::{FOLDER, Run, RunConfig, SCRATCH, Stage};
+use crate::config::{FOLDER, Reported, Run, RunConfig, SCRATCH, Stage};
 use std::path::Path;
 
 /// A command line of `bench` with these arguments, quoted for a shell.
@@ -58,6 +58,9 @@ pub(super) fn repetition(context: &RunContext, file: &Path, run: &Run) -> Vec<St
 
 fn finish(context: &RunContext, run: &Run, mut pairs: Vec<(&str, String)>) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
+    if run.report != Reported::default() {
+        pairs.push(("--report", run.report.as_str().into()));
+    }
     pairs.extend(run.data.iter().map(|folder| ("--data", path(folder))));
     pairs.extend(context.library.includes().iter().map(|folder| ("--include", path(folder))));
     if context.device_name != "cpu" {

@@ -27,8 +27,8 @@ use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset, JPEG_DECODER};
 use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
 use crate::record::{
-    Build, Environment, InitRecord, RunRecord, RunStore, Scores, Status, Throughput, TokenizerRecord,
-    file_hash,
+    Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
+    TokenizerRecord, file_hash,
 };
 use crate::registry::{Registry, manifest};
 use crate::task::Manifest;
@@ -239,6 +239,7 @@ impl PreparedRun {
             steps_done: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_done),
             skipped: 0,
             primary: self.data.task.as_ref().map(|task| task.primary().name.to_string()),
+            evaluation: manifest.as_ref().map(|manifest| self.evaluation(manifest)).transpose()?,
             scores: Scores::default(),
             losses: Default::default(),
             status: Status::Interrupted,
@@ -246,6 +247,19 @@ impl PreparedRun {
             notes: self.caveats.clone(),
             marks: vec![],
         })
+    }
+
+    /// The splits that the run is scored and chosen on, before any evaluation.
+    fn evaluation(&self, manifest: &Manifest) -> Result<EvaluationRecord> {
+        let config = &self.resolved.config;
+        let role = config.run.report;
+        let split = manifest.split(role)?.to_string();
+        let chosen = match &manifest.splits.select {
+            Some(select) if !self.data.splits.select.is_empty() => select,
+            _ => &split,
+        };
+        let best_on = (config.recipe.eval_epochs > 0).then(|| chosen.clone());
+        Ok(EvaluationRecord { split, role, times: 0, best_on })
     }
 }
 
@@ -255,6 +269,9 @@ fn fill(record: &mut RunRecord, outcome: Outcome) {
     record.steps_done = outcome.steps_done as u64;
     record.skipped = outcome.skipped;
     record.scores = outcome.scores;
+    if let Some(evaluation) = &mut record.evaluation {
+        evaluation.times = outcome.evaluations;
+    }
     record.losses = outcome.losses;
     record.notes.extend(outcome.notes);
     let seconds = outcome.training.as_secs_f64();

@@ -2,7 +2,7 @@
 //! checks have passed.
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
-use crate::config::{RunConfig, Stage, read};
+use crate::config::{Reported, RunConfig, Stage, read};
 use crate::data::{Dataset, Index, content};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
@@ -78,26 +78,35 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
     let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
     let Some(manifest) = manifest else {
-        let splits = IndexedSplits { train: Arc::new(train.entries), eval: Arc::default() };
+        let splits = IndexedSplits { train: Arc::new(train.entries), ..IndexedSplits::default() };
         return Ok(Data { task: None, splits, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
     let training = config.recipe.head();
     let task = context.registry.task(manifest, (&training, &resolved.recipe_origin), &info)?;
-    let eval = dataset.index(&root, &manifest.splits.eval)?;
-    let found = dataset.info(&eval);
-    ensure!(
-        info.classes == found.classes,
-        "data set `{}`: the classes of split `{}` are not those of `{}`",
-        dataset.name,
-        manifest.splits.eval,
-        config.run.split
-    );
     task.check(&config.run.split, &train.entries)?;
-    task.check(&manifest.splits.eval, &eval.entries)?;
-    notes.extend(ignored(&manifest.splits.eval, &eval));
-    missing.extend(incomplete(&manifest.splits.eval, &eval));
-    let splits = IndexedSplits { train: Arc::new(train.entries), eval: Arc::new(eval.entries) };
+    let chooses = config.recipe.eval_epochs > 0 && config.run.report == Reported::Eval;
+    let select = manifest.splits.select.as_deref().filter(|_| chooses);
+    let mut scored = vec![];
+    for split in std::iter::once(manifest.split(config.run.report)?).chain(select) {
+        let found = dataset.index(&root, split)?;
+        ensure!(
+            info.classes == dataset.info(&found).classes,
+            "data set `{}`: the classes of split `{split}` are not those of `{}`",
+            dataset.name,
+            config.run.split
+        );
+        task.check(split, &found.entries)?;
+        notes.extend(ignored(split, &found));
+        missing.extend(incomplete(split, &found));
+        scored.push(Arc::new(found.entries));
+    }
+    let mut scored = scored.into_iter();
+    let splits = IndexedSplits {
+        train: Arc::new(train.entries),
+        eval: scored.next().unwrap_or_default(),
+        select: scored.next().unwrap_or_default(),
+    };
     Ok(Data { task: Some(task), splits, notes, incomplete: missing })
 }
 
@@ -171,7 +180,7 @@ pub fn prepare_resolved(
         (false, _) => RunFolder::create(&path)?,
     };
     let fingerprint = fingerprint(&data.splits);
-    let files = content(data.splits.train.iter().chain(data.splits.eval.iter()));
+    let files = content(data.splits.all());
     let earlier = exists.then(|| folder.read_record().ok()).flatten();
     if let Some(earlier) = &earlier {
         same_data(earlier, &data.splits, &path)?;
@@ -207,7 +216,7 @@ pub fn prepare_resolved(
 
 /// What a record states of the images and annotations of a run.
 fn fingerprint(splits: &IndexedSplits) -> String {
-    Dataset::fingerprint(splits.train.iter().chain(splits.eval.iter()))
+    Dataset::fingerprint(splits.all())
 }
 
 /// Checks that a run in `path` has the data of `record`, which an earlier start of it left there.

@@ -44,6 +44,7 @@ fn dataset_of(context: &RunContext, run: &Run) -> Result<Dataset> {
 fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) -> Result<Resolved> {
     let mut config: RunConfig = read::<RunConfig>(path)?.with(&request.set, context.registry.components())?;
     config.run.seed = request.seed.unwrap_or(config.run.seed);
+    config.run.report = request.report.unwrap_or(config.run.report);
     chosen_dtype(context, Some(config.run.dtype))?;
     ensure!(
         config.run.stage == stage,
@@ -110,6 +111,7 @@ fn by_names(context: &RunContext, config: &RunConfig) -> Option<Request> {
         data: run.data.clone(),
         seed: Some(run.seed),
         dtype: Some(run.dtype),
+        report: Some(run.report),
         set: run.overrides.clone(),
     };
     let models = [Some(name(&run.model_path, &run.model)), None];

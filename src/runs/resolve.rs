@@ -3,7 +3,8 @@
 use super::initial::{InitialWeights, can_be_awaited, find, fits, initial};
 use super::{RunContext, command, default_dtype};
 use crate::config::{
-    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Run, RunConfig, Stage, Tune, read,
+    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Reported, Run, RunConfig, Stage, Tune,
+    read,
 };
 use crate::data::Dataset;
 use crate::engine::{IndexedSplits, RunInputs};
@@ -40,6 +41,8 @@ pub struct Request {
     pub seed: Option<u64>,
     /// Type of matrix products; the default of the device when absent.
     pub dtype: Option<Dtype>,
+    /// Which split of the task is scored; when absent, that of `config`, or else the evaluation split.
+    pub report: Option<Reported>,
     /// `--set KEY=VALUE` as typed.
     pub set: Vec<String>,
 }
@@ -197,6 +200,7 @@ pub(super) fn choose(
             task: manifest.as_ref().filter(|_| stage == Stage::Transfer).map(|m| m.name.clone()),
             dataset: request_name(request, &dataset),
             split,
+            report: request.report.unwrap_or_default(),
             init: init.source.clone(),
             init_hash: init.hash()?,
             tokenizer_hash: tokenizer.as_ref().map(InitialWeights::hash).transpose()?.flatten(),
@@ -265,6 +269,9 @@ pub(super) fn finish(
     (recipe_origin, command, notes): (String, Vec<String>, Vec<String>),
 ) -> Result<Resolved> {
     config.check()?;
+    if let Some(manifest) = &manifest {
+        manifest.split(config.run.report)?;
+    }
     let config = with_checked_model(context, config)?;
     if let Some(path) = &init.path {
         fits(&context.choice(&[]), path, &config.run.model, &config.model)?;

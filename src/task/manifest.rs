@@ -1,6 +1,6 @@
 //! [`Manifest`]: a task as its file `tasks/<name>/task.toml` describes it.
 
-use crate::config::Operation;
+use crate::config::{ConfigError, Operation, Reported};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +40,35 @@ pub struct Manifest {
 pub struct Splits {
     /// Split that transfer learning trains on.
     pub train: String,
-    /// Split that is scored.
+    /// Split on which hyper-parameters, epochs and the best weights of a run are chosen (`--report select`). When absent,
+    /// the best weights are chosen on the evaluation split, and records and tables say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
+    /// Split whose scores are reported.
     pub eval: String,
     /// Split that `bench pretrain --task` reads; the training split if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<String>,
+}
+
+impl Manifest {
+    /// The name of the split that a run scores.
+    ///
+    /// # Errors
+    /// A task without a split for choosing.
+    pub fn split(&self, report: Reported) -> Result<&str, ConfigError> {
+        match report {
+            Reported::Eval => Ok(&self.splits.eval),
+            Reported::Select => self.splits.select.as_deref().ok_or_else(|| {
+                let message = format!(
+                    "task `{}` has no `select` in `[splits]`, which --report select scores; name a split of data set `{}` \
+                     there",
+                    self.name, self.dataset
+                );
+                ConfigError::new(&self.origin, message)
+            }),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -25,4 +25,6 @@ mod published;
 mod records;
 mod resume;
 mod segmentation;
+mod select;
+mod statistics;
 mod timm_key_mappings;

@@ -55,6 +55,24 @@ fn an_unknown_name_gets_a_suggestion() {
 }
 
 #[test]
+fn sequences_are_read_from_file_names() {
+    let one = Sequences { separator: "_".into(), fields: 1 };
+    assert_eq!(one.of("0016E5_07959.jpg"), "0016E5");
+    assert_eq!(one.of("val_x/0016E5_07959.jpg"), "val_x/0016E5", "folders count, and are not searched");
+    let two = Sequences { fields: 2, ..one };
+    assert_eq!(two.of("frankfurt/frankfurt_000000_000294_left.png"), "frankfurt/frankfurt_000000");
+    assert_eq!(two.of("a_1.png"), "a_1.png", "a name without a third field is a sequence of its own");
+    let manifest = |keys: &str| {
+        let line = format!("get = \"ask the owner\"\nsequences = {{ {keys} }}");
+        pets(&MANIFEST.replace("get = \"ask the owner\"", &line), "cat\ndog\n").1
+    };
+    assert_eq!(manifest("separator = \"_\", fields = 2").unwrap().sequences, Some(two));
+    for keys in ["separator = \"\", fields = 1", "separator = \"_\", fields = 0"] {
+        assert!(manifest(keys).unwrap_err().to_string().contains("`fields` of at least 1"), "{keys}");
+    }
+}
+
+#[test]
 fn manifests_are_parsed_strictly() {
     for (from, to, words) in [
         ("license", "licence", "licence"),

@@ -12,7 +12,7 @@ fn task(config: &str) -> Result<ClassificationTask> {
         name: "d".into(),
         version: "1".into(),
         classes: vec!["a".into(), "b".into()],
-        categories: vec![],
+        ..DatasetInfo::default()
     };
     ClassificationTask::new(ClassificationOptions::default(), toml::from_str(config)?, &dataset)
 }

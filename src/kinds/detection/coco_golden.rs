@@ -5,7 +5,8 @@ use super::results::perfect_detections;
 use super::{CocoMetric, DetectionTarget, Protocol, files};
 use crate::data::formats::CocoJson;
 use crate::data::{DatasetInfo, Entry, Format, SplitSource};
-use crate::metrics::{ClassScores, Metric, coco::Detection};
+use crate::metrics::coco::{CocoScorer, Detection};
+use crate::metrics::{ClassScores, Metric};
 use crate::record::Scores;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -124,6 +125,67 @@ fn scores_are_those_of_pycocotools() {
     assert!(some.len() < entries.len());
     let (without, _) = score(&some, &info, found.into_iter());
     assert!(value(&without, "box_ap") > value(&scores, "box_ap") + 0.1);
+}
+
+/// A resampled split in the golden file: how often it contains each image, and pycocotools' numbers.
+#[derive(Deserialize)]
+struct Draw {
+    weights: Vec<u32>,
+    #[serde(rename = "box")]
+    boxes: Vec<f64>,
+    mask: Vec<f64>,
+}
+
+/// A scorer with the results of the golden file, all with distinct confidences.
+fn scorer(protocol: Protocol, file: &str) -> CocoScorer {
+    let (entries, info) = index(file);
+    let text = std::fs::read_to_string(folder().join("results.json")).unwrap();
+    let mut rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for (place, row) in rows.iter_mut().enumerate() {
+        let score = row["score"].as_f64().unwrap() + place as f64 / f64::from(1 << 20);
+        row["score"] = score.into();
+    }
+    let written = tempfile::tempdir().unwrap();
+    let path = written.path().join("results.json");
+    std::fs::write(&path, serde_json::to_string(&rows).unwrap()).unwrap();
+    let mut scorer = CocoScorer::new(&info, protocol, true);
+    for (entry, found) in entries.iter().zip(files::read(&[path], &entries, &info).unwrap()) {
+        let target = DetectionTarget::new(entry, info.classes.len()).unwrap();
+        scorer.update(&entry.id, &found.unwrap(), target.image()).unwrap();
+    }
+    scorer
+}
+
+#[test]
+fn scores_of_resampled_images_are_those_of_pycocotools() {
+    let text = std::fs::read(folder().join("../statistics.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let draws: Vec<Draw> = serde_json::from_value(golden["coco"].clone()).unwrap();
+    assert!(draws.len() > 5);
+    for Draw { weights, boxes, mask } in draws {
+        let scores = scorer(Protocol::Coco, "instances.json").resampled(&weights).unwrap();
+        for (kind, expected) in [("box", &boxes), ("mask", &mask)] {
+            for (name, expected) in ORDER.iter().zip(expected) {
+                let found = value(&scores, &format!("{kind}_{name}"));
+                let expected = if *expected < 0. { *expected } else { 100. * expected };
+                assert!((found - expected).abs() < 1e-9, "{kind}_{name}: {found}, {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_image_once_gives_the_scores_of_the_split() {
+    for (protocol, file) in [(Protocol::Coco, "instances.json"), (Protocol::Lvis, "lvis.json")] {
+        let images = index(file).0.len();
+        let once = scorer(protocol, file).resampled(&vec![1; images]).unwrap();
+        let (whole, _) = scorer(protocol, file).finish().unwrap();
+        assert_eq!(once.0.len(), whole.0.len());
+        for (name, score) in &whole.0 {
+            assert!((value(&once, name) - score.value).abs() < 1e-9, "{protocol:?} {name}");
+            assert_eq!(score.stderr.is_some(), score.value >= 0., "{name}");
+        }
+    }
 }
 
 #[test]

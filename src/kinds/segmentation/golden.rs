@@ -170,14 +170,16 @@ fn mean_iou_is_that_of_numpy() {
                 golden[&format!("iou.{case}.{name}")].flatten_all().unwrap().to_vec1().unwrap();
             values.chunks_exact(11 * 13).map(|image| image.iter().map(|v| u16::from(*v)).collect()).collect()
         };
-        let mut confusion = Confusion::new(CLASSES);
+        let mut confusion = Confusion::new(CLASSES, None);
         for (i, (truth, predicted)) in rasters("truth").into_iter().zip(rasters("predicted")).enumerate() {
             // Through a file, as a data set has it.
             let path = folder.path().join(format!("{i}.png"));
             let ids: Vec<u32> = (0..256).collect();
             std::fs::write(&path, Raster::new(11, 13, truth).to_png(&ids).unwrap()).unwrap();
             let mask = crate::data::RasterFile { path, encoding: std::sync::Arc::new(encoding.clone()) };
-            confusion.count(&Raster::new(11, 13, predicted), &mask.read().unwrap()).unwrap();
+            confusion
+                .count(&SampleId::new("a"), &Raster::new(11, 13, predicted), &mask.read().unwrap())
+                .unwrap();
         }
         let scores = confusion.scores().unwrap();
         let expected: Vec<f64> =

@@ -18,7 +18,7 @@ pub use head::SegmentationHead;
 pub use inference::SegmentationOptions;
 pub use target::SegmentationTarget;
 
-use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId};
+use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId, Sequences};
 use crate::metrics::confusion::{Confusion, SCORES};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::models::BackboneSpec;
@@ -35,6 +35,7 @@ pub struct SegmentationTask {
     options: SegmentationOptions,
     config: SegmentationHeadConfig,
     classes: Vec<String>,
+    sequences: Option<Sequences>,
     /// The id of each class in the masks of the data set.
     ids: Vec<u32>,
 }
@@ -67,7 +68,7 @@ impl Task for SegmentationTask {
         let listed: Vec<u32> =
             dataset.categories.iter().filter_map(|category| u32::try_from(category.id).ok()).collect();
         let ids = if listed.len() == classes.len() { listed } else { (0..classes.len() as u32).collect() };
-        Ok(Self { options, config, classes, ids })
+        Ok(Self { options, config, classes, sequences: dataset.sequences.clone(), ids })
     }
 
     fn scores(&self) -> &[ScoreSpec] {
@@ -87,7 +88,7 @@ impl Task for SegmentationTask {
 
     fn metric(&self) -> Box<dyn Metric<Target = SegmentationTarget, Prediction = Raster>> {
         Box::new(SourceConfusion {
-            counts: Confusion::new(self.classes.len()),
+            counts: Confusion::new(self.classes.len(), self.sequences.clone()),
             classes: self.classes.clone(),
         })
     }

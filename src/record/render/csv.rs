@@ -7,7 +7,10 @@ pub(super) fn render(table: &Table) -> String {
     let mut writer = WriterBuilder::new().terminator(Terminator::Any(b'\n')).from_writer(Vec::new());
     let mut write = |line: Vec<String>| write(&mut writer, line);
     let mut header = table.keys.clone();
-    header.extend(["kind", "column", "value", "spread", "n", "notes"].map(String::from));
+    header.extend(
+        ["kind", "column", "value", "spread", "evaluation_error", "pretrainings", "n", "notes"]
+            .map(String::from),
+    );
     write(header);
     for row in &table.rows {
         let kind = if row.difference { "difference" } else { row.origin.name() };
@@ -21,6 +24,8 @@ pub(super) fn render(table: &Table) -> String {
                 column.clone(),
                 value.map(|v| v.mean.to_string()).unwrap_or_default(),
                 value.and_then(|v| v.spread).map(|s| s.to_string()).unwrap_or_default(),
+                value.and_then(|v| v.evaluation).map(|s| s.to_string()).unwrap_or_default(),
+                value.and_then(|v| v.pretrainings).map(|p| p.to_string()).unwrap_or_default(),
                 value.map(|v| v.n.to_string()).unwrap_or_default(),
                 notes.join("; "),
             ]);

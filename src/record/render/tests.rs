@@ -29,6 +29,10 @@ const SPEC: &str = r#"
 fn run(id: &str, init: &str, recipe: &str, seed: u64, top1: f64) -> RunRecord {
     let mut run = RunRecord { recipe: recipe.into(), seed, ..sample(id) };
     run.init.label = init.into();
+    if init == "mae" {
+        run.init.hash = Some(format!("weights {seed}"));
+        run.init.seed = Some(seed);
+    }
     run.scores.insert("top1", top1, Some(0.3));
     run
 }
@@ -40,6 +44,7 @@ fn text(format: TableFormat) -> String {
         run("c", "mae", "linear", 0, 68.),
         run("d", "scratch", "finetune", 0, 82.),
         run("e", "scratch", "finetune", 0, 81.5),
+        run("f", "scratch", "finetune", 1, 81.8),
     ];
     records[2].status = Status::Truncated;
     records[2].steps_done = 5;
@@ -71,21 +76,23 @@ fn terminal() {
     let expected = "\
 Top-1 (%) on tiny_set
 
- init            variant                           origin               fine-tuning     linear
-───────────────────────────────────────────────────────────────────────────────────────────────
- scratch                                           ours                        82.0          –
- scratch         optim.betas=[0.9,0.95] epochs=3   ours                  81.5 [1,2]          –
- mae                                               ours            83.6 ± 0.1 (n=2)   68.0 [3]
- mae − scratch                                     ours                  +1.6 ± 0.3          –
- mae                                               published [4]           83.6 [5]          –
+ init            variant                           origin                    fine-tuning           linear
+──────────────────────────────────────────────────────────────────────────────────────────────────────────
+ scratch                                           ours                 81.9 ± 0.1 (n=2)                –
+ scratch         optim.betas=[0.9,0.95] epochs=3   ours                       81.5 [1,2]                –
+ mae                                               ours                 83.6 ± 0.1 (2×1)   68.0 (1×1) [3]
+ mae − scratch                                     ours            +1.7 ± 0.2 (eval 0.4)                –
+ mae                                               published [4]                83.6 [5]                –
 
  [1] built from a tree with uncommitted changes
  [2] cached features
  [3] truncated: 5 of 10 steps
  [4] He & others, Table 3
  [5] 1600 epochs
- mean ± standard deviation over n runs
- differences: ± standard error, from the spread over runs, or for one run from the size of the evaluation split
+ (p×t): mean over p pre-trainings with t transfers each; ± is the standard deviation over pre-trainings
+ (n=…): mean over n runs; ± is their standard deviation
+ differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds
+ eval: standard error of a difference due to the size of the evaluation split
  50 % of the data.
 ";
     assert_eq!(text(TableFormat::Terminal), expected);
@@ -96,21 +103,23 @@ fn markdown() {
     let expected = "\
 **Top-1 (%) on tiny_set**
 
-| init          | variant                         | origin                 |         fine-tuning |            linear |
-|:--------------|:--------------------------------|:-----------------------|--------------------:|------------------:|
-| scratch       |                                 | ours                   |                82.0 |                 – |
-| scratch       | optim.betas=[0.9,0.95] epochs=3 | ours                   | 81.5 <sup>1,2</sup> |                 – |
-| mae           |                                 | ours                   |    83.6 ± 0.1 (n=2) | 68.0 <sup>3</sup> |
-| mae − scratch |                                 | ours                   |          +1.6 ± 0.3 |                 – |
-| mae           |                                 | published <sup>4</sup> |   83.6 <sup>5</sup> |                 – |
+| init          | variant                         | origin                 |           fine-tuning |                  linear |
+|:--------------|:--------------------------------|:-----------------------|----------------------:|------------------------:|
+| scratch       |                                 | ours                   |      81.9 ± 0.1 (n=2) |                       – |
+| scratch       | optim.betas=[0.9,0.95] epochs=3 | ours                   |   81.5 <sup>1,2</sup> |                       – |
+| mae           |                                 | ours                   |      83.6 ± 0.1 (2×1) | 68.0 (1×1) <sup>3</sup> |
+| mae − scratch |                                 | ours                   | +1.7 ± 0.2 (eval 0.4) |                       – |
+| mae           |                                 | published <sup>4</sup> |     83.6 <sup>5</sup> |                       – |
 
 - <sup>1</sup> built from a tree with uncommitted changes
 - <sup>2</sup> cached features
 - <sup>3</sup> truncated: 5 of 10 steps
 - <sup>4</sup> He & others, Table 3
 - <sup>5</sup> 1600 epochs
-- mean ± standard deviation over n runs
-- differences: ± standard error, from the spread over runs, or for one run from the size of the evaluation split
+- (p×t): mean over p pre-trainings with t transfers each; ± is the standard deviation over pre-trainings
+- (n=…): mean over n runs; ± is their standard deviation
+- differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds
+- eval: standard error of a difference due to the size of the evaluation split
 - 50 % of the data.
 ";
     assert_eq!(text(TableFormat::Markdown), expected);
@@ -121,25 +130,36 @@ fn csv() {
     let text = text(TableFormat::Csv);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 5 * 2, "a line for each cell");
-    assert_eq!(lines[0], "init,variant,origin,kind,column,value,spread,n,notes");
-    assert_eq!(lines[2], "scratch,,ours,ours,linear,,,,");
+    assert_eq!(
+        lines[0],
+        "init,variant,origin,kind,column,value,spread,evaluation_error,pretrainings,n,notes"
+    );
+    assert_eq!(lines[2], "scratch,,ours,ours,linear,,,,,,");
     assert_eq!(
         lines[3],
-        "scratch,\"optim.betas=[0.9,0.95] epochs=3\",ours,ours,fine-tuning,81.5,,1,\
+        "scratch,\"optim.betas=[0.9,0.95] epochs=3\",ours,ours,fine-tuning,81.5,,,,1,\
          built from a tree with uncommitted changes; cached features"
     );
     assert_eq!(
         lines[9],
-        "mae,,published,published,fine-tuning,83.6,,1,\"He & others, Table 3; 1600 epochs\""
+        "mae,,published,published,fine-tuning,83.6,,,,1,\"He & others, Table 3; 1600 epochs\""
     );
-    // sd of 83.5, 83.7 = √0.02; standard error of the difference = √(0.02/2 + 0.3²)
+    // Standard deviation of 83.5 and 83.7: √0.02. Differences by seed: 1.5 and 1.9.
     for (line, start, expected) in [
-        (5, "mae,,ours,ours,fine-tuning,", [83.6, 0.02_f64.sqrt(), 2.]),
-        (7, "mae − scratch,,ours,difference,fine-tuning,", [1.6, 0.1_f64.sqrt(), 1.]),
+        (5, "mae,,ours,ours,fine-tuning,", [Some(83.6), Some(0.02_f64.sqrt()), None, Some(2.), Some(2.)]),
+        (
+            7,
+            "mae − scratch,,ours,difference,fine-tuning,",
+            [Some(1.7), Some(0.2), Some(0.18_f64.sqrt()), Some(2.), Some(2.)],
+        ),
     ] {
         let numbers = lines[line].strip_prefix(start).unwrap().split(',');
         for (number, expected) in numbers.zip(expected) {
-            assert!((number.parse::<f64>().unwrap() - expected).abs() < 1e-12, "{}", lines[line]);
+            let close = match expected {
+                Some(expected) => (number.parse::<f64>().unwrap() - expected).abs() < 1e-12,
+                None => number.is_empty(),
+            };
+            assert!(close, "{}", lines[line]);
         }
     }
 }
@@ -154,10 +174,10 @@ fn latex() {
 \toprule
 init & variant & origin & fine-tuning & linear \\
 \midrule
-scratch &  & ours & 82.0 & -- \\
+scratch &  & ours & 81.9 $\pm$ 0.1 (n=2) & -- \\
 scratch & optim.betas={[}0.9,0.95] epochs=3 & ours & 81.5\textsuperscript{1,2} & -- \\
-mae &  & ours & 83.6 $\pm$ 0.1 (n=2) & 68.0\textsuperscript{3} \\
-mae $-$ scratch &  & ours & +1.6 $\pm$ 0.3 & -- \\
+mae &  & ours & 83.6 $\pm$ 0.1 (2$\times$1) & 68.0 (1$\times$1)\textsuperscript{3} \\
+mae $-$ scratch &  & ours & +1.7 $\pm$ 0.2 (eval 0.4) & -- \\
 mae &  & published\textsuperscript{4} & 83.6\textsuperscript{5} & -- \\
 \bottomrule
 \end{tabular}
@@ -166,8 +186,10 @@ mae &  & published\textsuperscript{4} & 83.6\textsuperscript{5} & -- \\
 \par{\footnotesize \textsuperscript{3} truncated: 5 of 10 steps}
 \par{\footnotesize \textsuperscript{4} He \& others, Table 3}
 \par{\footnotesize \textsuperscript{5} 1600 epochs}
-\par{\footnotesize mean $\pm$ standard deviation over n runs}
-\par{\footnotesize differences: $\pm$ standard error, from the spread over runs, or for one run from the size of the evaluation split}
+\par{\footnotesize (p$\times$t): mean over p pre-trainings with t transfers each; $\pm$ is the standard deviation over pre-trainings}
+\par{\footnotesize (n=…): mean over n runs; $\pm$ is their standard deviation}
+\par{\footnotesize differences: mean over pairs of runs; $\pm$ is its standard error over pre-trainings and seeds}
+\par{\footnotesize eval: standard error of a difference due to the size of the evaluation split}
 \par{\footnotesize 50 \% of the data.}
 \end{table}
 ";
@@ -195,7 +217,10 @@ fn a_table_without_rows_says_so() {
     for format in [TableFormat::Terminal, TableFormat::Markdown, TableFormat::Latex] {
         assert!(render(&table, format).contains("No runs yet."), "{format:?}");
     }
-    assert_eq!(render(&table, TableFormat::Csv), "init,kind,column,value,spread,n,notes\n");
+    assert_eq!(
+        render(&table, TableFormat::Csv),
+        "init,kind,column,value,spread,evaluation_error,pretrainings,n,notes\n"
+    );
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn summary_row(case: &SpeedCase, kind: Kind, footnotes: &mut Vec<String>) -> Row
 }
 
 fn cell(value: Option<f64>) -> Cell {
-    Cell { value: value.map(|mean| Estimate { mean, spread: None, n: 1 }), marks: vec![] }
+    Cell { value: value.map(Estimate::exact), marks: vec![] }
 }
 
 /// The number of a footnote, which is added if it is new.

@@ -4,8 +4,10 @@ use super::content::Estimate;
 use super::draft::Draft;
 use super::error::TableError;
 use super::spec::{Column, Key};
+use super::statistics::{self, Run};
+use crate::record::today::FRAMES;
 use crate::record::{RunRecord, Score, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The cell of `runs` in `column`; if the column asks for the best, the best of the runs that differ in overrides.
 ///
@@ -36,7 +38,7 @@ pub(super) fn measure_column(runs: &[&RunRecord], column: &Column) -> Result<Dra
     Ok(best)
 }
 
-/// The cell of `runs` in `column`: mean and standard deviation over seeds.
+/// The cell of `runs` in `column`: mean and standard deviation over pre-trainings or runs.
 ///
 /// Of several runs with the same seed and initial weights, only one counts: a finished one, and of these the last by id.
 /// Unfinished runs count only if no run is finished.
@@ -82,44 +84,38 @@ fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
         remark(run, &mut draft);
     }
     draft.target = kept.first().and_then(|(run, _)| run.init.target);
-    let mut inits: Vec<_> = kept.iter().map(|(run, _)| &run.init.hash).collect();
-    inits.sort();
-    inits.dedup();
-    if inits.len() > 1 {
-        draft.note(format!("from {} different initial weights", inits.len()));
+    let shown = |(run, score): &(&RunRecord, Score)| {
+        let dependent = run.marks.iter().any(|mark| mark == FRAMES);
+        let stderr = score.stderr.filter(|_| !dependent);
+        Run { stderr, ..Run::new(run, *score) }
+    };
+    draft.runs = kept.iter().map(shown).collect();
+    draft.value = statistics::estimate(&draft.runs);
+    let inits: BTreeSet<_> = kept.iter().filter_map(|(run, _)| run.init.hash.as_ref()).collect();
+    let pretrainings = draft.value.as_ref().and_then(|value| value.pretrainings).unwrap_or(inits.len());
+    if inits.len() > pretrainings {
+        let seeds = count(pretrainings, "pre-training seed", "pre-training seeds");
+        draft.note(format!("{} different initial weights from {seeds}", inits.len()));
     }
-    estimate(&kept.iter().map(|(_, score)| *score).collect::<Vec<_>>(), &mut draft);
     Ok(draft)
 }
 
-/// `of` − `minus`, with the standard error if both have one, and with the notes of both.
+/// `of` − `minus`, with the notes of both: the mean of paired runs or, for the numbers of others, the difference of the two.
 pub(super) fn difference(of: &Draft, minus: &Draft) -> Draft {
     let (Some(a), Some(b)) = (&of.value, &minus.value) else { return Draft::default() };
-    let variance = of.variance.zip(minus.variance).map(|(a, b)| a + b);
-    let mut draft = Draft {
-        value: Some(Estimate { mean: a.mean - b.mean, spread: variance.map(f64::sqrt), n: a.n.min(b.n) }),
-        variance,
-        notes: of.notes.clone(),
-        target: None,
-        marks: vec![], // they stand beside the two numbers
-    };
+    let mut draft = Draft { notes: of.notes.clone(), ..Draft::default() }; // marks stand beside the two numbers
     minus.notes.iter().for_each(|text| draft.note(text));
-    draft
-}
-
-fn estimate(scores: &[Score], draft: &mut Draft) {
-    let n = scores.len();
-    if n == 0 {
-        return;
+    match statistics::difference(&of.runs, &minus.runs) {
+        Some(found) => {
+            found.notes.into_iter().for_each(|text| draft.note(text));
+            draft.value = Some(found.estimate);
+        }
+        None => {
+            let spread = a.variance().zip(b.variance()).map(|(a, b)| (a + b).sqrt());
+            draft.value = Some(Estimate { spread, n: a.n.min(b.n), ..Estimate::exact(a.mean - b.mean) });
+        }
     }
-    let mean = scores.iter().map(|s| s.value).sum::<f64>() / n as f64;
-    let squares = scores.iter().map(|s| (s.value - mean).powi(2)).sum::<f64>();
-    let variance = (n > 1).then(|| squares / (n - 1) as f64);
-    draft.value = Some(Estimate { mean, spread: variance.map(f64::sqrt), n });
-    draft.variance = match variance {
-        Some(variance) => Some(variance / n as f64),
-        None => scores[0].stderr.map(|e| e * e),
-    };
+    draft
 }
 
 /// Checks that the runs differ at most in seed, weight file and machine.
@@ -129,7 +125,7 @@ fn agree(runs: &[&RunRecord], column: &Column) -> Result<(), TableError> {
             let runs = format!("`{}` and `{}`", pair[0].id, pair[1].id);
             return Err(TableError::SameName { column: column.title.clone(), runs });
         }
-        for key in [Key::Stage, Key::Task, Key::Dataset, Key::Model, Key::Recipe, Key::Init] {
+        for key in [Key::Stage, Key::Task, Key::Dataset, Key::Split, Key::Model, Key::Recipe, Key::Init] {
             let values = [key.of_run(pair[0]), key.of_run(pair[1])];
             if values[0] != values[1] {
                 return Err(TableError::Mixed {
@@ -176,6 +172,7 @@ fn remark(run: &RunRecord, draft: &mut Draft) {
             count(run.skipped as usize, "unreadable image", "unreadable images")
         ));
     }
+    run.evaluation.iter().filter_map(|evaluation| evaluation.caveat()).for_each(|note| draft.note(note));
     run.notes.iter().for_each(|note| draft.note(note));
     for mark in &run.marks {
         if !draft.marks.contains(mark) {

@@ -1,12 +1,13 @@
 //! Compares our runs with the numbers of others: the difference, and whether it lies in the acceptance band.
 //!
-//! The band is the other number ± [`WIDTH`] standard deviations over seeds: its own if it states one, otherwise ours.
+//! The band is the other number ± [`WIDTH`] standard errors of the difference between two means ([`error`]).
 
 use super::content::Estimate;
 use super::draft::{Draft, DraftRow};
 use crate::record::Origin;
 
-/// Half the width of a band in standard deviations: a reproduction that differs by seeds alone is outside in 1 of 20.
+/// Half the width of a band in standard errors. Of differences that are due to chance alone, 1 in 20 is outside if the
+/// errors are known exactly; with errors from a few seeds there are more.
 const WIDTH: f64 = 2.;
 
 /// Inserts below each row of another origin its comparison with our row with the same keys.
@@ -45,21 +46,38 @@ fn same(row: &DraftRow, other: &DraftRow) -> bool {
 fn cell(ours: &Draft, other: &Draft) -> Draft {
     let (Some(a), Some(b)) = (&ours.value, &other.value) else { return Draft::default() };
     let mean = a.mean - b.mean;
-    let note = match (ours.target, other.target, b.spread.or(a.spread)) {
+    let note = match (ours.target, other.target, error(a, b)) {
         (Some(a), Some(b), _) if a != b => {
             format!(
                 "another variant: our initial weights were trained to predict {a}, those of the other row {b}"
             )
         }
         (_, _, None) => "no band: neither number has a spread over seeds".into(),
-        (_, _, Some(spread)) => {
-            let (half, whose) = (WIDTH * spread, if b.spread.is_some() { "its" } else { "our" });
+        (_, _, Some((error, basis))) => {
+            let half = WIDTH * error;
             let place = if mean.abs() <= half { "inside" } else { "outside" };
             format!(
-                "{place} the band {:.2} ± {half:.2}, {WIDTH} standard deviations over {whose} seeds",
+                "{place} the band {:.2} ± {half:.2}, {WIDTH} standard errors of the difference{basis}",
                 b.mean
             )
         }
     };
-    Draft { value: Some(Estimate { mean, spread: None, n: a.n }), notes: vec![note], ..Draft::default() }
+    Draft { value: Some(Estimate { n: a.n, ..Estimate::exact(mean) }), notes: vec![note], ..Draft::default() }
+}
+
+/// The standard error of ours − other, and on what it is based if not on both spreads:
+/// √(s²/n + s'²/n') with the standard deviations s over our pre-trainings (or runs) and s' over the seeds of the other
+/// number. If we have one value, it is taken to vary as the other number does. If the other number has no spread, it is
+/// taken as exact.
+fn error(ours: &Estimate, other: &Estimate) -> Option<(f64, &'static str)> {
+    let variance = |spread: f64, of: &Estimate| spread * spread / of.independent() as f64;
+    match (ours.spread, other.spread) {
+        (Some(s), Some(other_s)) => Some(((variance(s, ours) + variance(other_s, other)).sqrt(), "")),
+        (None, Some(s)) => Some((
+            (variance(s, ours) + variance(s, other)).sqrt(),
+            "; ours is taken to vary over seeds as the other number does",
+        )),
+        (Some(s), None) => Some((variance(s, ours).sqrt(), "; the other number is taken as exact")),
+        (None, None) => None,
+    }
 }

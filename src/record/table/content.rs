@@ -2,15 +2,48 @@
 
 use crate::record::Origin;
 
-/// A number with its spread.
+/// A number with its errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Mean over `n` runs.
+    /// Mean over runs, in which every pre-training counts the same.
     pub mean: f64,
-    /// Standard deviation over `n` runs (`None` for one run); for a difference, the standard error (`None` if unknown).
+    /// Standard deviation over pre-trainings or, without pre-training, over runs; for a difference, the standard error over
+    /// pre-trainings and seeds. `None` if there is only one.
     pub spread: Option<f64>,
-    /// Number of runs.
+    /// For a difference, the standard error by the size of the evaluation split; `None` if unknown.
+    pub evaluation: Option<f64>,
+    /// Number of pre-trainings behind the runs; `None` for random initial weights and for numbers of others.
+    pub pretrainings: Option<usize>,
+    /// Number of runs; for a difference, of pairs.
     pub n: usize,
+}
+
+impl Estimate {
+    /// A number about which nothing else is known.
+    pub fn exact(mean: f64) -> Self {
+        Self { mean, spread: None, evaluation: None, pretrainings: None, n: 1 }
+    }
+
+    /// Number of independent values behind the mean of a cell that is not a difference: pre-trainings, otherwise runs.
+    pub(super) fn independent(&self) -> usize {
+        self.pretrainings.unwrap_or(self.n)
+    }
+
+    /// The squared standard error of the mean of a cell that is not a difference; `None` without a spread.
+    pub(super) fn variance(&self) -> Option<f64> {
+        self.spread.map(|spread| spread * spread / self.independent() as f64)
+    }
+
+    /// `3×2`: pre-trainings, and transfers from each of them; `5 from 3`: runs and pre-trainings, if the transfers cannot
+    /// be equally many. `None` without pre-training.
+    pub(crate) fn counts(&self) -> Option<String> {
+        let pretrainings = self.pretrainings?;
+        let whole = self.n.is_multiple_of(pretrainings.max(1));
+        Some(match whole {
+            true => format!("{pretrainings}×{}", self.n / pretrainings.max(1)),
+            false => format!("{} from {pretrainings}", self.n),
+        })
+    }
 }
 
 /// A cell: a number or nothing, with footnotes.

@@ -1,6 +1,7 @@
 //! Rows and cells of a table while it is built: sortable, and with notes that have no numbers yet.
 
 use super::content::Estimate;
+use super::statistics::Run;
 use crate::config::ReconstructionTarget;
 use crate::record::Origin;
 
@@ -8,8 +9,8 @@ use crate::record::Origin;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub value: Option<Estimate>,
-    /// Squared standard error of the mean, if known.
-    pub variance: Option<f64>,
+    /// The runs behind the value, if it is ours.
+    pub runs: Vec<Run>,
     /// The target of the pre-training of the initial weights, if known.
     pub target: Option<ReconstructionTarget>,
     pub notes: Vec<String>,

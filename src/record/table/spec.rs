@@ -1,6 +1,6 @@
 //! [`TableSpec`]: the file `configs/tables/<name>.toml`, which says which runs form the rows and columns of a table.
 
-use crate::config::{ConfigError, Library, NamedFile, parse};
+use crate::config::{ConfigError, Library, NamedFile, Reported, parse};
 use crate::record::{Reference, RunRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub enum Key {
     Recipe,
     /// The label of the initial weights: `scratch`, `mae`, …
     Init,
+    /// The split behind the scores: `eval` or `select`.
+    Split,
     /// The seed.
     Seed,
     /// The run id.
@@ -42,6 +44,7 @@ impl Key {
             Self::Model => "model",
             Self::Recipe => "recipe",
             Self::Init => "init",
+            Self::Split => "split",
             Self::Seed => "seed",
             Self::Run => "run",
             Self::Primary => "primary",
@@ -58,6 +61,11 @@ impl Key {
             Self::Model => run.model.clone(),
             Self::Recipe => run.recipe.clone(),
             Self::Init => run.init.label.clone(),
+            Self::Split => match (&run.evaluation, &run.task) {
+                (Some(evaluation), _) => evaluation.role.as_str().into(),
+                (None, Some(_)) => Reported::Eval.as_str().into(),
+                (None, None) => String::new(),
+            },
             Self::Seed => run.seed.to_string(),
             Self::Run => run.id.clone(),
             Self::Primary => run.primary.clone().unwrap_or_default(),
@@ -72,7 +80,13 @@ impl Key {
             Self::Model => Some(&reference.model),
             Self::Recipe => Some(&reference.recipe),
             Self::Init => Some(&reference.init),
-            Self::Stage | Self::Dataset | Self::Seed | Self::Run | Self::Primary | Self::Overrides => None,
+            Self::Stage
+            | Self::Dataset
+            | Self::Split
+            | Self::Seed
+            | Self::Run
+            | Self::Primary
+            | Self::Overrides => None,
         }
     }
 }
@@ -147,7 +161,7 @@ pub struct TableSpec {
     /// Runs with the same values of these keys share a row.
     pub rows: Vec<Key>,
     /// Which runs and published numbers are shown; the order of the values is the order of rows. If the stage is not
-    /// listed, only runs of stage `transfer` are shown.
+    /// listed, only runs of stage `transfer` are shown; if the split is not listed, only scores on the evaluation split.
     #[serde(default)]
     pub filter: Selection,
     /// The columns, from left to right.
@@ -200,6 +214,10 @@ impl TableSpec {
         let mut keys: BTreeSet<Key> = self.filter.against(run).collect();
         if !self.filter.0.contains_key(&Key::Stage) && run.stage != "transfer" {
             keys.insert(Key::Stage);
+        }
+        let select = Reported::Select.as_str();
+        if !self.filter.0.contains_key(&Key::Split) && Key::Split.of_run(run) == select {
+            keys.insert(Key::Split);
         }
         let columns = self.columns.iter().map(|column| column.selection.against(run).collect());
         let nearest = columns.min_by_key(|keys: &BTreeSet<Key>| (keys.contains(&Key::Task), keys.len()));

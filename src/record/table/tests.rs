@@ -36,12 +36,13 @@ fn init(label: &str, hash: &str) -> InitRecord {
     }
 }
 
-/// Each row as `keys: mean ± spread (n) [notes]` of its first cell.
+/// Each row as `keys: mean ± spread (n) eval error [notes]` of its first cell.
 fn rows(table: &Table) -> Vec<String> {
     let cell = |cell: &Cell| {
         let value = cell.value.as_ref().map_or("–".into(), |v| {
             let spread = v.spread.map_or(String::new(), |s| format!(" ± {s:.2}"));
-            format!("{:.2}{spread} ({})", v.mean, v.n)
+            let evaluation = v.evaluation.map_or(String::new(), |e| format!(" eval {e:.2}"));
+            format!("{:.2}{spread} ({}){evaluation}", v.mean, v.n)
         });
         let notes: Vec<_> = cell.marks.iter().map(|i| table.footnotes[i - 1].as_str()).collect();
         format!("{value} [{}]", notes.join("; "))
@@ -54,7 +55,7 @@ fn seeds_are_averaged_and_counted() {
     let records = [run("a", 0, 50.), run("b", 1, 52.), run("c", 2, 54.)];
     let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["scratch: 52.00 ± 2.00 (3) []"]);
-    assert_eq!(table.remarks, ["mean ± standard deviation over n runs"]);
+    assert_eq!(table.remarks, ["(n=…): mean over n runs; ± is their standard deviation"]);
 }
 
 #[test]
@@ -88,12 +89,19 @@ fn a_column_may_show_the_best_of_several_overrides() {
 }
 
 #[test]
-fn one_seed_from_two_weights_is_two_runs_with_a_note() {
+fn weights_of_one_pretraining_seed_count_as_one_pretraining() {
     let mut records = [run("a", 0, 50.), run("b", 0, 52.)];
     records[0].init = init("mae", "1");
     records[1].init = init("mae", "2");
     let table = build_table(&records, &[], &spec(SPEC)).unwrap();
-    assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) [from 2 different initial weights]"]);
+    assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) []"], "of unknown seeds");
+    records[0].init.seed = Some(7);
+    records[1].init.seed = Some(7);
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["mae: 51.00 (2) [2 different initial weights from 1 pre-training seed]"]);
+    records[1].init.seed = Some(8);
+    let table = build_table(&records, &[], &spec(SPEC)).unwrap();
+    assert_eq!(rows(&table), ["mae: 51.00 ± 1.41 (2) []"]);
 }
 
 #[test]
@@ -118,13 +126,13 @@ fn weights_that_were_trained_otherwise_are_rows_of_their_own() {
         rows(&build_table(&records, &[], &spec(SPEC)).unwrap()),
         [
             "mae : 30.00 (1) []",
-            "mae from mae_small on shapes: 51.00 ± 1.41 (2) []",
+            "mae from mae_small on shapes: 51.00 (2) []",
             "mae from mae_small on shapes epochs=9, 10 of 1200 steps: 40.00 (1) []",
         ]
     );
     let [one, two, ..] = records;
     let alike = build_table(&[one, two], &[], &spec(SPEC)).unwrap();
-    assert_eq!(rows(&alike), ["mae: 51.00 ± 1.41 (2) []"]);
+    assert_eq!(rows(&alike), ["mae: 51.00 (2) []"]);
 }
 
 #[test]
@@ -290,16 +298,26 @@ fn ours_is_compared_with_the_band_of_the_published_number() {
     let spread = |reference: &mut Reference| (reference.spread, reference.seeds) = (Some(0.08), Some(4));
     assert_eq!(
         verdict(&near, spread),
-        "-0.10 (1) [inside the band 83.60 ± 0.16, 2 standard deviations over its seeds]"
+        "-0.10 (1) [inside the band 83.60 ± 0.18, 2 standard errors of the difference; ours is taken to vary over seeds as the \
+         other number does]"
     );
     let far = verdict(&[ours("a", 0, 83.4, None)], spread);
-    assert!(far.starts_with("-0.20 (1) [outside the band 83.60 ± 0.16"), "{far}");
-    // Without a spread of its own, that of our seeds: 0.14.
-    let seeds = [ours("a", 0, 83.4, None), ours("b", 1, 83.6, None)];
+    assert!(far.starts_with("-0.20 (1) [outside the band 83.60 ± 0.18"), "{far}");
+    // Two pre-trainings of ours: 0.14/√2. The other number has no spread.
+    let mut seeds = [ours("a", 0, 83.4, None), ours("b", 1, 83.6, None)];
     assert_eq!(
         verdict(&seeds, |_| ()),
-        "-0.10 (2) [inside the band 83.60 ± 0.28, 2 standard deviations over our seeds]"
+        "-0.10 (2) [no band: neither number has a spread over seeds]",
+        "two transfers of one pre-training"
     );
+    seeds[1].init.hash = Some("2".into());
+    assert_eq!(
+        verdict(&seeds, |_| ()),
+        "-0.10 (2) [inside the band 83.60 ± 0.20, 2 standard errors of the difference; the other number is taken as exact]"
+    );
+    // √(0.14²/2 + 0.08²/4) = 0.108
+    let both = verdict(&seeds, spread);
+    assert_eq!(both, "-0.10 (2) [inside the band 83.60 ± 0.22, 2 standard errors of the difference]");
     assert_eq!(verdict(&near, |_| ()), "-0.10 (1) [no band: neither number has a spread over seeds]");
     // Another variant is no reproduction, near or far.
     let pixels = [ours("a", 0, 83.5, Some(ReconstructionTarget::Pixel))];
@@ -352,11 +370,39 @@ fn a_difference_stands_below_its_rows_and_only_where_both_exist() {
         [
             "vit_b16 mae: 50.00 (1) []",
             "vit_b16 scratch: 40.00 (1) []",
-            "vit_b16 gain: 10.00 ± 0.71 (1) []",
+            "vit_b16 gain: 10.00 (1) eval 0.71 [one pre-training]",
             "vit_l16 mae: 70.00 (1) []"
         ]
     );
-    assert!(result.rows[2].difference && result.remarks[0].starts_with("differences: ± standard error"));
+    assert!(result.rows[2].difference && result.remarks[1].starts_with("eval: standard error"));
+}
+
+#[test]
+fn differences_are_paired_and_say_what_stands_behind_them() {
+    let text = format!(
+        "{SPEC}[[difference]]\nkey = \"init\"\nof = \"mae\"\nminus = \"scratch\"\ntitle = \"gain\"\n"
+    );
+    let spec = spec(&format!("filter = {{ init = [\"scratch\", \"mae\"] }}\n{text}"));
+    let mut records = vec![];
+    for (seed, scratch) in [(0, 40.), (1, 42.)] {
+        records.push(run(&format!("scratch{seed}"), seed, scratch));
+        for pretraining in [3, 4] {
+            let top1 = 45. + pretraining as f64 + seed as f64;
+            let mut mae = run(&format!("mae{pretraining}{seed}"), seed, top1);
+            mae.init = InitRecord { seed: Some(pretraining), ..init("mae", &pretraining.to_string()) };
+            records.push(mae);
+        }
+    }
+    let table = build_table(&records, &[], &spec).unwrap();
+    let shown = rows(&table);
+    assert_eq!(shown[0], "scratch: 41.00 ± 1.41 (2) []");
+    assert_eq!(shown[1], "mae: 49.00 ± 0.71 (4) []");
+    // Differences 8, 7 (pre-training 3) and 9, 8 (4): variances by pre-training 0.25, by seed 0.25, by pair 2/3/4.
+    let error = (0.25_f64 + 0.25 - 2. / 3. / 4.).sqrt();
+    assert_eq!(shown[2], format!("gain: 8.00 ± {error:.2} (4) eval 0.71 []"));
+    records[0].marks = vec![crate::record::today::FRAMES.into()];
+    let table = build_table(&records, &[], &spec).unwrap();
+    assert_eq!(rows(&table)[2], format!("gain: 8.00 ± {error:.2} (4) [no evaluation error in its records]"));
 }
 
 #[test]
@@ -410,6 +456,10 @@ fn a_mark_stands_beside_the_number_and_below_the_table_if_all_numbers_have_it() 
     let table = build_table(&records, &[], &spec(&format!("{SPEC}{difference}"))).unwrap();
     assert_eq!(rows(&table)[0], "mae: 50.00 (1) [changed]");
     assert_eq!(rows(&table)[1], "scratch: 50.00 (1) []");
-    assert!(rows(&table)[2].ends_with("[]"), "the marks stand beside the two numbers: {:?}", rows(&table));
+    assert!(
+        rows(&table)[2].ends_with("[one seed]"),
+        "the marks stand beside the two numbers: {:?}",
+        rows(&table)
+    );
     assert_eq!(table.remarks[0], "old");
 }

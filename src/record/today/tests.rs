@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{ConfigError, ModelConfig, ObjectiveTable, Operation, Recipe, Run};
 use crate::record::run::sample;
-use crate::record::{DataCover, DataRecord, Processor};
+use crate::record::{DataCover, DataRecord, ErrorMethod, EvaluationSample, Processor};
 
 /// An edit of a record, and what a message says of it.
 type Edit<'a> = (&'a dyn Fn(&mut RunRecord), &'a str);
@@ -69,6 +69,7 @@ impl Project {
                 task: task.clone(),
                 dataset: "tiny".into(),
                 split: "train".into(),
+                report: Default::default(),
                 model: "small".into(),
                 recipe: recipe.into(),
                 init: init.clone(),
@@ -227,6 +228,24 @@ fn other_weights_than_those_of_the_pre_training_run_are_refused() {
     let mut alone = vec![project.pair().remove(1)];
     assert!(project.examine(&mut alone).is_empty());
     assert!(alone[0].marks[0].ends_with("has no record here"), "{:?}", alone[0].marks);
+}
+
+#[test]
+fn errors_that_take_video_frames_as_independent_are_marked() {
+    let project = Project::new();
+    project.write("datasets/tiny/dataset.toml", "sequences = { separator = \"_\", fields = 1 }\n");
+    let mut records = project.pair();
+    assert!(project.examine(&mut records).is_empty());
+    assert!(records[1].marks.iter().any(|mark| mark == FRAMES), "{:?}", records[1].marks);
+    let sample = |unit| {
+        let sample = EvaluationSample { method: ErrorMethod::Bootstrap, unit, units: 7 };
+        Score { value: 50., stderr: Some(1.), sample: Some(sample) }
+    };
+    for (unit, marked) in [(SampleUnit::Image, true), (SampleUnit::Sequence, false)] {
+        records[1].scores.insert_score("top1", sample(unit));
+        project.examine(&mut records);
+        assert_eq!(records[1].marks.iter().any(|mark| mark == FRAMES), marked, "{unit:?}");
+    }
 }
 
 #[test]
