@@ -50,7 +50,7 @@ fn main() {
     if let Some(path) = options.out {
         let record = json!({
             "processor": processor(),
-            "bench": bench::record::VERSION,
+            "bench": env!("BENCH_VERSION"),
             "environment": environment(),
             "seconds_a_shape": options.time.as_secs_f64(),
             "gflops": tables,

@@ -96,7 +96,8 @@ impl Objective for Rotation {
         let targets: Vec<Vec<f32>> = labels.iter().map(one_hot).collect();
         let targets = Tensor::new(targets, images.device())?; // [B, 4]
         let logits = self.classifier.forward(&self.pooled(&images, pass)?)?; // [B, 4]
-        let correct = logits.detach().argmax(D::Minus1)?.eq(&targets.argmax(D::Minus1)?)?.to_dtype(DType::F32)?;
+        let correct =
+            logits.detach().argmax(D::Minus1)?.eq(&targets.argmax(D::Minus1)?)?.to_dtype(DType::F32)?;
         let loss = ops::softmax_cross_entropy(&logits, &targets)?;
         // Read when the whole step has been queued, so that a GPU does not wait for the host.
         let accuracy = move || Ok(f64::from(correct.mean_all()?.to_scalar::<f32>()?));
