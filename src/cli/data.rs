@@ -51,6 +51,9 @@ enum DataCommand {
         /// Number of labelled training images, a multiple of 10
         #[arg(long, default_value_t = ShapesSpec::default().train)]
         train: usize,
+        /// Number of labelled images for choosing hyper-parameters, a multiple of 10
+        #[arg(long, default_value_t = ShapesSpec::default().select)]
+        select: usize,
         /// Number of labelled validation images, a multiple of 10
         #[arg(long, default_value_t = ShapesSpec::default().val)]
         val: usize,
@@ -66,11 +69,11 @@ pub(super) fn data(registry: &Registry, args: DataArgs) -> CommandResult {
         DataCommand::Check { dataset, data, decode, include } => {
             check(registry, &include.library()?, &dataset, data, decode)?
         }
-        DataCommand::Make { dataset: _, out, size, pretrain, train, val, seed } => {
+        DataCommand::Make { dataset: _, out, size, pretrain, train, select, val, seed } => {
             let Some(root) = out.or_else(|| Some(bench_data()?.join("shapes"))) else {
                 return Err(anyhow::anyhow!("no output folder: give --out, or set BENCH_DATA").into());
             };
-            make_shapes(&ShapesSpec { size, pretrain, train, val, seed }, &root)?;
+            make_shapes(&ShapesSpec { size, pretrain, train, select, val, seed }, &root)?;
         }
     }
     Ok(())
@@ -78,7 +81,7 @@ pub(super) fn data(registry: &Registry, args: DataArgs) -> CommandResult {
 
 /// Generates `shapes` in `root` with a progress bar, and reports the result.
 pub(super) fn make_shapes(spec: &ShapesSpec, root: &std::path::Path) -> Result<()> {
-    let bar = ProgressBar::new((spec.pretrain + spec.train_images() + spec.val_images()) as u64);
+    let bar = ProgressBar::new(spec.images() as u64);
     let made = make(spec, root, &mut |done, total| match done {
         0 => eprintln!("shapes: generating {total} images in `{}`", root.display()),
         _ => bar.set_position(done as u64),

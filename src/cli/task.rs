@@ -102,6 +102,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     for split in [
         Some(&task_manifest.splits.train),
         task_manifest.splits.select.as_ref(),
+        task_manifest.splits.tune.as_ref(),
         Some(&task_manifest.splits.eval),
         task_manifest.splits.pretrain.as_ref(),
     ] {

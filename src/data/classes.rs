@@ -66,11 +66,11 @@ pub(super) fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String 
     shown.join(", ") + &more
 }
 
-/// Keeps the first `most` entries of every class, in order.
+/// Keeps of every class the `most` entries that follow its first `skipped` ones, in order.
 ///
 /// # Errors
 /// An entry without a label; the message names it.
-pub(super) fn keep_per_class(entries: &mut Vec<Entry>, most: usize) -> Result<(), String> {
+pub(super) fn keep_per_class(entries: &mut Vec<Entry>, skipped: usize, most: usize) -> Result<(), String> {
     if let Some(entry) = entries.iter().find(|entry| label(entry).is_none()) {
         return Err(format!("per_class needs labels, and `{}` has none", entry.id));
     }
@@ -81,7 +81,7 @@ pub(super) fn keep_per_class(entries: &mut Vec<Entry>, most: usize) -> Result<()
             *count += 1;
             *count
         });
-        count <= most
+        count > skipped && count - skipped <= most
     });
     Ok(())
 }

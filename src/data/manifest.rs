@@ -3,8 +3,8 @@
 //!
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
-use super::classes::{keep_per_class, label, labels_of, list, names_in};
-use super::formats::{Annotations, Formats, SplitSource, unlabelled};
+use super::classes::{label, labels_of, list, names_in};
+use super::formats::{Formats, SplitSource, unlabelled};
 use super::{Annotation, Category, DataError, DenseMapFile, Entry, Index};
 use crate::config::{ConfigError, Library, parse};
 use schemars::JsonSchema;
@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod split;
+
+pub use split::{Sequences, Split};
 
 /// A parsed `dataset.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -51,23 +55,6 @@ pub struct Dataset {
     formats: Formats,
 }
 
-/// One split of a data set.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Split {
-    /// Folder, or container file, of the images, relative to the data root.
-    pub images: PathBuf,
-    /// Number of images, verified by `bench data check`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<usize>,
-    /// Keeps only this many entries per class, the first ones of the index (few-label splits).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_class: Option<usize>,
-    /// How the images are annotated; `None` for images without labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<Annotations>,
-}
-
 /// The description of a data set that tasks receive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,26 +70,6 @@ pub struct DatasetInfo {
     /// How ids tell the sequence of a video frame; `None` for single images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Sequences>,
-}
-
-/// How the name of an image tells the sequence of video frames that it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sequences {
-    /// What separates the fields of a file name: `_` in `0016E5_07959.jpg`.
-    pub separator: String,
-    /// Number of fields at the start of the file name that name the sequence; at least 1.
-    pub fields: usize,
-}
-
-impl Sequences {
-    /// The sequence of the image `id`: its folders and the first fields of its name, or all of it if it has no more fields.
-    pub fn of<'a>(&self, id: &'a str) -> &'a str {
-        let name = id.rfind('/').map_or(0, |slash| slash + 1);
-        let ends = id[name..].match_indices(&self.separator);
-        let end = ends.map(|(place, _)| name + place).nth(self.fields.saturating_sub(1));
-        &id[..end.unwrap_or(id.len())]
-    }
 }
 
 /// The file of a manifest in its folder.
@@ -185,7 +152,7 @@ impl Dataset {
     pub fn from_folder(path: &Path) -> Result<Self, DataError> {
         let name = path.canonicalize().map_err(|e| DataError::file(path, e))?;
         let name = name.file_name().map_or("images".into(), |n| n.to_string_lossy().to_string());
-        let split = Split { images: ".".into(), count: None, per_class: None, annotations: None };
+        let split = Split::of_images(".");
         Ok(Self {
             name,
             version: "folder".into(),
@@ -249,9 +216,7 @@ impl Dataset {
         }
         let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
         self.match_classes(split, &mut index).map_err(fail)?;
-        if let Some(most) = split.per_class {
-            keep_per_class(&mut index.entries, most).map_err(fail)?;
-        }
+        split.keep(self.sequences.as_ref(), &mut index.entries).map_err(fail)?;
         Ok(index)
     }
 

@@ -86,7 +86,8 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let task = context.registry.task(manifest, (&training, &resolved.recipe_origin), &info)?;
     task.check(&config.run.split, &train.entries)?;
     let chooses = config.recipe.eval_epochs > 0 && config.run.report == Reported::Eval;
-    let select = manifest.splits.select.as_deref().filter(|_| chooses);
+    let apart = manifest.splits.tune.is_none();
+    let select = manifest.splits.select.as_deref().filter(|_| chooses && apart);
     let mut scored = vec![];
     for split in std::iter::once(manifest.split(config.run.report)?).chain(select) {
         let found = dataset.index(&root, split)?;

@@ -312,7 +312,9 @@ fn dataset(
     };
     let dataset = context.dataset(&name)?;
     let split = match (stage, manifest) {
-        (Stage::Transfer, Some(manifest)) => manifest.splits.train.clone(),
+        (Stage::Transfer, Some(manifest)) => {
+            manifest.splits.training(request.report.unwrap_or_default()).to_string()
+        }
         (_, Some(Manifest { splits, .. })) if splits.pretrain.is_some() => {
             splits.pretrain.clone().unwrap_or_default()
         }

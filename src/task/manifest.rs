@@ -44,11 +44,25 @@ pub struct Splits {
     /// the best weights are chosen on the evaluation split, and records and tables say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<String>,
+    /// Split that runs with `--report select` train on instead of `train`; needed if `train` contains the images of
+    /// `select`, as VTAB's train800 beside its train1000. Other runs then choose their best weights on the evaluation split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<String>,
     /// Split whose scores are reported.
     pub eval: String,
     /// Split that `bench pretrain --task` reads; the training split if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<String>,
+}
+
+impl Splits {
+    /// The name of the split that a run trains on.
+    pub fn training(&self, report: Reported) -> &str {
+        match (report, &self.tune) {
+            (Reported::Select, Some(tune)) => tune,
+            _ => &self.train,
+        }
+    }
 }
 
 impl Manifest {

@@ -41,9 +41,9 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let id = record["id"].as_str().unwrap();
     let images = data.join("images/val");
     sandbox.ok(&format!("predict {} --weights {id} --out out", images.display()));
-    let picture = image::open(sandbox.path("out/0001TP_006690.png")).unwrap().to_rgb8();
+    let picture = image::open(sandbox.path("out/0016E5_07959.png")).unwrap().to_rgb8();
     assert_eq!(picture.dimensions(), (384, 288), "8 times its size");
-    let source = image::open(images.join("0001TP_006690.jpg")).unwrap().to_rgb8();
+    let source = image::open(images.join("0016E5_07959.jpg")).unwrap().to_rgb8();
     let enlarged = image::imageops::resize(&source, 384, 288, image::imageops::FilterType::Nearest);
     assert_ne!(picture, enlarged, "nothing is drawn");
     let line =
@@ -58,9 +58,9 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let line = line.replace("out/labels", &data.join("annotations/val").display().to_string());
     let error = sandbox.fails(2, &line);
     assert!(error.contains("id 11") && error.contains(".png"), "void is no class: {error}");
-    std::fs::remove_file(sandbox.path("out/labels/0001TP_006720.png")).unwrap();
+    std::fs::remove_file(sandbox.path("out/labels/0016E5_07961.png")).unwrap();
     let line = format!("eval --predictions out/labels --task camvid --data {}", data.display());
-    assert!(sandbox.fails(2, &line).contains("0001TP_006720.png"));
+    assert!(sandbox.fails(2, &line).contains("0016E5_07961.png"));
 }
 
 #[test]

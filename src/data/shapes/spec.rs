@@ -27,6 +27,9 @@ pub struct ShapesSpec {
     /// Number of images with objects, a multiple of the number of classes; one image in 50 without
     /// any object is added to them ([`ShapesSpec::train_images`]).
     pub train: usize,
+    /// Number of images with objects for choosing hyper-parameters; the rules of `train` apply, and 0 makes none.
+    #[serde(default)]
+    pub select: usize,
     /// Number of validation images with objects; the rules of `train` apply.
     pub val: usize,
     /// Seed of all random numbers.
@@ -35,7 +38,7 @@ pub struct ShapesSpec {
 
 impl Default for ShapesSpec {
     fn default() -> Self {
-        Self { size: 64, pretrain: 4000, train: 1000, val: 1000, seed: 0 }
+        Self { size: 64, pretrain: 4000, train: 1000, select: 500, val: 1000, seed: 0 }
     }
 }
 
@@ -45,9 +48,19 @@ impl ShapesSpec {
         self.train + empty_images(self.train)
     }
 
+    /// Files in `select/images`.
+    pub fn select_images(&self) -> usize {
+        self.select + empty_images(self.select)
+    }
+
     /// Files in `val/images`.
     pub fn val_images(&self) -> usize {
         self.val + empty_images(self.val)
+    }
+
+    /// Files in all folders `images`.
+    pub fn images(&self) -> usize {
+        self.pretrain + self.train_images() + self.select_images() + self.val_images()
     }
 
     pub(super) fn check(&self) -> Result<(), ShapesError> {
@@ -55,16 +68,20 @@ impl ShapesSpec {
         if !(24..=1024).contains(&self.size) {
             return fail(format!("`size` is {}, expected 24 to 1024 pixels", self.size));
         }
+        let classes = CLASSES.len();
         for (name, count) in [("train", self.train), ("val", self.val)] {
-            if count == 0 || !count.is_multiple_of(CLASSES.len()) {
-                let classes = CLASSES.len();
+            if count == 0 || !count.is_multiple_of(classes) {
                 return fail(format!(
                     "`{name}` is {count}, expected a positive multiple of {classes} classes"
                 ));
             }
         }
+        if !self.select.is_multiple_of(classes) {
+            return fail(format!("`select` is {}, expected a multiple of {classes} classes", self.select));
+        }
         let most = IDS_PER_SPLIT as usize;
-        if self.pretrain.max(self.train_images()).max(self.val_images()) > most {
+        let splits = [self.pretrain, self.train_images(), self.select_images(), self.val_images()];
+        if splits.into_iter().any(|images| images > most) {
             return fail(format!("a split of more than {most} images has no room for ids"));
         }
         Ok(())

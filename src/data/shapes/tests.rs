@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The specification of `datasets/shapes/fixture`.
-const FIXTURE: ShapesSpec = ShapesSpec { size: 24, pretrain: 5, train: 10, val: 10, seed: 0 };
+const FIXTURE: ShapesSpec = ShapesSpec { size: 24, pretrain: 5, train: 10, select: 10, val: 10, seed: 0 };
 
-const SMALL: ShapesSpec = ShapesSpec { size: 32, pretrain: 12, train: 20, val: 10, seed: 5 };
+const SMALL: ShapesSpec = ShapesSpec { size: 32, pretrain: 12, train: 20, select: 10, val: 10, seed: 5 };
 
 fn made(spec: &ShapesSpec) -> (tempfile::TempDir, Summary) {
     let folder = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn progress_counts_every_image_once() {
 
 #[test]
 fn annotations_id_maps_and_class_folders_agree() {
-    let spec = ShapesSpec { size: 40, pretrain: 1, train: 200, val: 50, seed: 2 };
+    let spec = ShapesSpec { size: 40, pretrain: 1, train: 200, select: 50, val: 50, seed: 2 };
     let (folder, _) = made(&spec);
     let mut ids = BTreeSet::new();
     for (split, count, crowds) in [("train", 200, 4), ("val", 50, 1)] {
@@ -156,7 +156,7 @@ fn check_image(coco: &COCO, image: &hotcoco::Image, root: &Path, split: &str) ->
 
 #[test]
 fn colour_does_not_tell_the_class() {
-    let spec = ShapesSpec { pretrain: 0, train: 500, val: 500, ..ShapesSpec::default() };
+    let spec = ShapesSpec { pretrain: 0, train: 500, select: 0, val: 500, ..ShapesSpec::default() };
     let (folder, _) = made(&spec);
     let (train, val) = (mean_colours(folder.path(), "train"), mean_colours(folder.path(), "val"));
     // 10 % is chance, and 1.3 % the standard deviation of the accuracy on 500 images.
@@ -250,6 +250,7 @@ fn impossible_specifications_and_places_are_refused() {
         (ShapesSpec { size: 8, ..SMALL }, "`size` is 8, expected 24 to 1024"),
         (ShapesSpec { train: 15, ..SMALL }, "`train` is 15, expected a positive multiple of 10"),
         (ShapesSpec { val: 0, ..SMALL }, "`val` is 0"),
+        (ShapesSpec { select: 15, ..SMALL }, "`select` is 15, expected a multiple of 10"),
         (ShapesSpec { pretrain: 10_000_001, ..SMALL }, "more than 10000000 images"),
     ] {
         let message = refused(&spec, &folder.path().join("set"));

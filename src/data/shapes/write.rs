@@ -62,10 +62,10 @@ struct Made {
 ///
 /// ```text
 /// pretrain/images/<id>.png                unlabelled
-/// {train,val}/images/<id>.png
-/// annotations/instances_{train,val}.json  COCO
-/// semantic/{train,val}/<id>.png           8-bit ids: 0 background, 1 + label
-/// classification/{train,val}/<class>/<id>.png   by the largest visible object; hard links or copies
+/// {train,select,val}/images/<id>.png
+/// annotations/instances_{train,select,val}.json  COCO
+/// semantic/{train,select,val}/<id>.png    8-bit ids: 0 background, 1 + label
+/// classification/{train,select,val}/<class>/<id>.png   by the largest visible object; hard links or copies
 /// classes.txt                             in label order
 /// shapes.json                             specification and hash of the content, written last
 /// ```
@@ -85,23 +85,21 @@ pub fn make(
         let Seal { images, content, .. } = seal;
         return Ok(Summary { root: root.into(), images, content, already_there: true });
     }
+    let labelled = |name, place, scenes| Split {
+        name,
+        base: place * IDS_PER_SPLIT,
+        scenes,
+        empty: empty_images(scenes),
+        labelled: true,
+    };
     let splits = [
         Split { name: "pretrain", base: 0, scenes: spec.pretrain, empty: 0, labelled: false },
-        Split {
-            name: "train",
-            base: IDS_PER_SPLIT,
-            scenes: spec.train,
-            empty: empty_images(spec.train),
-            labelled: true,
-        },
-        Split {
-            name: "val",
-            base: 2 * IDS_PER_SPLIT,
-            scenes: spec.val,
-            empty: empty_images(spec.val),
-            labelled: true,
-        },
+        labelled("train", 1, spec.train),
+        labelled("val", 2, spec.val),
+        labelled("select", 3, spec.select),
     ];
+    let splits = splits.into_iter().filter(|split| split.images() > 0 || !split.labelled);
+    let splits: Vec<Split> = splits.collect();
     let total = splits.iter().map(Split::images).sum();
     progress(0, total);
     let making = &root.join(UNFINISHED);
