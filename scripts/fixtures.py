@@ -187,6 +187,15 @@ def coco(root):
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
+def coco_person(root):
+    for split, shift in [("train", 0), ("val", 10)]:
+        images, annotations = detection(root, split, shift, [1, 18], lambda name: {"file_name": name[-16:]})
+        keys = ["id", "image_id", "bbox", "area", "iscrowd"]
+        people = [{key: a[key] for key in keys} | {"category_id": 1} for a in annotations if not a["iscrowd"]]
+        content = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+
+
 def lvis(root):
     categories = [{"id": i, "name": f"name{i}", "synset": f"name{i}.n.01", "frequency": f}
                   for i, f in [(1, "f"), (2, "c"), (5, "r"), (9, "f"), (11, "c")]]
@@ -282,7 +291,7 @@ def voc2012(root):
 
 
 MAKERS = [imagenet, tiny_imagenet, tiny_imagenet_20, inat2017, inat2018, inat2019, places205, places365, fashion_mnist,
-          coco, lvis, ade20k, cityscapes, camvid, voc2012]
+          coco, coco_person, lvis, ade20k, cityscapes, camvid, voc2012]
 
 
 def main():

@@ -136,6 +136,11 @@ fn what_does_not_go_into_the_program_is_not_dirty() {
     package.write("src/ops/tests.rs", "// edited");
     let after = package.found();
     assert_eq!((after[1].as_str(), &after[2]), ("true", &before[2]), "a test is a source, but no operator");
+    let unit_test = "// another comment\n\n#[cfg(test)]\nmod tests {\n    const N: usize = 1;\n}\n";
+    package.write("src/ops/gemm.rs", unit_test);
+    assert_eq!(package.found()[2], before[2], "comments and unit tests are no operators");
+    package.write("src/ops/gemm.rs", &format!("const N: usize = 2;\n{unit_test}"));
+    assert_ne!(package.found()[2], before[2]);
 }
 
 #[test]
