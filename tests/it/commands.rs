@@ -108,7 +108,7 @@ fn tuning_all_blocks_is_full_fine_tuning() {
     let weights = |out: &str, tune: &str| {
         let line = small_transfer().replace("--recipe finetune_demo", "--recipe partial_demo");
         sandbox.ok(&format!(
-            "{line} --model vit_tiny_test --init scratch --set transfer.tune={tune} --out {out}"
+            "{line} --model vit_tiny_test --init scratch --set transfer.tune={tune} --runs {out}"
         ));
         let path = sandbox.only_run(out).join("model.safetensors");
         candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
