@@ -77,8 +77,11 @@ pub enum Exempt {
     /// Tensors of one dimension and biases: MAE, BEiT, timm.
     #[default]
     OneDimensional,
-    /// Weights and biases of norms: detectron2.
+    /// Weights and biases of norms: detectron2, but for the channel-wise layer norms of ViTDet.
     Norms,
+    /// Weights and biases of the norms in the blocks of the backbone: detectron2's ViTDet. The norms of its pyramid and
+    /// heads are not of a class that detectron2 exempts.
+    BlockNorms,
     /// No parameters are exempt: all are decayed.
     Nothing,
 }
@@ -115,6 +118,10 @@ pub struct Schedule {
     /// Learning rate at the first step of warm-up.
     #[serde(default)]
     pub warmup_from: f64,
+    /// The same relative to the peak, instead of `warmup_from`: detectron2's `warmup_factor`, mmsegmentation's
+    /// `warmup_ratio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
     /// Learning rate at the end (not scaled by the batch).
     #[serde(default)]
     pub min_lr: f64,
@@ -135,7 +142,15 @@ impl Schedule {
         if !(warmup.is_finite() && warmup >= 0.) {
             return Err(format!("schedule.warmup_epochs is {warmup}, expected 0 or more"));
         }
-        Ok(())
+        match self.warmup_ratio {
+            Some(_) if self.warmup_from != 0. => {
+                Err("schedule.warmup_from and schedule.warmup_ratio exclude each other".into())
+            }
+            Some(ratio) if !(0. ..=1.).contains(&ratio) => {
+                Err(format!("schedule.warmup_ratio is {ratio}, expected 0 to 1"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -265,6 +280,22 @@ mod tests {
         assert!(error.contains("objective.temperature.epochs is 0"), "{error}");
         assert!(fails("name = \"cosine\"\nfrom = 1.0\nto = inf").contains("inf"));
         assert!(parse::<Ramp>("name = \"linear\"\nfrom = 1.0\nuntil = 2.0", "test").is_err());
+    }
+
+    #[test]
+    fn warm_up_starts_at_a_rate_or_at_a_ratio() {
+        let check = |keys: &str| {
+            let schedule: Schedule = parse(&format!("name = \"cosine\"\n{keys}"), "test").unwrap();
+            assert_eq!(
+                toml::to_string(&schedule).unwrap().contains("ratio"),
+                keys.contains("ratio"),
+                "{keys}"
+            );
+            schedule.check()
+        };
+        assert!(check("warmup_from = 1e-6").is_ok() && check("warmup_ratio = 1e-6").is_ok());
+        assert!(check("warmup_from = 1e-6\nwarmup_ratio = 1e-6").unwrap_err().contains("exclude each other"));
+        assert!(check("warmup_ratio = 2.0").unwrap_err().contains("schedule.warmup_ratio is 2"));
     }
 
     #[test]

@@ -199,6 +199,7 @@ pub enum Tune {
     All,
     /// The head alone, on frozen features.
     Head,
-    /// The last blocks and the final norm; 0.5 is the MLP half of the last block (§4.3).
+    /// The last blocks and the final norm; 0.5 is the MLP half of the last block (§4.3). As many blocks as the model has
+    /// are the same as `all`. Frozen blocks run without drop path.
     Blocks(f64),
 }

@@ -100,7 +100,8 @@ impl<T: Task> TaskModel<T> {
 
 /// Whether `tune` trains a parameter of the backbone. Layers are those of [`Backbone::layer_of`]. Half a block
 /// is the MLP of the last block (arXiv:2111.06377 §4.3). The paper does not say whether `norm2` is part of it;
-/// here it is.
+/// here it is. All blocks are the whole backbone with its embeddings: the last point of the paper's Figure 9 is full
+/// fine-tuning.
 fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
     match tune {
         Tune::All => true,
@@ -109,6 +110,6 @@ fn tuned(tune: Tune, name: &str, layer: usize, depth: usize) -> bool {
         Tune::Blocks(k) if k < 1. => {
             layer > depth || (layer == depth && (name.contains(".mlp.") || name.contains(".norm2.")))
         }
-        Tune::Blocks(k) => layer + k as usize > depth,
+        Tune::Blocks(k) => k as usize == depth || layer + k as usize > depth,
     }
 }

@@ -127,8 +127,8 @@ pub struct BackboneUsage {
     pub drop_path: f64,
     /// Whether the final norm is built. Without it there is no class feature ([`Features::cls`]).
     pub final_norm: bool,
-    /// Number of leading blocks that are frozen, together with everything before them. When all
-    /// blocks are frozen, the final norm is frozen too.
+    /// Number of leading blocks that are frozen, together with everything before them; they run without drop path. When
+    /// all blocks are frozen, the final norm is frozen too.
     pub frozen: usize,
     /// Indices of the blocks whose features the head reads as maps or tokens.
     pub taps: Vec<usize>,

@@ -218,12 +218,13 @@ impl Vit {
             // Up to the next block whose output is read, or to the last frozen one.
             let end =
                 (start..last).find(|i| taps.contains(i) || i + 1 == self.frozen).map_or(last, |i| i + 1);
-            let mut blocks = |x: &Tensor| {
+            let blocks = |x: &Tensor, pass: &mut Pass| {
                 self.blocks[start..end].iter().try_fold(x.clone(), |x, block| block.forward(&x, pass))
             };
+            // Frozen blocks are not regularised: they run as in evaluation, without drop path.
             x = match start < self.frozen {
-                true => no_grad(|| blocks(&x))?.detach(),
-                false => ops::chain(&x, blocks)?,
+                true => no_grad(|| blocks(&x, &mut Pass::Eval))?.detach(),
+                false => ops::chain(&x, |x| blocks(x, pass))?,
             };
             after[end - 1] =
                 taps.contains(&(end - 1)).then(|| self.without_registers(x.clone())).transpose()?;

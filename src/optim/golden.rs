@@ -128,6 +128,7 @@ fn the_cosine_is_that_of_the_reference() {
         name: ScheduleName::Cosine,
         warmup_epochs: 3.,
         warmup_from: 0.,
+        warmup_ratio: None,
         min_lr: 1e-4,
         milestones: vec![],
         gamma: 0.1,

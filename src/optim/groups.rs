@@ -33,11 +33,13 @@ pub fn param_groups(
     let is_norm = |module: &str| {
         params.iter().any(|p| p.name.strip_suffix(".weight") == Some(module) && p.var.rank() <= 1)
     };
+    let belongs_to_norm = |name: &str| name.rsplit_once('.').is_some_and(|(module, _)| is_norm(module));
     let group = |p: &Parameter| {
         let depth = layers.saturating_sub(layer_of(&p.name));
         let spared = match optim.exempt {
             Exempt::OneDimensional => p.var.rank() <= 1 || p.name.ends_with(".bias"),
-            Exempt::Norms => p.name.rsplit_once('.').is_some_and(|(module, _)| is_norm(module)),
+            Exempt::Norms => belongs_to_norm(&p.name),
+            Exempt::BlockNorms => (1..layers).contains(&layer_of(&p.name)) && belongs_to_norm(&p.name),
             Exempt::Nothing => false,
         };
         let exempt = spared || optim.no_decay.contains(&p.name);
@@ -110,6 +112,8 @@ mod tests {
             parameter("blocks.0.mlp.fc1.bias", &[2]),
             parameter("relative.bias", &[2, 2]),
             parameter("head.weight", &[2, 2]),
+            parameter("head.norm.weight", &[2]),
+            parameter("head.norm.bias", &[2]),
         ];
         let layer_of = |name: &str| match name.split('.').next() {
             Some("pos_embed") => 0,
@@ -118,7 +122,7 @@ mod tests {
         };
         let found: Vec<f64> =
             param_groups(&params, &optim, &layer_of, 2).iter().map(|group| group.lr_scale).collect();
-        assert_eq!(found, [0.25, 0.5, 0.5, 0.5, 0.5, 1., 1.]);
+        assert_eq!(found, [0.25, 0.5, 0.5, 0.5, 0.5, 1., 1., 1., 1.]);
         let decayed = |exempt| -> Vec<bool> {
             let optim = Optim { exempt, ..optim.clone() };
             param_groups(&params, &optim, &layer_of, 2)
@@ -126,8 +130,10 @@ mod tests {
                 .map(|group| group.weight_decay == 0.05)
                 .collect()
         };
-        assert_eq!(decayed(Exempt::OneDimensional), [false, true, false, false, false, false, true]);
-        assert_eq!(decayed(Exempt::Norms), [false, true, false, false, true, true, true]);
-        assert_eq!(decayed(Exempt::Nothing), [false, true, true, true, true, true, true]);
+        let (t, f) = (true, false);
+        assert_eq!(decayed(Exempt::OneDimensional), [f, t, f, f, f, f, t, f, f]);
+        assert_eq!(decayed(Exempt::Norms), [f, t, f, f, t, t, t, f, f]);
+        assert_eq!(decayed(Exempt::BlockNorms), [f, t, f, f, t, t, t, t, t]);
+        assert_eq!(decayed(Exempt::Nothing), [f, t, t, t, t, t, t, t, t]);
     }
 }

@@ -25,11 +25,11 @@ impl LrSchedule {
 
     /// Learning rate of the step with this index, from 0.
     pub fn at(&self, step: usize) -> f64 {
-        let Schedule { warmup_epochs: warmup, warmup_from, min_lr, ref milestones, gamma, power, .. } =
-            self.schedule;
+        let Schedule { warmup_epochs: warmup, min_lr, ref milestones, gamma, power, .. } = self.schedule;
         let epoch = step as f64 / self.steps_per_epoch;
         if epoch < warmup {
-            return warmup_from + (self.lr - warmup_from) * epoch / warmup;
+            let from = self.schedule.warmup_ratio.map_or(self.schedule.warmup_from, |ratio| ratio * self.lr);
+            return from + (self.lr - from) * epoch / warmup;
         }
         let decay = |remaining: f64| min_lr + (self.lr - min_lr) * remaining;
         match self.schedule.name {
@@ -83,6 +83,7 @@ mod tests {
             name,
             warmup_epochs: 2.,
             warmup_from: 0.,
+            warmup_ratio: None,
             min_lr: 0.1,
             milestones: vec![0.5, 0.75],
             gamma: 0.1,
@@ -132,5 +133,16 @@ mod tests {
         assert_eq!(lr.at(0), 0.2);
         assert!((lr.at(20) - 0.6).abs() < 1e-12);
         assert_eq!(lr.at(40), 0.1);
+    }
+
+    #[test]
+    fn a_warm_up_may_start_at_a_share_of_the_peak() {
+        let mut polynomial = schedule(ScheduleName::Polynomial);
+        polynomial.warmup_ratio = Some(0.01);
+        for peak in [1., 1e-4] {
+            let lr = LrSchedule::new(&polynomial, peak, 4, 40);
+            assert_eq!(lr.at(0), 0.01 * peak);
+            assert!((lr.at(4) - 0.505 * peak).abs() < 1e-12 * peak, "half of the warm-up: {}", lr.at(4));
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::ops::{self, AttentionBias, AttentionWeights, AttentionWindow, Branch,
 use crate::rng::Rng;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
+use std::num::NonZeroUsize;
 
 /// Largest relative error of f32.
 const F32: f64 = 1e-4;
@@ -332,8 +333,8 @@ fn convolutions() -> Vec<Case> {
 }
 
 /// `images` mixed by mixup or cutmix, connected to `images` so that they have a gradient.
-fn mixed(images: &Tensor, mixup: f64, cutmix: f64) -> Result<Tensor> {
-    let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0. };
+fn mixed(images: &Tensor, mixup: f64, cutmix: f64, group: Option<NonZeroUsize>) -> Result<Tensor> {
+    let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0., group };
     let (mixed, _) =
         mix_batch(&images.detach(), &[0, 1, 2, 3, 4], 5, 0.1, &mix, &mut Rng::new(1, "mix", &[]))?;
     images * mixed
@@ -373,8 +374,11 @@ fn vision() -> Vec<Case> {
                 [[0., 3., 2., 50., 41.], [1., -8., 5., 30., 90.], [1., 20.5, 20.5, 21., 22.]];
             ops::roi_align(&t[0], &Tensor::new(&boxes, t[0].device())?, (7, 7), 0.25, 2)
         }),
-        case("mix_batch", &[&[5, 3, 8, 6]], "mixup", |t| mixed(&t[0], 1., 0.)),
-        case("mix_batch", &[&[5, 3, 8, 6]], "cutmix", |t| mixed(&t[0], 0., 1.)),
+        case("mix_batch", &[&[5, 3, 8, 6]], "mixup", |t| mixed(&t[0], 1., 0., None)),
+        case("mix_batch", &[&[5, 3, 8, 6]], "cutmix", |t| mixed(&t[0], 0., 1., None)),
+        case("mix_batch", &[&[5, 3, 8, 6]], "mixup, groups of 2", |t| {
+            mixed(&t[0], 1., 0., NonZeroUsize::new(2))
+        }),
         case("nms", &[&[40, 2]], "boxes of scores", |t| {
             // Which boxes are kept, as a mask on what has a gradient.
             let corner = random(&[40, 2], 5, t[0].device())?.affine(30., 100.)?;

@@ -103,6 +103,36 @@ fn every_protocol_of_classification_runs() {
 }
 
 #[test]
+fn tuning_all_blocks_is_full_fine_tuning() {
+    let sandbox = Sandbox::new();
+    let weights = |out: &str, tune: &str| {
+        let line = small_transfer().replace("--recipe finetune_demo", "--recipe partial_demo");
+        sandbox.ok(&format!(
+            "{line} --model vit_tiny_test --init scratch --set transfer.tune={tune} --runs {out}"
+        ));
+        let path = sandbox.only_run(out).join("model.safetensors");
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap()
+    };
+    let [all, blocks, last, none] =
+        [("all", "all"), ("blocks", "{blocks=2}"), ("last", "{blocks=1}"), ("none", "head")]
+            .map(|(out, tune)| weights(out, tune));
+    assert_eq!(all.len(), blocks.len());
+    let same = |a: &candle_core::Tensor, b: &candle_core::Tensor| {
+        a.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            == b.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    for (name, tensor) in &all {
+        assert!(same(tensor, &blocks[name]), "{name}");
+        let trained = !["patch_embed.", "pos_embed", "blocks.0."].iter().any(|part| name.starts_with(part));
+        let moved = !same(&last[name], &none[name]);
+        assert!(trained || !moved, "{name} is trained with one block");
+        if ["patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"].contains(&name.as_str()) {
+            assert!(!same(tensor, &last[name]), "{name} is not trained with all blocks");
+        }
+    }
+}
+
+#[test]
 fn every_objective_of_table_1_runs() {
     let sandbox = Sandbox::new();
     for extra in [

@@ -21,6 +21,7 @@ mod hub;
 mod key_mappings;
 mod paths;
 mod program;
+mod provenance;
 mod published;
 mod records;
 mod resume;

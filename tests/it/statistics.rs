@@ -215,7 +215,7 @@ fn examine(document: &str, records: &[RunRecord]) -> (Vec<String>, usize) {
 }
 
 /// All committed records, each once.
-fn committed() -> Vec<RunRecord> {
+pub fn committed() -> Vec<RunRecord> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut records = BTreeMap::new();
     for task in std::fs::read_dir(root.join("tasks")).unwrap() {
@@ -228,7 +228,7 @@ fn committed() -> Vec<RunRecord> {
     records.into_values().collect()
 }
 
-fn document(name: &str) -> String {
+pub fn document(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 

@@ -101,7 +101,7 @@ impl Backbone for Mixer {
         let mut after = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
             x = match i < self.frozen {
-                true => ops::no_grad(|| block.forward(&x, pass))?.detach(),
+                true => ops::no_grad(|| block.forward(&x, &mut Pass::Eval))?.detach(),
                 false => block.forward(&x, pass)?,
             };
             after.push(x.clone());

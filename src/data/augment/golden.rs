@@ -250,17 +250,60 @@ fn mixing_is_timm_s() {
             false => Draw::Mixup { lambda: case.lam },
             true => Draw::cutmix((10, 14), case.lam, (case.centre[0], case.centre[1])),
         };
-        let (mixed, targets) = mix::apply(images, &case.labels, case.classes, case.smoothing, draw).unwrap();
+        let (mixed, targets) =
+            mix::apply(images, &case.labels, case.classes, case.smoothing, (4, &[draw])).unwrap();
         close(&mixed, &golden.tensors[&case.tensor], 1e-6, &case);
         close(&targets, &golden.tensors[&format!("{}.targets", case.tensor)], 1e-6, &case);
     }
     // An α of 0 switches off; `Mix` with both off leaves images alone and still makes smooth targets.
-    let off = Mix { mixup: 0., cutmix: 0., prob: 1., switch_prob: 0.5 };
+    let off = Mix { mixup: 0., cutmix: 0., prob: 1., switch_prob: 0.5, group: None };
     let mut rng = Rng::new(0, "mix", &[]);
     let (same, targets) = mix::mix_batch(images, &[0, 1, 2, 3], 4, 0.2, &off, &mut rng).unwrap();
     close(&same, images, 0., &"off");
     let sums: Vec<f32> = targets.sum(1).unwrap().to_vec1().unwrap();
     assert!(sums.iter().all(|sum| (sum - 1.).abs() < 1e-6), "{sums:?}");
+}
+
+#[test]
+fn groups_are_mixed_as_on_the_devices_of_the_reference() {
+    #[derive(Deserialize)]
+    struct Drawn {
+        lam: f64,
+        cutmix: bool,
+        centre: Vec<usize>,
+    }
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        group: usize,
+        draws: Vec<Drawn>,
+    }
+    #[derive(Deserialize)]
+    struct Cases {
+        classes: usize,
+        smoothing: f64,
+        labels: Vec<u32>,
+        cases: Vec<Case>,
+    }
+    let json = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/mix.json"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/mix.safetensors");
+    let Cases { classes, smoothing, labels, cases } = serde_json::from_str(json).unwrap();
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let images = &tensors["images"];
+    let (_, _, height, width) = images.dims4().unwrap();
+    assert_eq!(cases.iter().map(|case| case.draws.len()).collect::<Vec<_>>(), [5, 3, 1]);
+    for Case { name, group, draws } in &cases {
+        let draw = |drawn: &Drawn| match drawn.cutmix {
+            false => Draw::Mixup { lambda: drawn.lam },
+            true => Draw::cutmix((height, width), drawn.lam, (drawn.centre[0], drawn.centre[1])),
+        };
+        let draws: Vec<Draw> = draws.iter().map(draw).collect();
+        let (mixed, targets) = mix::apply(images, &labels, classes, smoothing, (*group, &draws)).unwrap();
+        close(&mixed, &tensors[&format!("{name}.images")], 1e-6, name);
+        close(&targets, &tensors[&format!("{name}.targets")], 1e-6, name);
+        let by_operators = mix::mixed_on_device(images, *group, &draws).unwrap();
+        close(&by_operators, &mixed, 1e-6, name);
+    }
 }
 
 #[test]

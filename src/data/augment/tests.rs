@@ -3,7 +3,7 @@
 use super::super::{Geometric, Geometry, Image, Sample, SampleId, Size};
 use super::color::{Adjustment, ColorJitter};
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
-use super::mix::{Draw, Mix};
+use super::mix::{Draw, Mix, mix_batch};
 use super::rand_augment::{Op, RandAugment};
 use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, Resize};
@@ -11,6 +11,7 @@ use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
 use super::{Augmentation, Augmentations, ModelInput, Pipeline, PrepareSample, SampleMut, Transform, erase};
 use crate::config::{Erase, Interpolation, Normalize, Operation, parse};
 use crate::rng::Rng;
+use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 use rand_distr::Normal;
 
@@ -296,7 +297,7 @@ fn erasing_covers_its_share_with_noise() {
 
 #[test]
 fn mixing_draws_its_methods_as_often_as_asked() {
-    let mix = Mix { mixup: 0.8, cutmix: 1., prob: 0.8, switch_prob: 0.25 };
+    let mix = Mix { mixup: 0.8, cutmix: 1., prob: 0.8, switch_prob: 0.25, group: None };
     let (mut none, mut cut, mut low) = (0, 0, 0);
     for k in 0..DRAWS {
         match mix.draw((32, 48), &mut rng(k)).unwrap() {
@@ -311,8 +312,38 @@ fn mixing_draws_its_methods_as_often_as_asked() {
     frequent(none, 0.2, "nothing");
     frequent(cut, 0.8 * 0.25, "cutmix");
     frequent(low, 0.8 * 0.75 / 2., "λ below one half");
-    let only = Mix { mixup: 0., cutmix: 1., prob: 1., switch_prob: 0. };
+    let only = Mix { mixup: 0., cutmix: 1., prob: 1., switch_prob: 0., group: None };
     assert!(matches!(only.draw((8, 8), &mut rng(0)).unwrap(), Draw::Cutmix { .. }));
+}
+
+#[test]
+fn each_group_has_a_lambda_of_its_own() {
+    let mix = |group: &str| parse::<Mix>(&format!("mixup = 0.8\n{group}"), "test").unwrap();
+    let images = Tensor::arange(0f32, 10., &Device::Cpu).unwrap().reshape((10, 1, 1, 1)).unwrap();
+    let labels: Vec<u32> = (0..10).collect();
+    // The λ of each image, which is the weight of its own label.
+    let lambdas = |mix: &Mix| -> Vec<f32> {
+        let (mixed, targets) = mix_batch(&images, &labels, 10, 0., mix, &mut rng(3)).unwrap();
+        let targets = targets.to_vec2::<f32>().unwrap();
+        let expected: Vec<f32> = targets
+            .iter()
+            .map(|row| row.iter().zip(0u8..).map(|(weight, k)| weight * f32::from(k)).sum())
+            .collect();
+        let mixed = mixed.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(mixed.iter().zip(&expected).all(|(m, e)| (m - e).abs() < 1e-5), "{mixed:?} {expected:?}");
+        targets.iter().enumerate().map(|(k, row)| row[k]).collect()
+    };
+    let whole = lambdas(&mix(""));
+    assert!(whole.iter().all(|lambda| *lambda == whole[0]), "{whole:?}");
+    // Groups of four, four and two; the first draws what the whole batch draws.
+    let grouped = lambdas(&mix("group = 4"));
+    let of_groups: Vec<&[f32]> = grouped.chunks(4).collect();
+    assert!(of_groups.iter().all(|group| group.iter().all(|lambda| *lambda == group[0])), "{grouped:?}");
+    assert_eq!(grouped[0], whole[0]);
+    assert!(grouped[0] != grouped[4] && grouped[4] != grouped[8] && grouped[0] != grouped[8], "{grouped:?}");
+    assert_eq!(lambdas(&mix("group = 64")), whole);
+    assert!(parse::<Mix>("mixup = 0.8\ngroup = 0", "test").is_err());
+    assert!(!toml::to_string(&mix("")).unwrap().contains("group"));
 }
 
 /// The operations of these tables.

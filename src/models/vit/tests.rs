@@ -183,6 +183,28 @@ fn drop_path_rises_linearly_and_is_off_in_evaluation() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn frozen_blocks_run_without_drop_path() -> Result<()> {
+    let config = config([16, 16], 3, 8, 8, 4);
+    let images = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let taps = |frozen: usize, train: bool| -> Result<Vec<Tensor>> {
+        let usage = BackboneUsage { drop_path: 1., frozen, ..BackboneUsage::default() };
+        let vit = Vit::new(&config, usage, Params::new(0, &Device::Cpu).builder())?;
+        let mut rng = Rng::new(0, "test", &[]);
+        let mut pass = if train { Pass::train(&mut rng) } else { Pass::Eval };
+        Ok(vit.forward(&images, &[0, 1, 2, 3], &mut pass)?.taps)
+    };
+    let eval = taps(0, false)?;
+    let same = |a: &Tensor, b: &Tensor| test_tolerance::relative(a, b) == 0.;
+    for frozen in [2, 3, 4] {
+        let train = taps(frozen, true)?;
+        assert!(train.iter().zip(&eval).take(frozen).all(|(a, b)| same(a, b)), "{frozen} frozen blocks");
+        // The last block is always dropped at rate 1, if it is trained.
+        assert_eq!(same(&train[3], &train[2]), frozen < 4, "{frozen} frozen blocks");
+    }
+    Ok(())
+}
+
 /// Windows that are padded, a class token where there are none, and every kind of relative positions: features and the
 /// gradients of all weights (`scripts/golden/reach.py`).
 #[test]
