@@ -184,6 +184,8 @@ class Split:
     def read(cls, dataset, name):
         path = f"datasets/{dataset}/dataset.toml"
         splits = toml(path)["split"]
+        if name is None:
+            raise ValueError(f"the task names no such split of {path}")
         if name not in splits:
             raise ValueError(f"{path} has no split `{name}`, only {', '.join(splits)}")
         table = Table(splits[name], f"{path}: split {name}")
@@ -207,7 +209,8 @@ class Task:
     dataset: str
     recipe: str
     train: str
-    select: str
+    select: str | None
+    eval: str
     score_threshold: float
     detections: int
 
@@ -224,7 +227,8 @@ class Task:
             dataset=table.take("dataset"),
             recipe=table.take("recipe"),
             train=splits["train"],
-            select=splits.get("select", splits["eval"]),
+            select=splits.get("select"),
+            eval=splits["eval"],
             score_threshold=options.take("score_threshold", 0.05),  # as COCO's protocol has it in our program
             detections=options.take("detections", 100),
         )

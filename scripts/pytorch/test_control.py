@@ -119,6 +119,7 @@ class Recipes(unittest.TestCase):
     def test_splits_and_task(self):
         task = recipe.Task.read("shapes_detection")
         self.assertEqual((task.dataset, task.score_threshold, task.detections), ("shapes", 0.05, 100))
+        self.assertEqual((task.train, task.select, task.eval), ("train_instances", "select_instances", "val_instances"))
         few = recipe.Split.read("shapes", "train_300")
         self.assertEqual((few.images, few.entries, few.drop_empty), ("train/images", (0, 300), True))
         with self.assertRaisesRegex(ValueError, "format = 'image_folder'"):
@@ -181,6 +182,22 @@ class Detection(WithFolder):
             of_backbone = {name for name in changed if name.startswith("backbone.")}
             self.assertEqual(len(of_backbone) > 0, tune == "all")
             self.assertIn("fpn.inner_blocks.0.0.weight", changed)
+
+    def test_the_order_of_images_depends_on_the_seed_alone(self):
+        built = self.program("all")
+        run = program.Run(built, training_arguments(self.folder))
+        numbers = torch.utils.data.TensorDataset(torch.arange(64))
+        built.collate = torch.utils.data.default_collate
+
+        def order(seed, other_draws):
+            torch.manual_seed(seed)
+            loader = run.loader(numbers, 8, train=True)
+            torch.rand(other_draws)
+            return [[batch[0].tolist() for batch in loader] for _ in range(2)]
+
+        self.assertEqual(order(3, 0), order(3, 5))
+        self.assertNotEqual(order(3, 0), order(4, 0))
+        self.assertNotEqual(*order(3, 0))
 
     def test_every_image_is_scored_and_what_is_found_is_right(self):
         """Predictions that are the truth reach 100, and those of no object 0."""
