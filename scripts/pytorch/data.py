@@ -121,12 +121,14 @@ class Scenes(torch.utils.data.Dataset):
 
 
 class Objects(torch.utils.data.Dataset):
-    """Images with an object at least, annotated as COCO is: (image, boxes, labels and masks) with labels from 1."""
+    """Images annotated as COCO is: (image, boxes, labels and masks) with labels from 1, in the order of the file. Those without
+    an object are left out unless `empty`; `entries` is the range of those that are used of the rest."""
 
-    def __init__(self, images, annotations, transform):
+    def __init__(self, images, annotations, transform, empty=False, entries=None):
         self.folder, self.transform, self.coco = pathlib.Path(images), transform, COCO(annotations)
         self.label = {category: i + 1 for i, category in enumerate(sorted(self.coco.getCatIds()))}
-        self.ids = [image for image in sorted(self.coco.imgs) if self.objects(image)]
+        ids = [image for image in self.coco.imgs if empty or self.objects(image)]
+        self.ids = ids if entries is None else ids[slice(*entries)]
 
     def objects(self, image):
         return self.coco.loadAnns(self.coco.getAnnIds(image, iscrowd=False))

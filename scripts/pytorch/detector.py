@@ -1,5 +1,6 @@
 """Mask R-CNN on the taps of a plain ViT, of torchvision's parts: what our kind `detection` builds. Classes have no deltas and
-no mask for the background, as in detectron2, so that both sides have the same parameters."""
+no mask for the background, as in detectron2, so that both sides have the same parameters; new layers have the initial values of
+detectron2. The losses of boxes are torchvision's smooth L1 (β = 1/9), where ours are L1."""
 
 import dataclasses
 import functools
@@ -32,17 +33,36 @@ class Sizes:
     classes: int = 80
     channels: int = 256
     pyramid_norm: str = "group"
-    norm: str = "batch"  # of the FPN and of the heads
+    fpn_norm: str = "batch"
+    head_norm: str = "batch"
+    taps: tuple | None = None  # the last block of each quarter if None
     anchor_sizes: tuple = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple = (0.5, 1.0, 2.0)
     rpn_convs: int = 2
     anchors: int = 256
     before_nms: tuple = (2000, 1000)  # in training and in evaluation
     proposals: int = 1000
     regions: int = 512
+    regions_positive: float = 0.25
     box_convs: int = 4
     box_width: int = 1024
     mask_convs: int = 4
     score_threshold: float = 0.05
+    detections: int = 100
+
+    @classmethod
+    def of(cls, head, patch, **others):
+        """Those of a table `[transfer.head]` for patches of `patch` pixels. `others` are not in the table."""
+        head = dict(head)
+        if head.pop("pyramid", "taps") != "taps":
+            raise ValueError("only pyramids of taps are supported here")
+        before = tuple(head.pop(f"proposals_before_nms{end}", n) for end, n in zip(("", "_test"), cls.before_nms))
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in head.items()}
+        values.setdefault("anchor_sizes", tuple(2 * patch * 2**level for level in range(5)))
+        unknown = values.keys() - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"not supported here: transfer.head.{', '.join(sorted(unknown))}")
+        return cls(before_nms=before, **values, **others)
 
 
 class BoxPredictor(nn.Module):
@@ -52,6 +72,7 @@ class BoxPredictor(nn.Module):
         self.bbox_pred = nn.Linear(width, 4 * classes)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        nn.init.zeros_(self.cls_score.bias), nn.init.zeros_(self.bbox_pred.bias)
 
     def forward(self, x):
         return self.cls_score(x), F.pad(self.bbox_pred(x), (4, 0))
@@ -62,37 +83,52 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.up = nn.ConvTranspose2d(channels, channels, 2, 2)
         self.logits = nn.Conv2d(channels, classes, 1)
+        nn.init.kaiming_normal_(self.up.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.logits.weight, std=0.001)
+        nn.init.zeros_(self.up.bias), nn.init.zeros_(self.logits.bias)
 
     def forward(self, x):
         return F.pad(self.logits(F.relu(self.up(x))), (0, 0, 0, 0, 1, 0))
 
 
 class Detector(OnBackbone):
-    """A backbone (`vit.Vit` without final norm) for images of one size, with heads of these `sizes`."""
+    """A backbone (`vit.Vit` without final norm) for images of one size, with heads of these `sizes`. A `frozen` backbone does
+    not learn and is always in evaluation mode."""
 
-    def __init__(self, backbone, width, sizes):
+    def __init__(self, backbone, width, sizes, frozen=False):
         super().__init__()
-        self.backbone, self.taps = backbone, quarters(backbone.depth)
-        channels, norm, between = sizes.channels, NORMS[sizes.norm], NORMS[sizes.pyramid_norm]
+        self.backbone, self.frozen = backbone.requires_grad_(not frozen), frozen
+        self.taps = list(sizes.taps or quarters(backbone.depth))
+        channels, norm, between = sizes.channels, NORMS[sizes.head_norm], NORMS[sizes.pyramid_norm]
         up = lambda: nn.ConvTranspose2d(width, width, 2, 2)
         self.fpn1 = nn.Sequential(up(), between(width) if between else nn.Identity(), nn.GELU(), up())
         self.fpn2 = up()
-        self.fpn = FeaturePyramidNetwork([width] * 4, channels, LastLevelMaxPool(), norm)
-        anchors = AnchorGenerator(tuple((s,) for s in sizes.anchor_sizes), ((0.5, 1.0, 2.0),) * 5)
+        self.fpn = FeaturePyramidNetwork([width] * 4, channels, LastLevelMaxPool(), NORMS[sizes.fpn_norm])
+        anchors = AnchorGenerator(tuple((s,) for s in sizes.anchor_sizes), (sizes.anchor_ratios,) * 5)
         before, after = (dict(zip(("training", "testing"), n)) for n in (sizes.before_nms, (sizes.proposals,) * 2))
         self.rpn = rpn.RegionProposalNetwork(
-            anchors, rpn.RPNHead(channels, 3, sizes.rpn_convs), 0.7, 0.3, sizes.anchors, 0.5, before, after, 0.7
+            anchors,
+            rpn.RPNHead(channels, len(sizes.anchor_ratios), sizes.rpn_convs),
+            0.7, 0.3, sizes.anchors, 0.5, before, after, 0.7,
         )
         pool = lambda side: MultiScaleRoIAlign(["0", "1", "2", "3"], side, sampling_ratio=0)
         self.roi_heads = roi_heads.RoIHeads(
             pool(7),
             faster_rcnn.FastRCNNConvFCHead((channels, 7, 7), [channels] * sizes.box_convs, [sizes.box_width], norm),
             BoxPredictor(sizes.box_width, sizes.classes),
-            0.5, 0.5, sizes.regions, 0.25, None, sizes.score_threshold, 0.5, 100,
+            0.5, 0.5, sizes.regions, sizes.regions_positive, None, sizes.score_threshold, 0.5, sizes.detections,
             pool(14),
             mask_rcnn.MaskRCNNHeads(channels, [channels] * sizes.mask_convs, 1, norm),
             MaskPredictor(channels, sizes.classes),
         )
+        wide = self.roi_heads.box_head[sizes.box_convs + 1]
+        nn.init.kaiming_uniform_(wide.weight, a=1), nn.init.zeros_(wide.bias)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def levels(self, images):
         one, two, three, four = self.backbone.maps(images, self.taps)

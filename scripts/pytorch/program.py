@@ -25,11 +25,17 @@ from pycocotools.cocoeval import COCOeval
 
 import data
 import detector
+import recipe
 import training
 import upernet
 import vit
 
 WIDTH, DEPTH, HEADS = 192, 6, 3  # of vit_mini8 and vit_mini16
+
+
+def quiet():
+    """Without what pycocotools prints."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 class Program:
@@ -51,7 +57,7 @@ class Program:
         epoch = step / steps_per_epoch
         if epoch < self.warmup:
             return epoch / self.warmup
-        passed = (epoch - self.warmup) / (self.epochs - self.warmup)
+        passed = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         left = 1 - passed if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * passed))
         least = self.min_lr / self.lr
         return least + (1 - least) * left
@@ -95,36 +101,32 @@ class FinetuneSmall(Program):
         return count, {"top1": 100 * correct / count}
 
 
-class MaskRcnnSmall(Program):
-    batch, epochs, warmup, lr, layer_decay, exempt = 8, 24, 1, 5e-4, 0.8, ("pos_embed", "cls_token")
-    weight_decay, clip, size = 0.1, 1.0, 64
+class MaskRcnn(Program):
+    """Of a recipe (`recipe.Recipe`)."""
+
     compiles = False  # the number of regions differs from step to step
 
-    def __init__(self, folder):
-        split = lambda name: (folder / name / "images", folder / f"annotations/instances_{name}.json")
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.images = data.Objects(*split("train"), data.scale_jitter(self.size, (0.8, 1.25)))
-            self.truth = data.Objects(*split("val"), None)
-        sizes = detector.Sizes(
-            classes=len(self.images.label),
-            channels=64,
-            pyramid_norm="layer",
-            norm="layer",
-            anchor_sizes=(8, 14, 24, 40, 60),
-            rpn_convs=1,
-            anchors=64,
-            before_nms=(200, 200),
-            proposals=100,
-            regions=48,
-            box_convs=1,
-            box_width=256,
-            mask_convs=2,
-            score_threshold=0.0,  # as many detections as may be, however little the model has learnt
-        )
+    def __init__(self, recipe, images, truth, **evaluation):
+        """`images` are those of training, `truth` those of evaluation; `evaluation` has the limits of detections."""
+        self.images, self.truth = images, truth
+        self.batch, self.epochs, self.warmup, self.min_lr = recipe.batch, recipe.epochs, recipe.warmup_epochs, recipe.min_lr
+        self.lr, self.layer_decay, self.exempt = recipe.lr, recipe.layer_decay, recipe.no_decay
+        self.betas, self.weight_decay, self.clip = recipe.betas, recipe.weight_decay, recipe.clip
+        model = recipe.model
+        self.size = model.image
         backbone = vit.Vit(
-            WIDTH, DEPTH, HEADS, patch=8, image=self.size, drop_path=0.1, final_norm=False, positions="shared"
+            model.width,
+            model.depth,
+            model.heads,
+            patch=model.patch,
+            image=model.image,
+            drop_path=recipe.drop_path,
+            final_norm=False,
+            positions=recipe.positions,
+            window=recipe.window,
         )
-        self.model = detector.Detector(backbone, WIDTH, sizes)
+        sizes = detector.Sizes.of(recipe.head, model.patch, classes=len(truth.label), **evaluation)
+        self.model = detector.Detector(backbone, model.width, sizes, frozen=recipe.tune == "head")
 
     @staticmethod
     def collate(samples):
@@ -151,8 +153,10 @@ class MaskRcnnSmall(Program):
                 for box, rle, label, score in zip(boxes.tolist(), rles, labels, scores):
                     box = {"image_id": image, "category_id": categories[label], "bbox": box, "score": score}
                     found.append(box | {"segmentation": rle})
+        if not found:  # which pycocotools cannot read
+            return len(self.truth), {"box_ap50": 0.0, "mask_ap50": 0.0, "detections": 0}
         scores = {}
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             results = self.truth.coco.loadRes(found)
             for kind, name in [("bbox", "box_ap50"), ("segm", "mask_ap50")]:
                 scored = COCOeval(self.truth.coco, results, kind)
@@ -160,6 +164,17 @@ class MaskRcnnSmall(Program):
                 scored.evaluate(), scored.accumulate(), scored.summarize()
                 scores[name] = 100 * scored.stats[1]
         return len(self.truth), scores | {"detections": len(found)}
+
+
+class MaskRcnnSmall(MaskRcnn):
+    def __init__(self, folder):
+        described = recipe.Recipe.read("maskrcnn_small")
+        split = lambda name: (folder / name / "images", folder / f"annotations/instances_{name}.json")
+        with quiet():
+            images = data.Objects(*split("train"), data.scale_jitter(described.model.image, described.scale))
+            truth = data.Objects(*split("val"), None)
+        # As many detections as may be, however little the model has learnt.
+        super().__init__(described, images, truth, score_threshold=0.0)
 
 
 class UperNetSmall(Program):
@@ -224,13 +239,14 @@ class Run:
         program.model.to(args.device)
 
     def loader(self, images, batch, train=False):
-        """Batches on the device."""
+        """Batches on the device. The order of images in training depends on the seed alone, not on what else draws numbers."""
         workers, cuda = self.args.workers, self.args.device == "cuda"
         loader = torch.utils.data.DataLoader(
             images,
             batch_size=batch,
             shuffle=train,
             drop_last=train,
+            generator=torch.Generator().manual_seed(torch.initial_seed()) if train else None,
             num_workers=workers,
             collate_fn=self.program.collate if train else None,
             pin_memory=cuda,

@@ -55,6 +55,8 @@ def layer_groups(model, lr, layer_decay, weight_decay, exempt=()):
     names are in `exempt` do not decay."""
     top, groups = model.backbone.depth + 1, {}
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         layer, decays = model.layer_of(name), p.ndim > 1 and name.removeprefix("backbone.") not in exempt
         group = {"params": [], "lr": lr * layer_decay ** (top - layer), "weight_decay": weight_decay if decays else 0.0}
         groups.setdefault((layer, decays), group)["params"].append(p)
