@@ -73,11 +73,13 @@ fn unmarked(document: &str, records: &[RunRecord], library: &Library) -> (Vec<St
 #[test]
 fn the_tables_mark_records_of_other_recipes_than_those_of_today() {
     let records = committed();
+    let mut total = 0;
     for name in ["README.md", "docs/results.md"] {
         let (faults, count) = unmarked(&document(name), &records, &Library::default());
         assert_eq!(faults, Vec::<String>::new(), "{name}: run `bench table --update {name}`");
-        assert!(count > 10, "{name}: {count} records");
+        total += count;
     }
+    assert!(total > 20, "{total} records");
 }
 
 #[test]
