@@ -46,8 +46,8 @@ pub(super) fn unseal(record: &mut Value) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Hash of a task's manifest, in hexadecimal: of its values, without the default recipe, on which no evaluation depends. Comments and
-/// layout do not count.
+/// Hash of a task's manifest, in hexadecimal: of its values, without those on which no reported score depends (the default recipe
+/// and the splits for choosing, `select` and `tune`). Comments and layout do not count.
 ///
 /// # Errors
 /// Text that is not TOML; `origin` names it.
@@ -55,6 +55,9 @@ pub fn task_hash(text: &str, origin: impl std::fmt::Display) -> Result<String, C
     let origin = origin.to_string();
     let mut manifest: toml::Table = parse(text, &origin)?;
     manifest.remove("recipe");
+    if let Some(splits) = manifest.get_mut("splits").and_then(toml::Value::as_table_mut) {
+        ["select", "tune"].map(|split| splits.remove(split));
+    }
     let value = serde_json::to_value(manifest).map_err(|error| ConfigError::new(origin, error))?;
     Ok(hash(&value))
 }
@@ -125,6 +128,9 @@ mod tests {
         let text = "name = \"t\"\nversion = 1\n";
         assert_eq!(hash(text), hash("# a comment\nversion = 1\nrecipe = \"r\"\n\nname = 't'"));
         assert_ne!(hash(text), hash(&text.replace('1', "2")));
+        let splits = |more: &str| hash(&format!("{text}[splits]\ntrain = \"a\"\neval = \"b\"\n{more}"));
+        assert_eq!(splits(""), splits("select = \"c\"\ntune = \"d\"\n"));
+        assert_ne!(splits(""), splits("pretrain = \"c\"\n"));
         assert!(
             task_hash("=", "tasks/t/task.toml").unwrap_err().to_string().starts_with("tasks/t/task.toml")
         );

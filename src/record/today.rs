@@ -87,7 +87,12 @@ impl Today<'_> {
             ));
         }
         let hash = match record.schema {
-            1 => blake3::hash(text.as_bytes()).to_hex().to_string(),
+            1 => {
+                // Of the text, as it was before splits for choosing were added.
+                let added = |line: &str| line.starts_with("select = ") || line.starts_with("tune = ");
+                let text: String = text.split_inclusive('\n').filter(|line| !added(line)).collect();
+                blake3::hash(text.as_bytes()).to_hex().to_string()
+            }
             _ => task_hash(&text, &origin).ok()?,
         };
         (record.task_hash.as_ref() != Some(&hash)).then(|| {
