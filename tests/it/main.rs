@@ -27,4 +27,5 @@ mod resume;
 mod segmentation;
 mod select;
 mod statistics;
+mod suite;
 mod timm_key_mappings;
