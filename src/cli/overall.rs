@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(overall.line(), "run 2 of 4, 3 m 19 s left", "the clock says more than the steps");
         overall.begin(3);
         overall.started(5, 10);
-        assert_eq!(overall.line(), "run 4 of 4, 49 s left", "resumed at its half");
+        assert_eq!(overall.line(), "run 4 of 4, 50 s left", "resumed at its half");
         assert_eq!(Forecast::of([&record], "cuda:0").whole(&of_record), None, "of another device");
     }
 }

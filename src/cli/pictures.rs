@@ -11,6 +11,7 @@ use crate::runs::{RunContext, TrainedModel, trained};
 use crate::task::DrawOptions;
 use anyhow::{Context, Error, Result, ensure};
 use image::{ImageFormat, RgbImage};
+use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use std::sync::Arc;
 /// Number of images of a picture of predictions, and of one of reconstructions.
 const ROWS: usize = 4;
 const RECONSTRUCTIONS: usize = 6;
-/// Detections with a lower score are not drawn.
-const THRESHOLD: f32 = 0.5;
+/// Scores below which predictions are not drawn: the first one that leaves something to see in half of the pictures. Models
+/// that were trained for minutes are rarely sure.
+const THRESHOLDS: [f32; 4] = [0.5, 0.3, 0.2, 0.1];
 /// The kinds of task that are drawn, and the names of their pictures.
 const DRAWN: [(&str, &str); 2] = [("detection", "detections"), ("segmentation", "segmentation")];
 
@@ -100,34 +102,68 @@ fn reconstructions(runs: &RunContext, record: &RunRecord, folder: &Path) -> Resu
 }
 
 fn figure(runs: &RunContext, compared: &Compared) -> Result<Figure> {
-    let mut figure = Figure::default();
-    for record in &compared.runs {
-        let TrainedModel { weights, config, manifest, task } = trained(runs, &record.id, None, None)?;
-        let split = manifest.split(config.run.report)?;
-        let dataset = runs.dataset(&manifest.dataset)?;
-        let root = dataset.root(config.run.data.as_deref(), runs.bench_data.as_deref())?;
-        let entries = Arc::new(spread(dataset.index(&root, split)?.entries, ROWS));
-        if figure.rows.is_empty() {
-            figure.rows = entries.iter().map(|entry| Ok(vec![plain(entry)?])).collect::<Result<_>>()?;
-            figure.columns.push("image".into());
-            add_column(&mut figure, "annotation".into(), task.draw_annotations(&entries)?)?;
-        }
+    let models = compared.runs.iter().map(|record| trained(runs, &record.id, None, None));
+    let models: Vec<TrainedModel> = models.collect::<Result<_>>()?;
+    let first = models.first().context("there are no runs")?;
+    let split = first.manifest.split(first.config.run.report)?;
+    let dataset = runs.dataset(&first.manifest.dataset)?;
+    let root = dataset.root(first.config.run.data.as_deref(), runs.bench_data.as_deref())?;
+    let entries = Arc::new(sample(dataset.index(&root, split)?.entries, ROWS));
+    let mut figure = Figure {
+        columns: vec!["image".into()],
+        rows: entries.iter().map(|entry| Ok(vec![plain(entry)?])).collect::<Result<_>>()?,
+        ..Figure::default()
+    };
+    add_column(&mut figure, "annotation".into(), first.task.draw_annotations(&entries)?)?;
+    let draw = |threshold: f32| -> Result<Vec<Vec<Drawing>>> {
+        let how = DrawOptions { threshold, truth: false };
         let splits = IndexedSplits::default();
-        let inputs = runs.inputs(&config, &splits, &manifest.eval);
-        let how = DrawOptions { threshold: THRESHOLD, truth: false };
-        let drawings = task.draw(&inputs, &weights, &entries, &how)?;
-        if let Some(drawing) = drawings.first() {
-            figure.title = format!("{}, split `{split}`: {}", compared.task, drawing.title);
-        }
+        let one = |model: &TrainedModel| {
+            let inputs = runs.inputs(&model.config, &splits, &model.manifest.eval);
+            model.task.draw(&inputs, &model.weights, &entries, &how)
+        };
+        models.iter().map(one).collect()
+    };
+    let drawn = first_with_content(&draw)?;
+    if let Some(drawing) = drawn.iter().flatten().next() {
+        figure.title = format!("{}, split {split}: {}", compared.task, drawing.title);
+    }
+    for (record, drawings) in compared.runs.iter().zip(drawn) {
         add_column(&mut figure, heading(record, &compared.runs), drawings)?;
     }
     Ok(figure)
 }
 
-/// `count` entries, or all if there are fewer, spread evenly.
-fn spread(entries: Vec<Entry>, count: usize) -> Vec<Entry> {
-    let step = (entries.len() / count).max(1);
-    entries.into_iter().step_by(step).take(count).collect()
+/// The drawings with the first threshold for which at least half of them show something, or with the last one.
+fn first_with_content(draw: &dyn Fn(f32) -> Result<Vec<Vec<Drawing>>>) -> Result<Vec<Vec<Drawing>>> {
+    let mut drawn = vec![];
+    for threshold in THRESHOLDS {
+        drawn = draw(threshold)?;
+        let all: Vec<&Drawing> = drawn.iter().flatten().collect();
+        let empty = all.iter().filter(|drawing| drawing.legend.is_empty()).count();
+        if 2 * empty <= all.len() {
+            break;
+        }
+    }
+    Ok(drawn)
+}
+
+/// `count` entries, or all if there are fewer, in their order. They are spread by steps of the golden ratio and not evenly,
+/// because a data set may repeat its classes at regular distances.
+fn sample(entries: Vec<Entry>, count: usize) -> Vec<Entry> {
+    if entries.len() <= count {
+        return entries;
+    }
+    let total = entries.len() as f64;
+    let place = |k: usize| ((k as f64 * 0.618_033_988_749_895).fract() * total) as usize;
+    let mut chosen = BTreeSet::new();
+    let mut step = 1;
+    while chosen.len() < count {
+        chosen.insert(place(step));
+        step += 1;
+    }
+    let numbered = entries.into_iter().enumerate();
+    numbered.filter(|(place, _)| chosen.contains(place)).map(|(_, entry)| entry).collect()
 }
 
 /// The image of an entry, enlarged as drawings are.
@@ -157,6 +193,7 @@ fn save(picture: &RgbImage, file: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::{Annotation, ImageRef, SampleId};
+    use crate::draw::LegendEntry;
 
     fn record(id: &str, task: Option<&str>, recipe: &str, init: &str) -> RunRecord {
         let stage = if task.is_some() { "transfer" } else { "pretrain" };
@@ -197,16 +234,38 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_spread() {
+    fn entries_are_spread_but_not_evenly() {
         let entry = |k: usize| Entry {
             id: SampleId::new(k.to_string()),
             image: ImageRef::File("x.png".into()),
             annotation: Annotation::None,
         };
-        let ids = |n: usize| -> Vec<String> {
-            spread((0..n).map(entry).collect(), 4).iter().map(|entry| entry.id.to_string()).collect()
+        let places = |n: usize| -> Vec<usize> {
+            let chosen = sample((0..n).map(entry).collect(), 4);
+            chosen.iter().map(|entry| entry.id.as_str().parse().unwrap()).collect()
         };
-        assert_eq!(ids(10), ["0", "2", "4", "6"]);
-        assert_eq!((ids(3).len(), ids(0).len()), (3, 0));
+        assert_eq!(places(1020), [240, 481, 630, 871]);
+        assert_eq!((places(5).len(), places(3), places(0)), (4, vec![0, 1, 2], vec![]));
+    }
+
+    #[test]
+    fn the_threshold_is_lowered_until_half_of_the_pictures_show_something() {
+        let drawing = |shows: bool, threshold: f32| {
+            let entry = LegendEntry { color: None, name: "cat".into(), remark: String::new() };
+            let legend = if shows { vec![entry] } else { vec![] };
+            Drawing { title: threshold.to_string(), legend, ..RgbImage::new(1, 1).into() }
+        };
+        let used = |best: [f32; 4]| {
+            let draw = |threshold: f32| {
+                Ok(best
+                    .chunks(2)
+                    .map(|two| two.iter().map(|best| drawing(*best >= threshold, threshold)).collect())
+                    .collect())
+            };
+            first_with_content(&draw).unwrap()[0][0].title.clone()
+        };
+        assert_eq!(used([0.6, 0.1, 0.1, 0.7]), "0.5");
+        assert_eq!(used([0.6, 0.1, 0.25, 0.25]), "0.2");
+        assert_eq!(used([0.; 4]), "0.1");
     }
 }

@@ -156,7 +156,7 @@ pub(super) fn of_suite(
         let gap = if findings.is_empty() { "" } else { "\n" };
         format!("{}{gap}{sentences}", render(&table, format))
     };
-    Ok((text(TableFormat::Terminal, " "), text(TableFormat::Markdown, "- ")))
+    Ok((text(TableFormat::Terminal, " "), text(TableFormat::Markdown, "")))
 }
 
 fn rendered(library: &Library, name: &str, records: &[RunRecord], format: TableFormat) -> Result<String> {

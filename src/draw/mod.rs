@@ -108,7 +108,7 @@ impl Canvas {
     /// Height of captions in pixels of the drawing.
     fn font_size(&self) -> f32 {
         let (height, width) = self.size();
-        (height.min(width) as f32 / 32.).clamp(11., 40.)
+        (height.min(width) as f32 / 32.).clamp(14., 40.)
     }
 
     /// Height of captions in pixels of the original image.

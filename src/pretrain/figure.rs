@@ -64,7 +64,7 @@ pub fn figure_of_reconstructions(
     };
     let share = 1. - mask.kept() as f64 / mask.patches() as f64;
     let masked = format!("input ({:.0} % masked)", 100. * share);
-    let columns = ["original", &masked, "reconstruction", "reconstruction with visible patches"];
+    let columns = ["original", &masked, "reconstruction", "with visible patches"];
     let title = "Reconstruction of masked patches".into();
     Ok(figure(title, &columns, (0..batch).map(row).collect()))
 }
