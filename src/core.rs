@@ -39,6 +39,7 @@ pub mod prelude {
         Geometric, Geometry, Image, ImageRef, Index, Object, Objects, Raster, RasterFile, Rle, Sample,
         SampleId, Segmentation, Size, SourceTransform, SplitSource,
     };
+    pub use crate::draw::{Drawing, LegendEntry};
     pub use crate::metrics::{Metric, MetricError};
     pub use crate::models::{
         Backbone, BackboneKind, BackboneSpec, BackboneUsage, Features, NoOptions, WeightMatching,

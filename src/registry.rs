@@ -5,6 +5,7 @@ use crate::components::Components;
 use crate::config::{ConfigError, Library, Named, complete_operations};
 use crate::data::augment::Augmentation;
 use crate::data::{DatasetInfo, Entry, Format};
+use crate::draw::Drawing;
 use crate::engine::{
     self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, SpeedOptions,
     TrainOptions,
@@ -13,7 +14,7 @@ use crate::kinds;
 use crate::models::BackboneKind;
 use crate::pretrain::PretrainObjective;
 use crate::record::{ScoreSpec, Scores};
-use crate::task::{Manifest, Task};
+use crate::task::{DrawOptions, Manifest, Task};
 use crate::weights::metadata::is_reserved;
 use anyhow::{Context, Result, bail, ensure};
 use schemars::{Schema, schema_for};
@@ -222,6 +223,28 @@ impl AnyTask {
         self.task.predict(run, weights, pictures)
     }
 
+    /// Draws the predictions for `entries` with the weights of a finished run, in their order; none if the kind draws nothing.
+    ///
+    /// # Errors
+    /// See [`Session`].
+    pub fn draw(
+        &self,
+        run: &RunInputs,
+        weights: &Path,
+        entries: &Arc<Vec<Entry>>,
+        how: &DrawOptions,
+    ) -> Result<Vec<Drawing>> {
+        self.task.draw(run, weights, entries, how)
+    }
+
+    /// Draws the annotations of `entries`, in their order; none if the kind draws nothing.
+    ///
+    /// # Errors
+    /// Images and annotations that cannot be read, or that do not fit each other.
+    pub fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>> {
+        self.task.draw_annotations(entries)
+    }
+
     /// Every file that [`AnyTask::predict`] would write.
     pub fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
         self.task.files(pictures)
@@ -300,6 +323,14 @@ trait ErasedTask: Send + Sync {
     fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated>;
     fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
     fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
+    fn draw(
+        &self,
+        run: &RunInputs,
+        weights: &Path,
+        entries: &Arc<Vec<Entry>>,
+        how: &DrawOptions,
+    ) -> Result<Vec<Drawing>>;
+    fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>>;
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
     fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed>;
     fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
@@ -336,6 +367,20 @@ impl<T: Task> ErasedTask for Erased<T> {
 
     fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
         Session::trained(&self.task, run, weights)?.predict(pictures)
+    }
+
+    fn draw(
+        &self,
+        run: &RunInputs,
+        weights: &Path,
+        entries: &Arc<Vec<Entry>>,
+        how: &DrawOptions,
+    ) -> Result<Vec<Drawing>> {
+        Session::trained(&self.task, run, weights)?.draw(entries, how)
+    }
+
+    fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>> {
+        engine::draw_annotations(self.task.as_ref(), entries)
     }
 
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {

@@ -1,8 +1,10 @@
 //! [`Suite`]: a file that lists runs (pre-trainings × their seeds × transfers × their seeds). It is run in order and can be
 //! resumed: finished runs are skipped, and interrupted ones continue.
 
+mod forecast;
 mod items;
 
+pub use forecast::{Current, Estimate, Forecast, Work};
 pub use items::{Item, PretrainLine, Suite, Transfers};
 
 use crate::config::{Library, RunConfig, SCRATCH, parse};
@@ -48,6 +50,27 @@ pub struct PlannedItem {
     pub standing: Standing,
     /// Number of images that the whole run trains on, if the size of its data is known.
     pub images: Option<usize>,
+    /// What is known of its cost.
+    pub work: Work,
+}
+
+/// What happens while a suite is run.
+#[derive(Debug)]
+pub enum SuiteEvent<'a> {
+    /// A run begins, or was already done.
+    Begins {
+        /// Its index among [`Suite::items`].
+        index: usize,
+        /// The run.
+        item: &'a Item,
+        /// Whether it was already done.
+        done: bool,
+    },
+    /// A run has ended, or was already done.
+    Ended {
+        /// Its record.
+        record: &'a RunRecord,
+    },
 }
 
 impl Suite {
@@ -62,29 +85,29 @@ impl Suite {
         Ok(suite)
     }
 
-    /// Finds what is wrong with the suite before anything is trained. Data may be missing: a run that needs them fails when it
-    /// begins.
+    /// Finds what is wrong with the suite before anything is trained, and returns its plan. Data may be missing: a run that needs
+    /// them fails when it begins.
     ///
     /// # Errors
     /// As [`Suite::plan`], and weights or a tokenizer that neither exist nor are trained by the suite.
-    pub fn check(&self, context: &RunContext) -> Result<()> {
-        for PlannedItem { item, standing, .. } in self.plan(context)? {
+    pub fn check(&self, context: &RunContext) -> Result<Vec<PlannedItem>> {
+        let planned = self.plan(context)?;
+        for PlannedItem { item, standing, .. } in &planned {
             if let Standing::Waits { weights, .. } = standing
                 && !weights.is_empty()
             {
                 bail!("{}: {}", item.title(), weights.join("; "));
             }
         }
-        Ok(())
+        Ok(planned)
     }
 
-    /// Runs all unfinished items, in order; [`Suite::check`] finds beforehand what is wrong. Before each item, `begin`
-    /// receives its index, the item, and whether it is already done. Returns the records of all runs, in the order of
-    /// [`Suite::items`]; fewer if a stop was requested.
-    pub fn run(&self, context: &RunContext, begin: &dyn Fn(usize, &Item, bool)) -> Result<Vec<RunRecord>> {
+    /// Runs all unfinished items, in order; [`Suite::check`] finds beforehand what is wrong. `tell` receives what happens.
+    /// Returns the records of all runs, in the order of [`Suite::items`]; fewer if a stop was requested.
+    pub fn run(&self, context: &RunContext, tell: &dyn Fn(SuiteEvent)) -> Result<Vec<RunRecord>> {
         let items = self.items();
         let mut records: Vec<RunRecord> = vec![];
-        for (i, item) in items.iter().enumerate() {
+        for (index, item) in items.iter().enumerate() {
             let mut request = item.request.clone();
             if let Some(before) = item.after {
                 request.init = Some(records[before].id.clone());
@@ -94,11 +117,13 @@ impl Suite {
             }
             let start =
                 prepare(context, item.stage, &request, None, true, &|_| ()).with_context(|| item.title())?;
-            begin(i, item, matches!(start, Start::Done(_)));
+            let done = matches!(start, Start::Done(_));
+            tell(SuiteEvent::Begins { index, item, done });
             let record = match start {
                 Start::Done(record) => *record,
                 Start::Ready(prepared) => prepared.run(context, None).with_context(|| item.title())?,
             };
+            tell(SuiteEvent::Ended { record: &record });
             let finished = record.status == Status::Finished;
             records.push(record);
             if !finished || context.control.stopped() {
@@ -180,7 +205,8 @@ impl Suite {
         };
         let plan = images.map(|images| Plan::new(recipe, images)).transpose()?;
         let images = plan.map(|plan| plan.steps * plan.batch);
-        Ok((PlannedItem { item: item.clone(), standing, images }, resolved.config))
+        let work = Work::new(&resolved.config, images);
+        Ok((PlannedItem { item: item.clone(), standing, images, work }, resolved.config))
     }
 
     /// Adds the names of the suite's own runs to an error about unknown weights.

@@ -67,6 +67,11 @@ pub trait Task: Sized + Send + Sync + 'static {
     /// reach its maximum.
     fn perfect(&self, target: &Self::Target) -> Self::Prediction;
 
+    /// The annotation in the form of a prediction, to be drawn beside predictions: by default [`Task::perfect`].
+    fn annotation(&self, target: &Self::Target) -> Self::Prediction {
+        self.perfect(target)
+    }
+
     /// Checks the entries of a split before anything is trained or scored on them. Accepts everything by default.
     ///
     /// # Errors

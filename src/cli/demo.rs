@@ -1,11 +1,10 @@
-//! `bench demo`: generates the data set `shapes`, runs the suite `demo` on it, and writes a table and a picture.
+//! `bench demo`: generates the data set `shapes`, runs the suite `demo` on it, and writes a table and pictures.
 
 use super::flags::{PlaceFlags, catch_ctrl_c};
+use super::pictures::{self, Picture};
 use super::progress::duration;
-use super::{CommandResult, Failure, data, print, reconstruct, suite, table};
-use crate::config::Stage;
+use super::{CommandResult, Failure, data, print, suite, table};
 use crate::data::shapes::ShapesSpec;
-use crate::engine::Pretrained;
 use crate::record::{RunStore, write_atomic};
 use crate::registry::Registry;
 use crate::suite::Suite;
@@ -16,15 +15,12 @@ use std::time::Instant;
 
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
-    /// Folder for the data, runs, table and picture
+    /// Folder for the data, runs, table and pictures
     #[arg(long, value_name = "DIR", default_value = "bench_demo")]
     out: PathBuf,
     #[command(flatten)]
     place: PlaceFlags,
 }
-
-/// Number of rows of the picture.
-const ROWS: usize = 8;
 
 pub(super) fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
     let began = Instant::now();
@@ -42,20 +38,16 @@ pub(super) fn demo(registry: &Registry, args: DemoArgs) -> CommandResult {
 
     let (shown, markdown) = table::of_suite(registry, &context.library, &demo.table, &records)?;
     write_atomic(&out.join("table.md"), markdown.as_bytes()).context("cannot write the table")?;
-    let pretrained = records.iter().find(|record| record.stage == Stage::Pretrain.as_str());
-    let pretrained = pretrained.context("the suite `demo` has no pre-training run")?;
-    let weights = context.store.find(&pretrained.id)?.weights();
-    let picture = out.join("reconstruction.png");
-    let entries = reconstruct::trained_on(&runs, &weights, None, ROWS)?;
-    let model = Pretrained::of(&weights, &registry.components().objectives)?
-        .context("the weights do not name their model")?;
-    reconstruct::write(&weights, &model, entries, &runs, &picture).map_err(Failure::Run)?;
+    let pictures = pictures::write(&runs, &records, &out).map_err(Failure::Run)?;
 
     print(format_args!("\n{shown}"))?;
     print(format_args!("done in {}; everything is in {}:", duration(began.elapsed()), out.display()))?;
-    print("  table.md             the table above")?;
-    print("  reconstruction.png   reconstructions of masked images")?;
-    print("  runs/                configurations, logs, weights, records")?;
-    print("  data/shapes/         the images")?;
+    let line = |name: &str, content: &str| print(format_args!("  {name:<20} {content}"));
+    line("table.md", "the table above")?;
+    for Picture { file, shows } in &pictures {
+        line(&file.file_name().unwrap_or_default().to_string_lossy(), shows)?;
+    }
+    line("runs/", "configurations, logs, weights, records")?;
+    line("data/shapes/", "the images")?;
     Ok(())
 }

@@ -16,6 +16,8 @@ mod inspect;
 mod model;
 mod outcome;
 mod output;
+mod overall;
+mod pictures;
 mod predict;
 mod progress;
 mod pull;

@@ -57,8 +57,8 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         Some(batch) => config.recipe.micro_batch = Some(batch),
         None => {}
     }
-    let pictures =
-        Pictures { images: &images, folder: &args.out, how: DrawOptions { threshold: args.threshold } };
+    let how = DrawOptions { threshold: args.threshold, truth: false };
+    let pictures = Pictures { images: &images, folder: &args.out, how };
     free(&task.files(&pictures), args.force)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
     catch_ctrl_c()?;

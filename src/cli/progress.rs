@@ -1,7 +1,8 @@
 //! Shows the events of the training loop: progress bars on a terminal, plain lines elsewhere.
 
+use super::overall::Overall;
 use crate::engine::{Event, Observer, Plan};
-use crate::record::{Score, Scores};
+use crate::record::{RunRecord, Score, Scores};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ struct State {
     work: Option<Work>,
     bar: Option<ProgressBar>,
     training: Option<Training>,
+    /// The progress of all runs, if there are several.
+    overall: Option<Overall>,
     /// When the last plain line was printed.
     line: Option<Instant>,
 }
@@ -65,8 +68,11 @@ impl State {
         if self.work != Some(work) {
             self.clear();
             self.work = Some(work);
-            self.bar = terminal.then(|| bar(work, total));
+            self.bar = terminal.then(|| bar(work, total, self.overall.is_some()));
             self.line.get_or_insert_with(Instant::now);
+        }
+        if let (Some(bar), Some(overall)) = (&self.bar, &self.overall) {
+            bar.set_prefix(overall.line());
         }
         match &self.bar {
             Some(bar) => bar.set_position(done),
@@ -86,9 +92,11 @@ impl State {
     }
 }
 
-fn bar(work: Work, length: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template(work.template()).unwrap_or_else(|_| ProgressStyle::default_bar());
+/// A bar, below the line of all runs if there are several.
+fn bar(work: Work, length: u64, several: bool) -> ProgressBar {
+    let above = if several { "{prefix}\n" } else { "" };
+    let template = format!("{above}{}", work.template());
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8)).with_style(style)
 }
 
@@ -110,6 +118,34 @@ impl Screen {
         self.state().clear();
     }
 
+    /// From now on the runs of `overall` are made.
+    pub(super) fn several(&self, overall: Overall) {
+        self.state().overall = Some(overall);
+    }
+
+    /// The run `index` of several begins, or is `finished` already.
+    pub(super) fn begin(&self, index: usize, title: &str, finished: bool) {
+        let mut state = self.state();
+        state.clear();
+        let Some(overall) = &mut state.overall else { return };
+        overall.begin(index);
+        // On a terminal, the time left stands above the bar and changes.
+        let line = match (finished, self.terminal) {
+            (true, _) => overall.line_of_finished(),
+            (false, true) => overall.place(),
+            (false, false) => overall.line(),
+        };
+        drop(state);
+        self.say(&format!("{line}: {title}"));
+    }
+
+    /// The run of several that was begun has ended.
+    pub(super) fn end(&self, record: &RunRecord) {
+        let mut state = self.state();
+        state.clear();
+        state.overall.iter_mut().for_each(|overall| overall.end(record));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +156,7 @@ impl Screen {
         let began = Instant::now();
         state.line = Some(began);
         state.training = Some(Training { plan, from, end, began, loss: None });
+        state.overall.iter_mut().for_each(|overall| overall.started(from, end));
         drop(state);
         if from > 0 {
             self.say(&format!("continuing after step {from}"));
@@ -131,6 +168,7 @@ impl Screen {
         let Some(training) = &mut state.training else { return };
         let message = training.message(done, lr, losses.iter().map(|(_, value)| value).sum());
         let end = training.end;
+        state.overall.iter_mut().for_each(|overall| overall.step(done, end));
         state.show(self.terminal, Work::Train, (done as u64, end as u64), || {
             format!("step {done}/{end} · {message}")
         });
@@ -176,7 +214,7 @@ impl Observer for Screen {
 }
 
 impl Training {
-    /// `epoch 3.1/100 · loss 0.612 · lr 1.5e-3 · 2310 img/s · 4m12s left`
+    /// `epoch 3.1/100 · loss 0.612 · lr 1.5e-3 · 2310 img/s · 4 m 12 s left`
     fn message(&mut self, done: usize, lr: f64, total: f64) -> String {
         let loss = self.loss.map_or(total, |old| 0.95 * old + 0.05 * total);
         self.loss = Some(loss);
@@ -227,14 +265,14 @@ pub(super) fn listed(words: &[String], indent: usize) -> String {
     text
 }
 
-/// Formats a duration as `2h05m`, `4m12s` or `9s`.
+/// Formats a duration as `2 h 05 m`, `4 m 12 s` or `9 s`.
 pub(super) fn duration(duration: Duration) -> String {
     let s = duration.as_secs();
     match (s / 86_400, s / 3600, s / 60) {
-        (0, 0, 0) => format!("{s}s"),
-        (0, 0, minutes) => format!("{minutes}m{:02}s", s % 60),
-        (0, hours, minutes) => format!("{hours}h{:02}m", minutes % 60),
-        (days, hours, _) => format!("{days}d{:02}h", hours % 24),
+        (0, 0, 0) => format!("{s} s"),
+        (0, 0, minutes) => format!("{minutes} m {:02} s", s % 60),
+        (0, hours, minutes) => format!("{hours} h {:02} m", minutes % 60),
+        (days, hours, _) => format!("{days} d {:02} h", hours % 24),
     }
 }
 
@@ -245,7 +283,7 @@ mod tests {
     #[test]
     fn durations_read_well() {
         let shown = [9, 252, 7500, 180_000].map(|s| duration(Duration::from_secs(s)));
-        assert_eq!(shown, ["9s", "4m12s", "2h05m", "2d02h"]);
+        assert_eq!(shown, ["9 s", "4 m 12 s", "2 h 05 m", "2 d 02 h"]);
     }
 
     #[test]

@@ -60,18 +60,21 @@ pub(super) fn reconstruct(registry: &Registry, args: ReconstructArgs) -> Command
         false => args.images.iter().map(|path| entry(path)).collect(),
         true => trained_on(&runs, &weights, args.data.as_deref(), args.count)?,
     };
-    write(&weights, &pretrained, entries, &runs, &args.out)?;
+    let panels = write(&weights, &pretrained, entries, &runs, &args.out)?;
+    let objective = || pretrained.config.recipe.pretrain.as_ref().map_or("", |table| table.name.as_str());
+    let panels = panels.with_context(|| format!("the objective `{}` draws no pictures", objective()))?;
+    print(format_args!("{}: {panels}", args.out.display()))?;
     Ok(())
 }
 
-/// Draws and writes the picture, and prints its path.
+/// Draws and writes the picture, and returns what it shows; `None` for an objective that draws nothing.
 pub(super) fn write(
     weights: &Path,
     pretrained: &Pretrained,
     entries: Vec<Entry>,
     runs: &RunContext,
     out: &Path,
-) -> Result<()> {
+) -> Result<Option<&'static str>> {
     let config = &pretrained.config;
     let objectives = &runs.registry.components().objectives;
     let tokenizer = match &config.recipe.pretrain {
@@ -84,17 +87,15 @@ pub(super) fn write(
     let tokenizer = tokenizer.map(|name| find_weights(runs, "tokenizer", &name)).transpose()?;
     let splits = IndexedSplits::default();
     let inputs = RunInputs { tokenizer: tokenizer.as_deref(), ..runs.inputs(config, &splits, &[]) };
-    let picture = draw(&inputs, weights, entries)?;
+    let Some(picture) = draw(&inputs, weights, entries)? else { return Ok(None) };
     let mut png = Cursor::new(vec![]);
     picture.write_to(&mut png, image::ImageFormat::Png)?;
     write_atomic(out, png.get_ref()).with_context(|| format!("cannot write `{}`", out.display()))?;
-    let panels = match config.recipe.pretrain.as_ref().map(|table| table.name.as_str()) {
+    Ok(Some(match config.recipe.pretrain.as_ref().map(|table| table.name.as_str()) {
         Some("mae") => "original, masked, reconstruction, reconstruction and visible patches",
         Some(_) => "predictions of the objective for the images",
         None => "original, reconstruction from its tokens",
-    };
-    print(format_args!("{}: {panels}", out.display()))?;
-    Ok(())
+    }))
 }
 
 fn entry(path: &Path) -> Entry {

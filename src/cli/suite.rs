@@ -1,16 +1,17 @@
 //! `bench suite list|run|plan`.
 
 use super::flags::{CliContext, Include, PlaceFlags, catch_ctrl_c};
-use super::progress::{duration, listed, scores};
-use super::{CommandResult, Failure, print};
+use super::overall::{Overall, time_left};
+use super::progress::{listed, scores};
+use super::{CommandResult, Failure, pictures, print};
 use crate::config::Library;
 use crate::record::{RunRecord, Status};
 use crate::registry::Registry;
 use crate::runs::RunContext;
-use crate::suite::{Item, PlannedItem, Standing, Suite};
-use anyhow::anyhow;
+use crate::suite::{Current, Forecast, PlannedItem, Standing, Suite, SuiteEvent, Work};
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub(super) struct SuiteArgs {
@@ -23,7 +24,7 @@ enum SuiteCommand {
     /// List all suites
     List(Include),
     /// Run the unfinished runs of a suite, then print its table
-    Run(NameArgs),
+    Run(RunArgs),
     /// Show the runs of a suite and how many images remain to be trained on
     Plan(NameArgs),
 }
@@ -36,15 +37,32 @@ struct NameArgs {
     place: PlaceFlags,
 }
 
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Folder for pictures: reconstructions, and detections and segmentations beside their annotations
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+}
+
 pub(super) fn suite(registry: &Registry, args: SuiteArgs) -> CommandResult {
     match args.command {
         SuiteCommand::List(include) => list(&include.library()?),
-        SuiteCommand::Run(args) => {
-            let context = args.place.context()?;
-            let suite = Suite::load(&context.library, &args.suite)?;
+        SuiteCommand::Run(RunArgs { name, pictures }) => {
+            let context = name.place.context()?;
+            let suite = Suite::load(&context.library, &name.suite)?;
             catch_ctrl_c()?;
-            let records = run(&suite, &context, &context.run_context(registry))?;
+            let runs = context.run_context(registry);
+            let records = run(&suite, &context, &runs)?;
             print(super::table::of_suite(registry, &context.library, &suite.table, &records)?.0)?;
+            if let Some(folder) = pictures {
+                std::fs::create_dir_all(&folder)
+                    .with_context(|| format!("cannot create `{}`", folder.display()))?;
+                for picture in pictures::write(&runs, &records, &folder).map_err(Failure::Run)? {
+                    print(format_args!("{}: {}", picture.file.display(), picture.shows))?;
+                }
+            }
             Ok(())
         }
         SuiteCommand::Plan(args) => {
@@ -70,15 +88,15 @@ fn list(library: &Library) -> CommandResult {
 
 /// Checks a whole suite, then runs it and reports each run.
 pub(super) fn run(suite: &Suite, context: &CliContext, runs: &RunContext) -> Result<Vec<RunRecord>, Failure> {
-    suite.check(runs)?;
-    let (began, total) = (Instant::now(), suite.items().len());
-    let begin = |i: usize, item: &Item, done: bool| {
-        context.screen().clear();
-        let done = if done { ": already done" } else { "" };
-        let time = duration(began.elapsed());
-        context.screen().say(&format!("[{}/{total}, {time}] {}{done}", i + 1, item.title()));
+    let planned = suite.check(runs)?;
+    let total = planned.len();
+    let (known, _) = context.store.readable_records()?;
+    context.screen().several(Overall::new(&planned, Forecast::of(&known, &runs.device_name)));
+    let tell = |event: SuiteEvent| match event {
+        SuiteEvent::Begins { index, item, done } => context.screen().begin(index, &item.title(), done),
+        SuiteEvent::Ended { record } => context.screen().end(record),
     };
-    let records = suite.run(runs, &begin);
+    let records = suite.run(runs, &tell);
     context.screen().clear();
     match records {
         Ok(records) if records.len() == total && records.iter().all(|r| r.status == Status::Finished) => {
@@ -118,7 +136,7 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
     let planned = suite.plan(runs)?;
     print(format_args!("{}: {} runs", suite.title, planned.len()))?;
     let (mut left, mut unknown, mut missing) = (0, false, vec![]);
-    for PlannedItem { item, standing, images } in &planned {
+    for PlannedItem { item, standing, images, .. } in &planned {
         let shown = match standing {
             Standing::Done { .. } => "done",
             Standing::Interrupted { .. } => "continues",
@@ -142,21 +160,14 @@ fn plan(suite: &Suite, runs: &RunContext) -> CommandResult {
     for (number, reason) in (1..).zip(&missing) {
         print(format_args!("[{number}] {reason}"))?;
     }
-    // The speed is estimated from finished runs.
-    let rates: Vec<f64> = runs
-        .store
-        .records()?
-        .iter()
-        .map(|record| record.throughput.images_per_second)
-        .filter(|rate| *rate > 0.)
-        .collect();
-    let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let (records, _) = runs.store.readable_records()?;
+    let forecast = Forecast::of(&records, &runs.device_name);
+    let todo = planned.iter().filter(|item| !matches!(item.standing, Standing::Done { .. }));
+    let todo: Vec<Work> = todo.map(|item| item.work.clone()).collect();
+    let start = Current { elapsed: 0., before: 0., done: 0. };
+    let time = todo.split_first().and_then(|(first, later)| forecast.left((first, start), later));
+    let time = time
+        .map_or(String::new(), |time| format!("; {}, by the time that finished runs took", time_left(time)));
     let more = if unknown { ", not counting runs whose size is unknown" } else { "" };
-    let time = if mean > 0. && left > 0 {
-        let eta = Duration::from_secs_f64(left as f64 / mean);
-        format!(", about {} at the mean speed of the runs so far", duration(eta))
-    } else {
-        String::new()
-    };
     Ok(print(format_args!("left: {left} images of training{more}{time}"))?)
 }

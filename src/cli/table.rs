@@ -4,7 +4,7 @@ use super::flags::Include;
 use super::record::with_today;
 use super::{CommandResult, print, record};
 use crate::config::Library;
-use crate::record::render::{TableFormat, readme, render};
+use crate::record::render::{TableFormat, findings, readme, render};
 use crate::record::table::{Key, TableSpec, build_table};
 use crate::record::{Reference, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
 use crate::registry::Registry;
@@ -137,7 +137,8 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
 
-/// The table `name` of runs of a suite, for the terminal and in Markdown. Runs of an earlier program are marked.
+/// The table `name` of runs of a suite and what its differences show in words, for the terminal and in Markdown. Runs of an
+/// earlier program are marked.
 pub(super) fn of_suite(
     registry: &Registry,
     library: &Library,
@@ -147,8 +148,15 @@ pub(super) fn of_suite(
     let mut records = records.to_vec();
     let faults = with_today(registry, library, |today| today.examine(&mut records, false));
     faults.into_iter().next().map_or(Ok(()), Err)?;
-    let text = |format: TableFormat| rendered(library, name, &records, format);
-    Ok((text(TableFormat::Terminal)?, text(TableFormat::Markdown)?))
+    let spec = TableSpec::load(library, name)?;
+    let table = build_table(&records, &Reference::all(library)?, &spec)?;
+    let findings = findings(&table, &spec);
+    let text = |format: TableFormat, before: &str| {
+        let sentences: String = findings.iter().map(|sentence| format!("{before}{sentence}\n")).collect();
+        let gap = if findings.is_empty() { "" } else { "\n" };
+        format!("{}{gap}{sentences}", render(&table, format))
+    };
+    Ok((text(TableFormat::Terminal, " "), text(TableFormat::Markdown, "")))
 }
 
 fn rendered(library: &Library, name: &str, records: &[RunRecord], format: TableFormat) -> Result<String> {

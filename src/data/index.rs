@@ -38,6 +38,19 @@ pub enum ImageRef {
     Memory(Arc<Image>),
 }
 
+impl ImageRef {
+    /// The pixels, in `channels` (1 or 3) channels.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or another number of channels.
+    pub fn decode(&self, channels: usize) -> Result<Image, String> {
+        match self {
+            Self::File(path) => Image::open(path, channels).map_err(|error| error.to_string()),
+            Self::Memory(image) => image.with_channels(channels),
+        }
+    }
+}
+
 /// The annotation of one image in a COCO-style file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {

@@ -1,10 +1,15 @@
-//! Drawing on images: boxes, filled regions, outlines and captions, in distinct colors.
+//! Drawing on images: boxes, filled regions, outlines and captions, in distinct colors; and pictures in rows and columns.
 //!
 //! Each kind of task decides how its predictions are drawn. The font is DejaVu Sans, which is included with its license in
 //! `src/draw/font`; characters that it lacks are shown as boxes.
 
+mod figure;
+
+pub use figure::{Drawing, Figure, LegendEntry};
+
 use crate::data::{Image, Size};
 use ab_glyph::FontRef;
+use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use imageproc::drawing::{draw_filled_rect_mut, draw_text_mut, text_size};
 use imageproc::rect::Rect;
@@ -36,10 +41,38 @@ pub fn shade(color: Color, k: usize) -> Color {
     color.map(|v| (f32::from(v) + part * (towards - f32::from(v))).round() as u8)
 }
 
+/// The color of each class: `None` for a class called `background`, which is not colored. The other classes have the same
+/// colors whether there is a background or not.
+pub fn class_colors(classes: &[String]) -> Vec<Option<Color>> {
+    let mut next = 0..;
+    let mut own = |class: &String| {
+        let ground = class.eq_ignore_ascii_case("background");
+        if ground { None } else { next.next().map(color) }
+    };
+    classes.iter().map(&mut own).collect()
+}
+
 /// Minimum length of the shorter side in pixels: smaller images are enlarged, so that captions do not cover them.
-const SHORTEST: usize = 256;
+const SHORTEST: usize = 384;
 /// Maximum length of the longer side of enlarged images, in pixels.
 const LONGEST: usize = 2048;
+
+/// The smallest integer factor that makes the shorter side of an image of this size at least `shortest` pixels long, unless
+/// its longer side became longer than 2048.
+fn zoom(height: usize, width: usize, shortest: usize) -> usize {
+    let (shorter, longer) = (height.min(width).max(1), height.max(width).max(1));
+    shortest.div_ceil(shorter).min(LONGEST / longer).max(1)
+}
+
+/// `picture`, bicubically enlarged by an integer factor until its shorter side has at least `shortest` pixels, unless its
+/// longer side became longer than 2048.
+pub fn enlarged(picture: RgbImage, shortest: usize) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    match zoom(height as usize, width as usize, shortest) as u32 {
+        1 => picture,
+        factor => resize(&picture, width * factor, height * factor, FilterType::CatmullRom),
+    }
+}
 
 /// An image to draw on. Coordinates and sizes refer to the original image, even if the drawing is enlarged.
 pub struct Canvas {
@@ -51,23 +84,20 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// Starts with an image of 1 or 3 channels, which is enlarged by an integer factor if it is small.
+    /// Starts with an image of 1 or 3 channels, which is bicubically enlarged by an integer factor if it is small.
     ///
     /// # Errors
     /// Another number of channels.
     pub fn new(image: &Image) -> Result<Self, String> {
-        let (shorter, longer) = (image.height.min(image.width).max(1), image.height.max(image.width).max(1));
-        Self::zoomed(image, SHORTEST.div_ceil(shorter).min(LONGEST / longer).max(1))
+        Self::with_shortest(image, SHORTEST)
     }
 
-    fn zoomed(image: &Image, zoom: usize) -> Result<Self, String> {
+    fn with_shortest(image: &Image, shortest: usize) -> Result<Self, String> {
         let Image { height, width, data, .. } = image.with_channels(3)?;
         let photograph = RgbImage::from_raw(width as u32, height as u32, data);
         let photograph = photograph.ok_or("the number of pixels does not match the size")?;
-        let factor = zoom as u32;
-        let pixel = |x: u32, y: u32| *photograph.get_pixel(x / factor, y / factor);
-        let picture = RgbImage::from_fn(width as u32 * factor, height as u32 * factor, pixel);
-        Ok(Self { picture, zoom, captions: vec![] })
+        let zoom = zoom(height, width, shortest);
+        Ok(Self { picture: enlarged(photograph, shortest), zoom, captions: vec![] })
     }
 
     /// (height, width) of the drawing.
@@ -78,7 +108,7 @@ impl Canvas {
     /// Height of captions in pixels of the drawing.
     fn font_size(&self) -> f32 {
         let (height, width) = self.size();
-        (height.min(width) as f32 / 32.).clamp(11., 40.)
+        (height.min(width) as f32 / 32.).clamp(14., 40.)
     }
 
     /// Height of captions in pixels of the original image.
@@ -204,7 +234,7 @@ mod tests {
     use super::*;
 
     fn canvas(height: usize, width: usize) -> Canvas {
-        Canvas::zoomed(&Image::new(height, width, 1, vec![100; height * width]), 1).unwrap()
+        Canvas::with_shortest(&Image::new(height, width, 1, vec![100; height * width]), 1).unwrap()
     }
 
     #[test]
@@ -216,13 +246,13 @@ mod tests {
         canvas.rectangle([50., 40., 90., 80.], [9; 3]);
         let (_, height) = canvas.caption("a", 0., 50., [250; 3]);
         let picture = canvas.into_image();
-        assert_eq!(picture.dimensions(), (600, 300));
+        assert_eq!(picture.dimensions(), (800, 400), "four times its size");
         assert_eq!(
-            [(60, 30), (62, 32), (63, 32)].map(|(x, y)| picture.get_pixel(x, y).0[0]),
+            [(80, 40), (83, 43), (84, 43)].map(|(x, y)| picture.get_pixel(x, y).0[0]),
             [200, 200, 100]
         );
-        assert_eq!([(150, 150), (148, 150)].map(|(x, y)| picture.get_pixel(x, y).0[0]), [9, 100]);
-        assert_eq!(picture.get_pixel(0, 150).0[0], 250);
+        assert_eq!([(200, 200), (198, 200)].map(|(x, y)| picture.get_pixel(x, y).0[0]), [9, 100]);
+        assert_eq!(picture.get_pixel(0, 200).0[0], 250);
         assert!((3. ..10.).contains(&height), "{height} of the photograph's pixels");
     }
 
@@ -234,7 +264,16 @@ mod tests {
         };
         assert_eq!([drawn(4, 500), drawn(2000, 4)], [(2000, 16), (4, 2000)]);
         assert_eq!(drawn(4, 20_000), (20_000, 4), "as large as it is");
-        assert_eq!(drawn(4, 4), (256, 256));
+        assert_eq!(drawn(4, 4), (384, 384));
+        assert_eq!([drawn(64, 64), drawn(128, 128), drawn(400, 500)], [(384, 384), (384, 384), (500, 400)]);
+    }
+
+    #[test]
+    fn a_background_has_no_color_and_changes_no_other() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let with = class_colors(&names(&["Background", "cat", "dog"]));
+        assert_eq!(with, [None, Some(color(0)), Some(color(1))]);
+        assert_eq!(class_colors(&names(&["cat", "dog"])), with[1..]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use metadata::TransferMetadata;
 pub use model::TaskModel;
 pub use observer::{Control, Event, Observer, Silent};
 pub use plan::{Plan, PlanError};
-pub use predict::{Pictures, Predicted};
+pub use predict::{Pictures, Predicted, draw_annotations};
 pub use reconstruct::{Pretrained, reconstruct};
 pub use session::Session;
 pub use speed::{Speed, SpeedOptions};

@@ -8,9 +8,10 @@ use super::observer::Event;
 use super::{LoaderSpec, RunInputs, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
+use crate::draw::{Drawing, Figure};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, Forward, Head, PredictedImage, PredictionWriter, Task};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use image::ImageFormat;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -99,12 +100,13 @@ pub(super) fn predict<T: Task>(
                     Some(io) => io.draw(&image, &prediction, &pictures.how)?,
                     None => None,
                 };
-                if let Some(drawing) = &drawing {
+                let pictured = drawing.is_some();
+                if let Some(drawing) = drawing {
                     let mut png = Cursor::new(vec![]);
-                    drawing.write_to(&mut png, ImageFormat::Png)?;
+                    Figure::single(drawing).draw().write_to(&mut png, ImageFormat::Png)?;
                     save(&pictures.drawing(name), png.get_ref())?;
                 }
-                Ok(Some((picture, prediction, drawing.is_some())))
+                Ok(Some((picture, prediction, pictured)))
             };
             // In parallel, then written in order.
             let found: Vec<Option<_>> = found.into_par_iter().map(draw).collect::<Result<_>>()?;
@@ -126,6 +128,43 @@ pub(super) fn predict<T: Task>(
         writer.finish()?;
     }
     Ok(Predicted { images, drawn, unreadable, elapsed: began.elapsed() })
+}
+
+/// Draws what the model predicts for each of `entries`; none if the kind draws nothing.
+pub(super) fn draw_predictions<T: Task>(
+    model: &TaskModel<T>,
+    run: &RunInputs,
+    entries: &Arc<Vec<Entry>>,
+    how: &DrawOptions,
+) -> Result<Vec<Drawing>> {
+    let Some(io) = model.task.prediction_io() else { return Ok(vec![]) };
+    let [height, width] = run.config.model.image;
+    let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
+    let spec = LoaderSpec::evaluation(run, entries.clone(), model.task.any_size());
+    let mut found = vec![];
+    for loaded in run.image_loader(spec)?.epoch(0, 0) {
+        found.extend(predictions::<T, _>(&model.head, &loaded?.batch, &forward)?);
+    }
+    let draw = |(entry, prediction): (&Entry, T::Prediction)| io.draw(&decoded(entry)?, &prediction, how);
+    let drawings: Vec<Option<Drawing>> = entries.iter().zip(found).map(draw).collect::<Result<_>>()?;
+    Ok(drawings.into_iter().flatten().collect())
+}
+
+/// Draws the annotation of each of `entries`; none if the kind draws nothing.
+///
+/// # Errors
+/// Images and annotations that cannot be read, or that do not fit each other.
+pub fn draw_annotations<T: Task>(task: &T, entries: &[Entry]) -> Result<Vec<Drawing>> {
+    let Some(io) = task.prediction_io() else { return Ok(vec![]) };
+    let how = DrawOptions { threshold: 0., truth: true };
+    let draw = |entry: &Entry| io.draw(&decoded(entry)?, &task.annotation(&task.target(entry)?), &how);
+    let drawings: Vec<Option<Drawing>> = entries.iter().map(draw).collect::<Result<_>>()?;
+    Ok(drawings.into_iter().flatten().collect())
+}
+
+/// The image of an entry, in color.
+fn decoded(entry: &Entry) -> Result<Image> {
+    entry.image.decode(3).map_err(Error::msg)
 }
 
 /// Images in order, without targets; unreadable ones are left out.

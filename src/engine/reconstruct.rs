@@ -87,18 +87,17 @@ impl Pretrained {
 
 /// Draws one row for each of `entries`. For a masked autoencoder a row shows the original, the masked image,
 /// the reconstruction, and the reconstruction with the visible patches; for a tokenizer, the original and the
-/// reconstruction. `run` has the configuration of a [`Pretrained`].
+/// reconstruction. `None` for an objective that draws nothing. `run` has the configuration of a [`Pretrained`].
 ///
 /// # Errors
-/// Weights that do not fit, images that cannot be read, an objective that draws nothing.
-pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Result<RgbImage> {
+/// Weights that do not fit, images that cannot be read.
+pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Result<Option<RgbImage>> {
     let model = &run.config.model;
     let side = format!("op = \"resize_short\"\nsize = {}", model.image[0].max(model.image[1]));
     let protocol = [parse(&side, "reconstruction")?, parse("op = \"center_crop\"", "reconstruction")?];
     let run = RunInputs { protocol: &protocol, workers: 1, ..*run };
-    if let Some(table) = &run.config.recipe.pretrain {
-        let picture = Session::pretraining(&run)?.reconstruct(weights, entries)?;
-        return picture.with_context(|| format!("the objective `{}` draws no pictures", table.name));
+    if run.config.recipe.pretrain.is_some() {
+        return Session::pretraining(&run)?.reconstruct(weights, entries);
     }
     let rows = LoaderSpec { batch: entries.len(), ..LoaderSpec::evaluation(&run, Arc::new(entries), false) };
     let images = run.image_loader(rows)?.epoch(0, 0).next().context("there are no images")??.batch.images;
@@ -107,5 +106,5 @@ pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Resu
     let grid = (height / side, width / side);
     let tokens = Tensor::new(tokenizer.tokens(&images, &normalize, grid)?, run.device)?;
     let drawn = tokenizer.draw(&tokens, grid, (height, width), &normalize)?;
-    Ok(figure_of_pairs(&images, &drawn, &normalize)?)
+    Ok(Some(figure_of_pairs(&images, &drawn, &normalize)?))
 }

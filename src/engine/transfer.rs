@@ -5,17 +5,18 @@ use super::evaluate::{Evaluated, evaluate};
 use super::features::{CachedFeatures, OnFeatures};
 use super::metadata::TransferMetadata;
 use super::observer::Event;
-use super::predict::{Pictures, Predicted, predict};
+use super::predict::{Pictures, Predicted, draw_predictions, predict};
 use super::session::{Session, StageParts};
 use super::train::{Evaluation, Outcome, TrainOptions};
 use super::{LoaderSpec, Plan, RunInputs, Speed, SpeedOptions, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{DatasetInfo, Entry};
+use crate::draw::Drawing;
 use crate::nn::{Params, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
 use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
-use crate::task::{Head, Task};
+use crate::task::{DrawOptions, Head, Task};
 use crate::weights::{self, WeightFile, load_exact, load_initial, load_model};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -136,6 +137,14 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
     /// Files that cannot be written; an unreadable image is counted instead.
     pub fn predict(&self, pictures: &Pictures) -> Result<Predicted> {
         predict(&self.model, self.run, pictures)
+    }
+
+    /// Draws the predictions for `entries`, in their order; none if the kind draws nothing.
+    ///
+    /// # Errors
+    /// Images that cannot be read, and predictions that do not fit them.
+    pub fn draw(&self, entries: &Arc<Vec<Entry>>, how: &DrawOptions) -> Result<Vec<Drawing>> {
+        draw_predictions(&self.model, self.run, entries, how)
     }
 
     /// Measures training.

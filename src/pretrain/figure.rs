@@ -1,8 +1,9 @@
-//! The picture of a reconstruction: one row per image, with four panels: original, masked, reconstruction,
+//! Pictures of reconstructions under headings: one row per image, with four panels: original, masked, reconstruction,
 //! and reconstruction with the visible patches pasted in (MAE's demo). Removed patches are drawn in the mean colour.
 
 use super::masks::PatchMask;
 use crate::config::Normalize;
+use crate::draw::{Figure, enlarged};
 use candle_core::{Result, Tensor};
 use image::{Rgb, RgbImage};
 
@@ -15,10 +16,8 @@ pub struct Reconstruction {
     pub mask: PatchMask,
 }
 
-/// Pixels between panels.
-const GAP: usize = 2;
-/// Colour between panels.
-const SEPARATOR: Rgb<u8> = Rgb([255, 255, 255]);
+/// Minimum side of a panel in pixels; smaller images are enlarged.
+const SIDE: usize = 256;
 
 /// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
 /// One channel is drawn in grey; of more channels the first three are drawn.
@@ -45,28 +44,29 @@ pub fn figure_of_reconstructions(
     let (original, predicted) = (values(images)?, values(prediction)?);
     let pixel = |values: &[f32], b, y, x| pixel(values, (channels, height, width), normalize, (b, y, x));
     let removed = self::pixel(&vec![0.; channels], (channels, 1, 1), normalize, (0, 0, 0));
-    let mut canvas = RgbImage::from_pixel(
-        (4 * width + 3 * GAP) as u32,
-        (batch * height + batch.saturating_sub(1) * GAP) as u32,
-        SEPARATOR,
-    );
-    for b in 0..batch {
+    let row = |b: usize| {
         let mut visible = vec![false; mask.patches()];
         mask.keep()[b].iter().for_each(|id| visible[*id as usize] = true);
-        for y in 0..height {
-            for x in 0..width {
+        let panel = |colour: &dyn Fn(bool, Rgb<u8>, Rgb<u8>) -> Rgb<u8>| {
+            let picture = RgbImage::from_fn(width as u32, height as u32, |x, y| {
+                let (x, y) = (x as usize, y as usize);
                 let seen = visible[(y / patch) * (width / patch) + x / patch];
-                let (truth, guess) = (pixel(&original, b, y, x), pixel(&predicted, b, y, x));
-                let masked = if seen { truth } else { removed };
-                let pasted = if seen { truth } else { guess };
-                for (panel, colour) in [truth, masked, guess, pasted].into_iter().enumerate() {
-                    let (left, top) = (panel * (width + GAP) + x, b * (height + GAP) + y);
-                    canvas.put_pixel(left as u32, top as u32, colour);
-                }
-            }
-        }
-    }
-    Ok(canvas)
+                colour(seen, pixel(&original, b, y, x), pixel(&predicted, b, y, x))
+            });
+            enlarged(picture, SIDE)
+        };
+        vec![
+            panel(&|_, truth, _| truth),
+            panel(&|seen, truth, _| if seen { truth } else { removed }),
+            panel(&|_, _, guess| guess),
+            panel(&|seen, truth, guess| if seen { truth } else { guess }),
+        ]
+    };
+    let share = 1. - mask.kept() as f64 / mask.patches() as f64;
+    let masked = format!("input ({:.0} % masked)", 100. * share);
+    let columns = ["original", &masked, "reconstruction", "with visible patches"];
+    let title = "Reconstruction of masked patches".into();
+    Ok(figure(title, &columns, (0..batch).map(row).collect()))
 }
 
 /// Draws `images` [B, C, H, W] (normalised), each next to its counterpart in `drawn`, which has the same shape.
@@ -76,17 +76,18 @@ pub fn figure_of_pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -
         candle_core::bail!("figure of pairs: images {:?} and {:?}", images.dims(), drawn.dims());
     }
     let panels = [values(images)?, values(drawn)?];
-    let size = ((2 * width + GAP) as u32, (batch * (height + GAP) - GAP.min(batch)) as u32);
-    let mut canvas = RgbImage::from_pixel(size.0, size.1, SEPARATOR);
-    for (panel, values) in panels.iter().enumerate() {
-        for (b, y, x) in
-            (0..batch).flat_map(|b| (0..height).flat_map(move |y| (0..width).map(move |x| (b, y, x))))
-        {
-            let colour = pixel(values, (channels, height, width), normalize, (b, y, x));
-            canvas.put_pixel((panel * (width + GAP) + x) as u32, (b * (height + GAP) + y) as u32, colour);
-        }
-    }
-    Ok(canvas)
+    let panel = |values: &Vec<f32>, b: usize| {
+        let colour = |x, y| pixel(values, (channels, height, width), normalize, (b, y as usize, x as usize));
+        enlarged(RgbImage::from_fn(width as u32, height as u32, colour), SIDE)
+    };
+    let row = |b: usize| panels.iter().map(|values| panel(values, b)).collect();
+    let title = "Reconstruction from tokens".into();
+    Ok(figure(title, &["original", "reconstruction"], (0..batch).map(row).collect()))
+}
+
+fn figure(title: String, columns: &[&str], rows: Vec<Vec<RgbImage>>) -> RgbImage {
+    let columns = columns.iter().map(ToString::to_string).collect();
+    Figure { title, columns, rows, legend: vec![] }.draw()
 }
 
 /// The colour of pixel (image, row, column) of normalised values [B, C, H, W].
@@ -122,15 +123,18 @@ mod tests {
         let mask = PatchMask::new(2, vec![vec![0], vec![1]])?;
         let reconstruction = Reconstruction { prediction, mask };
         let picture = figure_of_reconstructions(&images, &reconstruction, 2, &normalize)?;
-        assert_eq!(picture.dimensions(), (4 * 4 + 3 * 2, 2 * 2 + 2));
+        // Panels of 512×256 pixels, ten pixels apart and sixteen from the edges, below title and headings.
+        assert_eq!(picture.width(), 4 * 512 + 3 * 10 + 2 * 16);
+        let top = picture.height() - 16 - 2 * 256 - 10;
         let row = |y: u32| -> Vec<u8> {
-            let at = |panel: u32, x: u32| picture.get_pixel(panel * 6 + x, y).0[0];
-            (0..4).flat_map(|panel| [at(panel, 0), at(panel, 3)]).collect()
+            let at = |panel: u32, x: u32| picture.get_pixel(16 + panel * (512 + 10) + x, top + y).0[0];
+            (0..4).flat_map(|panel| [at(panel, 64), at(panel, 448)]).collect()
         };
-        assert_eq!(row(1), [0, 0, 0, 128, 255, 255, 0, 255]);
-        assert_eq!(row(4), [0, 0, 128, 0, 255, 255, 255, 0]);
-        assert_eq!(picture.get_pixel(4, 0), &SEPARATOR);
-        assert_eq!(picture.get_pixel(0, 2), &SEPARATOR);
+        assert_eq!(row(128), [0, 0, 0, 128, 255, 255, 0, 255]);
+        assert_eq!(row(256 + 10 + 128), [0, 0, 128, 0, 255, 255, 255, 0]);
+        let dark = |x: u32, y: u32| picture.get_pixel(x, y).0.iter().all(|v| *v < 100);
+        let heading = |panel: u32| (0..60).any(|x| (top - 25..top).any(|y| dark(16 + panel * 522 + x, y)));
+        assert!((0..4).all(heading), "every column has a heading");
         assert!(figure_of_reconstructions(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
         Ok(())
     }

@@ -56,7 +56,9 @@ pub fn task_hash(text: &str, origin: impl std::fmt::Display) -> Result<String, C
     let mut manifest: toml::Table = parse(text, &origin)?;
     manifest.remove("recipe");
     if let Some(splits) = manifest.get_mut("splits").and_then(toml::Value::as_table_mut) {
-        ["select", "tune"].map(|split| splits.remove(split));
+        for split in ["select", "tune"] {
+            splits.remove(split);
+        }
     }
     let value = serde_json::to_value(manifest).map_err(|error| ConfigError::new(origin, error))?;
     Ok(hash(&value))

@@ -1,8 +1,8 @@
 //! [`PredictionIo`]: drawing predictions on images, and writing them to and reading them from files.
 
 use crate::data::{Entry, Image, Size};
+use crate::draw::Drawing;
 use anyhow::Result;
-use image::RgbImage;
 use std::path::{Path, PathBuf};
 
 /// Predictions one after another, each with the error that reading it may raise.
@@ -14,7 +14,8 @@ pub trait PredictionIo: Send + Sync {
     /// Same as the prediction of the task.
     type Prediction;
 
-    /// Draws a prediction on its image, for `bench predict`. `None` by default: nothing is drawn.
+    /// Draws a prediction on its image, for `bench predict` and the pictures of `bench demo`. `None` by default: nothing is
+    /// drawn.
     ///
     /// # Errors
     /// A prediction that does not fit the image.
@@ -23,7 +24,7 @@ pub trait PredictionIo: Send + Sync {
         _image: &Image,
         _prediction: &Self::Prediction,
         _options: &DrawOptions,
-    ) -> Result<Option<RgbImage>> {
+    ) -> Result<Option<Drawing>> {
         Ok(None)
     }
 
@@ -73,6 +74,8 @@ pub trait PredictionWriter: Send {
 pub struct DrawOptions {
     /// Predictions with a lower score are not drawn, if the kind's predictions have scores: 0 to 1.
     pub threshold: f32,
+    /// Whether the prediction is the annotation itself ([`Task::annotation`](super::Task::annotation)), which has no scores.
+    pub truth: bool,
 }
 
 /// An image for which a prediction was made.

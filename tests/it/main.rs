@@ -28,4 +28,5 @@ mod resume;
 mod segmentation;
 mod select;
 mod statistics;
+mod suite;
 mod timm_key_mappings;

@@ -42,10 +42,14 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let images = data.join("images/val");
     sandbox.ok(&format!("predict {} --weights {id} --out out", images.display()));
     let picture = image::open(sandbox.path("out/0016E5_07959.png")).unwrap().to_rgb8();
-    assert_eq!(picture.dimensions(), (384, 288), "8 times its size");
+    // Eleven times its size, between a heading and a legend.
+    let (left, top, width, height) = (16, 51, 528, 396);
+    assert_eq!(picture.width(), width + 2 * left);
+    assert!(picture.height() > top + height + 30, "{} pixels high", picture.height());
     let source = image::open(images.join("0016E5_07959.jpg")).unwrap().to_rgb8();
-    let enlarged = image::imageops::resize(&source, 384, 288, image::imageops::FilterType::Nearest);
-    assert_ne!(picture, enlarged, "nothing is drawn");
+    let enlarged = image::imageops::resize(&source, width, height, image::imageops::FilterType::CatmullRom);
+    let drawn = image::imageops::crop_imm(&picture, left, top, width, height).to_image();
+    assert_ne!(drawn, enlarged, "nothing is drawn");
     let line =
         format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
     let found: serde_json::Value = serde_json::from_str(&sandbox.ok(&line)).unwrap();

@@ -4,7 +4,7 @@
 use super::collate::{Fault, HostBatch, SampleViews};
 use super::error::LoaderError;
 use crate::data::augment::PrepareSample;
-use crate::data::{Entry, Geometric, Image, ImageRef, Sample};
+use crate::data::{Entry, Geometric, Sample};
 use crate::rng::Rng;
 use crossbeam_channel::{Receiver, Sender};
 use std::any::Any;
@@ -99,10 +99,7 @@ impl<T: Geometric + Clone> SampleMaker<T> {
     fn sample(&self, epoch: u64, index: usize) -> Result<SampleViews<T>, (String, bool)> {
         let entry = &self.entries[index];
         let target = (self.target)(entry).map_err(|reason| (reason, false))?;
-        let image = match &entry.image {
-            ImageRef::File(path) => Image::open(path, self.channels).map_err(|e| (e.to_string(), true))?,
-            ImageRef::Memory(image) => image.with_channels(self.channels).map_err(|reason| (reason, true))?,
-        };
+        let image = entry.image.decode(self.channels).map_err(|reason| (reason, true))?;
         target.fits(image.size()).map_err(|reason| (reason, false))?;
         let further = (0u64..)
             .zip(&self.views)

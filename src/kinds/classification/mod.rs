@@ -17,6 +17,7 @@ pub use target::ClassTarget;
 use crate::config::Pool;
 use crate::data::augment::mix_batch;
 use crate::data::{Annotation, Batch, DatasetInfo, Entry, Image, SampleId};
+use crate::draw::Drawing;
 use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
@@ -24,7 +25,6 @@ use crate::rng::Rng;
 use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
-use image::RgbImage;
 use std::path::Path;
 
 /// A classification task.
@@ -114,7 +114,7 @@ impl Task for ClassificationTask {
 impl PredictionIo for ClassificationTask {
     type Prediction = Vec<f32>;
 
-    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &DrawOptions) -> Result<Option<RgbImage>> {
+    fn draw(&self, image: &Image, scores: &Vec<f32>, _: &DrawOptions) -> Result<Option<Drawing>> {
         output::draw(image, scores, self.votes(), &self.classes).map(Some)
     }
 

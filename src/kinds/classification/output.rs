@@ -1,11 +1,10 @@
 //! Output of predictions: the most likely classes drawn on the image, and a CSV file.
 
 use crate::data::Image;
-use crate::draw::{Canvas, color};
+use crate::draw::{Canvas, Drawing, color};
 use crate::record::write_atomic;
 use crate::task::{PredictedImage, PredictionWriter};
 use anyhow::{Context, Result};
-use image::RgbImage;
 use std::path::{Path, PathBuf};
 
 /// Number of classes that are shown for an image.
@@ -30,7 +29,7 @@ fn name(classes: &[String], label: usize) -> &str {
 }
 
 /// Writes the names of the most likely classes into the upper left corner of the image.
-pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String]) -> Result<RgbImage> {
+pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String]) -> Result<Drawing> {
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
     let mut y = 0.;
     for (label, share) in best(scores, votes) {
@@ -38,7 +37,8 @@ pub(super) fn draw(image: &Image, scores: &[f32], votes: bool, classes: &[String
         let (_, height) = canvas.caption(&text, 0., y, color(label));
         y += height;
     }
-    Ok(canvas.into_image())
+    let title = "the most likely classes".into();
+    Ok(Drawing { title, ..canvas.into_image().into() })
 }
 
 /// Writes the most likely labels of all images to a CSV file: image, rank from 1, label, class, share.

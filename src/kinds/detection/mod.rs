@@ -36,6 +36,7 @@ pub use target::{DetectionTarget, Instance};
 pub use crate::data::Rle;
 
 use crate::data::{Annotation, DatasetInfo, Entry, Image, Object};
+use crate::draw::Drawing;
 use crate::metrics::Metric;
 use crate::metrics::coco::score_specs;
 use crate::models::BackboneSpec;
@@ -44,7 +45,6 @@ use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task
 use anyhow::{Result, bail, ensure};
 use box_head::Postprocess;
 use candle_nn::VarBuilder;
-use image::RgbImage;
 use results::{CocoMetric, perfect_detections};
 use std::path::{Path, PathBuf};
 
@@ -134,7 +134,7 @@ impl PredictionIo for DetectionTask {
         image: &Image,
         detections: &Vec<Detection>,
         options: &DrawOptions,
-    ) -> Result<Option<RgbImage>> {
+    ) -> Result<Option<Drawing>> {
         draw::draw(image, detections, &self.info.classes, options).map(Some)
     }
 

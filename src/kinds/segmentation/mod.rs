@@ -19,6 +19,7 @@ pub use inference::SegmentationOptions;
 pub use target::SegmentationTarget;
 
 use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId, Sequences};
+use crate::draw::Drawing;
 use crate::metrics::confusion::{Confusion, SCORES};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::models::BackboneSpec;
@@ -26,7 +27,6 @@ use crate::record::{ScoreSpec, Scores};
 use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
-use image::RgbImage;
 use std::path::{Path, PathBuf};
 
 /// A segmentation task.
@@ -107,13 +107,18 @@ impl Task for SegmentationTask {
         let label = |label: &u16| if *label == IGNORE { 0 } else { *label };
         Raster::new(source.height, source.width, source.labels.iter().map(label).collect())
     }
+
+    /// The annotation as it is, with its ignored pixels.
+    fn annotation(&self, target: &SegmentationTarget) -> Raster {
+        target.source().clone()
+    }
 }
 
 impl PredictionIo for SegmentationTask {
     type Prediction = Raster;
 
-    fn draw(&self, image: &Image, prediction: &Raster, _: &DrawOptions) -> Result<Option<RgbImage>> {
-        output::draw(image, prediction, &self.classes).map(Some)
+    fn draw(&self, image: &Image, prediction: &Raster, options: &DrawOptions) -> Result<Option<Drawing>> {
+        output::draw(image, prediction, &self.classes, options).map(Some)
     }
 
     fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Raster>>> {

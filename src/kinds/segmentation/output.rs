@@ -1,11 +1,10 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
 use crate::data::{Entry, Image, ImageRef, LabelEncoding, LabelTable, Raster, RasterFile};
-use crate::draw::{Canvas, color};
+use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
-use crate::task::{PredictedImage, PredictionWriter, Predictions};
+use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
-use image::RgbImage;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +15,14 @@ const SHOWN: usize = 12;
 /// Name of the folder that [`LabelWriter`] writes to.
 const FOLDER: &str = "labels";
 
-/// Colors the pixels of each class and lists the largest classes, with their area in percent, in the upper left corner.
-pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Result<RgbImage> {
+/// Colors and outlines the pixels of each class, except a background. The legend lists the largest classes with their area in
+/// percent. Pixels whose label is no class are not colored.
+pub(super) fn draw(
+    image: &Image,
+    prediction: &Raster,
+    classes: &[String],
+    options: &DrawOptions,
+) -> Result<Drawing> {
     let (found, size) = (prediction.size(), image.size());
     ensure!(found == size, "labels of {found:?} pixels do not fit the image of {size:?}");
     let mut areas = vec![0usize; classes.len()];
@@ -28,19 +33,24 @@ pub(super) fn draw(image: &Image, prediction: &Raster, classes: &[String]) -> Re
     }
     let mut shown: Vec<usize> = (0..classes.len()).filter(|label| areas[*label] > 0).collect();
     shown.sort_by_key(|label| (std::cmp::Reverse(areas[*label]), *label));
+    let colors = class_colors(classes);
     let mut canvas = Canvas::new(image).map_err(anyhow::Error::msg)?;
-    for label in &shown {
+    for (label, color) in shown.iter().filter_map(|label| Some((*label, colors[*label]?))) {
         let inside: Vec<u8> =
-            prediction.labels.iter().map(|found| u8::from(usize::from(*found) == *label)).collect();
-        canvas.fill(&inside, color(*label), ALPHA);
+            prediction.labels.iter().map(|found| u8::from(usize::from(*found) == label)).collect();
+        canvas.fill(&inside, color, ALPHA);
+        canvas.outline(&inside, color);
     }
-    let mut y = 0.;
-    for label in shown.into_iter().take(SHOWN) {
-        let share = 100. * areas[label] as f64 / prediction.labels.len() as f64;
-        let (_, height) = canvas.caption(&format!("{} {share:.1} %", classes[label]), 0., y, color(label));
-        y += height;
-    }
-    Ok(canvas.into_image())
+    let entry = |label: usize| LegendEntry {
+        color: colors[label],
+        name: classes[label].clone(),
+        remark: format!("{:.1} %", 100. * areas[label] as f64 / prediction.labels.len() as f64),
+    };
+    Ok(Drawing {
+        picture: canvas.into_image(),
+        title: if options.truth { "annotated classes" } else { "predicted classes" }.into(),
+        legend: shown.into_iter().take(SHOWN).map(entry).collect(),
+    })
 }
 
 /// Writes `labels/<name>.png` for each image: a grayscale PNG with the class ids of the data set's masks.
@@ -106,18 +116,40 @@ pub(super) fn read<'a>(
 mod tests {
     use super::*;
     use crate::data::{Annotation, SampleId};
+    use crate::draw::color;
 
     #[test]
-    fn classes_cover_the_picture_and_stand_in_the_legend() {
-        let image = Image::new(60, 80, 3, vec![0; 60 * 80 * 3]); // drawn at five times its size
-        let labels = (0..60 * 80).map(|i| if i % 80 < 60 { 1 } else { 0 }).collect();
+    fn classes_are_colored_and_stand_in_the_legend() {
+        let image = Image::new(60, 80, 3, vec![0; 60 * 80 * 3]); // drawn at seven times its size
+        let (sea, sky, void) = (1, 0, u16::MAX);
+        let label = |i: usize| {
+            if i / 80 == 59 {
+                void
+            } else if i % 80 < 60 {
+                sea
+            } else {
+                sky
+            }
+        };
+        let raster = Raster::new(60, 80, (0..60 * 80).map(label).collect());
         let names = ["sky".to_string(), "sea".into(), "sand".into()];
-        let picture = draw(&image, &Raster::new(60, 80, labels), &names).unwrap();
+        let options = DrawOptions { threshold: 0.5, truth: false };
+        let drawing = draw(&image, &raster, &names, &options).unwrap();
+        let picture = &drawing.picture;
         let half = |label: usize| color(label).map(|v| (f32::from(v) * ALPHA).round() as u8);
-        assert_eq!(picture.dimensions(), (400, 300));
-        assert_eq!((picture.get_pixel(150, 275).0, picture.get_pixel(395, 275).0), (half(1), half(0)));
-        assert_eq!(picture.get_pixel(0, 0).0, color(1), "the largest class stands first");
-        let error = draw(&image, &Raster::new(1, 1, vec![0]), &names).unwrap_err().to_string();
+        assert_eq!(picture.dimensions(), (560, 420));
+        assert_eq!((picture.get_pixel(210, 200).0, picture.get_pixel(500, 200).0), (half(1), half(0)));
+        assert_eq!(picture.get_pixel(0, 200).0, color(1), "outline");
+        assert_eq!(picture.get_pixel(210, 418).0, [0; 3], "no class");
+        assert_eq!(drawing.title, "predicted classes");
+        let legend: Vec<_> =
+            drawing.legend.iter().map(|e| (e.name.as_str(), e.remark.as_str(), e.color)).collect();
+        assert_eq!(legend, [("sea", "73.8 %", Some(color(1))), ("sky", "24.6 %", Some(color(0)))]);
+        let ground = ["background".to_string(), "sea".into(), "sand".into()];
+        let drawing = draw(&image, &raster, &ground, &options).unwrap();
+        assert_eq!(drawing.picture.get_pixel(500, 200).0, [0; 3], "the background keeps its colors");
+        assert_eq!(drawing.picture.get_pixel(210, 200).0, half(0));
+        let error = draw(&image, &Raster::new(1, 1, vec![0]), &names, &options).unwrap_err().to_string();
         assert!(error.contains("do not fit"), "{error}");
     }
 

@@ -1,6 +1,8 @@
-//! Renders a [`Table`] as plain text, Markdown, CSV or LaTeX, and updates the tables in a README.
+//! Renders a [`Table`] as plain text, Markdown, CSV or LaTeX, says in words what its differences show, and updates the tables
+//! in a README.
 
 mod csv;
+mod findings;
 mod latex;
 mod markdown;
 pub mod readme;
@@ -8,6 +10,8 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub use findings::findings;
 
 use super::table::Table;
 
