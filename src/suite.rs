@@ -233,6 +233,7 @@ fn standing(folder: &RunFolder) -> Result<Standing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dtype;
 
     #[test]
     fn a_tokenizer_is_an_earlier_run_or_a_name() {
@@ -362,6 +363,17 @@ mod tests {
             parse(&text.replace("        seeds = [3, 4]", "        seeds = [3, 5]"), "test").unwrap();
         let error = missing.check_seeds().unwrap_err().to_string();
         assert!(error.contains("no pre-training has the seed 5"), "{error}");
+    }
+
+    #[test]
+    fn every_run_has_the_dtype_of_the_suite() {
+        let dtypes = |text: &str| -> Vec<Option<Dtype>> {
+            let suite: Suite = parse(text, "test").unwrap();
+            suite.items().iter().map(|item| item.request.dtype).collect()
+        };
+        let found = dtypes(&SEEDS.replace("table =", "dtype = \"bf16\"\ntable ="));
+        assert!(!found.is_empty() && found.iter().all(|dtype| *dtype == Some(Dtype::Bf16)));
+        assert!(dtypes(SEEDS).iter().all(Option::is_none));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! [`Suite`], the content of a file, and [`Suite::items`], the runs that it lists as products.
 
-use crate::config::{Reported, SCRATCH, Stage};
+use crate::config::{Dtype, Reported, SCRATCH, Stage};
 use crate::runs::Request;
 use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
@@ -24,6 +24,9 @@ pub struct Suite {
     /// fewer runs, in which nothing is common to two pre-trainings.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paired: bool,
+    /// Number format of matrix products in all runs; that of the device when absent (f32 on a CPU, bf16 on CUDA devices).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
     /// Name or path of the table that shows the results.
     pub table: String,
     /// `[[pretrain]]`: the pre-training runs, in order.
@@ -174,6 +177,7 @@ impl Suite {
                 }
             }
         }
+        items.iter_mut().for_each(|item| item.request.dtype = self.dtype);
         items
     }
 
