@@ -59,7 +59,7 @@ class Finder:
         return self.file.text[self.file.tokens[first].start : self.file.tokens[last].end]
 
     def mutant(self, kind, first, last, after, at, statement=False):
-        if not all(self.file.code[i] for i in (first, last)):
+        if not self.file.ends(first, last):
             return
         start, end = self.file.tokens[first].start, self.file.tokens[last].end
         before = self.file.text[start:end]

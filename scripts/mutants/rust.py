@@ -85,6 +85,7 @@ class File:
                 self.partner[self.partner[i]] = i
         self.code = [False] * len(self.tokens)
         self.generics = {}
+        self.casts = set()
         self.closure_ends = set()
         for i in range(len(self.tokens)):
             if self.word(i) == "fn":
@@ -215,6 +216,7 @@ class File:
             while self.at(end) == "::" and self.word(end + 1):
                 end += 2
             self.mark(i, end)
+            self.casts.update(range(i, end))
         elif text == "::" and self.at(i + 1) == "<":
             self.generic(i + 1)
         elif text == "<" and not self.operand_end(i - 1):
@@ -228,7 +230,7 @@ class File:
             self.closure_ends.add(end)
             self.mark(i, end + 1)
         elif self.tokens[i].kind == "word" and self.at(i + 1) == "!" and self.at(i + 2) in CLOSE and text != "vec":
-            self.mark(i, self.partner[i + 2] + 1)
+            self.mark(i + 3, self.partner[i + 2])
         elif text in UNTOUCHED_CALLS and self.at(i + 1) == "(":
             self.mark(i + 2, self.partner[i + 1])
 
@@ -256,6 +258,11 @@ class File:
                 i = end if comma is None else comma + 1
 
     # How far expressions reach.
+
+    def ends(self, first, last):
+        """Whether an expression of these first and last tokens is code."""
+        types = self.casts | self.generics.keys() | set(self.generics.values())
+        return all(self.code[i] or i in types for i in (first, last))
 
     def stops(self, i):
         """Whether token i ends every expression beside it."""

@@ -1,0 +1,88 @@
+"""Tests of what counts as a mutant, and of the text that is compiled."""
+
+import pathlib
+import tempfile
+import unittest
+
+from mutants.build import Copy, clusters
+from mutants.find import mutants_of
+
+
+def changes(text):
+    return {mutant.shown()[0] + " => " + mutant.shown()[1] for mutant in mutants_of("src/a.rs", text)}
+
+
+class Find(unittest.TestCase):
+    def test_operators_reach_as_far_as_their_precedence(self):
+        found = changes("fn f(a: f32) -> f32 { a - b * -c.d(1.5)? / e as f32 + g }")
+        self.assertIn("b * -c.d(1.5)? => b / -c.d(1.5)?", found)
+        self.assertIn("b * -c.d(1.5)? / e as f32 => b * -c.d(1.5)? * e as f32", found)
+        self.assertIn("a - b * -c.d(1.5)? / e as f32 => a + b * -c.d(1.5)? / e as f32", found)
+        self.assertIn("-c.d(1.5)? => c.d(1.5)?", found)
+        self.assertIn("1.5 => 0.75", found)
+        found = changes("fn f() { let y = |x| x < 2 && !z.iter().any(|&v| v > 0); }")
+        self.assertIn("x < 2 && !z.iter().any(|&v| v > 0) => x < 2 || !z.iter().any(|&v| v > 0)", found)
+        self.assertIn("z.iter().any(|&v| v > 0) => z.iter().all(|&v| v > 0)", found)
+        self.assertIn("v > 0 => v >= 0", found)
+
+    def test_statements_ranges_names_and_arguments(self):
+        found = changes("fn f() { for i in 0..n { x[i] += a.min(b); g(a, b); continue; } }")
+        self.assertLessEqual(
+            {
+                "n => (n) - 1",
+                "n => (n) + 1",
+                "0 => 1",
+                "x[i] += a.min(b); => (nothing)",
+                "x[i] += a.min(b); => x[i] -= a.min(b);",
+                "a.min(b) => a.max(b)",
+                "g(a, b); => (nothing)",
+                "g(a, b) => g(b, a)",
+                "continue; => (nothing)",
+            },
+            found,
+        )
+
+    def test_only_code_that_computes_is_changed(self):
+        for text in [
+            "const A: usize = 1 + 2;",
+            "struct A { b: [f32; 3] }",
+            '// a + b\nfn f() -> &str { "1 + 2" }',
+            "fn f<const N: usize>(x: [f32; 4]) { x }",
+            "fn f() { let [a, b]: [f32; 2] = x; }",
+            "fn f() { match x { 0 | 1..=3 => a, Some(4) => b } }",
+            "fn f() { a.b::<2>() }",
+            "fn f() { let a = x.0.1 as f32; }",
+            "fn f() { assert!(a < 1); bail!(\"{}\", a + 1) }",
+            "fn f() { #[cfg(feature = \"cuda\")] if a < b { return c + d; } }",
+            "#[cfg(test)] mod tests { fn f() { a + b } }",
+            "impl Display for A { fn f() { a + b } }",
+            "const fn f() { a + b }",
+        ]:
+            self.assertEqual(changes(text), set(), text)
+        self.assertEqual(changes("fn f() { match x { Some(y) if y < 0 => 2, _ => 3 } }"), {"y < 0 => y <= 0", "0 => 1", "2 => 3", "3 => 4"})
+
+
+class Build(unittest.TestCase):
+    def test_mutants_of_the_same_expression_are_alternatives(self):
+        text = "fn f() { é(a + b * c); d = 1; }"
+        mutants = [m for m in mutants_of("src/a.rs", text) if m.kind in ("operator", "constant")]
+        for number, mutant in enumerate(mutants, 1):
+            mutant.number = number
+        self.assertEqual([len(cluster) for _, _, cluster in clusters(mutants)], [2, 1])
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder) / "root"
+            (root / "src").mkdir(parents=True)
+            (root / "src/a.rs").write_text(text)
+            (root / "src/core.rs").write_text("#![deny(missing_docs)]")
+            copy = Copy(root, pathlib.Path(folder) / "copy")
+            copy.synchronise = lambda texts: self.assertEqual(
+                texts["src/a.rs"],
+                "fn f() { é((if crate::mutant(1) { a - b * c } else if crate::mutant(2) { a + b / c } else { a + b * c })); "
+                "d = (if crate::mutant(3) { 2 } else { 1 }); }",
+            )
+            places = copy.write(mutants)
+        self.assertEqual({mutant.number for _, _, _, mutant in places}, {1, 2, 3})
+
+
+if __name__ == "__main__":
+    unittest.main()
