@@ -4,7 +4,6 @@ import collections
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -19,31 +18,31 @@ pub(crate) fn mutant(number: u32) -> bool {
 """
 
 
-class Copy:
-    """`root` copied to `folder`/source, which is compiled into the same folder."""
+def files_of(root):
+    """The files of the repository as they are now, by path. What is edited later is no part of the copy."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=root, check=True, capture_output=True).stdout.decode().split("\0")
+    return {name: (root / name).read_bytes() for name in names if name and (root / name).is_file()}
 
-    def __init__(self, root, folder):
-        self.root, self.folder, self.source = root, folder, folder / "source"
+
+class Copy:
+    """The `files` of a repository in `folder`/source, which is compiled into the same folder."""
+
+    def __init__(self, files, folder):
+        self.files, self.folder, self.source = files, folder, folder / "source"
         self.source.mkdir(parents=True, exist_ok=True)
-        # Not the repository around it, if the folder is inside one.
-        (self.folder / ".gitignore").write_text("*\n")
 
     def synchronise(self, changed):
-        """Makes the copy equal to the original but for the `changed` files (text by path), and leaves equal files untouched."""
-        names = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=self.root, check=True, capture_output=True
-        )
-        wanted = {name for name in names.stdout.decode().split("\0") if name and (self.root / name).is_file()}
+        """Makes the copy equal to the files but for the `changed` ones (text by path), and leaves equal files untouched."""
         for path in list(self.source.rglob("*")):
-            if path.is_file() and str(path.relative_to(self.source)) not in wanted:
+            if path.is_file() and str(path.relative_to(self.source)) not in self.files:
                 path.unlink()
-        for name in wanted:
-            text = changed[name].encode() if name in changed else (self.root / name).read_bytes()
+        for name, content in self.files.items():
+            content = changed[name].encode() if name in changed else content
             path = self.source / name
-            if not path.exists() or path.read_bytes() != text:
+            if not path.exists() or path.read_bytes() != content:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(text)
-                shutil.copymode(self.root / name, path)
+                path.write_bytes(content)
 
     def write(self, mutants):
         """The sources with these mutants. Returns where each stands in its file: (path, first byte, last byte, mutant)."""
@@ -52,7 +51,7 @@ class Copy:
         for mutant in mutants:
             by_path[mutant.path].append(mutant)
         for path, those in by_path.items():
-            text, at, parts, length = (self.root / path).read_text(), 0, [], 0
+            text, at, parts, length = self.files[path].decode(), 0, [], 0
 
             def add(part):
                 nonlocal length
@@ -76,8 +75,7 @@ class Copy:
                 places += [(path, *place, mutant) for mutant in cluster for place in ((first, first + 1), (original, length))]
                 at = end
             texts[path] = "".join(parts) + text[at:]
-        core = texts.get("src/core.rs", (self.root / "src/core.rs").read_text())
-        texts["src/core.rs"] = core.replace("#![deny(missing_docs)]", "#![allow(warnings)]") + SWITCH
+        texts["src/core.rs"] = self.files["src/core.rs"].decode().replace("#![deny(missing_docs)]", "#![allow(warnings)]") + SWITCH
         self.synchronise(texts)
         return places
 

@@ -69,18 +69,22 @@ class Build(unittest.TestCase):
         for number, mutant in enumerate(mutants, 1):
             mutant.number = number
         self.assertEqual([len(cluster) for _, _, cluster in clusters(mutants)], [2, 1])
+        files = {"src/a.rs": text.encode(), "src/core.rs": b"#![deny(missing_docs)]\n"}
         with tempfile.TemporaryDirectory() as folder:
-            root = pathlib.Path(folder) / "root"
-            (root / "src").mkdir(parents=True)
-            (root / "src/a.rs").write_text(text)
-            (root / "src/core.rs").write_text("#![deny(missing_docs)]")
-            copy = Copy(root, pathlib.Path(folder) / "copy")
-            copy.synchronise = lambda texts: self.assertEqual(
-                texts["src/a.rs"],
-                "fn f() { é((if crate::mutant(1) { a - b * c } else if crate::mutant(2) { a + b / c } else { a + b * c })); "
-                "d = (if crate::mutant(3) { 2 } else { 1 }); }",
-            )
+            copy = Copy(files, pathlib.Path(folder))
             places = copy.write(mutants)
+            written = (copy.source / "src/a.rs").read_text()
+            self.assertIn("fn mutant(", (copy.source / "src/core.rs").read_text())
+            copy.synchronise({})
+            self.assertEqual((copy.source / "src/a.rs").read_text(), text)
+        self.assertEqual(
+            written,
+            "fn f() { é((if crate::mutant(1) { a - b * c } else if crate::mutant(2) { a + b / c } else { a + b * c })); "
+            "d = (if crate::mutant(3) { 2 } else { 1 }); }",
+        )
+        for _, start, end, mutant in places:
+            self.assertIn(mutant.number, (1, 2, 3))
+            self.assertLess(start, end)
         self.assertEqual({mutant.number for _, _, _, mutant in places}, {1, 2, 3})
 
 
