@@ -95,8 +95,10 @@ class Copy:
                 hit = branches or hit
                 for place in hit:
                     failed.setdefault(place[3].number, message)
+                if not hit:
+                    log(f"an error names no mutant: {message} at {spans[:1]}")
             if not failed:
-                sys.exit("the mutated copy does not compile, and the errors name no mutant:\n" + "\n".join(m for m, _ in errors))
+                sys.exit("the mutated copy does not compile, and no error names a mutant")
             log(f"{len(failed)} mutants do not compile and are replaced")
             dropped += [(mutant, failed[mutant.number]) for mutant in mutants if mutant.number in failed]
             mutants = [mutant for mutant in mutants if mutant.number not in failed]

@@ -159,6 +159,25 @@ mod tests {
         assert_eq!(bounds(&visible, &clasp), Some([0., 5., 20., 7.]));
     }
 
+    /// A ray along a row of pixels meets a vertex once, not twice, and not at all at a tip.
+    #[test]
+    fn points_at_the_height_of_a_vertex_are_inside_or_outside() {
+        let diamond = [[0., 1.], [1., 0.], [2., 1.], [1., 2.]];
+        for (point, inside) in [
+            ([1., 1.], true),
+            ([0.5, 1.], true),
+            ([-0.5, 1.], false),
+            ([2.5, 1.], false),
+            ([0.5, 0.], false),
+            ([0.5, 2.], false),
+            ([0.4, 0.5], false),
+            ([0.6, 0.5], true),
+            ([1.6, 0.5], false),
+        ] {
+            assert_eq!(contains(&diamond, point), inside, "{point:?}");
+        }
+    }
+
     #[test]
     fn a_region_moves_and_shrinks() {
         let size = (10, 20);

@@ -298,5 +298,9 @@ mod tests {
             "one seed; no evaluation error: the split is one sequence of video frames"
         );
         assert_eq!(notes(&unknown), "one seed; no evaluation error in its records");
+        for (unit, units) in [(SampleUnit::Sequence, 2), (SampleUnit::Image, 1)] {
+            let other = Run { sample: Some(EvaluationSample { unit, units, ..sample }), ..frames.clone() };
+            assert_eq!(notes(&other), "one seed; no evaluation error in its records");
+        }
     }
 }
