@@ -298,6 +298,9 @@ mod tests {
             "one seed; no evaluation error: the split is one sequence of video frames"
         );
         assert_eq!(notes(&unknown), "one seed; no evaluation error in its records");
+        let [of, minus] = [&frames, &unknown].map(std::slice::from_ref);
+        let note = "no evaluation error: the split is one sequence of video frames";
+        assert!(difference(of, minus).unwrap().notes.contains(&note.to_string()));
         for (unit, units) in [(SampleUnit::Sequence, 2), (SampleUnit::Image, 1)] {
             let other = Run { sample: Some(EvaluationSample { unit, units, ..sample }), ..frames.clone() };
             assert_eq!(notes(&other), "one seed; no evaluation error in its records");
