@@ -80,13 +80,15 @@ class Copy:
         return places
 
     def build(self, mutants, log):
-        """Compiles the tests; returns their programs (unit, integration) and the mutants that do not compile, with the error."""
+        """Compiles the unit tests; returns their program and the mutants that do not compile, with the error."""
         dropped = []
         while True:
             places = self.write(mutants)
-            programs, errors = self.cargo()
+            program, errors = self.cargo("--package", "bench-core", "--lib")
             if not errors:
-                return (programs["bench_core"], programs["it"]), dropped
+                # Tests read the sources as they are.
+                self.synchronise({})
+                return program, dropped
             failed = {}
             for message, spans in errors:
                 hit = [m for m in places if any(p == m[0] and a < m[2] and m[1] < b for p, a, b in spans)]
@@ -103,21 +105,30 @@ class Copy:
             dropped += [(mutant, failed[mutant.number]) for mutant in mutants if mutant.number in failed]
             mutants = [mutant for mutant in mutants if mutant.number not in failed]
 
-    def cargo(self):
-        """The programs of tests by name, or the compiler's errors as (message, [(path, first byte, last byte)])."""
-        command = ["cargo", "test", "--release", "--locked", "--no-run", "--lib", "--test", "it", "--message-format=json"]
+    def build_integration(self, mutants):
+        """Compiles tests/it with mutants that compile."""
+        self.write(mutants)
+        program, errors = self.cargo("--package", "bench", "--test", "it")
+        self.synchronise({})
+        if errors:
+            sys.exit(f"tests/it does not compile: {errors[0]}")
+        return program
+
+    def cargo(self, *target):
+        """The program of the tests, or the compiler's errors as (message, [(path, first byte, last byte)])."""
+        command = ["cargo", "test", "--release", "--locked", "--no-run", *target, "--message-format=json"]
         environment = os.environ | {"CARGO_TARGET_DIR": str(self.folder)}
         process = subprocess.run(command, cwd=self.source, env=environment, stdout=subprocess.PIPE, text=True)
-        programs, errors = {}, []
+        program, errors = None, []
         for line in process.stdout.splitlines():
             message = json.loads(line)
             if message["reason"] == "compiler-message" and message["message"]["level"].startswith("error"):
                 errors.append((message["message"]["message"], list(spans(message["message"]))))
             if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
-                programs[message["target"]["name"]] = pathlib.Path(message["executable"])
+                program = pathlib.Path(message["executable"])
         if process.returncode and not errors:
             sys.exit(f"{' '.join(command)} failed")
-        return programs, errors if process.returncode else []
+        return program, errors if process.returncode else []
 
 
 def clusters(mutants):
