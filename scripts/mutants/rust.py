@@ -208,6 +208,10 @@ class File:
             body = self.find(i, {"{"})
             if body:
                 self.patterns(body)
+        elif text == "if":
+            block = self.find(i, {"{", "=>"})
+            if block and self.at(block) == "{" and self.other_device(i + 1, block):
+                self.mark(i, self.partner[block] + 1)
         elif text == "as":
             end = i + 1
             while self.at(end) in ("*", "&", "const", "mut"):
@@ -240,6 +244,11 @@ class File:
             self.generics[i] = end
             self.mark(i, end + 1)
 
+    def other_device(self, start, end):
+        """Whether a condition holds only for tensors that are not on the CPU: tests cannot have any without such a device."""
+        said = self.text[self.tokens[start].start : self.tokens[end - 1].end]
+        return re.fullmatch(r"![\w.()]+\.is_cpu\(\)", said) is not None
+
     def patterns(self, body):
         i, end = body + 1, self.partner[body]
         while i < end:
@@ -247,6 +256,7 @@ class File:
             if arrow is None:
                 return
             guard = self.find(i, {"if"}, arrow)
+            other_device = guard is not None and self.other_device(guard + 1, arrow)
             self.mark(i, guard if guard is not None else arrow + 1)
             if guard is not None:
                 self.mark(arrow, arrow + 1)
@@ -256,6 +266,8 @@ class File:
             else:
                 comma = self.find(arrow + 1, {","}, end)
                 i = end if comma is None else comma + 1
+            if other_device:
+                self.mark(guard, i)
 
     # How far expressions reach.
 

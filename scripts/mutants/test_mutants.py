@@ -57,6 +57,7 @@ class Find(unittest.TestCase):
             "#[cfg(test)] mod tests { fn f() { a + b } }",
             "impl Display for A { fn f() { a + b } }",
             "const fn f() { a + b }",
+            "fn f() { if !a.device().is_cpu() { b + c; } match d { Some(e) if !e.is_cpu() => f + g, _ => h } }",
         ]:
             self.assertEqual(changes(text), set(), text)
         self.assertEqual(changes("fn f() { match x { Some(y) if y < 0 => 2, _ => 3 } }"), {"y < 0 => y <= 0", "0 => 1", "2 => 3", "3 => 4"})

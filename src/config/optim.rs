@@ -247,6 +247,21 @@ mod tests {
         let optim: Optim = parse("name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.0", "test").unwrap();
         assert_eq!((optim.eps, optim.trust, optim.layer_decay), (1e-8, 1e-3, 1.));
         assert!(optim.exempt.is_usual() && optim.no_decay.is_empty());
+        // `torch.optim.lr_scheduler`: gamma of `MultiStepLR`, power of `PolynomialLR`.
+        let schedule: Schedule = parse("name = \"step\"", "test").unwrap();
+        assert_eq!((schedule.gamma, schedule.power, schedule.warmup_epochs), (0.1, 1., 0.));
+    }
+
+    #[test]
+    fn warm_up_cannot_be_negative_or_endless() {
+        let check = |epochs: &str| {
+            let text = format!("name = \"cosine\"\nwarmup_epochs = {epochs}");
+            parse::<Schedule>(&text, "test").unwrap().check()
+        };
+        assert!(check("0.0").is_ok() && check("0.5").is_ok());
+        for epochs in ["-1.0", "inf", "nan"] {
+            assert!(check(epochs).unwrap_err().contains("warmup_epochs"));
+        }
     }
 
     #[test]

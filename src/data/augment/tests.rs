@@ -149,6 +149,26 @@ proptest! {
 }
 
 #[test]
+fn what_is_outside_of_an_image_is_not_resized() {
+    let image = Image::new(4, 6, 1, (0..24).collect());
+    let resized = |top, left, height, width, to| {
+        resize(&image, Rect { top, left, height, width }, to, Interpolation::Nearest)
+    };
+    assert_eq!(resized(1, 2, 3, 4, (3, 4)).unwrap().data, [8, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23]);
+    for (top, left, height, width, to) in [
+        (2, 2, 3, 4, (3, 4)),
+        (1, 3, 3, 4, (3, 4)),
+        (1, 2, 0, 4, (3, 4)),
+        (1, 2, 3, 0, (3, 4)),
+        (1, 2, 3, 4, (0, 4)),
+        (1, 2, 3, 4, (3, 0)),
+    ] {
+        let error = resized(top, left, height, width, to).unwrap_err();
+        assert!(error.contains(&format!("({top}, {left}) of an image of 4x6")), "{error}");
+    }
+}
+
+#[test]
 fn sizes_of_detectors_by_hand() {
     let interpolation = Interpolation::Bilinear;
     let jitter = ResizeScale { size: (1024, 1024), scale: [0.1, 2.], interpolation };
