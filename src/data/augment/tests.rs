@@ -239,6 +239,20 @@ fn frequent(found: u64, p: f64, what: &str) {
     assert!((found as f64 - mean).abs() <= 4. * deviation, "{what}: {found}, expected {mean} ± {deviation}");
 }
 
+/// Fails unless the values lie evenly in low..=high.
+fn covers(values: &[f64], low: f64, high: f64) {
+    for part in 0..4 {
+        let (from, to) =
+            (low + (high - low) * f64::from(part) / 4., low + (high - low) * f64::from(part + 1) / 4.);
+        let found = values.iter().filter(|value| (from..=to).contains(value)).count() as f64;
+        assert!(
+            (found / values.len() as f64 - 0.25).abs() < 0.04,
+            "{found} of {} in {from}..{to}",
+            values.len()
+        );
+    }
+}
+
 #[test]
 fn rand_augment_draws_every_operation_alike() {
     let magnitude = Normal::new(9., 0.5).unwrap();
@@ -270,17 +284,17 @@ fn rand_augment_draws_every_operation_alike() {
 #[test]
 fn colour_jitter_draws_from_its_ranges_in_every_order() {
     let step = ColorJitter { brightness: 0.4, contrast: 1.5, saturation: 0., hue: 0.1 };
-    let mut first = [0; 3];
+    let (mut first, mut values) = ([0; 3], [vec![], vec![], vec![]]);
     for k in 0..DRAWS {
         let drawn = step.draw(&mut rng(k));
         assert_eq!(drawn.len(), 3, "saturation is off");
         for adjustment in &drawn {
-            assert!(match *adjustment {
-                Adjustment::Brightness(f) => (0.6..=1.4).contains(&f),
-                Adjustment::Contrast(f) => (0. ..=2.5).contains(&f),
-                Adjustment::Saturation(_) => false,
-                Adjustment::Hue(turn) => (-0.1..=0.1).contains(&turn),
-            });
+            match *adjustment {
+                Adjustment::Brightness(factor) => values[0].push(factor),
+                Adjustment::Contrast(factor) => values[1].push(factor),
+                Adjustment::Saturation(_) => panic!("saturation is off"),
+                Adjustment::Hue(turn) => values[2].push(turn),
+            }
         }
         match drawn[0] {
             Adjustment::Brightness(_) => first[0] += 1,
@@ -289,6 +303,34 @@ fn colour_jitter_draws_from_its_ranges_in_every_order() {
         }
     }
     first.iter().for_each(|n| frequent(*n, 1. / 3., "first"));
+    for (values, [low, high]) in values.iter().zip([[0.6, 1.4], [0., 2.5], [-0.1, 0.1]]) {
+        covers(values, low, high);
+    }
+}
+
+/// Shares of the area and logarithms of the aspect are uniform where every rectangle fits, and so are its places.
+#[test]
+fn rectangles_have_all_shares_aspects_and_places() {
+    let size = (200, 300);
+    let crop = RandomResizedCrop {
+        size: (8, 8),
+        scale: [0.05, 0.3],
+        ratio: [0.5, 2.],
+        interpolation: BICUBIC,
+        single_draw: false,
+    };
+    let erase = Erase { p: 1., area: [0.05, 0.3], ratio: [0.5, 2.] };
+    let draws: [&dyn Fn(u64) -> Rect; 2] =
+        [&|k| crop.draw(size, &mut rng(k)), &|k| erase::draw(&erase, size, &mut rng(k)).unwrap()];
+    for draw in draws {
+        let rects: Vec<Rect> = (0..DRAWS).map(draw).collect();
+        let values = |of: &dyn Fn(&Rect) -> f64| rects.iter().map(of).collect::<Vec<_>>();
+        covers(&values(&|rect| (rect.height * rect.width) as f64 / 60_000.), 0.05, 0.3);
+        let limit = 2f64.ln();
+        covers(&values(&|rect| (rect.height as f64 / rect.width as f64).ln()), -limit, limit);
+        covers(&values(&|rect| rect.top as f64 / (200 - rect.height) as f64), 0., 1.);
+        covers(&values(&|rect| rect.left as f64 / (300 - rect.width) as f64), 0., 1.);
+    }
 }
 
 #[test]
