@@ -24,7 +24,7 @@ class Outcome:
 
 def run(program, folder, mutant, limit, filters=(), skip=(), first_only=True):
     """Runs those tests of a program whose names contain one of the filters (all without one) for at most `limit` seconds."""
-    command = ["nice", "-n", "5", str(program), *filters]
+    command = [str(program), *filters]
     for name in skip:
         command += ["--skip", name]
     environment = os.environ | {"BENCH_MUTANT": str(mutant), "CARGO_MANIFEST_DIR": str(folder)}
