@@ -1,5 +1,6 @@
 """The mutants that a source file allows."""
 
+import collections
 import dataclasses
 import re
 
@@ -41,16 +42,49 @@ class Mutant:
         return (self.path, *self.shown())
 
 
-def mutants_of(path, text):
-    """All of them, in the order of the text."""
-    found = list(Finder(path, File(text)).mutants())
+# Types of the arguments of functions that are defined elsewhere.
+FOREIGN = {"clamp": [["T", "T"]], "narrow": [["usize", "usize", "usize"]], "pad_with_zeros": [["usize", "usize", "usize"]]}
+
+# Functions that give the same for swapped arguments.
+SYMMETRIC = {"greatest", "least", "iou"}
+
+
+def signatures_of(texts):
+    """The types of the parameters of every function in these sources but `self`, by name: one list for each definition."""
+    found = collections.defaultdict(list, {name: list(types) for name, types in FOREIGN.items()})
+    for text in texts:
+        file = File(text)
+        for i in range(len(file.tokens)):
+            if file.word(i) != "fn" or file.word(i + 1) is None:
+                continue
+            group = i + 2
+            if file.at(group) == "<":
+                group = file.angles(group) + 1
+            types, start, k, depth = [], None, group + 1, 0
+            while k <= file.partner[group]:
+                text_of_k = file.at(k)
+                if depth == 0 and text_of_k == ":" and start is None:
+                    start = k + 1
+                elif k == file.partner[group] or (depth == 0 and text_of_k == ","):
+                    if start is not None:
+                        types.append(" ".join(token.text for token in file.tokens[start:k]))
+                    start = None
+                depth += {"<": 1, ">": -1, ">>": -2}.get(text_of_k, 0)
+                k = file.skip(k)
+            found[file.word(i + 1)].append(types)
+    return found
+
+
+def mutants_of(path, text, signatures):
+    """All of them, in the order of the text. Arguments are swapped where every function of the name has the same type for both."""
+    found = list(Finder(path, File(text), signatures).mutants())
     unique = {(mutant.start, mutant.end, mutant.after): mutant for mutant in found}
     return sorted(unique.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.after))
 
 
 class Finder:
-    def __init__(self, path, file):
-        self.path, self.file = path, file
+    def __init__(self, path, file, signatures):
+        self.path, self.file, self.signatures = path, file, signatures
 
     def text(self, first, last):
         """Of the tokens first to last."""
@@ -175,11 +209,10 @@ class Finder:
         first = self.file.chain(last)
         if first is None:
             return
-        for (a, b), (c, d) in zip(parts, parts[1:]):
+        known = [types for types in self.signatures.get(self.file.word(i - 1), []) if len(types) == len(parts)]
+        for k, ((a, b), (c, d)) in enumerate(zip(parts, parts[1:])):
             one, other = self.text(a, b), self.text(c, d)
-            borrows = [text.startswith("&") for text in (one, other)]
-            plain = not re.search(r"[|\"{]|^-?[\d.]+$", one) and not re.search(r"[|\"{]|^-?[\d.]+$", other)
-            if plain and borrows[0] == borrows[1] and one != other:
+            if one != other and known and self.file.word(i - 1) not in SYMMETRIC and all(types[k] == types[k + 1] for types in known):
                 text, tokens = self.file.text, self.file.tokens
                 head, between = text[tokens[first].start : tokens[a].start], text[tokens[b].end : tokens[c].start]
                 changed = head + other + between + one + text[tokens[d].end : tokens[last].end]

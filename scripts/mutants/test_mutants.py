@@ -5,11 +5,12 @@ import tempfile
 import unittest
 
 from mutants.build import Copy, clusters
-from mutants.find import mutants_of
+from mutants.find import mutants_of, signatures_of
 
 
 def changes(text):
-    return {mutant.shown()[0] + " => " + mutant.shown()[1] for mutant in mutants_of("src/a.rs", text)}
+    signatures = signatures_of(["fn g<T>(self, (x, y): (f32, f32), b: (f32, f32), c: Vec<(T, T)>) {}"])
+    return {mutant.shown()[0] + " => " + mutant.shown()[1] for mutant in mutants_of("src/a.rs", text, signatures)}
 
 
 class Find(unittest.TestCase):
@@ -26,7 +27,7 @@ class Find(unittest.TestCase):
         self.assertIn("v > 0 => v >= 0", found)
 
     def test_statements_ranges_names_and_arguments(self):
-        found = changes("fn f() { for i in 0..n { x[i] += a.min(b); g(a, b); continue; } }")
+        found = changes("fn f() { for i in 0..n { x[i] += a.min(b); z.g(a, b, c); continue; } }")
         self.assertLessEqual(
             {
                 "n => (n) - 1",
@@ -35,12 +36,13 @@ class Find(unittest.TestCase):
                 "x[i] += a.min(b); => (nothing)",
                 "x[i] += a.min(b); => x[i] -= a.min(b);",
                 "a.min(b) => a.max(b)",
-                "g(a, b); => (nothing)",
-                "g(a, b) => g(b, a)",
+                "z.g(a, b, c); => (nothing)",
+                "z.g(a, b, c) => z.g(b, a, c)",
                 "continue; => (nothing)",
             },
             found,
         )
+        self.assertNotIn("z.g(a, b, c) => z.g(a, c, b)", found)
 
     def test_only_code_that_computes_is_changed(self):
         for text in [
@@ -66,7 +68,7 @@ class Find(unittest.TestCase):
 class Build(unittest.TestCase):
     def test_mutants_of_the_same_expression_are_alternatives(self):
         text = "fn f() { é(a + b * c); d = 1; }"
-        mutants = [m for m in mutants_of("src/a.rs", text) if m.kind in ("operator", "constant")]
+        mutants = [m for m in mutants_of("src/a.rs", text, {}) if m.kind in ("operator", "constant")]
         for number, mutant in enumerate(mutants, 1):
             mutant.number = number
         self.assertEqual([len(cluster) for _, _, cluster in clusters(mutants)], [2, 1])
