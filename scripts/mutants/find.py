@@ -21,7 +21,8 @@ NUMBER = re.compile(r"([\d_]+)(_?[iu](?:8|16|32|64|128|size))?$|([\d_]+\.?[\d_]*
 
 @dataclasses.dataclass
 class Mutant:
-    """`start..end` of the text of `path` reads `after` instead of what stands there. A `statement` ends with its semicolon."""
+    """`start..end` of the text of `path` reads `after` instead of what stands there. A `statement` ends with its semicolon;
+    `source` is the text of the line."""
 
     path: str
     kind: str
@@ -30,6 +31,7 @@ class Mutant:
     end: int
     before: str
     after: str
+    source: str
     statement: bool = False
     group: str = ""
     number: int = 0
@@ -39,7 +41,7 @@ class Mutant:
         return [" ".join(text.split()) or "(nothing)" for text in (self.before, self.after)]
 
     def key(self):
-        return (self.path, *self.shown())
+        return (self.path, self.source, *self.shown())
 
 
 # Types of the arguments of functions that are defined elsewhere.
@@ -100,7 +102,8 @@ class Finder:
         if before == after or "let " in before and not statement and "{" not in before:
             return
         line = self.file.line(self.file.tokens[at].start)
-        yield Mutant(self.path, kind, line, start, end, before, after, statement)
+        source = self.file.text[self.file.lines[line - 1] :].split("\n", 1)[0].strip()
+        yield Mutant(self.path, kind, line, start, end, before, after, source, statement)
 
     def replaced(self, first, last, changes):
         """The tokens first to last, with other text for some of them."""

@@ -370,6 +370,14 @@ fn mixing_draws_its_methods_as_often_as_asked() {
             }
         }
     }
+    for (mixup, cutmix) in [(0., 0.), (0.8, 0.), (0., 1.)] {
+        let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0.5 };
+        for k in 0..20 {
+            let drawn = mix.draw((32, 48), &mut rng(k)).unwrap();
+            let found = (matches!(drawn, Draw::Mixup { .. }), matches!(drawn, Draw::Cutmix { .. }));
+            assert_eq!(found, (mixup > 0., cutmix > 0.), "an α of 0 switches its method off");
+        }
+    }
     frequent(none, 0.2, "nothing");
     frequent(cut, 0.8 * 0.25, "cutmix");
     frequent(low, 0.8 * 0.75 / 2., "λ below one half");
