@@ -141,6 +141,9 @@ mod tests {
         assert_eq!(bounds(&visible, &[[16., 2.], [24., 4.], [16., 6.]]), Some([16., 2., 20., 6.]));
         assert_eq!(bounds(&visible, &rectangle([-5., -5., 50., 50.])), Some([0., 0., 20., 10.]));
         assert_eq!(bounds(&visible, &rectangle([21., 0., 25., 5.])), None);
+        // Along the edges of the image.
+        assert_eq!(bounds(&visible, &rectangle([0., 0., 20., 10.])), Some([0., 0., 20., 10.]));
+        assert_eq!(bounds(&visible, &rectangle([0., 2., 5., 10.])), Some([0., 2., 5., 10.]));
         // A clasp around the image from above: its arms reach in at the left and at the right, y = 5 to 7.
         let clasp = [
             [2., 5.],
@@ -191,6 +194,11 @@ mod tests {
         // Cropped parts do not reappear with padding.
         let padded = mirrored.moved(&Geometry::crop_resize((12, 24), -5., -5., 30., 40., (30, 40)));
         assert_eq!(bounds(&padded, &rectangle([-1., -1., 99., 99.])), Some([5., 5., 21., 17.]));
+        // A crop of the whole, along all edges, and one along two of them.
+        let whole = Visible::of(size).moved(&Geometry::crop_resize(size, 0., 0., 10., 20., size));
+        assert!(whole.shows([0., 0., 20., 10.]) && !whole.shows([0., 0., 20.1, 10.]));
+        let corner = Visible::of(size).moved(&Geometry::crop_resize(size, 0., 0., 5., 8., (5, 8)));
+        assert!(corner.shows([0., 0., 8., 5.]) && !corner.shows([0., 0., 8., 5.1]));
         let gone = visible.moved(&Geometry::crop_resize((12, 24), 50., 50., 5., 5., (5, 5)));
         assert_eq!(bounds(&gone, &rectangle([-1., -1., 99., 99.])), None);
     }
