@@ -281,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn different_pretrainings_are_partners_only_where_each_row_has_one() {
+        let [one, two] = [run(Some(1), 0, 1.), run(Some(2), 0, 2.)];
+        let of = [run(Some(0), 0, 5.)];
+        let paired = |of: &[Run], minus: &[Run]| {
+            let notes = difference(of, minus).unwrap().notes;
+            !notes.iter().any(|note| note.starts_with("not paired"))
+        };
+        assert!(paired(&of, std::slice::from_ref(&one)));
+        assert!(!paired(&of, &[one.clone(), two.clone()]) && !paired(&[one.clone(), two.clone()], &of));
+        assert!(paired(&[one.clone(), two.clone()], &[two, one]));
+    }
+
+    #[test]
     fn a_missing_evaluation_error_is_explained() {
         let sample = EvaluationSample {
             method: crate::record::ErrorMethod::Bootstrap,
