@@ -256,6 +256,59 @@ mod tests {
         parse(text, "test").unwrap()
     }
 
+    /// Those of `torch.optim.AdamW` and of LARS (arXiv:1708.03888, `lars.py` of facebookresearch/mae).
+    #[test]
+    fn what_a_recipe_leaves_out_is_as_in_the_references() {
+        let optim: Optim = parse("name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.0", "test").unwrap();
+        assert_eq!((optim.eps, optim.trust, optim.layer_decay), (1e-8, 1e-3, 1.));
+        assert!(optim.exempt.is_usual() && optim.no_decay.is_empty());
+        // `torch.optim.lr_scheduler`: gamma of `MultiStepLR`, power of `PolynomialLR`.
+        let schedule: Schedule = parse("name = \"step\"", "test").unwrap();
+        assert_eq!((schedule.gamma, schedule.power, schedule.warmup_epochs), (0.1, 1., 0.));
+    }
+
+    #[test]
+    fn warm_up_cannot_be_negative_or_endless() {
+        let check = |epochs: &str| {
+            let text = format!("name = \"cosine\"\nwarmup_epochs = {epochs}");
+            parse::<Schedule>(&text, "test").unwrap().check()
+        };
+        assert!(check("0.0").is_ok() && check("0.5").is_ok());
+        for epochs in ["-1.0", "inf", "nan"] {
+            assert!(check(epochs).unwrap_err().contains("warmup_epochs"));
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_train_are_named() {
+        let check = |key: &str, value: &str| {
+            let mut table: toml::Table =
+                toml::from_str("name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.1").unwrap();
+            table.insert(
+                key.into(),
+                toml::from_str::<toml::Table>(&format!("v = {value}")).unwrap()["v"].clone(),
+            );
+            parse::<Optim>(&toml::to_string(&table).unwrap(), "test").unwrap().check()
+        };
+        for (key, value) in [
+            ("base_lr", "0.0"),
+            ("base_lr", "-1.0"),
+            ("base_lr", "inf"),
+            ("base_lr", "nan"),
+            ("layer_decay", "0.0"),
+            ("betas", "[0.9, 1.0]"),
+            ("betas", "[-0.1, 0.9]"),
+            ("weight_decay_end", "-0.1"),
+            ("weight_decay_end", "inf"),
+        ] {
+            let error = check(key, value).unwrap_err();
+            assert!(error.contains(&format!("optim.{key}")), "{key} = {value}: {error}");
+        }
+        for (key, value) in [("betas", "[0.0, 0.999]"), ("weight_decay_end", "0.0"), ("layer_decay", "0.1")] {
+            assert_eq!(check(key, value), Ok(()), "{key} = {value}");
+        }
+    }
+
     #[test]
     fn ramps_at_hand_computed_places() {
         let linear = ramp("name = \"linear\"\nfrom = 0.04\nto = 0.07\nepochs = 30");

@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn a_score_that_one_sample_defines_has_no_error() {
+        let ids: Vec<String> = (0..40).map(|k| k.to_string()).collect();
+        let found = units(None, &ids.iter().map(String::as_str).collect::<Vec<_>>());
+        let [one, other] = [0, RESAMPLES - 1].map(|draw| found.weights(draw));
+        let defined = |weights: &[u32]| {
+            let value = if weights == one { 1. } else { 3. };
+            vec![(weights == one).then_some(value), (weights == one || weights == other).then_some(value)]
+        };
+        assert_eq!(found.standard_errors(2, defined), [None, Some(2f64.sqrt())]);
+    }
+
+    #[test]
     fn frames_of_a_sequence_are_drawn_together() {
         let by_name = Sequences { separator: "_".into(), fields: 1 };
         let ids = ["a_0.png", "b_0.png", "a_1.png", "a_2.png", "b_1.png"];

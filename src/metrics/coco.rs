@@ -380,3 +380,47 @@ fn segmentation(rle: &Rle) -> hotcoco::Segmentation {
     let size = [rle.height, rle.width];
     hotcoco::Segmentation::UncompressedRle { size, counts: rle.counts.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An object of a side of 10 pixels, with its area as annotated.
+    fn object(left: f64, area: f64) -> Object {
+        let segmentation = Segmentation::None;
+        Object { label: 0, bbox: [left, 5., 10., 10.], segmentation, crowd: false, area }
+    }
+
+    /// Scores of boxes in images with these objects. The first is detected in some of them.
+    fn scores(protocol: Protocol, images: impl Iterator<Item = (Vec<Object>, bool)>) -> Scores {
+        let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
+        let mut scorer = CocoScorer::new(&info, protocol, false);
+        for (image_id, (objects, detected)) in (0..).zip(images) {
+            let [x, y, w, h] = objects[0].bbox.map(|v| v as f32);
+            let found =
+                Detection { label: 0, score: 0.9, bbox: [x, y, x + w, y + h], mask: None, written: None };
+            let found: Vec<Detection> = detected.then_some(found).into_iter().collect();
+            let image = Objects { image_id, size: (50, 50), objects, absent: vec![], not_exhaustive: vec![] };
+            scorer.update(&SampleId::new(image_id.to_string()), &found, &image).unwrap();
+        }
+        scorer.finish().unwrap().0
+    }
+
+    /// With one object in each image, recall is the share of images in which it is found.
+    #[test]
+    fn the_error_of_recall_is_that_of_a_share_in_percent() {
+        let found = scores(Protocol::Coco, (0..100).map(|k| (vec![object(5., 100.)], k % 4 != 0)));
+        let recall = found.get("box_ar_100").unwrap();
+        assert!((recall.value - 75.).abs() < 1e-9, "{recall:?}");
+        let expected = 100. * (0.75f64 * 0.25 / 100.).sqrt();
+        assert!((recall.stderr.unwrap() / expected - 1.).abs() < 0.1, "{recall:?}, expected {expected}");
+    }
+
+    #[test]
+    fn lvis_ignores_objects_without_an_area() {
+        let images = || std::iter::repeat_n((vec![object(5., 100.), object(30., 0.)], true), 3);
+        let recall = |protocol, name| scores(protocol, images()).get(name).unwrap().value;
+        assert_eq!(recall(Protocol::Coco, "box_ar_100"), 50.);
+        assert_eq!(recall(Protocol::Lvis, "box_ar_300"), 100.);
+    }
+}

@@ -202,6 +202,14 @@ mod tests {
         assert_eq!(scores.get("macc").unwrap().value, 50.);
     }
 
+    #[test]
+    fn a_split_without_annotated_pixels_has_no_scores() {
+        assert!(Confusion::new(2, None).scores().is_err());
+        let mut ignored = Confusion::new(2, None);
+        ignored.count(&id(), &raster(2, &[0, 1]), &raster(2, &[IGNORE; 2])).unwrap();
+        assert!(ignored.scores().unwrap_err().contains("annotated"));
+    }
+
     /// Of two images, a resampled split holds the first twice, the second twice, or both.
     #[test]
     fn standard_errors_are_those_of_the_resampled_splits() {

@@ -451,6 +451,14 @@ mod tests {
             let difference = (found - expected(&single, &targets).unwrap()).unwrap();
             assert!(difference.abs().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
         }
+        // Rows [N, K] are maps of one position.
+        let rows = gradient_check::single(&gradient_check::random(&[6, 4], 0));
+        let loss = |x: &Tensor, shape: &[usize]| {
+            let loss = weighted_cross_entropy(x, &targets(shape, 4), Some(255), &weights).unwrap();
+            loss.to_scalar::<f32>().unwrap()
+        };
+        let maps = loss(&rows.reshape((6, 4, 1, 1)).unwrap(), &[6, 1, 1]);
+        assert!((loss(&rows, &[6]) - maps).abs() < 1e-6);
         let x = gradient_check::single(&gradient_check::random(&[2, 3], 0));
         let targets = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
         let error = weighted_cross_entropy(&x, &targets, None, &weights).unwrap_err().to_string();

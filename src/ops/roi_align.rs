@@ -391,6 +391,14 @@ mod tests {
             let error = roi_align(&x, &one(row), (7, 7), 1., 0).unwrap_err().to_string();
             assert!(error.contains("box 0 is [") && error.contains("[2, 3, 4, 4]"), "{error}");
         }
+        let refused = |x: &Tensor, size| {
+            let error = roi_align(x, &one([0., 0., 0., 1., 1.]), size, 1., 0).unwrap_err().to_string();
+            assert!(error.contains("expected f32 boxes [R, 5]"), "{error}");
+        };
+        refused(&x, (0, 7));
+        refused(&x, (7, 0));
+        refused(&x.narrow(2, 0, 0).unwrap(), (7, 7));
+        refused(&x.narrow(3, 0, 0).unwrap(), (7, 7));
         let flat = one([0.; 5]).narrow(1, 0, 4).unwrap();
         assert!(roi_align(&x, &flat, (7, 7), 1., 0).unwrap_err().to_string().contains("[1, 4]"));
         let variable = candle_core::Var::from_tensor(&one([0.; 5])).unwrap();

@@ -296,6 +296,23 @@ fn a_parameter_without_gradient_stays_and_gradients_of_others_are_refused() {
     assert!(error.contains("`head.weight` is") && error.contains("its gradient"), "{error}");
 }
 
+/// As in `lars.py` of facebookresearch/mae: where a norm is 0, the gradient is not rescaled.
+#[test]
+fn lars_steps_from_zero_and_stays_without_a_gradient() {
+    let step = |start: [[f32; 2]; 2], slope: f64| {
+        let var = Var::from_tensor(&Tensor::new(&start, &Device::Cpu).unwrap()).unwrap();
+        let params = [Parameter { name: "head.weight".into(), var: var.clone(), trainable: true }];
+        let optim = Optim { weight_decay: 0., ..config(OptimName::Lars) };
+        let mut optimizer = build_optimizer(&optim, param_groups(&params, &optim, &|_| 0, 0)).unwrap();
+        let loss = (var.as_tensor() * slope).unwrap().sum_all().unwrap();
+        let gradients = Gradients::collect(&mut loss.backward().unwrap(), &params).unwrap();
+        optimizer.step(&gradients, at(0.5)).unwrap();
+        values(&var)
+    };
+    assert_eq!(step([[0.; 2]; 2], 3.), [-1.5; 4]);
+    assert_eq!(step([[2., 0.], [1., -1.]], 0.), [2., 0., 1., -1.]);
+}
+
 #[test]
 fn keys_of_another_optimiser_are_refused() {
     let error =

@@ -195,6 +195,18 @@ mod tests {
         assert_eq!((found.missing(), found.norms().unwrap()[1]), (vec!["b"], ("b", None)));
     }
 
+    /// As where a frozen layer has no gradient in PyTorch: 0·∞ would be NaN.
+    #[test]
+    fn a_factor_of_0_clears_what_is_not_finite() {
+        let params = [parameter("a", &[1., 2., 3.])];
+        let mut store = params[0].var.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let bad = Tensor::new(&[f32::NAN, f32::INFINITY, 1.], &Device::Cpu).unwrap();
+        store.insert(&params[0].var, bad);
+        let mut found = Gradients::collect(&mut store, &params).unwrap();
+        found.scale(|_| 0.).unwrap();
+        assert_eq!(first(&found), [0.; 3]);
+    }
+
     #[test]
     fn clipping_shortens_to_the_limit_alone() {
         let norm = gradients(&[parameter("a", &[0.; 4])], 1.5).norm().unwrap();

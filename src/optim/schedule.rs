@@ -107,6 +107,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_may_come_within_an_epoch_of_warm_up_and_is_kept() {
+        let mut decay = schedule(ScheduleName::Cosine);
+        for name in [ScheduleName::Cosine, ScheduleName::Polynomial] {
+            decay.name = name;
+            // Half an epoch of 8 steps remains after the two of warm-up.
+            let lr = LrSchedule::new(&decay, 1., 8, 20);
+            assert!((lr.at(16) - 1.).abs() < 1e-12);
+            let middle = if name == ScheduleName::Cosine { 0.5 } else { 0.5f64.powf(0.9) };
+            assert!((lr.at(18) - (0.1 + 0.9 * middle)).abs() < 1e-12, "{}", lr.at(18));
+            assert!([20, 21, 24, 28].iter().all(|step| (lr.at(*step) - 0.1).abs() < 1e-12));
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_step_has_both_ends_of_weight_decay() {
+        let text = "name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.04\nweight_decay_end = 0.4";
+        let schedule = WeightDecaySchedule::new(&crate::config::parse(text, "test").unwrap(), 1);
+        assert!((schedule.scale_at(0) - 1.).abs() < 1e-12 && (schedule.scale_at(1) - 10.).abs() < 1e-12);
+    }
+
+    #[test]
     fn weight_decay_follows_a_cosine_over_the_whole_run() {
         let optim = |end: &str| {
             let text = format!("name = \"adamw\"\nbase_lr = 1.0\nweight_decay = 0.04\n{end}");

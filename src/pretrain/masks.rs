@@ -382,6 +382,33 @@ mod tests {
         assert!(block < random / 2., "{block} {random}");
     }
 
+    /// Areas are uniform, and aspects log-uniform from 0.3 to 1/0.3 (unilm's `masking_generator.py`).
+    #[test]
+    fn rectangles_have_the_areas_and_aspects_of_the_reference() {
+        let (mut areas, mut aspects) = (vec![], vec![]);
+        for k in 0..2000 {
+            let drawn = attempt((100, 100), &[false; 10_000], 400., 900, &mut Rng::new(0, "test", &[k]));
+            let Some(ids) = drawn else { continue };
+            let sides = |side: fn(&usize) -> usize| {
+                ids.iter().map(side).collect::<std::collections::BTreeSet<_>>().len() as f64
+            };
+            let (height, width) = (sides(|id| id / 100), sides(|id| id % 100));
+            assert_eq!(height * width, ids.len() as f64, "a whole rectangle");
+            areas.push(height * width);
+            aspects.push((height / width).ln());
+        }
+        let n = areas.len() as f64;
+        let mean = areas.iter().sum::<f64>() / n;
+        assert!(n > 1900. && (mean - 650.).abs() < 20., "{n} rectangles of {mean} patches");
+        let limit = (1f64 / 0.3).ln();
+        let tall = aspects.iter().filter(|aspect| **aspect > 0.).count() as f64;
+        assert!((tall / n - 0.5).abs() < 0.06, "{tall} of {n} are taller than wide");
+        // Uniform from −limit to limit: a quarter on each side is beyond half the limit.
+        let extreme = aspects.iter().filter(|aspect| aspect.abs() > limit / 2.).count() as f64;
+        assert!((extreme / n - 0.5).abs() < 0.06, "{extreme} of {n}");
+        assert!(aspects.iter().all(|aspect| aspect.abs() < limit + 0.1));
+    }
+
     #[test]
     fn restoring_finds_every_kept_patch() {
         let mask = PatchMask::new(4, vec![vec![2, 0], vec![1, 3]]).unwrap();

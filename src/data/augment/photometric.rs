@@ -243,6 +243,7 @@ mod tests {
     #[test]
     fn adjustments_come_in_the_order_of_the_reference_half_of_the_time() {
         let (mut counts, mut first, mut last) = ([0u64; 4], 0u64, 0u64);
+        let (mut hues, mut factors, mut shifts) = (vec![], vec![], vec![]);
         for k in 0..DRAWS {
             let drawn = photometric().draw(&mut Rng::new(1, "augment", &[k]));
             let place = |test: fn(&Adjustment) -> bool| drawn.iter().position(test);
@@ -263,12 +264,25 @@ mod tests {
             for adjustment in drawn {
                 match adjustment {
                     Adjustment::Levels { factor, shift } => {
-                        assert!((0.5..=1.5).contains(&factor) && (-32. ..=32.).contains(&shift));
+                        factors.push(factor);
+                        shifts.push(shift);
                     }
-                    Adjustment::Saturation(factor) => assert!((0.5..=1.5).contains(&factor)),
-                    Adjustment::Hue(steps) => assert!((-18..18).contains(&steps)),
+                    Adjustment::Saturation(factor) => factors.push(factor),
+                    Adjustment::Hue(steps) => hues.push(steps),
                 }
             }
+        }
+        // The whole ranges are drawn, and nothing beyond them.
+        assert_eq!((hues.iter().min(), hues.iter().max()), (Some(&-18), Some(&17)));
+        let ends = |values: &[f32]| {
+            (values.iter().copied().fold(f32::MAX, f32::min), values.iter().copied().fold(f32::MIN, f32::max))
+        };
+        for ((low, high), least, most) in [(ends(&factors), 0.5, 1.5), (ends(&shifts), -32., 32.)] {
+            let near = (most - least) / 100.;
+            assert!(
+                (least..least + near).contains(&low) && (most - near..=most).contains(&high),
+                "{low} {high}"
+            );
         }
         let half = DRAWS / 2;
         assert!(counts.iter().all(|count| count.abs_diff(half) < 150), "{counts:?}");

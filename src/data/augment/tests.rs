@@ -150,6 +150,26 @@ proptest! {
 }
 
 #[test]
+fn what_is_outside_of_an_image_is_not_resized() {
+    let image = Image::new(4, 6, 1, (0..24).collect());
+    let resized = |top, left, height, width, to| {
+        resize(&image, Rect { top, left, height, width }, to, Interpolation::Nearest)
+    };
+    assert_eq!(resized(1, 2, 3, 4, (3, 4)).unwrap().data, [8, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23]);
+    for (top, left, height, width, to) in [
+        (2, 2, 3, 4, (3, 4)),
+        (1, 3, 3, 4, (3, 4)),
+        (1, 2, 0, 4, (3, 4)),
+        (1, 2, 3, 0, (3, 4)),
+        (1, 2, 3, 4, (0, 4)),
+        (1, 2, 3, 4, (3, 0)),
+    ] {
+        let error = resized(top, left, height, width, to).unwrap_err();
+        assert!(error.contains(&format!("({top}, {left}) of an image of 4x6")), "{error}");
+    }
+}
+
+#[test]
 fn sizes_of_detectors_by_hand() {
     let interpolation = Interpolation::Bilinear;
     let jitter = ResizeScale { size: (1024, 1024), scale: [0.1, 2.], interpolation };
@@ -220,6 +240,20 @@ fn frequent(found: u64, p: f64, what: &str) {
     assert!((found as f64 - mean).abs() <= 4. * deviation, "{what}: {found}, expected {mean} ± {deviation}");
 }
 
+/// Fails unless the values lie evenly in low..=high.
+fn covers(values: &[f64], low: f64, high: f64) {
+    for part in 0..4 {
+        let (from, to) =
+            (low + (high - low) * f64::from(part) / 4., low + (high - low) * f64::from(part + 1) / 4.);
+        let found = values.iter().filter(|value| (from..=to).contains(value)).count() as f64;
+        assert!(
+            (found / values.len() as f64 - 0.25).abs() < 0.04,
+            "{found} of {} in {from}..{to}",
+            values.len()
+        );
+    }
+}
+
 #[test]
 fn rand_augment_draws_every_operation_alike() {
     let magnitude = Normal::new(9., 0.5).unwrap();
@@ -251,17 +285,17 @@ fn rand_augment_draws_every_operation_alike() {
 #[test]
 fn colour_jitter_draws_from_its_ranges_in_every_order() {
     let step = ColorJitter { brightness: 0.4, contrast: 1.5, saturation: 0., hue: 0.1 };
-    let mut first = [0; 3];
+    let (mut first, mut values) = ([0; 3], [vec![], vec![], vec![]]);
     for k in 0..DRAWS {
         let drawn = step.draw(&mut rng(k));
         assert_eq!(drawn.len(), 3, "saturation is off");
         for adjustment in &drawn {
-            assert!(match *adjustment {
-                Adjustment::Brightness(f) => (0.6..=1.4).contains(&f),
-                Adjustment::Contrast(f) => (0. ..=2.5).contains(&f),
-                Adjustment::Saturation(_) => false,
-                Adjustment::Hue(turn) => (-0.1..=0.1).contains(&turn),
-            });
+            match *adjustment {
+                Adjustment::Brightness(factor) => values[0].push(factor),
+                Adjustment::Contrast(factor) => values[1].push(factor),
+                Adjustment::Saturation(_) => panic!("saturation is off"),
+                Adjustment::Hue(turn) => values[2].push(turn),
+            }
         }
         match drawn[0] {
             Adjustment::Brightness(_) => first[0] += 1,
@@ -270,6 +304,34 @@ fn colour_jitter_draws_from_its_ranges_in_every_order() {
         }
     }
     first.iter().for_each(|n| frequent(*n, 1. / 3., "first"));
+    for (values, [low, high]) in values.iter().zip([[0.6, 1.4], [0., 2.5], [-0.1, 0.1]]) {
+        covers(values, low, high);
+    }
+}
+
+/// Shares of the area and logarithms of the aspect are uniform where every rectangle fits, and so are its places.
+#[test]
+fn rectangles_have_all_shares_aspects_and_places() {
+    let size = (200, 300);
+    let crop = RandomResizedCrop {
+        size: (8, 8),
+        scale: [0.05, 0.3],
+        ratio: [0.5, 2.],
+        interpolation: BICUBIC,
+        single_draw: false,
+    };
+    let erase = Erase { p: 1., area: [0.05, 0.3], ratio: [0.5, 2.] };
+    let draws: [&dyn Fn(u64) -> Rect; 2] =
+        [&|k| crop.draw(size, &mut rng(k)), &|k| erase::draw(&erase, size, &mut rng(k)).unwrap()];
+    for draw in draws {
+        let rects: Vec<Rect> = (0..DRAWS).map(draw).collect();
+        let values = |of: &dyn Fn(&Rect) -> f64| rects.iter().map(of).collect::<Vec<_>>();
+        covers(&values(&|rect| (rect.height * rect.width) as f64 / 60_000.), 0.05, 0.3);
+        let limit = 2f64.ln();
+        covers(&values(&|rect| (rect.height as f64 / rect.width as f64).ln()), -limit, limit);
+        covers(&values(&|rect| rect.top as f64 / (200 - rect.height) as f64), 0., 1.);
+        covers(&values(&|rect| rect.left as f64 / (300 - rect.width) as f64), 0., 1.);
+    }
 }
 
 #[test]
@@ -307,6 +369,14 @@ fn mixing_draws_its_methods_as_often_as_asked() {
                 cut += 1;
                 assert!(y.0 <= y.1 && y.1 <= 32 && x.0 <= x.1 && x.1 <= 48, "{y:?} {x:?}");
             }
+        }
+    }
+    for (mixup, cutmix) in [(0., 0.), (0.8, 0.), (0., 1.)] {
+        let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0.5 };
+        for k in 0..20 {
+            let drawn = mix.draw((32, 48), &mut rng(k)).unwrap();
+            let found = (matches!(drawn, Draw::Mixup { .. }), matches!(drawn, Draw::Cutmix { .. }));
+            assert_eq!(found, (mixup > 0., cutmix > 0.), "an α of 0 switches its method off");
         }
     }
     frequent(none, 0.2, "nothing");

@@ -158,3 +158,24 @@ fn after_nms(candidates: Vec<ScoredBox>, postprocess: Postprocess) -> Result<Vec
     let kept = ops::batched_nms(&boxes, &scores, &labels, nms_iou)?.to_vec1::<u32>()?;
     Ok(kept.into_iter().take(max_detections).map(|i| candidates[i as usize]).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Params;
+
+    /// detectron2's `c2_xavier_fill`, which is `kaiming_uniform_(a=1)`: uniform with a bound of √(3 / inputs).
+    #[test]
+    fn the_wide_layer_starts_within_its_bound() {
+        let params = Params::new(0, &Device::Cpu);
+        let config = BoxConfig { channels: 4, convs: 0, width: 64, norm: NormKind::Batch, classes: 2 };
+        BoxHead::new(config, params.builder()).unwrap();
+        let weight = params.get("box_head.1.weight").unwrap().var.flatten_all().unwrap();
+        let values: Vec<f32> = weight.to_vec1().unwrap();
+        let bound = (3f32 / (4. * 7. * 7.)).sqrt();
+        let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+        assert!(largest <= bound && largest > 0.99 * bound, "{largest}, bound {bound}");
+        let variance = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
+        assert!((variance / (bound * bound / 3.) - 1.).abs() < 0.05, "{variance}");
+    }
+}

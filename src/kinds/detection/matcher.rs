@@ -107,6 +107,21 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_belongs_to_the_range_above_it_and_the_first_of_equal_objects_wins() {
+        let matcher = Matcher { positive_iou: 0.5, negative_iou: 0.25, low_quality: false };
+        let twice = [OBJECTS[0], OBJECTS[0]];
+        assert_eq!(matcher.run(&BOXES, &twice), [Object(0), Object(0), Ignored, Background, Background]);
+    }
+
+    /// The best overlap with such an object is 0, which every box that is elsewhere reaches.
+    #[test]
+    fn an_object_that_nothing_overlaps_claims_no_box() {
+        let objects = [OBJECTS[0], [90., 90., 91., 91.]];
+        let expected = [Object(0), Ignored, Background, Background, Background];
+        assert_eq!(Matcher::RPN.run(&BOXES, &objects), expected);
+    }
+
+    #[test]
     fn no_objects_and_objects_that_nothing_overlaps_make_background() {
         assert_eq!(Matcher::RPN.run(&BOXES, &[]), [Background; 5]);
         assert_eq!(Matcher::RPN.run(&BOXES, &[[90., 90., 91., 91.]]), [Background; 5]);

@@ -97,6 +97,9 @@ mod tests {
         );
         assert_eq!([level(1., 1.), level(448., 448.), level(5000., 5000.), level(0., 0.)], [0, 3, 3, 0]);
         assert_eq!(level(448., 112.), 2, "by area");
+        // Sides of less than a pixel, as of a pyramid in units of patches.
+        let fine = Pooler { canonical: 1., ..POOLER() };
+        assert_eq!([0.2, 0.3, 0.6, 1.2].map(|side| fine.level([0., 0., side, side])), [0, 0, 1, 2]);
     }
 
     #[test]

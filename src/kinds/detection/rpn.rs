@@ -221,6 +221,7 @@ mod tests {
         let values: Vec<f32> = scores.iter().flat_map(|&s| [s, 0., 0., 0., 0.]).collect();
         assert_eq!(top_k(&values, 0..7, 3), [2, 0, 3]);
         assert_eq!(top_k(&values, 5..7, 9), [6, 5]);
+        assert_eq!((top_k(&values, 0..7, 1), top_k(&values, 3..7, 1)), (vec![2], vec![3]));
         assert!(top_k(&values, 0..7, 0).is_empty() && top_k(&values, 1..2, 3).is_empty());
     }
 }

@@ -141,6 +141,9 @@ mod tests {
         assert_eq!(bounds(&visible, &[[16., 2.], [24., 4.], [16., 6.]]), Some([16., 2., 20., 6.]));
         assert_eq!(bounds(&visible, &rectangle([-5., -5., 50., 50.])), Some([0., 0., 20., 10.]));
         assert_eq!(bounds(&visible, &rectangle([21., 0., 25., 5.])), None);
+        // Along the edges of the image.
+        assert_eq!(bounds(&visible, &rectangle([0., 0., 20., 10.])), Some([0., 0., 20., 10.]));
+        assert_eq!(bounds(&visible, &rectangle([0., 2., 5., 10.])), Some([0., 2., 5., 10.]));
         // A clasp around the image from above: its arms reach in at the left and at the right, y = 5 to 7.
         let clasp = [
             [2., 5.],
@@ -159,6 +162,25 @@ mod tests {
         assert_eq!(bounds(&visible, &clasp), Some([0., 5., 20., 7.]));
     }
 
+    /// A ray along a row of pixels meets a vertex once, not twice, and not at all at a tip.
+    #[test]
+    fn points_at_the_height_of_a_vertex_are_inside_or_outside() {
+        let diamond = [[0., 1.], [1., 0.], [2., 1.], [1., 2.]];
+        for (point, inside) in [
+            ([1., 1.], true),
+            ([0.5, 1.], true),
+            ([-0.5, 1.], false),
+            ([2.5, 1.], false),
+            ([0.5, 0.], false),
+            ([0.5, 2.], false),
+            ([0.4, 0.5], false),
+            ([0.6, 0.5], true),
+            ([1.6, 0.5], false),
+        ] {
+            assert_eq!(contains(&diamond, point), inside, "{point:?}");
+        }
+    }
+
     #[test]
     fn a_region_moves_and_shrinks() {
         let size = (10, 20);
@@ -172,6 +194,11 @@ mod tests {
         // Cropped parts do not reappear with padding.
         let padded = mirrored.moved(&Geometry::crop_resize((12, 24), -5., -5., 30., 40., (30, 40)));
         assert_eq!(bounds(&padded, &rectangle([-1., -1., 99., 99.])), Some([5., 5., 21., 17.]));
+        // A crop of the whole, along all edges, and one along two of them.
+        let whole = Visible::of(size).moved(&Geometry::crop_resize(size, 0., 0., 10., 20., size));
+        assert!(whole.shows([0., 0., 20., 10.]) && !whole.shows([0., 0., 20.1, 10.]));
+        let corner = Visible::of(size).moved(&Geometry::crop_resize(size, 0., 0., 5., 8., (5, 8)));
+        assert!(corner.shows([0., 0., 8., 5.]) && !corner.shows([0., 0., 8., 5.1]));
         let gone = visible.moved(&Geometry::crop_resize((12, 24), 50., 50., 5., 5., (5, 5)));
         assert_eq!(bounds(&gone, &rectangle([-1., -1., 99., 99.])), None);
     }

@@ -2,6 +2,7 @@
 
 use super::head::default_taps;
 use super::inference::{self, SegmentationOptions};
+use super::stitch::BestClass;
 use super::*;
 use crate::data::{Batch, Geometry, Raster, RasterFile, SourceTransform};
 use crate::models::Features;
@@ -70,6 +71,10 @@ fn options_and_recipes_are_checked() {
         ("stride = 0.0", "", "stride is 0"),
         ("stride = 1.5", "", "stride is 1.5"),
         ("stride = 0.5\nscales = []", "", "scales are []"),
+        ("stride = 0.5\nscales = [1.0, 0.0]", "", "scales are [1.0, 0.0]"),
+        ("stride = 0.5\nscales = [-1.0]", "", "scales are [-1.0]"),
+        ("stride = 0.5\nscales = [inf]", "", "scales are [inf]"),
+        ("scales = [0.5]", "", "set `stride`"),
         ("flip = true", "", "set `stride`"),
         ("", "dropout = 1.0", "dropout is 1"),
         ("", "pool_scales = [1, 0]", "pool_scales are [1, 0]"),
@@ -86,11 +91,25 @@ fn options_and_recipes_are_checked() {
         let error = task(options, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+    assert!(task("stride = 1.0\nscales = [0.5, 1.0]\nflip = true", "").is_ok());
     assert!(task("strides = 0.5", "").is_err());
     assert!(task("", "auxiliary = { weight = 0.4 }").is_err());
     let far = task("", "taps = [0, 1, 2, 4]").unwrap();
     let error = far.head(&SPEC, Params::new(0, &Device::Cpu).builder()).err().unwrap().to_string();
     assert!(error.contains("four blocks of 0..4"), "{error}");
+}
+
+#[test]
+fn maps_of_turned_images_are_refused() {
+    let source = SourceTransform::new((4, 6));
+    assert!(BestClass::new(2, &source).is_ok());
+    // Mirrored, of no size, sheared: x' = a·x + b·y + c, y' = d·x + e·y + f.
+    for (k, value) in [(0, -1.), (0, 0.), (1, 0.1), (3, -0.1), (4, -1.), (4, 0.)] {
+        let mut turned = source;
+        turned.geometry.forward[k] = value;
+        let error = BestClass::new(2, &turned).err().unwrap().to_string();
+        assert!(error.contains("rotates or flips"), "{k}: {error}");
+    }
 }
 
 #[test]

@@ -281,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn different_pretrainings_are_partners_only_where_each_row_has_one() {
+        let [one, two] = [run(Some(1), 0, 1.), run(Some(2), 0, 2.)];
+        let of = [run(Some(0), 0, 5.)];
+        let paired = |of: &[Run], minus: &[Run]| {
+            let notes = difference(of, minus).unwrap().notes;
+            !notes.iter().any(|note| note.starts_with("not paired"))
+        };
+        assert!(paired(&of, std::slice::from_ref(&one)));
+        assert!(!paired(&of, &[one.clone(), two.clone()]) && !paired(&[one.clone(), two.clone()], &of));
+        assert!(paired(&[one.clone(), two.clone()], &[two, one]));
+    }
+
+    #[test]
     fn a_missing_evaluation_error_is_explained() {
         let sample = EvaluationSample {
             method: crate::record::ErrorMethod::Bootstrap,
@@ -298,5 +311,12 @@ mod tests {
             "one seed; no evaluation error: the split is one sequence of video frames"
         );
         assert_eq!(notes(&unknown), "one seed; no evaluation error in its records");
+        let [of, minus] = [&frames, &unknown].map(std::slice::from_ref);
+        let note = "no evaluation error: the split is one sequence of video frames";
+        assert!(difference(of, minus).unwrap().notes.contains(&note.to_string()));
+        for (unit, units) in [(SampleUnit::Sequence, 2), (SampleUnit::Image, 1)] {
+            let other = Run { sample: Some(EvaluationSample { unit, units, ..sample }), ..frames.clone() };
+            assert_eq!(notes(&other), "one seed; no evaluation error in its records");
+        }
     }
 }
