@@ -212,7 +212,10 @@ mod tests {
         assert_eq!(left(START, &[]), exact(40.));
         assert_eq!(left(START, &[x.clone(), x.clone()]), exact(120.));
         assert_eq!(left(START, &[x.clone(), y.clone()]), rough(120.), "y is as large as x");
-        assert_eq!(left(Current { elapsed: 10., before: 0., done: 0.25 }, &[x.clone()]), exact(70.));
+        assert_eq!(
+            left(Current { elapsed: 10., before: 0., done: 0.25 }, std::slice::from_ref(&x)),
+            exact(70.)
+        );
         // A slow machine: the steps tell more than the clock.
         assert_eq!(left(Current { elapsed: 40., before: 0., done: 0.25 }, &[]), exact(30.));
         // All steps are done after 30 of 40 seconds: the rest is evaluation.
@@ -230,6 +233,6 @@ mod tests {
         assert_eq!(left(START, &[]), rough(40.), "by its size");
         let tenth = Current { elapsed: 10., before: 0., done: 0.125 };
         assert_eq!(left(tenth, &[]), rough(70.), "80 seconds for all of it");
-        assert_eq!(left(tenth, &[new.clone()]), rough(150.), "and for the next one");
+        assert_eq!(left(tenth, std::slice::from_ref(&new)), rough(150.), "and for the next one");
     }
 }

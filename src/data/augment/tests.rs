@@ -372,7 +372,7 @@ fn mixing_draws_its_methods_as_often_as_asked() {
         }
     }
     for (mixup, cutmix) in [(0., 0.), (0.8, 0.), (0., 1.)] {
-        let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0.5 };
+        let mix = Mix { mixup, cutmix, prob: 1., switch_prob: 0.5, group: None };
         for k in 0..20 {
             let drawn = mix.draw((32, 48), &mut rng(k)).unwrap();
             let found = (matches!(drawn, Draw::Mixup { .. }), matches!(drawn, Draw::Cutmix { .. }));

@@ -77,9 +77,12 @@ fn keys_of_a_split_choose_its_entries() {
     let names = |keys: &str| {
         let sequences = "license = \"none\"\nsequences = { separator = \".\", fields = 1 }";
         let split = format!("[split.part]\nimages = \"train\"\n{keys}\n");
-        let (folder, dataset) = pets(&(MANIFEST.replacen("license = \"none\"", sequences, 1) + &split), "cat\ndog\n");
+        let (folder, dataset) =
+            pets(&(MANIFEST.replacen("license = \"none\"", sequences, 1) + &split), "cat\ndog\n");
         let index = dataset.unwrap().index(&folder.path().join("pets"), "part").map_err(|e| e.to_string())?;
-        Ok::<_, String>(index.entries.iter().map(|e| e.id.as_str()["train/".len()..].to_string()).collect::<Vec<_>>())
+        Ok::<_, String>(
+            index.entries.iter().map(|e| e.id.as_str()["train/".len()..].to_string()).collect::<Vec<_>>(),
+        )
     };
     let folders = "annotations = { format = \"image_folder\" }\n";
     let with_labels = |keys: &str| names(&format!("{folders}{keys}"));
@@ -90,7 +93,11 @@ fn keys_of_a_split_choose_its_entries() {
     assert_eq!(with_labels("skip_per_class = 1").unwrap(), ["cat/2.png"]);
     assert_eq!(with_labels("per_class = 1").unwrap(), ["cat/1.png", "dog/3.png"]);
     assert_eq!(with_labels("skip_per_class = 1\nper_class = 1").unwrap(), ["cat/2.png"]);
-    assert_eq!(with_labels("per_class = 1\nentries = [1, 2]").unwrap(), ["dog/3.png"], "entries after per_class");
+    assert_eq!(
+        with_labels("per_class = 1\nentries = [1, 2]").unwrap(),
+        ["dog/3.png"],
+        "entries after per_class"
+    );
     for (keys, words) in [
         ("entries = [3, 9]", "`entries = [3, 9]` keeps none of its 3 entries"),
         ("entries = [2, 2]", "keeps none"),
@@ -101,7 +108,10 @@ fn keys_of_a_split_choose_its_entries() {
         assert!(error.contains(words) && error.contains("part"), "{error}");
     }
     assert!(with_labels("skip_per_class = 2").unwrap_err().contains("its keys leave no images"));
-    let (folder, dataset) = pets(&(MANIFEST.to_string() + "[split.part]\nimages = \"train\"\nsequences = [\"1\"]\n"), "cat\ndog\n");
+    let (folder, dataset) = pets(
+        &(MANIFEST.to_string() + "[split.part]\nimages = \"train\"\nsequences = [\"1\"]\n"),
+        "cat\ndog\n",
+    );
     let error = dataset.unwrap().index(&folder.path().join("pets"), "part").unwrap_err().to_string();
     assert!(error.contains("needs `sequences` of the manifest"), "{error}");
 }
