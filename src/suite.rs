@@ -4,7 +4,7 @@
 mod forecast;
 mod items;
 
-pub use forecast::{Current, Estimate, Forecast, Work};
+pub use forecast::{Current, Forecast, TimeEstimate, Work};
 pub use items::{Item, PretrainLine, Suite, Transfers};
 
 use crate::config::{Library, RunConfig, SCRATCH, parse};

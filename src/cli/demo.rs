@@ -1,8 +1,8 @@
 //! `bench demo`: generates the data set `shapes`, runs the suite `demo` on it, and writes a table and pictures.
 
 use super::flags::{PlaceFlags, catch_ctrl_c};
+use super::output::duration;
 use super::pictures::{self, Picture};
-use super::progress::duration;
 use super::{CommandResult, Failure, data, print, suite, table};
 use crate::data::shapes::ShapesSpec;
 use crate::record::{RunStore, write_atomic};

@@ -1,6 +1,6 @@
 //! [`Overall`]: the progress of all runs of a suite, as one line.
 
-use super::progress::duration;
+use super::output::duration;
 use crate::record::RunRecord;
 use crate::suite::{Current, Estimate, Forecast, PlannedItem, Standing, Work};
 use std::time::{Duration, Instant};

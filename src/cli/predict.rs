@@ -1,7 +1,7 @@
 //! `bench predict`: applies trained weights to images, draws the predictions and writes them to files.
 
 use super::flags::{PlaceFlags, catch_ctrl_c};
-use super::progress::duration;
+use super::output::duration;
 use super::{CommandResult, Failure, print};
 use crate::data::formats::images_below;
 use crate::engine::{IndexedSplits, Pictures};

@@ -1,5 +1,6 @@
 //! Shows the events of the training loop: progress bars on a terminal, plain lines elsewhere.
 
+use super::output::duration;
 use super::overall::Overall;
 use crate::engine::{Event, Observer, Plan};
 use crate::record::{RunRecord, Score, Scores};
@@ -265,26 +266,9 @@ pub(super) fn listed(words: &[String], indent: usize) -> String {
     text
 }
 
-/// Formats a duration as `2 h 05 m`, `4 m 12 s` or `9 s`.
-pub(super) fn duration(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match (s / 86_400, s / 3600, s / 60) {
-        (0, 0, 0) => format!("{s} s"),
-        (0, 0, minutes) => format!("{minutes} m {:02} s", s % 60),
-        (0, hours, minutes) => format!("{hours} h {:02} m", minutes % 60),
-        (days, hours, _) => format!("{days} d {:02} h", hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        let shown = [9, 252, 7500, 180_000].map(|s| duration(Duration::from_secs(s)));
-        assert_eq!(shown, ["9 s", "4 m 12 s", "2 h 05 m", "2 d 02 h"]);
-    }
 
     #[test]
     fn the_primary_score_comes_first_and_lines_break() {

@@ -1,7 +1,7 @@
 //! `bench speed`: measures images per second, and estimates how long a recipe takes.
 
 use super::flags::{PlaceFlags, RequestFlags};
-use super::progress::duration;
+use super::output::duration;
 use super::{CommandResult, Failure, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::{Plan, Session, Speed, SpeedOptions};

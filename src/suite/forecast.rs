@@ -58,14 +58,14 @@ fn how(stage: Stage, recipe: &str, model: &str, overrides: &[String]) -> String 
 
 /// A time in the future.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
+pub struct TimeEstimate {
     /// Seconds.
     pub seconds: f64,
     /// Whether it contains runs of which no similar one has been finished, so that their time follows from their size alone.
     pub rough: bool,
 }
 
-impl Estimate {
+impl TimeEstimate {
     fn plus(self, other: Self) -> Self {
         Self { seconds: self.seconds + other.seconds, rough: self.rough || other.rough }
     }
@@ -110,7 +110,7 @@ impl Forecast {
 
     /// The time of a whole run: the mean of runs with the same subject, recipe, model and overrides; without any, by the
     /// time per pixel of runs with the same subject or, without any, of all runs. `None` if nothing is known.
-    pub fn whole(&self, work: &Work) -> Option<Estimate> {
+    pub fn whole(&self, work: &Work) -> Option<TimeEstimate> {
         let same: Vec<f64> = self
             .finished
             .iter()
@@ -118,7 +118,10 @@ impl Forecast {
             .map(|(_, seconds)| *seconds)
             .collect();
         if !same.is_empty() {
-            return Some(Estimate { seconds: same.iter().sum::<f64>() / same.len() as f64, rough: false });
+            return Some(TimeEstimate {
+                seconds: same.iter().sum::<f64>() / same.len() as f64,
+                rough: false,
+            });
         }
         let by_size = |similar: &dyn Fn(&Work) -> bool| {
             let sizes = self.finished.iter().filter(|(other, _)| similar(other));
@@ -129,12 +132,12 @@ impl Forecast {
             (pixels > 0.).then(|| seconds / pixels)
         };
         let rate = by_size(&|other| other.subject == work.subject).or_else(|| by_size(&|_| true))?;
-        Some(Estimate { seconds: rate * work.pixels?, rough: true })
+        Some(TimeEstimate { seconds: rate * work.pixels?, rough: true })
     }
 
     /// The time that the rest of the run `current` and the whole runs `later` will take. `None` as long as no run is
     /// finished, and if nothing is known about one of them.
-    pub fn left(&self, (work, current): (&Work, Current), later: &[Work]) -> Option<Estimate> {
+    pub fn left(&self, (work, current): (&Work, Current), later: &[Work]) -> Option<TimeEstimate> {
         if self.finished.is_empty() {
             return None;
         }
@@ -146,16 +149,16 @@ impl Forecast {
             (Some(known), _) if !known.rough => {
                 let steps = (1. - done) * known.seconds;
                 let rest = (1. - before) * known.seconds - elapsed;
-                Estimate { seconds: steps.max(rest), rough: false }
+                TimeEstimate { seconds: steps.max(rest), rough: false }
             }
-            (_, Some(pace)) => Estimate { seconds: (1. - done) * pace, rough: true },
-            (Some(known), None) => Estimate { seconds: (1. - done) * known.seconds, rough: true },
+            (_, Some(pace)) => TimeEstimate { seconds: (1. - done) * pace, rough: true },
+            (Some(known), None) => TimeEstimate { seconds: (1. - done) * known.seconds, rough: true },
             (None, None) => return None,
         };
         // Runs of the same kind as this one take as long as it does.
         let like_this = |other: &Work| (&other.subject, &other.how) == (&work.subject, &work.how);
         let whole = |other: &Work| match paced {
-            Some(pace) if own.rough && like_this(other) => Some(Estimate { seconds: pace, rough: true }),
+            Some(pace) if own.rough && like_this(other) => Some(TimeEstimate { seconds: pace, rough: true }),
             _ => self.whole(other),
         };
         later.iter().try_fold(own, |sum, work| Some(sum.plus(whole(work)?)))
@@ -170,12 +173,12 @@ mod tests {
         Work { subject: subject.into(), how: how.into(), pixels: Some(pixels) }
     }
 
-    fn exact(seconds: f64) -> Option<Estimate> {
-        Some(Estimate { seconds, rough: false })
+    fn exact(seconds: f64) -> Option<TimeEstimate> {
+        Some(TimeEstimate { seconds, rough: false })
     }
 
-    fn rough(seconds: f64) -> Option<Estimate> {
-        Some(Estimate { seconds, rough: true })
+    fn rough(seconds: f64) -> Option<TimeEstimate> {
+        Some(TimeEstimate { seconds, rough: true })
     }
 
     const START: Current = Current { elapsed: 0., before: 0., done: 0. };

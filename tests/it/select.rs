@@ -10,7 +10,9 @@ const RUN: &str = "transfer --task own/mine/task.toml --model vit_tiny_test --re
 fn sandbox(splits: &str) -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     let task = std::fs::read_to_string(repository().join("tasks/shapes_classification/task.toml")).unwrap();
-    let task = task.replace("name = \"shapes_classification\"", "name = \"mine\"");
+    let task = task
+        .replace("name = \"shapes_classification\"", "name = \"mine\"")
+        .replace("select = \"select\"\n", "");
     sandbox.write("own/mine/task.toml", &task.replace("eval = \"val\"", splits));
     let line = format!("{RUN} --data {}", fixture("shapes"));
     (sandbox, line)

@@ -65,8 +65,8 @@ fn progress_counts_every_image_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut calls = Vec::new();
     let summary = make(&SMALL, folder.path(), &mut |done, total| calls.push((done, total))).unwrap();
-    assert_eq!(summary.images, 12 + 21 + 11);
-    assert_eq!(calls, [(0, 44), (12, 44), (33, 44), (44, 44)]);
+    assert_eq!(summary.images, 12 + 21 + 11 + 11);
+    assert_eq!(calls, [(0, 55), (12, 55), (33, 55), (44, 55), (55, 55)]);
 }
 
 #[test]
@@ -270,5 +270,5 @@ fn the_fixture_is_what_make_gives() {
     let (folder, _) = made(&FIXTURE);
     assert_same(fixture, folder.path());
     let bytes: usize = files(fixture).values().map(Vec::len).sum();
-    assert!(bytes < 100_000, "the fixture holds {bytes} bytes");
+    assert!(bytes < 150_000, "the fixture holds {bytes} bytes");
 }
