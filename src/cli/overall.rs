@@ -2,7 +2,7 @@
 
 use super::output::duration;
 use crate::record::RunRecord;
-use crate::suite::{Current, Estimate, Forecast, PlannedItem, Standing, Work};
+use crate::suite::{Current, Forecast, PlannedItem, Standing, TimeEstimate, Work};
 use std::time::{Duration, Instant};
 
 /// Where a suite is, and how long it will take.
@@ -71,12 +71,12 @@ impl Overall {
     }
 }
 
-fn line(place: &str, left: Option<Estimate>) -> String {
+fn line(place: &str, left: Option<TimeEstimate>) -> String {
     format!("{place}, {}", left.map_or("time left not known yet".into(), time_left))
 }
 
 /// `2 m 10 s left`; `about 2 m 10 s left` for an estimate from runs that are not similar.
-pub(super) fn time_left(left: Estimate) -> String {
+pub(super) fn time_left(left: TimeEstimate) -> String {
     let about = if left.rough { "about " } else { "" };
     format!("{about}{} left", duration(Duration::from_secs_f64(left.seconds.max(0.))))
 }
@@ -88,11 +88,11 @@ mod tests {
     #[test]
     fn the_line_says_which_run_it_is_and_how_long_the_others_take() {
         assert_eq!(
-            line("run 4 of 9", Some(Estimate { seconds: 130., rough: false })),
+            line("run 4 of 9", Some(TimeEstimate { seconds: 130., rough: false })),
             "run 4 of 9, 2 m 10 s left"
         );
         assert_eq!(
-            line("run 2 of 9", Some(Estimate { seconds: 9.7, rough: true })),
+            line("run 2 of 9", Some(TimeEstimate { seconds: 9.7, rough: true })),
             "run 2 of 9, about 9 s left"
         );
         assert_eq!(line("run 1 of 9", None), "run 1 of 9, time left not known yet");

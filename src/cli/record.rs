@@ -1,7 +1,8 @@
 //! `bench record add|list|show|verify`: the records that are committed beside their tasks.
 
 use super::flags::{Include, PlaceFlags, catch_ctrl_c};
-use super::progress::{duration, listed, scores};
+use super::output::duration;
+use super::progress::{listed, scores};
 use super::version::build;
 use super::{CommandResult, Failure, print};
 use crate::config::Library;

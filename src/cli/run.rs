@@ -1,7 +1,8 @@
 //! `bench pretrain` and `bench transfer`.
 
 use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c};
-use super::progress::{duration, listed, scores};
+use super::output::duration;
+use super::progress::{listed, scores};
 use super::{CommandResult, Failure, OutputError, print};
 use crate::config::{Reported, Stage};
 use crate::record::{RunFolder, RunRecord, Status};
