@@ -195,7 +195,7 @@ fn lists_and_descriptions() {
     assert!(recipes.contains("mae_1600") && recipes.contains("arXiv:2111.06377 Table 8"), "{recipes}");
     assert!(sandbox.ok("recipe show finetune").contains("layer_decay"));
     assert!(sandbox.fails(2, "recipe show finetun").contains("did you mean `finetune`"));
-    assert!(sandbox.ok("suite list").contains("13 runs, table demo"));
+    assert!(sandbox.ok("suite list").contains("10 runs, table demo"));
     assert!(sandbox.ok("table --list").contains("tiny_imagenet_20"));
     assert!(sandbox.ok("suite plan demo").contains("15 runs"));
     let found = sandbox.ok("doctor");
