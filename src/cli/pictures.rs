@@ -21,7 +21,7 @@ const ROWS: usize = 4;
 const RECONSTRUCTIONS: usize = 6;
 /// Scores below which predictions are not drawn: the first one that leaves something to see in half of the pictures. Models
 /// that were trained for minutes are rarely sure.
-const THRESHOLDS: [f32; 4] = [0.5, 0.3, 0.2, 0.1];
+const THRESHOLDS: [f32; 5] = [0.5, 0.3, 0.2, 0.1, 0.05];
 /// The kinds of task that are drawn, and the names of their pictures.
 const DRAWN: [(&str, &str); 2] = [("detection", "detections"), ("segmentation", "segmentation")];
 
@@ -266,6 +266,6 @@ mod tests {
         };
         assert_eq!(used([0.6, 0.1, 0.1, 0.7]), "0.5");
         assert_eq!(used([0.6, 0.1, 0.25, 0.25]), "0.2");
-        assert_eq!(used([0.; 4]), "0.1");
+        assert_eq!(used([0.; 4]), "0.05");
     }
 }
