@@ -286,7 +286,7 @@ fn the_committed_records_hold() {
     assert!(listed.lines().filter(|line| !line.starts_with(' ')).count() > 50, "{listed}");
     assert!(!listed.contains("wrong:"), "{listed}");
     // Those of the old layout say so, and cannot be made again.
-    let old = "upernet_demo-shapes_segmentation-vit_micro8-scratch-s0-09ab0bf8";
+    let old = "upernet_demo-shapes_segmentation-vit_micro8-token-s0-744e1617";
     let output = sandbox.run(&format!("record verify {old} --tasks {}", tasks.display()));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{shown}");
