@@ -197,7 +197,7 @@ fn lists_and_descriptions() {
     assert!(sandbox.fails(2, "recipe show finetun").contains("did you mean `finetune`"));
     assert!(sandbox.ok("suite list").contains("10 runs, table demo"));
     assert!(sandbox.ok("table --list").contains("tiny_imagenet_20"));
-    assert!(sandbox.ok("suite plan demo").contains("15 runs"));
+    assert!(sandbox.ok("suite plan demo").contains("10 runs"));
     let found = sandbox.ok("doctor");
     assert!(found.contains("cpu") && found.contains("subnormal numbers are treated as zero"), "{found}");
     assert!(sandbox.ok("completions bash").contains("_bench"));
