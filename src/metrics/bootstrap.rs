@@ -146,4 +146,11 @@ mod tests {
         let one = units(Some(by_name), &["a_0.png", "a_1.png"]);
         assert_eq!(one.standard_errors(1, |_| vec![Some(1.)]), [None], "one sequence tells nothing");
     }
+
+    /// Errors in records come from these samples.
+    #[test]
+    fn the_samples_are_always_the_same() {
+        let found = units(None, &["a", "b", "c", "d", "e", "f", "g", "h"]);
+        assert_eq!(found.weights(0), [2, 1, 0, 0, 1, 2, 1, 1]);
+    }
 }

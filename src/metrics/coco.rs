@@ -423,4 +423,36 @@ mod tests {
         assert_eq!(recall(Protocol::Coco, "box_ar_100"), 50.);
         assert_eq!(recall(Protocol::Lvis, "box_ar_300"), 100.);
     }
+
+    #[test]
+    fn a_score_of_0_has_an_error_and_one_without_cases_has_none() {
+        let found = scores(Protocol::Coco, (0..10).map(|_| (vec![object(5., 100.)], false)));
+        let score = |name| found.get(name).map(|score| (score.value, score.stderr)).unwrap();
+        assert_eq!(score("box_ar_100"), (0., Some(0.)));
+        assert_eq!(score("box_ar_large"), (-1., None));
+    }
+
+    #[test]
+    fn boxes_may_be_narrower_than_a_pixel_but_not_turned_round() {
+        let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
+        let image = Objects {
+            image_id: 0,
+            size: (50, 50),
+            objects: vec![object(5., 100.)],
+            absent: vec![],
+            not_exhaustive: vec![],
+        };
+        let update = |bbox| {
+            let mut scorer = CocoScorer::new(&info, Protocol::Coco, false);
+            let found = Detection { label: 0, score: 0.9, bbox, mask: None, written: None };
+            scorer.update(&SampleId::new("0"), &[found], &image).map_err(|error| error.to_string())
+        };
+        for bbox in [[5., 5., 5.5, 15.], [5., 5., 15., 5.25], [5., 5., 5., 5.]] {
+            assert_eq!(update(bbox), Ok(()), "{bbox:?}");
+        }
+        for bbox in [[5., 5., 4.5, 15.], [5., 5., 15., 4.75]] {
+            let error = update(bbox).unwrap_err();
+            assert!(error.contains("ends before it begins"), "{error}");
+        }
+    }
 }

@@ -251,4 +251,27 @@ mod tests {
         confusion.count(&id(), &raster(1, &[0]), &raster(1, &[IGNORE])).unwrap();
         assert!(confusion.scores().unwrap_err().contains("no pixel"));
     }
+
+    #[test]
+    fn predictions_and_annotations_are_not_taken_for_each_other() {
+        let mut metric: Box<dyn Metric<Target = Raster, Prediction = Raster>> =
+            Box::new(Confusion::new(2, None));
+        // Three pixels of class 0, of which one is found, one of class 1, and one to be ignored.
+        metric.update(&id(), raster(5, &[0, 1, 1, 1, 0]), &raster(5, &[0, 0, 0, 1, IGNORE])).unwrap();
+        let scores = metric.finish().unwrap();
+        let value = |name| scores.get(name).unwrap().value;
+        assert!((value("macc") - 100. * (1. / 3. + 1.) / 2.).abs() < 1e-9, "{scores:?}");
+        assert_eq!(value("aacc"), 50.);
+    }
+
+    #[test]
+    fn a_class_that_does_not_exist_is_named() {
+        let refused = |prediction, truth| {
+            let mut confusion = Confusion::new(3, None);
+            confusion.count(&id(), &raster(1, &[prediction]), &raster(1, &[truth])).unwrap_err()
+        };
+        assert_eq!(refused(0, 3), "the annotation has class 3, but there are only 3 classes");
+        assert_eq!(refused(3, 2), "the prediction has class 3, but there are only 3 classes");
+        assert_eq!(refused(4, 7), "the annotation has class 7, but there are only 3 classes");
+    }
 }

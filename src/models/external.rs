@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::models::Backbones;
     use crate::nn::Params;
+    use crate::nn::test_tolerance;
     use candle_core::safetensors;
 
     /// The values that `scripts/golden/external.py` gives the tensor that is the `k`-th by name.
@@ -255,9 +256,8 @@ mod tests {
         let params = Params::new(0, &Device::Cpu);
         let backbone = build(&config::<N>(), &tensors, &params)?;
         let found = backbone.forward(&fill(0, "x.weight", &[2, 3, 64, 64]), &[0], &mut Pass::Eval)?;
-        let (cls, expected) = (found.cls.unwrap(), &golden[name]);
-        let scale = expected.abs()?.max_all()?.to_scalar::<f32>()?;
-        let error = (&cls - expected)?.abs()?.max_all()?.to_scalar::<f32>()? / scale;
+        let cls = found.cls.unwrap();
+        let error = test_tolerance::relative(&cls, &golden[name]);
         assert!(error < 1e-4, "{name}: {error}");
         assert_eq!(found.taps[0].squeeze(1)?.to_vec2::<f32>()?, cls.to_vec2::<f32>()?);
         assert!(params.get("fc.weight").is_none() && params.all().len() > 50);

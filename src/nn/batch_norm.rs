@@ -60,7 +60,8 @@ impl BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Params, test_tolerance};
+    use crate::nn::Params;
+    use crate::nn::test_tolerance;
     use crate::rng::Rng;
     use candle_core::{Device, Var};
 

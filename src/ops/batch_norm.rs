@@ -153,6 +153,7 @@ fn composed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::test_tolerance;
     use crate::ops::gradient_check;
 
     #[test]
@@ -187,8 +188,8 @@ mod tests {
         let (_, found) = batch_norm(&gradient_check::single(&x), None, 0.).unwrap();
         let pairs = [(&found.mean, &exact.mean, 1e-5), (&found.var, &exact.var, 1e-6)];
         for (found, exact, tolerance) in pairs {
-            let difference = (found.to_dtype(exact.dtype()).unwrap() - exact).unwrap().abs().unwrap();
-            assert!(difference.max(0).unwrap().to_scalar::<f64>().unwrap() < tolerance, "{difference}");
+            let difference = test_tolerance::absolute(&found.to_dtype(exact.dtype()).unwrap(), exact);
+            assert!(difference < tolerance, "{difference}");
         }
     }
 

@@ -404,4 +404,17 @@ mod tests {
         let variable = candle_core::Var::from_tensor(&one([0.; 5])).unwrap();
         assert!(roi_align(&x, &variable, (7, 7), 1., 0).unwrap_err().to_string().contains("detach"));
     }
+
+    /// As in torchvision, where the number of samples is the size of a bin, rounded up.
+    #[test]
+    fn a_region_without_a_size_has_no_samples() {
+        let x = Tensor::ones((1, 1, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let region = Tensor::new(&[[0f32, 3., 3., 3., 3.], [0., 3., 3., 4., 4.]], &Device::Cpu).unwrap();
+        let pooled = |ratio| {
+            let y = roi_align(&x, &region, (2, 2), 1., ratio).unwrap();
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(pooled(0), [0., 0., 0., 0., 1., 1., 1., 1.]);
+        assert_eq!(pooled(2), [1.; 8]);
+    }
 }

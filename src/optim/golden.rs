@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Optim, OptimName, Schedule, ScheduleName};
 use crate::nn::Parameter;
+use crate::nn::test_tolerance::greatest;
 use candle_core::{Device, Tensor, Var};
 use std::collections::HashMap;
 
@@ -85,8 +86,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 /// Largest difference over the largest value.
 fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
-    let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-    found.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    greatest(differences) / greatest(expected.iter().map(|x| x.abs()))
 }
 
 fn agrees_with_pytorch(name: OptimName, label: &str) {

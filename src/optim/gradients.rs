@@ -213,6 +213,9 @@ mod tests {
         assert_eq!(norm, 3.);
         assert_eq!(clip_factor(norm, 10.), 1.);
         assert!((clip_factor(norm, 1.) * norm - 1.).abs() < 1e-6);
+        // Where the constant beside the norm counts: 2e-7 / (3e-6 + 1e-6).
+        assert!((clip_factor(3e-6, 2e-7) - 0.05).abs() < 1e-12);
+        assert_eq!(clip_factor(0., 1e-7), 0.1);
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn solve(mut matrix: Vec<Vec<f64>>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::test_tolerance;
     use candle_core::safetensors;
 
     #[test]
@@ -197,8 +198,7 @@ mod tests {
         for (name, from, to) in [("larger", 7, 15), ("smaller", 15, 9)] {
             let form = |side| Form { side, class: true };
             let found = fitted(&golden[&format!("{name}.table")], form(from), form(to)).unwrap();
-            let difference = (found - &golden[&format!("{name}.resized")]).unwrap().abs().unwrap();
-            let most = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            let most = test_tolerance::absolute(&found, &golden[&format!("{name}.resized")]);
             assert!(most < 1e-5, "{name}: {most}");
         }
     }

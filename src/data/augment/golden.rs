@@ -11,6 +11,7 @@ use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, ResizeShort, cut};
 use super::{Augmentations, Pipeline, PrepareSample, SampleMut, erase};
 use crate::config::{Interpolation, Normalize, parse};
+use crate::nn::test_tolerance;
 use crate::rng::Rng;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -59,8 +60,7 @@ fn same(found: &Image, expected: &Image, what: &dyn std::fmt::Debug) {
 
 fn close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &dyn std::fmt::Debug) {
     assert_eq!(found.dims(), expected.dims(), "{what:?}");
-    let difference =
-        (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let difference = test_tolerance::absolute(found, expected);
     assert!(difference <= tolerance, "{what:?}: differs by {difference}");
 }
 

@@ -205,6 +205,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sides_follow_from_the_shorter_one_and_the_input() {
+        let step = |short, long| {
+            let options =
+                ResizeWithinOptions { short, long, scale: same(), interpolation: Interpolation::Bilinear };
+            let input = ModelInput { size: (96, 128), statistics: vec![(0., 1.); 3] };
+            ResizeWithin::new(options, &input).map(|step| (step.short, step.long))
+        };
+        assert_eq!(step(Some(512), None).unwrap(), (512, 2048));
+        assert_eq!(step(None, None).unwrap(), (96, 384));
+        assert_eq!(step(None, Some(128)).unwrap(), (96, 128));
+        assert!(step(Some(100), Some(99)).is_err() && step(Some(0), None).is_err());
+    }
+
     fn sample(height: usize, width: usize, at: usize) -> Sample<Halves> {
         let data = (0..height * width).map(|i| (i % 251) as u8).collect();
         Sample::new(SampleId::new("s"), Image::new(height, width, 1, data), Halves { at, seen: None })

@@ -4,10 +4,12 @@ use super::super::{Geometric, Geometry, Image, Sample, SampleId, Size};
 use super::color::{Adjustment, ColorJitter};
 use super::crop::{Flip, RandomCrop, RandomResizedCrop};
 use super::mix::{Draw, Mix, mix_batch};
+use super::point::equalize;
 use super::rand_augment::{Op, RandAugment};
 use super::resample::{Rect, resize};
 use super::resize::{CenterCrop, Resize};
 use super::scale::{FixedSizeCrop, Pad, ResizeLongest, ResizeScale};
+use super::scene::ResizeWithin;
 use super::{Augmentation, Augmentations, ModelInput, Pipeline, PrepareSample, SampleMut, Transform, erase};
 use crate::config::{Erase, Interpolation, Normalize, Operation, parse};
 use crate::rng::Rng;
@@ -255,6 +257,26 @@ fn covers(values: &[f64], low: f64, high: f64) {
 }
 
 #[test]
+fn factors_and_places_are_drawn_evenly() {
+    let (interpolation, scale) = (Interpolation::Bilinear, [0.5, 1.5]);
+    // The width of the result, and where the left edge of the image lies in it.
+    let drawn = |step: &dyn Transform| -> (Vec<f64>, Vec<f64>) {
+        let one = |k| {
+            let image = Image::new(2, 400, 1, vec![0; 2 * 400]);
+            let mut sample = Sample::new(SampleId::new("strip"), image, Point(0., 0.));
+            step.apply(&mut SampleMut::of(&mut sample), &mut rng(k)).unwrap();
+            (sample.image.width as f64, sample.target.0)
+        };
+        (0..DRAWS).map(one).unzip()
+    };
+    covers(&drawn(&ResizeScale { size: (400, 400), scale, interpolation }).0, 200., 600.);
+    covers(&drawn(&ResizeWithin { short: 400, long: 400, scale, interpolation }).0, 200., 600.);
+    covers(&drawn(&FixedSizeCrop { size: (2, 100), fill: vec![0] }).1, -300., 0.);
+    let crop = RandomCrop { size: (2, 100), padding: 0, reflect: false };
+    covers(&drawn(&crop).1, -300., 0.);
+}
+
+#[test]
 fn rand_augment_draws_every_operation_alike() {
     let magnitude = Normal::new(9., 0.5).unwrap();
     let step = RandAugment { layers: 2, p: 0.5, magnitude, interpolation: BICUBIC, fill: vec![0] };
@@ -355,6 +377,43 @@ fn erasing_covers_its_share_with_noise() {
     let mean = noise.iter().sum::<f32>() / noise.len() as f32;
     let variance = noise.iter().map(|n| (n - mean).powi(2)).sum::<f32>() / noise.len() as f32;
     assert!(mean.abs() < 0.07 && (variance - 1.).abs() < 0.1, "{mean} {variance}");
+}
+
+#[test]
+fn a_crop_that_never_fits_is_the_largest_central_one() {
+    let crop = RandomResizedCrop {
+        size: (8, 8),
+        scale: [0.2, 1.],
+        ratio: [3. / 4., 4. / 3.],
+        interpolation: BICUBIC,
+        single_draw: false,
+    };
+    for (size, (top, left, height, width)) in [
+        ((100, 100), (0, 0, 100, 100)),
+        ((90, 110), (0, 0, 90, 110)),
+        ((120, 100), (0, 0, 120, 100)),
+        ((200, 60), (60, 0, 80, 60)),
+        ((60, 200), (0, 60, 60, 80)),
+        ((1, 500), (0, 249, 1, 1)),
+        ((500, 1), (249, 0, 1, 1)),
+    ] {
+        assert_eq!(crop.central(size), Rect { top, left, height, width }, "{size:?}");
+    }
+}
+
+/// The values of Pillow 13.0 for an image of 1,024 pixels, where a level is more than one pixel.
+#[test]
+fn equalizing_many_pixels_is_pillow_s() {
+    for (counts, expected) in
+        [([300, 200, 300, 224], [0, 100, 167, 255]), ([510, 255, 200, 59], [0, 170, 255, 255])]
+    {
+        let pixels = |values: [u8; 4]| -> Vec<u8> {
+            counts.iter().zip(values).flat_map(|(count, value)| vec![value; *count]).collect()
+        };
+        let mut image = Image::new(32, 32, 1, pixels([10, 50, 90, 200]));
+        equalize(&mut image);
+        assert_eq!(image.data, pixels(expected), "{counts:?}");
+    }
 }
 
 #[test]

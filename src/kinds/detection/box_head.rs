@@ -163,6 +163,7 @@ fn after_nms(candidates: Vec<ScoredBox>, postprocess: Postprocess) -> Result<Vec
 mod tests {
     use super::*;
     use crate::nn::Params;
+    use candle_core::DType;
 
     /// detectron2's `c2_xavier_fill`, which is `kaiming_uniform_(a=1)`: uniform with a bound of √(3 / inputs).
     #[test]
@@ -177,5 +178,24 @@ mod tests {
         assert!(largest <= bound && largest > 0.99 * bound, "{largest}, bound {bound}");
         let variance = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
         assert!((variance / (bound * bound / 3.) - 1.).abs() < 0.05, "{variance}");
+    }
+
+    #[test]
+    fn a_score_must_exceed_the_threshold() {
+        let params = Params::new(0, &Device::Cpu);
+        let config = BoxConfig { channels: 4, convs: 0, width: 8, norm: NormKind::Batch, classes: 1 };
+        let head = BoxHead::new(config, params.builder()).unwrap();
+        // A class and the background, equally likely.
+        let output = BoxHeadOutput {
+            logits: Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap(),
+            deltas: Tensor::zeros((1, 4), DType::F32, &Device::Cpu).unwrap(),
+        };
+        let roi = Roi { image: 0, bounds: [1., 2., 5., 8.], object: None };
+        let found = |score_threshold| {
+            let rules = Postprocess { score_threshold, nms_iou: 0.5, max_detections: 10 };
+            head.detect(&output, &[roi], &[[0., 0., 10., 10.]], rules).unwrap().remove(0)
+        };
+        assert_eq!(found(0.49), [ScoredBox { bounds: roi.bounds, label: 0, score: 0.5 }]);
+        assert_eq!(found(0.5), []);
     }
 }

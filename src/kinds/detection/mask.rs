@@ -113,3 +113,30 @@ impl Bitmap {
         (1. - fy) * row(top) + fy * row(bottom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_visible_has_no_mask() {
+        let (geometry, whole) = (Geometry::identity((8, 8)), Visible::of((8, 8)));
+        let within = Within { geometry: &geometry, bbox: [2., 2., 10., 10.], side: 4 };
+        let shown = within.shown(&whole);
+        assert_eq!((shown.len(), shown.iter().sum::<f32>()), (16, 9.), "6 of 8 pixels a side");
+        let aside = Geometry { forward: [1., 0., 100., 0., 1., 0.], ..geometry };
+        assert_eq!(within.shown(&whole.moved(&aside)), [0.; 16]);
+    }
+
+    /// A cell of one pixel has one sample, where two a side would see less of a single pixel: 0.75 · 0.6 of it.
+    #[test]
+    fn samples_are_as_dense_as_pixels() {
+        let bitmap = Rle::encode(&[0, 0, 0, 0, 1, 0, 0, 0, 0], (3, 3));
+        let geometry = Geometry::identity((3, 3));
+        let within = |bbox| Within { geometry: &geometry, bbox, side: 1 }.bitmap(&bitmap);
+        assert_eq!(within([1., 1.4, 2., 2.4]), [1.]);
+        assert_eq!(within([1., 1.6, 2., 2.6]), [0.]);
+        // 2 × 2 samples, half a pixel from the centre each way.
+        assert_eq!(within([0.5, 0.5, 2.5, 2.5]), [0.]);
+    }
+}

@@ -1,7 +1,8 @@
 //! Values and tokens equal those of PyTorch (`scripts/golden/dvae.py`); sizes are those of the released files.
 
 use super::*;
-use crate::nn::{Params, parameter_shapes, test_tolerance};
+use crate::nn::test_tolerance;
+use crate::nn::{Params, parameter_shapes};
 use candle_core::{Device, safetensors};
 use std::collections::HashMap;
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{AttentionConfig, DecoderConfig, GlobalBlocks, RelativePosition, ResizePositions};
-use crate::nn::{Params, test_tolerance};
+use crate::nn::Params;
+use crate::nn::test_tolerance;
 use crate::rng::Rng;
 use candle_core::{DType, Device};
 use candle_transformers::models::vit as reference;

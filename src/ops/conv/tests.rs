@@ -1,6 +1,7 @@
 //! Convolutions against finite differences and PyTorch.
 
 use super::*;
+use crate::nn::test_tolerance;
 use crate::ops::gradient_check;
 use candle_core::{Device, Var};
 use rstest::rstest;
@@ -221,10 +222,8 @@ fn bf16_rounds_the_operands_and_sums_in_f32() {
             [y, store.get(&x).unwrap().clone(), store.get(&weight).unwrap().clone()]
         };
         for (narrow, wide) in gradients(Precision::Bf16).iter().zip(gradients(Precision::F32)) {
-            let scale = wide.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let worst =
-                (narrow - &wide).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(worst < 5e-6 * scale, "{worst:e} of {scale}");
+            let error = test_tolerance::relative(narrow, &wide);
+            assert!(error < 5e-6, "{error:e}");
         }
     }
 }
@@ -323,8 +322,7 @@ fn pytorch_agrees(#[case] precision: Precision, #[case] tolerance: f32) {
         for (name, found) in
             [("y", y), ("dx", gradient(&x)), ("dweight", gradient(&weight)), ("dbias", gradient(&bias))]
         {
-            let largest = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let error = largest(&(&found - expected(name)).unwrap()) / largest(expected(name));
+            let error = test_tolerance::relative(&found, expected(name));
             assert!(error < tolerance, "{case}: {name} is off by {error:e}");
         }
     }

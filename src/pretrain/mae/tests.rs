@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{self, ReconstructionTarget};
-use crate::nn::{Params, test_tolerance};
+use crate::nn::Params;
+use crate::nn::test_tolerance;
 use crate::rng::Rng;
 use candle_core::Device;
 use std::collections::HashMap;

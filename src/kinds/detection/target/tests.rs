@@ -64,6 +64,20 @@ fn boxes_follow_from_the_outlines_that_are_shown() {
 }
 
 #[test]
+fn the_box_of_a_bitmap_ends_at_its_pixels() {
+    // One column, two neighbouring ones and three, in 10×12: each run begins at row 2 and ends before row 7.
+    for (runs, expected) in [
+        (vec![52, 5, 63], [5., 2., 6., 7.]),
+        (vec![52, 5, 5, 5, 53], [5., 2., 7., 7.]),
+        (vec![92, 5, 5, 5, 5, 5, 3], [9., 2., 12., 7.]),
+    ] {
+        let bitmap = Segmentation::Rle(Rle::new(10, 12, runs).unwrap());
+        let target = target((10, 12), vec![object(bitmap, [0., 0., 12., 10.])]);
+        assert_eq!(boxes(&target), [expected]);
+    }
+}
+
+#[test]
 fn objects_of_one_pixel_and_many_objects_live_on() {
     let one = |k: usize| {
         let (x, y) = ((k % 20) as f64, (k / 20) as f64);
