@@ -63,7 +63,6 @@ pub(super) fn normal(x: f32) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::test_tolerance;
     use crate::ops::gradient_check;
 
     #[test]
@@ -80,7 +79,7 @@ mod tests {
         let erf = Tensor::new(&grid[..], &candle_core::Device::Cpu).unwrap();
         let erf = (erf * std::f64::consts::FRAC_1_SQRT_2).unwrap().erf().unwrap().to_vec1::<f64>().unwrap();
         let error = |(&x, erf): (&f64, &f64)| (f64::from(normal(x as f32).0) - 0.5 * (1. + erf)).abs();
-        let worst = test_tolerance::greatest(grid.iter().zip(&erf).map(error));
+        let worst = gradient_check::greatest(grid.iter().zip(&erf).map(error));
         assert!(worst < 2.1e-7, "{worst:e}");
         for (x, expected) in [(-2., 0.022_750_132), (-5., 2.866_515_7e-7), (-10., 7.619_853e-24)] {
             let relative = (f64::from(normal(x).0) / expected - 1.).abs();

@@ -30,8 +30,18 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(1f64, |m, x| m.max(x.abs()));
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0., |m: f64, d| if d > m || d.is_nan() { d } else { m }) / largest
+    greatest(found.iter().zip(expected).map(|(a, b)| (a - b).abs())) / largest
+}
+
+/// The largest of values that are not negative; NaN if one is, which the maximum of `f64` passes over.
+pub(super) fn greatest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0., |most, value| if value > most || value.is_nan() { value } else { most })
+}
+
+/// Largest difference over the largest value expected.
+pub(super) fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+    let largest = |t: &Tensor| greatest(values(t).into_iter().map(f64::abs));
+    largest(&(found - expected).unwrap()) / largest(expected)
 }
 
 /// Output of `f` and the gradients of Σ output·probe for every input.

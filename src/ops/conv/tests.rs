@@ -1,7 +1,6 @@
 //! Convolutions against finite differences and PyTorch.
 
 use super::*;
-use crate::nn::test_tolerance;
 use crate::ops::gradient_check;
 use candle_core::{Device, Var};
 use rstest::rstest;
@@ -222,7 +221,7 @@ fn bf16_rounds_the_operands_and_sums_in_f32() {
             [y, store.get(&x).unwrap().clone(), store.get(&weight).unwrap().clone()]
         };
         for (narrow, wide) in gradients(Precision::Bf16).iter().zip(gradients(Precision::F32)) {
-            let error = test_tolerance::relative(narrow, &wide);
+            let error = gradient_check::relative_error(narrow, &wide);
             assert!(error < 5e-6, "{error:e}");
         }
     }
@@ -303,7 +302,7 @@ fn wrong_shapes_are_refused() {
 #[rstest]
 #[case(Precision::F32, 2e-6)]
 #[case(Precision::Bf16, 6e-3)]
-fn pytorch_agrees(#[case] precision: Precision, #[case] tolerance: f32) {
+fn pytorch_agrees(#[case] precision: Precision, #[case] tolerance: f64) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/conv.safetensors");
     let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let cases: Vec<&str> = golden.keys().filter_map(|key| key.strip_suffix(".options")).collect();
@@ -322,7 +321,7 @@ fn pytorch_agrees(#[case] precision: Precision, #[case] tolerance: f32) {
         for (name, found) in
             [("y", y), ("dx", gradient(&x)), ("dweight", gradient(&weight)), ("dbias", gradient(&bias))]
         {
-            let error = test_tolerance::relative(&found, expected(name));
+            let error = gradient_check::relative_error(&found, expected(name));
             assert!(error < tolerance, "{case}: {name} is off by {error:e}");
         }
     }
