@@ -20,8 +20,8 @@ use std::sync::Arc;
 const ROWS: usize = 4;
 const RECONSTRUCTIONS: usize = 6;
 /// Scores below which predictions are not drawn: the first one that leaves something to see in half of the pictures. Models
-/// that were trained for minutes are rarely sure.
-const THRESHOLDS: [f32; 5] = [0.5, 0.3, 0.2, 0.1, 0.05];
+/// that were trained for minutes are rarely sure, and give all classes much the same score: a lower one would hide the image.
+const THRESHOLDS: [f32; 10] = [0.5, 0.3, 0.2, 0.15, 0.1, 0.09, 0.08, 0.07, 0.06, 0.05];
 /// The kinds of task that are drawn, and the names of their pictures.
 const DRAWN: [(&str, &str); 2] = [("detection", "detections"), ("segmentation", "segmentation")];
 
