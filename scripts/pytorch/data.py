@@ -33,10 +33,15 @@ def resized(size):
     return v2.Compose([v2.Resize((size, size), interpolation=InterpolationMode.BICUBIC), *normalized()])
 
 
-def scale_jitter(size, scale):
-    """Training of detectors."""
+CROPS = ("detectron2", "torchvision")
+
+
+def scale_jitter(size, scale, crop="torchvision"):
+    """Training of detectors. Images smaller than `size` are padded: at the bottom and on the right if the crop is detectron2's,
+    as in our kind `detection`; on random sides if it is torchvision's."""
     fill = {PIL.Image.Image: PADDING, "others": 0}
-    crop = v2.RandomCrop(size, pad_if_needed=True, fill=fill)
+    crops = {"detectron2": lambda: FixedSizeCrop(size), "torchvision": lambda: v2.RandomCrop(size, pad_if_needed=True, fill=fill)}
+    crop = crops[crop]()
     jitter = v2.ScaleJitter((size, size), scale)
     return v2.Compose([jitter, crop, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes(), *normalized()])
 
@@ -54,6 +59,27 @@ def whole_scenes(short):
     resize = v2.Resize(short)
     rest = v2.Compose(normalized(torch.int64))
     return lambda image, mask: rest(resize(image), mask)
+
+
+class FixedSizeCrop(v2.Transform):
+    """detectron2's `FixedSizeCrop` to a square: one uniform number places the window in both directions."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs):
+        canvas = next(value for value in flat_inputs if isinstance(value, PIL.Image.Image))
+        place = float(torch.rand(()))
+        top, left = (round(max(have - self.size, 0) * place) for have in V.get_size(canvas))
+        return {"top": top, "left": left}
+
+    def transform(self, value, params):
+        height, width = V.get_size(value)
+        below, right = (max(self.size - have, 0) for have in (height, width))
+        if below or right:
+            value = V.pad(value, [0, 0, right, below], fill=list(PADDING) if isinstance(value, PIL.Image.Image) else 0)
+        return V.crop(value, params["top"], params["left"], self.size, self.size)
 
 
 class SceneCrop(v2.Transform):

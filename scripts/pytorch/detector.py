@@ -1,6 +1,6 @@
 """Mask R-CNN on the taps of a plain ViT, of torchvision's parts: what our kind `detection` builds. Classes have no deltas and
 no mask for the background, as in detectron2, so that both sides have the same parameters; new layers have the initial values of
-detectron2. The losses of boxes are torchvision's smooth L1 (β = 1/9), where ours are L1."""
+detectron2. The losses of boxes are torchvision's smooth L1 (β = 1/9) unless `set_box_loss` takes L1, as ours and detectron2's are."""
 
 import dataclasses
 import functools
@@ -24,6 +24,7 @@ NORMS = {
     "layer": functools.partial(LayerNorm2d, eps=1e-6),
 }
 OBJECTS = 6  # of an image of `targets`
+BOX_LOSSES = ("l1", "smooth_l1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,22 @@ class Sizes:
         if unknown:
             raise ValueError(f"not supported here: transfer.head.{', '.join(sorted(unknown))}")
         return cls(before_nms=before, **values, **others)
+
+
+class WithL1:
+    """torch.nn.functional with L1 in the place of smooth L1, for those modules of torchvision that name no other loss."""
+
+    def __getattr__(self, name):
+        return getattr(F, name)
+
+    @staticmethod
+    def smooth_l1_loss(input, target, beta, reduction):
+        return F.l1_loss(input, target, reduction=reduction)
+
+
+def set_box_loss(name):
+    """Chooses one of `BOX_LOSSES` for the boxes of the proposals and of the regions, in all detectors of this process."""
+    rpn.F = roi_heads.F = {"l1": WithL1(), "smooth_l1": F}[name]
 
 
 class BoxPredictor(nn.Module):

@@ -183,6 +183,46 @@ class Detection(WithFolder):
             self.assertEqual(len(of_backbone) > 0, tune == "all")
             self.assertIn("fpn.inner_blocks.0.0.weight", changed)
 
+    def test_the_crop_of_detectron2_pads_small_images_at_the_bottom_and_on_the_right(self):
+        colour = torch.tensor(data.PADDING).div(255).sub(torch.tensor(data.MEAN)).div(torch.tensor(data.STD))
+        for seed in range(8):
+            torch.manual_seed(seed)
+            images, targets = zip(*self.objects(data.scale_jitter(32, (0.5, 0.5), "detectron2")))
+            for image, target in zip(images, targets):
+                masks = target["masks"]
+                self.assertEqual((image.shape, masks.shape[1:]), ((3, 32, 32), (32, 32)))
+                if masks[:, :, 16:].any():
+                    image, masks = image.flip(2), masks.flip(2)  # mirrored after the crop
+                for padding in (image[:, 16:], image[:, :, 16:]):
+                    torch.testing.assert_close(padding, colour[:, None, None].expand_as(padding), rtol=0, atol=1e-5)
+                self.assertGreater(int(masks[:, :16, :16].sum()), 0)
+                self.assertEqual(int(masks[:, 16:].sum() + masks[:, :, 16:].sum()), 0)
+
+    def test_the_crop_of_detectron2_places_its_window_by_one_number(self):
+        crop = data.FixedSizeCrop(8)
+        canvas = PIL.Image.new("RGB", (28, 18))
+        found = []
+        for seed in range(20):
+            torch.manual_seed(seed)
+            place = float(torch.rand(()))
+            torch.manual_seed(seed)
+            found.append(crop.make_params([canvas]))
+            self.assertEqual(found[-1], {"top": round(10 * place), "left": round(20 * place)})
+        self.assertGreater(len({place["left"] for place in found}), 10)
+
+    def test_the_loss_of_boxes(self):
+        self.addCleanup(detector.set_box_loss, "smooth_l1")
+        found, wanted = torch.tensor([0.0, 0.05, 2.0]), torch.zeros(3)
+        losses = {}
+        for name in detector.BOX_LOSSES:
+            detector.set_box_loss(name)
+            modules = (detector.rpn, detector.roi_heads)
+            losses[name] = [float(m.F.smooth_l1_loss(found, wanted, beta=1 / 9, reduction="sum")) for m in modules]
+        self.assertEqual(losses["l1"], [float(found.sum())] * 2)
+        self.assertEqual(losses["smooth_l1"], [losses["smooth_l1"][0]] * 2)
+        self.assertAlmostEqual(losses["smooth_l1"][0], 0.5 * 0.05**2 * 9 + 2 - 0.5 / 9, places=6)
+        self.assertIs(detector.roi_heads.F.softmax, torch.nn.functional.softmax)
+
     def test_the_order_of_images_depends_on_the_seed_alone(self):
         built = self.program("all")
         run = program.Run(built, training_arguments(self.folder))
