@@ -3,7 +3,7 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{Reported, RunConfig, Stage, read};
-use crate::data::{Dataset, Index, content};
+use crate::data::{Dataset, Index, content, unreadable};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
+
+/// Number of images that cannot be used that a message lists.
+const FAULTS: usize = 10;
 
 /// Caveat of a run that was resumed after files of its data set had changed.
 const OTHER_FILES: &str = "resumed after images or masks had changed: its first steps saw other files";
@@ -53,7 +56,7 @@ pub struct Data {
     pub task: Option<AnyTask>,
     /// The entries.
     pub splits: IndexedSplits,
-    /// Remarks about files in the data folders that are ignored.
+    /// What was left out of the data, or understood in a way of which the user should know.
     pub notes: Vec<String>,
     /// Warnings about splits whose number of images differs from the one in their manifest.
     pub incomplete: Vec<String>,
@@ -63,10 +66,12 @@ pub struct Data {
 pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let Resolved { config, manifest, dataset, .. } = resolved;
     let root = dataset.root(config.run.data.as_deref(), context.bench_data.as_deref())?;
-    let ignored = |split: &str, index: &Index| {
+    let remarks = |split: &str, index: &Index| -> Vec<String> {
+        let place = format!("data set `{}`, split `{split}`", dataset.name);
         let (images, ignored) = (index.entries.len(), &index.ignored);
-        let note = || format!("data set `{}`, split `{split}`: {images} images; {ignored}", dataset.name);
-        (!ignored.is_empty()).then(note)
+        let ignored = (!ignored.is_empty()).then(|| format!("{place}: {images} images; {ignored}"));
+        let notes = index.notes.iter().map(|note| format!("{place}: {note}"));
+        ignored.into_iter().chain(notes).collect()
     };
     let incomplete = |split: &str, index: &Index| {
         let expected = dataset.splits.get(split)?.count?;
@@ -76,7 +81,7 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     };
     let train = dataset.index(&root, &config.run.split)?;
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
-    let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
+    let mut notes = remarks(&config.run.split, &train);
     let Some(manifest) = manifest else {
         let splits = IndexedSplits { train: Arc::new(train.entries), ..IndexedSplits::default() };
         return Ok(Data { task: None, splits, notes, incomplete: missing });
@@ -90,15 +95,9 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let select = manifest.splits.select.as_deref().filter(|_| chooses && apart);
     let mut scored = vec![];
     for split in std::iter::once(manifest.split(config.run.report)?).chain(select) {
-        let found = dataset.index(&root, split)?;
-        ensure!(
-            info.classes == dataset.info(&found).classes,
-            "data set `{}`: the classes of split `{split}` are not those of `{}`",
-            dataset.name,
-            config.run.split
-        );
+        let found = dataset.index_scored(&root, split, (&config.run.split, &info.classes))?;
         task.check(split, &found.entries)?;
-        notes.extend(ignored(split, &found));
+        notes.extend(remarks(split, &found));
         missing.extend(incomplete(split, &found));
         scored.push(Arc::new(found.entries));
     }
@@ -165,8 +164,15 @@ pub fn prepare_resolved(
     let mut caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The training loop would also fail, but only after the folder is locked.
-    Plan::new(&resolved.config.recipe, data.splits.train.len())?;
+    let (recipe, images) = (&resolved.config.recipe, data.splits.train.len());
+    match &data.task {
+        Some(task) => task.check_batches(recipe, images)?,
+        None => Plan::check(recipe, images, 1)?,
+    }
     resolved.inputs(context, &data.splits).check_operations()?;
+    if data.task.is_some() {
+        readable(&resolved, &data.splits)?;
+    }
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,
@@ -213,6 +219,22 @@ pub fn prepare_resolved(
         earlier,
         caveats,
     })))
+}
+
+/// Checks that the images that are scored can be read. A damaged one would end the run at its last step.
+fn readable(resolved: &Resolved, splits: &IndexedSplits) -> Result<()> {
+    let channels = resolved.config.model.channels;
+    let faults = unreadable(splits.eval.iter().chain(splits.select.iter()), channels);
+    let shown = faults.iter().take(FAULTS).map(|fault| format!("\n  {fault}"));
+    let more = faults.len().saturating_sub(FAULTS);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    ensure!(
+        faults.is_empty(),
+        "{} of the images to be scored cannot be used; repair them, or remove them from the split:{}{more}",
+        faults.len(),
+        shown.collect::<String>()
+    );
+    Ok(())
 }
 
 /// What a record states of the images and annotations of a run.

@@ -5,6 +5,7 @@
 //! the list of the manifest if it has one, otherwise the distinct values, sorted (by number if all are numbers).
 
 use super::super::classes::{distinct, labels_of, names_in};
+use super::super::text::read_text;
 use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
 use schemars::JsonSchema;
@@ -46,7 +47,7 @@ impl Format for Csv {
         let names = match &self.classes {
             Some(list) => {
                 let list = split.root.join(list);
-                let text = std::fs::read_to_string(&list).map_err(|e| DataError::file(&list, e))?;
+                let text = read_text(&list)?;
                 names_in(&text, self.delimiter.unwrap_or(COMMA)).map_err(|e| DataError::file(&list, e))?
             }
             None => distinct(words.clone()),
@@ -77,14 +78,14 @@ impl Csv {
     fn rows(&self, file: &Path) -> Result<Vec<(String, String)>, DataError> {
         let fail = |message: String| DataError::file(file, message);
         let delimiter = self.delimiter_byte().map_err(fail)?;
+        let text = read_text(file)?;
         let mut reader = ::csv::ReaderBuilder::new()
             .delimiter(delimiter)
             // Quotes belong to comma-separated files; elsewhere they are part of a name.
             .quoting(delimiter == b',')
             .has_headers(self.columns.is_empty())
             .trim(::csv::Trim::All)
-            .from_path(file)
-            .map_err(|e| fail(e.to_string()))?;
+            .from_reader(text.as_bytes());
         let columns = match self.columns.is_empty() {
             true => reader.headers().map_err(|e| fail(e.to_string()))?.iter().map(String::from).collect(),
             false => self.columns.clone(),

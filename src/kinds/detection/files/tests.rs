@@ -15,7 +15,13 @@ fn info() -> DatasetInfo {
 }
 
 fn entry(image_id: u64) -> Entry {
-    let objects = Objects { image_id, size: (4, 6), objects: vec![], absent: vec![], not_exhaustive: vec![] };
+    let objects = Objects {
+        image_id: image_id.into(),
+        size: (4, 6),
+        objects: vec![],
+        absent: vec![],
+        not_exhaustive: vec![],
+    };
     Entry {
         id: SampleId::new(format!("{image_id}.jpg")),
         image: ImageRef::File("x".into()),
@@ -31,7 +37,7 @@ fn read_back(files: &[Value]) -> Result<Vec<Vec<Detection>>, String> {
         std::fs::write(path, file.to_string()).unwrap();
     }
     let entries = [entry(3), entry(11)];
-    let predictions = read(&paths, &entries, &info()).map_err(|e| format!("{e:#}"))?;
+    let predictions = read(&paths, &entries, &info(), true).map_err(|e| format!("{e:#}"))?;
     predictions.collect::<Result<_>>().map_err(|e| e.to_string())
 }
 
