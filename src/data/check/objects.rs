@@ -146,3 +146,68 @@ fn similar(a: Xyxy<f64>, b: Xyxy<f64>) -> bool {
     let allowed = ROUNDING + SHARE * side(a).max(side(b));
     a.iter().zip(b).all(|(a, b)| (a - b).abs() <= allowed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{ImageRef, Rle, SampleId, Xywh};
+    use std::sync::Arc;
+
+    const SIZE: (usize, usize) = (48, 64);
+
+    fn ring([x, y, w, h]: Xywh) -> Segmentation {
+        Segmentation::Polygons(vec![vec![x, y, x + w, y, x + w, y + h, x, y + h]])
+    }
+
+    fn report(objects: &[(Xywh, Segmentation, bool)]) -> ObjectReport {
+        let entry = |(bbox, segmentation, crowd): &(Xywh, Segmentation, bool)| {
+            let object =
+                Object { label: 0, bbox: *bbox, segmentation: segmentation.clone(), crowd: *crowd, area: 1. };
+            let (objects, absent, not_exhaustive) = (vec![object], vec![], vec![]);
+            let image = Objects { image_id: 1.into(), size: SIZE, objects, absent, not_exhaustive };
+            let annotation = Annotation::Objects(Arc::new(image));
+            Entry { id: SampleId::new("a.jpg"), image: ImageRef::File("a.jpg".into()), annotation }
+        };
+        ObjectReport::of(&objects.iter().map(entry).collect::<Vec<_>>())
+    }
+
+    const GOOD: Xywh = [10., 10., 30., 20.];
+
+    #[test]
+    fn boxes_that_nobody_means_are_told() {
+        let of = |bbox: Xywh| report(&[(bbox, ring(bbox), false), (GOOD, ring(GOOD), false)]);
+        assert!(of(GOOD).problems.is_empty() && of(GOOD).notes.is_empty());
+        let off_by_one = [10., 10., 31., 21.];
+        assert!(report(&[(off_by_one, ring(GOOD), false)]).problems.is_empty());
+        let beyond = of([-5., -3., 30., 20.]);
+        assert!(beyond.problems.is_empty());
+        assert!(beyond.notes[0].starts_with("1 of 2 boxes reach beyond their images; the first: `a.jpg`"));
+        let outside = of([100., 100., 30., 20.]);
+        assert!(outside.problems[0].starts_with("1 of 2 boxes lie outside of their images"), "{outside:?}");
+        let corners = [10., 10., 40., 30.];
+        let found = report(&[(corners, ring(GOOD), false)]);
+        assert!(
+            found.problems[0]
+                .contains("1 of 1 boxes (x, y, width, height) contradict their outlines: they fit as")
+        );
+        let runs = Rle::encode_at(&[1; 20 * 30], (20, 30), (10, 10), SIZE);
+        let found = report(&[([1., 1., 5., 5.], Segmentation::Rle(runs), false)]);
+        assert!(found.problems[0].contains("contradict their outlines; the first"), "{found:?}");
+        let share = [0.2, 0.2, 0.5, 0.4];
+        let found = report(&[(share, ring(share), false)]);
+        assert!(found.problems[0].contains("all 1 boxes lie between 0 and 1"), "{found:?}");
+        let found = report(&[(GOOD, Segmentation::Flawed("is odd".into()), false)]);
+        assert!(
+            found.problems[0].contains("`a.jpg`, outline of the box")
+                && found.problems[0].ends_with("is odd")
+        );
+    }
+
+    #[test]
+    fn a_split_without_objects_to_learn_is_told() {
+        let found = report(&[(GOOD, ring(GOOD), true)]);
+        assert!(found.problems[0].contains("all 1 objects are crowds"), "{found:?}");
+        assert!(report(&[(GOOD, ring(GOOD), true), (GOOD, ring(GOOD), false)]).problems.is_empty());
+        assert!(report(&[]).problems.is_empty(), "without boxes in its annotations");
+    }
+}

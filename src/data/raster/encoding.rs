@@ -164,7 +164,8 @@ fn numbered(classes: &BTreeMap<String, u16>, mask: &Path) -> Result<BTreeMap<u32
     let bytes = std::fs::read(&beside).map_err(|e| fail(&e))?;
     // Names are ASCII; comments of annotators are in any encoding.
     let text = String::from_utf8_lossy(&bytes);
-    let document: Document = serde_json::from_str(&text).map_err(|e| fail(&e))?;
+    let document: Document =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| fail(&e))?;
     let mut table = BTreeMap::from([(0, IGNORE)]);
     for Named { name, name_ndx } in document.annotation.object {
         let label = classes.get(name.trim()).copied().unwrap_or(IGNORE);

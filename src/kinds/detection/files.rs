@@ -127,7 +127,7 @@ struct Found {
 
 /// Reads result files for the same images. A row with a box and a mask is a detection with both. Rows with only a mask are
 /// scored only as masks if other rows have boxes (COCO's servers take separate files for boxes and masks); otherwise they
-/// get the box around their mask. Outlines are read only if `masks` are scored, or if a row has no box.
+/// get the box around their mask. All rows of a file have boxes, masks, or both. Outlines are read only if `masks` are scored, or if a row has no box.
 ///
 /// # Errors
 /// Files in another format or with more than one list, images that are not among `entries`, unknown categories, masks of
@@ -153,11 +153,16 @@ pub(super) fn read<'a>(
             .map_err(anyhow::Error::msg)
             .with_context(|| format!("`{}` is not a list of results in COCO's format", file.display()))?;
         let rows = rows.0.with_context(|| format!("`{}`: there is no list of results", file.display()))?;
-        let mut flaws = vec![];
+        let (mut flaws, mut with_box, mut with_mask) = (vec![], None, None);
         for (k, row) in rows.into_iter().enumerate() {
             match row.detection(&known) {
                 Ok((place, detection)) => {
-                    boxes |= detection.written.is_some_and(|written| written.bbox.is_some());
+                    let has_box = detection.written.is_some_and(|written| written.bbox.is_some());
+                    flaws.extend(alike(&mut with_box, has_box, k, "bbox"));
+                    if masks {
+                        flaws.extend(alike(&mut with_mask, detection.mask.is_some(), k, "segmentation"));
+                    }
+                    boxes |= has_box;
                     detections[place].push(detection);
                 }
                 Err(flaw) => flaws.push(format!("row {k}{flaw}")),
@@ -175,6 +180,22 @@ pub(super) fn read<'a>(
         }
     }
     Ok(Box::new(detections.into_iter().map(Ok)))
+}
+
+/// Says so if row `k` of a file has the value `name` and its first row has not, or the other way round. Rows without it would
+/// be missing in one of the two scores without a word.
+fn alike(first: &mut Option<bool>, has: bool, k: usize, name: &str) -> Option<String> {
+    let words = |has: bool| if has { "has" } else { "has no" };
+    let expected = *first.get_or_insert(has);
+    let flaw = || {
+        format!(
+            "row {k} {} `{name}`, and row 0 {} one; give boxes and masks in all rows of a file, or in \
+         files of their own",
+            words(has),
+            words(expected)
+        )
+    };
+    (expected != has).then(flaw)
 }
 
 /// What the rows of a file refer to.

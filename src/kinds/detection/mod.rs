@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod golden;
 mod head;
+#[cfg(test)]
+mod lenient;
 mod mask;
 mod mask_head;
 mod matcher;
