@@ -9,6 +9,7 @@ use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, S
 use objects::ObjectReport;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::Discriminant;
 use std::path::Path;
 
 /// The name of the split that is trained on, or its beginning.
@@ -116,6 +117,29 @@ impl std::fmt::Display for SplitReport {
     }
 }
 
+/// The classes of a split.
+#[derive(Debug, Default)]
+struct SplitClasses {
+    /// The kind of its annotations: only splits of one kind belong to one task.
+    kind: Option<Discriminant<Annotation>>,
+    /// Names in label order.
+    names: Vec<String>,
+}
+
+/// The split with annotations of the same kind as `split` that is trained on, by its name, with its classes, if those of
+/// `split` are others.
+fn trained_on<'a>(
+    split: &str,
+    classes: &'a BTreeMap<String, SplitClasses>,
+) -> Option<(&'a str, &'a [String])> {
+    let found = classes.get(split)?;
+    let fits = |name: &&String| name.starts_with(TRAIN) && classes[*name].kind == found.kind;
+    let exact = classes.keys().find(|name| *name == TRAIN).filter(fits);
+    let trained = exact.or_else(|| classes.keys().find(fits))?;
+    let names = &classes.get(trained)?.names;
+    (!names.is_empty() && !found.names.is_empty() && found.names != *names).then_some((trained, names))
+}
+
 impl Dataset {
     /// Reads the index of every split and checks that every image exists, that boxes and outlines can be meant as they are
     /// written, and that the splits have the classes of the one that is trained on; with `decode`, also that every image can
@@ -129,7 +153,7 @@ impl Dataset {
         };
         let mut reports: Vec<SplitReport> = self.splits.iter().map(check).collect();
         for report in &mut reports {
-            let Some((trained, names)) = self.trained_on(&report.split, &classes) else { continue };
+            let Some((trained, names)) = trained_on(&report.split, &classes) else { continue };
             // The comparison that a run makes of the splits that it trains on and scores.
             match self.index_scored(root, &report.split, (trained, names)) {
                 Ok(index) => {
@@ -146,21 +170,6 @@ impl Dataset {
         reports
     }
 
-    /// The split of the same format as `split` that is trained on, by its name, with its classes, if those of `split` are
-    /// others.
-    fn trained_on<'a>(
-        &self,
-        split: &str,
-        classes: &'a BTreeMap<String, Vec<String>>,
-    ) -> Option<(&'a str, &'a [String])> {
-        let format = |name: &str| Some(&self.splits.get(name)?.annotations.as_ref()?.name);
-        let fits = |name: &&String| name.starts_with(TRAIN) && format(name) == format(split);
-        let exact = classes.keys().find(|name| *name == TRAIN).filter(fits);
-        let trained = exact.or_else(|| classes.keys().find(fits))?;
-        let (found, names) = (classes.get(split)?, classes.get(trained)?);
-        (!names.is_empty() && !found.is_empty() && found != names).then_some((trained, names))
-    }
-
     /// The report of a split, and its classes.
     fn check_split(
         &self,
@@ -168,13 +177,13 @@ impl Dataset {
         name: &str,
         split: &Split,
         decode: bool,
-    ) -> (SplitReport, Vec<String>) {
+    ) -> (SplitReport, SplitClasses) {
         let mut report = SplitReport { split: name.into(), ..SplitReport::default() };
         let index = match self.index(root, name) {
             Ok(index) => index,
             Err(error) => {
                 report.problems = error.messages();
-                return (report, vec![]);
+                return (report, SplitClasses::default());
             }
         };
         report.images = index.entries.len();
@@ -193,14 +202,14 @@ impl Dataset {
         if let Some(count) = split.count.filter(|count| *count != report.images) {
             report.problems.push(format!("{} images, the manifest says {count}", report.images));
         }
-        // Folders list what exists; other formats may name files that do not.
+        // Folders list what exists, but for links that lead nowhere; other formats may name files that do not exist.
         let named = !index.images_listed;
         let problem = |entry: &Entry| match &entry.image {
             ImageRef::File(path) if decode => match Image::open(path, 3) {
                 Ok(image) => fits(entry, image.size()),
                 Err(error) => Some(error.to_string()),
             },
-            ImageRef::File(path) if named && !path.is_file() => {
+            ImageRef::File(path) if (named || path.is_symlink()) && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
             }
             // Reading the header is enough.
@@ -213,7 +222,8 @@ impl Dataset {
             _ => None,
         };
         report.problems.par_extend(index.entries.par_iter().filter_map(problem));
-        let classes = self.class_names().map(<[String]>::to_vec).or(index.classes).unwrap_or_default();
-        (report, classes)
+        let names = self.class_names().map(<[String]>::to_vec).or(index.classes).unwrap_or_default();
+        let kind = index.entries.first().map(|entry| std::mem::discriminant(&entry.annotation));
+        (report, SplitClasses { kind, names })
     }
 }

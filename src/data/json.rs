@@ -160,7 +160,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for RecordsVisitor<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Records<T>, A::Error> {
         let mut records = vec![];
-        while let Some(Object(record)) = sequence.next_element()? {
+        while let Some(NamedFields(record)) = sequence.next_element()? {
             records.push(record);
         }
         Ok(Records(Some(records)))
@@ -169,25 +169,25 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for RecordsVisitor<T> {
 
 /// A record that is read by the names of its fields alone. Without it, serde also takes a list of values in the order of the
 /// fields.
-pub(crate) struct Object<T>(pub T);
+pub(crate) struct NamedFields<T>(pub T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for NamedFields<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ObjectVisitor(std::marker::PhantomData))
+        deserializer.deserialize_any(FieldsVisitor(std::marker::PhantomData))
     }
 }
 
-struct ObjectVisitor<T>(std::marker::PhantomData<T>);
+struct FieldsVisitor<T>(std::marker::PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldsVisitor<T> {
+    type Value = NamedFields<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object with named fields")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NamedFields<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(NamedFields)
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     fn pair(text: &str) -> Result<Pair, String> {
-        parse::<Object<Pair>>(text.as_bytes().to_vec()).map(|Object(pair)| pair)
+        parse::<NamedFields<Pair>>(text.as_bytes().to_vec()).map(|NamedFields(pair)| pair)
     }
 
     #[test]

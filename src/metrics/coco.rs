@@ -6,15 +6,14 @@
 //! objects is −1, as in `pycocotools`. Standard errors come from a [bootstrap](super::bootstrap) over images or
 //! sequences. A detection without a mask is scored as a box only; if no detection has a mask, mask scores are −1.
 
+mod annotated;
 mod matches;
 
 use super::bootstrap::Units;
 use super::{ClassScores, MetricError};
-use crate::data::{
-    Category, DatasetInfo, Frequency, Object, Objects, RecordId, Rle, SampleId, Segmentation, Size, Xywh,
-    Xyxy, xywh,
-};
+use crate::data::{Category, DatasetInfo, Frequency, Objects, RecordId, Rle, SampleId, Xywh, Xyxy, xywh};
 use crate::record::{Better, Score, ScoreSpec, Scores, Unit};
+use annotated::{segmentation, truth};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
 use matches::Matches;
 use schemars::JsonSchema;
@@ -386,36 +385,10 @@ fn percentage(value: f64) -> f64 {
     if value < 0. { value } else { 100. * value }
 }
 
-fn truth(id: u64, image_id: u64, size: Size, object: &Object) -> Annotation {
-    let segmentation = match &object.segmentation {
-        Segmentation::None | Segmentation::Flawed(_) => None,
-        Segmentation::Degenerate => Some(hotcoco::Segmentation::UncompressedRle {
-            size: [size.0 as u32, size.1 as u32],
-            counts: vec![(size.0 * size.1) as u32],
-        }),
-        Segmentation::Polygons(rings) => Some(hotcoco::Segmentation::Polygon(rings.clone())),
-        Segmentation::Rle(rle) => Some(segmentation(rle)),
-    };
-    Annotation {
-        id,
-        image_id,
-        category_id: u64::from(object.label),
-        bbox: Some(object.bbox),
-        area: Some(object.area),
-        segmentation,
-        iscrowd: object.crowd,
-        ..Annotation::default()
-    }
-}
-
-fn segmentation(rle: &Rle) -> hotcoco::Segmentation {
-    let size = [rle.height, rle.width];
-    hotcoco::Segmentation::UncompressedRle { size, counts: rle.counts.clone() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Object, Segmentation};
 
     /// An object of a side of 10 pixels, with its area as annotated.
     fn object(left: f64, area: f64) -> Object {

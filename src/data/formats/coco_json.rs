@@ -8,18 +8,24 @@
 //! are decoded ([`Objects::fits`]), and outlines, which only tasks with masks need.
 
 mod annotation;
+mod classes;
+mod counts;
+mod images;
 mod outline;
 
 pub(crate) use annotation::to_box;
 pub(crate) use outline::{Outline, ReadOutline};
 
-use super::super::json::{NumberList, Object as Named, RecordId, Records, Scalar, parse};
-use super::super::{Annotation, Category, DataError, Frequency, Index, Objects};
+use super::super::json::{NamedFields, Records, parse};
+use super::super::{Annotation, Category, DataError, Index, Objects};
 use super::format::{Format, SplitSource};
 use annotation::{AnnotationRecord, Found};
+use classes::{CategoryRecord, Classes};
+use counts::Counts;
+use images::{ImageRecord, Images};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,34 +57,6 @@ struct Document {
     annotations: Records<AnnotationRecord>,
     #[serde(default)]
     categories: Records<CategoryRecord>,
-}
-
-#[derive(Deserialize)]
-struct ImageRecord {
-    #[serde(default)]
-    id: Scalar,
-    #[serde(default)]
-    width: Scalar,
-    #[serde(default)]
-    height: Scalar,
-    #[serde(default)]
-    file_name: Scalar,
-    #[serde(default)]
-    coco_url: Scalar,
-    #[serde(default)]
-    neg_category_ids: NumberList,
-    #[serde(default)]
-    not_exhaustive_category_ids: NumberList,
-}
-
-#[derive(Deserialize)]
-struct CategoryRecord {
-    #[serde(default)]
-    id: Scalar,
-    #[serde(default)]
-    name: Scalar,
-    #[serde(default)]
-    frequency: Scalar,
 }
 
 impl Format for CocoJson {
@@ -120,7 +98,7 @@ impl CocoJson {
     /// # Errors
     /// Every flaw with its place.
     pub fn read(&self, text: Vec<u8>) -> Result<Content, Vec<String>> {
-        let Named(document) = parse::<Named<Document>>(text).map_err(|flaw| vec![flaw])?;
+        let NamedFields(document) = parse::<NamedFields<Document>>(text).map_err(|flaw| vec![flaw])?;
         let mut flaws = vec![];
         let content = self.objects(document, &mut flaws);
         if flaws.is_empty() { Ok(content) } else { Err(flaws) }
@@ -159,195 +137,6 @@ impl CocoJson {
             notes.extend((dropped > 0).then(|| format!("`drop_empty` leaves out {dropped} of {all} images")));
         }
         Content { images, classes: classes.names, categories: classes.categories, notes }
-    }
-}
-
-/// Numbers of what was left out or is used in part.
-#[derive(Debug, Default)]
-struct Counts {
-    /// Rings without area beside others, and the first annotation with one.
-    rings: (usize, String),
-    /// Annotations without area.
-    degenerate: (usize, String),
-    /// Outlines that cannot be drawn, and why.
-    flawed: Vec<String>,
-}
-
-impl Counts {
-    fn notes(self) -> impl Iterator<Item = String> {
-        let Self { rings, degenerate, flawed } = self;
-        let flawed = (flawed.len(), flawed.into_iter().next().unwrap_or_default());
-        let lines = [
-            (rings, "polygons of fewer than 3 points left out, their objects kept"),
-            (
-                degenerate,
-                "annotations without area are not trained on and stay in scores (`allowed_degenerate`)",
-            ),
-            (flawed, "outlines cannot be drawn, which matters only to tasks with masks"),
-        ];
-        let line = |((count, first), what): ((usize, String), &str)| {
-            (count > 0).then(|| format!("{count} {what}; the first: {first}"))
-        };
-        lines.into_iter().filter_map(line)
-    }
-
-    /// Counts, and keeps the first.
-    fn count((count, first): &mut (usize, String), words: impl FnOnce() -> String) {
-        *count += 1;
-        if first.is_empty() {
-            *first = words();
-        }
-    }
-}
-
-/// The images of a file.
-#[derive(Default)]
-struct Images {
-    found: Vec<(String, Objects)>,
-    place_of: HashMap<RecordId, usize>,
-    names: HashSet<String>,
-}
-
-impl Images {
-    /// Adds the record at `place` of `images`, or its flaw.
-    fn add(&mut self, place: usize, record: &ImageRecord, classes: &Classes, flaws: &mut Vec<String>) {
-        let id = match record.id.id() {
-            Ok(Some(id)) => id,
-            Ok(None) => return flaws.push(format!("images[{place}]: there is no `id`")),
-            Err(flaw) => return flaws.push(format!("images[{place}]: `id` {flaw}")),
-        };
-        // An image with another flaw is an image all the same: its annotations are not of an unknown one.
-        let twice = self.place_of.insert(id.clone(), self.found.len()).is_some();
-        let mut read = || {
-            if twice {
-                return Err("occurs twice".to_string());
-            }
-            let first = self.found.first().map(|(_, objects)| &objects.image_id);
-            if let Some(first) =
-                first.filter(|first| std::mem::discriminant(*first) != std::mem::discriminant(&id))
-            {
-                return Err(format!(
-                    "ids must be all numbers or all words to be scored, and that of the first image is {first}"
-                ));
-            }
-            let name = record.name()?;
-            // `a\\b` and `a/b` may be one file.
-            if !self.names.insert(name.replace('\\', "/")) {
-                return Err(format!("file `{name}` occurs twice"));
-            }
-            let side = |name: &str, value: &Scalar| match value.whole() {
-                Ok(Some(side)) => Ok(side as usize),
-                Ok(None) => Err(format!("there is no `{name}`")),
-                Err(flaw) => Err(format!("`{name}` {flaw}")),
-            };
-            let size = (side("height", &record.height)?, side("width", &record.width)?);
-            if size.0.checked_mul(size.1).is_none_or(|pixels| pixels == 0 || u32::try_from(pixels).is_err()) {
-                return Err(format!("`{name}` has {}x{} pixels", size.0, size.1));
-            }
-            let absent = classes.labels("neg_category_ids", &record.neg_category_ids)?;
-            let not_exhaustive =
-                classes.labels("not_exhaustive_category_ids", &record.not_exhaustive_category_ids)?;
-            Ok((name, Objects { image_id: id.clone(), size, objects: vec![], absent, not_exhaustive }))
-        };
-        let found = read().unwrap_or_else(|flaw| {
-            flaws.push(format!("image {id}: {flaw}"));
-            let (objects, absent, not_exhaustive) = (vec![], vec![], vec![]);
-            (String::new(), Objects { image_id: id.clone(), size: (0, 0), objects, absent, not_exhaustive })
-        });
-        self.found.push(found);
-    }
-}
-
-impl ImageRecord {
-    /// Path of the image below the images of the split. LVIS gives the address of COCO's file instead: its last two
-    /// parts.
-    fn name(&self) -> Result<String, String> {
-        let words = |name: &str, value: &Scalar| match value.word() {
-            Ok(word) => Ok(word.map(String::from)),
-            Err(flaw) => Err(format!("`{name}` {flaw}")),
-        };
-        if let Some(name) = words("file_name", &self.file_name)? {
-            return Ok(name);
-        }
-        let url = words("coco_url", &self.coco_url)?.ok_or("has neither `file_name` nor `coco_url`")?;
-        let parts: Vec<&str> = url.rsplit('/').take(2).collect();
-        Ok(parts.into_iter().rev().collect::<Vec<_>>().join("/"))
-    }
-}
-
-/// The categories of a file.
-#[derive(Default)]
-struct Classes {
-    /// Labels by category id.
-    label_of: HashMap<u64, u32>,
-    /// Names in the order of labels, each once.
-    names: Vec<String>,
-    /// The rest in the order of labels.
-    categories: Vec<Category>,
-    notes: Vec<String>,
-}
-
-impl Classes {
-    fn read(found: &[CategoryRecord], flaws: &mut Vec<String>) -> Self {
-        let mut by_id: BTreeMap<u64, (String, Option<Frequency>)> = BTreeMap::new();
-        for (place, record) in found.iter().enumerate() {
-            match record.read() {
-                Ok((id, class)) => {
-                    if by_id.insert(id, class).is_some() {
-                        flaws.push(format!("category {id} occurs twice"));
-                    }
-                }
-                Err(flaw) => flaws.push(format!("categories[{place}]: {flaw}")),
-            }
-        }
-        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-        by_id.values().for_each(|(name, _)| *count.entry(name).or_default() += 1);
-        let several = |name: &str| count.get(name).is_some_and(|count| *count > 1);
-        let name = |(id, (name, _)): (&u64, &(String, _))| match several(name) {
-            true => format!("{name} (id {id})"),
-            false => name.clone(),
-        };
-        let names: Vec<String> = by_id.iter().map(name).collect();
-        let note = |(name, count): (&&str, &usize)| {
-            format!("{count} categories are named `{name}`: they are told apart as `{name} (id …)`")
-        };
-        let notes = count.iter().filter(|(name, _)| several(name)).map(note).collect();
-        let category = |(id, (_, frequency)): (&u64, &(_, Option<Frequency>))| Category {
-            id: *id,
-            frequency: *frequency,
-        };
-        let (label_of, categories) =
-            (by_id.keys().copied().zip(0..).collect(), by_id.iter().map(category).collect());
-        Self { label_of, names, categories, notes }
-    }
-
-    /// The labels of a list of category ids in the field `name` of an image.
-    fn labels(&self, name: &str, ids: &NumberList) -> Result<Vec<u32>, String> {
-        let ids = ids.clone().numbers().map_err(|flaw| format!("`{name}` {flaw}"))?.unwrap_or_default();
-        let label = |id: &f64| {
-            let label = self.label_of.get(&(*id as u64)).filter(|_| id.fract() == 0. && *id >= 0.);
-            label.copied().ok_or_else(|| format!("`{name}` has category {id}, which is not in `categories`"))
-        };
-        ids.iter().map(label).collect()
-    }
-}
-
-impl CategoryRecord {
-    /// Id, name and frequency.
-    fn read(&self) -> Result<(u64, (String, Option<Frequency>)), String> {
-        let id = self.id.whole().map_err(|flaw| format!("`id` {flaw}"))?.ok_or("there is no `id`")?;
-        let name = match &self.name {
-            Scalar::Whole(number) => number.to_string(),
-            name => name.word().map_err(|flaw| format!("`name` {flaw}"))?.ok_or("there is no `name`")?.into(),
-        };
-        let frequency = match self.frequency.word().map_err(|flaw| format!("`frequency` {flaw}"))? {
-            None => None,
-            Some("r") => Some(Frequency::Rare),
-            Some("c") => Some(Frequency::Common),
-            Some("f") => Some(Frequency::Frequent),
-            Some(other) => return Err(format!("`frequency` is \"{other}\", expected \"r\", \"c\" or \"f\"")),
-        };
-        Ok((id, (name, frequency)))
     }
 }
 

@@ -3,7 +3,7 @@
 //! `images` (id, file_name), `annotations` (image_id, category_id) and `categories` (id, name). Labels follow the
 //! order of category ids; boxes and masks are not read.
 
-use super::super::json::{Object, RecordId, Records, Scalar, parse};
+use super::super::json::{NamedFields, RecordId, Records, Scalar, parse};
 use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
 use schemars::JsonSchema;
@@ -59,7 +59,7 @@ impl Format for CocoLabels {
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
-        let Object(document) = parse(text).map_err(|e| DataError::file(&file, e))?;
+        let NamedFields(document) = parse(text).map_err(|e| DataError::file(&file, e))?;
         let (labels, classes) = labelled(document).map_err(|flaws| DataError::flaws(&file, flaws))?;
         let entry =
             |(name, label): Labelled| split.entry(split.listed_image(&name), Annotation::Label(label));

@@ -2,8 +2,10 @@
 
 use super::super::super::json::{NumberList, RecordId, Scalar};
 use super::super::super::{Object, Segmentation, Size, Xywh};
+use super::classes::Classes;
+use super::counts::Counts;
+use super::images::Images;
 use super::outline::{Outline, ReadOutline};
-use super::{Classes, Counts, Images};
 use serde::Deserialize;
 
 /// An entry of `annotations` as it is written.

@@ -1,7 +1,7 @@
 //! What is read, what is refused, and that no document panics.
 
 use super::*;
-use crate::data::Segmentation;
+use crate::data::{Frequency, RecordId, Segmentation};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
