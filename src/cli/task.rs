@@ -3,7 +3,7 @@
 use super::flags::{Include, bench_data};
 use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
-use crate::data::{Dataset, DatasetInfo, Index};
+use crate::data::{Dataset, DatasetInfo, Index, readable};
 use crate::record::{Reference, Score};
 use crate::registry::{AnyTask, Registry, manifest};
 use crate::task::Manifest;
@@ -92,6 +92,9 @@ fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Channels to which images are decoded to see that they can be.
+const CHANNELS: usize = 3;
+
 /// Checks one task; returns a line that describes the result.
 fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task_manifest = manifest(library, registry.components(), name)?;
@@ -142,6 +145,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
             dataset.index_scored(&root, split, (&splits.train, &info.classes)).with_context(context)?;
         task.check(split, &index.entries)?;
         lines.extend(remarks(split, &index));
+        readable(&index.entries, CHANNELS).map_err(anyhow::Error::msg).with_context(context)?;
         evaluated = evaluated.or(Some(index));
     }
     let index = evaluated.with_context(context)?;

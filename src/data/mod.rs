@@ -42,7 +42,7 @@ pub use jpeg::JPEG_DECODER;
 pub use json::RecordId;
 pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
-pub use readable::unreadable;
+pub use readable::readable;
 pub use rle::Rle;
 pub use sample::{Batch, PreparedSample, Sample};
 

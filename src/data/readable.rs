@@ -1,4 +1,4 @@
-//! [`unreadable`]: the entries of a split that cannot be read.
+//! [`readable`]: whether the entries of a split that is scored can be read.
 
 use super::{Annotation, Entry, IGNORE, Image, ImageRef, Size};
 use rayon::prelude::*;
@@ -7,9 +7,32 @@ use std::path::Path;
 /// Files of at most so many bytes in total are decoded, which takes seconds. Of more, only the headers are read.
 const MOST_BYTES: u64 = 1 << 28;
 
+/// Number of entries that a message lists.
+const SHOWN: usize = 10;
+
+/// Checks that the entries of a split that is scored can be read: a damaged one would end a run at its last
+/// step.
+///
+/// # Errors
+/// A message with their number and the first ten.
+pub fn readable<'a>(entries: impl IntoIterator<Item = &'a Entry>, channels: usize) -> Result<(), String> {
+    let faults = unreadable(entries, channels);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let more = faults.len().saturating_sub(SHOWN);
+    let mut lines: Vec<String> = faults.iter().take(SHOWN).cloned().collect();
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    Err(format!(
+        "{} of the images to be scored cannot be used; repair them, or remove them from the split:\n  {}",
+        faults.len(),
+        lines.join("\n  ")
+    ))
+}
+
 /// Says of every entry whose image or annotation cannot be read, or whose sizes do not fit each other, why. Of more than
 /// 256 MiB of images, only the headers are read.
-pub fn unreadable<'a>(entries: impl IntoIterator<Item = &'a Entry>, channels: usize) -> Vec<String> {
+fn unreadable<'a>(entries: impl IntoIterator<Item = &'a Entry>, channels: usize) -> Vec<String> {
     let entries: Vec<&Entry> = entries.into_iter().collect();
     let size = |entry: &&&Entry| match &entry.image {
         ImageRef::File(path) => path.metadata().map_or(0, |data| data.len()),
@@ -93,6 +116,9 @@ mod tests {
             entry("cut.png", Annotation::Label(0)),
             entry("none.png", Annotation::Label(0)),
         ];
+        assert!(readable(&entries[..1], 3).is_ok());
+        let error = readable(&entries, 3).unwrap_err();
+        assert!(error.starts_with("3 of the images to be scored cannot be used; repair them"), "{error}");
         let found = unreadable(&entries, 3);
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(

@@ -3,7 +3,7 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{Reported, RunConfig, Stage, read};
-use crate::data::{Dataset, Index, content, unreadable};
+use crate::data::{Dataset, Index, content, readable};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
@@ -13,9 +13,6 @@ use std::sync::Arc;
 
 /// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
-
-/// Number of images that cannot be used that a message lists.
-const FAULTS: usize = 10;
 
 /// Caveat of a run that was resumed after files of its data set had changed.
 const OTHER_FILES: &str = "resumed after images or masks had changed: its first steps saw other files";
@@ -171,7 +168,8 @@ pub fn prepare_resolved(
     }
     resolved.inputs(context, &data.splits).check_operations()?;
     if data.task.is_some() {
-        readable(&resolved, &data.splits)?;
+        let scored = data.splits.eval.iter().chain(data.splits.select.iter());
+        readable(scored, resolved.config.model.channels).map_err(anyhow::Error::msg)?;
     }
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
@@ -219,22 +217,6 @@ pub fn prepare_resolved(
         earlier,
         caveats,
     })))
-}
-
-/// Checks that the images that are scored can be read. A damaged one would end the run at its last step.
-fn readable(resolved: &Resolved, splits: &IndexedSplits) -> Result<()> {
-    let channels = resolved.config.model.channels;
-    let faults = unreadable(splits.eval.iter().chain(splits.select.iter()), channels);
-    let shown = faults.iter().take(FAULTS).map(|fault| format!("\n  {fault}"));
-    let more = faults.len().saturating_sub(FAULTS);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    ensure!(
-        faults.is_empty(),
-        "{} of the images to be scored cannot be used; repair them, or remove them from the split:{}{more}",
-        faults.len(),
-        shown.collect::<String>()
-    );
-    Ok(())
 }
 
 /// What a record states of the images and annotations of a run.
