@@ -38,16 +38,13 @@ impl Pairs<'_> {
             };
             let map = in_any_case(maps.join(name), map_end);
             if !map.is_file() {
-                flaws.push(format!(
-                    "there is no {} `{}` for image `{}`",
-                    self.what,
-                    map.display(),
-                    image.display()
-                ));
+                let (image, map) = (image.display(), map.display());
+                flaws.push(format!("there is no {} for image `{image}`; expected `{map}`", self.what));
+                continue;
             }
             pairs.push((image, map));
         }
-        if pairs.is_empty() {
+        if pairs.is_empty() && flaws.is_empty() {
             let message = format!("there is no image whose name ends in `{image_end}`; {ignored}");
             return Err(DataError::file(&folder, message));
         }

@@ -81,7 +81,9 @@ impl AnnotationRecord {
         counts: &mut Counts,
         allowed: usize,
     ) -> Result<Object, String> {
-        let ReadOutline { mut segmentation, dropped, degenerate } = self.segmentation.segmentation(size);
+        // The size of an image with a flaw is not known, so its outlines cannot be judged.
+        let outline = if size == (0, 0) { Outline::None } else { self.segmentation };
+        let ReadOutline { mut segmentation, dropped, degenerate } = outline.segmentation(size);
         let bbox = match (self.bbox.numbers().map_err(|flaw| format!("`bbox` {flaw}"))?, &segmentation) {
             (Some(bbox), _) => to_box(&bbox)?,
             (None, Segmentation::Polygons(rings)) => around(rings),

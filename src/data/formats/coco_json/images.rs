@@ -50,11 +50,11 @@ impl Images {
             Err(flaw) => return flaws.push(format!("images[{place}]: `id` {flaw}")),
         };
         // An image with another flaw is an image all the same: its annotations are not of an unknown one.
-        let twice = self.place_of.insert(id.clone(), self.found.len()).is_some();
+        if self.place_of.contains_key(&id) {
+            return flaws.push(format!("image {id} occurs twice"));
+        }
+        self.place_of.insert(id.clone(), self.found.len());
         let mut read = || {
-            if twice {
-                return Err("occurs twice".to_string());
-            }
             let first = self.found.first().map(|(_, objects)| &objects.image_id);
             if let Some(first) =
                 first.filter(|first| std::mem::discriminant(*first) != std::mem::discriminant(&id))
