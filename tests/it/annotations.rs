@@ -106,7 +106,7 @@ fn annotations_without_area_are_counted_and_scored() {
     );
     detection(&sandbox, ", allowed_degenerate = 10");
     assert!((box_ap(&sandbox) - 62.623_762_376).abs() < 1e-6, "{}", box_ap(&sandbox));
-    contains(&sandbox.ok(CHECK), &["note: 1 annotations without area", "annotation 11 (image 1)"]);
+    contains(&sandbox.ok(CHECK), &["note: annotations without area", "annotation 11 (image 1)"]);
 }
 
 #[test]
@@ -120,16 +120,17 @@ fn a_stray_point_leaves_out_neither_object_nor_polygon() {
     assert!((box_ap(&sandbox) - 100.).abs() < 1e-9);
     contains(
         &crate::program::stderr(&sandbox.run(BOXES)),
-        &["split `val`: 1 polygons of fewer than 3 points left out"],
+        &["split `val`: polygons of fewer than 3 points left out, their objects kept: 1"],
     );
-    contains(&sandbox.ok(CHECK), &["note: 1 polygons of fewer than 3 points left out"]);
+    contains(&sandbox.ok(CHECK), &["note: polygons of fewer than 3 points left out, their objects kept: 1"]);
     // The run says so, and so does its record.
     let train = format!(
         "transfer --task toy --recipe maskrcnn_demo {RECIPES} --set model.depth=4 --set batch=2 --out out"
     );
     let output = sandbox.run(&train);
     assert!(output.status.success(), "{}", crate::program::stderr(&output));
-    let words = "data set `toy`, split `train`: 1 polygons of fewer than 3 points left out";
+    let words =
+        "data set `toy`, split `train`: polygons of fewer than 3 points left out, their objects kept: 1";
     contains(&crate::program::stderr(&output), &[words]);
     let record: Value =
         serde_json::from_str(&std::fs::read_to_string(sandbox.path("out/run.json")).unwrap()).unwrap();
@@ -214,7 +215,7 @@ fn a_data_set_of_crowds_is_refused_by_every_command() {
     }
     write_both(&sandbox, &truths.to_string());
     let shown = String::from_utf8(sandbox.run(CHECK).stdout).unwrap();
-    contains(&shown, &["all 3 objects are crowds"]);
+    contains(&shown, &["every object is a crowd"]);
     let train = format!(
         "transfer --task toy --recipe maskrcnn_demo {RECIPES} --set model.depth=4 --set batch=2 --out out"
     );

@@ -38,7 +38,7 @@ impl Odd {
 
     fn of(&self, all: usize, what: &str) -> Option<String> {
         let Self { count, first } = self;
-        (*count > 0).then(|| format!("{count} of {all} {what}; the first: {first}"))
+        (*count > 0).then(|| format!("{what}: {count} of {all}; the first: {first}"))
     }
 }
 
@@ -90,16 +90,16 @@ impl ObjectReport {
             report.problems.push(match all {
                 0 => "there is no object: nothing to learn and nothing to score".into(),
                 _ => {
-                    format!("all {all} objects are crowds (`iscrowd`): nothing to learn and nothing to score")
+                    format!("every object is a crowd (`iscrowd`), all {all} of them: nothing to learn and nothing to score")
                 }
             });
         }
         if all > 0 && small.count == all {
             report.problems.push(format!(
-                "all {all} boxes lie between 0 and 1: coordinates must be in pixels, not in shares of the image"
+                "boxes lie between 0 and 1, all {all} of them: coordinates must be in pixels, not in shares of the image"
             ));
         }
-        let hint = if corners.count == other.count { ": they fit as corners (x1, y1, x2, y2)" } else { "" };
+        let hint = if corners.count == other.count { " and fit as corners (x1, y1, x2, y2)" } else { "" };
         let contradict = format!("boxes (x, y, width, height) contradict their outlines{hint}");
         report.problems.extend(outside.of(all, "boxes lie outside of their images"));
         report.problems.extend(other.of(all, &contradict));
@@ -181,21 +181,21 @@ mod tests {
         assert!(report(&[(off_by_one, ring(GOOD), false)]).problems.is_empty());
         let beyond = of([-5., -3., 30., 20.]);
         assert!(beyond.problems.is_empty());
-        assert!(beyond.notes[0].starts_with("1 of 2 boxes reach beyond their images; the first: `a.jpg`"));
+        assert!(beyond.notes[0].starts_with("boxes reach beyond their images: 1 of 2; the first: `a.jpg`"));
         let outside = of([100., 100., 30., 20.]);
-        assert!(outside.problems[0].starts_with("1 of 2 boxes lie outside of their images"), "{outside:?}");
+        assert!(outside.problems[0].starts_with("boxes lie outside of their images: 1 of 2"), "{outside:?}");
         let corners = [10., 10., 40., 30.];
         let found = report(&[(corners, ring(GOOD), false)]);
         assert!(
             found.problems[0]
-                .contains("1 of 1 boxes (x, y, width, height) contradict their outlines: they fit as")
+                .contains("contradict their outlines and fit as corners (x1, y1, x2, y2): 1 of 1")
         );
         let runs = Rle::encode_at(&[1; 20 * 30], (20, 30), (10, 10), SIZE);
         let found = report(&[([1., 1., 5., 5.], Segmentation::Rle(runs), false)]);
-        assert!(found.problems[0].contains("contradict their outlines; the first"), "{found:?}");
+        assert!(found.problems[0].contains("contradict their outlines: 1 of 1; the first"), "{found:?}");
         let share = [0.2, 0.2, 0.5, 0.4];
         let found = report(&[(share, ring(share), false)]);
-        assert!(found.problems[0].contains("all 1 boxes lie between 0 and 1"), "{found:?}");
+        assert!(found.problems[0].contains("boxes lie between 0 and 1"), "{found:?}");
         let found = report(&[(GOOD, Segmentation::Flawed("is odd".into()), false)]);
         assert!(
             found.problems[0].contains("`a.jpg`, outline of the box")
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_split_without_objects_to_learn_is_told() {
         let found = report(&[(GOOD, ring(GOOD), true)]);
-        assert!(found.problems[0].contains("all 1 objects are crowds"), "{found:?}");
+        assert!(found.problems[0].contains("every object is a crowd"), "{found:?}");
         assert!(report(&[(GOOD, ring(GOOD), true), (GOOD, ring(GOOD), false)]).problems.is_empty());
         assert!(report(&[]).problems.is_empty(), "without boxes in its annotations");
     }

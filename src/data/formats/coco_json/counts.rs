@@ -25,7 +25,7 @@ impl Counts {
             (flawed, "outlines cannot be drawn, which matters only to tasks with masks"),
         ];
         let line = |((count, first), what): ((usize, String), &str)| {
-            (count > 0).then(|| format!("{count} {what}; the first: {first}"))
+            (count > 0).then(|| format!("{what}: {count}; the first: {first}"))
         };
         lines.into_iter().filter_map(line)
     }

@@ -64,7 +64,7 @@ impl Images {
                 ));
             }
             let name = record.name()?;
-            // `a\\b` and `a/b` may be one file.
+            // Names with backslashes and with slashes may be one file.
             if !self.names.insert(name.replace('\\', "/")) {
                 return Err(format!("file `{name}` occurs twice"));
             }
