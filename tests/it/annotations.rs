@@ -20,7 +20,7 @@ fn toy(sandbox: &Sandbox, kind: &str, splits: &str) {
         "segmentation" => "[[eval]]\nop = \"resize\"\ninterpolation = \"bilinear\"\n",
         _ => "[[eval]]\nop = \"resize_short\"\ncrop_ratio = 0.875\n[[eval]]\nop = \"center_crop\"\n",
     };
-    let tasks = if kind == "detection" { ["toy", "boxes"].as_slice() } else { &["toy"] };
+    let tasks: &[&str] = if kind == "detection" { &["toy", "boxes"] } else { &["toy"] };
     for name in tasks {
         let options = if kind == "detection" { format!("masks = {}", *name == "toy") } else { String::new() };
         let task = format!(
@@ -135,7 +135,6 @@ fn a_stray_point_leaves_out_neither_object_nor_polygon() {
     let record: Value =
         serde_json::from_str(&std::fs::read_to_string(sandbox.path("out/run.json")).unwrap()).unwrap();
     contains(&record["data_notes"].to_string(), &[words]);
-    contains(&sandbox.ok("record show out"), &[words]);
 }
 
 #[test]
