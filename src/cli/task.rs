@@ -137,8 +137,9 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task = registry.task(&task_manifest, (&training, &origin), &info)?;
     let mut lines = remarks(&splits.train, &train);
     task.check(&splits.train, &train.entries)?;
-    // What a run does with the splits that it scores.
-    let scored = [Some(&splits.eval), splits.select.as_ref()];
+    // What a run with this recipe does with the splits that it scores.
+    let chooses = recipe.eval_epochs > 0 && splits.tune.is_none();
+    let scored = [Some(&splits.eval), splits.select.as_ref().filter(|_| chooses)];
     let mut evaluated = None;
     for split in scored.into_iter().flatten() {
         let index =
