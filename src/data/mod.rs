@@ -14,15 +14,18 @@ mod geometry;
 mod image;
 mod index;
 mod jpeg;
+pub(crate) mod json;
 pub mod loader;
 mod manifest;
 mod pixel_map;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod prefetch;
 mod raster;
+mod readable;
 mod rle;
 mod sample;
 pub mod shapes;
+mod text;
 
 pub use check::SplitReport;
 pub use content::content;
@@ -36,8 +39,10 @@ pub use index::{
     Segmentation,
 };
 pub use jpeg::JPEG_DECODER;
+pub use json::RecordId;
 pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
+pub use readable::readable;
 pub use rle::Rle;
 pub use sample::{Batch, PreparedSample, Sample};
 

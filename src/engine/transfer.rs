@@ -7,7 +7,7 @@ use super::metadata::TransferMetadata;
 use super::observer::Event;
 use super::predict::{Pictures, Predicted, draw_predictions, predict};
 use super::session::{Session, StageParts};
-use super::train::{Evaluation, Outcome, TrainOptions};
+use super::train::{Evaluation, Outcome, TrainOptions, Unscored};
 use super::{LoaderSpec, Plan, RunInputs, Speed, SpeedOptions, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{DatasetInfo, Entry};
@@ -68,8 +68,9 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         if self.model.head.fits() {
             self.initialize()?;
             self.fit()?;
-            let found = self.evaluate()?;
             weights::save(&folder.weights(), &self.params, &metadata)?;
+            let unscored = || Unscored { weights: folder.weights(), steps: 0 };
+            let found = self.evaluate().with_context(unscored)?;
             let mut outcome = Outcome::fitted(save_by_class(found, folder)?);
             outcome.notes.extend(label);
             return Ok(outcome);

@@ -254,7 +254,9 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
     if folder.record().is_file() {
         let record = folder.read_record()?;
         let usable = matches!(record.status, Status::Finished | Status::Truncated);
-        ensure!(usable, NoWeights::Unfinished { id: record.id });
+        // Trained weights whose scores could not be computed can be evaluated, but not be trained from.
+        let trained = key != INIT && record.weights_hash.is_some();
+        ensure!(usable || trained, NoWeights::Unfinished { id: record.id });
     }
     InitialWeights::of_run(context, &folder, folder.id())
 }

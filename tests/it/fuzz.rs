@@ -181,7 +181,23 @@ fn annotations() -> Target {
         {"id":2,"image_id":1,"category_id":3,"bbox":[1,2,3,4],"iscrowd":1,"segmentation":{"size":[10,20],"counts":[5,190,5]}},
         {"id":3,"image_id":1,"category_id":3,"bbox":[1,2,3,4],"area":7,"segmentation":{"size":[10,20],"counts":"55e5"}}]}"#;
     let format = CocoJson { file: "some.json".into(), drop_empty: false, allowed_degenerate: 1 };
-    target("annotations", vec![seed.as_bytes().to_vec()], move |bytes| drop(format.read(bytes.to_vec())))
+    let odd = "\u{feff}{\"images\":[{\"id\":\"img 1\",\"width\":20.0,\"height\":10,\"file_name\":\"a\\\\b.jpg\",\"x\":NaN}],
+        \"annotations\":[{\"id\":\"7c1d\",\"image_id\":\"img 1\",\"category_id\":3.0,\"bbox\":[1,1,8,7],\"iscrowd\":null,
+        \"segmentation\":[1,1,9,1,9,8]},{\"image_id\":\"img 1\",\"category_id\":3,\"bbox\":[1,2,3,4],\"iscrowd\":\"0\",
+        \"segmentation\":[[2,2],[1,1,9,1,9,8],[]],\"score\":-Infinity},{\"id\":9,\"image_id\":\"img 1\",\"category_id\":4,
+        \"bbox\":[1,2,0,4],\"segmentation\":{}}],\"categories\":[{\"id\":3,\"name\":\"cat\"},{\"id\":4,\"name\":\"cat\"}]}";
+    let read = move |bytes: &[u8]| match format.read(bytes.to_vec()) {
+        // What is accepted can be drawn, or says why not.
+        Ok(content) => {
+            content.images.iter().filter(|(_, image)| image.size.0 * image.size.1 < 1 << 20).for_each(
+                |(_, image)| {
+                    assert!(image.objects.iter().all(|object| object.mask(image.size).is_ok()));
+                },
+            )
+        }
+        Err(flaws) => assert!(!flaws.is_empty()),
+    };
+    target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec()], read)
 }
 
 fn targets() -> Vec<Target> {
@@ -213,8 +229,23 @@ fn targets() -> Vec<Target> {
 
 /// Numbers at which arithmetic goes wrong.
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, i64::MAX as u64, u64::MAX];
-const WORDS: [&str; 12] =
-    ["0", "-1", "1e999", "4294967296", "18446744073709551615", "[", "{", "\"", ",", "../", "\n", "."];
+const WORDS: [&str; 15] = [
+    "0",
+    "-1",
+    "1e999",
+    "4294967296",
+    "18446744073709551615",
+    "[",
+    "{",
+    "\"",
+    ",",
+    "../",
+    "\n",
+    ".",
+    "NaN",
+    "null",
+    "-Infinity",
+];
 
 /// One of the seeds, changed.
 fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {

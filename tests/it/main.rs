@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod annotations;
 mod architecture;
 mod bad_input;
 mod build_script;

@@ -5,6 +5,7 @@ use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,16 +101,32 @@ pub(super) fn read<'a>(
         [folder] if folder.is_dir() => folder.clone(),
         _ => anyhow::bail!("kind `segmentation` reads predictions from one folder of PNGs of ids"),
     };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let name = stem(entry)?;
+        ensure!(
+            names.insert(name.clone()),
+            "`{name}.png` would be the prediction of two images, one of them `{}`: their names must differ",
+            entry.id
+        );
+    }
     let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
     let encoding = Arc::new(LabelEncoding::Ids(labels));
     let read = move |entry: &Entry| {
-        let ImageRef::File(image) = &entry.image else {
-            anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
-        };
-        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(RasterFile { path: folder.join(format!("{stem}.png")), encoding: encoding.clone() }.read()?)
+        let path = folder.join(format!("{}.png", stem(entry)?));
+        Ok(RasterFile { path, encoding: encoding.clone() }.read()?)
     };
     Ok(Box::new(entries.iter().map(read)))
+}
+
+/// The name of the image of an entry, without ending.
+fn stem(entry: &Entry) -> Result<String> {
+    match &entry.image {
+        ImageRef::File(image) => Ok(image.file_stem().unwrap_or_default().to_string_lossy().to_string()),
+        ImageRef::Memory(_) => {
+            anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +193,12 @@ mod tests {
         let mut found = read(&labels, &entries, &ids).unwrap();
         assert_eq!(found.next().unwrap().unwrap(), raster);
         assert!(found.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        let twice = [entry("a/1.jpg"), entry("b/1.jpg")];
+        let error = read(&labels, &twice, &ids).err().unwrap().to_string();
+        assert!(
+            error.contains("`1.png` would be the prediction of two images, one of them `b/1.jpg`"),
+            "{error}"
+        );
         assert!(read(&[], &entries, &ids).err().unwrap().to_string().contains("one folder"));
     }
 }
