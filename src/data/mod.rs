@@ -7,6 +7,7 @@ pub mod augment;
 mod check;
 mod classes;
 mod content;
+mod decode;
 mod dense;
 mod error;
 pub mod formats;
@@ -16,6 +17,7 @@ mod index;
 mod jpeg;
 pub mod loader;
 mod manifest;
+mod orientation;
 mod pixel_map;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod prefetch;
@@ -23,6 +25,7 @@ mod raster;
 mod rle;
 mod sample;
 pub mod shapes;
+mod turned;
 
 pub use check::SplitReport;
 pub use content::content;
@@ -35,10 +38,11 @@ pub use index::{
     Annotation, Category, Entry, Frequency, IgnoredFiles, ImageRef, Index, Object, Objects, SampleId,
     Segmentation,
 };
-pub use jpeg::JPEG_DECODER;
 pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
+pub use orientation::Orientation;
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
 pub use rle::Rle;
 pub use sample::{Batch, PreparedSample, Sample};
+pub use turned::TurnedFiles;
 
 pub(crate) use pixel_map::PixelMap;

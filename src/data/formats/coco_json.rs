@@ -10,7 +10,9 @@ mod outline;
 
 pub(crate) use outline::Outline;
 
-use super::super::{Annotation, Category, DataError, Frequency, Index, Object, Objects, Segmentation};
+use super::super::{
+    Annotation, Category, DataError, Frequency, Index, Object, Objects, Orientation, Segmentation,
+};
 use super::format::{Format, SplitSource};
 use outline::OutlineError;
 use schemars::JsonSchema;
@@ -104,6 +106,11 @@ struct CategoryRecord {
 
 impl Format for CocoJson {
     const NAME: &'static str = "coco_json";
+
+    /// Applied: annotation tools show, and annotate, turned images.
+    fn orientation(&self) -> Orientation {
+        Orientation::Apply
+    }
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);

@@ -1,6 +1,6 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
-use crate::data::{Entry, Image, ImageRef, LabelEncoding, LabelTable, Raster, RasterFile};
+use crate::data::{Entry, Image, LabelEncoding, LabelTable, Raster, RasterFile};
 use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
@@ -103,7 +103,7 @@ pub(super) fn read<'a>(
     let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
     let encoding = Arc::new(LabelEncoding::Ids(labels));
     let read = move |entry: &Entry| {
-        let ImageRef::File(image) = &entry.image else {
+        let Some(image) = entry.image.path() else {
             anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
         };
         let stem = image.file_stem().unwrap_or_default().to_string_lossy();
@@ -115,7 +115,7 @@ pub(super) fn read<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Annotation, SampleId};
+    use crate::data::{Annotation, ImageRef, SampleId};
     use crate::draw::color;
 
     #[test]
