@@ -119,7 +119,8 @@ fn both_encodings_of_ade20k_and_images_smaller_than_a_window() {
     let data = sandbox.path("data");
     copy(Path::new(&fixture("ade20k")), &data);
     // An image of one pixel, with its mask, stands among the others.
-    image::RgbImage::new(1, 1).save(data.join("images/validation/ADE_val_00000009.jpg")).unwrap();
+    let small = data.join("images/validation/ADE_val_00000009.jpg");
+    image::RgbImage::new(1, 1).save_with_format(small, image::ImageFormat::Png).unwrap();
     image::GrayImage::from_pixel(1, 1, [3].into())
         .save(data.join("annotations/validation/ADE_val_00000009.png"))
         .unwrap();
