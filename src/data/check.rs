@@ -5,7 +5,7 @@
 mod objects;
 
 use super::classes::label;
-use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, Size, Split};
+use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Size, Split, TurnedFiles};
 use objects::ObjectReport;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,10 @@ const TRAIN: &str = "train";
 /// The reason why an image of this size does not fit its annotation; `None` if it fits.
 fn fits(entry: &Entry, decoded: Size) -> Option<String> {
     match &entry.annotation {
-        Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
+        Annotation::Objects(image) => {
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            image.fits(decoded).err().map(misfit)
+        }
         _ => None,
     }
 }
@@ -27,13 +30,14 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
 /// the problems to the report.
 fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
     let problem = |entry: &Entry| -> Option<String> {
-        let (Annotation::DenseMap(file), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+        let (Annotation::DenseMap(file), Some(header)) = (&entry.annotation, entry.image.header()) else {
             return None;
         };
         let compare = || -> Result<(), String> {
             let map = file.read().map_err(|e| e.to_string())?;
-            let size = Image::size_of(path).map_err(|e| e.to_string())?;
-            file.check_size(map.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))
+            let (size, _) = header.map_err(|e| e.to_string())?;
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            file.check_size(map.size(), size).map_err(misfit)
         };
         compare().err()
     };
@@ -44,13 +48,14 @@ fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
 /// problems to the report, and returns the number of classes that have pixels. A class without pixels is not a problem.
 fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
     let labels_of = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
-        let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+        let (Annotation::Raster(mask), Some(header)) = (&entry.annotation, entry.image.header()) else {
             return None;
         };
         let labels = || -> Result<BTreeSet<u16>, String> {
             let raster = mask.read().map_err(|e| e.to_string())?;
-            let size = Image::size_of(path).map_err(|e| e.to_string())?;
-            mask.check_size(raster.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            let (size, _) = header.map_err(|e| e.to_string())?;
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            mask.check_size(raster.size(), size).map_err(misfit)?;
             Ok(raster.labels.iter().copied().filter(|label| *label != IGNORE).collect())
         };
         Some(labels())
@@ -76,6 +81,9 @@ fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
 /// Largest number of problems that a report prints.
 const SHOWN: usize = 10;
 
+/// Largest number of images whose headers are read for nothing but their EXIF orientation.
+const MOST_HEADERS: usize = 100_000;
+
 /// The result of [`Dataset::check`] for a split.
 #[derive(Clone, Debug, Default)]
 pub struct SplitReport {
@@ -91,6 +99,8 @@ pub struct SplitReport {
     pub ignored: IgnoredFiles,
     /// What was left out, with counts, and what looks odd without being wrong.
     pub notes: Vec<String>,
+    /// Files that are turned by their EXIF orientation; not looked for among more than 100,000 images that are not decoded.
+    pub turned: TurnedFiles,
     /// The problems, one message each.
     pub problems: Vec<String>,
 }
@@ -108,6 +118,9 @@ impl std::fmt::Display for SplitReport {
             write!(f, "; {}", self.ignored)?;
         }
         self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))?;
+        if self.turned.count() > 0 {
+            write!(f, "\n  note: {}", self.turned)?;
+        }
         self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
         match self.problems.len().saturating_sub(SHOWN) {
             0 => Ok(()),
@@ -204,23 +217,22 @@ impl Dataset {
         }
         // Folders list what exists, but for links that lead nowhere; other formats may name files that do not exist.
         let named = !index.images_listed;
-        let problem = |entry: &Entry| match &entry.image {
-            ImageRef::File(path) if decode => match Image::open(path, 3) {
+        let problem = |entry: &Entry| match entry.image.path() {
+            Some(_) if decode => match entry.image.decode(3) {
                 Ok(image) => fits(entry, image.size()),
+                Err(error) => Some(error),
+            },
+            Some(path) if (named || path.is_symlink()) && !path.is_file() => Some(format!("`{}` is not there", path.display())),
+            // Reading the header is enough.
+            Some(_) if matches!(entry.annotation, Annotation::Objects(_)) => match entry.image.header()? {
+                Ok((size, _)) => fits(entry, size),
                 Err(error) => Some(error.to_string()),
             },
-            ImageRef::File(path) if (named || path.is_symlink()) && !path.is_file() => {
-                Some(format!("`{}` is not there", path.display()))
-            }
-            // Reading the header is enough.
-            ImageRef::File(path) if matches!(entry.annotation, Annotation::Objects(_)) => {
-                match Image::size_of(path) {
-                    Ok(size) => fits(entry, size),
-                    Err(error) => Some(error.to_string()),
-                }
-            }
             _ => None,
         };
+        if decode || index.entries.len() <= MOST_HEADERS {
+            report.turned = TurnedFiles::among(&index.entries);
+        }
         report.problems.par_extend(index.entries.par_iter().filter_map(problem));
         let names = self.class_names().map(<[String]>::to_vec).or(index.classes).unwrap_or_default();
         let kind = index.entries.first().map(|entry| std::mem::discriminant(&entry.annotation));

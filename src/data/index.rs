@@ -1,6 +1,7 @@
 //! [`Index`]: the images and annotations of a split as read by a format, with one [`Entry`] for each image.
 
-use super::{DenseMapFile, Image, LabelEncoding, RasterFile, RecordId, Rle, Size, Xywh};
+use super::orientation::{Orientation, Turn};
+use super::{DecodeError, DenseMapFile, Image, LabelEncoding, RasterFile, RecordId, Rle, Size, Xywh};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,8 +33,10 @@ impl std::fmt::Display for SampleId {
 /// The source of the pixels of an entry.
 #[derive(Clone, Debug)]
 pub enum ImageRef {
-    /// An encoded image file.
+    /// An encoded image file, of which the stored pixels are used.
     File(PathBuf),
+    /// An encoded image file that is turned as its EXIF data say.
+    Upright(PathBuf),
     /// Already decoded (container formats such as idx).
     Memory(Arc<Image>),
 }
@@ -46,7 +49,54 @@ impl ImageRef {
     pub fn decode(&self, channels: usize) -> Result<Image, String> {
         match self {
             Self::File(path) => Image::open(path, channels).map_err(|error| error.to_string()),
+            Self::Upright(path) => Image::open_upright(path, channels).map_err(|error| error.to_string()),
             Self::Memory(image) => image.with_channels(channels),
+        }
+    }
+
+    /// The file of the image; `None` if it has none of its own.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Upright(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Applies the EXIF orientation of the file, or ignores it.
+    pub(super) fn orient(&mut self, orientation: Orientation) {
+        match (&mut *self, orientation) {
+            (Self::File(path), Orientation::Apply) => *self = Self::Upright(std::mem::take(path)),
+            (Self::Upright(path), Orientation::Ignore) => *self = Self::File(std::mem::take(path)),
+            _ => {}
+        }
+    }
+
+    /// (height, width) by the header of the file, and the turn that its EXIF data ask for, whether it is applied or not;
+    /// `None` for an image without a file.
+    pub(super) fn header(&self) -> Option<Result<(Size, Turn), DecodeError>> {
+        let header = Image::header_of(self.path()?);
+        Some(header.map(|(size, turn)| match self {
+            Self::Upright(_) => (turn.size(size), turn),
+            _ => (size, turn),
+        }))
+    }
+
+    /// Why an image of another size than its annotation may be one that EXIF data turn, and what to do; empty if they
+    /// do not exchange its sides.
+    pub(super) fn remark_on_size(&self) -> String {
+        let Some(Ok((_, turn))) = self.header() else { return String::new() };
+        if !turn.swaps_sides() {
+            return String::new();
+        }
+        match self {
+            Self::Upright(_) => format!(
+                "; the file is stored otherwise and was {turn}, as its EXIF orientation says: `orientation = \"ignore\"` in \
+                 dataset.toml keeps the stored pixels"
+            ),
+            _ => format!(
+                "; viewers show the file {turn}, as its EXIF orientation says: `orientation = \"apply\"` in dataset.toml \
+                 turns it too"
+            ),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::classes::{are, label, labels_of, list, names_in, without_images};
 use super::formats::{Formats, SplitSource, unlabelled};
-use super::{Annotation, Category, DataError, DenseMapFile, Entry, Index};
+use super::{Annotation, Category, DataError, DenseMapFile, Entry, ImageRef, Index, Orientation};
 use crate::config::{ConfigError, Library, parse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,10 @@ pub struct Dataset {
     /// of scores come from resampling sequences. When absent, images are taken as independent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Sequences>,
+    /// Whether images are turned as the EXIF data of their files say. When absent, they are turned for the format `coco_json`
+    /// and not for others. A TIFF is always turned, as by Pillow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<Orientation>,
     /// Its splits by name.
     #[serde(rename = "split")]
     pub splits: BTreeMap<String, Split>,
@@ -160,6 +164,7 @@ impl Dataset {
             classes: None,
             get: None,
             sequences: None,
+            orientation: None,
             splits: BTreeMap::from([("train".into(), split)]),
             class_names: None,
             origin: path.display().to_string(),
@@ -204,12 +209,15 @@ impl Dataset {
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
         let source = SplitSource { root, images: &split.images, class_names: self.class_names() };
-        let mut index = match &split.annotations {
-            None => unlabelled(&source)?,
+        let (mut index, usual) = match &split.annotations {
+            None => (unlabelled(&source)?, Orientation::Ignore),
             Some(annotations) => {
-                self.formats.parse(annotations, &self.origin, &annotations_key(name))?.index(&source)?
+                let format = self.formats.parse(annotations, &self.origin, &annotations_key(name))?;
+                (format.index(&source)?, format.orientation())
             }
         };
+        let orientation = self.orientation.unwrap_or(usual);
+        index.entries.iter_mut().for_each(|entry| entry.image.orient(orientation));
         if index.entries.is_empty() {
             return Err(DataError::file(&source.folder(), "there are no images"));
         }
@@ -300,7 +308,7 @@ impl Dataset {
         }
     }
 
-    /// A blake3 hash, in hexadecimal, over ids and annotations, which distinguishes data sets of the same name. It does
+    /// A blake3 hash, in hexadecimal, over ids, annotations and whether EXIF orientation is applied, which distinguishes data sets of the same name. It does
     /// not cover pixels, nor the content of masks and maps.
     pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -315,7 +323,8 @@ impl Dataset {
                     format!("dense map {:?} {scale} {offset} {invalid:?}", path.file_name())
                 }
             };
-            hasher.update(format!("{}\t{annotation}\n", entry.id).as_bytes());
+            let upright = if matches!(entry.image, ImageRef::Upright(_)) { "\tupright" } else { "" };
+            hasher.update(format!("{}\t{annotation}{upright}\n", entry.id).as_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }

@@ -1,8 +1,7 @@
 //! [`readable`]: whether the entries of a split that is scored can be read.
 
-use super::{Annotation, Entry, IGNORE, Image, ImageRef, Size};
+use super::{Annotation, Entry, IGNORE};
 use rayon::prelude::*;
-use std::path::Path;
 
 /// Files of at most so many bytes in total are decoded, which takes seconds. Of more, only the headers are read.
 const MOST_BYTES: u64 = 1 << 28;
@@ -34,11 +33,8 @@ pub fn readable<'a>(entries: impl IntoIterator<Item = &'a Entry>, channels: usiz
 /// 256 MiB of images, only the headers are read.
 fn unreadable<'a>(entries: impl IntoIterator<Item = &'a Entry>, channels: usize) -> Vec<String> {
     let entries: Vec<&Entry> = entries.into_iter().collect();
-    let size = |entry: &&&Entry| match &entry.image {
-        ImageRef::File(path) => path.metadata().map_or(0, |data| data.len()),
-        ImageRef::Memory(_) => 0,
-    };
-    let whole = entries.par_iter().map(|entry| size(&entry)).sum::<u64>() <= MOST_BYTES;
+    let size = |entry: &&Entry| entry.image.path()?.metadata().ok().map(|data| data.len());
+    let whole = entries.par_iter().filter_map(size).sum::<u64>() <= MOST_BYTES;
     let found: Vec<Result<Labelled, String>> =
         entries.par_iter().map(|entry| labelled(entry, channels, whole)).collect();
     let nothing = !found.is_empty() && found.iter().all(|found| matches!(found, Ok(Labelled::Nothing)));
@@ -55,37 +51,34 @@ enum Labelled {
 }
 
 fn labelled(entry: &Entry, channels: usize, whole: bool) -> Result<Labelled, String> {
-    let ImageRef::File(path) = &entry.image else { return Ok(Labelled::Something) };
-    let size = image_size(entry, path, channels, whole)?;
+    let Some(header) = entry.image.header() else { return Ok(Labelled::Something) };
+    let size = match whole {
+        true => entry.image.decode(channels)?.size(),
+        false => header.map_err(|e| e.to_string())?.0,
+    };
+    let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
     match &entry.annotation {
-        Annotation::Objects(image) => image.fits(size).map_err(|e| format!("`{}`: {e}", entry.id))?,
+        Annotation::Objects(image) => image.fits(size).map_err(misfit)?,
         Annotation::Raster(mask) if whole => {
             let raster = mask.read().map_err(|e| e.to_string())?;
-            mask.check_size(raster.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            mask.check_size(raster.size(), size).map_err(misfit)?;
             if raster.labels.iter().all(|label| *label == IGNORE) {
                 return Ok(Labelled::Nothing);
             }
         }
         Annotation::DenseMap(file) if whole => {
             let map = file.read().map_err(|e| e.to_string())?;
-            file.check_size(map.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            file.check_size(map.size(), size).map_err(misfit)?;
         }
         _ => {}
     }
     Ok(Labelled::Something)
 }
 
-fn image_size(entry: &Entry, path: &Path, channels: usize, whole: bool) -> Result<Size, String> {
-    match whole {
-        true => entry.image.decode(channels).map(|image| image.size()),
-        false => Image::size_of(path).map_err(|e| e.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Objects, SampleId};
+    use crate::data::{ImageRef, Objects, SampleId};
     use std::sync::Arc;
 
     #[test]

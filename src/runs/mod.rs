@@ -24,7 +24,7 @@ pub use resolve::{Awaited, Request, Resolved, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
-use crate::data::{DataError, Dataset, JPEG_DECODER};
+use crate::data::{DataError, Dataset};
 use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions, Unscored};
 use crate::record::{
     Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
@@ -124,7 +124,7 @@ impl RunContext<'_> {
             dtype: dtype.as_str().into(),
             world_size: 1,
             threads: rayon::current_num_threads(),
-            jpeg_decoder: cfg!(feature = "turbojpeg").then(|| JPEG_DECODER.to_string()),
+            jpeg_decoder: None,
             sources: self.build.sources.clone(),
             versions: self.build.versions.clone(),
             processor: Some(machine::processor(&self.device_name)),

@@ -5,8 +5,8 @@
 
 use crate::program::repository;
 use bench::config::ModelConfig;
-use bench::data::Rle;
 use bench::data::formats::CocoJson;
+use bench::data::{Image, LabelEncoding, LabelTable, RasterFile, Rle};
 use bench::models::{BackboneUsage, Vit};
 use bench::nn::Params;
 use bench::rng::Rng;
@@ -16,6 +16,7 @@ use rand::{Rng as _, RngCore as _};
 use std::io::{Cursor, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -200,6 +201,40 @@ fn annotations() -> Target {
     target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec()], read)
 }
 
+/// The files of a golden file of images.
+fn image_files(name: &str) -> Vec<Vec<u8>> {
+    let file = golden(name);
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let files = tensors.iter().filter(|(name, _)| name.starts_with("file."));
+    files.map(|(_, view)| view.data().to_vec()).collect()
+}
+
+/// Image files: what is read has its pixels.
+fn images(name: &'static str, golden: &str) -> Target {
+    target(name, image_files(golden), |bytes| {
+        if let Ok(image) = Image::decode_upright(bytes, 3) {
+            assert_eq!(image.data.len(), image.height * image.width * 3);
+        }
+    })
+}
+
+/// Masks, of which the values are read as they are stored.
+fn masks() -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.png");
+    let labels = LabelTable::new((0..256).map(|id| (id, id as u16))).unwrap();
+    let mask = RasterFile { path: path.clone(), encoding: Arc::new(LabelEncoding::Ids(labels)) };
+    let files = image_files("images.safetensors");
+    let pngs = files.into_iter().filter(|bytes| bytes.starts_with(b"\x89PNG")).collect();
+    target("mask", pngs, move |bytes| {
+        let _ = &folder;
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(raster) = mask.read() {
+            assert_eq!(raster.labels.len(), raster.height * raster.width);
+        }
+    })
+}
+
 fn targets() -> Vec<Target> {
     let header = |name: &str| {
         let bytes = golden(name);
@@ -224,6 +259,10 @@ fn targets() -> Vec<Target> {
         references(),
         runs(),
         annotations(),
+        images("jpeg", "jpeg.safetensors"),
+        images("image", "images.safetensors"),
+        images("turned", "orientation.safetensors"),
+        masks(),
     ]
 }
 

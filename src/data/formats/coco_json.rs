@@ -17,7 +17,7 @@ pub(crate) use annotation::to_box;
 pub(crate) use outline::{Outline, ReadOutline};
 
 use super::super::json::{NamedFields, Records, parse};
-use super::super::{Annotation, Category, DataError, Index, Objects};
+use super::super::{Annotation, Category, DataError, Index, Objects, Orientation};
 use super::format::{Format, SplitSource};
 use annotation::{AnnotationRecord, Found};
 use classes::{CategoryRecord, Classes};
@@ -61,6 +61,11 @@ struct Document {
 
 impl Format for CocoJson {
     const NAME: &'static str = "coco_json";
+
+    /// Applied: annotation tools show, and annotate, turned images.
+    fn orientation(&self) -> Orientation {
+        Orientation::Apply
+    }
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);

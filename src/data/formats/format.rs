@@ -1,6 +1,6 @@
 //! [`Format`]: the interface of file layouts.
 
-use super::super::{Annotation, DataError, Entry, ImageRef, Index, SampleId};
+use super::super::{Annotation, DataError, Entry, ImageRef, Index, Orientation, SampleId};
 use crate::config::{Tag, Tagged};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -31,6 +31,11 @@ pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
     /// Invalid options.
     fn check(&self, _class_names: Option<&[String]>) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Whether images are turned as their EXIF data say, where the manifest does not say it.
+    fn orientation(&self) -> Orientation {
+        Orientation::Ignore
     }
 
     /// Lists the images of a split with their annotations, without decoding images.

@@ -1,6 +1,6 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
-use crate::data::{Entry, Image, ImageRef, LabelEncoding, LabelTable, Raster, RasterFile};
+use crate::data::{Entry, Image, LabelEncoding, LabelTable, Raster, RasterFile};
 use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
@@ -121,18 +121,16 @@ pub(super) fn read<'a>(
 
 /// The name of the image of an entry, without ending.
 fn stem(entry: &Entry) -> Result<String> {
-    match &entry.image {
-        ImageRef::File(image) => Ok(image.file_stem().unwrap_or_default().to_string_lossy().to_string()),
-        ImageRef::Memory(_) => {
-            anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
-        }
-    }
+    let Some(image) = entry.image.path() else {
+        anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
+    };
+    Ok(image.file_stem().unwrap_or_default().to_string_lossy().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Annotation, SampleId};
+    use crate::data::{Annotation, ImageRef, SampleId};
     use crate::draw::color;
 
     #[test]
