@@ -30,3 +30,4 @@ mod select;
 mod statistics;
 mod suite;
 mod timm_key_mappings;
+mod weight_files;
