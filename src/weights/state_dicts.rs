@@ -22,6 +22,8 @@ const NO_MODEL: [&str; 7] = ["optimizer", "optimizers", "optim", "scheduler", "s
 const INSERTED: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
 /// Prefix of DistributedDataParallel, and of averages by `torch.optim.swa_utils`.
 const PARALLEL: &str = "module.";
+/// Maximum number of wrappers around each other.
+const MOST_WRAPPERS: usize = 4;
 /// Maximum number of prefixes that are tried in a state dict.
 const MOST_PREFIXES: usize = 64;
 /// Separates the path of a file from the key of one of its state dicts.
@@ -219,8 +221,8 @@ fn rank(key: &str) -> (usize, usize) {
 fn without_inserted(names: Vec<String>) -> Vec<String> {
     let clean = |name: &String| {
         let mut name = name.clone();
-        for part in INSERTED {
-            while let Some(at) = name.find(part).filter(|at| *at == 0 || name[..*at].ends_with('.')) {
+        for part in INSERTED.repeat(MOST_WRAPPERS) {
+            if let Some(at) = name.find(part).filter(|at| *at == 0 || name[..*at].ends_with('.')) {
                 name.replace_range(at..at + part.len(), "");
             }
         }
@@ -261,16 +263,17 @@ fn known_prefixes(names: &[String]) -> Vec<String> {
 /// The prefix of DistributedDataParallel, if all names have it but those of single values such as counters.
 fn parallel_prefix(names: &[String]) -> String {
     let mut prefix = String::new();
-    loop {
+    for _ in 0..MOST_WRAPPERS {
         let below = format!("{prefix}{PARALLEL}");
         let outside = |name: &&String| name.starts_with(&prefix) && !name.starts_with(&below);
         let single = |name: &String| !name[prefix.len()..].contains('.');
         let inside = names.iter().any(|name| name.len() > below.len() && name.starts_with(&below));
         if !inside || !names.iter().filter(outside).all(single) {
-            return prefix;
+            break;
         }
         prefix = below;
     }
+    prefix
 }
 
 #[cfg(test)]
