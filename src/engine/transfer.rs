@@ -182,10 +182,16 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         if let Some((from, to)) = report.resized {
             note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
         }
+        if report.no_class_position {
+            note += ", the class token has no position in the file (zero here)";
+        }
         if let Some((from, to)) = report.patches {
             note += &format!(", patches resized from {from} to {to} pixels");
         }
         run.control.tell(Event::Note(&note));
+        if let Some(note) = file.choice_of_state_dict() {
+            run.control.tell(Event::Note(&note));
+        }
         Ok(())
     }
 

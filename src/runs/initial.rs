@@ -5,7 +5,10 @@ use crate::config::{
     Catalogue, Choice, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
-use crate::weights::{HUB, HfConfig, HubError, HubFile, InferredVit, WeightFile, metadata, weights_in};
+use crate::weights::{
+    HUB, HfConfig, HubError, HubFile, InferredVit, WeightFile, metadata, split_state_dict, weight_files,
+    weights_in, with_state_dict,
+};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -208,9 +211,11 @@ pub fn find_weights(context: &RunContext, key: &str, name: &str) -> Result<PathB
 
 /// The weights that `name` refers to; errors call it by the flag or argument `key`.
 pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<InitialWeights> {
+    let (place, key_of_dict) = split_state_dict(name);
     if name.starts_with(HUB) {
-        let found = context.fetch(&HubFile::parse(name)?)?;
-        let source = found.reference.to_string();
+        let found = context.fetch(&HubFile::parse(place)?)?;
+        let source =
+            with_state_dict(Path::new(&found.reference.to_string()), key_of_dict).display().to_string();
         let initial = match Catalogue::load(context.library)?.find(&found.reference.repository()) {
             Some(known) => InitialWeights {
                 model: known.model.clone(),
@@ -220,26 +225,31 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
             },
             None => InitialWeights::labelled(source, found.reference.name.replace('.', "_")),
         };
-        return Ok(InitialWeights { path: Some(found.path), ..initial });
+        return Ok(InitialWeights { path: Some(with_state_dict(&found.path, key_of_dict)), ..initial });
     }
-    let path = Path::new(name);
+    let path = Path::new(place);
     if path.is_dir() {
-        let (folder, weights) = (RunFolder::at(path), weights_in(path));
-        if folder.config().is_file() {
+        let folder = RunFolder::at(path);
+        if folder.config().is_file() && key_of_dict.is_none() {
             return InitialWeights::of_run(context, &folder, name.into());
         }
-        ensure!(
-            weights.is_file(),
-            "{key} {name}: the folder contains neither a run (no config.toml) nor weights (no model.safetensors or its index)"
-        );
+        let Some(weights) = weights_in(path) else {
+            bail!(
+                "{key} {name}: the folder contains neither a run (no config.toml) nor weights ({})",
+                weight_files(path)
+            )
+        };
+        let weights = with_state_dict(&weights, key_of_dict);
         let label = path.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(InitialWeights { path: Some(weights), ..InitialWeights::labelled(name.into(), label) });
     }
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
+        let stem = key_of_dict.map_or(stem.clone(), |key| format!("{stem}_{}", key.replace('.', "_")));
+        let path = with_state_dict(path, key_of_dict);
         return Ok(InitialWeights {
-            path: Some(path.into()),
-            run: WeightFile::open(path)?.metadata().get(metadata::RUN).cloned(),
+            path: Some(path.clone()),
+            run: WeightFile::open(&path)?.metadata().get(metadata::RUN).cloned(),
             ..InitialWeights::labelled(name.into(), stem)
         });
     }

@@ -1,6 +1,9 @@
 //! [`convert_weights`]: exports weights with the tensor names of other programs, for use in Python.
 
-use super::key_mapping::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::key_mapping::{
+    HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, HUGGING_FACE_DINOV2,
+    HUGGING_FACE_DINOV2_CLASSIFIER, HUGGING_FACE_REGISTERS_CLASSIFIER, TIMM,
+};
 use super::mapped::renamed;
 use super::transformers::{CheckpointHints, HfConfig};
 use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
@@ -111,7 +114,11 @@ pub fn convert_weights(
         details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
     let (details, assumed) = details.completed(&guess).map_err(fail)?;
-    let mut new = renamed_for(program, &contents, file.read(&Device::Cpu)?).map_err(fail)?;
+    let mut tensors = file.read(&Device::Cpu)?;
+    if model.is_none() {
+        with_class_position(&mut tensors, &guess).map_err(|e| fail(e.to_string()))?;
+    }
+    let mut new = renamed_for(program, &contents, tensors).map_err(fail)?;
     new.left_out.extend(file.unread().iter().cloned());
     save_tensors(out, &new.tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
     if let Some(config) = &config {
@@ -170,12 +177,36 @@ fn renamed_for(
             Ok(Renamed { tensors, left_out, notes: Vec::from_iter(note) })
         }
         Program::HuggingFace => {
+            let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
+            let registers = find("register_tokens").is_some();
             let names = match contents {
                 Contents::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
                 Contents::Beit => &HUGGING_FACE_BEIT,
-                _ => &HUGGING_FACE,
+                _ if !registers && find("blocks.0.gamma_1").is_none() => &HUGGING_FACE,
+                _ => match (find("head.weight"), find("norm.weight")) {
+                    (Some(head), Some(norm)) if head.dims().get(1) != Some(&(2 * norm.elem_count())) => {
+                        return Err(
+                            "the classifier of transformers' DINOv2 reads the class token and the mean of the patches, \
+                             but `head.weight` does not: only the backbone can be converted"
+                                .into(),
+                        );
+                    }
+                    (Some(_), _) if registers => &HUGGING_FACE_REGISTERS_CLASSIFIER,
+                    (Some(_), _) => &HUGGING_FACE_DINOV2_CLASSIFIER,
+                    (None, _) => &HUGGING_FACE_DINOV2,
+                },
             };
+            // Its models with registers always have a mask token, which they use in pre-training alone.
+            let token = match (find("mask_token"), find("norm.weight")) {
+                (None, Some(norm)) if registers => {
+                    Some(norm.zeros_like().and_then(|norm| norm.reshape((1, ()))))
+                }
+                _ => None,
+            };
+            let token = token.transpose().map_err(|e| e.to_string())?;
+            let mut tensors = tensors;
+            tensors.extend(token.map(|token| ("mask_token".to_string(), token)));
             let (tensors, more) = renamed(names, &tensors).map_err(|e| e.to_string())?;
             match more.is_empty() {
                 true => Ok(Renamed { tensors, left_out, notes: vec![] }),
@@ -184,6 +215,17 @@ fn renamed_for(
             }
         }
     }
+}
+
+/// Adds a zero embedding for the class token to position embeddings without one, which is equivalent.
+fn with_class_position(tensors: &mut [(String, Tensor)], guess: &InferredVit) -> candle_core::Result<()> {
+    let alone = |(name, tensor): &&mut (String, Tensor)| {
+        name == "pos_embed" && tensor.dims().get(1).is_some_and(|rows| *rows > 0 && *rows == guess.positions)
+    };
+    if let Some((_, positions)) = tensors.iter_mut().find(alone) {
+        *positions = positions.pad_with_zeros(1, 1, 0)?;
+    }
+    Ok(())
 }
 
 /// In timm, DeiT III has layer scale and no position embedding for the class token: if it is zero, it is dropped.

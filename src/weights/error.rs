@@ -46,7 +46,12 @@ pub enum WeightLoadError {
         file: String,
     },
     /// Position embeddings that need resizing, but do not form a square grid.
-    #[error("`{name}`: {found} positions are not a square grid, so they cannot be resized to {}×{}", to.0, to.1)]
+    #[error(
+        "`{name}`: {found} positions are not a square grid, with or without one for the class token, so they cannot be \
+         resized to {}×{}",
+        to.0,
+        to.1
+    )]
     Grid {
         /// Name of the tensor.
         name: String,

@@ -120,7 +120,7 @@ impl InferredVit {
             mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
-            positions: dim("pos_embed", 1).unwrap_or(0).saturating_sub(1),
+            positions: positions(dim("pos_embed", 1).unwrap_or(0), dim("decoder_pos_embed", 1).is_some()),
             registers: dim("register_tokens", 1).unwrap_or(0),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
@@ -161,6 +161,14 @@ impl std::fmt::Display for InferredVit {
     }
 }
 
+/// Number of position embeddings of patches among `rows`: all but that of the class token, unless only all of them are a square
+/// grid. A masked `autoencoder` always has one for the class token, and its images need not be square.
+fn positions(rows: usize, autoencoder: bool) -> usize {
+    let square = |n: usize| n > 1 && n.isqrt() * n.isqrt() == n;
+    let patches = rows.saturating_sub(1);
+    if square(rows) && !square(patches) && !autoencoder { rows } else { patches }
+}
+
 /// Everything that is known about a file without running a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
@@ -190,6 +198,15 @@ pub struct Inspection {
     /// Names of tensors that are ignored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+    /// Key of the state dict that is read; empty if the file holds one at its top.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state_dict: String,
+    /// Keys of other models in the file, which `FILE#KEY` chooses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_state_dicts: Vec<String>,
+    /// Classes and functions to which a pickle refers and which weights do not need. They are ignored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<String>,
     /// Number of values in all tensors.
     pub parameters: usize,
     /// Metadata of a safetensors file.
@@ -239,6 +256,9 @@ impl Inspection {
             contents,
             tensors: entries.len(),
             unread: file.unread().to_vec(),
+            state_dict: file.state_dict().into(),
+            other_state_dicts: file.other_state_dicts().to_vec(),
+            strangers: file.strangers().to_vec(),
             parameters: entries.iter().map(WeightEntry::count).fold(0, usize::saturating_add),
             metadata: file.metadata().clone(),
             not_finite: file.not_finite()?,

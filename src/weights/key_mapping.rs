@@ -11,13 +11,16 @@ mod recognize;
 mod rule;
 mod vit;
 
+pub(super) use dinov2::{
+    HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_CLASSIFIER, HUGGING_FACE_REGISTERS_CLASSIFIER,
+};
 pub(super) use hugging_face::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED};
-pub(super) use recognize::{native_program, unsupported_model};
+pub(super) use recognize::{knows, native_program, probes, starts_prefix, unsupported_model};
 pub(super) use rule::KeyMapping;
 pub(super) use vit::{DEIT_III, TIMM};
 
 use dense::{HUGGING_FACE_UPERNET, UNILM_UPERNET, VITDET};
-use dinov2::{DINOV2, DINOV2_CHUNKED, HUGGING_FACE_DINOV2};
+use dinov2::{DINOV2, DINOV2_CHUNKED};
 use rule::rule;
 use vit::{ENCODER, FAIR, JAX};
 

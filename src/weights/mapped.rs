@@ -1,8 +1,9 @@
 //! [`MappedTensors`]: the tensors of another program's file after its key mapping is applied.
 
-use super::entry::WeightEntry;
+use super::entry::{WeightEntry, lies_beside};
 use super::key_mapping::{ALL, DEIT_III, KeyMapping};
 use candle_core::{Result, Tensor};
+use std::collections::BTreeSet;
 
 /// Named tensors, in order.
 type Tensors = Vec<(String, Tensor)>;
@@ -27,7 +28,9 @@ impl MappedTensors {
     /// Names that match two programs, a tensor without a name here, queries without keys or values, or two tensors with
     /// the same name.
     pub(crate) fn of(entries: &[WeightEntry]) -> std::result::Result<Option<Self>, String> {
-        let fits = |mapping: &'static KeyMapping| Some((mapping, mapping.prefix(entries)?));
+        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let fits =
+            |mapping: &'static KeyMapping| Some((mapping, mapping.prefix(&|name| names.contains(name))?));
         let found: Vec<(&KeyMapping, &str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
             [] if lacks_class_alone(entries) => Self::new(&DEIT_III, "", entries).map(Some),
@@ -45,7 +48,9 @@ impl MappedTensors {
         let (mut taken, mut unread): (Vec<(String, Vec<Part>)>, _) = (Vec::new(), Vec::new());
         for (i, entry) in entries.iter().enumerate() {
             let Some((name, third)) = mapping.ours(prefix, &entry.name) else {
-                if mapping.ignores(prefix, &entry.name) {
+                if mapping.ignores(prefix, &entry.name)
+                    || lies_beside(&entry.name) && !mapping.owns(&entry.name)
+                {
                     unread.push(entry.name.clone());
                     continue;
                 }
@@ -77,11 +82,12 @@ impl MappedTensors {
             if let Some(rows) = shape.first_mut() {
                 *rows = rows.saturating_mul(parts.len());
             }
-            if lacks_class(&name, &shape) {
-                shape[1] += 1;
-            }
             mapped.entries.push(WeightEntry { name, shape, dtype: first.dtype });
             mapped.parts.push(parts);
+        }
+        if lacks_class_alone(&mapped.entries) {
+            let positions = mapped.entries.iter_mut().filter(|entry| lacks_class(&entry.name, &entry.shape));
+            positions.for_each(|entry| entry.shape[1] += 1);
         }
         Ok(mapped)
     }
@@ -105,7 +111,7 @@ impl MappedTensors {
     pub(crate) fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
         let joined = |(entry, parts): (&WeightEntry, &Vec<usize>)| {
             let tensor = match parts.as_slice() {
-                [one] if lacks_class(&entry.name, tensors[*one].1.dims()) => {
+                [one] if entry.name == "pos_embed" && tensors[*one].1.dims() != entry.shape => {
                     tensors[*one].1.pad_with_zeros(1, 1, 0)?
                 }
                 [one] => tensors[*one].1.clone(),
@@ -124,8 +130,8 @@ fn lacks_class(name: &str, shape: &[usize]) -> bool {
     name == "pos_embed" && shape.len() == 3 && square(shape[1])
 }
 
-/// Whether a file with the names used here holds such position embeddings. Only models with layer scale (DeiT III) are
-/// considered, because images of other models need not be square.
+/// Whether a file holds such position embeddings, by the names used here. Only models with layer scale (DeiT III, DINOv2 of
+/// timm) are considered, because images of other models need not be square: their grid is known when they are loaded.
 fn lacks_class_alone(entries: &[WeightEntry]) -> bool {
     let has = |name: &str| entries.iter().any(|entry| entry.name == name);
     has("cls_token") && has("blocks.0.gamma_1") && entries.iter().any(|e| lacks_class(&e.name, &e.shape))

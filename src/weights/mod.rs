@@ -1,10 +1,11 @@
 //! Reading and writing weights: file formats, what files hold, and how weights fit a model.
 //!
-//! Supported formats are `.safetensors` (also sharded), zip-format `.pth` and `.npz`. Tensor names are those of
+//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), and `.npz`. Tensor names are those of
 //! facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
 //! [`convert_weights`] writes them. Loading is strict in both directions, with named exceptions.
 
 mod archive;
+mod content;
 mod convert;
 mod entry;
 mod error;
@@ -19,8 +20,10 @@ pub mod metadata;
 mod npz;
 mod pickle;
 mod relative;
+mod safetensors_header;
 mod save;
 mod shards;
+mod state_dicts;
 mod tokenizer;
 mod torch;
 mod transformers;
@@ -35,7 +38,8 @@ pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
 pub(crate) use load::refuse_not_finite;
 pub use load::{LoadReport, load_backbone, load_exact, load_initial, load_model};
 pub use save::{WeightSaveError, save, save_tensors};
-pub use shards::weights_in;
+pub use shards::{weight_files, weights_in};
+pub use state_dicts::{split_state_dict, with_state_dict};
 pub use tokenizer::{TokenizerError, load_tokenizer};
 pub use transformers::CheckpointHints;
 pub(crate) use transformers::HfConfig;

@@ -193,7 +193,16 @@ impl CheckpointHints {
     ) -> Value {
         let has = |part: &str| tensors.iter().any(|(name, _)| name.contains(part));
         let rows = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims()[0]);
+        let scaled = has("layer_scale1");
         let (kind, architecture) = match (contents, guess.decoder, guess.classes) {
+            (_, _, Some(_)) if scaled && guess.registers > 0 => {
+                ("dinov2_with_registers", "Dinov2WithRegistersForImageClassification")
+            }
+            (_, _, Some(_)) if scaled => ("dinov2", "Dinov2ForImageClassification"),
+            (_, _, None) if scaled && guess.registers > 0 => {
+                ("dinov2_with_registers", "Dinov2WithRegistersModel")
+            }
+            (_, _, None) if scaled => ("dinov2", "Dinov2Model"),
             (Contents::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
             (Contents::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
             (Contents::Beit, ..) => ("beit", "BeitModel"),
@@ -228,6 +237,18 @@ impl CheckpointHints {
             config["decoder_intermediate_size"] = json!(hidden.unwrap_or(4 * width));
             config["norm_pix_loss"] = json!(self.norm_pix_loss);
             config["mask_ratio"] = json!(self.mask_ratio);
+        }
+        if scaled {
+            let whole = guess.mlp_hidden.is_multiple_of(guess.width);
+            config["mlp_ratio"] = match whole {
+                true => json!(guess.mlp_hidden / guess.width),
+                false => json!(guess.mlp_hidden as f64 / guess.width as f64),
+            };
+            config["use_swiglu_ffn"] = json!(false);
+            config["use_mask_token"] = json!(has("mask_token"));
+            if guess.registers > 0 {
+                config["num_register_tokens"] = json!(guess.registers);
+            }
         }
         if *contents == Contents::Beit {
             config["use_absolute_position_embeddings"] = json!(has("position_embeddings"));

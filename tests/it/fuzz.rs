@@ -148,6 +148,29 @@ fn names() -> Target {
     })
 }
 
+/// Names of several state dicts with prefixes and counters, in one file.
+fn prefixes() -> Target {
+    let names = |prefix: &str| {
+        let text = String::from_utf8(list("mae_gray.safetensors")).unwrap();
+        text.lines().map(|line| format!("{prefix}{line}\n")).collect::<String>()
+    };
+    let seeds = [
+        names("model.") + &names("ema_model.module.") + "n_averaged 1\n",
+        names("module.student.") + &names("module.teacher.") + "queue 3,4\n",
+        names("_orig_mod.") + "criterion.weight 3\n",
+    ];
+    target("prefixes", seeds.map(String::into_bytes).to_vec(), |bytes| weights(listed(bytes)))
+}
+
+/// An index of weights that lists damaged names; none of its files is there.
+fn indices() -> Target {
+    let seed = br#"{"metadata":{"total_size":1},"weight_map":{"a.weight":"model-1.safetensors","b":"model-2.safetensors"}}"#;
+    target("index", vec![seed.to_vec()], |bytes| {
+        let path = Path::new("no/such/folder/model.safetensors.index.json");
+        assert!(WeightFile::parse(path, bytes.to_vec()).is_err());
+    })
+}
+
 fn references() -> Target {
     let seeds =
         ["hub:facebook/vit-mae-base", "hub:me/vit@refs%2Fpr%2F1/sub/weights.pth", "hub:a/b@main/../c"];
@@ -256,6 +279,8 @@ fn targets() -> Vec<Target> {
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
         names(),
+        prefixes(),
+        indices(),
         references(),
         runs(),
         annotations(),

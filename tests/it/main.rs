@@ -31,3 +31,4 @@ mod select;
 mod statistics;
 mod suite;
 mod timm_key_mappings;
+mod weight_files;

@@ -55,7 +55,7 @@ const TRANSFORMERS: [Rule; 16] = joined(
     ],
 );
 
-pub(super) const HUGGING_FACE_DINOV2: KeyMapping = KeyMapping {
+pub(in crate::weights) const HUGGING_FACE_DINOV2: KeyMapping = KeyMapping {
     title: "Hugging Face DINOv2",
     prefixes: &["", "dinov2.", "dinov2_with_registers."],
     probes: &["embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1"],
@@ -65,3 +65,11 @@ pub(super) const HUGGING_FACE_DINOV2: KeyMapping = KeyMapping {
     read: &[],
     ignored: &[],
 };
+
+/// The same for a classifier, whose backbone has a prefix.
+pub(in crate::weights) const HUGGING_FACE_DINOV2_CLASSIFIER: KeyMapping =
+    KeyMapping { prefixes: &["dinov2."], ..HUGGING_FACE_DINOV2 };
+
+/// The same for a classifier with registers.
+pub(in crate::weights) const HUGGING_FACE_REGISTERS_CLASSIFIER: KeyMapping =
+    KeyMapping { prefixes: &["dinov2_with_registers."], ..HUGGING_FACE_DINOV2 };

@@ -1,8 +1,9 @@
 //! Files that are recognized by tensor names alone: programs that use the same names as this one, and models that are not
 //! supported.
 
-use super::rule::has;
+use super::ALL;
 use crate::weights::entry::WeightEntry;
+use std::sync::LazyLock;
 
 /// Programs with the same names as this one, each with tensors that identify its files.
 const NATIVE: [(&str, &[&str]); 6] = [
@@ -23,6 +24,55 @@ const UNSUPPORTED: [(&str, &str); 3] = [
     ("embeddings.distillation_token", DISTILLED),
     ("deit.embeddings.distillation_token", DISTILLED),
 ];
+
+/// Tensors that identify networks which keep the names of their program.
+const NETWORKS: [&[&str]; 2] = [
+    &["conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"],
+    &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"],
+];
+
+/// Names of which at least one is in every file with known names, with the prefixes of their programs.
+pub(in crate::weights) fn probes() -> &'static [String] {
+    static PROBES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mapped = ALL.iter().flat_map(|mapping| {
+            let below =
+                |prefix: &'static str| mapping.probes.iter().map(move |probe| format!("{prefix}{probe}"));
+            mapping.prefixes.iter().copied().flat_map(below)
+        });
+        let native = NATIVE.iter().map(|(_, probes)| *probes).chain(NETWORKS);
+        let mut all: Vec<String> = mapped
+            .chain(native.flatten().map(ToString::to_string))
+            .chain(UNSUPPORTED.map(|(name, _)| name.into()))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    });
+    &PROBES
+}
+
+/// Whether `has` says that a file has the names of a known program.
+pub(in crate::weights) fn knows(has: &dyn Fn(&str) -> bool) -> bool {
+    let native = NATIVE.iter().map(|(_, probes)| *probes).chain(NETWORKS);
+    let fits = |probes: &[&str]| probes.iter().all(|name| has(name));
+    ALL.iter().any(|mapping| mapping.prefix(has).is_some())
+        || native.into_iter().any(fits)
+        || UNSUPPORTED.iter().any(|(name, _)| has(name))
+}
+
+/// Prefixes of the parts of a discrete autoencoder, which are one model.
+const PARTS: [&str; 2] = ["encoder.", "decoder."];
+
+/// Whether the prefix of a key mapping, or of a part of a model, starts with `text`, which is not empty.
+pub(in crate::weights) fn starts_prefix(text: &str) -> bool {
+    let mut prefixes = ALL.iter().flat_map(|mapping| mapping.prefixes).chain(&PARTS);
+    !text.is_empty() && prefixes.any(|prefix| prefix.starts_with(text))
+}
+
+/// Whether a tensor `name` is among `entries`.
+fn has(entries: &[WeightEntry], name: &str) -> bool {
+    entries.iter().any(|entry| entry.name == name)
+}
 
 /// The program that wrote files with these `entries`, among those that use the same names as this one.
 pub(in crate::weights) fn native_program(entries: &[WeightEntry]) -> Option<&'static str> {

@@ -1,8 +1,6 @@
 //! [`KeyMapping`]: the tensor names of one program as a list of rules, read from left to right to load its files and from
 //! right to left to write them.
 
-use crate::weights::entry::WeightEntry;
-
 /// The name of a module in another program's files, and its name here. `{}` stands for a number; the last one is that of
 /// the block. The rest of a tensor's name (`.weight`, `.bias`) is kept. A rule may also name a whole tensor. The first
 /// rule that matches applies.
@@ -62,11 +60,6 @@ pub(in crate::weights) const fn joined<const A: usize, const B: usize, const N: 
     all
 }
 
-/// Whether a tensor `name` is among `entries`.
-pub(in crate::weights) fn has(entries: &[WeightEntry], name: &str) -> bool {
-    entries.iter().any(|entry| entry.name == name)
-}
-
 impl Rule {
     /// Rewrites `name`, which matches the pattern `from`, with the pattern `to`; `None` if it does not match.
     fn apply(name: &str, from: &str, to: &str) -> Option<String> {
@@ -89,9 +82,9 @@ fn is_derived(name: &str) -> bool {
 }
 
 impl KeyMapping {
-    /// The prefix that a file of this program uses; `None` for files of other programs.
-    pub(crate) fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
-        let has = |name: &str| has(entries, name);
+    /// The prefix that a file of this program uses; `None` for files of other programs. `has` says whether a file has a
+    /// tensor.
+    pub(crate) fn prefix(&self, has: &dyn Fn(&str) -> bool) -> Option<&'static str> {
         let below = |prefix: &str, name: &str| has(&format!("{prefix}{name}"));
         let fits = |prefix: &&&str| {
             let other = self.never.iter().any(|name| below(prefix, name) || has(name));
@@ -123,6 +116,12 @@ impl KeyMapping {
         };
         is_derived(theirs)
             || names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))
+    }
+
+    /// Whether the module at the start of the name `theirs` is one that the program has beside the backbone.
+    pub(crate) fn owns(&self, theirs: &str) -> bool {
+        let module = |name: &'_ str| name.split('.').next().unwrap_or_default().to_string();
+        self.others.iter().any(|rule| module(rule.theirs) == module(theirs))
     }
 
     /// The other program's names for our tensor `ours`, each with the third of it that it holds: one name, or three for
