@@ -4,8 +4,7 @@
 Run with Pillow 13 (libjpeg-turbo 3.2) and numpy 2.4. Sampling factors × structures of scans, written by the encoder below,
 because Pillow writes few of them; sizes around the edges of blocks; files with damage that Pillow passes over. Writes
 `file.<name>` with the bytes of the file and, where Pillow reads it, `rgb.<name>` [H, W, 3]; without it, Pillow refuses the file.
-Names that begin with `lenient_` are read by the program although Pillow refuses them; `strict_` are refused although
-Pillow reads them.
+Files whose names begin with `lenient_` are read by the program although Pillow refuses them.
 """
 import argparse
 import io
@@ -327,7 +326,7 @@ def damaged(image, rng):
     yield "damaged.trailer_without_end", whole[:-2] + b"no marker here" * 9
     yield "damaged.trailer", whole + b"\xff\xd8\xff more"
     yield "lenient_no_end", whole[:-2]
-    yield "lenient_progressive_no_end", progressive[:-2]
+    yield "refused_progressive_no_end", progressive[:-2]
     yield "lenient_half_an_end", whole[:-1]
     for name, data in [("baseline", whole), ("progressive", progressive)]:
         for part in (3, 5, 7, 9):
@@ -360,11 +359,11 @@ def damaged(image, rng):
     each = [jpeg.scan([k]) for k in range(3)]
     yield "damaged.a_component_is_missing", jpeg.head(0xC0) + each[0] + each[1] + b"\xff\xd9"
     jpeg = Jpeg(picture(21, 37, 3, rng), SAMPLING["420"], rng)
-    yield "strict_dc_only", jpeg.head(0xC2) + jpeg.scan([0, 1, 2], 0, 0, progressive=True) + b"\xff\xd9"
+    yield "progressive_dc_only", jpeg.head(0xC2) + jpeg.scan([0, 1, 2], 0, 0, progressive=True) + b"\xff\xd9"
     low = [jpeg.scan([k], 1, 20, progressive=True) for k in range(3)]
     yield "damaged.low_bands_only", jpeg.head(0xC2) + jpeg.scan([0, 1, 2], 0, 0, progressive=True) + b"".join(low) + b"\xff\xd9"
     for kind, name in [(0xC3, "lossless"), (0xC9, "arithmetic"), (0xCB, "arithmetic_lossless"), (0xC5, "hierarchical")]:
-        yield f"strict_{name}" if kind != 0xC5 else f"refused_{name}", jpeg.head(kind) + jpeg.scan([0, 1, 2]) + b"\xff\xd9"
+        yield f"process.{name}", jpeg.head(kind) + jpeg.scan([0, 1, 2]) + b"\xff\xd9"
     deep = jpeg.head(0xC1)
     at = deep.index(b"\xff\xc1") + 4
     yield "refused_twelve_bits", deep[:at] + b"\x0c" + deep[at + 1:] + jpeg.scan([0, 1, 2]) + b"\xff\xd9"

@@ -482,7 +482,7 @@ mod tests {
     fn boxes_may_be_narrower_than_a_pixel_but_not_turned_round() {
         let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
         let image = Objects {
-            image_id: 0,
+            image_id: 0.into(),
             size: (50, 50),
             objects: vec![object(5., 100.)],
             absent: vec![],

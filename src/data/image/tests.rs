@@ -56,9 +56,9 @@ fn outcomes(name: &str) -> [Vec<String>; 4] {
 #[test]
 fn every_layout_of_a_jpeg_is_read_as_pillow_reads_it() {
     let [equal, close, lenient, strict] = outcomes("jpeg");
-    assert_eq!((equal.len(), close.len()), (323, 0));
-    assert_eq!(lenient, ["lenient_half_an_end", "lenient_no_end", "lenient_progressive_no_end"]);
-    assert_eq!(strict, ["strict_arithmetic", "strict_dc_only"]);
+    assert_eq!(strict, [""; 0]);
+    assert_eq!(lenient, ["lenient_half_an_end", "lenient_no_end"]);
+    assert_eq!((equal.len(), close.len()), (325, 0));
 }
 
 #[test]
@@ -95,11 +95,12 @@ fn other_formats_are_read_as_pillow_reads_them() {
 fn reasons_say_what_is_wrong() {
     let (jpeg, images) = (golden("jpeg"), golden("images"));
     for (golden, name, words) in [
-        (&jpeg, "cut.baseline_7", "the JPEG is truncated: its pixel data end near row 16 of 48"),
+        (&jpeg, "cut.baseline_7", "the JPEG is truncated: it ends before its pixel data"),
         (&jpeg, "cut.progressive_7", "the JPEG is truncated: it ends before its last scans"),
-        (&jpeg, "strict_arithmetic", "an arithmetically coded JPEG"),
-        (&jpeg, "refused_twelve_bits", "12 bits"),
-        (&jpeg, "fraction.one_scan", "sampling factors 3×1, 2×1, 1×1"),
+        (&jpeg, "process.hierarchical", "a hierarchical JPEG is not supported; save the image as PNG"),
+        (&jpeg, "refused_twelve_bits", "other than 8 bits a sample"),
+        (&jpeg, "colours.two", "another number of components"),
+        (&jpeg, "fraction.one_scan", "fractions of sampling factors"),
         (&images, "palette_raw.tif", "the TIFF has a palette, which is not supported; save it as PNG"),
         (&images, "half.png", "the PNG is truncated: pixel data are missing"),
         (&images, "ihdr_crc.png", "the checksum of its chunk IHDR is wrong"),
