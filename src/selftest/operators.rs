@@ -159,7 +159,7 @@ fn transformer() -> Vec<Case> {
                 AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
             let branch = Branch { eps: 1e-6, precision, scale: Some(&[1.5, 0.5]) };
             let grid = if class { (3, 9) } else { (9, 9) };
-            let window = AttentionWindow { grid, side, table: table.map(|_| &t[7]) };
+            let window = AttentionWindow { grid, side, table: table.map(|_| &t[7]), rotary: None };
             let out = ops::windowed_attention_branch(&t[0], &weights, 3, &window, &branch)?;
             match table {
                 Some(_) => Ok(out),
