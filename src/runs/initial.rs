@@ -1,7 +1,7 @@
 //! Initial weights: finds the weights that `--init` names, and checks that they fit the model.
 
 use super::RunContext;
-use crate::config::{
+use crate::config::{MlpKind, 
     Catalogue, Choice, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
@@ -281,7 +281,8 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];
-    if found == expected {
+    let gated = model.mlp == MlpKind::Swiglu;
+    if found == expected && gated == guess.gated {
         return Ok(());
     }
     let hint = match fitting_models(choice, &guess)?.as_slice() {
@@ -290,13 +291,14 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     };
     bail!(
         "weights `{}` belong to another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
-         {} registers{hint}",
+         {} registers, {}{hint}",
         path.display(),
         model.width,
         model.depth,
         model.patch,
         model.channels,
-        model.registers
+        model.registers,
+        if gated { "SwiGLU" } else { "GELU" }
     )
 }
 
@@ -307,7 +309,9 @@ pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String
     for name in choice.library.list("configs/models") {
         let model = choice.model(&name, None)?;
         let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
+        let (gated, rotary) = (model.mlp == MlpKind::Swiglu, model.rope_base.is_some());
         if model.backbone == VIT
+            && (gated, rotary) == (guess.gated, guess.rotary)
             && sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0)
         {
             found.push(name);
