@@ -71,7 +71,7 @@ def dinov3(gated):
     return randomize(DINOv3ViTModel(config))
 
 
-def original_of_dinov3(state):
+def original_of_dinov3(state, gated):
     """Weights of transformers by the names of facebookresearch/dinov3."""
     renamed = {
         "embeddings.patch_embeddings": "patch_embed.proj",
@@ -81,10 +81,11 @@ def original_of_dinov3(state):
         "attention": "attn",
         "layer_scale1.lambda1": "ls1.gamma",
         "layer_scale2.lambda1": "ls2.gamma",
-        "mlp.gate_proj": "mlp.w1",
-        "mlp.up_proj": "mlp.w2",
-        "mlp.down_proj": "mlp.w3",
     }
+    if gated:
+        renamed |= {"mlp.gate_proj": "mlp.w1", "mlp.up_proj": "mlp.w2", "mlp.down_proj": "mlp.w3"}
+    else:
+        renamed |= {"mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2"}
     out = {}
     for name, value in state.items():
         name = "blocks." + name.removeprefix("layer.") if name.startswith("layer.") else name
@@ -167,9 +168,7 @@ def make_dinov3(out):
         with torch.no_grad():
             expected |= outputs(model, images, name)
         # The file has the names that it is saved with, whatever the library calls them inside.
-        state = original_of_dinov3(load_file(out / f"{name}.safetensors"))
-        if not gated:
-            state = {n.replace("up_proj", "fc1").replace("w2", "fc1").replace("w3", "fc2"): t for n, t in state.items()}
+        state = original_of_dinov3(load_file(out / f"{name}.safetensors"), gated)
         with torch.no_grad():
             timm = eva(state, True, gated)
             compare(timm, images, expected, name)
@@ -178,9 +177,10 @@ def make_dinov3(out):
             continue
         write(state, out / "dinov3_original.safetensors")
 
-        # Gradients of a weighted sum of the last hidden state, by the names of the file.
+        # Gradients of a weighted sum of the last hidden state without the registers, by the names of the file.
         size = "16x36"
         expected["seed"] = torch.randn_like(expected[f"{name}.{size}"])
+        expected["seed"][:, 1 : 1 + REGISTERS] = 0
         (model(images[f"images.{size}"]).last_hidden_state * expected["seed"]).sum().backward()
         for parameter in model.parameters():
             parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

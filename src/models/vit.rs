@@ -59,10 +59,11 @@ impl Vit {
             );
         }
         let registers = if class { config.registers } else { 0 };
-        if registers > 0 && attention.is_some() {
+        let relative = |attention: &AttentionConfig| attention.relative_position != RelativePosition::None;
+        if registers > 0 && attention.as_ref().is_some_and(relative) {
             candle_core::bail!(
-                "ViT: registers cannot be combined with relative positions: leave `transfer.attention` out, or set windows \
-                 (which leave them out with the class token)"
+                "ViT: registers cannot be combined with relative positions: set `transfer.attention.relative_position` to \
+                 \"none\", or set windows (which leave registers out with the class token)"
             );
         }
         let cls_token = class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?;

@@ -1,8 +1,9 @@
 //! Initial weights: finds the weights that `--init` names, and checks that they fit the model.
 
 use super::RunContext;
-use crate::config::{MlpKind, 
-    Catalogue, Choice, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT, read,
+use crate::config::{
+    Catalogue, Choice, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT,
+    read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
 use crate::weights::{

@@ -2,8 +2,8 @@
 
 use super::key_mapping::{
     EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED,
-    HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED, KeyMapping,
-    TIMM,
+    HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED,
+    KeyMapping, TIMM,
 };
 use super::mapped::renamed;
 use super::rope::ROPE_PERIODS;
@@ -167,9 +167,9 @@ fn renamed_for(
     });
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     match program {
-        Program::Fair if guess.rotary => Err(
-            "facebookresearch/mae has no rotary positions: give --to hf or --to timm".into(),
-        ),
+        Program::Fair if guess.rotary => {
+            Err("facebookresearch/mae has no rotary positions: give --to hf or --to timm".into())
+        }
         Program::Fair => Ok(Renamed { tensors, left_out, notes: vec![] }),
         // timm uses the names of unilm too.
         Program::Timm if *contents == Contents::Beit => Ok(Renamed { tensors, left_out, notes: vec![] }),
@@ -226,7 +226,9 @@ fn renamed_for(
             let token = token.transpose().map_err(|e| e.to_string())?;
             let mut tensors = tensors;
             tensors.extend(token.map(|token| ("mask_token".to_string(), token)));
-            if let Some((_, token)) = tensors.iter_mut().find(|(name, _)| name == "mask_token" && guess.rotary) {
+            if let Some((_, token)) =
+                tensors.iter_mut().find(|(name, _)| name == "mask_token" && guess.rotary)
+            {
                 *token = token.reshape((1, 1, ())).map_err(|e| e.to_string())?;
             }
             let (tensors, more) = renamed(&names, &tensors).map_err(|e| e.to_string())?;

@@ -13,9 +13,7 @@ mod rule;
 mod vit;
 
 pub(super) use dinov2::{HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED};
-pub(super) use dinov3::{
-    EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED,
-};
+pub(super) use dinov3::{EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED};
 pub(super) use hugging_face::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED};
 pub(super) use recognize::{knows, native_program, probes, starts_prefix, unsupported_model};
 pub(super) use rule::{KeyMapping, Part};

@@ -120,7 +120,8 @@ impl MappedTensors {
         for weight in &weights {
             let Some(attention) = attention_of(weight) else { continue };
             let mut take = |end: &str| {
-                let place = self.entries.iter().position(|entry| entry.name == format!("{attention}{end}"))?;
+                let place =
+                    self.entries.iter().position(|entry| entry.name == format!("{attention}{end}"))?;
                 self.entries.remove(place);
                 match self.sources.remove(place) {
                     Source::Joined(parts) => parts.first().copied(),
@@ -129,7 +130,8 @@ impl MappedTensors {
             };
             let (bias, mask) = (take("qkv.bias"), take("qkv.bias_mask"));
             for (end, third) in BIASES {
-                let (name, shape, dtype) = (format!("{attention}{end}"), vec![weight.shape[0] / 3], weight.dtype);
+                let (name, shape, dtype) =
+                    (format!("{attention}{end}"), vec![weight.shape[0] / 3], weight.dtype);
                 if self.entries.iter().any(|entry| entry.name == name) {
                     continue;
                 }

@@ -15,7 +15,10 @@ const TOLERANCE: f64 = 4e-3;
 ///
 /// # Errors
 /// Other periods, or a model without `rope_base`.
-pub(super) fn check_periods(tensors: &[(String, Tensor)], model: &ModelConfig) -> Result<(), WeightLoadError> {
+pub(super) fn check_periods(
+    tensors: &[(String, Tensor)],
+    model: &ModelConfig,
+) -> Result<(), WeightLoadError> {
     let Some((_, periods)) = tensors.iter().find(|(name, _)| name == ROPE_PERIODS) else { return Ok(()) };
     let found = periods.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let quarter = model.width / model.heads.max(1) / 4;

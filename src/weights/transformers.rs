@@ -40,8 +40,7 @@ pub(crate) struct HfConfig {
 }
 
 /// Values of `model_type` whose models are plain ViTs.
-const KNOWN: [&str; 7] =
-    ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers", DINOV3];
+const KNOWN: [&str; 7] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers", DINOV3];
 const DINOV3: &str = "dinov3_vit";
 /// The base of the periods of DINOv3's rotary positions.
 const ROPE_BASE: f64 = 100.;
@@ -93,7 +92,8 @@ impl HfConfig {
     pub(crate) fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
         let heads = self.num_attention_heads.unwrap_or(model.heads);
         if self.rope_base() != model.rope_base {
-            let said = |base: Option<f64>| base.map_or("no rotary positions".into(), |base| format!("base {base}"));
+            let said =
+                |base: Option<f64>| base.map_or("no rotary positions".into(), |base| format!("base {base}"));
             return Err(format!(
                 "config.json beside the weights describes a model with {}, and the model has {} (`rope_base`)",
                 said(self.rope_base()),

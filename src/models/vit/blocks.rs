@@ -18,8 +18,8 @@ pub(super) fn attention_patterns(
     attention.check(depth).map_err(candle_core::Error::msg)?;
     if config.rope_base.is_some() && attention.relative_position != RelativePosition::None {
         candle_core::bail!(
-            "ViT: a model with `rope_base` rotates queries and keys instead of relative positions: leave \
-             `transfer.attention.relative_position` out"
+            "ViT: a model with `rope_base` rotates queries and keys instead of relative positions: set \
+             `transfer.attention.relative_position` to \"none\""
         );
     }
     let class = attention.keeps_class_token();

@@ -87,7 +87,11 @@ const GATED_WITHIN: [Rule; 3] = [
 pub(in crate::weights) const HUGGING_FACE_DINOV2: KeyMapping = KeyMapping {
     title: "Hugging Face DINOv2",
     prefixes: &["", "dinov2.", "dinov2_with_registers."],
-    probes: &["embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1", "encoder.layer.0.mlp.fc1.weight"],
+    probes: &[
+        "embeddings.cls_token",
+        "encoder.layer.0.layer_scale1.lambda1",
+        "encoder.layer.0.mlp.fc1.weight",
+    ],
     never: &[],
     rules: &PLAIN,
     others: &[rule("classifier", "head")],

@@ -36,12 +36,13 @@ const EVA_ATTENTION: [Rule; 5] = [
     rule("blocks.{}.gamma_2", "blocks.{}.gamma_2"),
 ];
 const EVA: [Rule; 14] = joined(EVA_ATTENTION, SHARED);
-const GATES: [Rule; 2] =
-    [half("blocks.{}.mlp.fc1_g", "blocks.{}.mlp.fc1", 0), half("blocks.{}.mlp.fc1_x", "blocks.{}.mlp.fc1", 1)];
-const EVA_ATTENTION_GATED: [Rule; 7] = joined(GATES, EVA_ATTENTION);
-const SHARED_GATED: [Rule; 8] = [
-    SHARED[0], SHARED[1], SHARED[2], SHARED[3], SHARED[4], SHARED[5], SHARED[7], SHARED[8],
+const GATES: [Rule; 2] = [
+    half("blocks.{}.mlp.fc1_g", "blocks.{}.mlp.fc1", 0),
+    half("blocks.{}.mlp.fc1_x", "blocks.{}.mlp.fc1", 1),
 ];
+const EVA_ATTENTION_GATED: [Rule; 7] = joined(GATES, EVA_ATTENTION);
+const SHARED_GATED: [Rule; 8] =
+    [SHARED[0], SHARED[1], SHARED[2], SHARED[3], SHARED[4], SHARED[5], SHARED[7], SHARED[8]];
 const EVA_GATED: [Rule; 15] = joined(EVA_ATTENTION_GATED, SHARED_GATED);
 /// A classifier on the features, which timm's models do not have at first.
 const HEAD: [Rule; 2] = [rule("head", "head"), rule("fc_norm", "fc_norm")];
