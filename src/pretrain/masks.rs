@@ -376,7 +376,7 @@ mod tests {
         let found: Vec<u64> = (masks.iter())
             .map(|mask| mask.iter().fold(0, |bits, masked| bits << 1 | u64::from(*masked)))
             .collect();
-        assert_eq!(found, [0, 0, 0], "{found:#x?}");
+        assert_eq!(found, [0x1830_e1c3_8f0e, 0x0060_ce1f_df80, 0x0001_e3c7_8e1c_0810], "{found:#x?}");
     }
 
     #[test]
