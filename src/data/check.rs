@@ -222,7 +222,9 @@ impl Dataset {
                 Ok(image) => fits(entry, image.size()),
                 Err(error) => Some(error),
             },
-            Some(path) if (named || path.is_symlink()) && !path.is_file() => Some(format!("`{}` is not there", path.display())),
+            Some(path) if (named || path.is_symlink()) && !path.is_file() => {
+                Some(format!("`{}` is not there", path.display()))
+            }
             // Reading the header is enough.
             Some(_) if matches!(entry.annotation, Annotation::Objects(_)) => match entry.image.header()? {
                 Ok((size, _)) => fits(entry, size),

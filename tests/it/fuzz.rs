@@ -4,11 +4,16 @@
 //! are of all targets together (`scripts/check_fuzz`, which also bounds the memory).
 
 use crate::program::repository;
-use bench::config::ModelConfig;
+use bench::config::{Choice, Library, ModelConfig, Stage};
 use bench::data::formats::CocoJson;
-use bench::data::{Image, LabelEncoding, LabelTable, RasterFile, Rle};
+use bench::data::{
+    Annotation, DatasetInfo, Entry, Image, ImageRef, LabelEncoding, LabelTable, Objects, RasterFile, Rle,
+    SampleId,
+};
+use bench::engine::{Control, Silent};
 use bench::models::{BackboneUsage, Vit};
 use bench::nn::Params;
+use bench::registry::Registry;
 use bench::rng::Rng;
 use bench::weights::{HubFile, Inspection, WeightFile, load_backbone};
 use candle_core::Device;
@@ -17,6 +22,7 @@ use std::io::{Cursor, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -224,6 +230,50 @@ fn annotations() -> Target {
     target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec()], read)
 }
 
+/// Lists of results for two images, scored as boxes and masks: what is accepted has scores from 0 to 100, or -1 for masks if
+/// there are none.
+fn results() -> Target {
+    let (library, registry) = (Library::default(), Registry::builtin());
+    let manifest = bench::registry::manifest(&library, registry.components(), "shapes_detection").unwrap();
+    let choice = Choice { library: &library, owners: registry.components(), overrides: &[] };
+    let head = choice.recipe(Stage::Transfer, &manifest.recipe, ("", "")).unwrap().head();
+    let truth = r#"{"images":[{"id":1,"width":20,"height":10,"file_name":"a.jpg"},{"id":7,"width":20,"height":10,
+        "file_name":"b.jpg"}],"categories":[{"id":3,"name":"cat"},{"id":5,"name":"dog"}],
+        "annotations":[{"id":1,"image_id":1,"category_id":3,"bbox":[1,1,8,7],"area":40,"segmentation":[[1,1,9,1,9,8,1,8]]},
+        {"id":2,"image_id":7,"category_id":5,"bbox":[1,2,9,4],"area":36,"segmentation":[[1,2,10,2,10,6,1,6]]}]}"#;
+    let format = CocoJson { file: "some.json".into(), drop_empty: false, allowed_degenerate: 0 };
+    let truth = format.read(truth.into()).unwrap();
+    let info = DatasetInfo { classes: truth.classes, categories: truth.categories, ..DatasetInfo::default() };
+    let task = registry.task(&manifest, (&head, "the recipe"), &info).unwrap();
+    let entry = |(name, objects): (String, Objects)| Entry {
+        id: SampleId::new(&name),
+        image: ImageRef::File(name.into()),
+        annotation: Annotation::Objects(Arc::new(objects)),
+    };
+    let entries: Vec<Entry> = truth.images.into_iter().map(entry).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    let seeds = [
+        r#"[{"image_id":1,"category_id":3,"bbox":[1,1,8,7],"score":0.9,"segmentation":[[1,1,9,1,9,8,1,8]]},
+        {"image_id":7.0,"category_id":5,"bbox":[1,2,9,4.5],"score":0.5,"segmentation":{"size":[10,20],"counts":[12,5,183]}}]"#,
+        r#"[{"image_id":7,"category_id":5,"score":1e-1,"segmentation":{"size":[10,20],"counts":"55e5"}}]"#,
+        r#"[{"image_id":1,"category_id":5,"bbox":[1,2,9,4],"score":0.25,"area":null,"x":NaN}]"#,
+    ];
+    target("results", seeds.map(|seed| seed.as_bytes().to_vec()).to_vec(), move |bytes| {
+        let _ = &folder;
+        std::fs::write(&path, bytes).unwrap();
+        let control = Control { stop: &AtomicBool::new(false), observer: &Silent };
+        if let Ok(found) = task.score_files(std::slice::from_ref(&path), &entries, &control) {
+            let value = |name: &str| found.scores.get(name).unwrap().value;
+            for (boxes, masks) in [("box_ap", "mask_ap"), ("box_ar_100", "mask_ar_100")] {
+                let (boxes, masks) = (value(boxes), value(masks));
+                let within = |score: &f64| (0. ..=100.).contains(score);
+                assert!(within(&boxes) && (within(&masks) || masks == -1.), "{boxes}, {masks}");
+            }
+        }
+    })
+}
+
 /// The files of a golden file of images.
 fn image_files(name: &str) -> Vec<Vec<u8>> {
     let file = golden(name);
@@ -284,6 +334,7 @@ fn targets() -> Vec<Target> {
         references(),
         runs(),
         annotations(),
+        results(),
         images("jpeg", "jpeg.safetensors"),
         images("image", "images.safetensors"),
         images("turned", "orientation.safetensors"),

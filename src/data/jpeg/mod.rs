@@ -70,8 +70,14 @@ pub(super) fn size(bytes: &[u8]) -> Result<Size, String> {
 const REASONS: [(&str, &str); 7] = [
     ("Unsupported JPEG process", "a hierarchical JPEG is not supported; save the image as PNG"),
     ("precision", "a JPEG with other than 8 bits a sample is not supported; save the image as PNG"),
-    ("olorspace", "a JPEG with another number of components than 1, 3 or 4 is not supported; save the image as PNG"),
-    ("ractional sampling", "a JPEG with fractions of sampling factors is not supported; save the image as PNG"),
+    (
+        "olorspace",
+        "a JPEG with another number of components than 1, 3 or 4 is not supported; save the image as PNG",
+    ),
+    (
+        "ractional sampling",
+        "a JPEG with fractions of sampling factors is not supported; save the image as PNG",
+    ),
     ("progressive scan", "a JPEG with more than 500 scans is not read"),
     ("no image", "the JPEG is truncated: it ends before its pixel data"),
     ("emory", "there is too little memory for the JPEG"),
@@ -80,7 +86,9 @@ const REASONS: [(&str, &str); 7] = [
 fn in_words(problem: Problem) -> String {
     let (Problem::Warning(message) | Problem::Error(message)) = problem;
     let known = REASONS.iter().find(|(part, _)| message.contains(part)).map(|(_, words)| *words);
-    known.unwrap_or("the JPEG is damaged or truncated; open it in a viewer, and save or download it again").into()
+    known
+        .unwrap_or("the JPEG is damaged or truncated; open it in a viewer, and save or download it again")
+        .into()
 }
 
 /// RGB of a pixel in inverted CMYK, as Pillow reads the CMYK of a JPEG and converts it.
