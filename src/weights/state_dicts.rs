@@ -117,6 +117,12 @@ impl StateDicts {
         Self { groups: cleaned, all }
     }
 
+    /// Finds the state dicts in groups of members, of which only the names count.
+    pub(crate) fn of_members<T>(groups: &[(String, Vec<(String, T)>)]) -> Self {
+        let names = |members: &[(String, T)]| members.iter().map(|(name, _)| name.clone()).collect();
+        Self::new(groups.iter().map(|(key, members)| (key.clone(), names(members))).collect())
+    }
+
     /// The state dict with the key `wanted`; if `None`, the model.
     ///
     /// # Errors

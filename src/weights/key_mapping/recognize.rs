@@ -2,6 +2,7 @@
 //! supported.
 
 use super::ALL;
+use super::jax::HYBRID;
 use crate::weights::entry::WeightEntry;
 use std::sync::LazyLock;
 
@@ -15,15 +16,9 @@ const NATIVE: [(&str, &[&str]); 6] = [
     ("facebookresearch/mae, timm", &["blocks.0.attn.qkv.weight", "patch_embed.proj.weight"]),
 ];
 
-/// Its prediction is the mean of two heads on two tokens (arXiv:2012.12877 §4).
-const DISTILLED: &str = "a distilled DeiT, whose distillation token and second head are not supported";
-
 /// Tensors that identify unsupported models.
-const UNSUPPORTED: [(&str, &str); 3] = [
-    ("dist_token", DISTILLED),
-    ("embeddings.distillation_token", DISTILLED),
-    ("deit.embeddings.distillation_token", DISTILLED),
-];
+const UNSUPPORTED: [(&str, &str); 1] =
+    [(HYBRID, "a hybrid of ResNet and ViT of google-research, whose convolutions are not supported")];
 
 /// Tensors that identify networks which keep the names of their program.
 const NETWORKS: [&[&str]; 2] = [
