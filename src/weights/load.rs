@@ -175,14 +175,14 @@ fn fit_positions(
 }
 
 /// The grid of `rows` position embeddings, and whether the first one belongs to the class token. `known` is the grid, if it is
-/// known; `to` is that of the model. A square grid is preferred, with a class token before one without.
+/// known; `to` is that of the model. A square grid is preferred to that of the model, and one with a class token to one without.
 fn grid_of(rows: usize, known: Option<(usize, usize)>, to: (usize, usize)) -> Option<((usize, usize), bool)> {
     let area = |(rows, columns): (usize, usize)| rows * columns;
     let square = |n: usize| Some((n.isqrt(), n.isqrt())).filter(|side| n > 0 && area(*side) == n);
     let patches = rows.checked_sub(1)?;
     let of = |grid: Option<(usize, usize)>, n: usize| grid.filter(|grid| n > 0 && area(*grid) == n);
-    let with_class = of(known, patches).or_else(|| of(Some(to), patches)).or_else(|| square(patches));
-    let alone = || of(known, rows).or_else(|| of(Some(to), rows)).or_else(|| square(rows));
+    let with_class = of(known, patches).or_else(|| square(patches)).or_else(|| of(Some(to), patches));
+    let alone = || of(known, rows).or_else(|| square(rows)).or_else(|| of(Some(to), rows));
     with_class.map(|grid| (grid, true)).or_else(|| alone().map(|grid| (grid, false)))
 }
 

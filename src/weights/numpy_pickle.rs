@@ -51,6 +51,11 @@ pub(super) fn parse(
         stored(&pickle, *place, name, bytes).map_err(|e| format!("array `{name}`: {e}"))
     };
     let stored = found[dicts.group(chosen)].1.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+    let all = stored.iter().fold(0usize, |all, stored| all.saturating_add(stored.bytes.len()));
+    // A small file must not expand to large tensors.
+    if all > bytes.len().saturating_mul(2) {
+        return Err(format!("its arrays share their values: {all} bytes in a file of {}", bytes.len()));
+    }
     Ok(TorchFile { located: (stored, vec![]), chosen, dicts, strangers })
 }
 

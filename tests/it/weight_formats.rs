@@ -117,7 +117,7 @@ fn registers_are_written_for_timm_and_refused_for_transformers() -> Result<()> {
     let source = dialects().join("timm/deit_distilled.safetensors");
     let out = folder.path().join("timm.safetensors");
     let done = convert_weights(&source, Program::Timm, &out, &heads())?;
-    assert_eq!(done.left_out, ["head_dist.weight", "head_dist.bias"]);
+    assert_eq!(done.left_out, ["head_dist.bias", "head_dist.weight"]);
     assert!(
         done.notes.iter().any(|note| note.contains("reg_tokens=1, no_embed_class=True")),
         "{:?}",

@@ -58,10 +58,11 @@ pub(in crate::weights) fn knows(has: &dyn Fn(&str) -> bool) -> bool {
 /// Prefixes of the parts of a discrete autoencoder, which are one model.
 const PARTS: [&str; 2] = ["encoder.", "decoder."];
 
-/// Whether the prefix of a key mapping, or of a part of a model, starts with `text`, which is not empty.
+/// Whether the names of a program, or those of a part of a model, may start with `text`, which is not empty.
 pub(in crate::weights) fn starts_prefix(text: &str) -> bool {
     let mut prefixes = ALL.iter().flat_map(|mapping| mapping.prefixes).chain(&PARTS);
-    !text.is_empty() && prefixes.any(|prefix| prefix.starts_with(text))
+    let begins = || probes().iter().any(|probe| probe.starts_with(text));
+    !text.is_empty() && (prefixes.any(|prefix| prefix.starts_with(text)) || begins())
 }
 
 /// Whether a tensor `name` is among `entries`.

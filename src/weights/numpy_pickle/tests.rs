@@ -134,6 +134,12 @@ fn arrays_that_are_not_what_they_say_are_named() {
         assert!(error.contains("array `weight`") && error.contains(reason), "{error}\nlacks: {reason}");
         assert!(error.contains("some.pkl"), "{error}");
     }
+    let again = |i: u8| [text(&format!("weight{i}")), b"h\x00".to_vec()].concat();
+    let first = [array(&[200], dtype("u1", "|"), FALSE, bytes(&[7; 200])), b"q\x00".to_vec()].concat();
+    let many = [text("weight"), first].concat();
+    let many = [many, (0..9).flat_map(again).collect()].concat();
+    let error = open([b"\x80\x02}(".to_vec(), many, b"u.".to_vec()].concat()).err().unwrap();
+    assert!(error.contains("share their values: 2000 bytes"), "{error}");
     let error = open(file(b"K\x05".to_vec())).err().unwrap();
     assert!(error.contains("no arrays") && error.contains("`model`, `__author__`"), "{error}");
     // What another class would hold is ignored, and nothing is run.
