@@ -27,10 +27,10 @@ use dinov2::{DINOV2, DINOV2_CHUNKED};
 use distilled::{DISTILLED, HUGGING_FACE_DISTILLED};
 use jax::VISION_TRANSFORMER;
 use rule::rule;
-use vit::{ENCODER, FAIR};
+use vit::{ENCODER, FAIR, TIMM_REGISTERS};
 
 /// Key mappings of all programs whose files can be loaded.
-pub(super) const ALL: [KeyMapping; 17] = [
+pub(super) const ALL: [KeyMapping; 18] = [
     HUGGING_FACE,
     HUGGING_FACE_DISTILLED,
     DISTILLED,
@@ -110,6 +110,7 @@ pub(super) const ALL: [KeyMapping; 17] = [
         read: &[rule("register_tokens", "register_tokens")],
         ignored: &[],
     },
+    TIMM_REGISTERS,
     VISION_TRANSFORMER,
     BIG_VISION,
 ];

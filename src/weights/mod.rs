@@ -1,7 +1,7 @@
 //! Reading and writing weights: file formats, what files hold, and how weights fit a model.
 //!
-//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), `.npz`, and `.pkl` of NumPy arrays. Tensor names are those of
-//! facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
+//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), `.npz`, and `.pkl` of NumPy arrays. Tensor
+//! names are those of facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
 //! [`convert_weights`] writes them. Loading is strict in both directions, with named exceptions.
 
 mod archive;

@@ -2,7 +2,8 @@
 //! big_vision, converted to the layout of PyTorch.
 //!
 //! In these files, linear layers are [in, out], with one more axis for the heads of attention, and convolutions are
-//! [h, w, in, out]. An array may hold the values of all blocks, along a first axis: it becomes one tensor a block. The size that a header states is checked against the bytes that follow it.
+//! [h, w, in, out]. An array may hold the values of all blocks, along a first axis: it becomes one tensor a block. The size that
+//! a header states is checked against the bytes that follow it.
 
 use super::archive::Archive;
 use super::entry::{Located, Stored, WeightEntry};

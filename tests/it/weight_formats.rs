@@ -125,6 +125,7 @@ fn registers_are_written_for_timm_and_refused_for_transformers() -> Result<()> {
     );
     let written = load(&out)?;
     assert_eq!((written["pos_embed"].dims(), written["reg_token"].dims()), (&[1, 36, 8][..], &[1, 1, 8][..]));
+    assert_eq!(WeightFile::open(&out)?.source_program(), Some("timm with registers"));
     let (found, _) = class_feature(&out, &model("registers = 1\n"))?;
     let error = largest_difference(&found, &load(&golden("expected.safetensors"))?["deit_distilled.class"])?;
     assert!(error < 1e-4, "{error}");
