@@ -5,7 +5,9 @@
 
 mod dense;
 mod dinov2;
+mod distilled;
 mod hugging_face;
+mod jax;
 mod mmsegmentation;
 mod recognize;
 mod rule;
@@ -15,18 +17,23 @@ pub(super) use dinov2::{
     HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_CLASSIFIER, HUGGING_FACE_REGISTERS_CLASSIFIER,
 };
 pub(super) use hugging_face::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED};
+pub(super) use jax::BIG_VISION;
 pub(super) use recognize::{knows, native_program, probes, starts_prefix, unsupported_model};
 pub(super) use rule::KeyMapping;
 pub(super) use vit::{DEIT_III, TIMM};
 
 use dense::{HUGGING_FACE_UPERNET, UNILM_UPERNET, VITDET};
 use dinov2::{DINOV2, DINOV2_CHUNKED};
+use distilled::{DISTILLED, HUGGING_FACE_DISTILLED};
+use jax::VISION_TRANSFORMER;
 use rule::rule;
-use vit::{ENCODER, FAIR, JAX};
+use vit::{ENCODER, FAIR, TIMM_REGISTERS};
 
 /// Key mappings of all programs whose files can be loaded.
-pub(super) const ALL: [KeyMapping; 14] = [
+pub(super) const ALL: [KeyMapping; 18] = [
     HUGGING_FACE,
+    HUGGING_FACE_DISTILLED,
+    DISTILLED,
     HUGGING_FACE_BEIT,
     HUGGING_FACE_UPERNET,
     UNILM_UPERNET,
@@ -103,14 +110,7 @@ pub(super) const ALL: [KeyMapping; 14] = [
         read: &[rule("register_tokens", "register_tokens")],
         ignored: &[],
     },
-    KeyMapping {
-        title: "google-research/vision_transformer (JAX)",
-        prefixes: &["", "opt/target/", "params/"],
-        probes: &["cls", "Transformer/encoderblock_0/LayerNorm_0.weight"],
-        never: &[],
-        rules: &JAX,
-        others: &[],
-        read: &[],
-        ignored: &[],
-    },
+    TIMM_REGISTERS,
+    VISION_TRANSFORMER,
+    BIG_VISION,
 ];

@@ -1,7 +1,8 @@
 //! [`MappedTensors`]: the tensors of another program's file after its key mapping is applied.
 
 use super::entry::{WeightEntry, lies_beside};
-use super::key_mapping::{ALL, DEIT_III, KeyMapping};
+use super::key_mapping::{ALL, BIG_VISION, DEIT_III, KeyMapping};
+use super::{distilled, sincos};
 use candle_core::{Result, Tensor};
 use std::collections::BTreeSet;
 
@@ -19,6 +20,10 @@ pub(super) struct MappedTensors {
     parts: Vec<Vec<usize>>,
     /// Tensors of the file that are ignored.
     unread: Vec<String>,
+    /// Whether a distillation token becomes a register.
+    distilled: bool,
+    /// Frequencies of positions that the file does not hold.
+    frequencies: Option<Tensor>,
 }
 
 impl MappedTensors {
@@ -61,7 +66,8 @@ impl MappedTensors {
                 None => taken.push((name, vec![(third, i)])),
             }
         }
-        let mut mapped = Self { title, entries: vec![], parts: vec![], unread };
+        let mut mapped =
+            Self { title, entries: vec![], parts: vec![], unread, distilled: false, frequencies: None };
         for (name, mut parts) in taken {
             parts.sort_unstable();
             let thirds: Vec<Option<usize>> = parts.iter().map(|(third, _)| *third).collect();
@@ -85,7 +91,13 @@ impl MappedTensors {
             mapped.entries.push(WeightEntry { name, shape, dtype: first.dtype });
             mapped.parts.push(parts);
         }
-        if lacks_class_alone(&mapped.entries) {
+        mapped.distilled = distilled::fold_entries(&mut mapped.entries)?;
+        mapped.frequencies = frequencies(title, &mapped.entries).map_err(|e| e.to_string())?;
+        if let Some(frequencies) = &mapped.frequencies {
+            let (name, shape) = (sincos::FREQUENCIES.into(), frequencies.dims().to_vec());
+            mapped.entries.push(WeightEntry { name, shape, dtype: frequencies.dtype() });
+        }
+        if !mapped.distilled && lacks_class_alone(&mapped.entries) {
             let positions = mapped.entries.iter_mut().filter(|entry| lacks_class(&entry.name, &entry.shape));
             positions.for_each(|entry| entry.shape[1] += 1);
         }
@@ -111,7 +123,11 @@ impl MappedTensors {
     pub(crate) fn apply(&self, tensors: &[(String, Tensor)]) -> Result<Tensors> {
         let joined = |(entry, parts): (&WeightEntry, &Vec<usize>)| {
             let tensor = match parts.as_slice() {
-                [one] if entry.name == "pos_embed" && tensors[*one].1.dims() != entry.shape => {
+                [one]
+                    if entry.name == "pos_embed"
+                        && !self.distilled
+                        && tensors[*one].1.dims() != entry.shape =>
+                {
                     tensors[*one].1.pad_with_zeros(1, 1, 0)?
                 }
                 [one] => tensors[*one].1.clone(),
@@ -119,7 +135,23 @@ impl MappedTensors {
             };
             Ok((entry.name.clone(), tensor))
         };
-        self.entries.iter().zip(&self.parts).map(joined).collect()
+        let mut tensors: Tensors = self.entries.iter().zip(&self.parts).map(joined).collect::<Result<_>>()?;
+        if self.distilled {
+            distilled::fold(&mut tensors)?;
+        }
+        let frequencies = self.frequencies.iter().map(|tensor| (sincos::FREQUENCIES.into(), tensor.clone()));
+        tensors.extend(frequencies);
+        Ok(tensors)
+    }
+}
+
+/// Frequencies of the positions of a model of big_vision without position embeddings; `None` for others.
+fn frequencies(title: &str, entries: &[WeightEntry]) -> Result<Option<Tensor>> {
+    let find = |name: &str| entries.iter().find(|entry| entry.name == name);
+    let width = find("patch_embed.proj.bias").map(|bias| bias.count());
+    match (title == BIG_VISION.title, find("pos_embed"), width) {
+        (true, None, Some(width)) => sincos::frequencies(width),
+        _ => Ok(None),
     }
 }
 

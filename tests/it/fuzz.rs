@@ -121,17 +121,26 @@ fn pickles(file: &str) -> Target {
 }
 
 /// An archive of NumPy in which one array is damaged.
-fn arrays() -> Target {
-    let members = members(golden("dialects/timm/augreg.npz"));
-    let kernel = "encoderblock_0/MlpBlock_3/Dense_0/kernel.npy";
+fn arrays(file: &str, kernel: &'static str) -> Target {
+    let members = members(golden(file));
     let (_, array) = members.iter().find(|(name, _)| name.ends_with(kernel)).unwrap();
     target("array", vec![array.clone()], move |bytes| weights(with(&members, kernel, bytes)))
+}
+
+/// A pickle with an array of two numbers as Python 3 writes it in protocol 2.
+fn protocol_2() -> Vec<u8> {
+    b"\x80\x02}X\x05\x00\x00\x00modelcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K\x02\
+      \x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89\
+      c_codecs\nencode\nX\x0a\x00\x00\x00\x00\x00\xc2\x80?\x00\x00\xc3\x80@X\x06\x00\x00\x00latin1\x86Rtbs."
+        .to_vec()
 }
 
 /// Names and shapes, translated and loaded into a small ViT.
 fn names() -> Target {
     let files = [
         "mae_gray",
+        "dialects/formats/deit_distilled_hf",
+        "dialects/timm/deit_distilled",
         "dialects/vit",
         "dialects/vit_mae",
         "dialects/beit",
@@ -315,6 +324,7 @@ fn targets() -> Vec<Target> {
         (bytes[8..8 + length].to_vec(), bytes.len() - 8 - length)
     };
     let (seed, data) = header("dialects/vit.safetensors");
+    let format = |name: &str| golden(&format!("dialects/formats/{name}"));
     vec![
         target(
             "safetensors",
@@ -325,7 +335,16 @@ fn targets() -> Vec<Target> {
         target("archive", vec![golden("mae_nested.pth"), golden("dialects/timm/augreg.npz")], |bytes| {
             weights(bytes.to_vec())
         }),
-        arrays(),
+        target(
+            "big_vision",
+            vec![format("big_vision.npz"), format("siglip.npz"), format("sincos.npz")],
+            |bytes| weights(bytes.to_vec()),
+        ),
+        target("numpy", vec![format("vitdet.pkl"), format("vitdet_5.pkl"), protocol_2()], |bytes| {
+            weights(bytes.to_vec())
+        }),
+        arrays("dialects/timm/augreg.npz", "encoderblock_0/MlpBlock_3/Dense_0/kernel.npy"),
+        arrays("dialects/formats/big_vision_scan.npz", "encoderblock/MlpBlock_0/Dense_0/kernel.npy"),
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
         names(),
@@ -437,6 +456,7 @@ fn seeds_are_read_whole() {
         |list: &Vec<u8>| WeightFile::parse(Path::new("list"), listed(list)).map(|file| file.entries().len());
     assert!(lists.iter().all(|list| read(list).unwrap() > 0), "names");
     assert!(WeightFile::parse(Path::new("archive"), golden("mae_nested.pth")).is_ok());
+    assert_eq!(WeightFile::parse(Path::new("numpy"), protocol_2()).unwrap().entries().len(), 1);
     let members = members(golden("dvae_encoder.pkl"));
     let (_, pickle) = members.iter().find(|(name, _)| name.ends_with("data.pkl")).unwrap();
     assert!(WeightFile::parse(Path::new("pickle"), with(&members, "data.pkl", pickle)).is_ok());
