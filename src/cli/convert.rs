@@ -63,6 +63,7 @@ pub(super) fn convert(args: ConvertArgs) -> CommandResult {
         decoder_heads: args.decoder_heads,
         norm_pix_loss: args.norm_pix_loss,
         mask_ratio: args.mask_ratio,
+        ..CheckpointHints::default()
     };
     let source = file_of(&args.weights, &args.runs)?;
     let done = weights::convert_weights(&source, args.to.program(), &args.out, &details)?;

@@ -2,8 +2,8 @@
 
 use super::RunContext;
 use crate::config::{
-    Catalogue, Choice, KnownBackbone, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH,
-    Stage, VIT, read,
+    Catalogue, Choice, KnownBackbone, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig,
+    SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
 use crate::weights::{
@@ -292,7 +292,8 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];
-    if found == expected {
+    let gated = model.mlp == MlpKind::Swiglu;
+    if found == expected && gated == guess.gated {
         return Ok(());
     }
     let hint = match fitting_models(choice, &guess)?.as_slice() {
@@ -301,13 +302,14 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     };
     bail!(
         "weights `{}` belong to another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
-         {} registers{hint}",
+         {} registers, {}{hint}",
         path.display(),
         model.width,
         model.depth,
         model.patch,
         model.channels,
-        model.registers
+        model.registers,
+        if gated { "SwiGLU" } else { "GELU" }
     )
 }
 
@@ -318,9 +320,10 @@ pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String
     for name in choice.library.list("configs/models") {
         let model = choice.model(&name, None)?;
         let sizes = [model.width, model.depth, model.patch, model.channels, model.registers];
+        let kinds = (model.absolute_positions, model.mlp == MlpKind::Swiglu, model.rope_base.is_some());
         if model.backbone == VIT
             && sizes == [guess.width, guess.depth, guess.patch, guess.channels, guess.registers]
-            && model.absolute_positions == (guess.positions > 0)
+            && kinds == (guess.positions > 0, guess.gated, guess.rotary)
         {
             found.push(name);
         }

@@ -1,10 +1,12 @@
 //! [`convert_weights`]: exports weights with the tensor names of other programs, for use in Python.
 
 use super::key_mapping::{
-    HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, HUGGING_FACE_DINOV2,
-    HUGGING_FACE_DINOV2_CLASSIFIER, HUGGING_FACE_REGISTERS_CLASSIFIER, TIMM,
+    EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED,
+    HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED,
+    KeyMapping, TIMM,
 };
 use super::mapped::renamed;
+use super::rope::ROPE_PERIODS;
 use super::sincos;
 use super::transformers::{CheckpointHints, HfConfig};
 use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
@@ -77,7 +79,7 @@ pub enum ConvertError {
 }
 
 /// Prefixes of tensors that only this program uses.
-const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
+const OURS: [&str; 3] = ["target.", "encoder_mask_token", ROPE_PERIODS];
 /// Prefixes of tensors that only pre-training uses.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
@@ -125,7 +127,7 @@ pub fn convert_weights(
     if model.is_none() {
         with_class_position(&mut tensors, &guess).map_err(|e| fail(e.to_string()))?;
     }
-    let mut new = renamed_for(program, &contents, tensors).map_err(fail)?;
+    let mut new = renamed_for(program, &contents, &guess, tensors).map_err(fail)?;
     new.left_out.extend(file.unread().iter().cloned());
     save_tensors(out, &new.tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
     if let Some(config) = &config {
@@ -163,6 +165,7 @@ struct Renamed {
 fn renamed_for(
     program: Program,
     contents: &Contents,
+    guess: &InferredVit,
     tensors: Vec<(String, Tensor)>,
 ) -> Result<Renamed, String> {
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
@@ -171,9 +174,19 @@ fn renamed_for(
     });
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     match program {
+        Program::Fair if guess.rotary => {
+            Err("facebookresearch/mae has no rotary positions: give --to hf or --to timm".into())
+        }
         Program::Fair => Ok(Renamed { tensors, left_out, notes: vec![] }),
         // timm uses the names of unilm too.
         Program::Timm if *contents == Contents::Beit => Ok(Renamed { tensors, left_out, notes: vec![] }),
+        Program::Timm if guess.rotary => {
+            let names = if guess.gated { EVA_DINOV3_GATED } else { EVA_DINOV3 };
+            let (tensors, more) = renamed(&names, &tensors).map_err(|e| e.to_string())?;
+            left_out.extend(more);
+            let note = "queries and values have biases: use a model of timm with `_qkvb` in its name".into();
+            Ok(Renamed { tensors, left_out, notes: vec![note] })
+        }
         Program::Timm => {
             let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| e.to_string())?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
@@ -187,13 +200,16 @@ fn renamed_for(
             let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
             let registers = find("register_tokens").is_some();
+            let dinov2 = || if guess.gated { HUGGING_FACE_DINOV2_GATED } else { HUGGING_FACE_DINOV2 };
             let names = match contents {
-                Contents::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
-                Contents::Beit => &HUGGING_FACE_BEIT,
+                Contents::Beit if masked => HUGGING_FACE_BEIT_MASKED,
+                Contents::Beit => HUGGING_FACE_BEIT,
+                _ if guess.rotary && guess.gated => HUGGING_FACE_DINOV3_GATED,
+                _ if guess.rotary => HUGGING_FACE_DINOV3,
                 _ if find("blocks.0.gamma_1").is_none() && registers => {
                     return Err("transformers has no ViT with registers and without layer scale".into());
                 }
-                _ if find("blocks.0.gamma_1").is_none() => &HUGGING_FACE,
+                _ if find("blocks.0.gamma_1").is_none() => HUGGING_FACE,
                 _ => match (find("head.weight"), find("norm.weight")) {
                     (Some(head), Some(norm)) if head.dims().get(1) != Some(&(2 * norm.elem_count())) => {
                         return Err(
@@ -202,9 +218,12 @@ fn renamed_for(
                                 .into(),
                         );
                     }
-                    (Some(_), _) if registers => &HUGGING_FACE_REGISTERS_CLASSIFIER,
-                    (Some(_), _) => &HUGGING_FACE_DINOV2_CLASSIFIER,
-                    (None, _) => &HUGGING_FACE_DINOV2,
+                    // The backbone of a classifier has a prefix.
+                    (Some(_), _) if registers => {
+                        KeyMapping { prefixes: &["dinov2_with_registers."], ..dinov2() }
+                    }
+                    (Some(_), _) => KeyMapping { prefixes: &["dinov2."], ..dinov2() },
+                    (None, _) => dinov2(),
                 },
             };
             // Its models with registers always have a mask token, which they use in pre-training alone.
@@ -217,7 +236,12 @@ fn renamed_for(
             let token = token.transpose().map_err(|e| e.to_string())?;
             let mut tensors = tensors;
             tensors.extend(token.map(|token| ("mask_token".to_string(), token)));
-            let (tensors, more) = renamed(names, &tensors).map_err(|e| e.to_string())?;
+            if let Some((_, token)) =
+                tensors.iter_mut().find(|(name, _)| name == "mask_token" && guess.rotary)
+            {
+                *token = token.reshape((1, 1, ())).map_err(|e| e.to_string())?;
+            }
+            let (tensors, more) = renamed(&names, &tensors).map_err(|e| e.to_string())?;
             match more.is_empty() {
                 true => Ok(Renamed { tensors, left_out, notes: vec![] }),
                 // Without them, the model would compute something else.

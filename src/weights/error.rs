@@ -60,6 +60,20 @@ pub enum WeightLoadError {
         /// Grid (rows, columns) of the model.
         to: (usize, usize),
     },
+    /// Periods of rotary positions that are not those of the model.
+    #[error(
+        "the weights have rotary positions with the periods {found:?}, and the model has {}: set `rope_base` (100 for DINOv3) \
+         and `heads`",
+        rotations(*base, *channels)
+    )]
+    Periods {
+        /// Periods in the file.
+        found: Vec<f64>,
+        /// `rope_base` of the model.
+        base: Option<f64>,
+        /// Channels of a head of the model.
+        channels: usize,
+    },
     /// A tensor that does not hold floating-point numbers.
     #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
     Type {
@@ -79,6 +93,14 @@ pub enum WeightLoadError {
     /// A tensor operation that failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// The rotary positions of a model.
+fn rotations(base: Option<f64>, channels: usize) -> String {
+    match base {
+        Some(base) => format!("`rope_base` {base} with {channels} channels in a head"),
+        None => "none".into(),
+    }
 }
 
 fn all(tensors: &[NotFinite]) -> Vec<String> {

@@ -5,6 +5,7 @@ use super::error::WeightFileError;
 use super::file::WeightFile;
 use super::finite::NotFinite;
 use super::{key_mapping, metadata};
+use crate::nn::is_relative_position;
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ impl Contents {
             && has("roi_heads.box_predictor.cls_score.weight")
         {
             Self::Detector
-        } else if has("blocks.0.attn.q_bias") && has("cls_token") {
+        } else if has("blocks.0.attn.q_bias") && has("cls_token") && !has_rotations(entries) {
             Self::Beit
         } else if !blocks || !has("patch_embed.proj.weight") {
             Self::Unknown
@@ -100,12 +101,19 @@ pub struct InferredVit {
     pub depth: usize,
     /// Hidden width of the MLPs.
     pub mlp_hidden: usize,
+    /// Whether the MLPs are gated (SwiGLU).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gated: bool,
     /// Side of the patches in pixels.
     pub patch: usize,
     /// Number of channels of the input images.
     pub channels: usize,
     /// Number of position embeddings without that of the class token; 0 if there are only relative positions.
     pub positions: usize,
+    /// Whether queries and keys are rotated (RoPE). Weights show it only indirectly: DINOv3 has registers, no bias of the keys,
+    /// and no positions of another kind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rotary: bool,
     /// Number of register tokens.
     pub registers: usize,
     /// (width, depth) of the decoder.
@@ -127,13 +135,16 @@ impl InferredVit {
                 entries.iter().filter_map(|e| e.name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
             indices.max().map_or(0, |last: usize| last.saturating_add(1))
         };
+        let mlp_hidden = dim("blocks.0.mlp.fc2.weight", 1)?;
         Some(Self {
             width: dim("patch_embed.proj.weight", 0)?,
             depth: blocks("blocks."),
-            mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
+            mlp_hidden,
+            gated: dim("blocks.0.mlp.fc1.weight", 0)? == 2 * mlp_hidden,
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
             positions: positions(dim("pos_embed", 1).unwrap_or(0), dim("decoder_pos_embed", 1).is_some()),
+            rotary: has_rotations(entries),
             registers: dim("register_tokens", 1).unwrap_or(0),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
@@ -163,6 +174,7 @@ impl std::fmt::Display for InferredVit {
         let Self { width, depth, patch, channels, positions, .. } = self;
         write!(f, "a ViT with width {width}, depth {depth}, patch {patch}, {channels} channels, ")?;
         match self.square_grid() {
+            _ if self.rotary => f.write_str("rotary positions"),
             _ if *positions == 0 => f.write_str("no absolute positions"),
             Some((h, w)) => write!(f, "{h}×{w} positions"),
             None => write!(f, "{positions} positions"),
@@ -170,8 +182,18 @@ impl std::fmt::Display for InferredVit {
         match self.registers {
             0 => Ok(()),
             registers => write!(f, ", {registers} registers"),
-        }
+        }?;
+        f.write_str(if self.gated { ", SwiGLU" } else { "" })
     }
+}
+
+/// Whether tensors are those of a model with rotary positions ([`InferredVit::rotary`]).
+fn has_rotations(entries: &[WeightEntry]) -> bool {
+    let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+    has("blocks.0.attn.q_bias")
+        && has("register_tokens")
+        && !has("pos_embed")
+        && !entries.iter().any(|entry| is_relative_position(&entry.name))
 }
 
 /// Number of position embeddings of patches among `rows`: all but that of the class token, unless only all of them are a square

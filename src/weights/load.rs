@@ -8,6 +8,7 @@ use super::error::WeightLoadError;
 use super::finite::NotFinite;
 use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
+use super::rope::{ROPE_PERIODS, check_periods};
 use super::sincos;
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{BackboneUsage, Backbones, Vit, WeightMatching};
@@ -17,10 +18,11 @@ use candle_core::{Shape, Tensor};
 use serde::Serialize;
 
 /// Prefixes of tensors (pre-training decoders, heads) that are skipped when a backbone is loaded.
-const LEFT_OUT: [&str; 17] = [
+const LEFT_OUT: [&str; 18] = [
     "decoder_",
     "mask_token",
     "encoder_mask_token",
+    ROPE_PERIODS,
     "target.",
     "teacher.",
     "head.",
@@ -129,6 +131,7 @@ pub fn load_backbone(
     if !unexpected.is_empty() {
         return Err(WeightLoadError::Unexpected { names: unexpected, file: describe(tensors) });
     }
+    check_periods(tensors, model)?;
     let mut resized = tensors.to_vec();
     (report.resized, report.no_class_position) = fit_positions(&mut resized, model, grid)?;
     report.patches = fit_patches(&mut resized, model)?;

@@ -12,6 +12,7 @@ mod datasets;
 mod dense_key_mappings;
 mod detection;
 mod dinov2;
+mod dinov3;
 mod external_augmentation;
 mod external_backbone;
 mod external_objective;

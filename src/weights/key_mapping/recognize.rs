@@ -7,11 +7,12 @@ use crate::weights::entry::WeightEntry;
 use std::sync::LazyLock;
 
 /// Programs with the same names as this one, each with tensors that identify its files.
-const NATIVE: [(&str, &[&str]); 6] = [
+const NATIVE: [(&str, &[&str]); 7] = [
     ("openai/DALL-E", &["blocks.input.w"]),
     ("openai/DALL-E", &["encoder.blocks.input.w"]),
     ("torchvision", &["rpn.head.cls_logits.weight", "blocks.0.attn.qkv.weight"]),
     ("mmsegmentation", &["decode_head.conv_seg.weight", "blocks.0.attn.qkv.weight"]),
+    ("bench (DINOv3)", &["blocks.0.attn.q_bias", "register_tokens"]),
     ("microsoft/unilm", &["blocks.0.attn.q_bias", "cls_token"]),
     ("facebookresearch/mae, timm", &["blocks.0.attn.qkv.weight", "patch_embed.proj.weight"]),
 ];

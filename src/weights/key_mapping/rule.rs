@@ -10,19 +10,27 @@ pub(in crate::weights) struct Rule {
     pub theirs: &'static str,
     /// Name here.
     pub ours: &'static str,
-    /// The part of our tensor along the first dimension that theirs is, if it is one: 0 for queries, 1 for keys, 2 for
-    /// values.
-    pub third: Option<usize>,
+    /// The part of our tensor along the first dimension that theirs is, if it is one.
+    pub part: Option<Part>,
 }
+
+/// A part of a tensor along its first dimension: its index among a number of equal parts. Of three parts, 0 are queries, 1
+/// keys and 2 values; of two, 0 is the gate of a SwiGLU.
+pub(in crate::weights) type Part = (usize, usize);
 
 /// A rule for a whole tensor or module.
 pub(in crate::weights) const fn rule(theirs: &'static str, ours: &'static str) -> Rule {
-    Rule { theirs, ours, third: None }
+    Rule { theirs, ours, part: None }
 }
 
 /// A rule for the queries (0), keys (1) or values (2) of an attention layer.
 pub(in crate::weights) const fn third(theirs: &'static str, ours: &'static str, third: usize) -> Rule {
-    Rule { theirs, ours, third: Some(third) }
+    Rule { theirs, ours, part: Some((third, 3)) }
+}
+
+/// A rule for the gate (0) or the values (1) of a SwiGLU.
+pub(in crate::weights) const fn half(theirs: &'static str, ours: &'static str, half: usize) -> Rule {
+    Rule { theirs, ours, part: Some((half, 2)) }
 }
 
 /// The tensor names of one program.
@@ -93,11 +101,11 @@ impl KeyMapping {
         self.prefixes.iter().find(fits).copied()
     }
 
-    /// Our name for the tensor `theirs`, and which third of our tensor it is ([`Rule::third`]). `None` for tensors that have
+    /// Our name for the tensor `theirs`, and which part of our tensor it is ([`Rule::part`]). `None` for tensors that have
     /// no name here.
-    pub(crate) fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<usize>)> {
+    pub(crate) fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<Part>)> {
         let find = |rules: &[Rule], name: &str| {
-            rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
+            rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.part)))
         };
         if is_derived(theirs) {
             return None;
@@ -124,15 +132,15 @@ impl KeyMapping {
         self.others.iter().any(|rule| module(rule.theirs) == module(theirs))
     }
 
-    /// The other program's names for our tensor `ours`, each with the third of it that it holds: one name, or three for
-    /// queries, keys and values. Backbone names get the first prefix.
-    pub(crate) fn theirs(&self, ours: &str) -> Vec<(String, Option<usize>)> {
+    /// The other program's names for our tensor `ours`, each with the part of it that it holds: one name, or one for each part.
+    /// Backbone names get the first prefix.
+    pub(crate) fn theirs(&self, ours: &str) -> Vec<(String, Option<Part>)> {
         let prefix = self.prefixes.first().copied().unwrap_or_default();
-        let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<usize>)> {
+        let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<Part>)> {
             let renamed =
-                |r: &Rule| Some((prefix.to_string() + &Rule::apply(ours, r.ours, r.theirs)?, r.third));
+                |r: &Rule| Some((prefix.to_string() + &Rule::apply(ours, r.ours, r.theirs)?, r.part));
             let mut found: Vec<_> = rules.iter().filter_map(renamed).collect();
-            if found.iter().any(|(_, third)| third.is_none()) {
+            if found.iter().any(|(_, part)| part.is_none()) {
                 found.truncate(1);
             }
             found
