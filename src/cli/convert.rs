@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub(super) struct ConvertArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), or a model folder of transformers
+    /// A run, a weights file (.safetensors, .pth, .npz, .pkl), or a model folder of transformers
     weights: String,
     /// Program whose tensor names the new file uses
     #[arg(long, value_name = "PROGRAM")]

@@ -21,7 +21,7 @@ const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
 pub(super) struct InspectArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), a model folder of transformers, or
+    /// A run, a weights file (.safetensors, .pth, .npz, .pkl), a model folder of transformers, or
     /// hub:owner/name[@revision][/file]; FILE#KEY for one of several state dicts in a file
     weights: String,
     /// Print JSON

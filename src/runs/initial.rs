@@ -2,8 +2,8 @@
 
 use super::RunContext;
 use crate::config::{
-    Catalogue, Choice, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT,
-    read,
+    Catalogue, Choice, KnownBackbone, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig,
+    SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
 use crate::weights::{
@@ -108,6 +108,16 @@ impl InitialWeights {
             seed: None,
             recorded: None,
             normalize: None,
+        }
+    }
+
+    /// Weights of the catalogue.
+    fn known(source: String, known: &KnownBackbone) -> Self {
+        Self {
+            model: known.model.clone(),
+            target: known.target,
+            normalize: known.normalize.clone(),
+            ..Self::labelled(source, known.init.clone())
         }
     }
 
@@ -218,12 +228,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         let source =
             with_state_dict(Path::new(&found.reference.to_string()), key_of_dict).display().to_string();
         let initial = match Catalogue::load(context.library)?.find(&found.reference.repository()) {
-            Some(known) => InitialWeights {
-                model: known.model.clone(),
-                target: known.target,
-                normalize: known.normalize.clone(),
-                ..InitialWeights::labelled(source, known.init.clone())
-            },
+            Some(known) => InitialWeights::known(source, known),
             None => InitialWeights::labelled(source, found.reference.name.replace('.', "_")),
         };
         return Ok(InitialWeights { path: Some(with_state_dict(&found.path, key_of_dict)), ..initial });
@@ -247,12 +252,17 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
         let stem = key_of_dict.map_or(stem.clone(), |key| format!("{stem}_{}", key.replace('.', "_")));
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let path = with_state_dict(path, key_of_dict);
-        return Ok(InitialWeights {
-            path: Some(path.clone()),
-            run: WeightFile::open(&path)?.metadata().get(metadata::RUN).cloned(),
-            ..InitialWeights::labelled(name.into(), stem)
-        });
+        let file = WeightFile::open(&path)?;
+        let catalogue = Catalogue::load(context.library)?;
+        let known = catalogue.find_file(&file_name, file.source_program()).filter(|_| key_of_dict.is_none());
+        let initial = match known {
+            Some(known) => InitialWeights::known(name.into(), known),
+            None => InitialWeights::labelled(name.into(), stem),
+        };
+        let run = file.metadata().get(metadata::RUN).cloned();
+        return Ok(InitialWeights { path: Some(path), run, ..initial });
     }
     let folder = context.store.find(name).map_err(|error| match error {
         StoreError::Unknown { root, known, .. } => {
@@ -309,11 +319,11 @@ pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String
     let choice = Choice { overrides: &[], ..*choice };
     for name in choice.library.list("configs/models") {
         let model = choice.model(&name, None)?;
-        let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
-        let (gated, rotary) = (model.mlp == MlpKind::Swiglu, model.rope_base.is_some());
+        let sizes = [model.width, model.depth, model.patch, model.channels, model.registers];
+        let kinds = (model.absolute_positions, model.mlp == MlpKind::Swiglu, model.rope_base.is_some());
         if model.backbone == VIT
-            && (gated, rotary) == (guess.gated, guess.rotary)
-            && sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0)
+            && sizes == [guess.width, guess.depth, guess.patch, guess.channels, guess.registers]
+            && kinds == (guess.positions > 0, guess.gated, guess.rotary)
         {
             found.push(name);
         }

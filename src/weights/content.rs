@@ -49,6 +49,11 @@ impl Deref for Content {
     }
 }
 
+/// The bytes that `text`, which is UTF-8, writes as characters of Latin-1.
+pub(super) fn from_latin1(text: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(text).chars().map(|c| u8::try_from(c).unwrap_or_default()).collect()
+}
+
 /// The values of a strided tensor in row-major order; `size` is the size of a value in bytes.
 pub(super) fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let mut places = vec![0];

@@ -7,6 +7,7 @@ use super::key_mapping::{
 };
 use super::mapped::renamed;
 use super::rope::ROPE_PERIODS;
+use super::sincos;
 use super::transformers::{CheckpointHints, HfConfig};
 use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
 use crate::nn::is_relative_position;
@@ -101,10 +102,16 @@ pub fn convert_weights(
     let contents = Contents::of(file.entries());
     let other = matches!(
         contents,
-        Contents::Unread(_) | Contents::Tokenizer | Contents::Detector | Contents::Unknown
-    );
+        Contents::Unread(_)
+            | Contents::Tokenizer
+            | Contents::Detector
+            | Contents::ClasslessEncoder
+            | Contents::Unknown
+    ) || file.entries().iter().any(|entry| entry.name == sincos::FREQUENCIES);
     let guess = InferredVit::of(file.entries()).filter(|_| !other);
-    let guess = guess.ok_or_else(|| fail(format!("{contents}: only a ViT can be converted")))?;
+    let guess = guess.ok_or_else(|| {
+        fail(format!("{contents}: only a ViT with a class token and positions can be converted"))
+    })?;
     let model = file.model().map_err(|e| fail(e.to_string()))?;
     let mut details = match &model {
         Some(model) => {
@@ -186,7 +193,7 @@ fn renamed_for(
                 return Err(format!("a timm ViT has no parameter for `{name}`"));
             }
             left_out.extend(more);
-            let note = without_class_position(&mut tensors).map_err(|e| e.to_string())?;
+            let note = fitted_positions(&mut tensors).map_err(|e| e.to_string())?;
             Ok(Renamed { tensors, left_out, notes: Vec::from_iter(note) })
         }
         Program::HuggingFace => {
@@ -199,7 +206,10 @@ fn renamed_for(
                 Contents::Beit => HUGGING_FACE_BEIT,
                 _ if guess.rotary && guess.gated => HUGGING_FACE_DINOV3_GATED,
                 _ if guess.rotary => HUGGING_FACE_DINOV3,
-                _ if !registers && find("blocks.0.gamma_1").is_none() => HUGGING_FACE,
+                _ if find("blocks.0.gamma_1").is_none() && registers => {
+                    return Err("transformers has no ViT with registers and without layer scale".into());
+                }
+                _ if find("blocks.0.gamma_1").is_none() => HUGGING_FACE,
                 _ => match (find("head.weight"), find("norm.weight")) {
                     (Some(head), Some(norm)) if head.dims().get(1) != Some(&(2 * norm.elem_count())) => {
                         return Err(
@@ -252,16 +262,28 @@ fn with_class_position(tensors: &mut [(String, Tensor)], guess: &InferredVit) ->
     Ok(())
 }
 
-/// In timm, DeiT III has layer scale and no position embedding for the class token: if it is zero, it is dropped.
-fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
-    let scaled = tensors.iter().any(|(name, _)| name == "blocks.0.ls1.gamma");
-    let Some((_, positions)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed" && scaled) else {
-        return Ok(None);
+/// In timm, a model with registers or, as DeiT III, with layer scale has no position embedding for the class token: it is added
+/// to the token. That of a model with layer scale alone is only dropped if it is zero. Returns what timm needs to know.
+fn fitted_positions(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
+    let find = |name: &str| tensors.iter().position(|(held, _)| held == name);
+    let Some(positions) = find("pos_embed") else { return Ok(None) };
+    let table = tensors[positions].1.clone(); // [1, 1 + N, C]
+    let (of_class, of_patches) = (table.narrow(1, 0, 1)?, table.narrow(1, 1, table.dim(1)? - 1)?);
+    let note = match (find("reg_token"), find("cls_token"), find("blocks.0.ls1.gamma")) {
+        (Some(registers), Some(class), _) => {
+            tensors[class].1 = (&tensors[class].1 + of_class)?;
+            let registers = tensors[registers].1.dim(1)?;
+            format!("a model with registers: use reg_tokens={registers}, no_embed_class=True")
+        }
+        (_, _, Some(_)) => {
+            let largest = of_class.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
+            if largest.to_scalar::<f32>()? > 0. {
+                return Ok(None);
+            }
+            "the class token has no position embedding, as in DeiT III: use no_embed_class=True".into()
+        }
+        _ => return Ok(None),
     };
-    let largest = positions.narrow(1, 0, 1)?.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
-    if largest.to_scalar::<f32>()? > 0. {
-        return Ok(None);
-    }
-    *positions = positions.narrow(1, 1, positions.dim(1)? - 1)?.contiguous()?;
-    Ok(Some("the class token has no position embedding, as in DeiT III: use no_embed_class=True".into()))
+    tensors[positions].1 = of_patches.contiguous()?;
+    Ok(Some(note))
 }

@@ -74,6 +74,8 @@ pub(super) struct Stored {
     pub bytes: Range<usize>,
     /// Strides in values; `None` if the tensor is contiguous.
     pub strides: Option<Vec<usize>>,
+    /// Whether each byte of its values is written as a character of Latin-1, in UTF-8.
+    pub latin1: bool,
 }
 
 /// The CRC-32 that the file states for a range of its bytes.

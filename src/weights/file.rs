@@ -1,13 +1,14 @@
 //! [`WeightFile`]: a file of named tensors, whose format is recognized by content. Sizes that the file states are checked
 //! against its length before memory is allocated for them.
 
-use super::content::{Content, gathered};
+use super::content::{Content, from_latin1, gathered};
 use super::entry::{Checksum, Stored, WeightEntry};
 use super::error::WeightFileError;
 use super::finite::NotFinite;
 use super::mapped::MappedTensors;
 use super::state_dicts::{KEY, Reading, StateDicts, split_state_dict};
-use super::{metadata, npz, safetensors_header, shards, torch};
+use super::torch::{self, TorchFile};
+use super::{metadata, npz, numpy_pickle, safetensors_header, shards};
 use crate::config::{ConfigError, ModelConfig, parse};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
@@ -52,9 +53,18 @@ struct Parsed {
     dicts: Option<(StateDicts, usize)>,
 }
 
+impl Parsed {
+    /// Takes what a file of PyTorch or another pickle holds.
+    fn hold(&mut self, format: &'static str, found: TorchFile) {
+        (self.format, self.strangers) = (format, found.strangers);
+        (self.stored, self.checksums) = found.located;
+        self.dicts = Some((found.dicts, found.chosen));
+    }
+}
+
 impl WeightFile {
-    /// Opens `path`: a safetensors file, an index of several files, a zip-format `.pth`, or an `.npz`. If a file holds
-    /// several state dicts, `FILE#KEY` names one of them, such as `checkpoint.pth#model_ema`.
+    /// Opens `path`: a safetensors file, an index of several files, a zip-format `.pth`, an `.npz`, or a `.pkl` of NumPy
+    /// arrays. If a file holds several state dicts, `FILE#KEY` names one of them, such as `checkpoint.pth#model_ema`.
     ///
     /// # Errors
     /// Names the file and what is wrong: missing, truncated, in an unknown format, without tensors, or with several state
@@ -97,30 +107,27 @@ impl WeightFile {
             strangers: vec![],
             dicts: None,
         };
+        let choose = |dicts: &StateDicts| reading.choose(dicts);
         let name = path.to_string_lossy();
         let place = Path::new(split_state_dict(&name).0);
         if shards::is_index(place) {
             parsed.shards = Self::open_shards(place, &content)?;
             parsed.format = parsed.shards.first().map_or("safetensors", |shard| shard.format);
         } else if content.starts_with(b"PK\x03\x04") {
-            if let Some((stored, checksums)) = npz::parse(&content).map_err(unreadable)? {
-                (parsed.format, parsed.stored, parsed.checksums) = ("npz", stored, checksums);
-            } else {
-                let choose = |dicts: &StateDicts| reading.choose(dicts);
-                let found = torch::parse(&content, choose).map_err(fail)?;
-                (parsed.format, parsed.strangers) = ("pth", found.strangers);
-                (parsed.stored, parsed.checksums) = found.located;
-                parsed.dicts = Some((found.dicts, found.chosen));
+            match npz::parse(&content).map_err(unreadable)? {
+                Some((stored, sums)) => {
+                    (parsed.format, parsed.stored, parsed.checksums) = ("npz", stored, sums);
+                }
+                None => parsed.hold("pth", torch::parse(&content, choose).map_err(fail)?),
             }
         } else if content.get(8) == Some(&b'{') {
             let found = safetensors_header::parse(&content);
             (parsed.stored, parsed.metadata) =
                 found.map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?;
         } else if content.starts_with(&[0x80]) {
-            let hint = "save it again with torch >= 1.6 (zip format), or as .safetensors";
-            return Err(fail(format!("PyTorch file of the legacy format (bare pickle); {hint}")));
+            parsed.hold("pkl", numpy_pickle::parse(&content, choose).map_err(fail)?);
         } else {
-            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz".into()));
+            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz or .pkl".into()));
         }
         Self::chosen(path, content, parsed, &reading)
     }
@@ -216,7 +223,7 @@ impl WeightFile {
         &self.path
     }
 
-    /// Format of the file: `safetensors`, `pth` or `npz`.
+    /// Format of the file: `safetensors`, `pth`, `npz` or `pkl`.
     pub fn format(&self) -> &'static str {
         self.format
     }
@@ -347,8 +354,11 @@ impl WeightFile {
     }
 
     fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightFileError> {
-        let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides } = stored;
+        let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides, latin1 } = stored;
         let mut bytes = Cow::Borrowed(&self.content[range.clone()]);
+        if *latin1 {
+            bytes = from_latin1(&bytes).into();
+        }
         if let Some(strides) = strides {
             bytes = gathered(&bytes, dtype.size_in_bytes(), shape, strides).into();
         }

@@ -21,6 +21,10 @@ pub enum Contents {
     EncoderAndDecoder,
     /// An encoder with a classifier.
     Classifier,
+    /// A distilled DeiT: an encoder with a classifier on the class token and one on the distillation token.
+    Distilled,
+    /// A ViT encoder without a class token.
+    ClasslessEncoder,
     /// BEiT, with or without a classifier.
     Beit,
     /// A backbone with UperNet.
@@ -47,12 +51,19 @@ impl Contents {
             Self::Tokenizer
         } else if blocks && has("decode_head.conv_seg.weight") {
             Self::Segmenter
-        } else if blocks && has("rpn.head.cls_logits.weight") {
+        } else if blocks
+            && has("rpn.head.cls_logits.weight")
+            && has("roi_heads.box_predictor.cls_score.weight")
+        {
             Self::Detector
         } else if has("blocks.0.attn.q_bias") && has("cls_token") && !has_rotations(entries) {
             Self::Beit
-        } else if !blocks || !has("patch_embed.proj.weight") || !has("cls_token") {
+        } else if !blocks || !has("patch_embed.proj.weight") {
             Self::Unknown
+        } else if !has("cls_token") {
+            Self::ClasslessEncoder
+        } else if has("head_dist.weight") {
+            Self::Distilled
         } else if has("decoder_embed.weight") {
             Self::EncoderAndDecoder
         } else if has("head.weight") || has("head.1.weight") {
@@ -69,6 +80,8 @@ impl std::fmt::Display for Contents {
             Self::Encoder => "encoder",
             Self::EncoderAndDecoder => "encoder and decoder of a masked autoencoder",
             Self::Classifier => "encoder and classifier",
+            Self::Distilled => "distilled DeiT: encoder and two classifiers",
+            Self::ClasslessEncoder => "encoder without a class token",
             Self::Beit => "BEiT",
             Self::Segmenter => "segmenter: backbone and UperNet",
             Self::Detector => "detector: backbone and Mask R-CNN",
@@ -196,7 +209,7 @@ fn positions(rows: usize, autoencoder: bool) -> usize {
 pub struct Inspection {
     /// The file.
     pub path: PathBuf,
-    /// Format: `safetensors`, `pth` or `npz`.
+    /// Format: `safetensors`, `pth`, `npz` or `pkl`.
     pub format: &'static str,
     /// Size in bytes.
     pub bytes: u64,
@@ -259,6 +272,8 @@ impl Inspection {
             Contents::Encoder => vec!["initialize transfer"],
             Contents::EncoderAndDecoder => vec!["initialize transfer", "reconstruct images"],
             Contents::Classifier => vec!["evaluate", "initialize transfer (without its head)"],
+            Contents::Distilled => vec!["initialize transfer (without its heads)"],
+            Contents::ClasslessEncoder => vec!["initialize transfer with windowed attention (ViTDet)"],
             Contents::Beit => vec!["initialize transfer (--model beit_b16 or another with its options)"],
             Contents::Segmenter | Contents::Detector => {
                 vec!["evaluate (bench eval RUN --weights)", "initialize transfer (without its head)"]

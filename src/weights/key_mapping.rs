@@ -6,7 +6,9 @@
 mod dense;
 mod dinov2;
 mod dinov3;
+mod distilled;
 mod hugging_face;
+mod jax;
 mod mmsegmentation;
 mod recognize;
 mod rule;
@@ -15,6 +17,7 @@ mod vit;
 pub(super) use dinov2::{HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED};
 pub(super) use dinov3::{EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED};
 pub(super) use hugging_face::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED};
+pub(super) use jax::BIG_VISION;
 pub(super) use recognize::{knows, native_program, probes, starts_prefix, unsupported_model};
 pub(super) use rule::{KeyMapping, Part};
 pub(super) use vit::{DEIT_III, TIMM};
@@ -22,12 +25,16 @@ pub(super) use vit::{DEIT_III, TIMM};
 use dense::{HUGGING_FACE_UPERNET, UNILM_UPERNET, VITDET};
 use dinov2::{DINOV2, DINOV2_CHUNKED};
 use dinov3::{DINOV3, HUGGING_FACE_DINOV3_GATED_WITHIN};
+use distilled::{DISTILLED, HUGGING_FACE_DISTILLED};
+use jax::VISION_TRANSFORMER;
 use rule::rule;
-use vit::{ENCODER, FAIR, JAX};
+use vit::{ENCODER, FAIR, TIMM_REGISTERS};
 
 /// Key mappings of all programs whose files can be loaded.
-pub(super) const ALL: [KeyMapping; 21] = [
+pub(super) const ALL: [KeyMapping; 25] = [
     HUGGING_FACE,
+    HUGGING_FACE_DISTILLED,
+    DISTILLED,
     HUGGING_FACE_BEIT,
     HUGGING_FACE_UPERNET,
     UNILM_UPERNET,
@@ -111,14 +118,7 @@ pub(super) const ALL: [KeyMapping; 21] = [
         read: &[rule("register_tokens", "register_tokens")],
         ignored: &[],
     },
-    KeyMapping {
-        title: "google-research/vision_transformer (JAX)",
-        prefixes: &["", "opt/target/", "params/"],
-        probes: &["cls", "Transformer/encoderblock_0/LayerNorm_0.weight"],
-        never: &[],
-        rules: &JAX,
-        others: &[],
-        read: &[],
-        ignored: &[],
-    },
+    TIMM_REGISTERS,
+    VISION_TRANSFORMER,
+    BIG_VISION,
 ];

@@ -9,6 +9,7 @@ use super::finite::NotFinite;
 use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
 use super::rope::{ROPE_PERIODS, check_periods};
+use super::sincos;
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{BackboneUsage, Backbones, Vit, WeightMatching};
 use crate::nn::pos_embed::{self, Bicubic};
@@ -110,6 +111,7 @@ pub fn load_backbone(
     let tables: Vec<(String, Vec<usize>)> = relative.map(|p| (p.name, p.var.dims().to_vec())).collect();
     let mut fitted = tensors.to_vec();
     fit_tables(&mut fitted, &tables)?;
+    compute_positions(&mut fitted, model)?;
     let tensors = fitted.as_slice();
     let held = |name: &str| tensors.iter().any(|(held, _)| held == name);
     let mut wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
@@ -135,6 +137,14 @@ pub fn load_backbone(
     report.patches = fit_patches(&mut resized, model)?;
     report.loaded = assign(&wanted, &resized)?;
     Ok(report)
+}
+
+/// Replaces the frequencies of positions among `tensors`, if there are any, by position embeddings for the grid of `model`.
+fn compute_positions(tensors: &mut [(String, Tensor)], model: &ModelConfig) -> Result<(), WeightLoadError> {
+    if let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == sincos::FREQUENCIES) {
+        (*name, *tensor) = ("pos_embed".into(), sincos::positions(tensor, model.grid())?);
+    }
+    Ok(())
 }
 
 /// Old and new grid.
@@ -168,14 +178,14 @@ fn fit_positions(
 }
 
 /// The grid of `rows` position embeddings, and whether the first one belongs to the class token. `known` is the grid, if it is
-/// known; `to` is that of the model. A square grid is preferred, with a class token before one without.
+/// known; `to` is that of the model. A square grid is preferred to that of the model, and one with a class token to one without.
 fn grid_of(rows: usize, known: Option<(usize, usize)>, to: (usize, usize)) -> Option<((usize, usize), bool)> {
     let area = |(rows, columns): (usize, usize)| rows * columns;
     let square = |n: usize| Some((n.isqrt(), n.isqrt())).filter(|side| n > 0 && area(*side) == n);
     let patches = rows.checked_sub(1)?;
     let of = |grid: Option<(usize, usize)>, n: usize| grid.filter(|grid| n > 0 && area(*grid) == n);
-    let with_class = of(known, patches).or_else(|| of(Some(to), patches)).or_else(|| square(patches));
-    let alone = || of(known, rows).or_else(|| of(Some(to), rows)).or_else(|| square(rows));
+    let with_class = of(known, patches).or_else(|| square(patches)).or_else(|| of(Some(to), patches));
+    let alone = || of(known, rows).or_else(|| square(rows)).or_else(|| of(Some(to), rows));
     with_class.map(|grid| (grid, true)).or_else(|| alone().map(|grid| (grid, false)))
 }
 
@@ -206,6 +216,7 @@ pub fn load_model(
     model: &ModelConfig,
 ) -> Result<(), WeightLoadError> {
     let mut tensors = tensors.to_vec();
+    compute_positions(&mut tensors, model)?;
     fit_positions(&mut tensors, model, None)?;
     load_exact(params, &tensors)
 }
@@ -298,6 +309,11 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
     let entries: Vec<WeightEntry> = tensors.iter().map(entry).collect();
     match (Contents::of(&entries), InferredVit::of(&entries)) {
         (Contents::Unread(what), _) => format!("this file is {what}"),
+        (Contents::ClasslessEncoder, Some(guess)) => {
+            format!(
+                "this file is {guess}, without a class token: only windowed attention (ViTDet) does without it"
+            )
+        }
         (_, Some(guess)) => format!("this file is {guess}"),
         (_, None) => {
             let shown: Vec<String> =

@@ -2,7 +2,8 @@
 
 use super::entry::{WeightEntry, lies_beside};
 use super::key_bias::{BIASES, MaskedBias, attention_of};
-use super::key_mapping::{ALL, DEIT_III, KeyMapping, Part};
+use super::key_mapping::{ALL, BIG_VISION, DEIT_III, KeyMapping, Part};
+use super::{distilled, sincos};
 use candle_core::{Device, Result, Tensor};
 use std::collections::BTreeSet;
 
@@ -31,6 +32,10 @@ pub(super) struct MappedTensors {
     sources: Vec<Source>,
     /// Tensors of the file that are ignored.
     unread: Vec<String>,
+    /// Whether a distillation token becomes a register.
+    distilled: bool,
+    /// Frequencies of positions that the file does not hold.
+    frequencies: Option<Tensor>,
 }
 
 impl MappedTensors {
@@ -73,7 +78,8 @@ impl MappedTensors {
                 None => taken.push((name, vec![(part, i)])),
             }
         }
-        let mut mapped = Self { title, entries: vec![], sources: vec![], unread };
+        let mut mapped =
+            Self { title, entries: vec![], sources: vec![], unread, distilled: false, frequencies: None };
         for (name, mut parts) in taken {
             parts.sort_unstable();
             let whole = match parts.as_slice() {
@@ -106,7 +112,13 @@ impl MappedTensors {
         if mapping.without_key_bias() {
             mapped.separate_biases();
         }
-        if lacks_class_alone(&mapped.entries) {
+        mapped.distilled = distilled::fold_entries(&mut mapped.entries)?;
+        mapped.frequencies = frequencies(title, &mapped.entries).map_err(|e| e.to_string())?;
+        if let Some(frequencies) = &mapped.frequencies {
+            let (name, shape) = (sincos::FREQUENCIES.into(), frequencies.dims().to_vec());
+            mapped.entries.push(WeightEntry { name, shape, dtype: frequencies.dtype() });
+        }
+        if !mapped.distilled && lacks_class_alone(&mapped.entries) {
             let positions = mapped.entries.iter_mut().filter(|entry| lacks_class(&entry.name, &entry.shape));
             positions.for_each(|entry| entry.shape[1] += 1);
         }
@@ -171,7 +183,11 @@ impl MappedTensors {
                 }
             };
             let tensor = match parts {
-                [one] if entry.name == "pos_embed" && tensors[*one].1.dims() != entry.shape => {
+                [one]
+                    if entry.name == "pos_embed"
+                        && !self.distilled
+                        && tensors[*one].1.dims() != entry.shape =>
+                {
                     tensors[*one].1.pad_with_zeros(1, 1, 0)?
                 }
                 [one] => tensors[*one].1.clone(),
@@ -179,7 +195,24 @@ impl MappedTensors {
             };
             Ok((entry.name.clone(), tensor))
         };
-        self.entries.iter().zip(&self.sources).map(joined).collect()
+        let mut tensors: Tensors =
+            self.entries.iter().zip(&self.sources).map(joined).collect::<Result<_>>()?;
+        if self.distilled {
+            distilled::fold(&mut tensors)?;
+        }
+        let frequencies = self.frequencies.iter().map(|tensor| (sincos::FREQUENCIES.into(), tensor.clone()));
+        tensors.extend(frequencies);
+        Ok(tensors)
+    }
+}
+
+/// Frequencies of the positions of a model of big_vision without position embeddings; `None` for others.
+fn frequencies(title: &str, entries: &[WeightEntry]) -> Result<Option<Tensor>> {
+    let find = |name: &str| entries.iter().find(|entry| entry.name == name);
+    let width = find("patch_embed.proj.bias").map(|bias| bias.count());
+    match (title == BIG_VISION.title, find("pos_embed"), width) {
+        (true, None, Some(width)) => sincos::frequencies(width),
+        _ => Ok(None),
     }
 }
 

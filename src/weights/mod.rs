@@ -1,12 +1,13 @@
 //! Reading and writing weights: file formats, what files hold, and how weights fit a model.
 //!
-//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), and `.npz`. Tensor names are those of
-//! facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
+//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), `.npz`, and `.pkl` of NumPy arrays. Tensor
+//! names are those of facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
 //! [`convert_weights`] writes them. Loading is strict in both directions, with named exceptions.
 
 mod archive;
 mod content;
 mod convert;
+mod distilled;
 mod entry;
 mod error;
 mod file;
@@ -19,12 +20,14 @@ mod load;
 mod mapped;
 pub mod metadata;
 mod npz;
+mod numpy_pickle;
 mod pickle;
 mod relative;
 mod rope;
 mod safetensors_header;
 mod save;
 mod shards;
+mod sincos;
 mod state_dicts;
 mod tokenizer;
 mod torch;

@@ -21,7 +21,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, Strin
         let unread = || format!("tensor `{name}` has the unsupported type {:?}", info.dtype);
         Some(dtype.ok_or_else(unread).map(|dtype| {
             let entry = WeightEntry { name: name.clone(), shape: info.shape.clone(), dtype };
-            Stored { entry, bytes, strides: None }
+            Stored { entry, bytes, strides: None, latin1: false }
         }))
     });
     let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));

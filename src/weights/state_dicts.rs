@@ -117,6 +117,12 @@ impl StateDicts {
         Self { groups: cleaned, all }
     }
 
+    /// Finds the state dicts in groups of members, of which only the names count.
+    pub(crate) fn of_members<T>(groups: &[(String, Vec<(String, T)>)]) -> Self {
+        let names = |members: &[(String, T)]| members.iter().map(|(name, _)| name.clone()).collect();
+        Self::new(groups.iter().map(|(key, members)| (key.clone(), names(members))).collect())
+    }
+
     /// The state dict with the key `wanted`; if `None`, the model.
     ///
     /// # Errors
@@ -318,6 +324,13 @@ mod tests {
             ["cls_token", "patch_embed.proj.weight", "blocks.0._checkpoint_wrapped_module.attn.qkv.weight"];
         let dicts = dicts(&[("", below("model.", &checkpointed))]);
         assert_eq!(dicts.names(0).into_iter().flatten().collect::<Vec<_>>(), VIT);
+        // A detector, whose backbone alone would be known too.
+        let detector = below("backbone.net.", &VIT[1..]);
+        let dicts = StateDicts::new(vec![("model".into(), detector.clone())]);
+        assert_eq!(
+            dicts.names(dicts.choose(None).unwrap()).into_iter().flatten().collect::<Vec<_>>(),
+            detector
+        );
     }
 
     #[test]

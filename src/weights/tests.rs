@@ -361,7 +361,8 @@ fn broken_files_are_named() -> Result<()> {
         ("half.safetensors", &safetensors[..safetensors.len() / 2], "truncated or corrupt"),
         ("header.safetensors", &safetensors[..100], "truncated or corrupt"),
         ("half.pth", &pth[..pth.len() / 2], "PyTorch or NumPy zip file cannot be read"),
-        ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "legacy format"),
+        ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M"[..], "legacy format"),
+        ("old.pkl", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "pickle cannot be read"),
         ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
         ("nothing", &b""[..], "neither a .safetensors nor"),
         ("empty.safetensors", &empty[..], "no tensors found"),
@@ -377,10 +378,10 @@ fn broken_files_are_named() -> Result<()> {
 #[test]
 fn names_of_others_are_recognised() {
     let entry = |name: &str| WeightEntry { name: name.into(), shape: vec![1, 1, 8], dtype: DType::F32 };
-    let distilled = [entry("dist_token"), entry("cls_token"), entry("blocks.0.attn.qkv.weight")];
-    assert!(Contents::of(&distilled).to_string().contains("a distilled DeiT"));
+    let hybrid = [entry("conv_root.weight"), entry("embedding.weight")];
+    assert!(Contents::of(&hybrid).to_string().contains("a hybrid of ResNet and ViT"));
     assert_eq!(Contents::of(&[entry("conv1.weight")]), Contents::Unknown);
-    assert_eq!(InferredVit::of(&distilled), None);
+    assert_eq!(InferredVit::of(&hybrid), None);
 }
 
 #[test]

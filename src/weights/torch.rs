@@ -33,7 +33,7 @@ const STORAGES: [(&str, DType); 9] = [
     ("LongStorage", DType::I64),
 ];
 
-/// What a file of PyTorch holds.
+/// What a file of PyTorch holds, or another pickle.
 pub(super) struct TorchFile {
     /// The tensors of the chosen state dict and the checksums of the parts of the archive that hold them.
     pub located: Located,
@@ -68,17 +68,13 @@ pub(super) fn parse(
         return Err(unreadable("its values are big-endian".into()));
     }
     let pickle = Pickle::parse(&pickle).map_err(unreadable)?;
-    let mut found = Search { pickle: &pickle, seen: BTreeSet::new(), modules: 0, found: vec![] };
-    found.visit(pickle.root(), "", 0).map_err(unreadable)?;
-    let found = found.found;
-    let strangers = pickle.strangers();
+    let mut search = Search::new(&pickle, is_tensor);
+    search.visit(pickle.root(), "", 0).map_err(unreadable)?;
+    let (found, strangers) = (search.found, pickle.strangers());
     if found.is_empty() {
         return Err(format!("no tensors found: {}", content(&pickle, &strangers)));
     }
-    let named = |(key, members): &(String, Vec<(String, Place)>)| {
-        (key.clone(), members.iter().map(|(name, _)| name.clone()).collect())
-    };
-    let dicts = StateDicts::new(found.iter().map(named).collect());
+    let dicts = StateDicts::of_members(&found);
     let chosen = choose(&dicts)?;
     let group = dicts.group(chosen);
     let mut parts = Parts { archive, folder, pickle: &pickle, found: BTreeMap::new() };
@@ -88,7 +84,7 @@ pub(super) fn parse(
 }
 
 /// Describes what a pickle without tensors holds.
-fn content(pickle: &Pickle, strangers: &[String]) -> String {
+pub(super) fn content(pickle: &Pickle, strangers: &[String]) -> String {
     let root = pickle.root();
     let held = match (pickle.named(root), pickle.called(root)) {
         (Some(members), _) => {
@@ -106,21 +102,28 @@ fn content(pickle: &Pickle, strangers: &[String]) -> String {
 }
 
 /// Members of a state dict: their names and places.
-type Members = Vec<(String, Place)>;
+pub(super) type Members = Vec<(String, Place)>;
 
 /// The search for state dicts.
-struct Search<'p> {
+pub(super) struct Search<'p> {
     pickle: &'p Pickle<'p>,
+    /// Whether the value at a place is a tensor.
+    is_tensor: fn(&Pickle, Place) -> bool,
     /// Places that were visited: a dictionary may be shared.
     seen: BTreeSet<Place>,
     modules: usize,
     /// State dicts with their keys, joined by points.
-    found: Vec<(String, Members)>,
+    pub found: Vec<(String, Members)>,
 }
 
-impl Search<'_> {
+impl<'p> Search<'p> {
+    /// A search in `pickle` for the values that `is_tensor` accepts.
+    pub(crate) fn new(pickle: &'p Pickle<'p>, is_tensor: fn(&Pickle, Place) -> bool) -> Self {
+        Self { pickle, is_tensor, seen: BTreeSet::new(), modules: 0, found: vec![] }
+    }
+
     /// Finds the state dicts at and below `place`, whose key is `key`.
-    fn visit(&mut self, place: Place, key: &str, level: usize) -> Result<(), String> {
+    pub(crate) fn visit(&mut self, place: Place, key: &str, level: usize) -> Result<(), String> {
         if level > DEEPEST || !self.seen.insert(place) {
             return Ok(());
         }
@@ -133,14 +136,14 @@ impl Search<'_> {
         if state.iter().any(|(name, _)| *name == "_parameters" || *name == "_modules") {
             let mut tensors = Vec::new();
             walk(pickle, place, "", 0, &mut self.modules, &mut tensors)?;
-            tensors.retain(|(_, place)| is_tensor(pickle, *place));
+            tensors.retain(|(_, place)| (self.is_tensor)(pickle, *place));
             if !tensors.is_empty() {
                 self.found.push((key.into(), tensors));
             }
             return Ok(());
         }
         let (tensors, others): (Vec<_>, Vec<_>) =
-            members.into_iter().chain(state).partition(|(_, place)| is_tensor(pickle, *place));
+            members.into_iter().chain(state).partition(|(_, place)| (self.is_tensor)(pickle, *place));
         if !tensors.is_empty() {
             let tensors = tensors.into_iter().map(|(name, place)| (name.to_string(), place)).collect();
             self.found.push((key.into(), tensors));
@@ -192,7 +195,7 @@ impl<'p> Parts<'_, 'p> {
             }
         };
         let entry = WeightEntry { name: name.into(), shape: view.shape.clone(), dtype: view.dtype };
-        Ok(Stored { entry, bytes, strides: view.strides() })
+        Ok(Stored { entry, bytes, strides: view.strides(), latin1: false })
     }
 
     /// The byte range of the storage `key`.

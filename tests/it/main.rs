@@ -33,3 +33,4 @@ mod statistics;
 mod suite;
 mod timm_key_mappings;
 mod weight_files;
+mod weight_formats;

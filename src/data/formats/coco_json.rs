@@ -130,7 +130,7 @@ impl CocoJson {
             }
         }
         if !flaws.is_empty() {
-            flaws.extend(counts.flawed.drain(..));
+            flaws.append(&mut counts.flawed);
         }
         let mut notes = std::mem::take(&mut classes.notes);
         notes.extend(counts.notes());

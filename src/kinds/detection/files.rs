@@ -179,7 +179,7 @@ pub(super) fn read<'a>(
             }
         }
     }
-    Ok(Box::new(detections.into_iter().map(Ok)))
+    Ok(Predictions { each: Box::new(detections.into_iter().map(Ok)), notes: vec![] })
 }
 
 /// Says so if row `k` of a file has the value `name` and its first row has not, or the other way round. Rows without it would

@@ -66,7 +66,7 @@ fn scores(truths: &str, results: &str) -> Result<String, String> {
     task.check(&index.entries).map_err(|e| e.to_string())?;
     let found = files::read(&[result_file], &index.entries, &info, true).map_err(|e| format!("{e:#}"))?;
     let mut metric = Box::new(CocoMetric::new(&info, Protocol::Coco, true));
-    for (entry, found) in index.entries.iter().zip(found) {
+    for (entry, found) in index.entries.iter().zip(found.each) {
         let target = DetectionTarget::new(entry, info.classes.len()).map_err(|e| e.to_string())?;
         metric.update(&entry.id, found.unwrap(), &target).map_err(|e| e.to_string())?;
     }

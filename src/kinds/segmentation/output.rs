@@ -112,11 +112,35 @@ pub(super) fn read<'a>(
     }
     let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
     let encoding = Arc::new(LabelEncoding::Ids(labels));
+    let notes = others(&folder, &names)?;
     let read = move |entry: &Entry| {
         let path = folder.join(format!("{}.png", stem(entry)?));
         Ok(RasterFile { path, encoding: encoding.clone() }.read()?)
     };
-    Ok(Box::new(entries.iter().map(read)))
+    Ok(Predictions { each: Box::new(entries.iter().map(read)), notes })
+}
+
+/// A note about the PNGs in `folder` that are not the prediction of an image, if there are any.
+fn others(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<String>> {
+    let mut others = vec![];
+    for file in std::fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let path = file.with_context(|| format!("cannot read `{}`", folder.display()))?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
+            && !names.contains(&*stem)
+        {
+            others.push(path.file_name().unwrap_or_default().to_string_lossy().to_string());
+        }
+    }
+    others.sort();
+    Ok(match others.first() {
+        None => vec![],
+        Some(first) => vec![format!(
+            "{} of the PNGs in `{}` are of no image of the split, and not scored; the first: `{first}`",
+            others.len(),
+            folder.display()
+        )],
+    })
 }
 
 /// The name of the image of an entry, without ending.
@@ -189,8 +213,18 @@ mod tests {
         let entries = [entry("a/1.jpg"), entry("a/2.jpg")];
         let labels = [folder.path().join("labels")];
         let mut found = read(&labels, &entries, &ids).unwrap();
-        assert_eq!(found.next().unwrap().unwrap(), raster);
-        assert!(found.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        assert_eq!(found.notes, [""; 0]);
+        assert_eq!(found.each.next().unwrap().unwrap(), raster);
+        assert!(found.each.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        for other in ["3.png", "10.PNG", "notes.txt"] {
+            std::fs::write(labels[0].join(other), "").unwrap();
+        }
+        let notes = read(&labels, &entries, &ids).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].starts_with("2 of the PNGs in"), "{notes:?}");
+        assert!(
+            notes[0].ends_with("are of no image of the split, and not scored; the first: `10.PNG`"),
+            "{notes:?}"
+        );
         let twice = [entry("a/1.jpg"), entry("b/1.jpg")];
         let error = read(&labels, &twice, &ids).err().unwrap().to_string();
         assert!(

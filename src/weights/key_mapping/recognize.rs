@@ -2,6 +2,7 @@
 //! supported.
 
 use super::ALL;
+use super::jax::HYBRID;
 use crate::weights::entry::WeightEntry;
 use std::sync::LazyLock;
 
@@ -16,15 +17,9 @@ const NATIVE: [(&str, &[&str]); 7] = [
     ("facebookresearch/mae, timm", &["blocks.0.attn.qkv.weight", "patch_embed.proj.weight"]),
 ];
 
-/// Its prediction is the mean of two heads on two tokens (arXiv:2012.12877 §4).
-const DISTILLED: &str = "a distilled DeiT, whose distillation token and second head are not supported";
-
 /// Tensors that identify unsupported models.
-const UNSUPPORTED: [(&str, &str); 3] = [
-    ("dist_token", DISTILLED),
-    ("embeddings.distillation_token", DISTILLED),
-    ("deit.embeddings.distillation_token", DISTILLED),
-];
+const UNSUPPORTED: [(&str, &str); 1] =
+    [(HYBRID, "a hybrid of ResNet and ViT of google-research, whose convolutions are not supported")];
 
 /// Tensors that identify networks which keep the names of their program.
 const NETWORKS: [&[&str]; 2] = [
@@ -64,10 +59,11 @@ pub(in crate::weights) fn knows(has: &dyn Fn(&str) -> bool) -> bool {
 /// Prefixes of the parts of a discrete autoencoder, which are one model.
 const PARTS: [&str; 2] = ["encoder.", "decoder."];
 
-/// Whether the prefix of a key mapping, or of a part of a model, starts with `text`, which is not empty.
+/// Whether the names of a program, or those of a part of a model, may start with `text`, which is not empty.
 pub(in crate::weights) fn starts_prefix(text: &str) -> bool {
     let mut prefixes = ALL.iter().flat_map(|mapping| mapping.prefixes).chain(&PARTS);
-    !text.is_empty() && prefixes.any(|prefix| prefix.starts_with(text))
+    let begins = || probes().iter().any(|probe| probe.starts_with(text));
+    !text.is_empty() && (prefixes.any(|prefix| prefix.starts_with(text)) || begins())
 }
 
 /// Whether a tensor `name` is among `entries`.

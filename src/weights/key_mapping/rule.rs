@@ -120,7 +120,7 @@ impl KeyMapping {
     pub(crate) fn ignores(&self, prefix: &str, theirs: &str) -> bool {
         let names = [Some(theirs), theirs.strip_prefix(prefix)];
         let within = |name: &str, module: &str| {
-            name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
         };
         is_derived(theirs)
             || names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))

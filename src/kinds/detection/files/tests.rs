@@ -38,7 +38,7 @@ fn read_back(files: &[Value]) -> Result<Vec<Vec<Detection>>, String> {
     }
     let entries = [entry(3), entry(11)];
     let predictions = read(&paths, &entries, &info(), true).map_err(|e| format!("{e:#}"))?;
-    predictions.collect::<Result<_>>().map_err(|e| e.to_string())
+    predictions.each.collect::<Result<_>>().map_err(|e| e.to_string())
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn read_text(text: &str, masks: bool) -> Result<usize, String> {
     let path = folder.path().join("results.json");
     std::fs::write(&path, text).unwrap();
     let found = read(&[path], &[entry(3), entry(11)], &info(), masks).map_err(|e| format!("{e:#}"))?;
-    Ok(found.map(|image| image.unwrap().len()).sum())
+    Ok(found.each.map(|image| image.unwrap().len()).sum())
 }
 
 #[test]
