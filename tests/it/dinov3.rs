@@ -21,6 +21,9 @@ const DINOV3: &str = "norm_eps = 1e-5\nabsolute_positions = false\nrope_base = 1
                       key_bias = false\n";
 const SWIGLU: &str = "mlp = \"swiglu\"\nmlp_ratio = 6\n";
 
+/// Of features up to 60: a few units in the last place of f32.
+const TOLERANCE: f32 = 1e-4;
+
 fn golden(name: &str) -> PathBuf {
     repository().join("tests/golden/dialects").join(format!("{name}.safetensors"))
 }
@@ -92,11 +95,11 @@ fn features_are_those_of_transformers_at_every_size_of_images() -> Result<()> {
                 assert_eq!((report.loaded, report.new, report.resized), (params.all().len(), 0, None));
                 assert_eq!(report.left_out, left_out, "{file}");
                 let error = errors(&vit, &expected, name, &size)?;
-                assert!(error < 1e-5, "{file} {size}: {error}");
+                assert!(error < TOLERANCE, "{file} {size}: {error}");
             }
             let (vit, ..) = load_in(&golden(file), &model, Precision::Bf16, 0)?;
             let error = errors(&vit, &expected, name, &size)?;
-            assert!(error > 0. && error < 0.2, "{file} {size} in bf16: {error}");
+            assert!(error > 0. && error < 1., "{file} {size} in bf16: {error}");
         }
     }
     Ok(())
@@ -115,7 +118,7 @@ fn a_swiglu_of_dinov2_is_that_of_transformers_and_timm() -> Result<()> {
             let (vit, params, report) = load(&golden(file), &giant(image, registers))?;
             assert_eq!(report.loaded, params.all().len(), "{file}");
             let error = errors(&vit, &expected, name, &format!("{}x{}", image[0], image[1]))?;
-            assert!(error < 1e-5, "{file} {image:?}: {error}");
+            assert!(error < TOLERANCE, "{file} {image:?}: {error}");
         }
         let found = inspect_weights(&golden(file))?;
         assert_eq!((found.program, &found.contents), (Some(title), &Contents::Encoder));
@@ -139,7 +142,7 @@ fn a_swiglu_of_dinov2_is_that_of_transformers_and_timm() -> Result<()> {
         None => name.to_string(),
     };
     let (vit, ..) = load(&renamed("dinov2_giant_original", &chunk)?, &giant([24, 24], 3))?;
-    assert!(errors(&vit, &expected, "dinov2_giant_registers", "24x24")? < 1e-5);
+    assert!(errors(&vit, &expected, "dinov2_giant_registers", "24x24")? < TOLERANCE);
     let mut within: HashMap<String, Tensor> = HashMap::new();
     for (name, tensor) in tensors("dinov2_giant")? {
         let rows = tensor.dim(0)? / 2;
@@ -160,7 +163,7 @@ fn a_swiglu_of_dinov2_is_that_of_transformers_and_timm() -> Result<()> {
     let path = folder.path().join("within.safetensors");
     candle_core::safetensors::save(&within, &path)?;
     let (vit, ..) = load(&path, &giant([24, 24], 0))?;
-    assert!(errors(&vit, &expected, "dinov2_giant", "24x24")? < 1e-5);
+    assert!(errors(&vit, &expected, "dinov2_giant", "24x24")? < TOLERANCE);
     Ok(())
 }
 
@@ -220,7 +223,7 @@ fn files_are_recognized_and_written_again() -> Result<()> {
                 }
             }
             let (vit, ..) = load(&out, &model([16, 36], gated))?;
-            assert!(errors(&vit, &expected, name, "16x36")? < 1e-5, "{file} to {program:?}");
+            assert!(errors(&vit, &expected, name, "16x36")? < TOLERANCE, "{file} to {program:?}");
             if let Some(config) = done.config {
                 let config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(config)?)?;
                 assert_eq!(config["architectures"][0], "DINOv3ViTModel");
@@ -272,7 +275,7 @@ fn other_spellings_are_read() -> Result<()> {
         let renamed: HashMap<_, _> = tensors(file)?.into_iter().map(|(name, t)| (rename(name), t)).collect();
         candle_core::safetensors::save(&renamed, &path)?;
         let (vit, ..) = load(&path, &model([40, 40], gated))?;
-        assert!(errors(&vit, &expected, name, "40x40")? < 1e-5, "{file}");
+        assert!(errors(&vit, &expected, name, "40x40")? < TOLERANCE, "{file}");
     }
     Ok(())
 }
@@ -313,7 +316,7 @@ fn weights_of_another_model_are_refused_for_a_reason() -> Result<()> {
     }
     candle_core::safetensors::save(&plain, &path)?;
     let (vit, ..) = load(&path, &gated)?;
-    assert!(errors(&vit, &tensors("dinov3_expected")?, "dinov3_plus", "24x24")? < 1e-5);
+    assert!(errors(&vit, &tensors("dinov3_expected")?, "dinov3_plus", "24x24")? < TOLERANCE);
     Ok(())
 }
 
@@ -405,8 +408,8 @@ fn a_run_keeps_the_model_in_its_files() -> Result<()> {
     assert!(error.contains("SwiGLU") && error.contains("GELU"), "{error}");
     // Masked autoencoding hides patches from the encoder.
     let pretrain = format!(
-        "pretrain --include mine --dataset shapes --data {} --model small --recipe mae_demo \
-         --set model.absolute_positions=true",
+        "pretrain --include mine --dataset shapes --data {} --model small --recipe mae_demo --set batch=4 \
+         --set epochs=2 --set schedule.warmup_epochs=0 --set model.absolute_positions=true",
         fixture("shapes")
     );
     let error = refused(&sandbox, &pretrain);
