@@ -99,7 +99,8 @@ fn features_are_those_of_transformers_at_every_size_of_images() -> Result<()> {
             }
             let (vit, ..) = load_in(&golden(file), &model, Precision::Bf16, 0)?;
             let error = errors(&vit, &expected, name, &size)?;
-            assert!(error > 0. && error < 1., "{file} {size} in bf16: {error}");
+            // Of features up to 46: operands are rounded by 2⁻⁹, and two blocks add up.
+            assert!(error > 0. && error < 2.3, "{file} {size} in bf16: {error}");
         }
     }
     Ok(())

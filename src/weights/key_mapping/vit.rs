@@ -36,10 +36,10 @@ pub(in crate::weights) const DEIT_III: KeyMapping = KeyMapping {
 const TIMM_RULES: [Rule; 15] = joined([rule("reg_token", "register_tokens")], FAIR);
 /// timm's names for a plain ViT. Its names for BEiT are those used here.
 pub(in crate::weights) const TIMM: KeyMapping = KeyMapping { title: "timm", rules: &TIMM_RULES, ..DEIT_III };
-/// timm's ViTs with registers. Those with layer scale have a mapping of their own.
+/// timm's ViTs with registers. Those with layer scale, and Evas, have mappings of their own.
 pub(super) const TIMM_REGISTERS: KeyMapping = KeyMapping {
     title: "timm with registers",
     probes: &["cls_token", "reg_token", "blocks.0.attn.qkv.weight"],
-    never: &["blocks.0.ls1.gamma"],
+    never: &["blocks.0.ls1.gamma", "blocks.0.gamma_1"],
     ..TIMM
 };
