@@ -265,7 +265,7 @@ fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
         if !(base.is_finite() && base > 0.) {
             return Err(format!("rope_base is {base}, expected a positive number"));
         }
-        if channels % 4 != 0 {
+        if !channels.is_multiple_of(4) {
             return Err(format!(
                 "rope_base: {channels} channels in a head (width / heads) are not a multiple of 4"
             ));

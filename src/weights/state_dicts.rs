@@ -37,7 +37,7 @@ pub fn split_state_dict(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The path `FILE#KEY`, which [`WeightFile::open`] reads.
+/// The path `FILE#KEY`, which [`WeightFile::open`](super::WeightFile::open) reads.
 pub fn with_state_dict(path: &Path, key: Option<&str>) -> PathBuf {
     match key {
         Some(key) => {

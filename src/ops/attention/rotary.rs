@@ -179,7 +179,8 @@ mod tests {
 
     /// Angles of all sizes; the first token of each list is not rotated.
     fn rotary(windows: usize, tokens: usize, half: usize) -> Rotary {
-        let angle = |i: usize| if i / half % tokens == 0 { 0. } else { (i as f64 * 0.37).sin() * 7. };
+        let angle =
+            |i: usize| if (i / half).is_multiple_of(tokens) { 0. } else { (i as f64 * 0.37).sin() * 7. };
         let angles: Vec<f64> = (0..windows * tokens * half).map(angle).collect();
         Rotary::new(&angles, half, tokens, &Device::Cpu).unwrap()
     }
