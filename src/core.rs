@@ -36,8 +36,8 @@ pub mod prelude {
     pub use crate::data::augment::{AugmentError, Augmentation, ModelInput, SampleMut, Transform};
     pub use crate::data::{
         Annotation, Batch, DataError, DatasetInfo, DenseMap, DenseMapFile, DenseTarget, Entry, Format,
-        Geometric, Geometry, Image, ImageRef, Index, Object, Objects, Raster, RasterFile, Rle, Sample,
-        SampleId, Segmentation, Size, SourceTransform, SplitSource,
+        Geometric, Geometry, Image, ImageRef, Index, Object, Objects, Orientation, Raster, RasterFile, Rle,
+        Sample, SampleId, Segmentation, Size, SourceTransform, SplitSource,
     };
     pub use crate::draw::{Drawing, LegendEntry};
     pub use crate::metrics::{Metric, MetricError};

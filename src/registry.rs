@@ -1,13 +1,15 @@
 //! [`Registry`]: kinds of task, objectives, formats, operations and backbones by name. The built-in ones are registered
 //! by the same calls as those of a plugin. This is the only module that erases the types of kinds.
 
+mod erased;
+
 use crate::components::Components;
-use crate::config::{ConfigError, Library, Named, complete_operations};
+use crate::config::{ConfigError, Library, Named, Recipe, complete_operations};
 use crate::data::augment::Augmentation;
 use crate::data::{DatasetInfo, Entry, Format};
 use crate::draw::Drawing;
 use crate::engine::{
-    self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, SpeedOptions,
+    Control, Evaluated, Outcome, Pictures, Plan, PlanError, Predicted, RunInputs, Speed, SpeedOptions,
     TrainOptions,
 };
 use crate::kinds;
@@ -17,7 +19,8 @@ use crate::record::{ScoreSpec, Scores};
 use crate::task::{DrawOptions, Manifest, Task};
 use crate::weights::metadata::is_reserved;
 use anyhow::{Context, Result, bail, ensure};
-use schemars::{Schema, schema_for};
+use erased::{AnyKind, ErasedTask, Kind};
+use schemars::Schema;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +47,7 @@ impl Registry {
     /// Adds a kind of task.
     #[must_use]
     pub fn with<T: Task>(self) -> Self {
-        let kind = Box::new(Kind::<T>(std::marker::PhantomData));
+        let kind = Box::new(Kind::<T>::new());
         Self { kinds: self.kinds.with(T::KIND, kind), ..self }
     }
 
@@ -197,10 +200,23 @@ impl AnyTask {
         self.task.check(split, entries)
     }
 
+    /// Whether the head is fitted in one pass, without steps.
+    pub fn fits(&self) -> bool {
+        self.task.fits()
+    }
+
+    /// Checks the batches of `recipe` for a training split of `images` images. A head that is fitted has no batches to fill.
+    ///
+    /// # Errors
+    /// Fewer images than a batch, or fewer in a forward pass than the head needs.
+    pub fn check_batches(&self, recipe: &Recipe, images: usize) -> std::result::Result<(), PlanError> {
+        if self.fits() { Ok(()) } else { Plan::check(recipe, images, self.task.least_batch()) }
+    }
+
     /// Trains or fits the head, and evaluates.
     ///
     /// # Errors
-    /// See [`Session`].
+    /// See [`Session`](crate::engine::Session).
     pub fn train(&self, run: &RunInputs, options: TrainOptions) -> Result<Outcome> {
         self.task.train(self.primary, run, options)
     }
@@ -208,7 +224,7 @@ impl AnyTask {
     /// Scores of the weights of a finished run.
     ///
     /// # Errors
-    /// See [`Session`].
+    /// See [`Session`](crate::engine::Session).
     pub fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated> {
         self.task.evaluate(run, weights)
     }
@@ -226,7 +242,7 @@ impl AnyTask {
     /// Draws the predictions for `entries` with the weights of a finished run, in their order; none if the kind draws nothing.
     ///
     /// # Errors
-    /// See [`Session`].
+    /// See [`Session`](crate::engine::Session).
     pub fn draw(
         &self,
         run: &RunInputs,
@@ -253,7 +269,7 @@ impl AnyTask {
     /// Measures training.
     ///
     /// # Errors
-    /// See [`Session`].
+    /// See [`Session`](crate::engine::Session).
     pub fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed> {
         self.task.speed(run, options)
     }
@@ -264,135 +280,5 @@ impl AnyTask {
     /// An annotation that the kind cannot read, or scores other than the declared ones.
     pub fn perfect(&self, entries: &[Entry]) -> Result<Scores> {
         self.task.perfect(entries)
-    }
-}
-
-trait AnyKind: Send + Sync {
-    /// JSON schemas of the options of manifests and of the head's options in recipes.
-    fn schemas(&self) -> [Schema; 2];
-    /// Parses both tables of options.
-    fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()>;
-    fn task(
-        &self,
-        manifest: &Manifest,
-        training: (&toml::Table, &str),
-        dataset: &DatasetInfo,
-    ) -> Result<Box<dyn ErasedTask>>;
-}
-
-struct Kind<T>(std::marker::PhantomData<fn() -> T>);
-
-impl<T: Task> Kind<T> {
-    fn options(
-        manifest: &Manifest,
-        (training, recipe): (&toml::Table, &str),
-    ) -> Result<(T::Options, T::HeadConfig), ConfigError> {
-        let origin = format!("{}, [options]", manifest.origin);
-        let options = crate::config::parse_table(manifest.options.clone(), origin)?;
-        let training = crate::config::parse_table(training.clone(), format!("{recipe}, [transfer.head]"))?;
-        Ok((options, training))
-    }
-}
-
-impl<T: Task> AnyKind for Kind<T> {
-    fn schemas(&self) -> [Schema; 2] {
-        [schema_for!(T::Options), schema_for!(T::HeadConfig)]
-    }
-
-    fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()> {
-        Self::options(manifest, training)?;
-        Ok(())
-    }
-
-    fn task(
-        &self,
-        manifest: &Manifest,
-        training: (&toml::Table, &str),
-        dataset: &DatasetInfo,
-    ) -> Result<Box<dyn ErasedTask>> {
-        let (options, training) = Self::options(manifest, training)?;
-        let task = Arc::new(T::new(options, training, dataset)?);
-        Ok(Box::new(Erased { task, name: manifest.name.clone(), info: dataset.clone() }))
-    }
-}
-
-trait ErasedTask: Send + Sync {
-    fn scores(&self) -> Vec<ScoreSpec>;
-    fn check(&self, split: &str, entries: &[Entry]) -> Result<()>;
-    fn train(&self, primary: ScoreSpec, run: &RunInputs, options: TrainOptions) -> Result<Outcome>;
-    fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated>;
-    fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated>;
-    fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted>;
-    fn draw(
-        &self,
-        run: &RunInputs,
-        weights: &Path,
-        entries: &Arc<Vec<Entry>>,
-        how: &DrawOptions,
-    ) -> Result<Vec<Drawing>>;
-    fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>>;
-    fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
-    fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed>;
-    fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
-}
-
-struct Erased<T> {
-    task: Arc<T>,
-    name: String,
-    info: DatasetInfo,
-}
-
-impl<T: Task> ErasedTask for Erased<T> {
-    fn scores(&self) -> Vec<ScoreSpec> {
-        self.task.scores().to_vec()
-    }
-
-    fn check(&self, split: &str, entries: &[Entry]) -> Result<()> {
-        let (task, dataset) = (&self.name, &self.info.name);
-        let place = || format!("tasks/{task}/task.toml, data set `{dataset}`, split `{split}`");
-        self.task.check(entries).with_context(place)
-    }
-
-    fn train(&self, primary: ScoreSpec, run: &RunInputs, options: TrainOptions) -> Result<Outcome> {
-        Session::transfer(&self.task, run)?.train(&self.info, primary, options)
-    }
-
-    fn evaluate(&self, run: &RunInputs, weights: &Path) -> Result<Evaluated> {
-        Session::trained(&self.task, run, weights)?.evaluate()
-    }
-
-    fn score_files(&self, files: &[PathBuf], entries: &[Entry], control: &Control) -> Result<Evaluated> {
-        engine::score_files(self.task.as_ref(), files, entries, control)
-    }
-
-    fn predict(&self, run: &RunInputs, weights: &Path, pictures: &Pictures) -> Result<Predicted> {
-        Session::trained(&self.task, run, weights)?.predict(pictures)
-    }
-
-    fn draw(
-        &self,
-        run: &RunInputs,
-        weights: &Path,
-        entries: &Arc<Vec<Entry>>,
-        how: &DrawOptions,
-    ) -> Result<Vec<Drawing>> {
-        Session::trained(&self.task, run, weights)?.draw(entries, how)
-    }
-
-    fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>> {
-        engine::draw_annotations(self.task.as_ref(), entries)
-    }
-
-    fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
-        let writer = self.task.prediction_io().and_then(|io| io.writer(pictures.folder));
-        pictures.files(writer.as_deref())
-    }
-
-    fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed> {
-        Session::transfer(&self.task, run)?.speed(options)
-    }
-
-    fn perfect(&self, entries: &[Entry]) -> Result<Scores> {
-        engine::perfect(self.task.as_ref(), entries)
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{Library, RunConfig, SCRATCH, parse};
 use crate::engine::Plan;
 use crate::record::table::TableSpec;
 use crate::record::{RunFolder, RunRecord, Status};
+use crate::registry::AnyTask;
 use crate::runs::{Awaited, NoWeights, RunContext, Start, index_if_there, prepare, resolve_for_plan};
 use anyhow::{Context, Error, Result, bail};
 use items::tokenizer;
@@ -188,7 +189,9 @@ impl Suite {
         };
         let recipe = &resolved.config.recipe;
         let declared = || resolved.dataset.splits.get(&resolved.config.run.split)?.count;
-        let (standing, images) = match (found, index_if_there(context, &resolved)) {
+        let data = index_if_there(context, &resolved);
+        let fits = matches!(&data, Ok(Ok(data)) if data.task.as_ref().is_some_and(AnyTask::fits));
+        let (standing, images) = match (found, data) {
             (done @ Standing::Done { .. }, data) => {
                 let counted = data.ok().and_then(Result::ok).map(|data| data.splits.train.len());
                 (done, counted.or_else(declared))
@@ -203,7 +206,10 @@ impl Suite {
                 }
             },
         };
-        let plan = images.map(|images| Plan::new(recipe, images)).transpose()?;
+        let plan = match images.map(|images| Plan::new(recipe, images)).transpose() {
+            Err(_) if fits => None, // it takes no steps
+            plan => plan?,
+        };
         let images = plan.map(|plan| plan.steps * plan.batch);
         let work = Work::new(&resolved.config, images);
         Ok((PlannedItem { item: item.clone(), standing, images, work }, resolved.config))

@@ -88,6 +88,18 @@ pub trait Task: Sized + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the head is fitted in one pass over the training split instead of being trained in steps, as
+    /// [`Head::fits`] says of the head itself. False by default.
+    fn fits(&self) -> bool {
+        false
+    }
+
+    /// Smallest number of images in a forward pass of training, checked before a run: 2 for a batch norm that sees one
+    /// value of each channel per image. 1 by default.
+    fn least_batch(&self) -> usize {
+        1
+    }
+
     /// Whether evaluation passes images one at a time to [`Head::infer`], in whatever size the protocol gives them. False
     /// by default: images come in batches and have the input size of the model.
     fn any_size(&self) -> bool {

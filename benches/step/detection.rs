@@ -92,7 +92,7 @@ fn objects(image: usize, setup: Setup) -> Result<DetectionTarget> {
     };
     let objects = (0..OBJECTS).map(object).collect();
     let image = Objects {
-        image_id: image as u64,
+        image_id: (image as u64).into(),
         size: (setup.side, setup.side),
         objects,
         absent: vec![],

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub(super) struct ConvertArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), or a model folder of transformers
+    /// A run, a weights file (.safetensors, .pth, .npz, .pkl), or a model folder of transformers
     weights: String,
     /// Program whose tensor names the new file uses
     #[arg(long, value_name = "PROGRAM")]
@@ -63,6 +63,7 @@ pub(super) fn convert(args: ConvertArgs) -> CommandResult {
         decoder_heads: args.decoder_heads,
         norm_pix_loss: args.norm_pix_loss,
         mask_ratio: args.mask_ratio,
+        ..CheckpointHints::default()
     };
     let source = file_of(&args.weights, &args.runs)?;
     let done = weights::convert_weights(&source, args.to.program(), &args.out, &details)?;

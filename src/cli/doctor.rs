@@ -3,7 +3,7 @@
 use super::flags::{PlaceFlags, bench_data};
 use super::version::VERSION;
 use super::{CommandResult, OutputError, print};
-use crate::data::{Dataset, JPEG_DECODER};
+use crate::data::Dataset;
 use crate::ops::{Precision, ProductKernel};
 use crate::process::flushes_subnormals;
 use crate::registry::Registry;
@@ -27,7 +27,6 @@ pub(super) fn doctor(registry: &Registry, args: DoctorArgs) -> CommandResult {
     print(format_args!("           subnormal numbers are {subnormals}"))?;
     products()?;
     cuda()?;
-    print(format_args!("jpeg       {JPEG_DECODER}"))?;
     print(format_args!("kinds      {}", registry.kinds().collect::<Vec<_>>().join(", ")))?;
     print(format_args!(
         "runs       {} ({} runs)",

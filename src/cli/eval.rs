@@ -106,6 +106,7 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     let weights = args.weights.as_deref().unwrap_or(&weights);
     let root = resolved.dataset.root(resolved.config.run.data.as_deref(), runs.bench_data.as_deref())?;
     announce(runs, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
+    data.notes.iter().for_each(|note| runs.control.tell(Event::Note(note)));
     catch_ctrl_c()?;
     let inputs = runs.inputs(&resolved.config, &data.splits, &manifest.eval);
     Ok((task.primary(), task.evaluate(&inputs, weights).map_err(Failure::Run)?))
@@ -129,6 +130,9 @@ fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, E
     let count = args.predictions.len();
     let from = format!("predictions in {count} {}", if count == 1 { "file or folder" } else { "files" });
     announce(runs, (&manifest.name, split, &root), &from);
+    for note in &index.notes {
+        runs.control.tell(Event::Note(&format!("split `{split}`: {note}")));
+    }
     catch_ctrl_c()?;
     Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &runs.control)?))
 }

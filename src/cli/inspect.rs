@@ -9,7 +9,9 @@ use crate::engine::{Event, Observer};
 use crate::record::RunStore;
 use crate::registry::Registry;
 use crate::runs::fitting_models;
-use crate::weights::{self, HUB, Hub, HubFile, metadata, weights_in};
+use crate::weights::{
+    self, HUB, Hub, HubFile, metadata, split_state_dict, weight_files, weights_in, with_state_dict,
+};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -19,8 +21,8 @@ const SHOWN: usize = 5;
 
 #[derive(Args, Debug)]
 pub(super) struct InspectArgs {
-    /// A run, a weights file (.safetensors, .pth, .npz), a model folder of transformers, or
-    /// hub:owner/name[@revision][/file]
+    /// A run, a weights file (.safetensors, .pth, .npz, .pkl), a model folder of transformers, or
+    /// hub:owner/name[@revision][/file]; FILE#KEY for one of several state dicts in a file
     weights: String,
     /// Print JSON
     #[arg(long)]
@@ -36,7 +38,11 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
-    let hub = args.weights.starts_with(HUB).then(|| HubFile::parse(&args.weights)).transpose()?;
+    let (name, key) = match args.weights.starts_with(HUB) {
+        true => split_state_dict(&args.weights),
+        false => (args.weights.as_str(), None),
+    };
+    let hub = name.starts_with(HUB).then(|| HubFile::parse(name)).transpose()?;
     let (path, source) = match &hub {
         Some(file) => {
             let screen = Screen::new();
@@ -44,7 +50,7 @@ pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
                 .fetch(file, &|done, total| screen.event(&Event::Fetching { done, total }));
             screen.clear();
             let found = found.map_err(|e| Failure::Run(e.into()))?;
-            (found.path, Some(found.reference))
+            (with_state_dict(&found.path, key), Some(found.reference))
         }
         None => (file_of(&args.weights, &args.runs)?, None),
     };
@@ -85,11 +91,20 @@ pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
         }
     }
     print(format_args!("tensors     {} ({} values)", found.tensors, found.parameters))?;
+    if !found.state_dict.is_empty() {
+        print(format_args!("state dict  {}", found.state_dict))?;
+    }
+    for other in &found.other_state_dicts {
+        print(format_args!("also holds  {other}: choose it with {name}#{other}"))?;
+    }
     if !found.unread.is_empty() {
         let shown: Vec<&str> = found.unread.iter().take(SHOWN).map(String::as_str).collect();
         let more = found.unread.len() - shown.len();
         let more = if more == 0 { String::new() } else { format!(" and {more} more (--json has all)") };
         print(format_args!("not read    {}{more}", shown.join(", ")))?;
+    }
+    if !found.strangers.is_empty() {
+        print(format_args!("not run     {}", found.strangers.join(", ")))?;
     }
     for broken in &found.not_finite {
         print(format_args!("not finite  {broken}"))?;
@@ -106,12 +121,14 @@ pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
 
 /// The weights file that `name` refers to: a path, a folder of weights, or the id of a run in `runs`.
 pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
-    let path = Path::new(name);
+    let (place, key) = split_state_dict(name);
+    let path = Path::new(place);
     if path.is_dir() {
-        return Ok(weights_in(path));
+        let found = weights_in(path).with_context(|| format!("`{place}`: {}", weight_files(path)))?;
+        return Ok(with_state_dict(&found, key));
     }
     if path.is_file() {
-        return Ok(path.into());
+        return Ok(with_state_dict(path, key));
     }
     let run = RunStore::new(runs).find(name);
     Ok(run.with_context(|| format!("`{name}` is not a file, a folder or a run"))?.weights())

@@ -63,8 +63,8 @@ fn described(known: &KnownBackbone) -> String {
     let target = known.target.map(|target| format!(", predicts {target}")).unwrap_or_default();
     let rows = if known.rows.is_empty() { String::new() } else { format!("; {}", known.rows.join(", ")) };
     let note = known.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
-    let KnownBackbone { hub, program, license, init, data, .. } = known;
-    format!("hub:{hub:<44} {init:<12} {model:<13} {program}, {license}, {data}{target}{rows}{note}")
+    let KnownBackbone { program, license, init, data, .. } = known;
+    format!("{:<48} {init:<12} {model:<13} {program}, {license}, {data}{target}{rows}{note}", known.place())
 }
 
 fn line(backbones: &Backbones, model: &ModelConfig) -> Result<String> {

@@ -3,6 +3,7 @@
 use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::output::duration;
 use super::{CommandResult, Failure, print};
+use crate::data::Orientation;
 use crate::data::formats::images_below;
 use crate::engine::{IndexedSplits, Pictures};
 use crate::registry::Registry;
@@ -33,6 +34,9 @@ pub(super) struct PredictArgs {
     /// Images per forward pass [default: the run's micro-batch]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
+    /// Use the stored pixels, instead of turning images as their EXIF data say
+    #[arg(long)]
+    ignore_orientation: bool,
     /// Overwrite existing files
     #[arg(long)]
     force: bool,
@@ -58,7 +62,8 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         None => {}
     }
     let how = DrawOptions { threshold: args.threshold, truth: false };
-    let pictures = Pictures { images: &images, folder: &args.out, how };
+    let orientation = if args.ignore_orientation { Orientation::Ignore } else { Orientation::Apply };
+    let pictures = Pictures { images: &images, folder: &args.out, how, orientation };
     free(&task.files(&pictures), args.force)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make `{}`", args.out.display()))?;
     catch_ctrl_c()?;

@@ -199,7 +199,8 @@ fn show(registry: &Registry, args: &ShowArgs) -> Result<()> {
     }));
     lines.push(("scores", listed(&scores(&record.scores, record.primary.as_deref()), 13)));
     lines.extend(faults.iter().filter(|f| f.id == record.id).map(|fault| ("wrong", fault.reason.clone())));
-    lines.extend(record.marks.iter().chain(&record.notes).map(|note| ("note", note.clone())));
+    let data = record.data_notes.iter();
+    lines.extend(record.marks.iter().chain(&record.notes).chain(data).map(|note| ("note", note.clone())));
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         print(format_args!("{name:<12} {value}"))?;
     }

@@ -63,7 +63,11 @@ pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
     let resolved = resolve(&runs, stage, &request)?;
     let data = index(&runs, &resolved)?;
     // A batch larger than the data is a wrong request.
-    Plan::new(&resolved.config.recipe, data.splits.train.len())?;
+    let (recipe, images) = (&resolved.config.recipe, data.splits.train.len());
+    match &data.task {
+        Some(task) => task.check_batches(recipe, images)?,
+        None => Plan::check(recipe, images, 1)?,
+    }
     let inputs = resolved.inputs(&runs, &data.splits);
     let options = SpeedOptions { seconds: args.seconds, profile: args.profile };
     let measured = match &data.task {

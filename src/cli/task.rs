@@ -3,7 +3,7 @@
 use super::flags::{Include, bench_data};
 use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
-use crate::data::{Dataset, DatasetInfo};
+use crate::data::{Dataset, DatasetInfo, Index, readable};
 use crate::record::{Reference, Score};
 use crate::registry::{AnyTask, Registry, manifest};
 use crate::task::Manifest;
@@ -92,6 +92,9 @@ fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Channels to which images are decoded to see that they can be.
+const CHANNELS: usize = 3;
+
 /// Checks one task; returns a line that describes the result.
 fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
     let task_manifest = manifest(library, registry.components(), name)?;
@@ -127,19 +130,48 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
             "{name}: manifest, recipe and options are valid (data not found, annotations not checked)"
         ));
     };
-    let index = dataset.index(&root, &task_manifest.splits.eval)?;
+    let splits = &task_manifest.splits;
+    let train = dataset.index(&root, &splits.train).with_context(context)?;
     let origin = format!("recipe `{}`", task_manifest.recipe);
-    let task = registry.task(&task_manifest, (&training, &origin), &dataset.info(&index))?;
-    task.check(&task_manifest.splits.eval, &index.entries)?;
+    let info = dataset.info(&train);
+    let task = registry.task(&task_manifest, (&training, &origin), &info)?;
+    let mut lines = remarks(&splits.train, &train);
+    task.check(&splits.train, &train.entries)?;
+    // What a run with this recipe does with the splits that it scores.
+    let chooses = recipe.eval_epochs > 0 && splits.tune.is_none();
+    let scored = [Some(&splits.eval), splits.select.as_ref().filter(|_| chooses)];
+    let mut evaluated = None;
+    for split in scored.into_iter().flatten() {
+        let index =
+            dataset.index_scored(&root, split, (&splits.train, &info.classes)).with_context(context)?;
+        task.check(split, &index.entries)?;
+        lines.extend(remarks(split, &index));
+        readable(&index.entries, CHANNELS).map_err(anyhow::Error::msg).with_context(context)?;
+        evaluated = evaluated.or(Some(index));
+    }
+    let index = evaluated.with_context(context)?;
     let scores = task.perfect(&index.entries).with_context(context)?;
     let best: Option<Score> = scores.get(&task_manifest.primary);
     let Some(best) = best else { bail!("task `{name}`: no primary score") };
-    Ok(format!(
+    ensure!(
+        best.value >= 0.,
+        "task `{name}`, split `{}`: even a perfect prediction has no score ({} = {}): there is nothing to score",
+        splits.eval,
+        task_manifest.primary,
+        best.value
+    );
+    lines.push(format!(
         "{name}: valid; a perfect prediction of {} images scores {} = {}",
         index.entries.len(),
         task_manifest.primary,
         best.value
-    ))
+    ));
+    Ok(lines.join("\n"))
+}
+
+/// What was left out of a split.
+fn remarks(split: &str, index: &Index) -> Vec<String> {
+    index.notes.iter().map(|note| format!("note: split `{split}`: {note}")).collect()
 }
 
 /// A task whose data need not exist: two made-up classes stand for those of its data set, and the recipe's part for this

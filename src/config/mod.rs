@@ -18,7 +18,7 @@ pub use augment::{Erase, Interpolation, Normalize, Operation, OperationKey, View
 pub use catalogue::{Catalogue, KnownBackbone};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
 pub use load::{ConfigError, Library, NamedFile, apply_set, parse, parse_table, read, unknown};
-pub use model::{DecoderConfig, ModelConfig, Pool, ResizePositions, VIT};
+pub use model::{DecoderConfig, MlpKind, ModelConfig, Pool, ResizePositions, VIT};
 pub use named::{Named, Tag, Tagged, schema_with};
 pub use optim::{Exempt, Optim, OptimName, Ramp, RampName, Schedule, ScheduleName};
 pub use owners::{Owners, complete_operations, complete_recipe};

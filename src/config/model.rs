@@ -29,6 +29,18 @@ pub enum ResizePositions {
     Offset,
 }
 
+/// The MLP of a ViT's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MlpKind {
+    /// Two linear layers with a GELU between them.
+    #[default]
+    Gelu,
+    /// Two linear layers with a SwiGLU between them (arXiv:2002.05202): one half of the first layer's outputs, through
+    /// SiLU, times the other half.
+    Swiglu,
+}
+
 /// The default backbone of model files: the plain vision transformer.
 pub const VIT: &str = "vit";
 
@@ -52,9 +64,13 @@ pub struct ModelConfig {
     /// Attention heads of a ViT.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub heads: usize,
-    /// Hidden width of the MLP of a ViT's block, as a multiple of `width`.
+    /// Hidden width of the MLP of a ViT's block, as a multiple of `width`. A SwiGLU has two thirds of it, rounded up to a
+    /// multiple of 8, so that both kinds have about as many parameters.
     #[serde(default = "four")]
     pub mlp_ratio: f64,
+    /// The MLP of a ViT's blocks.
+    #[serde(default, skip_serializing_if = "is_gelu")]
+    pub mlp: MlpKind,
     /// ε of the layer norms of a ViT.
     #[serde(default = "norm_eps")]
     pub norm_eps: f64,
@@ -70,6 +86,10 @@ pub struct ModelConfig {
     /// Relative positions of BEiT: one table of biases for all blocks in pre-training, one per block after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub relative_positions: bool,
+    /// Base of the periods of rotary position embeddings (RoPE): queries and keys of patches are rotated by their row and
+    /// column, as in DINOv3, whose base is 100. None when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_base: Option<f64>,
     /// Initial factor of every channel of each residual branch (arXiv:2103.17239); none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_scale: Option<f64>,
@@ -155,6 +175,15 @@ impl ModelConfig {
         (self.image[0] / self.patch, self.image[1] / self.patch)
     }
 
+    /// Hidden width of the MLP of a block of `width` channels.
+    pub fn mlp_hidden(&self, width: usize) -> usize {
+        let hidden = (width as f64 * self.mlp_ratio) as usize;
+        match self.mlp {
+            MlpKind::Gelu => hidden,
+            MlpKind::Swiglu => (2 * hidden / 3).next_multiple_of(8),
+        }
+    }
+
     /// Input statistics, with the default filled in.
     pub fn normalize(&self) -> Normalize {
         self.normalize.clone().unwrap_or_else(|| Normalize::imagenet(self.channels))
@@ -198,10 +227,12 @@ impl ModelConfig {
         let keys = [
             ("heads", self.heads != 0),
             ("mlp_ratio", self.mlp_ratio != four()),
+            ("mlp", !is_gelu(&self.mlp)),
             ("norm_eps", self.norm_eps != norm_eps()),
             ("absolute_positions", !self.absolute_positions),
             ("resize_positions", !is_bicubic(&self.resize_positions)),
             ("relative_positions", self.relative_positions),
+            ("rope_base", self.rope_base.is_some()),
             ("layer_scale", self.layer_scale.is_some()),
             ("registers", self.registers != 0),
             ("key_bias", !self.key_bias),
@@ -222,6 +253,9 @@ fn yes() -> bool {
 }
 fn is_yes(yes: &bool) -> bool {
     *yes
+}
+fn is_gelu(mlp: &MlpKind) -> bool {
+    *mlp == MlpKind::Gelu
 }
 fn is_bicubic(resize: &ResizePositions) -> bool {
     *resize == ResizePositions::Bicubic
@@ -269,6 +303,26 @@ mod tests {
         assert_eq!(parse::<ModelConfig>(&text, "again").unwrap(), other);
         let error = model("backbone = \"mixer\"\nregisters = 4").unwrap().check().unwrap_err();
         assert!(error.contains("`registers`") && error.contains("`mixer`"), "{error}");
+    }
+
+    #[test]
+    fn a_swiglu_has_two_thirds_of_the_hidden_width() {
+        let hidden = |more: &str, width| model(more).unwrap().mlp_hidden(width);
+        assert_eq!(hidden("", 384), 1536);
+        let swiglu = "mlp = \"swiglu\"\n";
+        assert_eq!(hidden(swiglu, 1536), 4096, "DINOv2 ViT-g/14");
+        assert_eq!(hidden(&format!("{swiglu}mlp_ratio = 6"), 384), 1536, "DINOv3 ViT-S+/16");
+        assert_eq!(hidden(swiglu, 16), 48, "42 is rounded up");
+        let rotated = model("rope_base = 100\nmlp = \"swiglu\"").unwrap();
+        let text = toml::to_string(&rotated).unwrap();
+        assert!(text.contains("rope_base = 100.0") && text.contains("mlp = \"swiglu\""), "{text}");
+        assert_eq!(parse::<ModelConfig>(&text, "again").unwrap(), rotated);
+        let plain = toml::to_string(&model("").unwrap()).unwrap();
+        assert!(!plain.contains("rope_base") && !plain.contains("mlp ="), "{plain}");
+        for key in ["rope_base = 100", swiglu] {
+            let error = model(&format!("backbone = \"mixer\"\n{key}")).unwrap().check().unwrap_err();
+            assert!(error.contains(key.split(' ').next().unwrap()), "{error}");
+        }
     }
 
     #[test]

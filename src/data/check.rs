@@ -2,29 +2,26 @@
 //!
 //! All problems are collected. A run, which reads its data with [`Dataset::index`], stops at the first one instead.
 
-use super::classes::{label, list};
-use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Image, ImageRef, Size, Split};
+mod objects;
+
+use super::classes::label;
+use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Size, Split, TurnedFiles};
+use objects::ObjectReport;
 use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::Discriminant;
 use std::path::Path;
 
-/// Adds the number of objects to the report, and returns the number of their classes. A class without objects
-/// is not a problem: many splits lack the rare ones.
-fn objects_of(entries: &[Entry], report: &mut SplitReport) -> usize {
-    let mut classes = BTreeSet::new();
-    for entry in entries {
-        if let Annotation::Objects(image) = &entry.annotation {
-            report.objects += image.objects.len();
-            classes.extend(image.objects.iter().map(|object| object.label));
-        }
-    }
-    classes.len()
-}
+/// The name of the split that is trained on, or its beginning.
+const TRAIN: &str = "train";
 
 /// The reason why an image of this size does not fit its annotation; `None` if it fits.
 fn fits(entry: &Entry, decoded: Size) -> Option<String> {
     match &entry.annotation {
-        Annotation::Objects(image) => image.fits(decoded).err().map(|e| format!("`{}`: {e}", entry.id)),
+        Annotation::Objects(image) => {
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            image.fits(decoded).err().map(misfit)
+        }
         _ => None,
     }
 }
@@ -33,13 +30,14 @@ fn fits(entry: &Entry, decoded: Size) -> Option<String> {
 /// the problems to the report.
 fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
     let problem = |entry: &Entry| -> Option<String> {
-        let (Annotation::DenseMap(file), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+        let (Annotation::DenseMap(file), Some(header)) = (&entry.annotation, entry.image.header()) else {
             return None;
         };
         let compare = || -> Result<(), String> {
             let map = file.read().map_err(|e| e.to_string())?;
-            let size = Image::size_of(path).map_err(|e| e.to_string())?;
-            file.check_size(map.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))
+            let (size, _) = header.map_err(|e| e.to_string())?;
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            file.check_size(map.size(), size).map_err(misfit)
         };
         compare().err()
     };
@@ -49,30 +47,42 @@ fn dense_maps_of(entries: &[Entry], report: &mut SplitReport) {
 /// Reads every mask and compares its size with that of its image, by the header of the file. Adds the
 /// problems to the report, and returns the number of classes that have pixels. A class without pixels is not a problem.
 fn masks_of(entries: &[Entry], report: &mut SplitReport) -> usize {
-    let read = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
-        let (Annotation::Raster(mask), ImageRef::File(path)) = (&entry.annotation, &entry.image) else {
+    let labels_of = |entry: &Entry| -> Option<Result<BTreeSet<u16>, String>> {
+        let (Annotation::Raster(mask), Some(header)) = (&entry.annotation, entry.image.header()) else {
             return None;
         };
         let labels = || -> Result<BTreeSet<u16>, String> {
             let raster = mask.read().map_err(|e| e.to_string())?;
-            let size = Image::size_of(path).map_err(|e| e.to_string())?;
-            mask.check_size(raster.size(), size).map_err(|e| format!("`{}`: {e}", entry.id))?;
+            let (size, _) = header.map_err(|e| e.to_string())?;
+            let misfit = |e| format!("`{}`: {e}{}", entry.id, entry.image.remark_on_size());
+            mask.check_size(raster.size(), size).map_err(misfit)?;
             Ok(raster.labels.iter().copied().filter(|label| *label != IGNORE).collect())
         };
         Some(labels())
     };
-    let mut classes = BTreeSet::new();
-    for found in entries.par_iter().filter_map(read).collect::<Vec<_>>() {
+    let (mut classes, mut read) = (BTreeSet::new(), 0);
+    for found in entries.par_iter().filter_map(labels_of).collect::<Vec<_>>() {
         match found {
-            Ok(labels) => classes.extend(labels),
+            Ok(labels) => {
+                read += 1;
+                classes.extend(labels);
+            }
             Err(problem) => report.problems.push(problem),
         }
+    }
+    if read > 0 && classes.is_empty() {
+        let message =
+            format!("no pixel of the {read} masks has a label: nothing to learn and nothing to score");
+        report.problems.push(message);
     }
     classes.len()
 }
 
 /// Largest number of problems that a report prints.
 const SHOWN: usize = 10;
+
+/// Largest number of images whose headers are read for nothing but their EXIF orientation.
+const MOST_HEADERS: usize = 100_000;
 
 /// The result of [`Dataset::check`] for a split.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +97,10 @@ pub struct SplitReport {
     pub objects: usize,
     /// Files among the images that are not images.
     pub ignored: IgnoredFiles,
+    /// What was left out, with counts, and what looks odd without being wrong.
+    pub notes: Vec<String>,
+    /// Files that are turned by their EXIF orientation; not looked for among more than 100,000 images that are not decoded.
+    pub turned: TurnedFiles,
     /// The problems, one message each.
     pub problems: Vec<String>,
 }
@@ -103,6 +117,10 @@ impl std::fmt::Display for SplitReport {
         if !self.ignored.is_empty() {
             write!(f, "; {}", self.ignored)?;
         }
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))?;
+        if self.turned.count() > 0 {
+            write!(f, "\n  note: {}", self.turned)?;
+        }
         self.problems.iter().take(SHOWN).try_for_each(|problem| write!(f, "\n  problem: {problem}"))?;
         match self.problems.len().saturating_sub(SHOWN) {
             0 => Ok(()),
@@ -112,67 +130,114 @@ impl std::fmt::Display for SplitReport {
     }
 }
 
+/// The classes of a split.
+#[derive(Debug, Default)]
+struct SplitClasses {
+    /// The kind of its annotations: only splits of one kind belong to one task.
+    kind: Option<Discriminant<Annotation>>,
+    /// Names in label order.
+    names: Vec<String>,
+}
+
+/// The split with annotations of the same kind as `split` that is trained on, by its name, with its classes, if those of
+/// `split` are others.
+fn trained_on<'a>(
+    split: &str,
+    classes: &'a BTreeMap<String, SplitClasses>,
+) -> Option<(&'a str, &'a [String])> {
+    let found = classes.get(split)?;
+    let fits = |name: &&String| name.starts_with(TRAIN) && classes[*name].kind == found.kind;
+    let exact = classes.keys().find(|name| *name == TRAIN).filter(fits);
+    let trained = exact.or_else(|| classes.keys().find(fits))?;
+    let names = &classes.get(trained)?.names;
+    (!names.is_empty() && !found.names.is_empty() && found.names != *names).then_some((trained, names))
+}
+
 impl Dataset {
-    /// Reads the index of every split and checks that every image exists; with `decode`, also that it can be decoded and fits
-    /// its annotation.
+    /// Reads the index of every split and checks that every image exists, that boxes and outlines can be meant as they are
+    /// written, and that the splits have the classes of the one that is trained on; with `decode`, also that every image can
+    /// be decoded and fits its annotation.
     pub fn check(&self, root: &Path, decode: bool) -> Vec<SplitReport> {
-        self.splits.iter().map(|(name, split)| self.check_split(root, name, split, decode)).collect()
+        let mut classes = BTreeMap::new();
+        let check = |(name, split): (&String, &Split)| {
+            let (report, found) = self.check_split(root, name, split, decode);
+            classes.insert(name.clone(), found);
+            report
+        };
+        let mut reports: Vec<SplitReport> = self.splits.iter().map(check).collect();
+        for report in &mut reports {
+            let Some((trained, names)) = trained_on(&report.split, &classes) else { continue };
+            // The comparison that a run makes of the splits that it trains on and scores.
+            match self.index_scored(root, &report.split, (trained, names)) {
+                Ok(index) => {
+                    let new = index
+                        .notes
+                        .into_iter()
+                        .filter(|note| !report.notes.contains(note))
+                        .collect::<Vec<_>>();
+                    report.notes.extend(new);
+                }
+                Err(error) => report.problems.push(error.to_string()),
+            }
+        }
+        reports
     }
 
-    fn check_split(&self, root: &Path, name: &str, split: &Split, decode: bool) -> SplitReport {
+    /// The report of a split, and its classes.
+    fn check_split(
+        &self,
+        root: &Path,
+        name: &str,
+        split: &Split,
+        decode: bool,
+    ) -> (SplitReport, SplitClasses) {
         let mut report = SplitReport { split: name.into(), ..SplitReport::default() };
         let index = match self.index(root, name) {
             Ok(index) => index,
             Err(error) => {
-                report.problems.push(error.to_string());
-                return report;
+                report.problems = error.messages();
+                return (report, SplitClasses::default());
             }
         };
         report.images = index.entries.len();
         report.ignored = index.ignored;
+        report.notes = index.notes;
         let labels: BTreeSet<u32> = index.entries.iter().filter_map(label).collect();
-        report.classes = labels.len() + objects_of(&index.entries, &mut report);
+        let objects = ObjectReport::of(&index.entries);
+        report.classes = labels.len() + objects.classes;
+        report.objects = objects.objects;
+        report.notes.extend(objects.notes);
+        report.problems.extend(objects.problems);
         if decode {
             report.classes += masks_of(&index.entries, &mut report);
             dense_maps_of(&index.entries, &mut report);
         }
-        let names = self.class_names().or(index.classes.as_deref()).unwrap_or_default();
-        let empty: Vec<&str> = (0..)
-            .zip(names)
-            .filter(|(label, _)| !labels.is_empty() && !labels.contains(label))
-            .map(|(_, name)| name.as_str())
-            .collect();
-        if !empty.is_empty() {
-            report.problems.push(format!(
-                "{} of {} classes have images; without: {}",
-                labels.len(),
-                names.len(),
-                list(empty.into_iter())
-            ));
-        }
         if let Some(count) = split.count.filter(|count| *count != report.images) {
             report.problems.push(format!("{} images, the manifest says {count}", report.images));
         }
-        // Folders list what exists; other formats may name files that do not.
+        // Folders list what exists, but for links that lead nowhere; other formats may name files that do not exist.
         let named = !index.images_listed;
-        let problem = |entry: &Entry| match &entry.image {
-            ImageRef::File(path) if decode => match Image::open(path, 3) {
+        let problem = |entry: &Entry| match entry.image.path() {
+            Some(_) if decode => match entry.image.decode(3) {
                 Ok(image) => fits(entry, image.size()),
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(error),
             },
-            ImageRef::File(path) if named && !path.is_file() => {
+            Some(path) if (named || path.is_symlink()) && !path.is_file() => {
                 Some(format!("`{}` is not there", path.display()))
             }
             // Reading the header is enough.
-            ImageRef::File(path) if matches!(entry.annotation, Annotation::Objects(_)) => {
-                match Image::size_of(path) {
-                    Ok(size) => fits(entry, size),
-                    Err(error) => Some(error.to_string()),
-                }
-            }
+            Some(_) if matches!(entry.annotation, Annotation::Objects(_)) => match entry.image.header()? {
+                Ok((size, _)) => fits(entry, size),
+                Err(error) => Some(error.to_string()),
+            },
             _ => None,
         };
+        if decode || index.entries.len() <= MOST_HEADERS {
+            report.turned = TurnedFiles::among(&index.entries);
+        }
         report.problems.par_extend(index.entries.par_iter().filter_map(problem));
-        report
+        let names = self.class_names().map(<[String]>::to_vec).or(index.classes).unwrap_or_default();
+        let kind = index.entries.first().map(|entry| std::mem::discriminant(&entry.annotation));
+        (report, SplitClasses { kind, names })
     }
 }

@@ -10,6 +10,7 @@ const SHOWN: usize = 5;
 /// number after it must be the label.
 pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, String> {
     let mut names = vec![];
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, rest) = line.split_once(delimiter).unwrap_or((line, ""));
         if let Ok(label) = rest.trim().parse::<usize>()
@@ -58,6 +59,24 @@ pub(super) fn labels_of<'a>(
     Err(format!("not among the {} classes: {}", names.len(), list(unknown.iter().copied())))
 }
 
+/// `` `a`, `b` are `` or `` `a` is ``, for a message.
+pub(super) fn are(names: &[&str]) -> String {
+    format!("{} {}", list(names.iter().copied()), if names.len() == 1 { "is" } else { "are" })
+}
+
+/// A note on the classes without images, if entries are labelled with single classes.
+pub(super) fn without_images(entries: &[Entry], names: &[String]) -> Option<String> {
+    let labels: BTreeSet<u32> = entries.iter().filter_map(label).collect();
+    let empty: Vec<&str> = (0..)
+        .zip(names)
+        .filter(|(label, _)| !labels.is_empty() && !labels.contains(label))
+        .map(|(_, name)| name.as_str())
+        .collect();
+    let (some, all) = (names.len() - empty.len(), names.len());
+    let note = || format!("{some} of {all} classes have images; without: {}", list(empty.iter().copied()));
+    (!empty.is_empty()).then(note)
+}
+
 /// A few names in back quotes, and how many more there are.
 pub(super) fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(SHOWN);
@@ -104,6 +123,7 @@ mod tests {
     #[test]
     fn lists_of_classes() {
         assert_eq!(names_in("cat\n\nblack dog\n", '\t').unwrap(), ["cat", "black dog"]);
+        assert_eq!(names_in("\u{feff}cat\r\ndog", '\t').unwrap(), ["cat", "dog"]);
         assert_eq!(names_in("n1\ttench, fish\nn0\tgoldfish", '\t').unwrap(), ["n1", "n0"]);
         assert_eq!(names_in("/a/attic 0\n/b/bar 1\n", ' ').unwrap(), ["/a/attic", "/b/bar"]);
         assert!(names_in("/a/attic 1\n", ' ').unwrap_err().contains("number 1, expected 0"));

@@ -57,7 +57,7 @@ impl Part<'_> {
 /// The image of an entry, and its annotation if that is a file of its own.
 fn parts(entry: &Entry) -> impl Iterator<Item = (&str, Part<'_>)> {
     let image = match &entry.image {
-        ImageRef::File(path) => Part::File(path),
+        ImageRef::File(path) | ImageRef::Upright(path) => Part::File(path),
         ImageRef::Memory(image) => Part::Memory(&image.data),
     };
     let annotation = match &entry.annotation {

@@ -17,6 +17,14 @@ pub enum DataError {
         /// The problem.
         message: String,
     },
+    /// A file with flaws, all of which are listed.
+    #[error("{}: {}", path.display(), flaw_list(flaws))]
+    Flaws {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, one sentence each, at least one.
+        flaws: Vec<String>,
+    },
     /// Data that are not on this machine.
     #[error(
         "data set `{name}` was not found: {looked}{}\n`bench demo` needs no data",
@@ -52,7 +60,37 @@ pub enum DataError {
     },
 }
 
+/// Largest number of flaws of a file that a message lists.
+const SHOWN: usize = 10;
+
+/// One flaw in the line of its file, several in lines of their own.
+fn flaw_list(flaws: &[String]) -> String {
+    if let [flaw] = flaws {
+        return flaw.clone();
+    }
+    let more = flaws.len().saturating_sub(SHOWN);
+    let mut lines = vec![format!("{} flaws", flaws.len())];
+    lines.extend(flaws.iter().take(SHOWN).cloned());
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines.join("\n  ")
+}
+
 impl DataError {
+    /// The file at `path` has these flaws.
+    pub fn flaws(path: &Path, flaws: Vec<String>) -> Self {
+        Self::Flaws { path: path.into(), flaws }
+    }
+
+    /// Every problem as a message of its own, each with the file.
+    pub(super) fn messages(&self) -> Vec<String> {
+        match self {
+            Self::Flaws { path, flaws } => {
+                flaws.iter().map(|flaw| format!("{}: {flaw}", path.display())).collect()
+            }
+            error => vec![error.to_string()],
+        }
+    }
+
     /// The file or folder at `path` cannot be read; `message` says why.
     pub fn file(path: &Path, message: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), message: message.to_string() }

@@ -1,6 +1,7 @@
 //! [`Index`]: the images and annotations of a split as read by a format, with one [`Entry`] for each image.
 
-use super::{DenseMapFile, Image, RasterFile, Rle, Size, Xywh};
+use super::orientation::{Orientation, Turn};
+use super::{DecodeError, DenseMapFile, Image, LabelEncoding, RasterFile, RecordId, Rle, Size, Xywh};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,8 +33,10 @@ impl std::fmt::Display for SampleId {
 /// The source of the pixels of an entry.
 #[derive(Clone, Debug)]
 pub enum ImageRef {
-    /// An encoded image file.
+    /// An encoded image file, of which the stored pixels are used.
     File(PathBuf),
+    /// An encoded image file that is turned as its EXIF data say.
+    Upright(PathBuf),
     /// Already decoded (container formats such as idx).
     Memory(Arc<Image>),
 }
@@ -46,7 +49,54 @@ impl ImageRef {
     pub fn decode(&self, channels: usize) -> Result<Image, String> {
         match self {
             Self::File(path) => Image::open(path, channels).map_err(|error| error.to_string()),
+            Self::Upright(path) => Image::open_upright(path, channels).map_err(|error| error.to_string()),
             Self::Memory(image) => image.with_channels(channels),
+        }
+    }
+
+    /// The file of the image; `None` if it has none of its own.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Upright(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Applies the EXIF orientation of the file, or ignores it.
+    pub(super) fn orient(&mut self, orientation: Orientation) {
+        match (&mut *self, orientation) {
+            (Self::File(path), Orientation::Apply) => *self = Self::Upright(std::mem::take(path)),
+            (Self::Upright(path), Orientation::Ignore) => *self = Self::File(std::mem::take(path)),
+            _ => {}
+        }
+    }
+
+    /// (height, width) by the header of the file, and the turn that its EXIF data ask for, whether it is applied or not;
+    /// `None` for an image without a file.
+    pub(super) fn header(&self) -> Option<Result<(Size, Turn), DecodeError>> {
+        let header = Image::header_of(self.path()?);
+        Some(header.map(|(size, turn)| match self {
+            Self::Upright(_) => (turn.size(size), turn),
+            _ => (size, turn),
+        }))
+    }
+
+    /// Why an image of another size than its annotation may be one that EXIF data turn, and what to do; empty if they
+    /// do not exchange its sides.
+    pub(super) fn remark_on_size(&self) -> String {
+        let Some(Ok((_, turn))) = self.header() else { return String::new() };
+        if !turn.swaps_sides() {
+            return String::new();
+        }
+        match self {
+            Self::Upright(_) => format!(
+                "; the file is stored otherwise and was {turn}, as its EXIF orientation says: `orientation = \"ignore\"` in \
+                 dataset.toml keeps the stored pixels"
+            ),
+            _ => format!(
+                "; viewers show the file {turn}, as its EXIF orientation says: `orientation = \"apply\"` in dataset.toml \
+                 turns it too"
+            ),
         }
     }
 }
@@ -55,7 +105,7 @@ impl ImageRef {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
     /// Id of the image in the file, which result files use.
-    pub image_id: u64,
+    pub image_id: RecordId,
     /// (height, width) as annotated.
     pub size: Size,
     /// The objects, in the order of the file.
@@ -78,7 +128,8 @@ impl Objects {
     /// A blake3 hash over everything.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        let integers = [self.image_id, self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
+        hasher.update(&self.image_id.bytes());
+        let integers = [self.size.0 as u64, self.size.1 as u64, self.objects.len() as u64];
         integers.iter().for_each(|n| {
             hasher.update(&n.to_le_bytes());
         });
@@ -99,6 +150,10 @@ impl Objects {
             numbers(bbox);
             match segmentation {
                 Segmentation::None => numbers(&[]),
+                Segmentation::Degenerate => numbers(&[0.]),
+                Segmentation::Flawed(flaw) => {
+                    hasher.update(flaw.as_bytes());
+                }
                 Segmentation::Polygons(rings) => rings.iter().for_each(|ring| numbers(ring)),
                 Segmentation::Rle(rle) => {
                     numbers(&rle.counts.iter().map(|count| f64::from(*count)).collect::<Vec<_>>())
@@ -139,16 +194,21 @@ pub struct Object {
 impl Object {
     /// Whether the object has a mask in addition to its box.
     pub fn has_mask(&self) -> bool {
-        self.segmentation != Segmentation::None
+        !matches!(self.segmentation, Segmentation::None | Segmentation::Flawed(_))
     }
 
-    /// Its mask in an image of (height, width) `size`; `None` if it has only a box.
+    /// Its mask in an image of (height, width) `size`; `None` if it has only a box, or an outline that cannot be drawn.
     ///
     /// # Errors
     /// An image of 2³² pixels or more.
     pub fn mask(&self, size: Size) -> Result<Option<Rle>, String> {
         match &self.segmentation {
-            Segmentation::None => Ok(None),
+            Segmentation::None | Segmentation::Flawed(_) => Ok(None),
+            Segmentation::Degenerate => {
+                let pixels =
+                    u32::try_from(size.0 * size.1).map_err(|_| "the image is too large".to_string())?;
+                Rle::new(size.0 as u32, size.1 as u32, vec![pixels]).map(Some)
+            }
             Segmentation::Polygons(rings) => Rle::of_polygons(rings, size).map(Some),
             Segmentation::Rle(rle) => Ok(Some(rle.clone())),
         }
@@ -164,6 +224,10 @@ pub enum Segmentation {
     Polygons(Vec<Vec<f64>>),
     /// Run lengths.
     Rle(Rle),
+    /// An outline without area that the manifest knows of: an empty mask.
+    Degenerate,
+    /// An outline that cannot be drawn, for this reason. The object has a box; tasks with masks refuse it.
+    Flawed(String),
 }
 
 /// Facts about a class in a COCO-style file, besides its name.
@@ -227,13 +291,42 @@ pub struct Index {
     pub classes: Option<Vec<String>>,
     /// Facts about the classes in label order if the annotations have category ids; otherwise empty.
     pub categories: Vec<Category>,
-    /// Whether `classes` must contain every class of the manifest, as with one folder per class. `false` if `classes`
-    /// has only the classes that occur.
-    pub every_class: bool,
     /// Whether the images were found by listing folders, so that they are known to exist.
     pub images_listed: bool,
     /// Other files among the images, if the format lists a folder.
     pub ignored: IgnoredFiles,
+    /// What was left out or understood in a way of which the user should know, one sentence each, with counts.
+    pub notes: Vec<String>,
+}
+
+impl Index {
+    /// Replaces every label `l` by `labels[l]`.
+    pub(super) fn relabel(&mut self, labels: &[u32]) {
+        if labels.iter().copied().eq(0..labels.len() as u32) {
+            return;
+        }
+        let mut encodings: Vec<(Arc<LabelEncoding>, Arc<LabelEncoding>)> = vec![];
+        for entry in &mut self.entries {
+            match &mut entry.annotation {
+                Annotation::Label(label) => *label = labels[*label as usize],
+                Annotation::Objects(image) => Arc::make_mut(image).relabel(labels),
+                Annotation::Raster(mask) => {
+                    // Files of a split share their encoding, which is large.
+                    let known = encodings.iter().find(|(from, _)| Arc::ptr_eq(from, &mask.encoding));
+                    let relabelled = match known {
+                        Some((_, to)) => to.clone(),
+                        None => {
+                            let to = Arc::new(mask.encoding.relabelled(labels));
+                            encodings.push((mask.encoding.clone(), to.clone()));
+                            to
+                        }
+                    };
+                    mask.encoding = relabelled;
+                }
+                Annotation::None | Annotation::DenseMap(_) => {}
+            }
+        }
+    }
 }
 
 /// Files that lie among images and are not images by their extension: the number of files by extension, in lower case.

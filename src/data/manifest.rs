@@ -3,15 +3,14 @@
 //!
 //! [`Dataset::load`] reads a manifest, [`Dataset::root`] finds the data, [`Dataset::index`] reads one split of it.
 
-use super::classes::{label, labels_of, list, names_in};
+use super::classes::{are, label, labels_of, list, names_in, without_images};
 use super::formats::{Formats, SplitSource, unlabelled};
-use super::{Annotation, Category, DataError, DenseMapFile, Entry, Index};
+use super::{Annotation, Category, DataError, DenseMapFile, Entry, ImageRef, Index, Orientation};
 use crate::config::{ConfigError, Library, parse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 mod split;
 
@@ -41,6 +40,10 @@ pub struct Dataset {
     /// of scores come from resampling sequences. When absent, images are taken as independent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Sequences>,
+    /// Whether images are turned as the EXIF data of their files say. When absent, they are turned for the format `coco_json`
+    /// and not for others. A TIFF is always turned, as by Pillow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<Orientation>,
     /// Its splits by name.
     #[serde(rename = "split")]
     pub splits: BTreeMap<String, Split>,
@@ -161,6 +164,7 @@ impl Dataset {
             classes: None,
             get: None,
             sequences: None,
+            orientation: None,
             splits: BTreeMap::from([("train".into(), split)]),
             class_names: None,
             origin: path.display().to_string(),
@@ -197,76 +201,98 @@ impl Dataset {
     /// The entries of a split, with labels by the class names of the manifest if it has any.
     ///
     /// # Errors
-    /// An unknown or empty split, or one that its format cannot read; class folders other than those of the manifest;
-    /// labels out of range.
+    /// An unknown or empty split, or one that its format cannot read; classes that the manifest does not list; labels out of
+    /// range.
     pub fn index(&self, root: &Path, name: &str) -> Result<Index, DataError> {
         let Some(split) = self.splits.get(name) else {
             let known = self.splits.keys().cloned().collect::<Vec<_>>().join(", ");
             return Err(DataError::Split { dataset: self.name.clone(), split: name.into(), known });
         };
         let source = SplitSource { root, images: &split.images, class_names: self.class_names() };
-        let mut index = match &split.annotations {
-            None => unlabelled(&source)?,
+        let (mut index, usual) = match &split.annotations {
+            None => (unlabelled(&source)?, Orientation::Ignore),
             Some(annotations) => {
-                self.formats.parse(annotations, &self.origin, &annotations_key(name))?.index(&source)?
+                let format = self.formats.parse(annotations, &self.origin, &annotations_key(name))?;
+                (format.index(&source)?, format.orientation())
             }
         };
+        let orientation = self.orientation.unwrap_or(usual);
+        index.entries.iter_mut().for_each(|entry| entry.image.orient(orientation));
         if index.entries.is_empty() {
             return Err(DataError::file(&source.folder(), "there are no images"));
         }
         let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
-        self.match_classes(split, &mut index).map_err(fail)?;
+        self.match_classes(&mut index).map_err(fail)?;
         split.keep(self.sequences.as_ref(), &mut index.entries).map_err(fail)?;
         Ok(index)
     }
 
+    /// The entries of a split that is scored, with labels by the names of `classes`, those of the split `trained` on. Classes
+    /// of which the split has nothing are noted.
+    ///
+    /// # Errors
+    /// As [`Dataset::index`]; a class that is not among `classes`.
+    pub fn index_scored(
+        &self,
+        root: &Path,
+        name: &str,
+        (trained, classes): (&str, &[String]),
+    ) -> Result<Index, DataError> {
+        let mut index = self.index(root, name)?;
+        let found = self.info(&index).classes;
+        if found != classes {
+            let extra: Vec<&str> =
+                found.iter().filter(|class| !classes.contains(class)).map(String::as_str).collect();
+            if !extra.is_empty() {
+                let message = format!("{} not among the classes of split `{trained}`", are(&extra));
+                let dataset = self.name.clone();
+                return Err(DataError::Classes { dataset, split: name.into(), message });
+            }
+            let labels = labels_of(found.iter().map(String::as_str), classes).unwrap_or_default();
+            index.relabel(&labels);
+            // Ids of categories are those of the file, in the order of its own labels.
+            index.categories = vec![];
+            index.classes = Some(classes.to_vec());
+        }
+        let absent: Vec<&str> =
+            classes.iter().filter(|class| !found.contains(class)).map(String::as_str).collect();
+        if !absent.is_empty() {
+            let classes = if absent.len() == 1 { "class" } else { "classes" };
+            index.notes.push(format!("there is nothing of the {classes} {}", list(absent.into_iter())));
+        }
+        Ok(index)
+    }
+
     /// Maps labels to the order of the manifest's class names, and checks their range.
-    fn match_classes(&self, split: &Split, index: &mut Index) -> Result<(), String> {
+    fn match_classes(&self, index: &mut Index) -> Result<(), String> {
         if let (Some(names), Some(found)) = (&self.class_names, &index.classes) {
             let labels = labels_of(found.iter().map(String::as_str), names)?;
-            if index.every_class {
-                let missing: Vec<&str> = (0..)
-                    .zip(names)
-                    .filter(|(label, _)| !labels.contains(label))
-                    .map(|(_, name)| name.as_str())
-                    .collect();
-                if !missing.is_empty() {
-                    let folders = list(missing.into_iter());
-                    return Err(format!("`{}` has no class folders {folders}", split.images.display()));
-                }
-            }
-            for entry in &mut index.entries {
-                match &mut entry.annotation {
-                    Annotation::Label(label) => *label = labels[*label as usize],
-                    Annotation::Objects(image) => Arc::make_mut(image).relabel(&labels),
-                    _ => {}
-                }
-            }
+            index.relabel(&labels);
             if !index.categories.is_empty() {
-                if names.len() != found.len() {
-                    let (n, expected) = (found.len(), names.len());
-                    return Err(format!(
-                        "its file has {n} categories, but the manifest has {expected} classes"
-                    ));
+                // A class that the file lacks gets an id that the file does not use.
+                let unused = index.categories.iter().map(|category| category.id + 1).max().unwrap_or(0);
+                let mut categories: Vec<Category> = (0..names.len() as u64)
+                    .map(|label| Category { id: unused.saturating_add(label), frequency: None })
+                    .collect();
+                for (label, category) in labels.iter().zip(std::mem::take(&mut index.categories)) {
+                    categories[*label as usize] = category;
                 }
-                let mut categories: Vec<_> =
-                    labels.iter().zip(std::mem::take(&mut index.categories)).collect();
-                categories.sort_by_key(|(label, _)| **label);
-                index.categories = categories.into_iter().map(|(_, category)| category).collect();
+                index.categories = categories;
             }
             index.classes = Some(names.clone());
         }
         let Some(names) = self.class_names.as_ref().or(index.classes.as_ref()) else { return Ok(()) };
         let outside = |entry: &&Entry| label(entry).is_some_and(|label| label as usize >= names.len());
-        match index.entries.iter().find(outside) {
-            Some(entry) => Err(format!(
+        if let Some(entry) = index.entries.iter().find(outside) {
+            return Err(format!(
                 "`{}` has label {}, expected less than {}, the number of classes",
                 entry.id,
                 label(entry).unwrap_or_default(),
                 names.len()
-            )),
-            None => Ok(()),
+            ));
         }
+        index.notes.extend(without_images(&index.entries, names));
+        Ok(())
     }
 
     /// The description of the data set for tasks, from the index of a split.
@@ -282,7 +308,7 @@ impl Dataset {
         }
     }
 
-    /// A blake3 hash, in hexadecimal, over ids and annotations, which distinguishes data sets of the same name. It does
+    /// A blake3 hash, in hexadecimal, over ids, annotations and whether EXIF orientation is applied, which distinguishes data sets of the same name. It does
     /// not cover pixels, nor the content of masks and maps.
     pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -297,7 +323,8 @@ impl Dataset {
                     format!("dense map {:?} {scale} {offset} {invalid:?}", path.file_name())
                 }
             };
-            hasher.update(format!("{}\t{annotation}\n", entry.id).as_bytes());
+            let upright = if matches!(entry.image, ImageRef::Upright(_)) { "\tupright" } else { "" };
+            hasher.update(format!("{}\t{annotation}{upright}\n", entry.id).as_bytes());
         }
         hasher.finalize().to_hex().to_string()
     }

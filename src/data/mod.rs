@@ -7,6 +7,7 @@ pub mod augment;
 mod check;
 mod classes;
 mod content;
+mod decode;
 mod dense;
 mod error;
 pub mod formats;
@@ -14,15 +15,20 @@ mod geometry;
 mod image;
 mod index;
 mod jpeg;
+pub(crate) mod json;
 pub mod loader;
 mod manifest;
+mod orientation;
 mod pixel_map;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod prefetch;
 mod raster;
+mod readable;
 mod rle;
 mod sample;
 pub mod shapes;
+mod text;
+mod turned;
 
 pub use check::SplitReport;
 pub use content::content;
@@ -35,10 +41,13 @@ pub use index::{
     Annotation, Category, Entry, Frequency, IgnoredFiles, ImageRef, Index, Object, Objects, SampleId,
     Segmentation,
 };
-pub use jpeg::JPEG_DECODER;
+pub use json::RecordId;
 pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
+pub use orientation::Orientation;
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
+pub use readable::readable;
 pub use rle::Rle;
 pub use sample::{Batch, PreparedSample, Sample};
+pub use turned::TurnedFiles;
 
 pub(crate) use pixel_map::PixelMap;

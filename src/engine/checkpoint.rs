@@ -68,7 +68,7 @@ pub(super) fn load<T>(
     trainer: &mut Trainer<T>,
     expected: &Progress,
 ) -> Result<Progress> {
-    let file = WeightFile::open(path)?;
+    let file = WeightFile::open_as_is(path)?;
     let text = file.metadata().get(KEY);
     let text = text.with_context(|| format!("`{}` is not the state of a run", path.display()))?;
     let progress: Progress = serde_json::from_str(text).with_context(|| format!("`{}`", path.display()))?;

@@ -87,12 +87,13 @@ pub fn score_files<T: Task>(
     };
     let mut predictions =
         predictions.with_context(|| format!("kind `{}` does not read predictions from files", T::KIND))?;
+    predictions.notes.iter().for_each(|note| control.tell(Event::Note(note)));
     let total = entries.len();
     for (done, entry) in entries.iter().enumerate() {
         control.tell(Event::Evaluating { done, total });
         ensure!(!control.stopped(), "stopped after {done} of {total} images");
         let prediction =
-            predictions.next().with_context(|| format!("`{}` has no prediction", entry.id))??;
+            predictions.each.next().with_context(|| format!("`{}` has no prediction", entry.id))??;
         scorer.update(&entry.id, prediction, &task.target(entry)?)?;
     }
     scorer.finish()

@@ -39,7 +39,7 @@ pub use reconstruct::{Pretrained, reconstruct};
 pub use session::Session;
 pub use speed::{Speed, SpeedOptions};
 pub use step::{Mixer, REST, StepError, StepReport, Trainer, TrainerInputs, Values};
-pub use train::{Outcome, TrainOptions};
+pub use train::{Outcome, TrainOptions, Unscored};
 
 use crate::components::Components;
 use crate::config::{Dtype, Operation, RunConfig};

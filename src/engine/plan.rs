@@ -20,16 +20,38 @@ pub struct Plan {
     pub steps: usize,
 }
 
+/// Batches that do not suit the training split or the head.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the training split has {images} images, fewer than the batch of {batch}; try --set batch={smaller}{micro}"
-)]
-/// The training split has fewer images than a batch.
-pub struct PlanError {
-    images: usize,
-    batch: usize,
-    smaller: usize,
-    micro: &'static str,
+pub enum PlanError {
+    /// The training split has fewer images than a batch.
+    #[error(
+        "the training split has {images} images, fewer than the batch of {batch}; try --set batch={smaller}{micro}"
+    )]
+    FewImages {
+        /// Images in the training split.
+        images: usize,
+        /// Images per step.
+        batch: usize,
+        /// A batch that the split fills.
+        smaller: usize,
+        /// Names the key of the batch of a forward pass, if the recipe has it.
+        micro: &'static str,
+    },
+    /// A batch norm cannot normalise the values of so few images.
+    #[error(
+        "a forward pass has {found} image (batch {batch}, micro_batch {found}), but the batch norm of the head needs at \
+         least {least}, because it sees one value of each channel per image; try --set batch={least} --set \
+         micro_batch={least}, or a norm that does not depend on the batch where the head has the choice (--set \
+         transfer.head.norm=group)"
+    )]
+    SmallBatch {
+        /// Images per forward pass.
+        found: usize,
+        /// Images per step.
+        batch: usize,
+        /// Images that are needed.
+        least: usize,
+    },
 }
 
 impl Plan {
@@ -42,10 +64,23 @@ impl Plan {
         let steps_per_epoch = images / batch;
         if steps_per_epoch == 0 {
             let micro = if recipe.micro_batch.is_some() { " (and micro_batch)" } else { "" };
-            return Err(PlanError { images, batch, smaller: 1 << images.max(1).ilog2(), micro });
+            return Err(PlanError::FewImages { images, batch, smaller: 1 << images.max(1).ilog2(), micro });
         }
         let (micro_batch, steps) = (recipe.micro_batch(), steps_per_epoch * epochs);
         Ok(Self { images, batch, micro_batch, epochs, steps_per_epoch, steps })
+    }
+
+    /// Checks the batches of `recipe` for a training split of `images` images and a head that needs at least `least` images
+    /// in a forward pass.
+    ///
+    /// # Errors
+    /// Fewer images than a batch, or than the head needs.
+    pub fn check(recipe: &Recipe, images: usize, least: usize) -> Result<(), PlanError> {
+        let Self { micro_batch, batch, .. } = Self::new(recipe, images)?;
+        match micro_batch < least {
+            true => Err(PlanError::SmallBatch { found: micro_batch, batch, least }),
+            false => Ok(()),
+        }
     }
 
     /// Forward passes per step.
@@ -89,5 +124,8 @@ mod tests {
         assert!(plan.ends_epoch(10, 2) && !plan.ends_epoch(5, 2) && !plan.ends_epoch(10, 0));
         let error = Plan::new(&recipe, 7).unwrap_err().to_string();
         assert!(error.contains("--set batch=4"), "{error}");
+        assert!(Plan::check(&recipe, 43, 4).is_ok());
+        let error = Plan::check(&recipe, 43, 5).unwrap_err().to_string();
+        assert!(error.contains("needs at least 5") && error.contains("micro_batch=5"), "{error}");
     }
 }

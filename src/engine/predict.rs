@@ -7,7 +7,7 @@ use super::evaluate::predictions;
 use super::observer::Event;
 use super::{LoaderSpec, RunInputs, TaskModel};
 use crate::data::loader::Loader;
-use crate::data::{Annotation, Entry, Image, ImageRef, SampleId};
+use crate::data::{Annotation, Entry, Image, ImageRef, Orientation, SampleId};
 use crate::draw::{Drawing, Figure};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, Forward, Head, PredictedImage, PredictionWriter, Task};
@@ -29,6 +29,8 @@ pub struct Pictures<'a> {
     pub folder: &'a Path,
     /// Options of the drawings.
     pub how: DrawOptions,
+    /// Whether images are turned as the EXIF data of their files say.
+    pub orientation: Orientation,
 }
 
 impl Pictures<'_> {
@@ -68,7 +70,7 @@ pub(super) fn predict<T: Task>(
 ) -> Result<Predicted> {
     let began = Instant::now();
     let task = &model.task;
-    let loader = loader(task.as_ref(), run, pictures.images)?;
+    let loader = loader(task.as_ref(), run, pictures)?;
     let [height, width] = run.config.model.image;
     let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
     let io = task.prediction_io();
@@ -94,7 +96,7 @@ pub(super) fn predict<T: Task>(
                     return Ok(None);
                 }
                 let (file, name) = &pictures.images[k];
-                let image = Image::open(file, 3)?;
+                let image = image_ref(file, pictures.orientation).decode(3).map_err(Error::msg)?;
                 let picture = PredictedImage { path: file, name, number: k + 1, size: image.size() };
                 let drawing = match io {
                     Some(io) => io.draw(&image, &prediction, &pictures.how)?,
@@ -168,14 +170,21 @@ fn decoded(entry: &Entry) -> Result<Image> {
 }
 
 /// Images in order, without targets; unreadable ones are left out.
-fn loader<T: Task>(task: &T, run: &RunInputs, images: &[(PathBuf, String)]) -> Result<Loader<()>> {
+fn loader<T: Task>(task: &T, run: &RunInputs, pictures: &Pictures) -> Result<Loader<()>> {
     let entry = |(k, (file, _)): (usize, &(PathBuf, String))| Entry {
         id: SampleId::new(k.to_string()),
-        image: ImageRef::File(file.clone()),
+        image: image_ref(file, pictures.orientation),
         annotation: Annotation::None,
     };
-    let entries = Arc::new(images.iter().enumerate().map(entry).collect());
+    let entries = Arc::new(pictures.images.iter().enumerate().map(entry).collect());
     run.image_loader(LoaderSpec::evaluation(run, entries, task.any_size()).skipping_unreadable())
+}
+
+fn image_ref(file: &Path, orientation: Orientation) -> ImageRef {
+    match orientation {
+        Orientation::Ignore => ImageRef::File(file.into()),
+        Orientation::Apply => ImageRef::Upright(file.into()),
+    }
 }
 
 /// The index of an image among all of them, which is its id.

@@ -18,7 +18,7 @@ use crate::weights;
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Lines of the log per epoch.
@@ -65,6 +65,20 @@ pub struct TrainOptions<'a> {
     pub resume: bool,
     /// Number of planned steps after which to stop; `None` for all of them.
     pub max_steps: Option<usize>,
+}
+
+/// The trained weights are saved, but could not be scored.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the weights are trained and saved in `{}`, but could not be scored; when the cause is repaired, continue the run with \
+     --resume, or score them with `bench eval`",
+    weights.display()
+)]
+pub struct Unscored {
+    /// The file of weights.
+    pub weights: PathBuf,
+    /// Steps done.
+    pub steps: usize,
 }
 
 /// How a run ended, and its measurements.
@@ -301,12 +315,11 @@ impl<T> Run<'_, '_, T> {
         }
         let mut scores = Scores::default();
         if status != Status::Interrupted {
-            if self.chooses_apart() {
-                self.evaluate(true)?;
-            }
-            scores = self.evaluate(false)?;
-            self.log.sync()?;
+            // Before the scores, because an evaluation that fails must not take the weights with it.
             self.save_weights(&self.options.folder.weights())?;
+            let scored = self.final_scores();
+            scores = scored.map_err(|error| error.context(self.unscored()))?;
+            self.log.sync()?;
         }
         let Self { progress, images, time: training, .. } = self;
         Ok(Outcome {
@@ -321,6 +334,19 @@ impl<T> Run<'_, '_, T> {
             training,
             notes: vec![],
         })
+    }
+
+    /// The scores of the final weights.
+    fn final_scores(&mut self) -> Result<Scores> {
+        if self.chooses_apart() {
+            self.evaluate(true)?;
+        }
+        self.evaluate(false)
+    }
+
+    /// What remains if the final weights cannot be scored.
+    fn unscored(&self) -> Unscored {
+        Unscored { weights: self.options.folder.weights(), steps: self.done() }
     }
 
     /// Saves what is known about a loss that is not finite, and fails.

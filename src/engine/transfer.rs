@@ -7,7 +7,7 @@ use super::metadata::TransferMetadata;
 use super::observer::Event;
 use super::predict::{Pictures, Predicted, draw_predictions, predict};
 use super::session::{Session, StageParts};
-use super::train::{Evaluation, Outcome, TrainOptions};
+use super::train::{Evaluation, Outcome, TrainOptions, Unscored};
 use super::{LoaderSpec, Plan, RunInputs, Speed, SpeedOptions, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{DatasetInfo, Entry};
@@ -68,8 +68,9 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         if self.model.head.fits() {
             self.initialize()?;
             self.fit()?;
-            let found = self.evaluate()?;
             weights::save(&folder.weights(), &self.params, &metadata)?;
+            let unscored = || Unscored { weights: folder.weights(), steps: 0 };
+            let found = self.evaluate().with_context(unscored)?;
             let mut outcome = Outcome::fitted(save_by_class(found, folder)?);
             outcome.notes.extend(label);
             return Ok(outcome);
@@ -181,10 +182,16 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         if let Some((from, to)) = report.resized {
             note += &format!(", positions resized from {}×{} to {}×{}", from.0, from.1, to.0, to.1);
         }
+        if report.no_class_position {
+            note += ", the class token has no position in the file (zero here)";
+        }
         if let Some((from, to)) = report.patches {
             note += &format!(", patches resized from {from} to {to} pixels");
         }
         run.control.tell(Event::Note(&note));
+        if let Some(note) = file.choice_of_state_dict() {
+            run.control.tell(Event::Note(&note));
+        }
         Ok(())
     }
 

@@ -1,15 +1,16 @@
 //! Top-1 and top-k accuracy with standard errors.
 //!
-//! A class outranks the true class if its score is higher, or if it is equal and the index is lower. NaN ranks last. The
-//! standard error is that of a proportion, √(p(1 − p) / n).
+//! A class outranks the true class if its score is higher, or if it is equal and the index is lower. A score of NaN or −∞
+//! has no rank: that class is not among the best, however few they are. The standard error is that of a proportion, √(p(1 − p) / n).
 
 use super::{Metric, MetricError};
 use crate::data::SampleId;
 use crate::record::{Better, ErrorMethod, EvaluationSample, SampleUnit, Score, ScoreSpec, Scores, Unit};
 
-/// Rank of `label` among `scores`; 0 is the best.
+/// Rank of `label` among `scores`; 0 is the best, and a class without a rank has the number of classes.
 pub fn rank(scores: &[f32], label: usize) -> usize {
-    let Some(own) = scores.get(label).filter(|s| !s.is_nan()) else { return scores.len() };
+    let ranked = |score: &&f32| !score.is_nan() && **score != f32::NEG_INFINITY;
+    let Some(own) = scores.get(label).filter(ranked) else { return scores.len() };
     scores.iter().enumerate().filter(|(i, s)| *s > own || (*s == own && *i < label)).count()
 }
 
@@ -83,6 +84,19 @@ mod tests {
         assert_eq!(rank(&[f32::NAN, 0.5, 0.2], 2), 1);
         assert_eq!(rank(&[f32::NAN, 0.5], 0), 2);
         assert_eq!(rank(&[0.5], 3), 1);
+    }
+
+    #[test]
+    fn a_class_without_a_score_is_not_among_the_best() {
+        let none = f32::NEG_INFINITY;
+        let mut metric = Box::new(Accuracy::new(6));
+        for (label, votes) in [(0, [none, 1., none, none, none, none]), (1, [none, 0., 1., none, none, none])]
+        {
+            metric.update(&SampleId::new("a"), votes.to_vec(), &label).unwrap();
+        }
+        let scores = metric.finish().unwrap();
+        assert_eq!(scores.get("top1").unwrap().value, 0.);
+        assert_eq!(scores.get("top5").unwrap().value, 50., "of the second image alone");
     }
 
     #[test]

@@ -6,14 +6,14 @@
 //! objects is −1, as in `pycocotools`. Standard errors come from a [bootstrap](super::bootstrap) over images or
 //! sequences. A detection without a mask is scored as a box only; if no detection has a mask, mask scores are −1.
 
+mod annotated;
 mod matches;
 
 use super::bootstrap::Units;
 use super::{ClassScores, MetricError};
-use crate::data::{
-    Category, DatasetInfo, Frequency, Object, Objects, Rle, SampleId, Segmentation, Xywh, Xyxy, xywh,
-};
+use crate::data::{Category, DatasetInfo, Frequency, Objects, RecordId, Rle, SampleId, Xywh, Xyxy, xywh};
 use crate::record::{Better, Score, ScoreSpec, Scores, Unit};
+use annotated::{segmentation, truth};
 use hotcoco::{Annotation, COCO, COCOeval, IouType};
 use matches::Matches;
 use schemars::JsonSchema;
@@ -143,6 +143,9 @@ pub struct CocoScorer {
     classes: Vec<String>,
     categories: Vec<Category>,
     units: Units,
+    /// Ids of the images in the order of [`CocoScorer::update`]. Until they are evaluated, all parts name an image by its
+    /// place in this order.
+    ids: Vec<RecordId>,
     images: Vec<hotcoco::Image>,
     truths: Vec<Annotation>,
     /// Detections for box scores and for mask scores.
@@ -155,7 +158,7 @@ impl CocoScorer {
         let (classes, categories) = (info.classes.clone(), info.categories.clone());
         let (images, truths, found) = (vec![], vec![], [vec![], vec![]]);
         let units = Units::new(info.sequences.clone());
-        Self { protocol, masks, classes, categories, units, images, truths, found }
+        Self { protocol, masks, classes, categories, units, ids: vec![], images, truths, found }
     }
 
     /// Adds the detections and annotated objects of the image `id`.
@@ -177,10 +180,12 @@ impl CocoScorer {
             return Err(fail("cannot be scored: an object is annotated without a mask".into()));
         }
         self.units.add(id);
+        let place = self.ids.len() as u64;
+        self.ids.push(image.image_id.clone());
         let (height, width) = (image.size.0 as u32, image.size.1 as u32);
         let ids = |labels: &[u32]| labels.iter().map(|label| u64::from(*label)).collect();
         self.images.push(hotcoco::Image {
-            id: image.image_id,
+            id: place,
             height,
             width,
             neg_category_ids: ids(&image.absent),
@@ -191,12 +196,12 @@ impl CocoScorer {
         let counts = |area: f64| self.protocol == Protocol::Coco || area > 0.;
         for object in image.objects.iter().filter(|object| counts(object.area)) {
             let id = self.truths.len() as u64 + 1; // 0 would mean that nothing matches
-            self.truths.push(truth(id, image.image_id, object));
+            self.truths.push(truth(id, place, image.size, object));
         }
         for detection in detections {
             let (score, bbox) = detection.scored();
             let found = Annotation {
-                image_id: image.image_id,
+                image_id: place,
                 category_id: u64::from(detection.label),
                 score: Some(score),
                 ..Annotation::default()
@@ -289,8 +294,31 @@ impl CocoScorer {
         Ok(scores)
     }
 
+    /// Numbers the images by the order of their ids, which decides between detections of equal scores, as in pycocotools.
+    /// Returns the numbers in the order of [`CocoScorer::update`].
+    fn number_images(&mut self) -> Result<Vec<u64>, MetricError> {
+        let mut order: Vec<usize> = (0..self.ids.len()).collect();
+        order.sort_by(|a, b| self.ids[*a].cmp(&self.ids[*b]));
+        if let Some(pair) = order.windows(2).find(|pair| self.ids[pair[0]] == self.ids[pair[1]]) {
+            let id = &self.ids[pair[0]];
+            return Err(MetricError::Scoring(format!("two images have the id {id}")));
+        }
+        let mut numbers = vec![0; order.len()];
+        for (number, place) in (1..).zip(order) {
+            numbers[place] = number;
+        }
+        let number = |place: &mut u64| *place = numbers[*place as usize];
+        self.images.iter_mut().for_each(|image| number(&mut image.id));
+        self.truths
+            .iter_mut()
+            .chain(self.found.iter_mut().flatten())
+            .for_each(|part| number(&mut part.image_id));
+        Ok(numbers)
+    }
+
     /// Matches boxes and, if they are scored, masks.
-    fn evaluate(self) -> Result<Vec<Evaluation>, MetricError> {
+    fn evaluate(mut self) -> Result<Vec<Evaluation>, MetricError> {
+        let ids = self.number_images()?;
         let frequency = |label: usize| {
             let word = |frequency| match frequency {
                 Frequency::Rare => "r",
@@ -306,7 +334,6 @@ impl CocoScorer {
             ..hotcoco::Category::default()
         };
         let categories = self.classes.iter().enumerate().map(category).collect();
-        let ids: Vec<u64> = self.images.iter().map(|image| image.id).collect();
         let dataset = hotcoco::Dataset {
             images: self.images,
             annotations: self.truths,
@@ -358,32 +385,10 @@ fn percentage(value: f64) -> f64 {
     if value < 0. { value } else { 100. * value }
 }
 
-fn truth(id: u64, image_id: u64, object: &Object) -> Annotation {
-    let segmentation = match &object.segmentation {
-        Segmentation::None => None,
-        Segmentation::Polygons(rings) => Some(hotcoco::Segmentation::Polygon(rings.clone())),
-        Segmentation::Rle(rle) => Some(segmentation(rle)),
-    };
-    Annotation {
-        id,
-        image_id,
-        category_id: u64::from(object.label),
-        bbox: Some(object.bbox),
-        area: Some(object.area),
-        segmentation,
-        iscrowd: object.crowd,
-        ..Annotation::default()
-    }
-}
-
-fn segmentation(rle: &Rle) -> hotcoco::Segmentation {
-    let size = [rle.height, rle.width];
-    hotcoco::Segmentation::UncompressedRle { size, counts: rle.counts.clone() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Object, Segmentation};
 
     /// An object of a side of 10 pixels, with its area as annotated.
     fn object(left: f64, area: f64) -> Object {
@@ -395,12 +400,13 @@ mod tests {
     fn scores(protocol: Protocol, images: impl Iterator<Item = (Vec<Object>, bool)>) -> Scores {
         let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
         let mut scorer = CocoScorer::new(&info, protocol, false);
-        for (image_id, (objects, detected)) in (0..).zip(images) {
+        for (image_id, (objects, detected)) in (0u64..).zip(images) {
             let [x, y, w, h] = objects[0].bbox.map(|v| v as f32);
             let found =
                 Detection { label: 0, score: 0.9, bbox: [x, y, x + w, y + h], mask: None, written: None };
             let found: Vec<Detection> = detected.then_some(found).into_iter().collect();
-            let image = Objects { image_id, size: (50, 50), objects, absent: vec![], not_exhaustive: vec![] };
+            let (size, absent, not_exhaustive) = ((50, 50), vec![], vec![]);
+            let image = Objects { image_id: image_id.into(), size, objects, absent, not_exhaustive };
             scorer.update(&SampleId::new(image_id.to_string()), &found, &image).unwrap();
         }
         scorer.finish().unwrap().0
@@ -414,6 +420,46 @@ mod tests {
         assert!((recall.value - 75.).abs() < 1e-9, "{recall:?}");
         let expected = 100. * (0.75f64 * 0.25 / 100.).sqrt();
         assert!((recall.stderr.unwrap() / expected - 1.).abs() < 0.1, "{recall:?}, expected {expected}");
+    }
+
+    /// pycocotools goes through images in the order of their ids: numbers by value, words by their characters.
+    #[test]
+    fn equal_scores_count_in_the_order_of_ids() {
+        let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
+        let precision = |ids: [RecordId; 2]| {
+            let mut scorer = CocoScorer::new(&info, Protocol::Coco, false);
+            for (k, image_id) in ids.into_iter().enumerate() {
+                let objects = vec![object(5., 100.)];
+                let left = if k == 0 { 5. } else { 35. }; // only the first image's detection is right
+                let found = Detection {
+                    label: 0,
+                    score: 0.5,
+                    bbox: [left, 5., left + 10., 15.],
+                    mask: None,
+                    written: None,
+                };
+                let (size, absent, not_exhaustive) = ((50, 50), vec![], vec![]);
+                let image = Objects { image_id, size, objects, absent, not_exhaustive };
+                scorer.update(&SampleId::new(k.to_string()), &[found], &image).unwrap();
+            }
+            scorer
+                .finish()
+                .map(|(scores, _)| scores.get("box_ap50").unwrap().value)
+                .map_err(|e| e.to_string())
+        };
+        let word = |text: &str| RecordId::Word(text.into());
+        // A right detection before a wrong one has a precision of 1 up to a recall of a half, after it of a half.
+        let (before, after) = (100. * 51. / 101., 100. * 0.5 * 51. / 101.);
+        for (ids, expected) in [
+            ([9u64.into(), 10u64.into()], before),
+            ([10u64.into(), 9u64.into()], after),
+            ([word("9"), word("10")], after),
+            ([word("a"), word("b")], before),
+        ] {
+            let found = precision(ids.clone()).unwrap();
+            assert!((found - expected).abs() < 1e-9, "{ids:?}: {found}, expected {expected}");
+        }
+        assert!(precision([word("a"), word("a")]).unwrap_err().contains("two images have the id \"a\""));
     }
 
     #[test]
@@ -436,7 +482,7 @@ mod tests {
     fn boxes_may_be_narrower_than_a_pixel_but_not_turned_round() {
         let info = DatasetInfo { classes: vec!["a".into()], ..DatasetInfo::default() };
         let image = Objects {
-            image_id: 0,
+            image_id: 0.into(),
             size: (50, 50),
             objects: vec![object(5., 100.)],
             absent: vec![],

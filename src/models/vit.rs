@@ -4,13 +4,15 @@
 //! shares. The input size is fixed when the model is built: positions are resized when weights are
 //! loaded ([`crate::weights`]), not in the forward pass.
 
+mod blocks;
+
+pub(crate) use blocks::block_config;
+
+use self::blocks::attention_patterns;
 use super::cost::vit_gmacs;
 use super::{Backbone, BackboneKind, BackboneSpec, BackboneUsage, Features, NoOptions, WeightMatching};
 use crate::config::{AttentionConfig, ModelConfig, RelativePosition, VIT};
-use crate::nn::{
-    AttentionPattern, Block, BlockConfig, LayerNorm, Pass, PatchEmbed, RelativePositionBias, patchify,
-    pos_embed,
-};
+use crate::nn::{Block, LayerNorm, Pass, PatchEmbed, patchify, pos_embed};
 use crate::ops::{self, SHARED_TOKEN, index_select, no_grad, place_tokens};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -57,10 +59,11 @@ impl Vit {
             );
         }
         let registers = if class { config.registers } else { 0 };
-        if registers > 0 && attention.is_some() {
+        let relative = |attention: &AttentionConfig| attention.relative_position != RelativePosition::None;
+        if registers > 0 && attention.as_ref().is_some_and(relative) {
             candle_core::bail!(
-                "ViT: registers cannot be combined with relative positions: leave `transfer.attention` out, or set windows \
-                 (which leave them out with the class token)"
+                "ViT: registers cannot be combined with relative positions: set `transfer.attention.relative_position` to \
+                 \"none\", or set windows (which leave registers out with the class token)"
             );
         }
         let cls_token = class.then(|| vb.get_with_hints((1, 1, width), "cls_token", token)).transpose()?;
@@ -74,8 +77,9 @@ impl Vit {
             Block::new(block_config(config, width, config.heads, drop_path), vb.pp("blocks").pp(i))
         };
         let mut blocks: Vec<Block> = (0..depth).map(block).collect::<Result<_>>()?;
-        if let Some(attention) = &attention {
-            let patterns = attention_patterns(attention, config, &vb)?;
+        if attention.is_some() || config.rope_base.is_some() {
+            let before = if class { 1 + config.registers } else { 0 };
+            let patterns = attention_patterns(&attention.unwrap_or_default(), config, before, &vb)?;
             blocks = blocks
                 .into_iter()
                 .zip(patterns)
@@ -256,6 +260,20 @@ fn check_sizes(config: &ModelConfig) -> std::result::Result<(), String> {
             return Err(format!("{what} {width} is not a multiple of 4 (sin-cos positions)"));
         }
     }
+    if let Some(base) = config.rope_base {
+        let channels = config.width / config.heads;
+        if !(base.is_finite() && base > 0.) {
+            return Err(format!("rope_base is {base}, expected a positive number"));
+        }
+        if !channels.is_multiple_of(4) {
+            return Err(format!(
+                "rope_base: {channels} channels in a head (width / heads) are not a multiple of 4"
+            ));
+        }
+        if config.relative_positions {
+            return Err("rope_base and relative_positions cannot be combined".into());
+        }
+    }
     match config.layer_scale {
         Some(scale) if !scale.is_finite() => Err("layer_scale is not a finite number".into()),
         _ => Ok(()),
@@ -318,43 +336,6 @@ impl Backbone for Vit {
     }
 }
 
-/// Attention windows and relative position biases of each block. Tables that blocks share are `rel_pos_bias.*` (BEiT's
-/// name) for the global blocks and `window_rel_pos_bias.*` for the windowed ones.
-fn attention_patterns(
-    attention: &AttentionConfig,
-    config: &ModelConfig,
-    vb: &VarBuilder,
-) -> Result<Vec<AttentionPattern>> {
-    let (depth, grid, heads) = (config.depth, config.grid(), config.heads);
-    attention.check(depth).map_err(candle_core::Error::msg)?;
-    let class = attention.keeps_class_token();
-    let windows: Vec<Option<usize>> = (0..depth).map(|i| attention.window_of(i, depth)).collect();
-    let area = |window: Option<usize>| window.map_or(grid, |side| (side, side));
-    let table = |window, vb: VarBuilder| RelativePositionBias::table(area(window), class, heads, &vb);
-    let shared = attention.relative_position == RelativePosition::Shared;
-    let common = |windowed: bool, name: &str| {
-        let like = windows.iter().find(|window| window.is_some() == windowed);
-        like.filter(|_| shared).map(|window| table(*window, vb.pp(name))).transpose()
-    };
-    let (global, windowed) = (common(false, "rel_pos_bias")?, common(true, "window_rel_pos_bias")?);
-    let pattern = |(i, window): (usize, Option<usize>)| {
-        let own = vb.pp("blocks").pp(i).pp("attn");
-        let relative = match attention.relative_position {
-            RelativePosition::None => RelativePositionBias::None,
-            RelativePosition::Shared => {
-                let common = if window.is_some() { &windowed } else { &global };
-                common.clone().unwrap_or(RelativePositionBias::None)
-            }
-            RelativePosition::PerBlock => table(window, own)?,
-            RelativePosition::Decomposed => {
-                RelativePositionBias::decomposed(area(window), config.width / heads, &own)?
-            }
-        };
-        Ok(AttentionPattern { grid, window, relative })
-    };
-    windows.into_iter().enumerate().map(pattern).collect()
-}
-
 /// 0 for class token, registers, positions and patch embedding, i + 1 for block i, depth + 1 for the rest
 /// (MAE `util/lr_decay.py`).
 pub(crate) fn layer_of(parameter: &str, depth: usize) -> usize {
@@ -364,13 +345,6 @@ pub(crate) fn layer_of(parameter: &str, depth: usize) -> usize {
         Some("blocks") => parts.next().and_then(|i| i.parse::<usize>().ok()).map_or(depth + 1, |i| i + 1),
         _ => depth + 1,
     }
-}
-
-/// The block of a model at another width (the decoder's) or its own.
-pub(crate) fn block_config(config: &ModelConfig, width: usize, heads: usize, drop_path: f64) -> BlockConfig {
-    let hidden = (width as f64 * config.mlp_ratio) as usize;
-    let ModelConfig { norm_eps, layer_scale, key_bias, .. } = *config;
-    BlockConfig { width, heads, hidden, norm_eps, drop_path, layer_scale, key_bias }
 }
 
 #[cfg(test)]

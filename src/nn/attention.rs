@@ -85,14 +85,17 @@ impl Attention {
         pattern: &AttentionPattern,
         branch: &Branch,
     ) -> Result<Tensor> {
-        let AttentionPattern { grid, window, ref relative } = *pattern;
+        let AttentionPattern { grid, window, ref relative, ref rotary } = *pattern;
         let (qkv, proj) = (self.qkv.affine()?, self.proj.scaled(channels)?);
         let (qkv, proj) = ((&qkv.0, &qkv.1), (&proj.0, &proj.1));
         let weights = AttentionWeights { norm: norm.affine(), qkv, proj };
-        let within = |table| AttentionWindow { grid, side: window, table };
+        let within = |table| AttentionWindow { grid, side: window, table, rotary: None };
         match relative {
             RelativePositionBias::None => {
-                ops::windowed_attention_branch(x, &weights, self.heads, &within(None), branch)
+                // Without windows and biases, all tokens are alike, also registers.
+                let grid = if window.is_none() { (1, x.dim(1)?) } else { grid };
+                let within = AttentionWindow { grid, rotary: rotary.as_ref(), ..within(None) };
+                ops::windowed_attention_branch(x, &weights, self.heads, &within, branch)
             }
             RelativePositionBias::Table(table) => {
                 ops::windowed_attention_branch(x, &weights, self.heads, &within(Some(table)), branch)

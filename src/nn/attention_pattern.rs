@@ -1,9 +1,9 @@
-//! Attention windows and relative position biases of a block: windows, tables (BEiT, arXiv:2106.08254) and decomposed
+//! Attention windows, rotations and relative position biases of a block: windows, tables (BEiT, arXiv:2106.08254) and decomposed
 //! vectors (ViTDet, arXiv:2203.16527; detectron2 `modeling/backbone/utils.py`). All of them start at 0, so that new
 //! ones have no effect at first. Vectors are not interpolated, because the size of the input is always that of the
 //! model.
 
-use crate::ops::{self, relative_offsets};
+use crate::ops::{self, Rotary, relative_offsets};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -45,7 +45,7 @@ impl RelativePositionBias {
     }
 }
 
-/// The attention windows and the relative position bias of one block.
+/// The attention windows and the positions in the attention of one block.
 #[derive(Clone, Debug)]
 pub struct AttentionPattern {
     /// Rows and columns of the tokens.
@@ -54,6 +54,8 @@ pub struct AttentionPattern {
     pub window: Option<usize>,
     /// Added to the scores.
     pub relative: RelativePositionBias,
+    /// Rotations of queries and keys; only without a bias.
+    pub rotary: Option<Rotary>,
 }
 
 /// The biases of the queries `q` [B, heads, h·w, d] for every row and every column of keys of an area (h, w), from the

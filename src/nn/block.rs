@@ -1,28 +1,32 @@
-//! The transformer block of ViT (arXiv:2010.11929): pre-norm attention and MLP, with stochastic depth.
+//! The transformer block of ViT (arXiv:2010.11929): pre-norm attention and MLP, plain or gated, with stochastic depth.
 
 use super::{Attention, AttentionPattern, LayerNorm, Linear, Pass, drop_path};
 use crate::ops::{self, Branch, MlpWeights, Precision};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// The MLP of a block: `fc2`(gelu(`fc1`(x))).
+/// The MLP of a block: `fc2`(gelu(`fc1`(x))), or `fc2`(silu(a)·b) with the halves a and b of `fc1`(x), which is SwiGLU
+/// (arXiv:2002.05202).
 #[derive(Clone, Debug)]
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
+    gated: bool,
+    precision: Precision,
 }
 
 impl Mlp {
-    /// From `width` channels to `hidden` and back.
+    /// From `width` channels to `hidden` and back; a gated one is a SwiGLU, whose `fc1` has 2·`hidden` outputs.
     ///
     /// # Errors
     /// When the builder lacks a parameter.
-    pub fn new(width: usize, hidden: usize, vb: VarBuilder) -> Result<Self> {
-        let fc1 = Linear::new(width, hidden, vb.pp("fc1"))?;
-        Ok(Self { fc1, fc2: Linear::new(hidden, width, vb.pp("fc2"))? })
+    pub fn new(width: usize, hidden: usize, gated: bool, vb: VarBuilder) -> Result<Self> {
+        let fc1 = Linear::new(width, if gated { 2 * hidden } else { hidden }, vb.pp("fc1"))?;
+        let fc2 = Linear::new(hidden, width, vb.pp("fc2"))?;
+        Ok(Self { fc1, fc2, gated, precision: Precision::of(vb.dtype())? })
     }
 
-    /// `x` + scale·`channels`·`fc2`(gelu(`fc1`(`norm`(x)))). [B, N, C] -> [B, N, C]
+    /// `x` + scale·`channels`·mlp(`norm`(x)). [B, N, C] -> [B, N, C]
     fn branch(
         &self,
         x: &Tensor,
@@ -31,6 +35,10 @@ impl Mlp {
         branch: &Branch,
     ) -> Result<Tensor> {
         let (weight, bias) = self.fc2.scaled(channels)?;
+        if self.gated {
+            let hidden = ops::swiglu(&self.fc1.forward(&norm.forward(x)?)?)?;
+            return branch.residual(x, &ops::linear(&hidden, &weight, Some(&bias), self.precision)?);
+        }
         let (fc1, fc2) = (self.fc1.affine(), (&weight, &bias));
         ops::mlp_branch(x, &MlpWeights { norm: norm.affine(), fc1, fc2 }, branch)
     }
@@ -45,6 +53,8 @@ pub struct BlockConfig {
     pub heads: usize,
     /// Hidden width of the MLP.
     pub hidden: usize,
+    /// Whether the MLP is gated: SwiGLU instead of GELU.
+    pub gated: bool,
     /// ε of both norms.
     pub norm_eps: f64,
     /// Probability of dropping each residual branch, per sample, in training.
@@ -77,7 +87,7 @@ impl Block {
     /// # Errors
     /// When `width` is not a multiple of `heads`, or the builder lacks a parameter.
     pub fn new(config: BlockConfig, vb: VarBuilder) -> Result<Self> {
-        let BlockConfig { width, heads, hidden, norm_eps, drop_path, layer_scale, key_bias } = config;
+        let BlockConfig { width, heads, hidden, gated, norm_eps, drop_path, layer_scale, key_bias } = config;
         let scale = |name| {
             let scale = layer_scale.map(|value| vb.get_with_hints(width, name, Init::Const(value)));
             scale.transpose()
@@ -86,7 +96,7 @@ impl Block {
             norm1: LayerNorm::new(width, norm_eps, vb.pp("norm1"))?,
             attn: Attention::new(width, heads, key_bias, vb.pp("attn"))?,
             norm2: LayerNorm::new(width, norm_eps, vb.pp("norm2"))?,
-            mlp: Mlp::new(width, hidden, vb.pp("mlp"))?,
+            mlp: Mlp::new(width, hidden, gated, vb.pp("mlp"))?,
             scales: (scale("gamma_1")?, scale("gamma_2")?),
             pattern: None,
             drop_path,

@@ -15,6 +15,7 @@ mod params;
 mod pass;
 mod patch;
 pub mod pos_embed;
+mod rotary;
 mod shapes;
 mod teacher;
 #[cfg(test)]
@@ -35,5 +36,6 @@ pub use params::{Parameter, Params};
 pub use pass::{Pass, drop_path};
 pub(crate) use patch::resize_kernel;
 pub use patch::{PatchEmbed, patchify, unpatchify};
+pub use rotary::{RotaryGrid, rotary_of_grid};
 pub use shapes::parameter_shapes;
 pub use teacher::MomentumTeacher;

@@ -7,12 +7,14 @@
 pub(in crate::ops) mod bias;
 mod heads;
 mod relative;
+mod rotary;
 
 pub use bias::AttentionBias;
 pub(super) use bias::Offsets;
 pub(super) use heads::Heads;
 pub(super) use relative::Area;
 pub use relative::{AttentionWindow, relative_offsets};
+pub use rotary::Rotary;
 
 use super::autograd::ApplyOp;
 #[cfg(feature = "cuda")]
@@ -47,7 +49,7 @@ pub fn attention(
     let of_bias = bias.map(AttentionBias::tensors).into_iter();
     let inputs: Vec<&Tensor> = of_bias.flat_map(|(first, second)| [Some(first), second]).flatten().collect();
     if fused(&[qkv]) && fused(&inputs) {
-        let (qkv, op) = (qkv.contiguous()?, AttentionOp { heads, precision });
+        let (qkv, op) = (qkv.contiguous()?, AttentionOp { heads, precision, rotary: None });
         return match bias {
             None => qkv.apply1(op),
             Some(AttentionBias::Decomposed { rows, columns }) => {
@@ -69,6 +71,23 @@ pub fn attention(
     p.matmul(&v)?.transpose(1, 2)?.reshape((b, n, c))
 }
 
+/// [`attention`] without a bias, with queries and keys rotated by `rotary`. Where this is no single operator, it is a rotation
+/// before [`attention`].
+///
+/// # Errors
+/// The channels do not divide into the heads, or the rotations are those of other tokens.
+pub fn rotary_attention(qkv: &Tensor, heads: usize, rotary: &Rotary, precision: Precision) -> Result<Tensor> {
+    let (b, n, c3) = qkv.dims3()?;
+    if heads == 0 || c3 % (3 * heads) != 0 {
+        bail!("attention: {c3} channels do not split into q, k and v of {heads} heads");
+    }
+    rotary.check(b, n, c3 / 3 / heads)?;
+    if fused(&[qkv]) && rotary.on_cpu() {
+        return qkv.contiguous()?.apply1(AttentionOp { heads, precision, rotary: Some(rotary.clone()) });
+    }
+    attention(&rotary.composed(qkv, heads)?, heads, None, precision)
+}
+
 #[cfg(feature = "cuda")]
 fn on_device(qkv: &Tensor, bias: Option<&AttentionBias>) -> bool {
     let of_bias = bias.map(AttentionBias::tensors);
@@ -79,6 +98,7 @@ fn on_device(qkv: &Tensor, bias: Option<&AttentionBias>) -> bool {
 struct AttentionOp {
     heads: usize,
     precision: Precision,
+    rotary: Option<Rotary>,
 }
 
 impl AttentionOp {
@@ -86,7 +106,7 @@ impl AttentionOp {
         let (b, n, c3) = layout.shape().dims3()?;
         let heads = Heads::new(argument(qkv, layout)?, n, c3 / 3, self.heads, self.precision, offsets);
         let out = Fresh::new(b * n * c3 / 3); // [B, N, C]
-        heads.forward(b, &out);
+        Rotary::with_turns_of(self.rotary.as_ref(), |turns| heads.rotated(turns).forward(b, &out))?;
         Ok((CpuStorage::F32(out.finish()), (b, n, c3 / 3).into()))
     }
 
@@ -105,7 +125,9 @@ impl AttentionOp {
         let (qkv_values, grads) = (values(&qkv_guard, qkv_layout)?, values(&grad_guard, grad_layout)?);
         let heads = Heads::new(qkv_values, n, c3 / 3, self.heads, self.precision, offsets);
         let gradient = Fresh::new(b * n * c3); // [B, N, 3·C]
-        let bias_gradient = heads.backward(b, grads, &gradient, of_bias);
+        let bias_gradient = Rotary::with_turns_of(self.rotary.as_ref(), |turns| {
+            heads.rotated(turns).backward(b, grads, &gradient, of_bias)
+        })?;
         let gradient = gradient.finish();
         Ok((Tensor::from_vec(gradient, qkv.shape(), qkv.device())?, bias_gradient))
     }

@@ -45,10 +45,11 @@ pub(crate) mod simd;
 mod softmax_ce;
 mod standardize;
 mod storage;
+mod swiglu;
 mod tokens_to_map;
 mod window;
 
-pub use attention::{AttentionBias, AttentionWindow, attention, relative_offsets};
+pub use attention::{AttentionBias, AttentionWindow, Rotary, attention, relative_offsets, rotary_attention};
 pub use autograd::{backward, no_grad};
 pub use batch_norm::{Moments, batch_norm, batch_norm_with};
 pub use branch::{
@@ -77,5 +78,6 @@ pub use resize::{Bicubic, resize_bicubic, resize_bicubic_by, resize_bilinear, re
 pub use roi_align::roi_align;
 pub use softmax_ce::softmax_cross_entropy;
 pub use standardize::{mean_and_deviation, standardize};
+pub use swiglu::swiglu;
 pub use tokens_to_map::tokens_to_map;
 pub use window::{merge_windows, partition_windows};

@@ -299,6 +299,26 @@ mod tests {
         (loss.to_scalar().unwrap(), gradient.to_vec1().unwrap()[0])
     }
 
+    /// In f64, where there is no fused operator, as in f32.
+    #[test]
+    fn l1_of_equal_values_is_zero() {
+        for dtype in [DType::F32, DType::F64] {
+            let x =
+                Var::from_tensor(&Tensor::new(&[1.5, -2.], &Device::Cpu).unwrap().to_dtype(dtype).unwrap())
+                    .unwrap();
+            for beta in [0., 0.5] {
+                let loss = smooth_l1(&x, &x.as_detached_tensor(), None, beta).unwrap();
+                let gradient = loss.backward().unwrap().remove(&x).unwrap().to_dtype(DType::F64).unwrap();
+                assert_eq!(
+                    loss.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap(),
+                    0.,
+                    "{dtype:?}, {beta}"
+                );
+                assert_eq!(gradient.to_vec1::<f64>().unwrap(), [0., 0.], "{dtype:?}, {beta}");
+            }
+        }
+    }
+
     #[test]
     fn extreme_logits_stay_finite() {
         let target = |t: f32| Tensor::new(&[t], &Device::Cpu).unwrap();

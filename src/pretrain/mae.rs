@@ -98,6 +98,12 @@ impl MaskedAutoencoder {
         vb: VarBuilder,
     ) -> Result<Self> {
         let mut model = model.clone();
+        if model.rope_base.is_some() {
+            candle_core::bail!(
+                "MAE does not support `rope_base`: the encoder sees some of the patches, and rotations are those of all \
+                 patches"
+            );
+        }
         if !model.absolute_positions {
             candle_core::bail!(
                 "MAE needs a model with `absolute_positions`: the encoder sees patches out of order"

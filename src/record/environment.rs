@@ -56,7 +56,8 @@ pub struct Environment {
     pub world_size: usize,
     /// Number of CPU threads.
     pub threads: usize,
-    /// Library that decodes JPEG images; `None` for that of the default build.
+    /// Library that decoded JPEG images in a program that was built with another one; `None` for the decoder that `sources`
+    /// have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jpeg_decoder: Option<String>,
     /// [`Build::sources`]; absent in schema 1.

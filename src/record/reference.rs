@@ -261,10 +261,10 @@ mod tests {
             let here = |r: &&Reference| r.init == known.init && Some(&r.model) == known.model.as_ref();
             for id in &known.rows {
                 let rows: Vec<_> = references.iter().filter(|r| r.id == *id).filter(here).collect();
-                assert!(!rows.is_empty(), "{}: `{id}` has no such row", known.hub);
+                assert!(!rows.is_empty(), "{}: `{id}` has no such row", known.place());
                 let targets =
                     rows.iter().all(|r| r.target.is_none()) || rows.iter().any(|r| r.target == known.target);
-                assert!(targets, "{}: {rows:?}", known.hub);
+                assert!(targets, "{}: {rows:?}", known.place());
             }
         }
     }

@@ -242,6 +242,9 @@ pub struct RunRecord {
     /// Remarks for readers of the record (`cached features`, `reduced scale`, …).
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What was left out of the data, or understood in a way of which a reader should know, with counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_notes: Vec<String>,
     /// What readers of tables should know although the record does not say it ([`Today`](super::Today)); not stored.
     #[serde(skip)]
     pub marks: Vec<String>,
@@ -311,6 +314,7 @@ pub(super) fn sample(id: &str) -> RunRecord {
         status: Status::Finished,
         error: None,
         notes: vec![],
+        data_notes: vec![],
         marks: vec![],
     }
 }

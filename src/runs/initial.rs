@@ -2,10 +2,14 @@
 
 use super::RunContext;
 use crate::config::{
-    Catalogue, Choice, ModelConfig, Normalize, ReconstructionTarget, RunConfig, SCRATCH, Stage, VIT, read,
+    Catalogue, Choice, KnownBackbone, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig,
+    SCRATCH, Stage, VIT, read,
 };
 use crate::record::{InitTraining, RunFolder, Status, StoreError};
-use crate::weights::{HUB, HfConfig, HubError, HubFile, InferredVit, WeightFile, metadata, weights_in};
+use crate::weights::{
+    HUB, HfConfig, HubError, HubFile, InferredVit, WeightFile, metadata, split_state_dict, weight_files,
+    weights_in, with_state_dict,
+};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -104,6 +108,16 @@ impl InitialWeights {
             seed: None,
             recorded: None,
             normalize: None,
+        }
+    }
+
+    /// Weights of the catalogue.
+    fn known(source: String, known: &KnownBackbone) -> Self {
+        Self {
+            model: known.model.clone(),
+            target: known.target,
+            normalize: known.normalize.clone(),
+            ..Self::labelled(source, known.init.clone())
         }
     }
 
@@ -208,40 +222,47 @@ pub fn find_weights(context: &RunContext, key: &str, name: &str) -> Result<PathB
 
 /// The weights that `name` refers to; errors call it by the flag or argument `key`.
 pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<InitialWeights> {
+    let (place, key_of_dict) = split_state_dict(name);
     if name.starts_with(HUB) {
-        let found = context.fetch(&HubFile::parse(name)?)?;
-        let source = found.reference.to_string();
+        let found = context.fetch(&HubFile::parse(place)?)?;
+        let source =
+            with_state_dict(Path::new(&found.reference.to_string()), key_of_dict).display().to_string();
         let initial = match Catalogue::load(context.library)?.find(&found.reference.repository()) {
-            Some(known) => InitialWeights {
-                model: known.model.clone(),
-                target: known.target,
-                normalize: known.normalize.clone(),
-                ..InitialWeights::labelled(source, known.init.clone())
-            },
+            Some(known) => InitialWeights::known(source, known),
             None => InitialWeights::labelled(source, found.reference.name.replace('.', "_")),
         };
-        return Ok(InitialWeights { path: Some(found.path), ..initial });
+        return Ok(InitialWeights { path: Some(with_state_dict(&found.path, key_of_dict)), ..initial });
     }
-    let path = Path::new(name);
+    let path = Path::new(place);
     if path.is_dir() {
-        let (folder, weights) = (RunFolder::at(path), weights_in(path));
-        if folder.config().is_file() {
+        let folder = RunFolder::at(path);
+        if folder.config().is_file() && key_of_dict.is_none() {
             return InitialWeights::of_run(context, &folder, name.into());
         }
-        ensure!(
-            weights.is_file(),
-            "{key} {name}: the folder contains neither a run (no config.toml) nor weights (no model.safetensors or its index)"
-        );
+        let Some(weights) = weights_in(path) else {
+            bail!(
+                "{key} {name}: the folder contains neither a run (no config.toml) nor weights ({})",
+                weight_files(path)
+            )
+        };
+        let weights = with_state_dict(&weights, key_of_dict);
         let label = path.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(InitialWeights { path: Some(weights), ..InitialWeights::labelled(name.into(), label) });
     }
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
-        return Ok(InitialWeights {
-            path: Some(path.into()),
-            run: WeightFile::open(path)?.metadata().get(metadata::RUN).cloned(),
-            ..InitialWeights::labelled(name.into(), stem)
-        });
+        let stem = key_of_dict.map_or(stem.clone(), |key| format!("{stem}_{}", key.replace('.', "_")));
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let path = with_state_dict(path, key_of_dict);
+        let file = WeightFile::open(&path)?;
+        let catalogue = Catalogue::load(context.library)?;
+        let known = catalogue.find_file(&file_name, file.source_program()).filter(|_| key_of_dict.is_none());
+        let initial = match known {
+            Some(known) => InitialWeights::known(name.into(), known),
+            None => InitialWeights::labelled(name.into(), stem),
+        };
+        let run = file.metadata().get(metadata::RUN).cloned();
+        return Ok(InitialWeights { path: Some(path), run, ..initial });
     }
     let folder = context.store.find(name).map_err(|error| match error {
         StoreError::Unknown { root, known, .. } => {
@@ -254,7 +275,9 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
     if folder.record().is_file() {
         let record = folder.read_record()?;
         let usable = matches!(record.status, Status::Finished | Status::Truncated);
-        ensure!(usable, NoWeights::Unfinished { id: record.id });
+        // Trained weights whose scores could not be computed can be evaluated, but not be trained from.
+        let trained = key != INIT && record.weights_hash.is_some();
+        ensure!(usable || trained, NoWeights::Unfinished { id: record.id });
     }
     InitialWeights::of_run(context, &folder, folder.id())
 }
@@ -269,7 +292,8 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];
     let expected = [model.width, model.depth, model.channels, model.registers];
-    if found == expected {
+    let gated = model.mlp == MlpKind::Swiglu;
+    if found == expected && gated == guess.gated {
         return Ok(());
     }
     let hint = match fitting_models(choice, &guess)?.as_slice() {
@@ -278,13 +302,14 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
     };
     bail!(
         "weights `{}` belong to another model: {guess}; `{name}` is {} wide, {} deep, patch {}, {} channels, \
-         {} registers{hint}",
+         {} registers, {}{hint}",
         path.display(),
         model.width,
         model.depth,
         model.patch,
         model.channels,
-        model.registers
+        model.registers,
+        if gated { "SwiGLU" } else { "GELU" }
     )
 }
 
@@ -294,9 +319,11 @@ pub fn fitting_models(choice: &Choice, guess: &InferredVit) -> Result<Vec<String
     let choice = Choice { overrides: &[], ..*choice };
     for name in choice.library.list("configs/models") {
         let model = choice.model(&name, None)?;
-        let sizes = (model.width, model.depth, model.patch, model.channels, model.absolute_positions);
+        let sizes = [model.width, model.depth, model.patch, model.channels, model.registers];
+        let kinds = (model.absolute_positions, model.mlp == MlpKind::Swiglu, model.rope_base.is_some());
         if model.backbone == VIT
-            && sizes == (guess.width, guess.depth, guess.patch, guess.channels, guess.positions > 0)
+            && sizes == [guess.width, guess.depth, guess.patch, guess.channels, guess.registers]
+            && kinds == (guess.positions > 0, guess.gated, guess.rotary)
         {
             found.push(name);
         }

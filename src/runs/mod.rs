@@ -24,8 +24,8 @@ pub use resolve::{Awaited, Request, Resolved, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
-use crate::data::{DataError, Dataset, JPEG_DECODER};
-use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions};
+use crate::data::{DataError, Dataset};
+use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions, Unscored};
 use crate::record::{
     Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
     TokenizerRecord, file_hash,
@@ -124,7 +124,7 @@ impl RunContext<'_> {
             dtype: dtype.as_str().into(),
             world_size: 1,
             threads: rayon::current_num_threads(),
-            jpeg_decoder: cfg!(feature = "turbojpeg").then(|| JPEG_DECODER.to_string()),
+            jpeg_decoder: None,
             sources: self.build.sources.clone(),
             versions: self.build.versions.clone(),
             processor: Some(machine::processor(&self.device_name)),
@@ -188,6 +188,10 @@ impl PreparedRun {
                     record.status = Status::Failed;
                     record.error = Some(format!("{error:#}"));
                 }
+                if let Some(Unscored { weights, steps }) = error.downcast_ref() {
+                    record.weights_hash = file_hash(weights).ok();
+                    record.steps_done = *steps as u64;
+                }
                 // A full disk must not hide the first error.
                 let _ = self.folder.write_record(&record);
                 Err(error)
@@ -245,6 +249,7 @@ impl PreparedRun {
             status: Status::Interrupted,
             error: None,
             notes: self.caveats.clone(),
+            data_notes: self.data.notes.clone(),
             marks: vec![],
         })
     }

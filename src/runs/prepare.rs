@@ -3,7 +3,7 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{Reported, RunConfig, Stage, read};
-use crate::data::{Dataset, Index, content};
+use crate::data::{Dataset, Index, content, readable};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
@@ -53,7 +53,7 @@ pub struct Data {
     pub task: Option<AnyTask>,
     /// The entries.
     pub splits: IndexedSplits,
-    /// Remarks about files in the data folders that are ignored.
+    /// What was left out of the data, or understood in a way of which the user should know.
     pub notes: Vec<String>,
     /// Warnings about splits whose number of images differs from the one in their manifest.
     pub incomplete: Vec<String>,
@@ -63,10 +63,12 @@ pub struct Data {
 pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let Resolved { config, manifest, dataset, .. } = resolved;
     let root = dataset.root(config.run.data.as_deref(), context.bench_data.as_deref())?;
-    let ignored = |split: &str, index: &Index| {
+    let remarks = |split: &str, index: &Index| -> Vec<String> {
+        let place = format!("data set `{}`, split `{split}`", dataset.name);
         let (images, ignored) = (index.entries.len(), &index.ignored);
-        let note = || format!("data set `{}`, split `{split}`: {images} images; {ignored}", dataset.name);
-        (!ignored.is_empty()).then(note)
+        let ignored = (!ignored.is_empty()).then(|| format!("{place}: {images} images; {ignored}"));
+        let notes = index.notes.iter().map(|note| format!("{place}: {note}"));
+        ignored.into_iter().chain(notes).collect()
     };
     let incomplete = |split: &str, index: &Index| {
         let expected = dataset.splits.get(split)?.count?;
@@ -76,7 +78,7 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     };
     let train = dataset.index(&root, &config.run.split)?;
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
-    let mut notes = Vec::from_iter(ignored(&config.run.split, &train));
+    let mut notes = remarks(&config.run.split, &train);
     let Some(manifest) = manifest else {
         let splits = IndexedSplits { train: Arc::new(train.entries), ..IndexedSplits::default() };
         return Ok(Data { task: None, splits, notes, incomplete: missing });
@@ -90,15 +92,9 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let select = manifest.splits.select.as_deref().filter(|_| chooses && apart);
     let mut scored = vec![];
     for split in std::iter::once(manifest.split(config.run.report)?).chain(select) {
-        let found = dataset.index(&root, split)?;
-        ensure!(
-            info.classes == dataset.info(&found).classes,
-            "data set `{}`: the classes of split `{split}` are not those of `{}`",
-            dataset.name,
-            config.run.split
-        );
+        let found = dataset.index_scored(&root, split, (&config.run.split, &info.classes))?;
         task.check(split, &found.entries)?;
-        notes.extend(ignored(split, &found));
+        notes.extend(remarks(split, &found));
         missing.extend(incomplete(split, &found));
         scored.push(Arc::new(found.entries));
     }
@@ -165,8 +161,16 @@ pub fn prepare_resolved(
     let mut caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
     data.notes.iter().chain(&caveats).for_each(|note| tell(note));
     // The training loop would also fail, but only after the folder is locked.
-    Plan::new(&resolved.config.recipe, data.splits.train.len())?;
+    let (recipe, images) = (&resolved.config.recipe, data.splits.train.len());
+    match &data.task {
+        Some(task) => task.check_batches(recipe, images)?,
+        None => Plan::check(recipe, images, 1)?,
+    }
     resolved.inputs(context, &data.splits).check_operations()?;
+    if data.task.is_some() {
+        let scored = data.splits.eval.iter().chain(data.splits.select.iter());
+        readable(scored, resolved.config.model.channels).map_err(anyhow::Error::msg)?;
+    }
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,

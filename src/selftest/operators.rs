@@ -159,7 +159,7 @@ fn transformer() -> Vec<Case> {
                 AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
             let branch = Branch { eps: 1e-6, precision, scale: Some(&[1.5, 0.5]) };
             let grid = if class { (3, 9) } else { (9, 9) };
-            let window = AttentionWindow { grid, side, table: table.map(|_| &t[7]) };
+            let window = AttentionWindow { grid, side, table: table.map(|_| &t[7]), rotary: None };
             let out = ops::windowed_attention_branch(&t[0], &weights, 3, &window, &branch)?;
             match table {
                 Some(_) => Ok(out),
@@ -181,6 +181,12 @@ fn transformer() -> Vec<Case> {
         }),
         case("gelu", &[&[3, 77]], "", |t| ops::gelu(&t[0])),
         case("relu", &[&[5, 52]], "", |t| ops::relu(&t[0])),
+        case("swiglu", &[&[3, 7, 76]], "", |t| ops::swiglu(&t[0])),
+        product("rotary_attention", &[&[2, 33, 96]], "", |t, p| {
+            let angles: Vec<f64> = (0..33 * 8).map(|i| (f64::from(i) * 0.37).sin() * 7.).collect();
+            let rotary = ops::Rotary::new(&angles, 8, 33, t[0].device())?;
+            ops::rotary_attention(&t[0], 2, &rotary, p)
+        }),
         attention(2, 1, 1, 5),
         attention(2, 50, 3, 64),
         attention(1, 197, 2, 64),

@@ -5,8 +5,13 @@ use crate::draw::Drawing;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
-/// Predictions one after another, each with the error that reading it may raise.
-pub type Predictions<'a, P> = Box<dyn Iterator<Item = Result<P>> + 'a>;
+/// Predictions that are read from files.
+pub struct Predictions<'a, P> {
+    /// One after another, each with the error that reading it may raise.
+    pub each: Box<dyn Iterator<Item = Result<P>> + 'a>,
+    /// What was left out of the files, one sentence each, with counts.
+    pub notes: Vec<String>,
+}
 
 /// Drawing, writing and reading of predictions, for `bench predict` and `bench eval --predictions`. Every method has a
 /// default that does nothing, so that a kind implements only what it supports.

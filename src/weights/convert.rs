@@ -1,7 +1,13 @@
 //! [`convert_weights`]: exports weights with the tensor names of other programs, for use in Python.
 
-use super::key_mapping::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED, TIMM};
+use super::key_mapping::{
+    EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED,
+    HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED,
+    KeyMapping, TIMM,
+};
 use super::mapped::renamed;
+use super::rope::ROPE_PERIODS;
+use super::sincos;
 use super::transformers::{CheckpointHints, HfConfig};
 use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
 use crate::nn::is_relative_position;
@@ -73,7 +79,7 @@ pub enum ConvertError {
 }
 
 /// Prefixes of tensors that only this program uses.
-const OURS: [&str; 2] = ["target.", "encoder_mask_token"];
+const OURS: [&str; 3] = ["target.", "encoder_mask_token", ROPE_PERIODS];
 /// Prefixes of tensors that only pre-training uses.
 const PRETRAINING: [&str; 3] = ["decoder_", "mask_token", "lm_head."];
 
@@ -96,10 +102,16 @@ pub fn convert_weights(
     let contents = Contents::of(file.entries());
     let other = matches!(
         contents,
-        Contents::Unread(_) | Contents::Tokenizer | Contents::Detector | Contents::Unknown
-    );
+        Contents::Unread(_)
+            | Contents::Tokenizer
+            | Contents::Detector
+            | Contents::ClasslessEncoder
+            | Contents::Unknown
+    ) || file.entries().iter().any(|entry| entry.name == sincos::FREQUENCIES);
     let guess = InferredVit::of(file.entries()).filter(|_| !other);
-    let guess = guess.ok_or_else(|| fail(format!("{contents}: only a ViT can be converted")))?;
+    let guess = guess.ok_or_else(|| {
+        fail(format!("{contents}: only a ViT with a class token and positions can be converted"))
+    })?;
     let model = file.model().map_err(|e| fail(e.to_string()))?;
     let mut details = match &model {
         Some(model) => {
@@ -111,7 +123,11 @@ pub fn convert_weights(
         details = details.agreeing(&described.details(), "config.json beside the weights").map_err(fail)?;
     }
     let (details, assumed) = details.completed(&guess).map_err(fail)?;
-    let mut new = renamed_for(program, &contents, file.read(&Device::Cpu)?).map_err(fail)?;
+    let mut tensors = file.read(&Device::Cpu)?;
+    if model.is_none() {
+        with_class_position(&mut tensors, &guess).map_err(|e| fail(e.to_string()))?;
+    }
+    let mut new = renamed_for(program, &contents, &guess, tensors).map_err(fail)?;
     new.left_out.extend(file.unread().iter().cloned());
     save_tensors(out, &new.tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
     if let Some(config) = &config {
@@ -149,6 +165,7 @@ struct Renamed {
 fn renamed_for(
     program: Program,
     contents: &Contents,
+    guess: &InferredVit,
     tensors: Vec<(String, Tensor)>,
 ) -> Result<Renamed, String> {
     let starts = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
@@ -157,26 +174,74 @@ fn renamed_for(
     });
     let mut left_out: Vec<String> = unread.into_iter().map(|(name, _)| name).collect();
     match program {
+        Program::Fair if guess.rotary => {
+            Err("facebookresearch/mae has no rotary positions: give --to hf or --to timm".into())
+        }
         Program::Fair => Ok(Renamed { tensors, left_out, notes: vec![] }),
         // timm uses the names of unilm too.
         Program::Timm if *contents == Contents::Beit => Ok(Renamed { tensors, left_out, notes: vec![] }),
+        Program::Timm if guess.rotary => {
+            let names = if guess.gated { EVA_DINOV3_GATED } else { EVA_DINOV3 };
+            let (tensors, more) = renamed(&names, &tensors).map_err(|e| e.to_string())?;
+            left_out.extend(more);
+            let note = "queries and values have biases: use a model of timm with `_qkvb` in its name".into();
+            Ok(Renamed { tensors, left_out, notes: vec![note] })
+        }
         Program::Timm => {
             let (mut tensors, more) = renamed(&TIMM, &tensors).map_err(|e| e.to_string())?;
             if let Some(name) = more.iter().find(|name| is_relative_position(name)) {
                 return Err(format!("a timm ViT has no parameter for `{name}`"));
             }
             left_out.extend(more);
-            let note = without_class_position(&mut tensors).map_err(|e| e.to_string())?;
+            let note = fitted_positions(&mut tensors).map_err(|e| e.to_string())?;
             Ok(Renamed { tensors, left_out, notes: Vec::from_iter(note) })
         }
         Program::HuggingFace => {
+            let find = |name: &str| tensors.iter().find(|(held, _)| held == name).map(|(_, tensor)| tensor);
             let masked = tensors.iter().any(|(name, _)| name.starts_with("lm_head."));
+            let registers = find("register_tokens").is_some();
+            let dinov2 = || if guess.gated { HUGGING_FACE_DINOV2_GATED } else { HUGGING_FACE_DINOV2 };
             let names = match contents {
-                Contents::Beit if masked => &HUGGING_FACE_BEIT_MASKED,
-                Contents::Beit => &HUGGING_FACE_BEIT,
-                _ => &HUGGING_FACE,
+                Contents::Beit if masked => HUGGING_FACE_BEIT_MASKED,
+                Contents::Beit => HUGGING_FACE_BEIT,
+                _ if guess.rotary && guess.gated => HUGGING_FACE_DINOV3_GATED,
+                _ if guess.rotary => HUGGING_FACE_DINOV3,
+                _ if find("blocks.0.gamma_1").is_none() && registers => {
+                    return Err("transformers has no ViT with registers and without layer scale".into());
+                }
+                _ if find("blocks.0.gamma_1").is_none() => HUGGING_FACE,
+                _ => match (find("head.weight"), find("norm.weight")) {
+                    (Some(head), Some(norm)) if head.dims().get(1) != Some(&(2 * norm.elem_count())) => {
+                        return Err(
+                            "the classifier of transformers' DINOv2 reads the class token and the mean of the patches, \
+                             but `head.weight` does not: only the backbone can be converted"
+                                .into(),
+                        );
+                    }
+                    // The backbone of a classifier has a prefix.
+                    (Some(_), _) if registers => {
+                        KeyMapping { prefixes: &["dinov2_with_registers."], ..dinov2() }
+                    }
+                    (Some(_), _) => KeyMapping { prefixes: &["dinov2."], ..dinov2() },
+                    (None, _) => dinov2(),
+                },
             };
-            let (tensors, more) = renamed(names, &tensors).map_err(|e| e.to_string())?;
+            // Its models with registers always have a mask token, which they use in pre-training alone.
+            let token = match (find("mask_token"), find("norm.weight")) {
+                (None, Some(norm)) if registers => {
+                    Some(norm.zeros_like().and_then(|norm| norm.reshape((1, ()))))
+                }
+                _ => None,
+            };
+            let token = token.transpose().map_err(|e| e.to_string())?;
+            let mut tensors = tensors;
+            tensors.extend(token.map(|token| ("mask_token".to_string(), token)));
+            if let Some((_, token)) =
+                tensors.iter_mut().find(|(name, _)| name == "mask_token" && guess.rotary)
+            {
+                *token = token.reshape((1, 1, ())).map_err(|e| e.to_string())?;
+            }
+            let (tensors, more) = renamed(&names, &tensors).map_err(|e| e.to_string())?;
             match more.is_empty() {
                 true => Ok(Renamed { tensors, left_out, notes: vec![] }),
                 // Without them, the model would compute something else.
@@ -186,16 +251,39 @@ fn renamed_for(
     }
 }
 
-/// In timm, DeiT III has layer scale and no position embedding for the class token: if it is zero, it is dropped.
-fn without_class_position(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
-    let scaled = tensors.iter().any(|(name, _)| name == "blocks.0.ls1.gamma");
-    let Some((_, positions)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed" && scaled) else {
-        return Ok(None);
+/// Adds a zero embedding for the class token to position embeddings without one, which is equivalent.
+fn with_class_position(tensors: &mut [(String, Tensor)], guess: &InferredVit) -> candle_core::Result<()> {
+    let alone = |(name, tensor): &&mut (String, Tensor)| {
+        name == "pos_embed" && tensor.dims().get(1).is_some_and(|rows| *rows > 0 && *rows == guess.positions)
     };
-    let largest = positions.narrow(1, 0, 1)?.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
-    if largest.to_scalar::<f32>()? > 0. {
-        return Ok(None);
+    if let Some((_, positions)) = tensors.iter_mut().find(alone) {
+        *positions = positions.pad_with_zeros(1, 1, 0)?;
     }
-    *positions = positions.narrow(1, 1, positions.dim(1)? - 1)?.contiguous()?;
-    Ok(Some("the class token has no position embedding, as in DeiT III: use no_embed_class=True".into()))
+    Ok(())
+}
+
+/// In timm, a model with registers or, as DeiT III, with layer scale has no position embedding for the class token: it is added
+/// to the token. That of a model with layer scale alone is only dropped if it is zero. Returns what timm needs to know.
+fn fitted_positions(tensors: &mut [(String, Tensor)]) -> candle_core::Result<Option<String>> {
+    let find = |name: &str| tensors.iter().position(|(held, _)| held == name);
+    let Some(positions) = find("pos_embed") else { return Ok(None) };
+    let table = tensors[positions].1.clone(); // [1, 1 + N, C]
+    let (of_class, of_patches) = (table.narrow(1, 0, 1)?, table.narrow(1, 1, table.dim(1)? - 1)?);
+    let note = match (find("reg_token"), find("cls_token"), find("blocks.0.ls1.gamma")) {
+        (Some(registers), Some(class), _) => {
+            tensors[class].1 = (&tensors[class].1 + of_class)?;
+            let registers = tensors[registers].1.dim(1)?;
+            format!("a model with registers: use reg_tokens={registers}, no_embed_class=True")
+        }
+        (_, _, Some(_)) => {
+            let largest = of_class.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?;
+            if largest.to_scalar::<f32>()? > 0. {
+                return Ok(None);
+            }
+            "the class token has no position embedding, as in DeiT III: use no_embed_class=True".into()
+        }
+        _ => return Ok(None),
+    };
+    tensors[positions].1 = of_patches.contiguous()?;
+    Ok(Some(note))
 }

@@ -19,6 +19,51 @@ impl WeightEntry {
     pub fn count(&self) -> usize {
         self.shape.iter().fold(1, |count, n| count.saturating_mul(*n))
     }
+
+    /// Whether it is a single integer, such as a number of steps: no parameter is.
+    pub(super) fn is_counter(&self) -> bool {
+        !self.dtype.is_float() && self.count() == 1
+    }
+}
+
+/// Words in the names of modules beside a backbone: heads, losses, queues, statistics, other encoders. What they hold does not
+/// change the features.
+const BESIDE: [&str; 28] = [
+    "head",
+    "heads",
+    "classifier",
+    "fc",
+    "proj",
+    "projector",
+    "projection",
+    "predictor",
+    "decoder",
+    "criterion",
+    "loss",
+    "queue",
+    "queues",
+    "center",
+    "prototypes",
+    "metric",
+    "metrics",
+    "acc",
+    "accuracy",
+    "auroc",
+    "logit",
+    "temperature",
+    "teacher",
+    "student",
+    "momentum",
+    "ema",
+    "mean",
+    "std",
+];
+
+/// Whether a tensor that no model here has lies beside the backbone, so that it can be ignored. Any other unknown tensor might
+/// change the features.
+pub(super) fn lies_beside(name: &str) -> bool {
+    let module = name.split('.').next().unwrap_or_default();
+    module.split('_').any(|word| BESIDE.contains(&word.trim_end_matches(|c: char| c.is_ascii_digit())))
 }
 
 /// A tensor and the place of its values in the file.
@@ -29,6 +74,8 @@ pub(super) struct Stored {
     pub bytes: Range<usize>,
     /// Strides in values; `None` if the tensor is contiguous.
     pub strides: Option<Vec<usize>>,
+    /// Whether each byte of its values is written as a character of Latin-1, in UTF-8.
+    pub latin1: bool,
 }
 
 /// The CRC-32 that the file states for a range of its bytes.

@@ -46,7 +46,12 @@ pub enum WeightLoadError {
         file: String,
     },
     /// Position embeddings that need resizing, but do not form a square grid.
-    #[error("`{name}`: {found} positions are not a square grid, so they cannot be resized to {}×{}", to.0, to.1)]
+    #[error(
+        "`{name}`: {found} positions are not a square grid, with or without one for the class token, so they cannot be \
+         resized to {}×{}",
+        to.0,
+        to.1
+    )]
     Grid {
         /// Name of the tensor.
         name: String,
@@ -54,6 +59,20 @@ pub enum WeightLoadError {
         found: usize,
         /// Grid (rows, columns) of the model.
         to: (usize, usize),
+    },
+    /// Periods of rotary positions that are not those of the model.
+    #[error(
+        "the weights have rotary positions with the periods {found:?}, and the model has {}: set `rope_base` (100 for DINOv3) \
+         and `heads`",
+        rotations(*base, *channels)
+    )]
+    Periods {
+        /// Periods in the file.
+        found: Vec<f64>,
+        /// `rope_base` of the model.
+        base: Option<f64>,
+        /// Channels of a head of the model.
+        channels: usize,
     },
     /// A tensor that does not hold floating-point numbers.
     #[error("`{name}` has values of type {found:?}, which weights do not have; {file}")]
@@ -74,6 +93,14 @@ pub enum WeightLoadError {
     /// A tensor operation that failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// The rotary positions of a model.
+fn rotations(base: Option<f64>, channels: usize) -> String {
+    match base {
+        Some(base) => format!("`rope_base` {base} with {channels} channels in a head"),
+        None => "none".into(),
+    }
 }
 
 fn all(tensors: &[NotFinite]) -> Vec<String> {

@@ -1,23 +1,20 @@
 //! [`WeightFile`]: a file of named tensors, whose format is recognized by content. Sizes that the file states are checked
 //! against its length before memory is allocated for them.
 
+use super::content::{Content, from_latin1, gathered};
 use super::entry::{Checksum, Stored, WeightEntry};
 use super::error::WeightFileError;
 use super::finite::NotFinite;
 use super::mapped::MappedTensors;
-use super::{metadata, npz, shards, torch};
+use super::state_dicts::{KEY, Reading, StateDicts, split_state_dict};
+use super::torch::{self, TorchFile};
+use super::{metadata, npz, numpy_pickle, safetensors_header, shards};
 use crate::config::{ConfigError, ModelConfig, parse};
-use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-
-/// Prefixes that DistributedDataParallel and torch.compile add to every name.
-const WRAPPED: [&str; 2] = ["module.", "_orig_mod."];
 
 /// An open weight file; tensors are read on request. Names are those used here, whatever program wrote the file.
 pub struct WeightFile {
@@ -28,52 +25,66 @@ pub struct WeightFile {
     checksums: Vec<Checksum>,
     /// The files that an index lists; the index itself has no tensors.
     shards: Vec<WeightFile>,
-    /// Entries with the names in the file, without `wrapped`.
+    /// Entries of the state dict, with the names that its program gave them.
     entries: Vec<WeightEntry>,
-    /// The wrapper prefix that all names in the file share.
-    wrapped: String,
+    /// For each stored tensor, including those of shards, its place in `entries`; `None` for tensors beside the state dict.
+    places: Vec<Option<usize>>,
+    /// Tensors that are not read, by their names in the file.
+    unread: Vec<String>,
+    /// Key of the state dict that is read; empty if it is the file as a whole.
+    key: String,
+    /// Keys of other models in the file.
+    others: Vec<String>,
+    /// Names in a pickle that weights do not need.
+    strangers: Vec<String>,
     mapped: Option<MappedTensors>,
     metadata: BTreeMap<String, String>,
 }
 
-enum Content {
-    Mapped(memmap2::Mmap),
-    Held(Vec<u8>),
+/// What [`WeightFile::of`] reads from a file.
+struct Parsed {
+    format: &'static str,
+    stored: Vec<Stored>,
+    checksums: Vec<Checksum>,
+    shards: Vec<WeightFile>,
+    metadata: BTreeMap<String, String>,
+    strangers: Vec<String>,
+    /// The state dicts and the chosen one; `None` if the tensors are read as they are.
+    dicts: Option<(StateDicts, usize)>,
 }
 
-impl Content {
-    /// Releases mapped pages, which are read again when they are needed: tensors are copies, so the file need not stay in
-    /// memory beside them.
-    fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self {
-            // SAFETY: nothing writes through the map, so its pages have the content of the file before and after this call.
-            let released = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
-            drop(released); // a hint
-        }
-    }
-}
-
-impl Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
-        }
+impl Parsed {
+    /// Takes what a file of PyTorch or another pickle holds.
+    fn hold(&mut self, format: &'static str, found: TorchFile) {
+        (self.format, self.strangers) = (format, found.strangers);
+        (self.stored, self.checksums) = found.located;
+        self.dicts = Some((found.dicts, found.chosen));
     }
 }
 
 impl WeightFile {
-    /// Opens `path`: a safetensors file, an index of several of them, a zip-format `.pth`, or an `.npz`.
+    /// Opens `path`: a safetensors file, an index of several files, a zip-format `.pth`, an `.npz`, or a `.pkl` of NumPy
+    /// arrays. If a file holds several state dicts, `FILE#KEY` names one of them, such as `checkpoint.pth#model_ema`.
     ///
     /// # Errors
-    /// Names the file and what is wrong: missing, truncated, in an unknown format, or without tensors.
+    /// Names the file and what is wrong: missing, truncated, in an unknown format, without tensors, or with several state
+    /// dicts of which none is preferred.
     pub fn open(path: &Path) -> Result<Self, WeightFileError> {
-        Self::open_unmapped(path)?.with_our_names()
+        let name = path.to_string_lossy();
+        let (file, key) = split_state_dict(&name);
+        let content = match key {
+            Some(_) => Content::open(Path::new(file)),
+            None => Content::open(path),
+        };
+        Self::of(path, content?, Reading::Model(key))?.with_our_names()
+    }
+
+    /// Opens a file of this program and keeps all tensors and their names as they are.
+    ///
+    /// # Errors
+    /// The errors of [`Self::open`].
+    pub fn open_as_is(path: &Path) -> Result<Self, WeightFileError> {
+        Self::of(path, Content::open(path)?, Reading::AsIs)
     }
 
     /// Parses a file that is already in memory; `path` is its name in messages.
@@ -81,51 +92,111 @@ impl WeightFile {
     /// # Errors
     /// The errors of [`Self::open`].
     pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, WeightFileError> {
-        Self::of(path, Content::Held(bytes))?.with_our_names()
+        Self::of(path, Content::Held(bytes), Reading::Model(None))?.with_our_names()
     }
 
-    /// Opens a file and keeps its names as they are.
-    fn open_unmapped(path: &Path) -> Result<Self, WeightFileError> {
+    fn of(path: &Path, content: Content, reading: Reading) -> Result<Self, WeightFileError> {
         let fail = |reason: String| WeightFileError { path: path.into(), reason };
-        let file = File::open(path).map_err(|e| fail(e.to_string()))?;
-        if !file.metadata().is_ok_and(|data| data.is_file()) {
-            return Err(fail("not a file".into()));
-        }
-        // SAFETY: the map is read-only and lives as long as `content`. A file that another process truncates
-        // meanwhile would end this one; weights are written atomically and not edited in place.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| fail(e.to_string()))?;
-        Self::of(path, Content::Mapped(map))
-    }
-
-    fn of(path: &Path, content: Content) -> Result<Self, WeightFileError> {
-        let fail = |reason: String| WeightFileError { path: path.into(), reason };
-        let (mut metadata, mut shards) = (BTreeMap::new(), Vec::new());
-        let (format, stored, checksums) = if shards::is_index(path) {
-            shards = Self::open_shards(path, &content)?;
-            ("safetensors", vec![], vec![])
-        } else if content.starts_with(b"PK\x03\x04") {
-            let unreadable = |e: String| fail(format!("PyTorch or NumPy zip file cannot be read: {e}"));
-            let (format, found) = match npz::parse(&content).map_err(unreadable)? {
-                Some(found) => ("npz", found),
-                None => ("pth", torch::parse(&content).map_err(unreadable)?),
-            };
-            (format, found.0, found.1)
-        } else if content.get(8) == Some(&b'{') {
-            let found = safetensors(&content);
-            let stored;
-            (stored, metadata) =
-                found.map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?;
-            ("safetensors", stored, vec![])
-        } else if content.starts_with(&[0x80]) {
-            let hint = "save it again with torch >= 1.6 (zip format), or as .safetensors";
-            return Err(fail(format!("PyTorch file of the legacy format (bare pickle); {hint}")));
-        } else {
-            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz".into()));
+        let unreadable = |e: String| fail(format!("PyTorch or NumPy zip file cannot be read: {e}"));
+        let mut parsed = Parsed {
+            format: "safetensors",
+            stored: vec![],
+            checksums: vec![],
+            shards: vec![],
+            metadata: BTreeMap::new(),
+            strangers: vec![],
+            dicts: None,
         };
+        let choose = |dicts: &StateDicts| reading.choose(dicts);
+        let name = path.to_string_lossy();
+        let place = Path::new(split_state_dict(&name).0);
+        if shards::is_index(place) {
+            parsed.shards = Self::open_shards(place, &content)?;
+            parsed.format = parsed.shards.first().map_or("safetensors", |shard| shard.format);
+        } else if content.starts_with(b"PK\x03\x04") {
+            match npz::parse(&content).map_err(unreadable)? {
+                Some((stored, sums)) => {
+                    (parsed.format, parsed.stored, parsed.checksums) = ("npz", stored, sums);
+                }
+                None => parsed.hold("pth", torch::parse(&content, choose).map_err(fail)?),
+            }
+        } else if content.get(8) == Some(&b'{') {
+            let found = safetensors_header::parse(&content);
+            (parsed.stored, parsed.metadata) =
+                found.map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?;
+        } else if content.starts_with(&[0x80]) {
+            parsed.hold("pkl", numpy_pickle::parse(&content, choose).map_err(fail)?);
+        } else {
+            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz or .pkl".into()));
+        }
+        Self::chosen(path, content, parsed, &reading)
+    }
+
+    /// Chooses the state dict of the file.
+    fn chosen(
+        path: &Path,
+        content: Content,
+        parsed: Parsed,
+        reading: &Reading,
+    ) -> Result<Self, WeightFileError> {
+        let fail = |reason: String| WeightFileError { path: path.into(), reason };
+        let Parsed { format, stored, checksums, shards, metadata, strangers, dicts } = parsed;
         let own = stored.iter().map(|stored| &stored.entry);
-        let entries = own.chain(shards.iter().flat_map(|shard| &shard.entries)).cloned().collect();
-        let (path, wrapped, mapped) = (path.into(), String::new(), None);
-        Ok(Self { path, content, format, stored, checksums, shards, entries, wrapped, mapped, metadata })
+        let all: Vec<&WeightEntry> = own.chain(shards.iter().flat_map(|shard| &shard.entries)).collect();
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = all.iter().find(|entry| !seen.insert(&entry.name)) {
+            return Err(fail(format!("two tensors are called `{}`", twice.name)));
+        }
+        if all.is_empty() {
+            return Err(fail("no tensors found".into()));
+        }
+        let as_is = matches!(reading, Reading::AsIs);
+        let dicts = match dicts {
+            Some(dicts) => Some(dicts),
+            None if as_is => None,
+            None => {
+                let names = all.iter().map(|entry| entry.name.clone()).collect();
+                let dicts = StateDicts::new(vec![(String::new(), names)]);
+                let chosen = reading.choose(&dicts).map_err(fail)?;
+                Some((dicts, chosen))
+            }
+        };
+        let (mut entries, mut places, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        let names = dicts.as_ref().filter(|_| !as_is).map(|(dicts, chosen)| dicts.names(*chosen));
+        let known = dicts.as_ref().is_some_and(|(dicts, chosen)| dicts.is_known(*chosen));
+        for (i, entry) in all.iter().enumerate() {
+            let name = names.as_ref().map_or_else(|| Some(entry.name.clone()), |names| names[i].clone());
+            match name.filter(|_| as_is || !(known && entry.is_counter())) {
+                Some(name) => {
+                    places.push(Some(entries.len()));
+                    entries.push(WeightEntry { name, ..(*entry).clone() });
+                }
+                None => {
+                    places.push(None);
+                    unread.push(entry.name.clone());
+                }
+            }
+        }
+        let (key, others) = dicts.map_or_else(Default::default, |(dicts, chosen)| {
+            (dicts.key(chosen).to_string(), dicts.others(chosen))
+        });
+        let (path, mapped) = (path.into(), None);
+        Ok(Self {
+            path,
+            content,
+            format,
+            stored,
+            checksums,
+            shards,
+            entries,
+            places,
+            unread,
+            key,
+            others,
+            strangers,
+            mapped,
+            metadata,
+        })
     }
 
     /// Opens the files that the index `path` lists, and compares what they hold with what the index says.
@@ -133,7 +204,7 @@ impl WeightFile {
         let fail = |reason: String| WeightFileError { path: path.into(), reason };
         let mut opened = Vec::new();
         for shard in shards::parse(path, text).map_err(fail)? {
-            let file = Self::open_unmapped(&shard.path)?;
+            let file = Self::open_as_is(&shard.path)?;
             shard.compare(&file.entries).map_err(fail)?;
             opened.push(file);
         }
@@ -142,16 +213,8 @@ impl WeightFile {
 
     /// Applies the key mapping of the program that wrote the file, if it uses other names.
     fn with_our_names(mut self) -> Result<Self, WeightFileError> {
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = self.entries.iter().find(|entry| !seen.insert(&entry.name)) {
-            return Err(self.fail(format!("two tensors are called `{}`", twice.name)));
-        }
-        if self.entries.is_empty() {
-            let wrappers = torch::WRAPPERS.join("`, `");
-            return Err(self.fail(format!("no tensors found (looked at the top and below `{wrappers}`)")));
-        }
-        self.wrapped = unwrap(&mut self.entries);
         self.mapped = MappedTensors::of(&self.entries).map_err(|reason| self.fail(reason))?;
+        self.unread.extend(self.mapped.iter().flat_map(|mapped| mapped.unread().iter().cloned()));
         Ok(self)
     }
 
@@ -160,7 +223,7 @@ impl WeightFile {
         &self.path
     }
 
-    /// Format of the file: `safetensors`, `pth` or `npz`.
+    /// Format of the file: `safetensors`, `pth`, `npz` or `pkl`.
     pub fn format(&self) -> &'static str {
         self.format
     }
@@ -180,10 +243,36 @@ impl WeightFile {
         self.mapped.as_ref().map(MappedTensors::title)
     }
 
-    /// Tensors that are ignored because no model here has them (projectors, a second encoder, indices), by their names in
-    /// the file.
+    /// Tensors that are ignored because they lie beside the model, or because no model here has them (counters, projectors, a
+    /// second encoder, indices).
     pub fn unread(&self) -> &[String] {
-        self.mapped.as_ref().map_or(&[], MappedTensors::unread)
+        &self.unread
+    }
+
+    /// Key of the state dict that is read, such as `model`; empty if the file holds one at its top.
+    pub fn state_dict(&self) -> &str {
+        &self.key
+    }
+
+    /// Keys of other models in the file, such as an average of the weights over training.
+    pub fn other_state_dicts(&self) -> &[String] {
+        &self.others
+    }
+
+    /// Classes and functions to which the pickle of a file refers and which weights do not need. They are ignored, and
+    /// nothing is run.
+    pub fn strangers(&self) -> &[String] {
+        &self.strangers
+    }
+
+    /// Says which of several models in the file is read, and how another one is chosen; `None` if there is one.
+    pub fn choice_of_state_dict(&self) -> Option<String> {
+        let others = self.others.join("`, `");
+        let taken = if self.key.is_empty() { "the one at the top of the file" } else { &self.key };
+        let first = self.others.first()?;
+        Some(format!(
+            "of several models in the file, `{taken}` is read; it also holds `{others}` (FILE{KEY}{first})"
+        ))
     }
 
     /// Metadata of a safetensors file; empty for other formats.
@@ -204,8 +293,11 @@ impl WeightFile {
     /// # Errors
     /// Names a tensor that is damaged.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, WeightFileError> {
-        let mut tensors = self.unmapped(device)?;
-        tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..self.wrapped.len())));
+        let stored = self.unmapped(device)?.into_iter().zip(&self.places);
+        let named = |((_, tensor), place): ((String, Tensor), &Option<usize>)| {
+            place.map(|place| (self.entries[place].name.clone(), tensor))
+        };
+        let tensors: Vec<(String, Tensor)> = stored.filter_map(named).collect();
         match &self.mapped {
             None => Ok(tensors),
             Some(mapped) => mapped.apply(&tensors).map_err(|e| self.fail(e.to_string())),
@@ -262,8 +354,11 @@ impl WeightFile {
     }
 
     fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightFileError> {
-        let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides } = stored;
+        let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides, latin1 } = stored;
         let mut bytes = Cow::Borrowed(&self.content[range.clone()]);
+        if *latin1 {
+            bytes = from_latin1(&bytes).into();
+        }
         if let Some(strides) = strides {
             bytes = gathered(&bytes, dtype.size_in_bytes(), shape, strides).into();
         }
@@ -286,47 +381,4 @@ impl WeightFile {
         }
         hasher.finalize().to_hex().to_string()
     }
-}
-
-/// Removes the prefix of wrappers from all names and returns it.
-fn unwrap(entries: &mut [WeightEntry]) -> String {
-    let mut taken = String::new();
-    let shared = |entries: &[WeightEntry], prefix: &str| entries.iter().all(|e| e.name.starts_with(prefix));
-    while let Some(prefix) = WRAPPED.iter().find(|prefix| shared(entries, prefix)) {
-        entries.iter_mut().for_each(|entry| drop(entry.name.drain(..prefix.len())));
-        taken += prefix;
-    }
-    taken
-}
-
-/// The values of a strided tensor in row-major order; `size` is the size of a value in bytes.
-fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
-    let mut places = vec![0];
-    for (n, stride) in shape.iter().zip(strides) {
-        places = places.iter().flat_map(|place| (0..*n).map(move |i| place + i * stride)).collect();
-    }
-    places.into_iter().flat_map(|place| &bytes[place * size..][..size]).copied().collect()
-}
-
-/// Types of at most one byte that are supported.
-const READ: [DType; 2] = [DType::U8, DType::F8E4M3];
-
-/// The tensors of a safetensors file, in the order of their values, and its metadata.
-fn safetensors(bytes: &[u8]) -> Result<(Vec<Stored>, BTreeMap<String, String>), String> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let data = 8 + header;
-    let stored = metadata.offset_keys().into_iter().filter_map(|name| {
-        let info = metadata.info(&name)?;
-        let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-        let dtype = DType::try_from(info.dtype)
-            .ok()
-            .filter(|dtype| dtype.size_in_bytes() > 1 || READ.contains(dtype));
-        let unread = || format!("tensor `{name}` has the unsupported type {:?}", info.dtype);
-        Some(dtype.ok_or_else(unread).map(|dtype| {
-            let entry = WeightEntry { name: name.clone(), shape: info.shape.clone(), dtype };
-            Stored { entry, bytes, strides: None }
-        }))
-    });
-    let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-    Ok((stored.collect::<Result<_, _>>()?, about.collect()))
 }

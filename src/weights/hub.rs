@@ -16,15 +16,14 @@ pub use push::{Pushed, UploadContent};
 pub use reference::{HUB, HubFile};
 pub use settings::HubSettings;
 
+use super::shards::{self, WEIGHTS};
 use error::disk;
 use hf_hub::{HFClient, HFClientSync, HFError};
 use reference::{is_commit, is_hex};
 use remote::Remote;
 use std::path::{Path, PathBuf};
 
-/// File names of the weights of a repository, in the order in which they are tried if a reference names no file.
-const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// Describes the model; fetched together with [`WEIGHTS`] if it exists.
+/// Describes the model; fetched together with weights that a reference does not name, if it exists.
 const CONFIG: &str = "config.json";
 
 /// A file in the cache.
@@ -56,10 +55,11 @@ impl Hub {
     /// Creates a client; nothing is sent yet.
     ///
     /// # Errors
-    /// An endpoint that is not an address.
+    /// An endpoint that is not an address, unless it is not used.
     pub fn new(settings: HubSettings) -> Result<Self, HubError> {
         let fail = |e: HFError| HubError::Client(e.to_string());
-        let HubSettings { endpoint, cache, token, offline } = settings;
+        let endpoint = settings.address()?.to_string();
+        let HubSettings { cache, token, offline, .. } = settings;
         let mut builder = HFClient::builder().endpoint(endpoint).cache_dir(&cache);
         if let Some(token) = &token {
             builder = builder.token(token);
@@ -77,14 +77,15 @@ impl Hub {
     /// Returns the file from the cache, after downloading it if necessary. `progress` receives the number of bytes so far
     /// and in total.
     ///
-    /// A reference without a file stands for the weights of the repository; their `config.json` is fetched with them.
+    /// A reference without a file stands for the weights of the repository; their `config.json` is fetched with them. With
+    /// an index of several files, all of them are fetched.
     ///
     /// # Errors
     /// A file that does not exist or may not be read, a download that fails, or content with another hash than the Hub
     /// states.
     pub fn fetch(&self, file: &HubFile, progress: &dyn Fn(u64, u64)) -> Result<Fetched, HubError> {
         if let Some(name) = &file.file {
-            return self.fetch_named(file, name, progress);
+            return self.with_shards(self.fetch_named(file, name, progress)?, progress);
         }
         let absent = |e: &HubError| matches!(e, HubError::Missing { .. } | HubError::Offline { .. });
         let mut last = None;
@@ -92,8 +93,9 @@ impl Hub {
             match self.fetch_named(file, name, progress) {
                 Err(error) if absent(&error) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
-                Ok(found) if found.stale.is_some() => return Ok(found),
+                Ok(found) if found.stale.is_some() => return self.with_shards(found, progress),
                 Ok(found) => {
+                    let found = self.with_shards(found, progress)?;
                     let config = self.fetch_named(&found.reference, CONFIG, &|_, _| ());
                     return match config {
                         Err(error) if !absent(&error) => Err(error),
@@ -105,18 +107,49 @@ impl Hub {
         Err(match last {
             Some(HubError::Missing { reference, .. }) => HubError::Missing {
                 reference,
-                reason: format!("has neither `{}`; name a file", WEIGHTS.join("` nor `")),
+                reason: format!("has none of `{}`; name a file", WEIGHTS.join("`, `")),
             },
             Some(error) => error,
             None => HubError::Client("no file name for weights is known".into()),
         })
     }
 
-    /// Compares a file in the cache with its hash; a damaged file is removed from the cache.
+    /// Fetches the files that `found` lists if it is an index. They are of the same commit.
+    fn with_shards(&self, found: Fetched, progress: &dyn Fn(u64, u64)) -> Result<Fetched, HubError> {
+        let mut whole = Fetched { stale: None, ..found };
+        for shard in self.shards(&whole)? {
+            // The name comes from the Hub: it must stay in the repository.
+            let named = HubFile { file: Some(shard.clone()), ..whole.reference.clone() };
+            let shard = self.fetch_named(&HubFile::parse(&named.to_string())?, &shard, progress)?;
+            whole.bytes += shard.bytes;
+            whole.cached &= shard.cached;
+        }
+        Ok(Fetched { stale: found.stale, ..whole })
+    }
+
+    /// Paths in the repository of the files that `found` lists; none unless it is an index.
+    fn shards(&self, found: &Fetched) -> Result<Vec<String>, HubError> {
+        let name = found.reference.file.as_deref().unwrap_or_default();
+        if !shards::is_index(Path::new(name)) {
+            return Ok(vec![]);
+        }
+        let text = std::fs::read(&found.path).map_err(|source| disk(&found.path, source))?;
+        let damaged = |reason| HubError::Damaged { reference: found.reference.to_string(), reason };
+        let folder = name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let listed = shards::listed(&text).map_err(damaged)?;
+        Ok(listed.into_iter().map(|name| folder.clone() + &name).collect())
+    }
+
+    /// Compares a file in the cache, and those that it lists if it is an index, with their hashes; a damaged file is
+    /// removed from the cache.
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
     pub fn check(&self, found: &Fetched) -> Result<(), HubError> {
+        for shard in self.shards(found)? {
+            let file = HubFile { file: Some(shard.clone()), ..found.reference.clone() };
+            self.check(&self.cached(&file, &shard)?)?;
+        }
         let Some(expected) = &found.sha256 else { return Ok(()) };
         let blob = found.path.canonicalize().map_err(|source| disk(&found.path, source))?;
         let actual = content::sha256(&blob)?;

@@ -5,6 +5,7 @@ use super::error::WeightFileError;
 use super::file::WeightFile;
 use super::finite::NotFinite;
 use super::{key_mapping, metadata};
+use crate::nn::is_relative_position;
 use candle_core::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,10 @@ pub enum Contents {
     EncoderAndDecoder,
     /// An encoder with a classifier.
     Classifier,
+    /// A distilled DeiT: an encoder with a classifier on the class token and one on the distillation token.
+    Distilled,
+    /// A ViT encoder without a class token.
+    ClasslessEncoder,
     /// BEiT, with or without a classifier.
     Beit,
     /// A backbone with UperNet.
@@ -46,12 +51,19 @@ impl Contents {
             Self::Tokenizer
         } else if blocks && has("decode_head.conv_seg.weight") {
             Self::Segmenter
-        } else if blocks && has("rpn.head.cls_logits.weight") {
+        } else if blocks
+            && has("rpn.head.cls_logits.weight")
+            && has("roi_heads.box_predictor.cls_score.weight")
+        {
             Self::Detector
-        } else if has("blocks.0.attn.q_bias") && has("cls_token") {
+        } else if has("blocks.0.attn.q_bias") && has("cls_token") && !has_rotations(entries) {
             Self::Beit
-        } else if !blocks || !has("patch_embed.proj.weight") || !has("cls_token") {
+        } else if !blocks || !has("patch_embed.proj.weight") {
             Self::Unknown
+        } else if !has("cls_token") {
+            Self::ClasslessEncoder
+        } else if has("head_dist.weight") {
+            Self::Distilled
         } else if has("decoder_embed.weight") {
             Self::EncoderAndDecoder
         } else if has("head.weight") || has("head.1.weight") {
@@ -68,6 +80,8 @@ impl std::fmt::Display for Contents {
             Self::Encoder => "encoder",
             Self::EncoderAndDecoder => "encoder and decoder of a masked autoencoder",
             Self::Classifier => "encoder and classifier",
+            Self::Distilled => "distilled DeiT: encoder and two classifiers",
+            Self::ClasslessEncoder => "encoder without a class token",
             Self::Beit => "BEiT",
             Self::Segmenter => "segmenter: backbone and UperNet",
             Self::Detector => "detector: backbone and Mask R-CNN",
@@ -87,12 +101,19 @@ pub struct InferredVit {
     pub depth: usize,
     /// Hidden width of the MLPs.
     pub mlp_hidden: usize,
+    /// Whether the MLPs are gated (SwiGLU).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gated: bool,
     /// Side of the patches in pixels.
     pub patch: usize,
     /// Number of channels of the input images.
     pub channels: usize,
     /// Number of position embeddings without that of the class token; 0 if there are only relative positions.
     pub positions: usize,
+    /// Whether queries and keys are rotated (RoPE). Weights show it only indirectly: DINOv3 has registers, no bias of the keys,
+    /// and no positions of another kind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rotary: bool,
     /// Number of register tokens.
     pub registers: usize,
     /// (width, depth) of the decoder.
@@ -114,13 +135,16 @@ impl InferredVit {
                 entries.iter().filter_map(|e| e.name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
             indices.max().map_or(0, |last: usize| last.saturating_add(1))
         };
+        let mlp_hidden = dim("blocks.0.mlp.fc2.weight", 1)?;
         Some(Self {
             width: dim("patch_embed.proj.weight", 0)?,
             depth: blocks("blocks."),
-            mlp_hidden: dim("blocks.0.mlp.fc1.weight", 0)?,
+            mlp_hidden,
+            gated: dim("blocks.0.mlp.fc1.weight", 0)? == 2 * mlp_hidden,
             patch: dim("patch_embed.proj.weight", 2)?,
             channels: dim("patch_embed.proj.weight", 1)?,
-            positions: dim("pos_embed", 1).unwrap_or(0).saturating_sub(1),
+            positions: positions(dim("pos_embed", 1).unwrap_or(0), dim("decoder_pos_embed", 1).is_some()),
+            rotary: has_rotations(entries),
             registers: dim("register_tokens", 1).unwrap_or(0),
             decoder: dim("decoder_embed.weight", 0).map(|width| (width, blocks("decoder_blocks."))),
             classes: dim("head.weight", 0).or(dim("head.1.weight", 0)),
@@ -150,6 +174,7 @@ impl std::fmt::Display for InferredVit {
         let Self { width, depth, patch, channels, positions, .. } = self;
         write!(f, "a ViT with width {width}, depth {depth}, patch {patch}, {channels} channels, ")?;
         match self.square_grid() {
+            _ if self.rotary => f.write_str("rotary positions"),
             _ if *positions == 0 => f.write_str("no absolute positions"),
             Some((h, w)) => write!(f, "{h}×{w} positions"),
             None => write!(f, "{positions} positions"),
@@ -157,8 +182,26 @@ impl std::fmt::Display for InferredVit {
         match self.registers {
             0 => Ok(()),
             registers => write!(f, ", {registers} registers"),
-        }
+        }?;
+        f.write_str(if self.gated { ", SwiGLU" } else { "" })
     }
+}
+
+/// Whether tensors are those of a model with rotary positions ([`InferredVit::rotary`]).
+fn has_rotations(entries: &[WeightEntry]) -> bool {
+    let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+    has("blocks.0.attn.q_bias")
+        && has("register_tokens")
+        && !has("pos_embed")
+        && !entries.iter().any(|entry| is_relative_position(&entry.name))
+}
+
+/// Number of position embeddings of patches among `rows`: all but that of the class token, unless only all of them are a square
+/// grid. A masked `autoencoder` always has one for the class token, and its images need not be square.
+fn positions(rows: usize, autoencoder: bool) -> usize {
+    let square = |n: usize| n > 1 && n.isqrt() * n.isqrt() == n;
+    let patches = rows.saturating_sub(1);
+    if square(rows) && !square(patches) && !autoencoder { rows } else { patches }
 }
 
 /// Everything that is known about a file without running a model.
@@ -166,7 +209,7 @@ impl std::fmt::Display for InferredVit {
 pub struct Inspection {
     /// The file.
     pub path: PathBuf,
-    /// Format: `safetensors`, `pth` or `npz`.
+    /// Format: `safetensors`, `pth`, `npz` or `pkl`.
     pub format: &'static str,
     /// Size in bytes.
     pub bytes: u64,
@@ -190,6 +233,15 @@ pub struct Inspection {
     /// Names of tensors that are ignored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+    /// Key of the state dict that is read; empty if the file holds one at its top.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state_dict: String,
+    /// Keys of other models in the file, which `FILE#KEY` chooses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_state_dicts: Vec<String>,
+    /// Classes and functions to which a pickle refers and which weights do not need. They are ignored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<String>,
     /// Number of values in all tensors.
     pub parameters: usize,
     /// Metadata of a safetensors file.
@@ -220,6 +272,8 @@ impl Inspection {
             Contents::Encoder => vec!["initialize transfer"],
             Contents::EncoderAndDecoder => vec!["initialize transfer", "reconstruct images"],
             Contents::Classifier => vec!["evaluate", "initialize transfer (without its head)"],
+            Contents::Distilled => vec!["initialize transfer (without its heads)"],
+            Contents::ClasslessEncoder => vec!["initialize transfer with windowed attention (ViTDet)"],
             Contents::Beit => vec!["initialize transfer (--model beit_b16 or another with its options)"],
             Contents::Segmenter | Contents::Detector => {
                 vec!["evaluate (bench eval RUN --weights)", "initialize transfer (without its head)"]
@@ -239,6 +293,9 @@ impl Inspection {
             contents,
             tensors: entries.len(),
             unread: file.unread().to_vec(),
+            state_dict: file.state_dict().into(),
+            other_state_dicts: file.other_state_dicts().to_vec(),
+            strangers: file.strangers().to_vec(),
             parameters: entries.iter().map(WeightEntry::count).fold(0, usize::saturating_add),
             metadata: file.metadata().clone(),
             not_finite: file.not_finite()?,

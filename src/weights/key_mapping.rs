@@ -5,32 +5,50 @@
 
 mod dense;
 mod dinov2;
+mod dinov3;
+mod distilled;
 mod hugging_face;
+mod jax;
 mod mmsegmentation;
 mod recognize;
 mod rule;
 mod vit;
 
+pub(super) use dinov2::{HUGGING_FACE_DINOV2, HUGGING_FACE_DINOV2_GATED};
+pub(super) use dinov3::{EVA_DINOV3, EVA_DINOV3_GATED, HUGGING_FACE_DINOV3, HUGGING_FACE_DINOV3_GATED};
 pub(super) use hugging_face::{HUGGING_FACE, HUGGING_FACE_BEIT, HUGGING_FACE_BEIT_MASKED};
-pub(super) use recognize::{native_program, unsupported_model};
-pub(super) use rule::KeyMapping;
+pub(super) use jax::BIG_VISION;
+pub(super) use recognize::{knows, native_program, probes, starts_prefix, unsupported_model};
+pub(super) use rule::{KeyMapping, Part};
 pub(super) use vit::{DEIT_III, TIMM};
 
 use dense::{HUGGING_FACE_UPERNET, UNILM_UPERNET, VITDET};
-use dinov2::{DINOV2, DINOV2_CHUNKED, HUGGING_FACE_DINOV2};
+use dinov2::{DINOV2, DINOV2_CHUNKED};
+use dinov3::{DINOV3, HUGGING_FACE_DINOV3_GATED_WITHIN};
+use distilled::{DISTILLED, HUGGING_FACE_DISTILLED};
+use jax::VISION_TRANSFORMER;
 use rule::rule;
-use vit::{ENCODER, FAIR, JAX};
+use vit::{ENCODER, FAIR, TIMM_REGISTERS};
 
 /// Key mappings of all programs whose files can be loaded.
-pub(super) const ALL: [KeyMapping; 14] = [
+pub(super) const ALL: [KeyMapping; 25] = [
     HUGGING_FACE,
+    HUGGING_FACE_DISTILLED,
+    DISTILLED,
     HUGGING_FACE_BEIT,
     HUGGING_FACE_UPERNET,
     UNILM_UPERNET,
     VITDET,
     HUGGING_FACE_DINOV2,
+    HUGGING_FACE_DINOV2_GATED,
     DINOV2,
     DINOV2_CHUNKED,
+    DINOV3,
+    EVA_DINOV3,
+    EVA_DINOV3_GATED,
+    HUGGING_FACE_DINOV3,
+    HUGGING_FACE_DINOV3_GATED,
+    HUGGING_FACE_DINOV3_GATED_WITHIN,
     KeyMapping {
         title: "OpenMMLab",
         prefixes: &["backbone.", ""],
@@ -64,7 +82,7 @@ pub(super) const ALL: [KeyMapping; 14] = [
         title: "MoCo v3 or DINO",
         prefixes: &["base_encoder.", "backbone."],
         probes: &["cls_token", "blocks.0.attn.qkv.weight"],
-        never: &["fpn1.0.weight", "blocks.0.ls1.gamma"],
+        never: &["fpn1.0.weight", "blocks.0.ls1.gamma", "storage_tokens"],
         rules: &ENCODER,
         others: &[],
         read: &[],
@@ -94,20 +112,13 @@ pub(super) const ALL: [KeyMapping; 14] = [
         title: "timm with layer scale (DeiT III, DINOv2)",
         prefixes: &[""],
         probes: &["cls_token", "blocks.0.ls1.gamma"],
-        never: &["mask_token"],
+        never: &["mask_token", "storage_tokens"],
         rules: &FAIR,
         others: &[rule("reg_token", "register_tokens")],
         read: &[rule("register_tokens", "register_tokens")],
         ignored: &[],
     },
-    KeyMapping {
-        title: "google-research/vision_transformer (JAX)",
-        prefixes: &["", "opt/target/", "params/"],
-        probes: &["cls", "Transformer/encoderblock_0/LayerNorm_0.weight"],
-        never: &[],
-        rules: &JAX,
-        others: &[],
-        read: &[],
-        ignored: &[],
-    },
+    TIMM_REGISTERS,
+    VISION_TRANSFORMER,
+    BIG_VISION,
 ];

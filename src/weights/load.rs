@@ -3,11 +3,13 @@
 //! Position embeddings of another grid are resized as the model specifies ([`crate::nn::pos_embed::resize`]), and so is the
 //! patch embedding if the patch size differs. The model is unchanged unless everything fits.
 
-use super::entry::WeightEntry;
+use super::entry::{WeightEntry, lies_beside};
 use super::error::WeightLoadError;
 use super::finite::NotFinite;
 use super::inspect::{Contents, InferredVit};
 use super::relative::fit_tables;
+use super::rope::{ROPE_PERIODS, check_periods};
+use super::sincos;
 use crate::config::{ModelConfig, ResizePositions};
 use crate::models::{BackboneUsage, Backbones, Vit, WeightMatching};
 use crate::nn::pos_embed::{self, Bicubic};
@@ -16,10 +18,11 @@ use candle_core::{Shape, Tensor};
 use serde::Serialize;
 
 /// Prefixes of tensors (pre-training decoders, heads) that are skipped when a backbone is loaded.
-const LEFT_OUT: [&str; 17] = [
+const LEFT_OUT: [&str; 18] = [
     "decoder_",
     "mask_token",
     "encoder_mask_token",
+    ROPE_PERIODS,
     "target.",
     "teacher.",
     "head.",
@@ -36,6 +39,9 @@ const LEFT_OUT: [&str; 17] = [
     "roi_heads.",
 ];
 
+/// Number of names in the description of an unknown file.
+const SHOWN: usize = 5;
+
 /// Result of loading a backbone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LoadReport {
@@ -47,6 +53,8 @@ pub struct LoadReport {
     pub new: usize,
     /// Old and new grid (rows, columns) of the position embeddings, if they were resized.
     pub resized: Option<Resized>,
+    /// Whether the file lacks a position embedding for the class token, which gets a zero.
+    pub no_class_position: bool,
     /// Old and new side of the patches in pixels, if the patch embedding was resized.
     pub patches: Option<(usize, usize)>,
 }
@@ -83,7 +91,8 @@ fn load_by_name(
 
 /// Loads the `tensors` of a file into the ViT in `params`, which was built from `model`.
 ///
-/// Skipped are decoders, mask tokens, targets, `head.*`, `fc_norm.*`, and `norm.*` and `cls_token` if the model has none.
+/// Skipped are decoders, mask tokens, targets, `head.*`, `fc_norm.*` and other modules beside a backbone, and `norm.*` and
+/// `cls_token` if the model has none. Position embeddings without one for the class token get a zero for it.
 /// Relative position bias tables that the file lacks keep their initial values. Everything else must match in both
 /// directions. `grid` is the grid (rows, columns) of the position embeddings in the file; if `None`, the grid of a square
 /// image is assumed, or that of the model if their number is not a square.
@@ -102,6 +111,7 @@ pub fn load_backbone(
     let tables: Vec<(String, Vec<usize>)> = relative.map(|p| (p.name, p.var.dims().to_vec())).collect();
     let mut fitted = tensors.to_vec();
     fit_tables(&mut fitted, &tables)?;
+    compute_positions(&mut fitted, model)?;
     let tensors = fitted.as_slice();
     let held = |name: &str| tensors.iter().any(|(held, _)| held == name);
     let mut wanted: Vec<Parameter> = backbone.iter().filter_map(|(name, _)| params.get(name)).collect();
@@ -115,46 +125,68 @@ pub fn load_backbone(
     for (name, _) in tensors.iter().filter(|(name, _)| !wanted.iter().any(|p| p.name == *name)) {
         // Parameters that this model could have, but is built without.
         let unused = backbone.iter().any(|(part, _)| part == name) || is_relative_position(name);
-        let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
+        let known = unused || LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)) || lies_beside(name);
         if known { &mut report.left_out } else { &mut unexpected }.push(name.clone());
     }
     if !unexpected.is_empty() {
         return Err(WeightLoadError::Unexpected { names: unexpected, file: describe(tensors) });
     }
+    check_periods(tensors, model)?;
     let mut resized = tensors.to_vec();
-    report.resized = fit_positions(&mut resized, model, grid)?;
+    (report.resized, report.no_class_position) = fit_positions(&mut resized, model, grid)?;
     report.patches = fit_patches(&mut resized, model)?;
     report.loaded = assign(&wanted, &resized)?;
     Ok(report)
 }
 
+/// Replaces the frequencies of positions among `tensors`, if there are any, by position embeddings for the grid of `model`.
+fn compute_positions(tensors: &mut [(String, Tensor)], model: &ModelConfig) -> Result<(), WeightLoadError> {
+    if let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == sincos::FREQUENCIES) {
+        (*name, *tensor) = ("pos_embed".into(), sincos::positions(tensor, model.grid())?);
+    }
+    Ok(())
+}
+
 /// Old and new grid.
 type Resized = ((usize, usize), (usize, usize));
 
-/// Resizes the position embeddings among `tensors` to the grid of `model`; `from` is their grid, if it is known.
+/// Resizes the position embeddings among `tensors` to the grid of `model`; `from` is their grid, if it is known. Also returns
+/// whether the class token had none.
 fn fit_positions(
     tensors: &mut [(String, Tensor)],
     model: &ModelConfig,
     from: Option<(usize, usize)>,
-) -> Result<Option<Resized>, WeightLoadError> {
+) -> Result<(Option<Resized>, bool), WeightLoadError> {
     let Some((name, tensor)) = tensors.iter_mut().find(|(name, _)| name == "pos_embed") else {
-        return Ok(None);
+        return Ok((None, false));
     };
-    let (found, to) = (tensor.dim(1).unwrap_or(0).saturating_sub(1), model.grid());
-    let side = found.isqrt();
-    let from = match from {
-        Some((rows, columns)) if rows * columns == found => (rows, columns),
-        _ if found == to.0 * to.1 && side * side != found => to,
-        _ => (side, side),
-    };
-    if tensor.rank() != 3 || tensor.dim(2)? != model.width || from == to {
-        return Ok(None);
+    if tensor.rank() != 3 || tensor.dim(2)? != model.width {
+        return Ok((None, false)); // an error of shapes follows
     }
-    if from.0 * from.1 != found || found == 0 {
-        return Err(WeightLoadError::Grid { name: name.clone(), found, to });
+    let (rows, to) = (tensor.dim(1)?, model.grid());
+    let Some((from, class)) = grid_of(rows, from, to) else {
+        return Err(WeightLoadError::Grid { name: name.clone(), found: rows, to });
+    };
+    if !class {
+        *tensor = tensor.pad_with_zeros(1, 1, 0)?;
+    }
+    if from == to {
+        return Ok((None, !class));
     }
     *tensor = pos_embed::resize(tensor, from, to, kernel(model.resize_positions))?;
-    Ok(Some((from, to)))
+    Ok((Some((from, to)), !class))
+}
+
+/// The grid of `rows` position embeddings, and whether the first one belongs to the class token. `known` is the grid, if it is
+/// known; `to` is that of the model. A square grid is preferred to that of the model, and one with a class token to one without.
+fn grid_of(rows: usize, known: Option<(usize, usize)>, to: (usize, usize)) -> Option<((usize, usize), bool)> {
+    let area = |(rows, columns): (usize, usize)| rows * columns;
+    let square = |n: usize| Some((n.isqrt(), n.isqrt())).filter(|side| n > 0 && area(*side) == n);
+    let patches = rows.checked_sub(1)?;
+    let of = |grid: Option<(usize, usize)>, n: usize| grid.filter(|grid| n > 0 && area(*grid) == n);
+    let with_class = of(known, patches).or_else(|| square(patches)).or_else(|| of(Some(to), patches));
+    let alone = || of(known, rows).or_else(|| square(rows)).or_else(|| of(Some(to), rows));
+    with_class.map(|grid| (grid, true)).or_else(|| alone().map(|grid| (grid, false)))
 }
 
 /// Resizes the patch embedding among `tensors` to the patch size of `model`.
@@ -184,6 +216,7 @@ pub fn load_model(
     model: &ModelConfig,
 ) -> Result<(), WeightLoadError> {
     let mut tensors = tensors.to_vec();
+    compute_positions(&mut tensors, model)?;
     fit_positions(&mut tensors, model, None)?;
     load_exact(params, &tensors)
 }
@@ -276,7 +309,21 @@ fn describe(tensors: &[(String, Tensor)]) -> String {
     let entries: Vec<WeightEntry> = tensors.iter().map(entry).collect();
     match (Contents::of(&entries), InferredVit::of(&entries)) {
         (Contents::Unread(what), _) => format!("this file is {what}"),
+        (Contents::ClasslessEncoder, Some(guess)) => {
+            format!(
+                "this file is {guess}, without a class token: only windowed attention (ViTDet) does without it"
+            )
+        }
         (_, Some(guess)) => format!("this file is {guess}"),
-        (_, None) => "this file is not a ViT with the names of MAE checkpoints".into(),
+        (_, None) => {
+            let shown: Vec<String> =
+                entries.iter().take(SHOWN).map(|entry| format!("`{}`", entry.name)).collect();
+            let more = if entries.len() > SHOWN {
+                format!(" and {} more", entries.len() - SHOWN)
+            } else {
+                String::new()
+            };
+            format!("this file is not a ViT with known names; it holds {}{more}", shown.join(", "))
+        }
     }
 }

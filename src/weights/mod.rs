@@ -1,26 +1,34 @@
 //! Reading and writing weights: file formats, what files hold, and how weights fit a model.
 //!
-//! Supported formats are `.safetensors` (also sharded), zip-format `.pth` and `.npz`. Tensor names are those of
-//! facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
+//! Supported formats are `.safetensors` and zip-format `.pth` (both also sharded), `.npz`, and `.pkl` of NumPy arrays. Tensor
+//! names are those of facebookresearch/mae, which timm shares; files of other programs are loaded through their key mapping, and
 //! [`convert_weights`] writes them. Loading is strict in both directions, with named exceptions.
 
 mod archive;
+mod content;
 mod convert;
+mod distilled;
 mod entry;
 mod error;
 mod file;
 mod finite;
 mod hub;
 mod inspect;
+mod key_bias;
 mod key_mapping;
 mod load;
 mod mapped;
 pub mod metadata;
 mod npz;
+mod numpy_pickle;
 mod pickle;
 mod relative;
+mod rope;
+mod safetensors_header;
 mod save;
 mod shards;
+mod sincos;
+mod state_dicts;
 mod tokenizer;
 mod torch;
 mod transformers;
@@ -35,7 +43,8 @@ pub use inspect::{Contents, InferredVit, Inspection, inspect_weights};
 pub(crate) use load::refuse_not_finite;
 pub use load::{LoadReport, load_backbone, load_exact, load_initial, load_model};
 pub use save::{WeightSaveError, save, save_tensors};
-pub use shards::weights_in;
+pub use shards::{weight_files, weights_in};
+pub use state_dicts::{split_state_dict, with_state_dict};
 pub use tokenizer::{TokenizerError, load_tokenizer};
 pub use transformers::CheckpointHints;
 pub(crate) use transformers::HfConfig;

@@ -1,8 +1,9 @@
-//! Arrays in NumPy's `.npz` files, in which google-research/vision_transformer publishes its models (AugReg), converted to
-//! the layout of PyTorch.
+//! Arrays in NumPy's `.npz` files, in which google-research publishes the models of vision_transformer (AugReg) and of
+//! big_vision, converted to the layout of PyTorch.
 //!
 //! In these files, linear layers are [in, out], with one more axis for the heads of attention, and convolutions are
-//! [h, w, in, out]. The size that a header states is checked against the bytes that follow it.
+//! [h, w, in, out]. An array may hold the values of all blocks, along a first axis: it becomes one tensor a block. The size that
+//! a header states is checked against the bytes that follow it.
 
 use super::archive::Archive;
 use super::entry::{Located, Stored, WeightEntry};
@@ -13,6 +14,10 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const SUFFIX: &str = ".npy";
 /// Maximum length of a header in bytes; NumPy writes 128.
 const LONGEST_HEADER: usize = 1 << 16;
+/// The module of all blocks, where they are one (flax's `scan`).
+const BLOCKS: &str = "encoderblock/";
+/// Maximum number of blocks in one array.
+const MOST_BLOCKS: usize = 1024;
 
 /// The arrays of the file `bytes` and the checksums of its parts; `None` if the archive holds no arrays.
 ///
@@ -24,15 +29,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Located>, String> {
     let (mut stored, mut parts) = (Vec::new(), Vec::new());
     for member in &members {
         let part = archive.part(member)?;
-        let array = array(member, &bytes[part.bytes.clone()], part.bytes.start);
-        stored.push(array.map_err(|reason| format!("array `{member}`: {reason}"))?);
+        let found = tensors(member, &bytes[part.bytes.clone()], part.bytes.start);
+        stored.extend(found.map_err(|reason| format!("array `{member}`: {reason}"))?);
         parts.push(part);
     }
     Ok((!stored.is_empty()).then_some((stored, parts)))
 }
 
-/// The array in `part`, which starts at byte `start` of the file.
-fn array(member: &str, part: &[u8], start: usize) -> Result<Stored, String> {
+/// The tensor of the array in `part`, which starts at byte `start` of the file, or one tensor a block.
+fn tensors(member: &str, part: &[u8], start: usize) -> Result<Vec<Stored>, String> {
     let mut rest = part;
     let (dtype, shape) = header(&mut rest)?;
     let count = shape.iter().product::<usize>() * dtype.size_in_bytes();
@@ -40,9 +45,28 @@ fn array(member: &str, part: &[u8], start: usize) -> Result<Stored, String> {
         return Err("its values end early".into());
     }
     let start = start + part.len() - rest.len();
-    let Layout { shape, strides } = Layout::of(member, &shape);
-    let entry = WeightEntry { name: name_of(member), shape, dtype };
-    Ok(Stored { entry, bytes: start..start + count, strides })
+    let tensor = |member: &str, shape: &[usize], start: usize, count: usize| {
+        let Layout { shape, strides } = Layout::of(member, shape);
+        let entry = WeightEntry { name: name_of(member), shape, dtype };
+        Stored { entry, bytes: start..start + count, strides, latin1: false }
+    };
+    match (blocks_in(member), shape.as_slice()) {
+        (Some((before, after)), [blocks, rest @ ..]) => {
+            if *blocks > MOST_BLOCKS {
+                return Err(format!("it holds {blocks} blocks, more than {MOST_BLOCKS}"));
+            }
+            let each = count / blocks;
+            let one = |i| tensor(&format!("{before}encoderblock_{i}/{after}"), rest, start + i * each, each);
+            Ok((0..*blocks).map(one).collect())
+        }
+        _ => Ok(vec![tensor(member, &shape, start, count)]),
+    }
+}
+
+/// The parts of the name of an array for all blocks, before and after [`BLOCKS`].
+fn blocks_in(member: &str) -> Option<(&str, &str)> {
+    let (before, after) = member.split_once(BLOCKS)?;
+    (before.is_empty() || before.ends_with('/')).then_some((before, after))
 }
 
 /// Shape and strides of an array in the layout of PyTorch.
@@ -194,6 +218,32 @@ mod tests {
             assert_eq!(Layout::of(member, shape), Layout { shape: expected.to_vec(), strides }, "{member}");
         }
         assert_eq!(name_of("a/LayerNorm_0/scale.npy"), "a/LayerNorm_0.weight");
+    }
+
+    #[test]
+    fn an_array_of_all_blocks_is_one_tensor_a_block() {
+        let array = |shape: &str, values: usize| {
+            let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+            [bytes(&text), vec![0; 4 * values]].concat()
+        };
+        let member = "params/Transformer/encoderblock/MlpBlock_0/Dense_0/kernel.npy";
+        let file = array("(2, 3, 5)", 30);
+        let found = tensors(member, &file, 100).unwrap();
+        let start = 100 + file.len() - 120;
+        assert_eq!(found.len(), 2);
+        for (i, tensor) in found.iter().enumerate() {
+            assert_eq!(
+                tensor.entry.name,
+                format!("params/Transformer/encoderblock_{i}/MlpBlock_0/Dense_0.weight")
+            );
+            assert_eq!((&tensor.entry.shape, &tensor.strides), (&vec![5, 3], &Some(vec![1, 5])));
+            assert_eq!(tensor.bytes, start + 60 * i..start + 60 * (i + 1));
+        }
+        for other in ["params/myencoderblock/kernel.npy", "params/Transformer/encoderblock_1/kernel.npy"] {
+            assert_eq!(tensors(other, &array("(2, 3)", 6), 0).unwrap().len(), 1, "{other}");
+        }
+        let error = tensors("encoderblock/bias.npy", &array("(1025, 1)", 1025), 0).unwrap_err();
+        assert!(error.contains("1025 blocks"), "{error}");
     }
 
     #[test]

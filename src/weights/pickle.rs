@@ -1,65 +1,17 @@
 //! [`Pickle`]: the content of a pickle as data. No code is run: a function call is only recorded.
 //!
-//! A pickle is a program for a stack machine that may call any Python function. Here every name must be on a list of those
-//! that weights, or the objects that training programs save with them, need. Values lie in one list and refer to each other
-//! by index, so that memory stays proportional to the size of the file.
+//! A pickle is a program for a stack machine that may call any Python function. Here names are only text: an object of an
+//! unknown class, or the result of an unknown function, is a value without meaning, and nothing is imported or called.
+//! Values lie in one list and refer to each other by index, so that memory stays proportional to the size of the file.
 
-use std::collections::BTreeMap;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum size of a pickle in bytes; that of ViT-H with its optimizer is below 1 MB.
 pub(super) const MOST_BYTES: usize = 1 << 26;
 /// Maximum number of values in a pickle.
 const MOST_VALUES: usize = 1 << 22;
-
-/// Modules whose classes are allowed, including their submodules.
-const MODULES: [&str; 2] = ["torch.nn", "dall_e"];
-/// Classes and functions that are allowed: tensors, containers, and objects that training programs save.
-const NAMES: [(&str, &[&str]); 16] = [
-    ("torch", &TORCH),
-    ("torch._utils", &["_rebuild_tensor_v2", "_rebuild_parameter"]),
-    ("torch._tensor", &["_rebuild_from_type_v2"]),
-    ("torch.serialization", &["_get_layout"]),
-    ("builtins", &BUILTINS),
-    ("__builtin__", &BUILTINS),
-    ("collections", &["OrderedDict", "defaultdict", "Counter", "deque"]),
-    ("argparse", &["Namespace"]),
-    ("types", &["SimpleNamespace"]),
-    ("pathlib", &["Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"]),
-    ("_codecs", &["encode"]),
-    ("numpy", &["dtype", "ndarray"]),
-    ("numpy.core.multiarray", &["scalar", "_reconstruct"]),
-    ("numpy._core.multiarray", &["scalar", "_reconstruct"]),
-    ("mmengine.logging.history_buffer", &["HistoryBuffer"]),
-    ("mmengine.config.config", &["ConfigDict"]),
-];
-const BUILTINS: [&str; 11] =
-    ["set", "frozenset", "list", "dict", "tuple", "int", "float", "bool", "str", "complex", "slice"];
-const TORCH: [&str; 24] = [
-    "Tensor",
-    "Size",
-    "device",
-    "FloatStorage",
-    "DoubleStorage",
-    "HalfStorage",
-    "BFloat16Storage",
-    "ByteStorage",
-    "CharStorage",
-    "ShortStorage",
-    "IntStorage",
-    "LongStorage",
-    "BoolStorage",
-    "float32",
-    "float64",
-    "float16",
-    "bfloat16",
-    "uint8",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "bool",
-    "strided",
-];
 
 /// Index of a value in its pickle.
 pub(super) type Place = usize;
@@ -81,11 +33,12 @@ pub(super) enum Value<'a> {
     /// A tuple, list or set.
     Items(Vec<Place>),
     Dict(Vec<(Place, Place)>),
-    /// The result of a call, and the state that would be set on it.
+    /// The result of a call, the state that would be set on it, and the items if it is a kind of dictionary.
     Call {
         callable: Place,
         arguments: Place,
         state: Option<Place>,
+        pairs: Vec<(Place, Place)>,
     },
     /// A persistent id: values of a tensor that are stored outside the pickle.
     Outside(Place),
@@ -102,21 +55,23 @@ impl<'a> Pickle<'a> {
     /// Reads a pickle without running it.
     ///
     /// # Errors
-    /// Bytes that are not a pickle, a truncated or too large pickle, or a name that weights do not need.
+    /// Bytes that are not a pickle, or a truncated or too large pickle.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine { rest: bytes, ..Machine::default() };
         while machine.step()? {}
         let root = machine.pop()?;
-        let stranger = machine.values.iter().find_map(|value| match value {
-            Value::Name { module, name } if !known(module, name) => Some(format!("{module}.{name}")),
+        Ok(Self { values: machine.values, root })
+    }
+
+    /// Classes and functions that weights do not need, sorted. What they would make is ignored.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        let name = |value: &Value| match value {
+            Value::Name { module, name } if !names::is_usual(module, name) => {
+                Some(format!("{module}.{name}"))
+            }
             _ => None,
-        });
-        match stranger {
-            Some(name) => Err(format!(
-                "the pickle refers to `{name}`, which weights do not need; the file is refused, and no code was run"
-            )),
-            None => Ok(Self { values: machine.values, root }),
-        }
+        };
+        self.values.iter().filter_map(name).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(crate) fn root(&self) -> Place {
@@ -149,22 +104,24 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Keys and values of a dictionary in insertion order. Keys that are not strings are skipped.
+    /// Keys and values of a dictionary, of whatever class, in insertion order. Keys that are not strings are skipped.
     pub(crate) fn named(&self, place: Place) -> Option<Vec<(&'a str, Place)>> {
         match self.value(place) {
-            Value::Dict(pairs) => {
-                Some(pairs.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))).collect())
-            }
+            Value::Dict(pairs) => Some(pairs),
+            Value::Call { pairs, .. } => Some(pairs).filter(|pairs| !pairs.is_empty()),
+            _ => None,
+        }
+        .map(|pairs| pairs.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value))).collect())
+    }
+
+    /// The callable of a call, as `module.name`; `None` for other values.
+    pub(crate) fn called(&self, place: Place) -> Option<(&'a str, &'a str)> {
+        let Value::Call { callable, .. } = self.value(place) else { return None };
+        match *self.value(*callable) {
+            Value::Name { module, name } => Some((module, name)),
             _ => None,
         }
     }
-}
-
-fn known(module: &str, name: &str) -> bool {
-    let below = |known: &&str| {
-        module.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    MODULES.iter().any(below) || NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
 }
 
 /// The stack machine that pickles are written for.
@@ -176,6 +133,8 @@ struct Machine<'a> {
     /// Stack heights of the marks.
     marks: Vec<usize>,
     memo: BTreeMap<u64, Place>,
+    /// Number of items that were copied from lists.
+    given: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -259,7 +218,7 @@ impl<'a> Machine<'a> {
             }
             b'C' => Value::Bytes(self.counted(1)?),
             b'B' => Value::Bytes(self.counted(4)?),
-            0x8e => Value::Bytes(self.counted(8)?),
+            0x8e | 0x96 => Value::Bytes(self.counted(8)?),
             b'c' => Value::Name { module: self.line()?, name: self.line()? },
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
@@ -284,14 +243,34 @@ impl<'a> Machine<'a> {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
                 match self.values[callable] {
                     Value::Name { module: "collections", name: "OrderedDict" | "defaultdict" } => {
-                        Value::Dict(vec![])
+                        Value::Dict(self.given_pairs(arguments)?)
                     }
-                    _ => Value::Call { callable, arguments, state: None },
+                    _ => Value::Call { callable, arguments, state: None, pairs: vec![] },
                 }
             }
             b'Q' => Value::Outside(self.pop()?),
             _ => return Err(format!("the pickle uses the operation {code:#04x}, which weights do not need")),
         })
+    }
+
+    /// The items of a dictionary that is made of a list of pairs, as Python 2 writes `OrderedDict`.
+    /// Their number is limited, because a list can be used many times.
+    fn given_pairs(&mut self, arguments: Place) -> Result<Vec<(Place, Place)>, String> {
+        let items = |place: &Place| match &self.values[*place] {
+            Value::Items(items) => items.as_slice(),
+            _ => &[],
+        };
+        let pair = |place: &Place| match items(place) {
+            [key, value] => Some((*key, *value)),
+            _ => None,
+        };
+        let lists = items(&arguments).iter().take(1).map(items);
+        if lists.clone().map(<[Place]>::len).sum::<usize>() > MOST_VALUES - self.given {
+            return Err(format!("the pickle has more than {MOST_VALUES} values"));
+        }
+        let pairs: Vec<_> = lists.flatten().filter_map(pair).collect();
+        self.given += pairs.len();
+        Ok(pairs)
     }
 
     fn push(&mut self, value: Value<'a>) -> Result<(), String> {
@@ -343,8 +322,7 @@ impl<'a> Machine<'a> {
 
     fn insert(&mut self, more: Vec<(Place, Place)>) -> Result<(), String> {
         match self.container()? {
-            Value::Dict(pairs) => pairs.extend(more),
-            Value::Call { .. } => {} // a class of dictionaries
+            Value::Dict(pairs) | Value::Call { pairs, .. } => pairs.extend(more),
             _ => return Err("the pickle sets a key of a value that is not a dictionary".into()),
         }
         Ok(())

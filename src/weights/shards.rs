@@ -1,24 +1,80 @@
-//! Weights in several safetensors files with an index, as transformers saves large models.
+//! Which files are the weights of a folder or of a repository of the Hub, and weights in several files with an index, as
+//! transformers saves large models.
 //!
-//! `model.safetensors.index.json` maps every tensor to its file under `weight_map`. The files must lie in the folder of the
-//! index and hold exactly the tensors that the index lists for them.
+//! An index such as `model.safetensors.index.json` maps every tensor to its file under `weight_map`. The files must lie in the
+//! folder of the index and hold exactly the tensors that the index lists for them.
 
 use super::entry::WeightEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+/// File names of weights, in the order in which they are looked for in a folder or in a repository.
+pub(super) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 /// The end of the file name of an index.
-const INDEX: &str = ".safetensors.index.json";
+const INDEX: &str = ".index.json";
+/// Ends of the names of files that may hold weights.
+const ENDINGS: [&str; 7] = ["safetensors", "bin", "pth", "pt", "ckpt", "npz", "tar"];
 
-/// The weights in `folder`: `model.safetensors`, or the index of several files if there is no such file.
-pub fn weights_in(folder: &Path) -> PathBuf {
-    let (whole, index) = (folder.join("model.safetensors"), folder.join(format!("model{INDEX}")));
-    if index.is_file() && !whole.is_file() { index } else { whole }
+/// The weights in `folder`: the first of `model.safetensors`, the index of several such files, `pytorch_model.bin` and the
+/// index of several of them; `None` if there is none of them.
+pub fn weights_in(folder: &Path) -> Option<PathBuf> {
+    WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Says that `folder` has no weights with a usual name, and which files it has that may hold some.
+pub fn weight_files(folder: &Path) -> String {
+    let ending = |path: &Path| path.extension().is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut names: Vec<String> = entries
+        .filter(|path| ending(path))
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort_unstable();
+    let held = match names.as_slice() {
+        [] => String::new(),
+        names => format!("; name a file, such as `{}`", folder.join(&names[0]).display()),
+    };
+    format!("no `{}`{held}", WEIGHTS.join("`, `"))
 }
 
 /// Whether `path` has the file name of an index.
 pub(super) fn is_index(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
+}
+
+/// Names of the files that an index with the content `text` lists, sorted.
+///
+/// # Errors
+/// Text that is not an index, or that lists files in other folders.
+pub(super) fn listed(text: &[u8]) -> Result<Vec<String>, String> {
+    let index = Index::parse(text)?;
+    Ok(index.files().into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, PathBuf>,
+}
+
+impl Index {
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let index: Self =
+            serde_json::from_slice(text).map_err(|e| format!("not an index of tensors: {e}"))?;
+        let plain = |name: &Path| matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+        if let Some(name) = index.weight_map.values().find(|name| !plain(name) || is_index(name)) {
+            return Err(format!("`{}` is not a file beside the index", name.display()));
+        }
+        Ok(index)
+    }
+
+    fn files(&self) -> BTreeSet<&PathBuf> {
+        self.weight_map.values().collect()
+    }
 }
 
 /// A file that an index lists.
@@ -34,23 +90,13 @@ pub(super) struct Shard {
 /// # Errors
 /// Text that is not an index, or that lists files in other folders.
 pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vec<Shard>, String> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, PathBuf>,
-    }
-    let Index { weight_map } =
-        serde_json::from_slice(text).map_err(|e| format!("not an index of tensors: {e}"))?;
-    let names: BTreeSet<&PathBuf> = weight_map.values().collect();
-    let plain = |name: &Path| matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
-    if let Some(name) = names.iter().find(|name| !plain(name) || is_index(name)) {
-        return Err(format!("`{}` is not a file beside the index", name.display()));
-    }
+    let index = Index::parse(text)?;
     let shard = |name: &PathBuf| {
-        let told = weight_map.iter().filter(|(_, file)| *file == name);
+        let told = index.weight_map.iter().filter(|(_, file)| *file == name);
         let tensors = told.map(|(tensor, _)| tensor.clone()).collect();
         Shard { path: path.with_file_name(name), name: name.clone(), tensors }
     };
-    Ok(names.into_iter().map(shard).collect())
+    Ok(index.files().into_iter().map(shard).collect())
 }
 
 impl Shard {

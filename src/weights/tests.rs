@@ -18,11 +18,13 @@ fn model(image: [usize; 2], channels: usize, patch: usize, width: usize, depth: 
         depth,
         heads: 2,
         mlp_ratio: 4.,
+        mlp: crate::config::MlpKind::Gelu,
         norm_eps: 1e-6,
         normalize: None,
         absolute_positions: true,
         resize_positions: ResizePositions::default(),
         relative_positions: false,
+        rope_base: None,
         layer_scale: None,
         registers: 0,
         key_bias: true,
@@ -48,9 +50,7 @@ fn read(path: &Path) -> Vec<(String, Tensor)> {
 
 /// The weights of `mae_square` under their own names.
 fn square_weights() -> Vec<(String, Tensor)> {
-    let tensors = read(&golden("mae_square.safetensors"));
-    let named = |(name, t): (String, Tensor)| Some((name.strip_prefix("weights.")?.to_string(), t));
-    tensors.into_iter().filter_map(named).collect()
+    read(&with_state_dict(&golden("mae_square.safetensors"), Some("weights")))
 }
 
 fn values(t: &Tensor) -> Vec<f32> {
@@ -125,9 +125,11 @@ fn a_training_checkpoint_of_pytorch_is_unwrapped() -> Result<()> {
         width: 8,
         depth: 1,
         mlp_hidden: 32,
+        gated: false,
         patch: 2,
         channels: 1,
         positions: 8,
+        rotary: false,
         registers: 0,
         decoder: Some((4, 1)),
         classes: None,
@@ -177,10 +179,98 @@ fn positions_of_images_that_are_no_squares_are_resized_where_their_grid_is_known
     assert_eq!(report.resized, Some(((2, 4), (4, 2))));
     let expected = crate::nn::pos_embed::resize(&table, (2, 4), (4, 2), Bicubic::Plain)?;
     assert_eq!(values(&params.get("pos_embed").unwrap().var), values(&expected));
-    let square = model([12, 12], 3, 4, 16, 2);
+    let (long, square) = (build(&model([8, 24], 3, 4, 16, 2), true)?, model([12, 12], 3, 4, 16, 2));
+    let tensors: Vec<_> = long.all().into_iter().map(|p| (p.name, p.var.as_tensor().clone())).collect();
     let error = load_backbone(&build(&square, true)?, &tensors, &square, None).unwrap_err().to_string();
-    assert!(error.contains("8 positions are not a square grid"), "{error}");
+    assert!(error.contains("13 positions are not a square grid"), "{error}");
     Ok(())
+}
+
+#[test]
+fn positions_without_one_for_the_class_token_are_read() -> Result<()> {
+    for (image, known) in [([24, 24], None), ([36, 20], None), ([12, 12], Some((6, 6)))] {
+        let model = model(image, 3, 4, 16, 2);
+        let mut tensors = square_weights();
+        let table = tensors.iter_mut().find(|(name, _)| name == "pos_embed").unwrap();
+        let patches = table.1.narrow(1, 1, 36)?;
+        table.1 = patches.contiguous()?;
+        let params = build(&model, true)?;
+        let report = load_backbone(&params, &tensors, &model, known).unwrap();
+        assert!(report.no_class_position);
+        assert_eq!(report.resized, (image != [24, 24]).then_some(((6, 6), model.grid())));
+        let with_zero = patches.pad_with_zeros(1, 1, 0)?;
+        let expected = match image {
+            [24, 24] => with_zero,
+            _ => crate::nn::pos_embed::resize(&with_zero, (6, 6), model.grid(), Bicubic::Plain)?,
+        };
+        assert_eq!(values(&params.get("pos_embed").unwrap().var), values(&expected));
+    }
+    // 16 rows are 4×4 patches for a model of them, and 3×5 patches with a class token for a model of those.
+    let wide = model([12, 20], 3, 4, 16, 2);
+    let tensors: Vec<_> =
+        build(&wide, true)?.all().into_iter().map(|p| (p.name, p.var.as_tensor().clone())).collect();
+    assert!(!load_backbone(&build(&wide, true)?, &tensors, &wide, None).unwrap().no_class_position);
+    let square = model([16, 16], 3, 4, 16, 2);
+    assert!(load_backbone(&build(&square, true)?, &tensors, &square, None).unwrap().no_class_position);
+    let report = load_backbone(&build(&square, true)?, &tensors, &square, Some((3, 5))).unwrap();
+    assert_eq!((report.no_class_position, report.resized), (false, Some(((3, 5), (4, 4)))));
+    Ok(())
+}
+
+#[test]
+fn what_lies_beside_a_backbone_is_left_out_and_what_may_change_its_features_is_refused() -> Result<()> {
+    let model = model([24, 24], 3, 4, 16, 2);
+    let one = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
+    for beside in [
+        "queue",
+        "projector.0.weight",
+        "proj_head.weight",
+        "criterion.center",
+        "logit_scale",
+        "fc.bias",
+        "classifier.weight",
+        "train_acc.total",
+        "normalize_mean",
+        "head2.weight",
+    ] {
+        let mut tensors = square_weights();
+        tensors.push((beside.into(), one.clone()));
+        let report = load_backbone(&build(&model, true)?, &tensors, &model, None).unwrap();
+        assert!(report.left_out.iter().any(|name| name == beside), "{beside}");
+    }
+    for inside in
+        ["norm_pre.weight", "blocks.0.gate", "reg_token", "patch_embed.norm.weight", "rope.freqs", "prompt"]
+    {
+        let mut tensors = square_weights();
+        tensors.push((inside.into(), one.clone()));
+        let error = load_backbone(&build(&model, true)?, &tensors, &model, None).unwrap_err().to_string();
+        assert!(error.contains(inside), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_of_another_network_is_described_by_its_tensors() -> Result<()> {
+    let model = model([24, 24], 3, 4, 16, 2);
+    let zero = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+    let tensors: Vec<_> = (0..7).map(|i| (format!("features.{i}.weight"), zero.clone())).collect();
+    let error = load_backbone(&build(&model, true)?, &tensors, &model, None).unwrap_err().to_string();
+    assert!(error.contains("`features.0.weight`") && error.contains("and 2 more"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn one_rule_finds_the_weights_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    assert_eq!(weights_in(folder.path()), None);
+    std::fs::write(path("last.ckpt"), "").unwrap();
+    let said = weight_files(folder.path());
+    assert!(said.contains("`pytorch_model.bin`") && said.contains("last.ckpt"), "{said}");
+    for name in shards::WEIGHTS.iter().rev() {
+        std::fs::write(path(name), "").unwrap();
+        assert_eq!(weights_in(folder.path()), Some(path(name)));
+    }
 }
 
 #[test]
@@ -226,7 +316,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() -> Result<()> {
             vec!["`patch_embed.proj.weight` has shape [16, 3, 4, 4]"],
         ),
         (good.clone(), foreign, vec!["`blocks.0.ls1.gamma`", "does not have"]),
-        (good, ragged, vec!["`pos_embed`: 7 positions are not a square grid", "6×6"]),
+        (good, ragged, vec!["`pos_embed`: 8 positions are not a square grid", "6×6"]),
     ];
     for (model, tensors, expected) in cases {
         let params = build(&model, true)?;
@@ -271,7 +361,8 @@ fn broken_files_are_named() -> Result<()> {
         ("half.safetensors", &safetensors[..safetensors.len() / 2], "truncated or corrupt"),
         ("header.safetensors", &safetensors[..100], "truncated or corrupt"),
         ("half.pth", &pth[..pth.len() / 2], "PyTorch or NumPy zip file cannot be read"),
-        ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "legacy format"),
+        ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M"[..], "legacy format"),
+        ("old.pkl", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "pickle cannot be read"),
         ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
         ("nothing", &b""[..], "neither a .safetensors nor"),
         ("empty.safetensors", &empty[..], "no tensors found"),
@@ -287,10 +378,10 @@ fn broken_files_are_named() -> Result<()> {
 #[test]
 fn names_of_others_are_recognised() {
     let entry = |name: &str| WeightEntry { name: name.into(), shape: vec![1, 1, 8], dtype: DType::F32 };
-    let distilled = [entry("dist_token"), entry("cls_token"), entry("blocks.0.attn.qkv.weight")];
-    assert!(Contents::of(&distilled).to_string().contains("a distilled DeiT"));
+    let hybrid = [entry("conv_root.weight"), entry("embedding.weight")];
+    assert!(Contents::of(&hybrid).to_string().contains("a hybrid of ResNet and ViT"));
     assert_eq!(Contents::of(&[entry("conv1.weight")]), Contents::Unknown);
-    assert_eq!(InferredVit::of(&distilled), None);
+    assert_eq!(InferredVit::of(&hybrid), None);
 }
 
 #[test]

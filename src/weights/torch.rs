@@ -1,21 +1,24 @@
 //! Files of `torch.save` (PyTorch 1.6 and later): a zip archive of a pickle and of the values of its tensors.
 //!
-//! Supported are a state dict, at the top level or under one of the keys [`WRAPPERS`], and a pickled `torch.nn.Module`, as
-//! OpenAI publishes its dVAE; its tensors get the names that its state dict would have.
+//! A file may hold state dicts at any key, and modules (`torch.nn.Module`, as OpenAI publishes its dVAE), whose tensors get
+//! the names that a state dict would have. The caller chooses one of them by its names ([`StateDicts`]).
 
 use super::archive::Archive;
 use super::entry::{Checksum, Located, Stored, WeightEntry};
 use super::pickle::{MOST_BYTES, Pickle, Place, Value};
+use super::state_dicts::StateDicts;
 use candle_core::DType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Keys under which a file may hold its state dict.
-pub(super) const WRAPPERS: [&str; 4] = ["model", "state_dict", "module", "teacher"];
 /// Maximum nesting depth of modules.
 const MOST_LEVELS: usize = 64;
 /// Maximum number of modules in a file; a shared module counts each time.
 const MOST_MODULES: usize = 100_000;
+/// Maximum nesting depth of state dicts in dictionaries and objects.
+const DEEPEST: usize = 5;
+/// Number of keys that an error shows.
+const SHOWN: usize = 8;
 
 /// PyTorch's names for the types of values.
 const STORAGES: [(&str, DType); 9] = [
@@ -30,26 +33,127 @@ const STORAGES: [(&str, DType); 9] = [
     ("LongStorage", DType::I64),
 ];
 
-/// The tensors of the file `bytes` and the checksums of the parts of the archive that hold them.
+/// What a file of PyTorch holds, or another pickle.
+pub(super) struct TorchFile {
+    /// The tensors of the chosen state dict and the checksums of the parts of the archive that hold them.
+    pub located: Located,
+    /// The index of the chosen state dict among all of them.
+    pub chosen: usize,
+    /// All state dicts.
+    pub dicts: StateDicts,
+    /// Names of classes and functions that weights do not need; they are ignored.
+    pub strangers: Vec<String>,
+}
+
+/// Reads the file `bytes`; `choose` says which of its state dicts is read.
 ///
 /// # Errors
-/// A file that is truncated or damaged, that refers to functions that weights do not need, or whose tensors do not fit
-/// their values.
-pub(super) fn parse(bytes: &[u8]) -> Result<Located, String> {
-    let mut archive = Archive::open(bytes)?;
+/// A file that is truncated or damaged, that holds no tensors, or whose tensors do not fit their values; the errors of
+/// `choose`.
+pub(super) fn parse(
+    bytes: &[u8],
+    choose: impl FnOnce(&StateDicts) -> Result<usize, String>,
+) -> Result<TorchFile, String> {
+    let unreadable = |e: String| format!("PyTorch or NumPy zip file cannot be read: {e}");
+    let mut archive = Archive::open(bytes).map_err(unreadable)?;
     let is_pickle = |name: &&String| name.as_str() == "data.pkl" || name.ends_with("/data.pkl");
     let pickles: Vec<String> = archive.names.iter().filter(is_pickle).cloned().collect();
     let [name] = pickles.as_slice() else {
-        return Err(format!("{} files `data.pkl` in the archive, expected 1", pickles.len()));
+        return Err(unreadable(format!("{} files `data.pkl` in the archive, expected 1", pickles.len())));
     };
     let folder = name.strip_suffix("data.pkl").unwrap_or_default();
-    let pickle = archive.read(name, MOST_BYTES)?;
+    let pickle = archive.read(name, MOST_BYTES).map_err(unreadable)?;
     let order = format!("{folder}byteorder");
-    if archive.names.contains(&order) && archive.read(&order, MOST_BYTES)? == b"big" {
-        return Err("its values are big-endian".into());
+    if archive.names.contains(&order) && archive.read(&order, MOST_BYTES).map_err(unreadable)? == b"big" {
+        return Err(unreadable("its values are big-endian".into()));
     }
-    let pickle = Pickle::parse(&pickle)?;
-    Parts { archive, folder, pickle: &pickle, found: BTreeMap::new() }.stored()
+    let pickle = Pickle::parse(&pickle).map_err(unreadable)?;
+    let mut search = Search::new(&pickle, is_tensor);
+    search.visit(pickle.root(), "", 0).map_err(unreadable)?;
+    let (found, strangers) = (search.found, pickle.strangers());
+    if found.is_empty() {
+        return Err(format!("no tensors found: {}", content(&pickle, &strangers)));
+    }
+    let dicts = StateDicts::of_members(&found);
+    let chosen = choose(&dicts)?;
+    let group = dicts.group(chosen);
+    let mut parts = Parts { archive, folder, pickle: &pickle, found: BTreeMap::new() };
+    let stored = parts.tensors(&found[group].1).map_err(unreadable)?;
+    let located = (stored, parts.found.into_values().collect());
+    Ok(TorchFile { located, chosen, dicts, strangers })
+}
+
+/// Describes what a pickle without tensors holds.
+pub(super) fn content(pickle: &Pickle, strangers: &[String]) -> String {
+    let root = pickle.root();
+    let held = match (pickle.named(root), pickle.called(root)) {
+        (Some(members), _) => {
+            let keys: Vec<String> = members.iter().take(SHOWN).map(|(key, _)| format!("`{key}`")).collect();
+            let more = if members.len() > SHOWN { ", …" } else { "" };
+            format!("the file holds the keys {}{more}", keys.join(", "))
+        }
+        (_, Some((module, name))) => format!("the file holds the result of `{module}.{name}`"),
+        _ => "the file holds no dictionary".into(),
+    };
+    match strangers {
+        [] => held,
+        names => format!("{held}. It refers to `{}`; no code was run", names.join("`, `")),
+    }
+}
+
+/// Members of a state dict: their names and places.
+pub(super) type Members = Vec<(String, Place)>;
+
+/// The search for state dicts.
+pub(super) struct Search<'p> {
+    pickle: &'p Pickle<'p>,
+    /// Whether the value at a place is a tensor.
+    is_tensor: fn(&Pickle, Place) -> bool,
+    /// Places that were visited: a dictionary may be shared.
+    seen: BTreeSet<Place>,
+    modules: usize,
+    /// State dicts with their keys, joined by points.
+    pub found: Vec<(String, Members)>,
+}
+
+impl<'p> Search<'p> {
+    /// A search in `pickle` for the values that `is_tensor` accepts.
+    pub(crate) fn new(pickle: &'p Pickle<'p>, is_tensor: fn(&Pickle, Place) -> bool) -> Self {
+        Self { pickle, is_tensor, seen: BTreeSet::new(), modules: 0, found: vec![] }
+    }
+
+    /// Finds the state dicts at and below `place`, whose key is `key`.
+    pub(crate) fn visit(&mut self, place: Place, key: &str, level: usize) -> Result<(), String> {
+        if level > DEEPEST || !self.seen.insert(place) {
+            return Ok(());
+        }
+        let pickle = self.pickle;
+        let state = match pickle.value(place) {
+            Value::Call { state: Some(state), .. } => pickle.named(*state).unwrap_or_default(),
+            _ => vec![],
+        };
+        let members = pickle.named(place).unwrap_or_default();
+        if state.iter().any(|(name, _)| *name == "_parameters" || *name == "_modules") {
+            let mut tensors = Vec::new();
+            walk(pickle, place, "", 0, &mut self.modules, &mut tensors)?;
+            tensors.retain(|(_, place)| (self.is_tensor)(pickle, *place));
+            if !tensors.is_empty() {
+                self.found.push((key.into(), tensors));
+            }
+            return Ok(());
+        }
+        let (tensors, others): (Vec<_>, Vec<_>) =
+            members.into_iter().chain(state).partition(|(_, place)| (self.is_tensor)(pickle, *place));
+        if !tensors.is_empty() {
+            let tensors = tensors.into_iter().map(|(name, place)| (name.to_string(), place)).collect();
+            self.found.push((key.into(), tensors));
+        }
+        for (name, place) in others {
+            let below = if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
+            self.visit(place, &below, level + 1)?;
+        }
+        Ok(())
+    }
 }
 
 /// An archive while its tensors are located.
@@ -62,33 +166,12 @@ struct Parts<'a, 'p> {
 }
 
 impl<'p> Parts<'_, 'p> {
-    fn stored(mut self) -> Result<Located, String> {
-        let root = self.pickle.root();
-        let top = self.pickle.named(root).unwrap_or_default();
-        let wrapped = WRAPPERS.iter().filter_map(|key| top.iter().find(|(name, _)| name == key));
-        for place in wrapped.map(|(_, place)| *place).chain([root]) {
-            let stored = self.tensors(place)?;
-            if !stored.is_empty() {
-                return Ok((stored, self.found.into_values().collect()));
-            }
-        }
-        Ok((vec![], vec![]))
-    }
-
-    /// The tensors of the state dict or module at `place`.
-    fn tensors(&mut self, place: Place) -> Result<Vec<Stored>, String> {
-        let mut named = Vec::new();
-        match self.pickle.named(place) {
-            Some(entries) => named.extend(entries.into_iter().map(|(name, place)| (name.to_string(), place))),
-            None => walk(self.pickle, place, "", 0, &mut 0, &mut named)?,
-        }
-        let mut stored = Vec::new();
-        for (name, place) in named {
-            if let Some(view) = View::of(self.pickle, place).map_err(|e| format!("tensor `{name}`: {e}"))? {
-                stored.push(self.place(&name, &view).map_err(|e| format!("tensor `{name}`: {e}"))?);
-            }
-        }
-        Ok(stored)
+    fn tensors(&mut self, members: &[(String, Place)]) -> Result<Vec<Stored>, String> {
+        let stored = |(name, place): &(String, Place)| {
+            let view = View::of(self.pickle, *place).map_err(|e| format!("tensor `{name}`: {e}"))?;
+            self.place(name, &view).map_err(|e| format!("tensor `{name}`: {e}"))
+        };
+        members.iter().map(stored).collect()
     }
 
     fn place(&mut self, name: &str, view: &View<'p>) -> Result<Stored, String> {
@@ -112,7 +195,7 @@ impl<'p> Parts<'_, 'p> {
             }
         };
         let entry = WeightEntry { name: name.into(), shape: view.shape.clone(), dtype: view.dtype };
-        Ok(Stored { entry, bytes, strides: view.strides() })
+        Ok(Stored { entry, bytes, strides: view.strides(), latin1: false })
     }
 
     /// The byte range of the storage `key`.
@@ -164,29 +247,60 @@ struct View<'p> {
     steps: Vec<usize>,
 }
 
+/// Whether the value at `place` is a tensor, or made of the values of one by an unknown function.
+fn is_tensor(pickle: &Pickle, place: Place) -> bool {
+    let Value::Call { arguments, .. } = pickle.value(place) else { return false };
+    let given = || pickle.items(*arguments).unwrap_or_default().iter();
+    let holds_values = |place: &Place| matches!(pickle.value(*place), Value::Outside(_));
+    match pickle.called(place) {
+        Some(("torch._utils" | "torch._tensor", name)) => name.starts_with("_rebuild"),
+        _ => given().any(holds_values),
+    }
+}
+
 impl<'p> View<'p> {
-    /// The tensor at `place`; `None` if it is something else.
-    fn of(pickle: &'p Pickle, place: Place) -> Result<Option<Self>, String> {
-        let Value::Call { mut callable, mut arguments, .. } = *pickle.value(place) else { return Ok(None) };
+    /// The tensor at `place`.
+    fn of(pickle: &'p Pickle, place: Place) -> Result<Self, String> {
+        let mut place = place;
         for _ in 0..4 {
-            let Value::Name { module: "torch._utils" | "torch._tensor", name } = *pickle.value(callable)
-            else {
-                return Ok(None);
-            };
+            let Value::Call { arguments, .. } = *pickle.value(place) else { break };
             let given = pickle.items(arguments).unwrap_or_default();
-            (callable, arguments) = match (name, given) {
-                ("_rebuild_tensor_v2", [storage, start, shape, steps, ..]) => {
-                    return Self::new(pickle, *storage, [*start, *shape, *steps]).map(Some);
+            let (module, name) = pickle.called(place).unwrap_or_default();
+            if !matches!(module, "torch._utils" | "torch._tensor") {
+                return Err(format!("made by `{module}.{name}`, which is not run"));
+            }
+            place = match (name, given) {
+                ("_rebuild_tensor" | "_rebuild_tensor_v2", [storage, start, shape, steps, ..]) => {
+                    return Self::new(pickle, *storage, [*start, *shape, *steps]);
                 }
-                ("_rebuild_parameter", [tensor, ..]) => match *pickle.value(*tensor) {
-                    Value::Call { callable, arguments, .. } => (callable, arguments),
-                    _ => break,
-                },
-                ("_rebuild_from_type_v2", [callable, _, arguments, ..]) => (*callable, *arguments),
-                _ => break,
+                (
+                    "_rebuild_parameter"
+                    | "_rebuild_parameter_with_state"
+                    | "_rebuild_device_tensor_from_cpu_tensor",
+                    [tensor, ..],
+                ) => *tensor,
+                ("_rebuild_from_type_v2", [callable, _, arguments, ..]) => {
+                    return Self::rebuilt(pickle, *callable, *arguments);
+                }
+                (
+                    "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_parameter" | "_rebuild_from_type_v2",
+                    _,
+                ) => break,
+                _ => return Err(format!("made by `{module}.{name}`, which is not supported")),
             };
         }
         Err("not in the format that PyTorch writes".into())
+    }
+
+    /// The tensor that `callable` makes of `arguments`, for a class of tensors.
+    fn rebuilt(pickle: &'p Pickle, callable: Place, arguments: Place) -> Result<Self, String> {
+        match (pickle.value(callable), pickle.items(arguments)) {
+            (
+                Value::Name { module: "torch._utils", name: "_rebuild_tensor_v2" },
+                Some([storage, start, shape, steps, ..]),
+            ) => Self::new(pickle, *storage, [*start, *shape, *steps]),
+            _ => Err("not in the format that PyTorch writes".into()),
+        }
     }
 
     fn new(pickle: &'p Pickle, storage: Place, [start, shape, steps]: [Place; 3]) -> Result<Self, String> {

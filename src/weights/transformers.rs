@@ -16,6 +16,8 @@ pub struct CheckpointHints {
     pub heads: Option<usize>,
     /// ε of layer norms.
     pub norm_eps: Option<f64>,
+    /// Base of the periods of rotary positions.
+    pub rope_base: Option<f64>,
     /// Number of attention heads of the decoder.
     pub decoder_heads: Option<usize>,
     /// Whether the decoder predicts pixels that are normalized per patch.
@@ -31,13 +33,17 @@ pub(crate) struct HfConfig {
     hidden_size: usize,
     num_attention_heads: Option<usize>,
     layer_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
     decoder_num_attention_heads: Option<usize>,
     norm_pix_loss: Option<bool>,
     mask_ratio: Option<f64>,
 }
 
 /// Values of `model_type` whose models are plain ViTs.
-const KNOWN: [&str; 6] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers"];
+const KNOWN: [&str; 7] = ["vit", "vit_mae", "beit", "deit", "dinov2", "dinov2_with_registers", DINOV3];
+const DINOV3: &str = "dinov3_vit";
+/// The base of the periods of DINOv3's rotary positions.
+const ROPE_BASE: f64 = 100.;
 
 impl HfConfig {
     /// Reads the `config.json` in the folder of `weights`; `None` if there is none, or if it does not describe a ViT of
@@ -68,18 +74,32 @@ impl HfConfig {
         CheckpointHints {
             heads: self.num_attention_heads,
             norm_eps: self.layer_norm_eps,
+            rope_base: self.rope_base(),
             decoder_heads: self.decoder_num_attention_heads.filter(|_| mae),
             norm_pix_loss: self.norm_pix_loss.filter(|_| mae),
             mask_ratio: self.mask_ratio.filter(|_| mae),
         }
     }
 
+    fn rope_base(&self) -> Option<f64> {
+        (self.model_type == DINOV3).then(|| self.rope_theta.unwrap_or(ROPE_BASE))
+    }
+
     /// ε of layer norms, for loading the weights into `model`; `None` if the file does not state it.
     ///
     /// # Errors
-    /// A file that describes another width or number of heads than `model`.
+    /// A file that describes another width, number of heads or rotary positions than `model`.
     pub(crate) fn eps_for(&self, model: &ModelConfig) -> Result<Option<f64>, String> {
         let heads = self.num_attention_heads.unwrap_or(model.heads);
+        if self.rope_base() != model.rope_base {
+            let said =
+                |base: Option<f64>| base.map_or("no rotary positions".into(), |base| format!("base {base}"));
+            return Err(format!(
+                "config.json beside the weights describes a model with {}, and the model has {} (`rope_base`)",
+                said(self.rope_base()),
+                said(model.rope_base)
+            ));
+        }
         if (self.hidden_size, heads) == (model.width, model.heads) {
             return Ok(self.layer_norm_eps);
         }
@@ -102,6 +122,7 @@ impl CheckpointHints {
         Self {
             heads: Some(model.heads),
             norm_eps: Some(model.norm_eps),
+            rope_base: model.rope_base,
             decoder_heads: Some(model.decoder.heads),
             norm_pix_loss: mae.as_ref().map(|mae| mae.target == ReconstructionTarget::NormPixel),
             mask_ratio: mae.map(|mae| mae.mask_ratio),
@@ -128,6 +149,7 @@ impl CheckpointHints {
         Ok(Self {
             heads: one(self.heads, known.heads, ("heads", who))?,
             norm_eps: one(self.norm_eps, known.norm_eps, ("norm_eps", who))?,
+            rope_base: one(self.rope_base, known.rope_base, ("rope_base", who))?,
             decoder_heads: one(self.decoder_heads, known.decoder_heads, ("decoder_heads", who))?,
             norm_pix_loss: one(self.norm_pix_loss, known.norm_pix_loss, ("norm_pix_loss", who))?,
             mask_ratio: one(self.mask_ratio, known.mask_ratio, ("mask_ratio", who))?,
@@ -148,8 +170,15 @@ impl CheckpointHints {
             heads
         });
         let norm_eps = self.norm_eps.unwrap_or_else(|| {
-            assume("layer norms with ε 1e-6 (--norm-eps)".into());
-            1e-6
+            let eps = if guess.rotary { 1e-5 } else { 1e-6 };
+            assume(format!("layer norms with ε {eps:e} (--norm-eps)"));
+            eps
+        });
+        let rope_base = self.rope_base.or_else(|| {
+            guess.rotary.then(|| {
+                assume(format!("rotary positions with base {ROPE_BASE}"));
+                ROPE_BASE
+            })
         });
         let width = guess.width;
         if heads == 0 || !width.is_multiple_of(heads) {
@@ -157,7 +186,7 @@ impl CheckpointHints {
                 "{heads} heads do not divide the width {width}: set the number with --heads"
             ));
         }
-        let mut details = Self { heads: Some(heads), norm_eps: Some(norm_eps), ..*self };
+        let mut details = Self { heads: Some(heads), norm_eps: Some(norm_eps), rope_base, ..*self };
         let Some((width, _)) = guess.decoder else { return Ok((details, assumed)) };
         let decoder_heads = self.decoder_heads.unwrap_or_else(|| {
             let heads = if width.is_multiple_of(32) { (width / 32).min(16) } else { 1 };
@@ -193,7 +222,17 @@ impl CheckpointHints {
     ) -> Value {
         let has = |part: &str| tensors.iter().any(|(name, _)| name.contains(part));
         let rows = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.dims()[0]);
+        let scaled = has("layer_scale1");
         let (kind, architecture) = match (contents, guess.decoder, guess.classes) {
+            _ if guess.rotary => (DINOV3, "DINOv3ViTModel"),
+            (_, _, Some(_)) if scaled && guess.registers > 0 => {
+                ("dinov2_with_registers", "Dinov2WithRegistersForImageClassification")
+            }
+            (_, _, Some(_)) if scaled => ("dinov2", "Dinov2ForImageClassification"),
+            (_, _, None) if scaled && guess.registers > 0 => {
+                ("dinov2_with_registers", "Dinov2WithRegistersModel")
+            }
+            (_, _, None) if scaled => ("dinov2", "Dinov2Model"),
             (Contents::Beit, _, Some(_)) => ("beit", "BeitForImageClassification"),
             (Contents::Beit, ..) if has("lm_head") => ("beit", "BeitForMaskedImageModeling"),
             (Contents::Beit, ..) => ("beit", "BeitModel"),
@@ -229,6 +268,20 @@ impl CheckpointHints {
             config["norm_pix_loss"] = json!(self.norm_pix_loss);
             config["mask_ratio"] = json!(self.mask_ratio);
         }
+        if guess.rotary {
+            config["key_bias"] = json!(false);
+            config["rope_theta"] = json!(self.rope_base);
+            config["use_gated_mlp"] = json!(guess.gated);
+            config["hidden_act"] = json!(if guess.gated { "silu" } else { "gelu" });
+            config["num_register_tokens"] = json!(guess.registers);
+        } else if scaled {
+            config["mlp_ratio"] = mlp_ratio(guess);
+            config["use_swiglu_ffn"] = json!(guess.gated);
+            config["use_mask_token"] = json!(has("mask_token"));
+            if guess.registers > 0 {
+                config["num_register_tokens"] = json!(guess.registers);
+            }
+        }
         if *contents == Contents::Beit {
             config["use_absolute_position_embeddings"] = json!(has("position_embeddings"));
             config["use_shared_relative_position_bias"] = json!(has("encoder.relative_position_bias"));
@@ -245,5 +298,20 @@ impl CheckpointHints {
             config["id2label"] = Value::Object(labels);
         }
         config
+    }
+}
+
+/// The ratio from which transformers' DINOv2 computes the hidden width of its MLPs; of a SwiGLU, that is two thirds, rounded
+/// up to a multiple of 8.
+fn mlp_ratio(guess: &InferredVit) -> Value {
+    let (hidden, width) = (guess.mlp_hidden, guess.width);
+    let of = |ratio: usize| match guess.gated {
+        true => (2 * ratio * width / 3).next_multiple_of(8),
+        false => ratio * width,
+    };
+    let share = if guess.gated { 1.5 } else { 1. };
+    match (1..=16).find(|ratio| of(*ratio) == hidden) {
+        Some(ratio) => json!(ratio),
+        None => json!(share * hidden as f64 / width as f64),
     }
 }

@@ -133,6 +133,7 @@ fn every_split_of_a_fixture_is_indexed_and_decodes() {
                         assert_eq!(*path, root.join(entry.id.as_str()));
                         Image::open(path, 3).unwrap()
                     }
+                    ImageRef::Upright(path) => panic!("{} is turned", path.display()),
                     ImageRef::Memory(image) => image.with_channels(3).unwrap(),
                 };
                 assert_eq!(fitting(entry, image.size()), Ok(()), "{place}: {}", entry.id);

@@ -190,7 +190,7 @@ fn an_annotation_for_another_image_is_found() {
         }
     }
     let other = image::RgbImage::new(60, 48);
-    other.save(root.join("val2017/000000000011.jpg")).unwrap();
+    other.save_with_format(root.join("val2017/000000000011.jpg"), image::ImageFormat::Png).unwrap();
     let shown = sandbox.run(&format!("data check coco --data {}", root.display()));
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("000000000012.jpg` is not there"), "{shown}");

@@ -1,14 +1,14 @@
 //! DINOv2 files of transformers, timm and facebookresearch/dinov2 (`scripts/golden/dinov2.py`): models compute the same as
 //! there, with and without registers, for the original grid of positions and for others.
 
-use crate::key_mappings::largest_difference;
+use crate::key_mappings::{heads, largest_difference};
 use crate::program::repository;
 use anyhow::{Context as _, Result};
 use bench::config::{ModelConfig, ResizePositions, parse};
 use bench::models::{Backbone as _, BackboneUsage, Vit};
 use bench::nn::pos_embed::{Bicubic, resize};
 use bench::nn::{Params, Pass};
-use bench::weights::{LoadReport, WeightFile, inspect_weights, load_backbone};
+use bench::weights::{LoadReport, Program, WeightFile, convert_weights, inspect_weights, load_backbone};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,60 @@ fn the_original_names_and_those_of_timm_are_the_same_model() -> Result<()> {
         let found = inspect_weights(&path)?;
         assert_eq!(found.program, Some(title));
         assert_eq!(found.model.map(|model| model.registers), Some(3), "{title}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_written_for_transformers_has_its_names_and_values() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let written = |source: &Path, name: &str| -> Result<(HashMap<String, Tensor>, serde_json::Value)> {
+        let out = folder.path().join(name).join("model.safetensors");
+        std::fs::create_dir(out.parent().context("no folder")?)?;
+        let done = convert_weights(source, Program::HuggingFace, &out, &heads())?;
+        assert_eq!(done.left_out, Vec::<String>::new());
+        let config = std::fs::read_to_string(done.config.context("no config")?)?;
+        Ok((candle_core::safetensors::load(&out, &Device::Cpu)?, serde_json::from_str(&config)?))
+    };
+    for (name, kind, registers) in
+        [("dinov2", "Dinov2Model", 0), ("dinov2_registers", "Dinov2WithRegistersModel", 3)]
+    {
+        let (found, config) = written(&golden(name), name)?;
+        let source = candle_core::safetensors::load(golden(name), &Device::Cpu)?;
+        assert_eq!(found.len(), source.len());
+        for (key, tensor) in &source {
+            assert_eq!(found[key].dims(), tensor.dims(), "{key}");
+            assert_eq!(largest_difference(tensor, &found[key])?, 0., "{key}");
+        }
+        assert_eq!(config["architectures"][0], kind);
+        assert_eq!(config["num_register_tokens"].as_u64().unwrap_or(0), registers);
+        assert_eq!((&config["image_size"], &config["mlp_ratio"]), (&24.into(), &4.into()));
+    }
+    // timm leaves out the mask token, which transformers' models with registers always have.
+    let (found, _) = written(&golden("dinov2_timm"), "timm")?;
+    let names = candle_core::safetensors::load(golden("dinov2_registers"), &Device::Cpu)?;
+    assert!(found.len() == names.len() && names.iter().all(|(name, t)| found[name].dims() == t.dims()));
+    let (vit, ..) = load(
+        &folder.path().join("timm/model.safetensors"),
+        &model([24, 24], 3, ResizePositions::Antialias)?,
+    )?;
+    compare(&vit, "dinov2_registers", "24x24")?;
+
+    // A classifier: on the class token and the mean of the patches as in transformers, or on the class token alone.
+    for (inputs, fits) in [(32, true), (16, false)] {
+        let mut tensors = candle_core::safetensors::load(golden("dinov2"), &Device::Cpu)?;
+        tensors.insert("classifier.weight".into(), Tensor::zeros((5, inputs), DType::F32, &Device::Cpu)?);
+        tensors.insert("classifier.bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu)?);
+        let source = folder.path().join("classifier.safetensors");
+        candle_core::safetensors::save(&tensors, &source)?;
+        match written(&source, &format!("class{inputs}")) {
+            Ok((found, config)) => {
+                assert!(fits && found.contains_key("dinov2.embeddings.cls_token"));
+                assert!(found.contains_key("classifier.weight") && config["id2label"]["4"] == "LABEL_4");
+                assert_eq!(config["architectures"][0], "Dinov2ForImageClassification");
+            }
+            Err(error) => assert!(!fits && error.to_string().contains("only the backbone"), "{error}"),
+        }
     }
     Ok(())
 }

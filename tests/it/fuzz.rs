@@ -4,11 +4,16 @@
 //! are of all targets together (`scripts/check_fuzz`, which also bounds the memory).
 
 use crate::program::repository;
-use bench::config::ModelConfig;
-use bench::data::Rle;
+use bench::config::{Choice, Library, ModelConfig, Stage};
 use bench::data::formats::CocoJson;
+use bench::data::{
+    Annotation, DatasetInfo, Entry, Image, ImageRef, LabelEncoding, LabelTable, Objects, RasterFile, Rle,
+    SampleId,
+};
+use bench::engine::{Control, Silent};
 use bench::models::{BackboneUsage, Vit};
 use bench::nn::Params;
+use bench::registry::Registry;
 use bench::rng::Rng;
 use bench::weights::{HubFile, Inspection, WeightFile, load_backbone};
 use candle_core::Device;
@@ -16,6 +21,8 @@ use rand::{Rng as _, RngCore as _};
 use std::io::{Cursor, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -114,17 +121,26 @@ fn pickles(file: &str) -> Target {
 }
 
 /// An archive of NumPy in which one array is damaged.
-fn arrays() -> Target {
-    let members = members(golden("dialects/timm/augreg.npz"));
-    let kernel = "encoderblock_0/MlpBlock_3/Dense_0/kernel.npy";
+fn arrays(file: &str, kernel: &'static str) -> Target {
+    let members = members(golden(file));
     let (_, array) = members.iter().find(|(name, _)| name.ends_with(kernel)).unwrap();
     target("array", vec![array.clone()], move |bytes| weights(with(&members, kernel, bytes)))
+}
+
+/// A pickle with an array of two numbers as Python 3 writes it in protocol 2.
+fn protocol_2() -> Vec<u8> {
+    b"\x80\x02}X\x05\x00\x00\x00modelcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K\x02\
+      \x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89\
+      c_codecs\nencode\nX\x0a\x00\x00\x00\x00\x00\xc2\x80?\x00\x00\xc3\x80@X\x06\x00\x00\x00latin1\x86Rtbs."
+        .to_vec()
 }
 
 /// Names and shapes, translated and loaded into a small ViT.
 fn names() -> Target {
     let files = [
         "mae_gray",
+        "dialects/formats/deit_distilled_hf",
+        "dialects/timm/deit_distilled",
         "dialects/vit",
         "dialects/vit_mae",
         "dialects/beit",
@@ -144,6 +160,29 @@ fn names() -> Target {
         if let Ok(tensors) = file.read(&Device::Cpu) {
             let _ = load_backbone(&params, &tensors, &model, None);
         }
+    })
+}
+
+/// Names of several state dicts with prefixes and counters, in one file.
+fn prefixes() -> Target {
+    let names = |prefix: &str| {
+        let text = String::from_utf8(list("mae_gray.safetensors")).unwrap();
+        text.lines().map(|line| format!("{prefix}{line}\n")).collect::<String>()
+    };
+    let seeds = [
+        names("model.") + &names("ema_model.module.") + "n_averaged 1\n",
+        names("module.student.") + &names("module.teacher.") + "queue 3,4\n",
+        names("_orig_mod.") + "criterion.weight 3\n",
+    ];
+    target("prefixes", seeds.map(String::into_bytes).to_vec(), |bytes| weights(listed(bytes)))
+}
+
+/// An index of weights that lists damaged names; none of its files is there.
+fn indices() -> Target {
+    let seed = br#"{"metadata":{"total_size":1},"weight_map":{"a.weight":"model-1.safetensors","b":"model-2.safetensors"}}"#;
+    target("index", vec![seed.to_vec()], |bytes| {
+        let path = Path::new("no/such/folder/model.safetensors.index.json");
+        assert!(WeightFile::parse(path, bytes.to_vec()).is_err());
     })
 }
 
@@ -181,7 +220,101 @@ fn annotations() -> Target {
         {"id":2,"image_id":1,"category_id":3,"bbox":[1,2,3,4],"iscrowd":1,"segmentation":{"size":[10,20],"counts":[5,190,5]}},
         {"id":3,"image_id":1,"category_id":3,"bbox":[1,2,3,4],"area":7,"segmentation":{"size":[10,20],"counts":"55e5"}}]}"#;
     let format = CocoJson { file: "some.json".into(), drop_empty: false, allowed_degenerate: 1 };
-    target("annotations", vec![seed.as_bytes().to_vec()], move |bytes| drop(format.read(bytes.to_vec())))
+    let odd = "\u{feff}{\"images\":[{\"id\":\"img 1\",\"width\":20.0,\"height\":10,\"file_name\":\"a\\\\b.jpg\",\"x\":NaN}],
+        \"annotations\":[{\"id\":\"7c1d\",\"image_id\":\"img 1\",\"category_id\":3.0,\"bbox\":[1,1,8,7],\"iscrowd\":null,
+        \"segmentation\":[1,1,9,1,9,8]},{\"image_id\":\"img 1\",\"category_id\":3,\"bbox\":[1,2,3,4],\"iscrowd\":\"0\",
+        \"segmentation\":[[2,2],[1,1,9,1,9,8],[]],\"score\":-Infinity},{\"id\":9,\"image_id\":\"img 1\",\"category_id\":4,
+        \"bbox\":[1,2,0,4],\"segmentation\":{}}],\"categories\":[{\"id\":3,\"name\":\"cat\"},{\"id\":4,\"name\":\"cat\"}]}";
+    let read = move |bytes: &[u8]| match format.read(bytes.to_vec()) {
+        // What is accepted can be drawn, or says why not.
+        Ok(content) => {
+            content.images.iter().filter(|(_, image)| image.size.0 * image.size.1 < 1 << 20).for_each(
+                |(_, image)| {
+                    assert!(image.objects.iter().all(|object| object.mask(image.size).is_ok()));
+                },
+            )
+        }
+        Err(flaws) => assert!(!flaws.is_empty()),
+    };
+    target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec()], read)
+}
+
+/// Lists of results for two images, scored as boxes and masks: what is accepted has scores from 0 to 100, or -1 for masks if
+/// there are none.
+fn results() -> Target {
+    let (library, registry) = (Library::default(), Registry::builtin());
+    let manifest = bench::registry::manifest(&library, registry.components(), "shapes_detection").unwrap();
+    let choice = Choice { library: &library, owners: registry.components(), overrides: &[] };
+    let head = choice.recipe(Stage::Transfer, &manifest.recipe, ("", "")).unwrap().head();
+    let truth = r#"{"images":[{"id":1,"width":20,"height":10,"file_name":"a.jpg"},{"id":7,"width":20,"height":10,
+        "file_name":"b.jpg"}],"categories":[{"id":3,"name":"cat"},{"id":5,"name":"dog"}],
+        "annotations":[{"id":1,"image_id":1,"category_id":3,"bbox":[1,1,8,7],"area":40,"segmentation":[[1,1,9,1,9,8,1,8]]},
+        {"id":2,"image_id":7,"category_id":5,"bbox":[1,2,9,4],"area":36,"segmentation":[[1,2,10,2,10,6,1,6]]}]}"#;
+    let format = CocoJson { file: "some.json".into(), drop_empty: false, allowed_degenerate: 0 };
+    let truth = format.read(truth.into()).unwrap();
+    let info = DatasetInfo { classes: truth.classes, categories: truth.categories, ..DatasetInfo::default() };
+    let task = registry.task(&manifest, (&head, "the recipe"), &info).unwrap();
+    let entry = |(name, objects): (String, Objects)| Entry {
+        id: SampleId::new(&name),
+        image: ImageRef::File(name.into()),
+        annotation: Annotation::Objects(Arc::new(objects)),
+    };
+    let entries: Vec<Entry> = truth.images.into_iter().map(entry).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    let seeds = [
+        r#"[{"image_id":1,"category_id":3,"bbox":[1,1,8,7],"score":0.9,"segmentation":[[1,1,9,1,9,8,1,8]]},
+        {"image_id":7.0,"category_id":5,"bbox":[1,2,9,4.5],"score":0.5,"segmentation":{"size":[10,20],"counts":[12,5,183]}}]"#,
+        r#"[{"image_id":7,"category_id":5,"score":1e-1,"segmentation":{"size":[10,20],"counts":"55e5"}}]"#,
+        r#"[{"image_id":1,"category_id":5,"bbox":[1,2,9,4],"score":0.25,"area":null,"x":NaN}]"#,
+    ];
+    target("results", seeds.map(|seed| seed.as_bytes().to_vec()).to_vec(), move |bytes| {
+        let _ = &folder;
+        std::fs::write(&path, bytes).unwrap();
+        let control = Control { stop: &AtomicBool::new(false), observer: &Silent };
+        if let Ok(found) = task.score_files(std::slice::from_ref(&path), &entries, &control) {
+            let value = |name: &str| found.scores.get(name).unwrap().value;
+            for (boxes, masks) in [("box_ap", "mask_ap"), ("box_ar_100", "mask_ar_100")] {
+                let (boxes, masks) = (value(boxes), value(masks));
+                let within = |score: &f64| (0. ..=100.).contains(score);
+                assert!(within(&boxes) && (within(&masks) || masks == -1.), "{boxes}, {masks}");
+            }
+        }
+    })
+}
+
+/// The files of a golden file of images.
+fn image_files(name: &str) -> Vec<Vec<u8>> {
+    let file = golden(name);
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let files = tensors.iter().filter(|(name, _)| name.starts_with("file."));
+    files.map(|(_, view)| view.data().to_vec()).collect()
+}
+
+/// Image files: what is read has its pixels.
+fn images(name: &'static str, golden: &str) -> Target {
+    target(name, image_files(golden), |bytes| {
+        if let Ok(image) = Image::decode_upright(bytes, 3) {
+            assert_eq!(image.data.len(), image.height * image.width * 3);
+        }
+    })
+}
+
+/// Masks, of which the values are read as they are stored.
+fn masks() -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.png");
+    let labels = LabelTable::new((0..256).map(|id| (id, id as u16))).unwrap();
+    let mask = RasterFile { path: path.clone(), encoding: Arc::new(LabelEncoding::Ids(labels)) };
+    let files = image_files("images.safetensors");
+    let pngs = files.into_iter().filter(|bytes| bytes.starts_with(b"\x89PNG")).collect();
+    target("mask", pngs, move |bytes| {
+        let _ = &folder;
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(raster) = mask.read() {
+            assert_eq!(raster.labels.len(), raster.height * raster.width);
+        }
+    })
 }
 
 fn targets() -> Vec<Target> {
@@ -191,6 +324,7 @@ fn targets() -> Vec<Target> {
         (bytes[8..8 + length].to_vec(), bytes.len() - 8 - length)
     };
     let (seed, data) = header("dialects/vit.safetensors");
+    let format = |name: &str| golden(&format!("dialects/formats/{name}"));
     vec![
         target(
             "safetensors",
@@ -201,20 +335,51 @@ fn targets() -> Vec<Target> {
         target("archive", vec![golden("mae_nested.pth"), golden("dialects/timm/augreg.npz")], |bytes| {
             weights(bytes.to_vec())
         }),
-        arrays(),
+        target(
+            "big_vision",
+            vec![format("big_vision.npz"), format("siglip.npz"), format("sincos.npz")],
+            |bytes| weights(bytes.to_vec()),
+        ),
+        target("numpy", vec![format("vitdet.pkl"), format("vitdet_5.pkl"), protocol_2()], |bytes| {
+            weights(bytes.to_vec())
+        }),
+        arrays("dialects/timm/augreg.npz", "encoderblock_0/MlpBlock_3/Dense_0/kernel.npy"),
+        arrays("dialects/formats/big_vision_scan.npz", "encoderblock/MlpBlock_0/Dense_0/kernel.npy"),
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
         names(),
+        prefixes(),
+        indices(),
         references(),
         runs(),
         annotations(),
+        results(),
+        images("jpeg", "jpeg.safetensors"),
+        images("image", "images.safetensors"),
+        images("turned", "orientation.safetensors"),
+        masks(),
     ]
 }
 
 /// Numbers at which arithmetic goes wrong.
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, i64::MAX as u64, u64::MAX];
-const WORDS: [&str; 12] =
-    ["0", "-1", "1e999", "4294967296", "18446744073709551615", "[", "{", "\"", ",", "../", "\n", "."];
+const WORDS: [&str; 15] = [
+    "0",
+    "-1",
+    "1e999",
+    "4294967296",
+    "18446744073709551615",
+    "[",
+    "{",
+    "\"",
+    ",",
+    "../",
+    "\n",
+    ".",
+    "NaN",
+    "null",
+    "-Infinity",
+];
 
 /// One of the seeds, changed.
 fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
@@ -291,6 +456,7 @@ fn seeds_are_read_whole() {
         |list: &Vec<u8>| WeightFile::parse(Path::new("list"), listed(list)).map(|file| file.entries().len());
     assert!(lists.iter().all(|list| read(list).unwrap() > 0), "names");
     assert!(WeightFile::parse(Path::new("archive"), golden("mae_nested.pth")).is_ok());
+    assert_eq!(WeightFile::parse(Path::new("numpy"), protocol_2()).unwrap().entries().len(), 1);
     let members = members(golden("dvae_encoder.pkl"));
     let (_, pickle) = members.iter().find(|(name, _)| name.ends_with("data.pkl")).unwrap();
     assert!(WeightFile::parse(Path::new("pickle"), with(&members, "data.pkl", pickle)).is_ok());

@@ -172,6 +172,75 @@ fn the_older_name_of_weights_is_found() {
 }
 
 #[test]
+fn all_files_that_an_index_lists_are_fetched() {
+    let hub = Hub::new();
+    let golden = crate::program::repository().join("tests/golden/dialects/vit.safetensors");
+    let tensors: std::collections::BTreeMap<_, _> =
+        candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap().into_iter().collect();
+    let shard = |i: usize| format!("model-0000{}-of-00002.safetensors", i + 1);
+    let mut map = serde_json::Map::new();
+    for i in 0..2 {
+        let part: std::collections::HashMap<_, _> = tensors
+            .clone()
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| at % 2 == i)
+            .map(|(_, pair)| pair)
+            .collect();
+        map.extend(part.keys().map(|name| (name.clone(), shard(i).into())));
+        hub.server.put(&key(COMMIT, &shard(i)), &safetensors::serialize(&part, None).unwrap());
+    }
+    let text = serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
+    hub.server.put(&key(COMMIT, "model.safetensors.index.json"), text.as_bytes());
+    let path = hub.ok("pull hub:me/vit");
+    assert!(path.ends_with("model.safetensors.index.json"));
+    assert!((0..2).all(|i| Path::new(&path).with_file_name(shard(i)).is_file()));
+    for line in ["inspect hub:me/vit", "inspect --offline hub:me/vit"] {
+        let shown = hub.ok(line);
+        assert!(shown.contains(&format!("tensors     {}", 2 * 12 + 8)), "{shown}");
+    }
+    // A shard that is not there, and one that is damaged.
+    assert_eq!(hub.ok("pull --offline hub:me/vit"), path);
+    let blob = Path::new(&path).with_file_name(shard(1)).canonicalize().unwrap();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&blob, &bytes).unwrap();
+    hub.fails(1, "pull --offline hub:me/vit", &[&shard(1), "damaged"]);
+    hub.fails(1, "pull --offline hub:me/vit", &[&shard(1), "not in the cache"]);
+    assert_eq!(hub.ok("pull hub:me/vit"), path);
+    hub.server.put("me/odd@0/x", b"");
+    let bad = serde_json::json!({ "weight_map": { "a": "../../x" } }).to_string();
+    hub.server.put(&format!("me/odd@{COMMIT}/model.safetensors.index.json"), bad.as_bytes());
+    hub.fails(1, "pull hub:me/odd", &["../../x", "not a file beside the index"]);
+}
+
+#[test]
+fn the_environment_is_read_as_in_python_and_errors_name_the_variable() {
+    let hub = Hub::new();
+    hub.server.put(&key(COMMIT, FILE), &content(100, 1));
+    let run = |line: &str, set: &[(&str, &str)]| {
+        let mut command = hub.command(line);
+        command.envs(set.iter().copied()).output().unwrap()
+    };
+    let home = hub.sandbox.path("home");
+    std::fs::create_dir(&home).unwrap();
+    let home = [("HOME", home.to_str().unwrap())];
+    let output = run("pull hub:me/vit", &[&home[..], &[("HF_HOME", "~/x")]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(hub.sandbox.path("home/x/hub/models--me--vit").is_dir() && !hub.sandbox.path("~").exists());
+    for endpoint in ["127.0.0.1:8799", "", "ftp://x", "https://"] {
+        let output = run("pull hub:me/vit", &[("HF_ENDPOINT", endpoint)]);
+        let error = stderr(&output);
+        assert!(!output.status.success() && error.contains("HF_ENDPOINT"), "{error}");
+        assert!(error.contains("https://huggingface.co"), "{error}");
+        let cached = [&home[..], &[("HF_HOME", "~/x"), ("HF_ENDPOINT", endpoint)]].concat();
+        let output = run("pull --offline hub:me/vit", &cached);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn an_interrupted_download_goes_on_where_it_stopped() {
     let hub = Hub::new();
     let bytes = content(2_000_000, 4);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod annotations;
 mod architecture;
 mod bad_input;
 mod build_script;
@@ -11,6 +12,7 @@ mod datasets;
 mod dense_key_mappings;
 mod detection;
 mod dinov2;
+mod dinov3;
 mod external_augmentation;
 mod external_backbone;
 mod external_objective;
@@ -30,3 +32,5 @@ mod select;
 mod statistics;
 mod suite;
 mod timm_key_mappings;
+mod weight_files;
+mod weight_formats;

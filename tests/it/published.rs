@@ -3,7 +3,7 @@
 //! `cargo test --release -- --ignored published` compares them if the files are available: weights as
 //! `$BENCH_WEIGHTS/<owner>/<name>/model.safetensors` (or `pytorch_model.bin`) or on the Hugging Face Hub, images as
 //! `<name>.png` or `<name>.jpg` in `$BENCH_WEIGHTS` or `$BENCH_DATA/coco/val2017`. Missing files are skipped, with a
-//! line that says so. A JPEG has the reference's pixels with the feature `turbojpeg`; a PNG that Pillow made of it always.
+//! line that says so. A JPEG has the pixels that Pillow reads.
 //!
 //! The values are from `tests/models/{vit,vit_mae,beit}` of transformers and from its converters for MAE and BEiT.
 

@@ -1,6 +1,6 @@
 //! Segmentation from the command line: training, overlays, scoring of label PNGs, and invalid masks.
 
-use crate::program::{Sandbox, fixture};
+use crate::program::{Sandbox, fixture, repository};
 use std::path::{Path, PathBuf};
 
 fn copy(from: &Path, to: &Path) {
@@ -46,10 +46,20 @@ fn labels_that_are_predicted_score_as_the_run_did() {
     let (left, top, width, height) = (16, 51, 528, 396);
     assert_eq!(picture.width(), width + 2 * left);
     assert!(picture.height() > top + height + 30, "{} pixels high", picture.height());
-    let source = image::open(images.join("0016E5_07959.jpg")).unwrap().to_rgb8();
+    let source = bench::data::Image::open(&images.join("0016E5_07959.jpg"), 3).unwrap();
+    let source = image::RgbImage::from_raw(source.width as u32, source.height as u32, source.data).unwrap();
     let enlarged = image::imageops::resize(&source, width, height, image::imageops::FilterType::CatmullRom);
     let drawn = image::imageops::crop_imm(&picture, left, top, width, height).to_image();
     assert_ne!(drawn, enlarged, "nothing is drawn");
+    // Stored with 9 × 14 pixels, and shown by viewers with 14 × 9.
+    let golden = std::fs::read(repository().join("tests/golden/orientation.safetensors")).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
+    std::fs::write(sandbox.path("turned.jpg"), golden.tensor("file.6.jpeg").unwrap().data()).unwrap();
+    for (flag, size) in [("", (14, 9)), ("--ignore-orientation", (9, 14))] {
+        sandbox.ok(&format!("predict turned.jpg --weights {id} --out turned {flag} --force"));
+        let labels = image::open(sandbox.path("turned/labels/turned.png")).unwrap();
+        assert_eq!((labels.height(), labels.width()), size, "{flag}");
+    }
     let line =
         format!("eval --predictions out/labels --task camvid --data {} --json --by-class", data.display());
     let found: serde_json::Value = serde_json::from_str(&sandbox.ok(&line)).unwrap();
@@ -85,7 +95,7 @@ fn wrong_masks_are_named() {
         (|mask| image::GrayImage::new(5, 4).save(mask).unwrap(), "has 4x5 pixels, but the image has 36x48"),
         (|mask| image::RgbImage::new(48, 36).save(mask).unwrap(), "has RGB colours"),
         (|mask| image::GrayImage::from_pixel(48, 36, [12].into()).save(mask).unwrap(), "id 12 at column 0"),
-        (|mask| std::fs::write(mask, b"mask").unwrap(), "not a readable PNG"),
+        (|mask| std::fs::write(mask, b"mask").unwrap(), "is not a PNG"),
     ] {
         let sandbox = Sandbox::new();
         let data = camvid(&sandbox);
@@ -109,7 +119,8 @@ fn both_encodings_of_ade20k_and_images_smaller_than_a_window() {
     let data = sandbox.path("data");
     copy(Path::new(&fixture("ade20k")), &data);
     // An image of one pixel, with its mask, stands among the others.
-    image::RgbImage::new(1, 1).save(data.join("images/validation/ADE_val_00000009.jpg")).unwrap();
+    let small = data.join("images/validation/ADE_val_00000009.jpg");
+    image::RgbImage::new(1, 1).save_with_format(small, image::ImageFormat::Png).unwrap();
     image::GrayImage::from_pixel(1, 1, [3].into())
         .save(data.join("annotations/validation/ADE_val_00000009.png"))
         .unwrap();

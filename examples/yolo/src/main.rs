@@ -55,7 +55,8 @@ impl Format for Yolo {
             }
             let (absent, not_exhaustive) = (vec![], vec![]);
             // Results refer to an image by its place in the sorted folder, from 1.
-            let objects = Objects { image_id: number as u64 + 1, size, objects, absent, not_exhaustive };
+            let objects =
+                Objects { image_id: (number as u64 + 1).into(), size, objects, absent, not_exhaustive };
             entries.push(split.entry(image, Annotation::Objects(Arc::new(objects))));
         }
         Ok(Index { entries, images_listed: true, ..Index::default() })

@@ -546,6 +546,14 @@ fn numbers_that_cannot_work_are_refused() {
             "op = 'color_jitter'\nbrightness = 0.4\ncontrast = 0.4\nsaturation = 0.4\nhue = 0.6",
             "color_jitter: hue is 0.6, expected 0 to 0.5",
         ),
+        (
+            "op = 'color_jitter'\nbrightness = 0.4\ncontrast = -0.4\nsaturation = 0.4\nhue = 0.1",
+            "color_jitter: contrast is -0.4, expected 0 or more",
+        ),
+        (
+            "op = 'color_jitter'\nbrightness = 0.4\ncontrast = 0.4\nsaturation = inf\nhue = 0.1",
+            "color_jitter: saturation is inf, expected 0 or more",
+        ),
         ("op = 'rand_augment'\nmagnitude = 11", "rand_augment: magnitude is 11, expected 0 to 10"),
         (
             "op = 'rand_augment'\nmagnitude = 9\nmagnitude_std = -1",

@@ -3,11 +3,12 @@
 //! `images` (id, file_name), `annotations` (image_id, category_id) and `categories` (id, name). Labels follow the
 //! order of category ids; boxes and masks are not read.
 
+use super::super::json::{NamedFields, RecordId, Records, Scalar, parse};
 use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 /// `format = "coco_labels"` of a manifest: COCO's JSON layout with one category per image. File names lie below `images`.
@@ -18,46 +19,38 @@ pub struct CocoLabels {
     pub file: PathBuf,
 }
 
-/// Ids are numbers in most files and strings in some.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(untagged)]
-enum Id {
-    Number(i64),
-    Word(String),
-}
-
-impl std::fmt::Display for Id {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Word(word) => word.fmt(f),
-        }
-    }
-}
-
 #[derive(Deserialize)]
 struct Document {
-    images: Vec<ImageRecord>,
-    annotations: Vec<Link>,
-    categories: Vec<Category>,
+    #[serde(default)]
+    images: Records<ImageRecord>,
+    #[serde(default)]
+    annotations: Records<Link>,
+    #[serde(default)]
+    categories: Records<Category>,
 }
 
 #[derive(Deserialize)]
 struct ImageRecord {
-    id: Id,
-    file_name: String,
+    #[serde(default)]
+    id: Scalar,
+    #[serde(default)]
+    file_name: Scalar,
 }
 
 #[derive(Deserialize)]
 struct Link {
-    image_id: Id,
-    category_id: Id,
+    #[serde(default)]
+    image_id: Scalar,
+    #[serde(default)]
+    category_id: Scalar,
 }
 
 #[derive(Deserialize)]
 struct Category {
-    id: Id,
-    name: Option<Id>,
+    #[serde(default)]
+    id: Scalar,
+    #[serde(default)]
+    name: Scalar,
 }
 
 impl Format for CocoLabels {
@@ -66,8 +59,8 @@ impl Format for CocoLabels {
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
-        let document = serde_json::from_slice(&text).map_err(|e| DataError::file(&file, e))?;
-        let (labels, classes) = labelled(document).map_err(|e| DataError::file(&file, e))?;
+        let NamedFields(document) = parse(text).map_err(|e| DataError::file(&file, e))?;
+        let (labels, classes) = labelled(document).map_err(|flaws| DataError::flaws(&file, flaws))?;
         let entry =
             |(name, label): Labelled| split.entry(split.listed_image(&name), Annotation::Label(label));
         Ok(Index {
@@ -82,33 +75,94 @@ impl Format for CocoLabels {
 type Labelled = (String, u32);
 
 /// Images in the order of the document, and class names.
-fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), String> {
-    let mut categories: BTreeMap<Id, String> = BTreeMap::new();
-    for category in document.categories {
-        let name = category.name.as_ref().unwrap_or(&category.id).to_string();
-        if categories.insert(category.id.clone(), name).is_some() {
-            return Err(format!("category {} occurs twice", category.id));
+///
+/// # Errors
+/// Every flaw with its place.
+fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), Vec<String>> {
+    let mut flaws = vec![];
+    let images = document.images.required("images", &mut flaws);
+    let links = document.annotations.required("annotations", &mut flaws);
+    let mut categories: BTreeMap<RecordId, String> = BTreeMap::new();
+    for (place, category) in document.categories.required("categories", &mut flaws).iter().enumerate() {
+        match category.read() {
+            Ok((id, name)) => {
+                if categories.insert(id.clone(), name).is_some() {
+                    flaws.push(format!("category {id} occurs twice"));
+                }
+            }
+            Err(flaw) => flaws.push(format!("categories[{place}]: {flaw}")),
         }
     }
-    let label_of: HashMap<&Id, u32> = categories.keys().zip(0..).collect();
-    let mut labels: HashMap<Id, u32> = HashMap::with_capacity(document.annotations.len());
-    for Link { image_id, category_id } in document.annotations {
-        let Some(label) = label_of.get(&category_id) else {
-            return Err(format!(
-                "image {image_id} is of category {category_id}, which is not in `categories`"
-            ));
+    let label_of: HashMap<&RecordId, u32> = categories.keys().zip(0..).collect();
+    let mut labels: HashMap<RecordId, u32> = HashMap::with_capacity(links.len());
+    for (place, link) in links.iter().enumerate() {
+        let ids = id(&link.image_id, "image_id")
+            .and_then(|image| Ok((image, id(&link.category_id, "category_id")?)));
+        let (image, category) = match ids {
+            Ok(ids) => ids,
+            Err(flaw) => {
+                flaws.push(format!("annotations[{place}]: {flaw}"));
+                continue;
+            }
         };
-        if let Some(other) = labels.insert(image_id.clone(), *label)
-            && other != *label
-        {
-            return Err(format!("image {image_id} has two labels"));
+        match label_of.get(&category) {
+            None => {
+                flaws.push(format!("image {image} is of category {category}, which is not in `categories`"));
+                labels.entry(image).or_default(); // the label is wrong, not absent
+            }
+            Some(label) if labels.insert(image.clone(), *label).is_some_and(|other| other != *label) => {
+                flaws.push(format!("image {image} has two labels"));
+            }
+            Some(_) => {}
         }
     }
-    let images = document.images.into_iter().map(|image| match labels.get(&image.id) {
-        Some(label) => Ok((image.file_name, *label)),
-        None => Err(format!("image {} (`{}`) has no annotation", image.id, image.file_name)),
-    });
-    Ok((images.collect::<Result<_, _>>()?, categories.into_values().collect()))
+    let mut found = Vec::with_capacity(images.len());
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    for (place, image) in images.iter().enumerate() {
+        match image.read() {
+            Err(flaw) => flaws.push(format!("images[{place}]: {flaw}")),
+            Ok((id, name)) if !ids.insert(id.clone()) => {
+                flaws.push(format!("image {id} (`{name}`) occurs twice"))
+            }
+            Ok((id, name)) if !names.insert(name.to_string()) => {
+                flaws.push(format!("image {id}: file `{name}` occurs twice"));
+            }
+            Ok((id, name)) => match labels.get(&id) {
+                Some(label) => found.push((name.to_string(), *label)),
+                None => flaws.push(format!("image {id} (`{name}`) has no annotation")),
+            },
+        }
+    }
+    let unknown = labels.keys().filter(|id| !ids.contains(*id)).collect::<BTreeSet<_>>();
+    flaws.extend(
+        unknown.into_iter().map(|id| format!("an annotation is of image {id}, which is not in `images`")),
+    );
+    if flaws.is_empty() { Ok((found, categories.into_values().collect())) } else { Err(flaws) }
+}
+
+/// The id in the field `name`.
+fn id(value: &Scalar, name: &str) -> Result<RecordId, String> {
+    value.id().map_err(|flaw| format!("`{name}` {flaw}"))?.ok_or_else(|| format!("there is no `{name}`"))
+}
+
+impl ImageRecord {
+    fn read(&self) -> Result<(RecordId, &str), String> {
+        let name = self.file_name.word().map_err(|flaw| format!("`file_name` {flaw}"))?;
+        Ok((id(&self.id, "id")?, name.ok_or("there is no `file_name`")?))
+    }
+}
+
+impl Category {
+    /// Id and name; a category without a name is named by its id.
+    fn read(&self) -> Result<(RecordId, String), String> {
+        let id = id(&self.id, "id")?;
+        let name =
+            match self.name.id().map_err(|flaw| format!("`name` {flaw}"))?.unwrap_or_else(|| id.clone()) {
+                RecordId::Number(number) => number.to_string(),
+                RecordId::Word(word) => word.to_string(),
+            };
+        Ok((id, name))
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +206,9 @@ mod tests {
                 r#"{"image_id": 3, "category_id": 2}, {"image_id": 3, "category_id": 5}"#,
                 "image 3 has two labels",
             ),
-            (r#"{"image_id": 3}"#, "missing field `category_id`"),
+            (r#"{"image_id": 3}"#, "annotations[0]: there is no `category_id`"),
+            (r#"{"image_id": [3], "category_id": 2}"#, "annotations[0]: `image_id` is a list"),
+            (r#"{"image_id": 8, "category_id": 2}"#, "an annotation is of image 8, which is not in `images`"),
         ] {
             let error = read(&document(annotations)).unwrap_err();
             assert!(error.contains(words) && error.contains("train.json"), "{error}");

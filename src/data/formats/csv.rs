@@ -5,6 +5,7 @@
 //! the list of the manifest if it has one, otherwise the distinct values, sorted (by number if all are numbers).
 
 use super::super::classes::{distinct, labels_of, names_in};
+use super::super::text::read_text;
 use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
 use schemars::JsonSchema;
@@ -46,7 +47,7 @@ impl Format for Csv {
         let names = match &self.classes {
             Some(list) => {
                 let list = split.root.join(list);
-                let text = std::fs::read_to_string(&list).map_err(|e| DataError::file(&list, e))?;
+                let text = read_text(&list)?;
                 names_in(&text, self.delimiter.unwrap_or(COMMA)).map_err(|e| DataError::file(&list, e))?
             }
             None => distinct(words.clone()),
@@ -77,14 +78,15 @@ impl Csv {
     fn rows(&self, file: &Path) -> Result<Vec<(String, String)>, DataError> {
         let fail = |message: String| DataError::file(file, message);
         let delimiter = self.delimiter_byte().map_err(fail)?;
+        let text = read_text(file)?;
         let mut reader = ::csv::ReaderBuilder::new()
             .delimiter(delimiter)
+            .flexible(true) // so that every line of another length is told, not the first alone
             // Quotes belong to comma-separated files; elsewhere they are part of a name.
             .quoting(delimiter == b',')
             .has_headers(self.columns.is_empty())
             .trim(::csv::Trim::All)
-            .from_path(file)
-            .map_err(|e| fail(e.to_string()))?;
+            .from_reader(text.as_bytes());
         let columns = match self.columns.is_empty() {
             true => reader.headers().map_err(|e| fail(e.to_string()))?.iter().map(String::from).collect(),
             false => self.columns.clone(),
@@ -96,31 +98,29 @@ impl Csv {
             })
         };
         let (image, label) = (column(&self.image)?, column(&self.label)?);
-        let mut rows = vec![];
+        let (mut rows, mut flaws) = (vec![], vec![]);
         for record in reader.records() {
             let record = record.map_err(|e| fail(e.to_string()))?;
+            let line = record.position().map_or(0, ::csv::Position::line);
             match (record.get(image), record.get(label)) {
                 (Some(image), Some(label)) if record.len() == columns.len() => {
                     if image.is_empty() || label.is_empty() {
-                        return Err(fail(format!("line {}: an empty image or label", line(&record))));
+                        flaws.push(format!("line {line}: an empty image or label"));
                     }
                     rows.push((image.to_string(), label.to_string()));
                 }
                 _ => {
-                    let (line, found, expected) = (line(&record), record.len(), columns.len());
-                    return Err(fail(format!("line {line} has {found} fields, expected {expected}")));
+                    let (found, expected) = (record.len(), columns.len());
+                    flaws.push(format!("line {line} has {found} fields, expected {expected}"));
                 }
             }
         }
-        if rows.is_empty() {
-            return Err(fail("the file lists no images".into()));
+        match (flaws.is_empty(), rows.is_empty()) {
+            (false, _) => Err(DataError::flaws(file, flaws)),
+            (_, true) => Err(fail("the file lists no images".into())),
+            _ => Ok(rows),
         }
-        Ok(rows)
     }
-}
-
-fn line(record: &::csv::StringRecord) -> u64 {
-    record.position().map_or(0, ::csv::Position::line)
 }
 
 #[cfg(test)]
@@ -156,6 +156,9 @@ mod tests {
         let index = read(&csv(&[], ',', None), text, "").unwrap();
         assert_eq!(lines(&index), ["train/b, c.jpg Label(1)", "train/a.jpg Label(0)"]);
         assert_eq!(index.classes.unwrap(), ["cat", "wolf"]);
+        let bare = csv(&["image", "label"], ' ', Some("classes.txt"));
+        let index = read(&bare, "\u{feff}a.jpg cat\r\n", "\u{feff}cat\r\nwolf\r\n").unwrap();
+        assert_eq!(lines(&index), ["train/a.jpg Label(0)"]);
     }
 
     #[test]
@@ -176,7 +179,12 @@ mod tests {
         let error = read(&comma, "picture,label\na.jpg,1\n", "").unwrap_err();
         assert!(error.contains("no column `image`; there are: picture, label"), "{error}");
         let error = read(&comma, "image,label\na.jpg,1\nb.jpg\n", "").unwrap_err();
-        assert!(error.contains("line: 3") && error.contains("1 field"), "{error}");
+        assert!(error.contains("line 3 has 1 fields, expected 2"), "{error}");
+        let error = read(&comma, "image,label\na.jpg\nb.jpg,\nc.jpg,1\nd.jpg,1,2\n", "").unwrap_err();
+        assert!(
+            error.contains("3 flaws\n  line 2 has 1 fields") && error.contains("line 5 has 3"),
+            "{error}"
+        );
         let error = read(&comma, "image,label\na.jpg,\n", "").unwrap_err();
         assert!(error.contains("line 2: an empty"), "{error}");
         assert!(read(&comma, "image,label\n", "").unwrap_err().contains("no images"));

@@ -65,11 +65,12 @@ impl Format for DenseMaps {
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let Self { scale, offset, invalid, .. } = *self;
         let list = self.list.as_deref();
-        let pairs = Pairs { maps: &self.maps, suffix: &self.suffix, list, what: "map" }.find(split)?;
+        let (pairs, ignored) =
+            Pairs { maps: &self.maps, suffix: &self.suffix, list, what: "map" }.find(split)?;
         let entry = |(image, path)| {
             let map = DenseMapFile { path, scale, offset, invalid };
             split.entry(image, Annotation::DenseMap(map))
         };
-        Ok(Index { entries: pairs.into_iter().map(entry).collect(), ..Index::default() })
+        Ok(Index { entries: pairs.into_iter().map(entry).collect(), ignored, ..Index::default() })
     }
 }

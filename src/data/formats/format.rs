@@ -1,6 +1,6 @@
 //! [`Format`]: the interface of file layouts.
 
-use super::super::{Annotation, DataError, Entry, ImageRef, Index, SampleId};
+use super::super::{Annotation, DataError, Entry, ImageRef, Index, Orientation, SampleId};
 use crate::config::{Tag, Tagged};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -18,7 +18,7 @@ impl Tag for FormatKey {
 /// How a split is annotated: the name of a format and its options. [`Formats`](super::Formats) has the formats by name.
 pub type Annotations = Tagged<FormatKey>;
 
-/// A layout of files. A layout of files. The type contains the options of one split: the keys next to `format` in the
+/// A layout of files. The type contains the options of one split: the keys next to `format` in the
 /// table `annotations` of a manifest. Derive `Deserialize` with `deny_unknown_fields`, so that a misspelt key is an
 /// error.
 pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
@@ -31,6 +31,11 @@ pub trait Format: DeserializeOwned + Serialize + JsonSchema + 'static {
     /// Invalid options.
     fn check(&self, _class_names: Option<&[String]>) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Whether images are turned as their EXIF data say, where the manifest does not say it.
+    fn orientation(&self) -> Orientation {
+        Orientation::Ignore
     }
 
     /// Lists the images of a split with their annotations, without decoding images.
@@ -63,8 +68,21 @@ impl SplitSource<'_> {
     }
 
     /// The path of an image that a file lists as `listed`: below the images of the split, also when it begins with a slash.
+    ///
+    /// Where there is no such file, `\` separates folders as on Windows, and a name may also repeat the folder of the images.
     pub fn listed_image(&self, listed: &str) -> PathBuf {
-        self.folder().join(listed.trim_start_matches('/'))
+        let below = |folder: &Path, name: &str| -> PathBuf {
+            folder.join(name.trim_start_matches('/')).components().collect()
+        };
+        let (folder, slashed) = (self.folder(), listed.replace('\\', "/"));
+        let raw = below(&folder, listed);
+        let from_root = below(self.root, &slashed);
+        let repeats = folder != below(self.root, "") && from_root.starts_with(&folder);
+        if (slashed == listed && !repeats) || raw.exists() {
+            return raw;
+        }
+        let others = [below(&folder, &slashed)].into_iter().chain(repeats.then_some(from_root));
+        others.into_iter().find(|path| path.exists()).unwrap_or(raw)
     }
 
     /// An entry whose id is the path of its image below the root.

@@ -33,29 +33,36 @@ impl Format for ImageFolder {
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let folder = split.folder();
-        let (mut index, classes) = (Index::default(), class_folders(&folder)?);
+        let mut index = Index::default();
+        let classes = class_folders(&folder, &mut index.ignored)?;
         for (label, class) in (0..).zip(&classes) {
-            let (images, ignored) = image_files_below(&folder.join(class))?;
+            // A split may lack images of a class; whoever compares the splits says so.
+            let (images, ignored) = files_below(&folder.join(class))?;
             let entry = |path| split.entry(path, Annotation::Label(label));
             index.entries.extend(images.into_iter().map(entry));
             index.ignored.extend(ignored);
         }
+        if index.entries.is_empty() {
+            return Err(no_images(&folder, &index.ignored));
+        }
         index.entries.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Index { classes: Some(classes), every_class: true, images_listed: true, ..index })
+        Ok(Index { classes: Some(classes), images_listed: true, ..index })
     }
 }
 
-/// Names of the folders directly in `folder`, sorted by bytes.
-fn class_folders(folder: &Path) -> Result<Vec<String>, DataError> {
+/// Names of the folders directly in `folder`, sorted by bytes. Files beside them have no class and are counted.
+fn class_folders(folder: &Path, ignored: &mut IgnoredFiles) -> Result<Vec<String>, DataError> {
     let fail = |e: std::io::Error| DataError::file(folder, e);
     let mut names = vec![];
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            DataError::file(folder, format!("the name of class folder {name:?} is not UTF-8"))
-        })?;
-        if entry.path().is_dir() && !name.starts_with('.') {
-            names.push(name);
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        match entry.path().is_dir() {
+            _ if hidden => {}
+            true => names.push(entry.file_name().into_string().map_err(|name| {
+                DataError::file(folder, format!("the name of class folder {name:?} is not UTF-8"))
+            })?),
+            false => ignored.count(&entry.path()),
         }
     }
     if names.is_empty() {
@@ -78,24 +85,49 @@ pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 /// # Errors
 /// A folder that cannot be read or contains no images.
 pub fn image_files_below(folder: &Path) -> Result<(Vec<PathBuf>, IgnoredFiles), DataError> {
+    let (images, ignored) = files_below(folder)?;
+    if images.is_empty() { Err(no_images(folder, &ignored)) } else { Ok((images, ignored)) }
+}
+
+fn no_images(folder: &Path, ignored: &IgnoredFiles) -> DataError {
+    let known = EXTENSIONS.join(", ");
+    let others = if ignored.is_empty() { String::new() } else { format!("; {ignored}") };
+    DataError::file(folder, format!("there are no images (file names that end in {known}){others}"))
+}
+
+/// Images and other files below `folder`, which may have none. A link to an image that is not there counts as an image,
+/// which cannot be read.
+fn files_below(folder: &Path) -> Result<(Vec<PathBuf>, IgnoredFiles), DataError> {
     let (mut paths, mut ignored) = (vec![], IgnoredFiles::default());
     let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(visible) {
-        let entry = entry.map_err(|e| DataError::file(folder, e))?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => match error.path().filter(|path| dangles(path)) {
+                Some(path) if has_image_extension(path) => {
+                    paths.push(path.to_path_buf());
+                    continue;
+                }
+                Some(path) => {
+                    ignored.count(path);
+                    continue;
+                }
+                None => return Err(DataError::file(folder, error)),
+            },
+        };
         match entry.file_type().is_file() {
             true if has_image_extension(entry.path()) => paths.push(entry.into_path()),
             true => ignored.count(entry.path()),
             false => {}
         }
     }
-    if paths.is_empty() {
-        let known = EXTENSIONS.join(", ");
-        let others = if ignored.is_empty() { String::new() } else { format!("; {ignored}") };
-        let message = format!("there are no images (file names that end in {known}){others}");
-        return Err(DataError::file(folder, message));
-    }
     paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok((paths, ignored))
+}
+
+/// Whether `path` is a symbolic link to something that does not exist.
+fn dangles(path: &Path) -> bool {
+    path.is_symlink() && path.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn has_image_extension(path: &Path) -> bool {
@@ -156,10 +188,11 @@ mod tests {
                 "4 other files ignored: 2 .gif, 1 .avif, 1 without an ending"
             );
         }
-        touch(root.path(), &["train/c/6.ppm"]);
-        let error = read(root.path(), true).unwrap_err().to_string();
-        assert!(error.contains("train/c: there are no images"), "{error}");
-        assert!(error.ends_with("; 1 other file ignored: 1 .ppm"), "{error}");
+        // A class without images is a class; files beside the folders of classes have none.
+        touch(root.path(), &["train/c/6.ppm", "train/list.txt"]);
+        let index = read(root.path(), true).unwrap();
+        assert_eq!(index.classes.unwrap(), ["a", "b", "c"]);
+        assert!(index.ignored.to_string().contains("6 other files ignored"), "{}", index.ignored);
     }
 
     #[test]
@@ -167,9 +200,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         touch(&root.path().join("train"), &["full/1.png", "notes.txt"]);
         create_dir_all(root.path().join("train/empty")).unwrap();
-        let error = read(root.path(), true).unwrap_err().to_string();
-        assert!(error.contains("train/empty: there are no images"), "{error}");
+        assert_eq!(read(root.path(), true).unwrap().classes.unwrap(), ["empty", "full"]);
         std::fs::remove_dir_all(root.path().join("train/full")).unwrap();
+        let error = read(root.path(), true).unwrap_err().to_string();
+        assert!(error.contains("train: there are no images") && error.ends_with("1 .txt"), "{error}");
         std::fs::remove_dir_all(root.path().join("train/empty")).unwrap();
         assert!(read(root.path(), true).unwrap_err().to_string().contains("no class folders"));
         assert!(read(root.path(), false).unwrap_err().to_string().contains("no images"));
@@ -183,5 +217,14 @@ mod tests {
         create_dir_all(root.path().join("train")).unwrap();
         std::os::unix::fs::symlink("../elsewhere", root.path().join("train/a")).unwrap();
         assert_eq!(ids(&read(root.path(), true).unwrap()), ["train/a/1.png"]);
+        // One that leads nowhere is an image that cannot be read, or a file that is no image.
+        for (link, to) in [("train/a/2.JPG", "nowhere"), ("train/a/3.txt", "nowhere")] {
+            std::os::unix::fs::symlink(to, root.path().join(link)).unwrap();
+        }
+        for labelled in [true, false] {
+            let index = read(root.path(), labelled).unwrap();
+            assert_eq!(ids(&index), ["train/a/1.png", "train/a/2.JPG"]);
+            assert_eq!(index.ignored.to_string(), "1 other file ignored: 1 .txt");
+        }
     }
 }

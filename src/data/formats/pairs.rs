@@ -1,9 +1,10 @@
 //! Images and maps in folder trees of the same structure: the name of a map is that of its image with another ending.
 
-use super::super::DataError;
 use super::super::raster::with_ending;
+use super::super::text::read_text;
+use super::super::{DataError, IgnoredFiles};
 use super::format::SplitSource;
-use super::image_folder::images_below;
+use super::image_folder::image_files_below;
 use std::path::{Path, PathBuf};
 
 /// Where images and their maps are.
@@ -19,40 +20,65 @@ pub(super) struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
-    /// Every image with its map, sorted, or in the order of the list. Files with another ending are not images of the split.
+    /// Every image with its map, sorted, or in the order of the list. Files with another ending are not images of the split
+    /// and are counted. Endings may be in upper or lower case.
     ///
     /// # Errors
-    /// An image without a map, or a name in the list without an image.
-    pub fn find(&self, split: &SplitSource) -> Result<Vec<(PathBuf, PathBuf)>, DataError> {
+    /// Images without a map, or names in the list without an image; all of them are listed.
+    pub fn find(&self, split: &SplitSource) -> Result<FoundPairs, DataError> {
         let (folder, maps) = (split.folder(), split.path(self.maps));
         let [image_end, map_end] = self.suffix;
-        let mut pairs = vec![];
-        for image in self.images(split, &folder)? {
+        let (images, mut ignored) = self.images(split, &folder)?;
+        let (mut pairs, mut flaws) = (vec![], vec![]);
+        for image in images {
             let below = image.strip_prefix(&folder).unwrap_or(&image);
-            let Some(name) = with_ending(below, image_end, map_end) else { continue };
-            let map = maps.join(name);
+            let Some(name) = with_ending(below, image_end, map_end) else {
+                ignored.count(&image);
+                continue;
+            };
+            let map = in_any_case(maps.join(name), map_end);
             if !map.is_file() {
-                let message = format!("there is no {} for image `{}`", self.what, image.display());
-                return Err(DataError::file(&map, message));
+                let (image, map) = (image.display(), map.display());
+                flaws.push(format!("there is no {} for image `{image}`; expected `{map}`", self.what));
+                continue;
             }
             pairs.push((image, map));
         }
-        Ok(pairs)
+        if pairs.is_empty() && flaws.is_empty() {
+            let message = format!("there is no image whose name ends in `{image_end}`; {ignored}");
+            return Err(DataError::file(&folder, message));
+        }
+        if flaws.is_empty() { Ok((pairs, ignored)) } else { Err(DataError::flaws(&maps, flaws)) }
     }
 
-    /// The split's images, sorted, or in the order of its list.
-    fn images(&self, split: &SplitSource, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-        let Some(list) = self.list else { return images_below(folder) };
+    /// The split's images, sorted, or in the order of its list, and other files in their folder.
+    fn images(&self, split: &SplitSource, folder: &Path) -> Result<(Vec<PathBuf>, IgnoredFiles), DataError> {
+        let Some(list) = self.list else { return image_files_below(folder) };
         let file = split.root.join(list);
-        let text = std::fs::read_to_string(&file).map_err(|e| DataError::file(&file, e))?;
+        let text = read_text(&file)?;
         let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
+        let ending = &self.suffix[0];
         let images: Vec<PathBuf> =
-            names.map(|name| folder.join(format!("{name}{}", self.suffix[0]))).collect();
-        match images.iter().find(|image| !image.is_file()) {
-            Some(image) => {
-                Err(DataError::file(&file, format!("names `{}`, which does not exist", image.display())))
-            }
-            None => Ok(images),
+            names.map(|name| in_any_case(split.listed_image(&format!("{name}{ending}")), ending)).collect();
+        let absent = images.iter().filter(|image| !image.is_file());
+        let flaws: Vec<String> =
+            absent.map(|image| format!("names `{}`, which does not exist", image.display())).collect();
+        match (flaws.is_empty(), images.is_empty()) {
+            (false, _) => Err(DataError::flaws(&file, flaws)),
+            (_, true) => Err(DataError::file(&file, "the list is empty")),
+            _ => Ok((images, IgnoredFiles::default())),
         }
+    }
+}
+
+/// Images with their maps, and the files that are neither.
+pub(super) type FoundPairs = (Vec<(PathBuf, PathBuf)>, IgnoredFiles);
+
+/// `path`, or the file of that name whose `ending` is in upper or lower case, if only that exists.
+fn in_any_case(path: PathBuf, ending: &str) -> PathBuf {
+    let other = |case: String| with_ending(&path, ending, &case).filter(|other| other.is_file());
+    match path.is_file() {
+        true => path,
+        false => other(ending.to_lowercase()).or_else(|| other(ending.to_uppercase())).unwrap_or(path),
     }
 }

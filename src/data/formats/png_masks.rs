@@ -76,7 +76,8 @@ impl Format for PngMasks {
         let (encoding, ids) = self.label_encoding(names).map_err(|e| DataError::file(&split.folder(), e))?;
         let encoding = Arc::new(encoding);
         let list = self.list.as_deref();
-        let pairs = Pairs { maps: &self.masks, suffix: &self.suffix, list, what: "mask" }.find(split)?;
+        let (pairs, ignored) =
+            Pairs { maps: &self.masks, suffix: &self.suffix, list, what: "mask" }.find(split)?;
         let entry = |(image, path)| {
             let mask = RasterFile { path, encoding: encoding.clone() };
             split.entry(image, Annotation::Raster(mask))
@@ -86,6 +87,7 @@ impl Format for PngMasks {
             entries: pairs.into_iter().map(entry).collect(),
             classes: Some(names.to_vec()),
             categories: ids.into_iter().map(category).collect(),
+            ignored,
             ..Index::default()
         })
     }

@@ -1,6 +1,6 @@
 //! [`Formats`]: the layouts of files by the names that manifests give them.
 
-use super::super::{DataError, Index};
+use super::super::{DataError, Index, Orientation};
 use super::coco_json::CocoJson;
 use super::coco_labels::CocoLabels;
 use super::csv::Csv;
@@ -29,12 +29,17 @@ struct Registered {
 /// A [`Format`] without its type.
 pub(in crate::data) trait AnyFormat {
     fn check(&self, class_names: Option<&[String]>) -> Result<(), String>;
+    fn orientation(&self) -> Orientation;
     fn index(&self, split: &SplitSource) -> Result<Index, DataError>;
 }
 
 impl<F: Format> AnyFormat for F {
     fn check(&self, class_names: Option<&[String]>) -> Result<(), String> {
         Format::check(self, class_names)
+    }
+
+    fn orientation(&self) -> Orientation {
+        Format::orientation(self)
     }
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {

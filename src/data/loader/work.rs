@@ -100,7 +100,8 @@ impl<T: Geometric + Clone> SampleMaker<T> {
         let entry = &self.entries[index];
         let target = (self.target)(entry).map_err(|reason| (reason, false))?;
         let image = entry.image.decode(self.channels).map_err(|reason| (reason, true))?;
-        target.fits(image.size()).map_err(|reason| (reason, false))?;
+        let remark = |reason: String| (reason + &entry.image.remark_on_size(), false);
+        target.fits(image.size()).map_err(remark)?;
         let further = (0u64..)
             .zip(&self.views)
             .map(|(view, prepare)| {

@@ -184,9 +184,119 @@ fn class_folders_are_those_of_the_class_list() {
     let (folder, dataset) = pets(MANIFEST, "cat\n");
     let error = dataset.unwrap().index(&folder.path().join("pets"), "train").unwrap_err().to_string();
     assert!(error.contains("not among the 1 classes: `dog`"), "{error}");
-    let (folder, dataset) = pets(MANIFEST, "cat\ndog\nbird\n");
-    let error = dataset.unwrap().index(&folder.path().join("pets"), "train").unwrap_err().to_string();
-    assert!(error.contains("`train` has no class folders `bird`"), "{error}");
+    let (folder, dataset) = pets(MANIFEST, "cat\nbird\ndog\n");
+    let index = dataset.unwrap().index(&folder.path().join("pets"), "train").unwrap();
+    assert_eq!(index.notes, ["2 of 3 classes have images; without: `bird`"]);
+    assert_eq!(index.entries.iter().filter_map(label).collect::<Vec<_>>(), [0, 0, 2]);
+}
+
+/// Splits `train` and `val` with folders of these classes, without a list of classes.
+fn two_splits(train: &[&str], val: &[&str]) -> (tempfile::TempDir, Dataset) {
+    let manifest = "name = \"pets\"\nversion = \"1\"\nlicense = \"none\"\n\
+        [split.train]\nimages = \"a\"\nannotations = { format = \"image_folder\" }\n\
+        [split.val]\nimages = \"b\"\nannotations = { format = \"image_folder\" }\n";
+    let (folder, dataset) = pets(manifest, "");
+    for (split, classes) in [("a", train), ("b", val)] {
+        for class in classes {
+            let file = folder.path().join(format!("pets/{split}/{class}"));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            match class.contains('.') {
+                true => std::fs::write(file, "").unwrap(),
+                false => std::fs::create_dir(file).unwrap(),
+            }
+        }
+    }
+    (folder, dataset.unwrap())
+}
+
+#[test]
+fn classes_of_splits_are_matched_by_name() {
+    let animals = ["cat/1.png", "dog/2.png", "eel/3.png"];
+    let scored = |val: &[&str]| {
+        let (folder, dataset) = two_splits(&animals, val);
+        let root = folder.path().join("pets");
+        let classes = dataset.info(&dataset.index(&root, "train").unwrap()).classes;
+        let found = dataset.index_scored(&root, "val", ("train", &classes)).map_err(|e| e.to_string());
+        (found, dataset.check(&root, false))
+    };
+    for val in [&["dog/1.png", "eel/2.png"][..], &["cat", "dog/1.png", "eel/2.png"]] {
+        let (index, report) = scored(val);
+        let index = index.unwrap();
+        assert_eq!(lines(&index), ["b/dog/1.png Label(1)", "b/eel/2.png Label(2)"]);
+        assert_eq!(index.classes.as_ref().unwrap().len(), 3);
+        assert!(index.notes.concat().contains("`cat`"), "{:?}", index.notes);
+        assert!(report[1].problems.is_empty() && report[1].to_string().contains("note: "), "{}", report[1]);
+        assert!(report[1].to_string().contains("`cat`"), "{}", report[1]);
+    }
+    let (index, report) = scored(&["dog/1.png", "fox/2.png"]);
+    let words = "split `val`: `fox` is not among the classes of split `train`";
+    assert!(index.unwrap_err().contains(words));
+    assert!(report[1].problems[0].contains(words), "{}", report[1]);
+    assert!(report[0].problems.is_empty(), "{}", report[0]);
+}
+
+#[test]
+fn masks_and_objects_of_other_orders_get_the_labels_of_the_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &[u8]| {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let manifest = "name = \"pets\"\nversion = \"1\"\nlicense = \"none\"\nclasses = \"classes.txt\"\n\
+        [split.train]\nimages = \"i\"\nannotations = { format = \"png_masks\", masks = \"m\", \
+        suffix = [\".jpg\", \".png\"], names = [\"dog\", \"cat\"] }\n\
+        [split.val]\nimages = \"i\"\nannotations = { format = \"coco_json\", file = \"val.json\" }\n";
+    write("datasets/pets/dataset.toml", manifest.as_bytes());
+    write("datasets/pets/classes.txt", b"cat\ndog\neel\n");
+    write("pets/i/1.JPG", b"");
+    let mask = crate::data::Raster::new(1, 2, vec![0, 1]).to_png(&[0, 1]).unwrap();
+    write("pets/m/1.png", &mask);
+    write(
+        "pets/val.json",
+        br#"{"images": [{"id": 1, "width": 9, "height": 9, "file_name": "1.JPG"}], "annotations": [
+        {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]}], "categories": [{"id": 3, "name": "eel"}]}"#,
+    );
+    let library = Library::new(&[folder.path().to_path_buf()]).unwrap();
+    let dataset = Dataset::load(&library, "pets", &Formats::builtin()).unwrap();
+    let root = folder.path().join("pets");
+    let index = dataset.index(&root, "train").unwrap();
+    let Annotation::Raster(file) = &index.entries[0].annotation else { panic!("no mask") };
+    assert_eq!(file.read().unwrap().labels, [1, 0], "dog and cat by the list");
+    let index = dataset.index(&root, "val").unwrap();
+    let Annotation::Objects(image) = &index.entries[0].annotation else { panic!("no objects") };
+    assert_eq!(image.objects[0].label, 2);
+    let ids: Vec<u64> = index.categories.iter().map(|category| category.id).collect();
+    assert_eq!(ids, [4, 5, 3], "classes that the file lacks have ids that it does not use");
+}
+
+#[test]
+fn listed_names_may_have_backslashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = SplitSource { root: folder.path(), images: Path::new("images"), class_names: None };
+    let below = |name: &str| {
+        let path = source.listed_image(name);
+        path.strip_prefix(folder.path()).unwrap().display().to_string()
+    };
+    std::fs::create_dir_all(folder.path().join("images/sub")).unwrap();
+    for file in ["0.jpg", "sub/1.jpg"] {
+        std::fs::write(folder.path().join("images").join(file), "").unwrap();
+    }
+    for (listed, expected) in [
+        ("0.jpg", "images/0.jpg"),
+        ("/0.jpg", "images/0.jpg"),
+        (".\\0.jpg", "images/0.jpg"),
+        ("sub\\1.jpg", "images/sub/1.jpg"),
+        ("images\\sub\\1.jpg", "images/sub/1.jpg"),
+        ("images/0.jpg", "images/0.jpg"),
+        ("no\\9.jpg", "images/no\\9.jpg"),
+    ] {
+        assert_eq!(below(listed), expected, "{listed}");
+    }
+    if cfg!(unix) {
+        std::fs::write(folder.path().join("images").join("sub\\1.jpg"), "").unwrap();
+        assert_eq!(below("sub\\1.jpg"), "images/sub\\1.jpg", "the file of that very name comes first");
+    }
 }
 
 #[test]
@@ -200,8 +310,8 @@ fn a_report_collects_problems() {
     let of = |split: &str| report.iter().find(|r| r.split == split).unwrap();
     assert_eq!((of("train").images, of("train").classes), (3, 2));
     assert!(of("train").problems[0].contains("3 images, the manifest says 4"));
-    assert!(of("list").to_string().contains("1 of 2 classes have images; without: `dog`"));
-    assert!(of("list").problems[1].contains("cat/9.png` is not there"));
+    assert!(of("list").to_string().contains("note: 1 of 2 classes have images; without: `dog`"));
+    assert!(of("list").problems[0].contains("cat/9.png` is not there"));
     assert!(of("few").problems.is_empty());
     assert_eq!(of("all").images, 0);
     assert_eq!(of("train").problems.len(), 1);

@@ -83,6 +83,24 @@ struct Named {
 }
 
 impl LabelEncoding {
+    /// The encoding in which label `l` is `labels[l]`.
+    pub(in crate::data) fn relabelled(&self, labels: &[u32]) -> Self {
+        // There are fewer classes than 16 bits.
+        let other = |label: u16| labels.get(usize::from(label)).map_or(label, |label| *label as u16);
+        match self {
+            Self::Ids(ids) => {
+                let table = ids.table.iter().map(|label| other(*label)).collect();
+                Self::Ids(LabelTable { table, known: ids.known.clone() })
+            }
+            Self::Colours(table) => {
+                Self::Colours(table.iter().map(|(key, label)| (*key, other(*label))).collect())
+            }
+            Self::Ade20k(table) => {
+                Self::Ade20k(table.iter().map(|(key, label)| (key.clone(), other(*label))).collect())
+            }
+        }
+    }
+
     /// The labels of a mask that lies at `path`.
     ///
     /// # Errors
@@ -146,7 +164,8 @@ fn numbered(classes: &BTreeMap<String, u16>, mask: &Path) -> Result<BTreeMap<u32
     let bytes = std::fs::read(&beside).map_err(|e| fail(&e))?;
     // Names are ASCII; comments of annotators are in any encoding.
     let text = String::from_utf8_lossy(&bytes);
-    let document: Document = serde_json::from_str(&text).map_err(|e| fail(&e))?;
+    let document: Document =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| fail(&e))?;
     let mut table = BTreeMap::from([(0, IGNORE)]);
     for Named { name, name_ndx } in document.annotation.object {
         let label = classes.get(name.trim()).copied().unwrap_or(IGNORE);
@@ -157,8 +176,9 @@ fn numbered(classes: &BTreeMap<String, u16>, mask: &Path) -> Result<BTreeMap<u32
     Ok(table)
 }
 
-/// `path` with another ending; `None` when it does not end with `from`.
+/// `path` with another ending; `None` when it does not end with `from`, in upper or lower case.
 pub(in crate::data) fn with_ending(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?.strip_suffix(from)?;
-    Some(path.with_file_name(format!("{name}{to}")))
+    let name = path.file_name()?.to_str()?;
+    let (name, ending) = name.split_at_checked(name.len().checked_sub(from.len())?)?;
+    ending.eq_ignore_ascii_case(from).then(|| path.with_file_name(format!("{name}{to}")))
 }

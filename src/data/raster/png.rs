@@ -1,6 +1,7 @@
 //! PNG files as stored: no palette is looked up, no depth is scaled, no alpha is blended.
 
 use super::super::Size;
+use super::super::decode::{Kind, png_in_words, sound_png};
 use ::png::{BitDepth, ColorType, Decoder, Encoder, Limits};
 use std::io::Cursor;
 
@@ -29,13 +30,19 @@ const MOST_BYTES: usize = 1 << 30;
 /// # Errors
 /// A file that is not a PNG, a truncated PNG, or one with alpha or 16-bit colours.
 pub(in crate::data) fn decode(bytes: &[u8]) -> Result<StoredPixels, String> {
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MOST_BYTES });
+    match Kind::of(bytes) {
+        Ok(Kind::Png) => {}
+        Ok(kind) => return Err(format!("is a {}, but only a PNG keeps the numbers of pixels", kind.name())),
+        Err(_) => return Err("is not a PNG".into()),
+    }
+    let sound = sound_png(bytes)?;
+    let mut decoder = Decoder::new_with_limits(Cursor::new(&sound), Limits { bytes: MOST_BYTES });
     decoder.ignore_checksums(false);
-    let mut reader = decoder.read_info().map_err(|e| format!("is not a readable PNG: {e}"))?;
+    let mut reader = decoder.read_info().map_err(|e| png_in_words(&e))?;
     let size = reader.output_buffer_size().filter(|size| *size <= MOST_BYTES);
     let size = size.ok_or("is larger than any mask")?;
     let mut buffer = vec![0; size];
-    let frame = reader.next_frame(&mut buffer).map_err(|e| format!("is not a readable PNG: {e}"))?;
+    let frame = reader.next_frame(&mut buffer).map_err(|e| png_in_words(&e))?;
     let (height, width) = (frame.height as usize, frame.width as usize);
     let row = frame.line_size;
     let rows = || buffer.chunks_exact(row).take(height);

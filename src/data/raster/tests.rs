@@ -83,14 +83,32 @@ fn what_means_nothing_is_refused_by_file_and_pixel() {
         (png(1, 1, ColorType::Rgba, BitDepth::Eight, &[0; 4]), known(), "alpha"),
         (png(1, 1, ColorType::GrayscaleAlpha, BitDepth::Eight, &[0; 2]), known(), "alpha"),
         (png(1, 1, ColorType::Rgb, BitDepth::Sixteen, &[0; 6]), known(), "16 bits"),
-        (b"no picture".to_vec(), known(), "not a readable PNG"),
-        (grey(&[0; 4])[..40].to_vec(), known(), "not a readable PNG"),
+        (b"no picture".to_vec(), known(), "is not a PNG"),
+        (b"\xff\xd8\xff\xe0".to_vec(), known(), "is a JPEG, but only a PNG keeps the numbers of pixels"),
+        (grey(&[0; 4])[..40].to_vec(), known(), "the PNG is truncated: it has no pixel data"),
     ] {
         let error = read(&bytes, encoding).unwrap_err();
         assert!(error.contains("m_seg.png") && error.contains(words), "{error}");
     }
     let absent = RasterFile { path: "nowhere/m.png".into(), encoding: Arc::new(known()) };
     assert!(absent.read().unwrap_err().to_string().contains("nowhere/m.png"));
+}
+
+#[test]
+fn pixels_that_are_all_there_are_read_whatever_their_checksum_and_end() {
+    let whole = png(4, 1, ColorType::Grayscale, BitDepth::Eight, &[0, 1, 2, 3]);
+    let encoding = || ids(&[(0, IGNORE), (1, 0), (2, 1), (3, 2)]);
+    // The last 16 bytes are the checksum of the pixel data and the chunk IEND.
+    let place = whole.len() - 16;
+    let mut other_sum = whole.clone();
+    other_sum[place] ^= 1;
+    for bytes in [other_sum, whole[..place + 4].to_vec(), whole[..place].to_vec()] {
+        assert_eq!(read(&bytes, encoding()).unwrap().labels, [IGNORE, 0, 1, 2]);
+    }
+    let mut header = whole.clone();
+    header[29] ^= 1; // the checksum of IHDR
+    let error = read(&header, encoding()).unwrap_err();
+    assert!(error.contains("m_seg.png") && error.contains("checksum of its chunk IHDR"), "{error}");
 }
 
 #[test]

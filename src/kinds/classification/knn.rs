@@ -1,6 +1,6 @@
 //! Weighted k-nearest-neighbour classifier on frozen features (Wu et al., arXiv:1805.01978): each of the k training
 //! images of the largest cosine similarity s votes for its class with exp(s / T). Similarities are shifted by the largest,
-//! which does not change the ranking.
+//! which does not change the ranking. A class without a vote has the score −∞ and therefore no rank.
 
 use candle_core::{D, Result, Tensor};
 
@@ -41,9 +41,11 @@ impl Neighbours {
         let mut order: Vec<usize> = (0..similarities.len()).collect();
         order.sort_by(|a, b| similarities[*b].total_cmp(&similarities[*a]));
         let best = f64::from(similarities[order[0]]);
-        let mut votes = vec![0f64; self.classes];
+        let mut votes = vec![f64::NEG_INFINITY; self.classes];
         for &i in order.iter().take(self.k) {
-            votes[self.labels[i] as usize] += ((f64::from(similarities[i]) - best) / self.temperature).exp();
+            let vote = ((f64::from(similarities[i]) - best) / self.temperature).exp();
+            let votes = &mut votes[self.labels[i] as usize];
+            *votes = votes.max(0.) + vote;
         }
         votes.into_iter().map(|v| v as f32).collect()
     }
@@ -67,7 +69,8 @@ mod tests {
         knn.add(&bank, [2, 1, 0].into_iter())?;
         let votes = knn.vote(&Tensor::new(&[[1f32, 0.], [0., 5.]], &Device::Cpu)?)?.to_vec2::<f32>()?;
         // Similarities 1, 0, −1: class 2 with weight 1, class 1 with exp(−1 / 0.5).
-        assert!((votes[0][1] - (-2f32).exp()).abs() < 1e-6 && votes[0][2] == 1. && votes[0][0] == 0.);
+        assert!((votes[0][1] - (-2f32).exp()).abs() < 1e-6 && votes[0][2] == 1.);
+        assert_eq!(votes[0][0], f32::NEG_INFINITY, "no vote");
         assert_eq!(votes[1][1], 1.);
         assert!(Neighbours::new(2, 0.5, 3).vote(&bank).is_err());
         Ok(())

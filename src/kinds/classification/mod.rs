@@ -92,6 +92,17 @@ impl Task for ClassificationTask {
         Box::new(LabelAccuracy(Accuracy::new(self.classes.len())))
     }
 
+    fn fits(&self) -> bool {
+        self.votes()
+    }
+
+    fn least_batch(&self) -> usize {
+        match self.config.classifier {
+            Classifier::Probe => 2,
+            Classifier::Linear | Classifier::Knn => 1,
+        }
+    }
+
     fn mix(&self, batch: &mut Batch<ClassTarget>, rng: &mut Rng) -> candle_core::Result<()> {
         let Some(mix) = &self.config.mix else { return Ok(()) };
         let labels: Vec<u32> = batch.targets.iter().map(ClassTarget::label).collect();

@@ -13,13 +13,14 @@ const SHOWN: usize = 5;
 const FILE: &str = "labels.csv";
 
 /// The most likely labels with their probabilities, best first. `scores` are logits, which are converted by softmax, or
-/// (with `votes`) votes, which are divided by their sum.
+/// (with `votes`) votes, which are divided by their sum; a class without votes (−∞) is not listed.
 fn best(scores: &[f32], votes: bool) -> Vec<(usize, f32)> {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |score: &f32| if votes { *score } else { (score - most).exp() };
+    let weight = |score: &f32| if votes { score.max(0.) } else { (score - most).exp() };
     let weights: Vec<f32> = scores.iter().map(weight).collect();
     let sum: f32 = weights.iter().sum();
-    let mut labels: Vec<usize> = (0..scores.len()).collect();
+    let listed = |label: &usize| !votes || scores[*label] != f32::NEG_INFINITY;
+    let mut labels: Vec<usize> = (0..scores.len()).filter(listed).collect();
     labels.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
     labels.into_iter().take(SHOWN).map(|label| (label, weights[label] / sum)).collect()
 }
@@ -91,6 +92,7 @@ mod tests {
         assert_eq!(found.iter().map(|(label, _)| *label).collect::<Vec<_>>(), [1, 0, 2]);
         assert!((found[0].1 - 2. / 3.).abs() < 1e-6 && found[2].1 == 0., "{found:?}");
         assert_eq!(best(&[1., 3.], true), [(1, 0.75), (0, 0.25)]);
+        assert_eq!(best(&[1., f32::NEG_INFINITY, 3.], true), [(2, 0.75), (0, 0.25)]);
         assert_eq!(best(&[0.; 9], false).len(), SHOWN);
     }
 

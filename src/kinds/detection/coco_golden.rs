@@ -105,8 +105,8 @@ fn value(scores: &Scores, name: &str) -> f64 {
 #[test]
 fn scores_are_those_of_pycocotools() {
     let (entries, info) = index("instances.json");
-    let predictions = files::read(&[folder().join("results.json")], &entries, &info).unwrap();
-    let (scores, by_class) = score(&entries, &info, predictions.map(Result::unwrap));
+    let predictions = files::read(&[folder().join("results.json")], &entries, &info, true).unwrap();
+    let (scores, by_class) = score(&entries, &info, predictions.each.map(Result::unwrap));
     let expected = expected();
     for (kind, table) in [("box", &expected.boxes), ("mask", &expected.mask)] {
         for (name, expected) in ORDER.iter().zip(&table.stats) {
@@ -119,8 +119,8 @@ fn scores_are_those_of_pycocotools() {
         }
     }
     // Images that have no detections count: without them boxes would score better.
-    let predictions = files::read(&[folder().join("results.json")], &entries, &info).unwrap();
-    let pairs = entries.iter().cloned().zip(predictions.map(Result::unwrap));
+    let predictions = files::read(&[folder().join("results.json")], &entries, &info, true).unwrap();
+    let pairs = entries.iter().cloned().zip(predictions.each.map(Result::unwrap));
     let (some, found): (Vec<_>, Vec<_>) = pairs.filter(|(_, found)| !found.is_empty()).unzip();
     assert!(some.len() < entries.len());
     let (without, _) = score(&some, &info, found.into_iter());
@@ -149,7 +149,7 @@ fn scorer(protocol: Protocol, file: &str) -> CocoScorer {
     let path = written.path().join("results.json");
     std::fs::write(&path, serde_json::to_string(&rows).unwrap()).unwrap();
     let mut scorer = CocoScorer::new(&info, protocol, true);
-    for (entry, found) in entries.iter().zip(files::read(&[path], &entries, &info).unwrap()) {
+    for (entry, found) in entries.iter().zip(files::read(&[path], &entries, &info, true).unwrap().each) {
         let target = DetectionTarget::new(entry, info.classes.len()).unwrap();
         scorer.update(&entry.id, &found.unwrap(), target.image()).unwrap();
     }
@@ -206,8 +206,8 @@ fn scores_by_the_rules_of_lvis_are_those_of_lvis_api() {
         "ar_large",
     ];
     let (entries, info) = index("lvis.json");
-    let predictions = files::read(&[folder().join("results.json")], &entries, &info).unwrap();
-    let (scores, _) = score_as(Protocol::Lvis, &entries, &info, predictions.map(Result::unwrap));
+    let predictions = files::read(&[folder().join("results.json")], &entries, &info, true).unwrap();
+    let (scores, _) = score_as(Protocol::Lvis, &entries, &info, predictions.each.map(Result::unwrap));
     let Lvis { boxes, mask } = expected().lvis;
     for (kind, values) in [("box", boxes), ("mask", mask)] {
         for (name, expected) in ORDER.iter().zip(values) {

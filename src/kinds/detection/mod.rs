@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod golden;
 mod head;
+#[cfg(test)]
+mod lenient;
 mod mask;
 mod mask_head;
 mod matcher;
@@ -35,7 +37,7 @@ pub use target::{DetectionTarget, Instance};
 
 pub use crate::data::Rle;
 
-use crate::data::{Annotation, DatasetInfo, Entry, Image, Object};
+use crate::data::{Annotation, DatasetInfo, Entry, Image, Object, Segmentation};
 use crate::draw::Drawing;
 use crate::metrics::Metric;
 use crate::metrics::coco::score_specs;
@@ -94,18 +96,35 @@ impl Task for DetectionTask {
         DetectionTarget::new(entry, self.info.classes.len())
     }
 
-    /// Checks that every object has a mask if masks are scored.
+    /// Checks that there is an object to learn and to score, and that every object has a mask if masks are scored.
     fn check(&self, entries: &[Entry]) -> Result<()> {
-        let has_masks = |entry: &Entry| match &entry.annotation {
-            Annotation::Objects(image) => image.objects.iter().all(Object::has_mask),
-            _ => true,
+        let objects = || {
+            entries.iter().flat_map(|entry| match &entry.annotation {
+                Annotation::Objects(image) => image.objects.iter().map(|object| (entry, object)).collect(),
+                _ => vec![],
+            })
         };
-        match entries.iter().find(|entry| self.options.masks && !has_masks(entry)) {
-            Some(Entry { id, .. }) => bail!(
-                "image `{id}` has an object without a mask; to score only boxes, set `masks = false` in `[options]`"
-            ),
-            None => Ok(()),
-        }
+        let counts = |object: &Object| !object.crowd && object.bbox[2] > 0. && object.bbox[3] > 0.;
+        let all = objects().count();
+        ensure!(
+            objects().any(|(_, object)| counts(object)),
+            "there is nothing to learn and nothing to score: {}",
+            match all {
+                0 => "the split has no object".into(),
+                _ => format!("all {all} objects are crowds (`iscrowd`) or have no area"),
+            }
+        );
+        let without = || objects().filter(|(_, object)| self.options.masks && !object.has_mask());
+        let Some((Entry { id, .. }, object)) = without().next() else { return Ok(()) };
+        let why = match &object.segmentation {
+            Segmentation::Flawed(flaw) => format!(": its outline cannot be drawn: {flaw}"),
+            _ => String::new(),
+        };
+        bail!(
+            "image `{id}` has an object without a mask{why} ({} of {all} objects have none); to score only boxes, set \
+             `masks = false` in `[options]`",
+            without().count()
+        )
     }
 
     fn head(&self, backbone: &BackboneSpec, params: VarBuilder) -> candle_core::Result<DetectionHead> {
@@ -147,7 +166,7 @@ impl PredictionIo for DetectionTask {
         files: &[PathBuf],
         entries: &'a [Entry],
     ) -> Result<Option<Predictions<'a, Vec<Detection>>>> {
-        files::read(files, entries, &self.info).map(Some)
+        files::read(files, entries, &self.info, self.options.masks).map(Some)
     }
 }
 

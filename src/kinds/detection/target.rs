@@ -75,7 +75,7 @@ impl DetectionTarget {
     }
 
     /// The mask of instance `i` in the box `bbox` (input pixels), as a grid of 0 and 1, `[side, side]` row-major. `None` if
-    /// only a box is annotated.
+    /// only a box is annotated, or the outline has no area.
     ///
     /// As in detectron2's `crop_and_resize`, polygons are rasterized in the box, and bitmaps are averaged from the source
     /// pixels as RoIAlign does, and rounded. A non-finite box gives an empty mask.
@@ -86,7 +86,7 @@ impl DetectionTarget {
             return object.has_mask().then(|| vec![0.; side * side]);
         }
         let mut mask = match &object.segmentation {
-            Segmentation::None => return None,
+            Segmentation::None | Segmentation::Degenerate | Segmentation::Flawed(_) => return None,
             Segmentation::Polygons(rings) => within.polygons(rings),
             Segmentation::Rle(rle) => within.bitmap(rle),
         };
@@ -139,7 +139,9 @@ fn bounds(object: &Object, size: Size, geometry: &Geometry, visible: &Visible) -
         visible.bound(&moved, &mut bounds);
     };
     match &object.segmentation {
-        Segmentation::None => add(&rectangle(xyxy(object.bbox))),
+        Segmentation::None | Segmentation::Degenerate | Segmentation::Flawed(_) => {
+            add(&rectangle(xyxy(object.bbox)));
+        }
         Segmentation::Polygons(rings) => rings.iter().for_each(|ring| add(ring.as_chunks::<2>().0)),
         Segmentation::Rle(rle) => {
             for (start, end) in rle.runs() {

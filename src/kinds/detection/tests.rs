@@ -46,7 +46,8 @@ fn object(label: u32, [x, y, w, h]: [f64; 4], crowd: bool) -> Object {
 }
 
 fn target(objects: Vec<Object>) -> DetectionTarget {
-    let image = Objects { image_id: 1, size: (SIDE, SIDE), objects, absent: vec![], not_exhaustive: vec![] };
+    let image =
+        Objects { image_id: 1.into(), size: (SIDE, SIDE), objects, absent: vec![], not_exhaustive: vec![] };
     let entry = Entry {
         id: SampleId::new("made"),
         image: ImageRef::File("made.jpg".into()),

@@ -23,6 +23,7 @@ use crate::draw::Drawing;
 use crate::metrics::confusion::{Confusion, SCORES};
 use crate::metrics::{ClassScores, Metric, MetricError};
 use crate::models::BackboneSpec;
+use crate::nn::NormKind;
 use crate::record::{ScoreSpec, Scores};
 use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Predictions, Task};
 use anyhow::{Result, bail, ensure};
@@ -95,6 +96,12 @@ impl Task for SegmentationTask {
 
     fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Raster>> {
         Some(self)
+    }
+
+    /// Pyramid pooling to a single cell leaves one value of each channel per image.
+    fn least_batch(&self) -> usize {
+        let single = self.config.norm == NormKind::Batch && self.config.pool_scales.contains(&1);
+        if single { 2 } else { 1 }
     }
 
     fn any_size(&self) -> bool {

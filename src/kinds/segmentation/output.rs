@@ -1,10 +1,11 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
-use crate::data::{Entry, Image, ImageRef, LabelEncoding, LabelTable, Raster, RasterFile};
+use crate::data::{Entry, Image, LabelEncoding, LabelTable, Raster, RasterFile};
 use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,22 +101,60 @@ pub(super) fn read<'a>(
         [folder] if folder.is_dir() => folder.clone(),
         _ => anyhow::bail!("kind `segmentation` reads predictions from one folder of PNGs of ids"),
     };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let name = stem(entry)?;
+        ensure!(
+            names.insert(name.clone()),
+            "`{name}.png` would be the prediction of two images, one of them `{}`: their names must differ",
+            entry.id
+        );
+    }
     let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
     let encoding = Arc::new(LabelEncoding::Ids(labels));
+    let notes = others(&folder, &names)?;
     let read = move |entry: &Entry| {
-        let ImageRef::File(image) = &entry.image else {
-            anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
-        };
-        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(RasterFile { path: folder.join(format!("{stem}.png")), encoding: encoding.clone() }.read()?)
+        let path = folder.join(format!("{}.png", stem(entry)?));
+        Ok(RasterFile { path, encoding: encoding.clone() }.read()?)
     };
-    Ok(Box::new(entries.iter().map(read)))
+    Ok(Predictions { each: Box::new(entries.iter().map(read)), notes })
+}
+
+/// A note about the PNGs in `folder` that are not the prediction of an image, if there are any.
+fn others(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<String>> {
+    let mut others = vec![];
+    for file in std::fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let path = file.with_context(|| format!("cannot read `{}`", folder.display()))?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
+            && !names.contains(&*stem)
+        {
+            others.push(path.file_name().unwrap_or_default().to_string_lossy().to_string());
+        }
+    }
+    others.sort();
+    Ok(match others.first() {
+        None => vec![],
+        Some(first) => vec![format!(
+            "{} of the PNGs in `{}` are of no image of the split, and not scored; the first: `{first}`",
+            others.len(),
+            folder.display()
+        )],
+    })
+}
+
+/// The name of the image of an entry, without ending.
+fn stem(entry: &Entry) -> Result<String> {
+    let Some(image) = entry.image.path() else {
+        anyhow::bail!("`{}` is not a file, so the name of its prediction is unknown", entry.id)
+    };
+    Ok(image.file_stem().unwrap_or_default().to_string_lossy().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Annotation, SampleId};
+    use crate::data::{Annotation, ImageRef, SampleId};
     use crate::draw::color;
 
     #[test]
@@ -174,8 +213,24 @@ mod tests {
         let entries = [entry("a/1.jpg"), entry("a/2.jpg")];
         let labels = [folder.path().join("labels")];
         let mut found = read(&labels, &entries, &ids).unwrap();
-        assert_eq!(found.next().unwrap().unwrap(), raster);
-        assert!(found.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        assert_eq!(found.notes, [""; 0]);
+        assert_eq!(found.each.next().unwrap().unwrap(), raster);
+        assert!(found.each.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        for other in ["3.png", "10.PNG", "notes.txt"] {
+            std::fs::write(labels[0].join(other), "").unwrap();
+        }
+        let notes = read(&labels, &entries, &ids).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].starts_with("2 of the PNGs in"), "{notes:?}");
+        assert!(
+            notes[0].ends_with("are of no image of the split, and not scored; the first: `10.PNG`"),
+            "{notes:?}"
+        );
+        let twice = [entry("a/1.jpg"), entry("b/1.jpg")];
+        let error = read(&labels, &twice, &ids).err().unwrap().to_string();
+        assert!(
+            error.contains("`1.png` would be the prediction of two images, one of them `b/1.jpg`"),
+            "{error}"
+        );
         assert!(read(&[], &entries, &ids).err().unwrap().to_string().contains("one folder"));
     }
 }

@@ -18,11 +18,13 @@ fn config(image: [usize; 2], channels: usize, patch: usize, width: usize, depth:
         depth,
         heads: 2,
         mlp_ratio: 4.,
+        mlp: crate::config::MlpKind::Gelu,
         norm_eps: 1e-6,
         normalize: None,
         absolute_positions: true,
         resize_positions: ResizePositions::default(),
         relative_positions: false,
+        rope_base: None,
         layer_scale: None,
         registers: 0,
         key_bias: true,
@@ -314,4 +316,64 @@ fn registers_go_with_the_class_token_and_have_no_place_beside_relative_positions
     let error = build(Some(relative)).err().unwrap().to_string();
     assert!(error.contains("registers cannot be combined with relative positions"), "{error}");
     Ok(())
+}
+
+/// Rotations are those of places in the image, with windows and without; of one patch there are none.
+#[test]
+fn a_window_of_the_whole_grid_is_global_attention_with_rotations() -> Result<()> {
+    let config = ModelConfig { rope_base: Some(100.), ..config([16, 24], 3, 4, 16, 2) };
+    let mut rng = Rng::new(0, "test", &[]);
+    let noise: Vec<f32> =
+        (0..2 * 3 * 16 * 24).map(|_| rand::Rng::random_range(&mut rng, -1f32..1.)).collect();
+    let images = Tensor::from_vec(noise, (2, 3, 16, 24), &Device::Cpu)?;
+    let run = |config: &ModelConfig, window, blocks: Vec<usize>, images: &Tensor| -> Result<Tensor> {
+        let attention = AttentionConfig {
+            window: Some(window),
+            global_blocks: GlobalBlocks::List(blocks),
+            ..AttentionConfig::default()
+        };
+        let usage = BackboneUsage { attention: Some(attention), ..BackboneUsage::default() };
+        let vit = Vit::new(config, usage, Params::new(0, &Device::Cpu).builder())?;
+        Ok(vit.forward(images, &[1], &mut Pass::Eval)?.taps.remove(0))
+    };
+    let square = ModelConfig { image: [16, 16], ..config.clone() };
+    let part = images.narrow(3, 0, 16)?.contiguous()?;
+    let (windowed, global) = (run(&square, 4, vec![], &part)?, run(&square, 9, vec![0, 1], &part)?);
+    assert!(test_tolerance::relative(&windowed, &global) < 1e-6);
+    let plain = ModelConfig { rope_base: None, ..square.clone() };
+    assert!(test_tolerance::relative(&run(&plain, 4, vec![], &part)?, &global) > 1e-4);
+    // Windows of 2 × 2 patches: the same whatever lies outside them.
+    let narrow = run(&config, 2, vec![], &images)?; // [2, 24, 16]
+    let changed = images.narrow(3, 0, 16)?.pad_with_zeros(3, 0, 8)?;
+    let same = run(&config, 2, vec![], &changed)?;
+    let rows = |t: &Tensor| t.reshape((2, 4, 6, 16))?.narrow(2, 0, 4)?.contiguous();
+    assert_eq!(test_tolerance::relative(&rows(&same)?, &rows(&narrow)?), 0.);
+    assert!(test_tolerance::relative(&same, &narrow) > 1e-3);
+    Ok(())
+}
+
+#[test]
+fn rotary_positions_that_make_no_sense_are_refused() {
+    let error = |config: ModelConfig, attention| {
+        let usage = BackboneUsage { attention, ..BackboneUsage::default() };
+        Vit::new(&config, usage, Params::new(0, &Device::Cpu).builder()).unwrap_err().to_string()
+    };
+    let rotary = |rope_base| ModelConfig { rope_base: Some(rope_base), ..config([16, 16], 3, 4, 16, 1) };
+    for base in [0., -1., f64::NAN, f64::INFINITY] {
+        assert!(error(rotary(base), None).contains("rope_base is"), "{base}");
+    }
+    let narrow = ModelConfig { width: 12, ..rotary(100.) };
+    assert!(error(narrow, None).contains("6 channels in a head"));
+    let both = ModelConfig { relative_positions: true, ..rotary(100.) };
+    assert!(error(both, None).contains("rope_base and relative_positions"));
+    for relative_position in
+        [RelativePosition::Shared, RelativePosition::PerBlock, RelativePosition::Decomposed]
+    {
+        let attention = AttentionConfig { relative_position, ..AttentionConfig::default() };
+        let error = error(rotary(100.), Some(attention));
+        assert!(
+            error.contains("`rope_base`") && error.contains("`transfer.attention.relative_position`"),
+            "{error}"
+        );
+    }
 }

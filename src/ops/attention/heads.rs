@@ -1,6 +1,7 @@
 //! The heads of self-attention: one task each, forward and backward.
 
 use super::bias::Offsets;
+use super::rotary::Turns;
 use crate::ops::fresh::Fresh;
 use crate::ops::gemm::{Element, Matrix, MatrixMut, Panels, Precision, Scratch, Shared, Side, Store};
 use crate::ops::simd::{Kernel, LANES, exp, max, sum, sum2, vectorized};
@@ -20,6 +21,7 @@ pub(in crate::ops) struct Heads<'a, T> {
     scale: f32,
     precision: Precision,
     offsets: Offsets<'a>,
+    rotary: Option<Turns<'a>>,
 }
 
 /// One head of one sample.
@@ -39,20 +41,58 @@ impl<'a, T: Element> Heads<'a, T> {
         offsets: Offsets<'a>,
     ) -> Self {
         let d = c / count;
-        Self { qkv, n, c, d, count, scale: (d as f64).powf(-0.5) as f32, precision, offsets }
+        Self { qkv, n, c, d, count, scale: (d as f64).powf(-0.5) as f32, precision, offsets, rotary: None }
+    }
+
+    /// The same heads with queries and keys rotated by `rotary`, whose lists of tokens are those of the samples.
+    pub(in crate::ops) fn rotated(self, rotary: Option<Turns<'a>>) -> Self {
+        Self { rotary, ..self }
     }
 
     /// Writes the output of `b` samples to `out` [B, N, C].
     pub(in crate::ops) fn forward(&self, b: usize, out: &Fresh<T>) {
         self.each(b, |head, task| {
             let [q, k, v] = self.qkv(head);
-            task.keys.refill(&k, &mut task.scratch);
             task.values_across.refill(&v.t(), &mut task.scratch);
-            for (start, rows) in self.tiles() {
-                self.probabilities(task, head, q, start, rows);
-                self.output(task, head, out, start, rows);
+            match self.turned(head, task) {
+                None => self.head_output(task, head, [q, k], out),
+                Some(turned) => {
+                    self.head_output(task, head, self.matrices(&turned), out);
+                    task.turned = turned;
+                }
             }
         });
+    }
+
+    /// Writes the output of a head from its queries and keys; `task.values_across` holds the values.
+    fn head_output<E: Element>(&self, task: &mut Task, head: Head, [q, k]: [Matrix<E>; 2], out: &Fresh<T>) {
+        task.keys.refill(&k, &mut task.scratch);
+        for (start, rows) in self.tiles() {
+            self.probabilities(task, head, q, start, rows);
+            self.output(task, head, out, start, rows);
+        }
+    }
+
+    /// The rotated queries and keys of a head, [N, d] each, in memory taken from `task`; `None` without rotation.
+    fn turned(&self, head: Head, task: &mut Task) -> Option<[Vec<f32>; 2]> {
+        let turns = self.rotary?.of(head.sample, self.n, 0, self.n);
+        let mut turned = std::mem::take(&mut task.turned);
+        for (part, out) in turned.iter_mut().enumerate() {
+            turns.forward(&self.qkv[self.input_start(head, part, 0)..], 3 * self.c, out);
+        }
+        Some(turned)
+    }
+
+    /// Contiguous queries and keys.
+    fn matrices<'b>(&self, turned: &'b [Vec<f32>; 2]) -> [Matrix<'b, f32>; 2] {
+        turned.each_ref().map(|values| Matrix::new(values, self.n, self.d, self.d))
+    }
+
+    /// Rotates gradients of rotated queries or keys from token `start` on back.
+    fn turn_back(&self, head: Head, start: usize, gradient: &mut [f32]) {
+        if let Some(turns) = self.rotary {
+            turns.of(head.sample, self.n, start, gradient.len() / self.d).backward(gradient);
+        }
     }
 
     /// Writes the output of queries from `start` on, whose probabilities are in `task.p`; `task.values_across` holds
@@ -93,7 +133,16 @@ impl<'a, T: Element> Heads<'a, T> {
             // SAFETY: a part belongs to one head, or to the heads of one task, which come one after another.
             let (first, second) =
                 unsafe { (firsts.part(part * first, first), seconds.part(part * second, second)) };
-            self.head_gradient(task, head, grads, gradient, of_bias.then_some((first, second)));
+            let of_bias = of_bias.then_some((first, second));
+            let [q, k, v] = self.qkv(head);
+            task.values.refill(&v, &mut task.scratch);
+            match self.turned(head, task) {
+                None => self.head_gradient(task, head, [q, k], grads, gradient, of_bias),
+                Some(turned) => {
+                    self.head_gradient(task, head, self.matrices(&turned), grads, gradient, of_bias);
+                    task.turned = turned;
+                }
+            }
         };
         if shared {
             // All samples add to one table, so each head processes them in order.
@@ -106,18 +155,18 @@ impl<'a, T: Element> Heads<'a, T> {
         sums
     }
 
-    fn head_gradient(
+    /// Writes the gradients of a head from its queries and keys; `task.values` holds the values.
+    fn head_gradient<E: Element>(
         &self,
         task: &mut Task,
         head: Head,
+        [q, k]: [Matrix<E>; 2],
         grads: &[T],
         gradient: &Fresh<T>,
         mut of_bias: Option<(&mut [f32], &mut [f32])>,
     ) {
         let (n, d, stride) = (self.n, self.d, self.stride());
-        let [q, k, v] = self.qkv(head);
         task.keys.refill(&k, &mut task.scratch);
-        task.values.refill(&v, &mut task.scratch);
         task.keys_across.refill(&k.t(), &mut task.scratch);
         task.dk.resize(n * d, 0.);
         task.dv.resize(n * d, 0.);
@@ -142,6 +191,7 @@ impl<'a, T: Element> Heads<'a, T> {
                 Store::SET.scaled(self.scale),
                 &mut task.scratch,
             );
+            self.turn_back(head, start, &mut task.o);
             // SAFETY: every head writes its own columns.
             unsafe { gradient.write_rows(&task.o, d, self.input_start(head, 0, start), 3 * self.c) };
             let more = Store::adding(start > 0);
@@ -152,6 +202,7 @@ impl<'a, T: Element> Heads<'a, T> {
             let mut dv = MatrixMut::new(&mut task.dv, n, d, d);
             task.rows_across.multiply(&p.t(), 0..n, &mut dv, more, &mut task.scratch);
         }
+        self.turn_back(head, 0, &mut task.dk);
         // SAFETY: every head writes its own columns of each part.
         unsafe {
             gradient.write_rows(&task.dk, d, self.input_start(head, 1, 0), 3 * self.c);
@@ -160,7 +211,14 @@ impl<'a, T: Element> Heads<'a, T> {
     }
 
     /// Fills `task.p` with softmax(q·kᵀ/√d + bias) [rows, N] of queries from `start` on; `task.keys` holds the keys.
-    fn probabilities(&self, task: &mut Task, head: Head, q: Matrix<T>, start: usize, rows: usize) {
+    fn probabilities<E: Element>(
+        &self,
+        task: &mut Task,
+        head: Head,
+        q: Matrix<E>,
+        start: usize,
+        rows: usize,
+    ) {
         let (n, stride) = (self.n, self.stride());
         task.p.resize(rows * stride, 0.);
         let mut scores = MatrixMut::new(&mut task.p, rows, n, stride);
@@ -232,6 +290,8 @@ struct Task {
     keys_across: Panels,
     values_across: Panels,
     rows_across: Panels,
+    /// Rotated queries and keys.
+    turned: [Vec<f32>; 2],
     p: Vec<f32>,
     ds: Vec<f32>,
     o: Vec<f32>,
@@ -257,6 +317,7 @@ impl Task {
             keys_across: panels(),
             values_across: panels(),
             rows_across: panels(),
+            turned: Default::default(),
             p: vec![],
             ds: vec![],
             o: vec![],

@@ -4,6 +4,7 @@
 //! class token stands before the grid: class to token, token to class, class to class (BEiT `modeling_finetune.py`).
 //! The kernels read rows of keys as slices of the table and never make the [N, N] values of a head.
 
+use super::rotary::Rotary;
 use crate::ops::index_select::index_select;
 use candle_core::{Result, Tensor, bail};
 
@@ -16,6 +17,8 @@ pub struct AttentionWindow<'a> {
     pub side: Option<usize>,
     /// Table of relative position biases of a window, or of the grid: [T, heads] with T of [`relative_offsets`].
     pub table: Option<&'a Tensor>,
+    /// Rotations of queries and keys; they cannot be combined with a table.
+    pub rotary: Option<&'a Rotary>,
 }
 
 impl AttentionWindow<'_> {
@@ -34,6 +37,9 @@ impl AttentionWindow<'_> {
         };
         let area = Area { size, class };
         match self.table {
+            Some(_) if self.rotary.is_some() => {
+                bail!("attention: a table of relative positions cannot be combined with rotations")
+            }
             Some(table) if table.dims() != [area.offsets(), heads] => {
                 let expected = [area.offsets(), heads];
                 bail!(

@@ -1,8 +1,10 @@
-//! x + proj(attention(qkv(norm(x)))), of all tokens or within windows, with or without relative positions.
+//! x + proj(attention(qkv(norm(x)))), of all tokens or within windows, with or without relative positions or rotations.
 
 use super::windows::Windows;
 use super::*;
-use crate::ops::attention::{Area, AttentionBias, AttentionWindow, Heads, Offsets, attention};
+use crate::ops::attention::{
+    Area, AttentionBias, AttentionWindow, Heads, Offsets, Rotary, attention, rotary_attention,
+};
 use crate::ops::storage::argument;
 use crate::ops::{merge_windows, partition_windows};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape};
@@ -40,11 +42,11 @@ pub fn attention_branch(
     windowed_attention_branch(x, weights, heads, &all_tokens, branch)
 }
 
-/// [`attention_branch`] within windows and with a table of relative position biases. Windows are padded after the norm,
-/// so that the keys of the padding are the bias of `qkv`, as in detectron2's ViTDet.
+/// [`attention_branch`] within windows, and with a table of relative position biases or with rotations. Windows are padded
+/// after the norm, so that the keys of the padding are the bias of `qkv`, as in detectron2's ViTDet.
 ///
 /// # Errors
-/// The errors of [`attention_branch`]; tokens that do not fill the grid, or a table of another size.
+/// The errors of [`attention_branch`]; tokens that do not fill the grid, or a table or rotations of another size.
 pub fn windowed_attention_branch(
     x: &Tensor,
     weights: &AttentionWeights,
@@ -60,10 +62,18 @@ pub fn windowed_attention_branch(
     if heads == 0 || c % heads != 0 {
         bail!("attention_branch: {c} channels do not split into {heads} heads");
     }
+    if let Some(rotary) = window.rotary {
+        let (samples, tokens) = match window.side {
+            Some(side) => (window.grid.0.div_ceil(side) * window.grid.1.div_ceil(side), side * side),
+            None => (1, n),
+        };
+        rotary.check(samples, tokens, c / heads)?;
+    }
     let table: Vec<&Tensor> = window.table.into_iter().collect();
     #[cfg(feature = "cuda")]
     if whole_on_cuda(x, &list)
         && whole_on_cuda(x, &table)
+        && window.rotary.is_none()
         && x.elem_count() > 0
         && c / heads <= cuda::MOST_CHANNELS
     {
@@ -71,7 +81,8 @@ pub fn windowed_attention_branch(
         let within = cuda::Attention { heads, grid: window.grid, side: window.side, area: (grid, class) };
         return cuda::attention_branch(x, list, window.table, within, branch);
     }
-    if !whole(x, &list) || !whole(x, &table) || x.elem_count() == 0 {
+    let on_cpu = window.rotary.is_none_or(Rotary::on_cpu);
+    if !whole(x, &list) || !whole(x, &table) || !on_cpu || x.elem_count() == 0 {
         let bias = |_: &Tensor| {
             let Area { size: grid, class } = area;
             Ok(window.table.map(|table| AttentionBias::Relative { table: table.clone(), grid, class }))
@@ -85,7 +96,8 @@ pub fn windowed_attention_branch(
 }
 
 /// [`windowed_attention_branch`] as a composition of operators, for biases that depend on the queries. `bias` makes the
-/// bias of qkv [samples, N, 3·C], where the samples are windows if there are any; the table of `window` is not read.
+/// bias of qkv [samples, N, 3·C], where the samples are windows if there are any; the table of `window` is not read. With
+/// rotations there is no bias.
 ///
 /// # Errors
 /// When the tokens do not fill the grid, or the bias does not fit.
@@ -103,7 +115,10 @@ pub fn composed_attention_branch(
         y = partition_windows(&y.reshape((b, h, w, c))?, side)?;
     }
     let qkv = linear::linear(&y, weights.qkv.0, Some(weights.qkv.1), branch.precision)?;
-    y = attention(&qkv, heads, bias(&qkv)?.as_ref(), branch.precision)?;
+    y = match window.rotary {
+        Some(rotary) => rotary_attention(&qkv, heads, rotary, branch.precision)?,
+        None => attention(&qkv, heads, bias(&qkv)?.as_ref(), branch.precision)?,
+    };
     if let Some(side) = window.side {
         y = merge_windows(&y, side, window.grid)?.reshape((b, n, c))?;
     }
@@ -118,6 +133,7 @@ struct AttentionBranch<T> {
     windows: Option<Windows>,
     /// [T, heads]
     table: Option<Tensor>,
+    rotary: Option<Rotary>,
     eps: f32,
     scale: Option<Vec<f32>>,
     records: bool,
@@ -141,6 +157,7 @@ impl<T: Element> AttentionBranch<T> {
             area,
             windows: window.side.map(|side| Windows::new(window.grid, side)),
             table: window.table.cloned(),
+            rotary: window.rotary.cloned(),
             eps: branch.eps as f32,
             scale: branch.scale.map(<[f32]>::to_vec),
             records: records(list.iter().copied().chain([x])),
@@ -204,7 +221,9 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let attended = Fresh::<T>::new(qkv.len() / 3); // [rows, C]
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
-        heads.forward(samples, &attended);
+        Rotary::with_turns_of(self.rotary.as_ref(), |turns| {
+            heads.rotated(turns).forward(samples, &attended)
+        })?;
         let mut attended = attended.finish();
         if let Some(windows) = &self.windows {
             attended = windows.merge(&attended, c);
@@ -268,7 +287,9 @@ impl<T: Element> CustomOp2 for AttentionBranch<T> {
         let lists = self.lists()?;
         let (heads, samples) = self.heads(&qkv, &rows, lists.as_deref());
         let of_table = self.table.as_ref().filter(|table| table.track_op());
-        let [of_lists, _] = heads.backward(samples, &of_attended, &of_qkv, of_table.is_some());
+        let [of_lists, _] = Rotary::with_turns_of(self.rotary.as_ref(), |turns| {
+            heads.rotated(turns).backward(samples, &of_attended, &of_qkv, of_table.is_some())
+        })?;
         let mut of_qkv = of_qkv.finish();
         if let Some(table) = of_table {
             let gradient = self.area.table(&of_lists, self.heads);

@@ -43,7 +43,10 @@ pub struct Branch<'a> {
 
 impl Branch<'_> {
     /// `x` + scale·`y`, both [B, N, C].
-    fn residual(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn residual(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let Some(scale) = self.scale else { return x + y };
         let scale = Tensor::from_slice(scale, (scale.len(), 1, 1), x.device())?.to_dtype(x.dtype())?;
         x + y.broadcast_mul(&scale)?

@@ -132,7 +132,7 @@ fn values_and_gradients_of_attention_within_reach() {
         let run = |t: &[Tensor], scale: Option<&[f32]>, precision| {
             let weights =
                 AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
-            let window = crate::ops::AttentionWindow { grid, side: window, table: t.get(7) };
+            let window = crate::ops::AttentionWindow { grid, side: window, table: t.get(7), rotary: None };
             windowed_attention_branch(
                 &t[0],
                 &weights,
@@ -155,11 +155,44 @@ fn tokens_and_tables_that_do_not_fit_their_window_are_refused() {
     let table = gradient_check::single(&gradient_check::random(&[9, 2], 0));
     let branch = Branch { eps: 1e-6, precision: Precision::F32, scale: None };
     let error = |grid, window, table| {
-        let window = crate::ops::AttentionWindow { grid, side: window, table };
+        let window = crate::ops::AttentionWindow { grid, side: window, table, rotary: None };
         windowed_attention_branch(&t[0], &weights, 2, &window, &branch).unwrap_err().to_string()
     };
     assert!(error((2, 3), None, None).contains("5 tokens for a 2×3 grid"));
     assert!(error((2, 2), Some(2), None).contains("class token"));
     assert!(error((1, 5), Some(0), None).contains("size 0"));
     assert!(error((2, 2), None, Some(&table)).contains("[9, 2], expected [12, 2]"));
+}
+
+/// Rotations of all tokens, of windows that fit, and of windows that are padded.
+#[test]
+fn values_and_gradients_of_attention_with_rotations() {
+    let (c, heads) = (8, 2);
+    for (grid, side, windows, tokens) in
+        [((1, 5), None, 1, 5), ((4, 2), Some(2), 2, 4), ((2, 3), Some(2), 2, 4)]
+    {
+        let angles: Vec<f64> = (0..windows * tokens * 2).map(|i| (i as f64 * 0.7).sin() * 3.).collect();
+        let rotary = crate::ops::Rotary::new(&angles, 2, tokens, &candle_core::Device::Cpu).unwrap();
+        let inputs = inputs(2, grid.0 * grid.1, c, 3 * c, c);
+        let run = |t: &[Tensor], scale: Option<&[f32]>, precision| {
+            let weights =
+                AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
+            let window = crate::ops::AttentionWindow { grid, side, table: None, rotary: Some(&rotary) };
+            let branch = Branch { eps: 1e-6, precision, scale };
+            windowed_attention_branch(&t[0], &weights, heads, &window, &branch)
+        };
+        gradient_check::operator(&inputs, |t| run(t, None, Precision::F32), TOLERANCE);
+        gradient_check::composition(&inputs, |t| run(t, Some(&[0.5, 2.]), Precision::F32), TOLERANCE);
+        gradient_check::bf16(&inputs, 8, |t, precision| run(t, None, precision));
+        for precision in [Precision::F32, Precision::Bf16] {
+            gradient_check::threads(&inputs, |t| run(t, None, precision));
+        }
+        let wrong = crate::ops::Rotary::new(&angles, 1, 2 * tokens, &candle_core::Device::Cpu).unwrap();
+        let t: Vec<Tensor> = inputs.iter().map(gradient_check::single).collect();
+        let weights = AttentionWeights { norm: (&t[1], &t[2]), qkv: (&t[3], &t[4]), proj: (&t[5], &t[6]) };
+        let window = crate::ops::AttentionWindow { grid, side, table: None, rotary: Some(&wrong) };
+        let branch = Branch { eps: 1e-6, precision: Precision::F32, scale: None };
+        let error = windowed_attention_branch(&t[0], &weights, heads, &window, &branch).unwrap_err();
+        assert!(error.to_string().contains("rotary"), "{error}");
+    }
 }

@@ -100,5 +100,15 @@ pub(super) const VITDET: KeyMapping = KeyMapping {
     ],
     others: &VITDET_HEADS,
     read: &[],
-    ignored: &[],
+    // The three stages of a cascade, which are not read, and what versions before 2021 save too.
+    ignored: &[
+        "roi_heads.box_head.0",
+        "roi_heads.box_head.1",
+        "roi_heads.box_head.2",
+        "roi_heads.box_predictor.0",
+        "roi_heads.box_predictor.1",
+        "roi_heads.box_predictor.2",
+        "roi_heads.box_predictor.freq_weight",
+        "proposal_generator.anchor_generator",
+    ],
 };

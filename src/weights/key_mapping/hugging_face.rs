@@ -26,7 +26,7 @@ pub(super) const EMBEDDINGS: [Rule; 3] = [
 ];
 const NORM: [Rule; 1] = [rule("layernorm", "norm")];
 const VIT_BLOCKS: [Rule; 11] = joined(EMBEDDINGS, hugging_face_block!("encoder.layer.{}", "blocks.{}"));
-const VIT: [Rule; 12] = joined(NORM, VIT_BLOCKS);
+pub(super) const VIT: [Rule; 12] = joined(NORM, VIT_BLOCKS);
 const MAE_DECODER: [Rule; 13] = joined(
     [
         rule("decoder.mask_token", "mask_token"),

@@ -1,8 +1,6 @@
 //! [`KeyMapping`]: the tensor names of one program as a list of rules, read from left to right to load its files and from
 //! right to left to write them.
 
-use crate::weights::entry::WeightEntry;
-
 /// The name of a module in another program's files, and its name here. `{}` stands for a number; the last one is that of
 /// the block. The rest of a tensor's name (`.weight`, `.bias`) is kept. A rule may also name a whole tensor. The first
 /// rule that matches applies.
@@ -12,19 +10,27 @@ pub(in crate::weights) struct Rule {
     pub theirs: &'static str,
     /// Name here.
     pub ours: &'static str,
-    /// The part of our tensor along the first dimension that theirs is, if it is one: 0 for queries, 1 for keys, 2 for
-    /// values.
-    pub third: Option<usize>,
+    /// The part of our tensor along the first dimension that theirs is, if it is one.
+    pub part: Option<Part>,
 }
+
+/// A part of a tensor along its first dimension: its index among a number of equal parts. Of three parts, 0 are queries, 1
+/// keys and 2 values; of two, 0 is the gate of a SwiGLU.
+pub(in crate::weights) type Part = (usize, usize);
 
 /// A rule for a whole tensor or module.
 pub(in crate::weights) const fn rule(theirs: &'static str, ours: &'static str) -> Rule {
-    Rule { theirs, ours, third: None }
+    Rule { theirs, ours, part: None }
 }
 
 /// A rule for the queries (0), keys (1) or values (2) of an attention layer.
 pub(in crate::weights) const fn third(theirs: &'static str, ours: &'static str, third: usize) -> Rule {
-    Rule { theirs, ours, third: Some(third) }
+    Rule { theirs, ours, part: Some((third, 3)) }
+}
+
+/// A rule for the gate (0) or the values (1) of a SwiGLU.
+pub(in crate::weights) const fn half(theirs: &'static str, ours: &'static str, half: usize) -> Rule {
+    Rule { theirs, ours, part: Some((half, 2)) }
 }
 
 /// The tensor names of one program.
@@ -62,11 +68,6 @@ pub(in crate::weights) const fn joined<const A: usize, const B: usize, const N: 
     all
 }
 
-/// Whether a tensor `name` is among `entries`.
-pub(in crate::weights) fn has(entries: &[WeightEntry], name: &str) -> bool {
-    entries.iter().any(|entry| entry.name == name)
-}
-
 impl Rule {
     /// Rewrites `name`, which matches the pattern `from`, with the pattern `to`; `None` if it does not match.
     fn apply(name: &str, from: &str, to: &str) -> Option<String> {
@@ -89,9 +90,9 @@ fn is_derived(name: &str) -> bool {
 }
 
 impl KeyMapping {
-    /// The prefix that a file of this program uses; `None` for files of other programs.
-    pub(crate) fn prefix(&self, entries: &[WeightEntry]) -> Option<&'static str> {
-        let has = |name: &str| has(entries, name);
+    /// The prefix that a file of this program uses; `None` for files of other programs. `has` says whether a file has a
+    /// tensor.
+    pub(crate) fn prefix(&self, has: &dyn Fn(&str) -> bool) -> Option<&'static str> {
         let below = |prefix: &str, name: &str| has(&format!("{prefix}{name}"));
         let fits = |prefix: &&&str| {
             let other = self.never.iter().any(|name| below(prefix, name) || has(name));
@@ -100,11 +101,11 @@ impl KeyMapping {
         self.prefixes.iter().find(fits).copied()
     }
 
-    /// Our name for the tensor `theirs`, and which third of our tensor it is ([`Rule::third`]). `None` for tensors that have
+    /// Our name for the tensor `theirs`, and which part of our tensor it is ([`Rule::part`]). `None` for tensors that have
     /// no name here.
-    pub(crate) fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<usize>)> {
+    pub(crate) fn ours(&self, prefix: &str, theirs: &str) -> Option<(String, Option<Part>)> {
         let find = |rules: &[Rule], name: &str| {
-            rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.third)))
+            rules.iter().find_map(|r| Rule::apply(name, r.theirs, r.ours).map(|ours| (ours, r.part)))
         };
         if is_derived(theirs) {
             return None;
@@ -119,21 +120,27 @@ impl KeyMapping {
     pub(crate) fn ignores(&self, prefix: &str, theirs: &str) -> bool {
         let names = [Some(theirs), theirs.strip_prefix(prefix)];
         let within = |name: &str, module: &str| {
-            name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
         };
         is_derived(theirs)
             || names.iter().flatten().any(|name| self.ignored.iter().any(|module| within(name, module)))
     }
 
-    /// The other program's names for our tensor `ours`, each with the third of it that it holds: one name, or three for
-    /// queries, keys and values. Backbone names get the first prefix.
-    pub(crate) fn theirs(&self, ours: &str) -> Vec<(String, Option<usize>)> {
+    /// Whether the module at the start of the name `theirs` is one that the program has beside the backbone.
+    pub(crate) fn owns(&self, theirs: &str) -> bool {
+        let module = |name: &'_ str| name.split('.').next().unwrap_or_default().to_string();
+        self.others.iter().any(|rule| module(rule.theirs) == module(theirs))
+    }
+
+    /// The other program's names for our tensor `ours`, each with the part of it that it holds: one name, or one for each part.
+    /// Backbone names get the first prefix.
+    pub(crate) fn theirs(&self, ours: &str) -> Vec<(String, Option<Part>)> {
         let prefix = self.prefixes.first().copied().unwrap_or_default();
-        let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<usize>)> {
+        let find = |rules: &[Rule], prefix: &str| -> Vec<(String, Option<Part>)> {
             let renamed =
-                |r: &Rule| Some((prefix.to_string() + &Rule::apply(ours, r.ours, r.theirs)?, r.third));
+                |r: &Rule| Some((prefix.to_string() + &Rule::apply(ours, r.ours, r.theirs)?, r.part));
             let mut found: Vec<_> = rules.iter().filter_map(renamed).collect();
-            if found.iter().any(|(_, third)| third.is_none()) {
+            if found.iter().any(|(_, part)| part.is_none()) {
                 found.truncate(1);
             }
             found

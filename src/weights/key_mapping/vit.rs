@@ -1,6 +1,6 @@
-//! Key mappings of ViTs outside Hugging Face transformers: facebookresearch's repositories, timm and JAX.
+//! Key mappings of ViTs outside Hugging Face transformers: facebookresearch's repositories and timm.
 
-use super::rule::{KeyMapping, Rule, joined, rule, third};
+use super::rule::{KeyMapping, Rule, joined, rule};
 
 pub(super) const ENCODER: [Rule; 12] = [
     rule("cls_token", "cls_token"),
@@ -18,23 +18,6 @@ pub(super) const ENCODER: [Rule; 12] = [
 ];
 pub(super) const FAIR: [Rule; 14] = joined(ENCODER, [rule("head", "head"), rule("fc_norm", "fc_norm")]);
 
-pub(super) const JAX: [Rule; 14] = [
-    rule("cls", "cls_token"),
-    rule("Transformer/posembed_input/pos_embedding", "pos_embed"),
-    rule("embedding", "patch_embed.proj"),
-    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/query", "blocks.{}.attn.qkv", 0),
-    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/key", "blocks.{}.attn.qkv", 1),
-    third("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/value", "blocks.{}.attn.qkv", 2),
-    rule("Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/out", "blocks.{}.attn.proj"),
-    rule("Transformer/encoderblock_{}/LayerNorm_0", "blocks.{}.norm1"),
-    rule("Transformer/encoderblock_{}/LayerNorm_2", "blocks.{}.norm2"),
-    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_0", "blocks.{}.mlp.fc1"),
-    rule("Transformer/encoderblock_{}/MlpBlock_3/Dense_1", "blocks.{}.mlp.fc2"),
-    rule("Transformer/encoder_norm", "norm"),
-    rule("pre_logits", "pre_logits"),
-    rule("head", "head"),
-];
-
 /// Layer scale as microsoft/unilm and facebookresearch/deit name it.
 const GAMMAS: [Rule; 2] =
     [rule("blocks.{}.gamma_1", "blocks.{}.gamma_1"), rule("blocks.{}.gamma_2", "blocks.{}.gamma_2")];
@@ -50,5 +33,13 @@ pub(in crate::weights) const DEIT_III: KeyMapping = KeyMapping {
     read: &[],
     ignored: &[],
 };
+const TIMM_RULES: [Rule; 15] = joined([rule("reg_token", "register_tokens")], FAIR);
 /// timm's names for a plain ViT. Its names for BEiT are those used here.
-pub(in crate::weights) const TIMM: KeyMapping = KeyMapping { title: "timm", rules: &FAIR, ..DEIT_III };
+pub(in crate::weights) const TIMM: KeyMapping = KeyMapping { title: "timm", rules: &TIMM_RULES, ..DEIT_III };
+/// timm's ViTs with registers. Those with layer scale, and Evas, have mappings of their own.
+pub(super) const TIMM_REGISTERS: KeyMapping = KeyMapping {
+    title: "timm with registers",
+    probes: &["cls_token", "reg_token", "blocks.0.attn.qkv.weight"],
+    never: &["blocks.0.ls1.gamma", "blocks.0.gamma_1"],
+    ..TIMM
+};

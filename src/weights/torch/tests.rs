@@ -1,6 +1,9 @@
 //! Files of PyTorch, sound and hostile. Pickles are put together here, operation by operation.
 
-use crate::weights::WeightFile;
+use crate::config::{ModelConfig, parse};
+use crate::models::{BackboneUsage, Vit};
+use crate::nn::Params;
+use crate::weights::{WeightFile, load_backbone, with_state_dict};
 use candle_core::{DType, Device, Tensor};
 use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
@@ -103,9 +106,11 @@ fn truncated_files_are_errors() {
 }
 
 #[test]
-fn what_would_run_something_is_refused_and_does_not_run() {
-    let error = WeightFile::open(&golden("dvae_stranger.pkl")).err().unwrap().to_string();
-    assert!(error.contains("posix.system") && error.contains("no code was run"), "{error}");
+fn what_would_run_something_is_ignored_and_does_not_run() {
+    let stranger = WeightFile::open(&golden("dvae_stranger.pkl")).unwrap();
+    assert_eq!(stranger.strangers(), ["posix.system"]);
+    let sound = WeightFile::open(&golden("dvae_encoder.pkl")).unwrap();
+    assert_eq!(stranger.entries(), sound.entries());
     let folder = tempfile::tempdir().unwrap();
     let proof = folder.path().join("proof");
     let command = text(&format!("touch {}", proof.display()));
@@ -119,19 +124,186 @@ fn what_would_run_something_is_refused_and_does_not_run() {
         (name("torch.hub", "load"), "torch.hub.load"),
         (name("torch", "load"), "torch.load"),
         (name("torch.nnet", "Linear"), "torch.nnet.Linear"),
-        (name("numpy.testing._private.utils", "runstring"), "runstring"),
+        (name("numpy.testing._private.utils", "runstring"), "numpy.testing._private.utils.runstring"),
     ] {
-        let hostile = call(callable, std::slice::from_ref(&command));
+        let hostile = call(callable.clone(), std::slice::from_ref(&command));
         let beside = dict(&[("weight", weight.clone()), ("extra", hostile.clone())]);
-        // In the state dict, beside it, in its place, and thrown away at once.
+        // In the state dict, beside it, and thrown away at once.
         let around = dict(&[("model", dict(&[("weight", weight.clone())])), ("args", hostile.clone())]);
         let dropped = [hostile.clone(), b"0".to_vec(), dict(&[("weight", weight.clone())])].concat();
-        for pickle in [beside, around, hostile, dropped] {
+        for pickle in [beside, around, dropped] {
+            let file = open(archive(&pickle, &[("0", floats(&[0.; 6]))])).unwrap();
+            assert_eq!((file.strangers(), file.entries().len()), (&[named.to_string()][..], 1));
+            assert_eq!(file.read(&Device::Cpu).unwrap().len(), 1);
+        }
+        // In place of the state dict, and around the values of a tensor.
+        for pickle in [hostile.clone(), dict(&[("model", hostile)])] {
             let error = refused(&pickle);
             assert!(error.contains(named) && error.contains("no code was run"), "{error}");
         }
+        let id = tuple(&[text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), integer(6)]);
+        let made = call(callable, &[[id, b"Q".to_vec()].concat(), command.clone()]);
+        let error = refused(&dict(&[("weight", made)]));
+        assert!(
+            error.contains("tensor `weight`") && error.contains(named) && error.contains("not run"),
+            "{error}"
+        );
     }
     assert!(!proof.exists());
+}
+
+const MODEL: &str = "image = [32, 32]\npatch = 8\nwidth = 16\ndepth = 1\nheads = 2\n";
+
+/// Names and shapes of a small ViT.
+fn shapes() -> Vec<(String, Vec<usize>)> {
+    let params = vit();
+    params.all().into_iter().map(|p| (p.name, p.var.dims().to_vec())).collect()
+}
+
+fn vit() -> Params {
+    let (model, params) = (parse::<ModelConfig>(MODEL, "test").unwrap(), Params::new(0, &Device::Cpu));
+    let usage = BackboneUsage { final_norm: true, ..BackboneUsage::default() };
+    Vit::new(&model, usage, params.builder()).unwrap();
+    params
+}
+
+/// The state dict of a small ViT whose names start with `prefix`; its values are in the storage `key`, one after another.
+fn state(prefix: &str, key: &str) -> Vec<u8> {
+    dict(&members(prefix, key).iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>())
+}
+
+fn members(prefix: &str, key: &str) -> Vec<(String, Vec<u8>)> {
+    let mut start = 0;
+    let member = |(name, shape): (String, Vec<usize>)| {
+        let count: usize = shape.iter().product();
+        let sides: Vec<i32> = shape.iter().map(|n| *n as i32).collect();
+        let steps: Vec<i32> = (0..sides.len()).map(|i| sides[i + 1..].iter().product()).collect();
+        start += count;
+        (format!("{prefix}{name}"), tensor("FloatStorage", key, (start - count) as i32, &sides, &steps))
+    };
+    shapes().into_iter().map(member).collect()
+}
+
+/// The storage of [`state`], whose values start with `first`.
+fn storage(first: f32) -> Vec<u8> {
+    let count: usize = shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    floats(&(0..count).map(|i| first + i as f32).collect::<Vec<_>>())
+}
+
+/// Loads a file into a small ViT; returns the first value of its class token.
+fn first_value(file: &WeightFile) -> f32 {
+    let (model, params) = (parse::<ModelConfig>(MODEL, "test").unwrap(), vit());
+    let report = load_backbone(&params, &file.read(&Device::Cpu).unwrap(), &model, None).unwrap();
+    assert_eq!(report.loaded, params.all().len());
+    params.get("cls_token").unwrap().var.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]
+}
+
+#[test]
+fn a_state_dict_is_found_at_any_key_and_below_any_prefix() {
+    let inside = |key: &str, value: Vec<u8>| dict(&[("epoch", integer(3)), (key, value)]);
+    for (pickle, key) in [
+        (state("", "0"), ""),
+        (inside("model_state_dict", state("", "0")), "model_state_dict"),
+        (inside("net", state("", "0")), "net"),
+        (inside("state_dict", state("model.", "0")), "state_dict"),
+        (inside("state_dict", state("model._orig_mod.", "0")), "state_dict"),
+        (inside("state_dict", state("module.model.vit_encoder.", "0")), "state_dict"),
+        (inside("app", inside("model", state("", "0"))), "app.model"),
+        (inside("model", state("encoder.", "0")), "model"),
+    ] {
+        let file = open(archive(&pickle, &[("0", storage(7.))])).unwrap();
+        assert_eq!((first_value(&file), file.state_dict()), (7., key));
+        assert!(file.unread().is_empty() && file.other_state_dicts().is_empty());
+    }
+    // A dictionary of a class of its own, and `OrderedDict` as Python 2 writes it.
+    let (listed, pairs) =
+        (members("", "0"), |items: Vec<Vec<u8>>| [b"](".to_vec(), items.concat(), b"e".to_vec()].concat());
+    let own = [call(name("addict", "Dict"), &[]), b"(".to_vec()].concat();
+    let items: Vec<u8> = listed.iter().flat_map(|(name, t)| [text(name), t.clone()].concat()).collect();
+    let old = listed.iter().map(|(name, t)| pairs(vec![text(name), t.clone()])).collect();
+    for pickle in [
+        inside("model", [own, items, b"u".to_vec()].concat()),
+        call(name("collections", "OrderedDict"), &[pairs(old)]),
+    ] {
+        assert_eq!(first_value(&open(archive(&pickle, &[("0", storage(7.))])).unwrap()), 7.);
+    }
+}
+
+#[test]
+fn counters_and_other_members_are_reported() {
+    let mut averaged = members("module.", "0");
+    averaged.insert(0, ("n_averaged".into(), tensor("LongStorage", "1", 0, &[], &[])));
+    averaged.push(("criterion.weight".into(), tensor("FloatStorage", "0", 0, &[3], &[1])));
+    let averaged = dict(&averaged.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+    let storages = [("0", storage(7.)), ("1", 5i64.to_le_bytes().to_vec())];
+    let file = open(archive(&averaged, &storages)).unwrap();
+    assert_eq!(
+        (first_value(&file), file.unread()),
+        (7., &["n_averaged".to_string(), "criterion.weight".into()][..])
+    );
+    let mut counted = members("", "0");
+    counted.push(("step".into(), tensor("LongStorage", "1", 0, &[1], &[1])));
+    let counted = dict(&counted.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+    let file = open(archive(&counted, &storages)).unwrap();
+    assert_eq!((first_value(&file), file.unread()), (7., &["step".to_string()][..]));
+}
+
+#[test]
+fn objects_of_unknown_classes_are_ignored_and_reported() {
+    let built = |class: Vec<u8>| [call(class, &[]), dict(&[("lr", integer(1))]), b"b".to_vec()].concat();
+    let options = built(name("omegaconf.dictconfig", "DictConfig"));
+    let by_class =
+        [b"}".to_vec(), name("pytorch_lightning.callbacks", "Checkpoint"), integer(1), b"s".to_vec()]
+            .concat();
+    let pickle =
+        dict(&[("hyper_parameters", options), ("callbacks", by_class), ("state_dict", state("model.", "0"))]);
+    let file = open(archive(&pickle, &[("0", storage(7.))])).unwrap();
+    assert_eq!(first_value(&file), 7.);
+    assert_eq!(
+        file.strangers(),
+        ["omegaconf.dictconfig.DictConfig", "pytorch_lightning.callbacks.Checkpoint"]
+    );
+}
+
+#[test]
+fn an_average_is_mentioned_and_can_be_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("both.pth");
+    let pickle = dict(&[("model_ema", state("module.", "1")), ("model", state("", "0"))]);
+    std::fs::write(&path, archive(&pickle, &[("0", storage(7.)), ("1", storage(9.))])).unwrap();
+    let file = WeightFile::open(&path).unwrap();
+    assert_eq!((first_value(&file), file.state_dict()), (7., "model"));
+    assert_eq!(file.other_state_dicts(), ["model_ema"]);
+    let said = file.choice_of_state_dict().unwrap();
+    assert!(said.contains("`model` is read") && said.contains("FILE#model_ema"), "{said}");
+    let average = WeightFile::open(&with_state_dict(&path, Some("model_ema"))).unwrap();
+    assert_eq!((first_value(&average), average.state_dict()), (9., "model_ema"));
+    assert_eq!(average.hash(), file.hash());
+    let error = WeightFile::open(&with_state_dict(&path, Some("ema2"))).err().unwrap().to_string();
+    assert!(error.contains("no state dict `ema2`") && error.contains("`model_ema`, `model`"), "{error}");
+    // A file whose name has the sign is that file.
+    let odd = folder.path().join("a#b.pth");
+    std::fs::copy(&path, &odd).unwrap();
+    assert_eq!(WeightFile::open(&odd).unwrap().state_dict(), "model");
+    assert_eq!(
+        WeightFile::open(&with_state_dict(&odd, Some("model_ema"))).unwrap().state_dict(),
+        "model_ema"
+    );
+}
+
+#[test]
+fn a_file_without_a_model_says_what_it_holds() {
+    let error = refused(&dict(&[("epoch", integer(1)), ("log", text("x")), ("lr", integer(2))]));
+    assert!(error.contains("no tensors found") && error.contains("`epoch`, `log`, `lr`"), "{error}");
+    let long: Vec<String> = (0..20).map(|i| format!("key{i}")).collect();
+    let error = refused(&dict(&long.iter().map(|key| (key.as_str(), integer(1))).collect::<Vec<_>>()));
+    assert!(error.contains("`key7`, …") && !error.contains("key8"), "{error}");
+    // A list that is used again and again does not grow.
+    let pairs = [vec![b'('], [b"(K\x01K\x02t".to_vec()].concat().repeat(2000), b"l".to_vec()].concat();
+    let ordered =
+        [name("collections", "OrderedDict"), b"q\x01".to_vec(), pairs, b"\x85q\x02R".to_vec()].concat();
+    let again = b"0h\x01h\x02R".repeat(3000);
+    assert!(refused(&[ordered, again].concat()).contains("more than 4194304 values"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is read, what is refused, and that no document panics.
 
 use super::*;
+use crate::data::{Frequency, RecordId, Segmentation};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -62,7 +63,7 @@ fn everything_is_read() {
     let crowd = &objects(&index, 0).objects[0];
     assert!(crowd.crowd && crowd.area == 6., "{crowd:?}");
     let image = objects(&index, 1);
-    assert_eq!((image.image_id, image.size), (4, (4, 4)));
+    assert_eq!((&image.image_id, image.size), (&RecordId::from(4), (4, 4)));
     assert_eq!((&image.absent[..], &image.not_exhaustive[..]), (&[1][..], &[0][..]));
     let labels: Vec<_> = image.objects.iter().map(|o| (o.label, o.area, o.bbox)).collect();
     assert_eq!(labels, [(1, 3.5, [1., 1., 2., 2.]), (0, 2.5, [0.5, 0., 1., 2.5]), (0, 8., [1., 0., 2., 4.])]);
@@ -90,49 +91,59 @@ fn what_is_wrong_is_named() {
         ("/annotations/1/id", json!(1), "annotation 1 occurs twice"),
         ("/images/1/id", json!(9), "image 9 occurs twice"),
         ("/images/2/file_name", json!("b.jpg"), "image 5: file `b.jpg` occurs twice"),
-        ("/images/2/file_name", json!(null), "image 5 has neither `file_name` nor `coco_url`"),
-        ("/images/2/width", json!(0), "image 5 (`c.jpg`) has 4x0 pixels"),
-        ("/images/2/width", json!(-1), "images[2].width: invalid value: integer `-1`"),
-        ("/images/1/neg_category_ids", json!([8]), "image 4 names category 8"),
+        ("/images/2/file_name", json!(null), "image 5: has neither `file_name` nor `coco_url`"),
+        ("/images/2/width", json!(0), "image 5: `c.jpg` has 4x0 pixels"),
+        ("/images/2/width", json!(-1), "image 5: `width` is -1, expected a whole number of at least 0"),
+        (
+            "/images/1/neg_category_ids",
+            json!([8]),
+            "image 4: `neg_category_ids` has category 8, which is not in `categories`",
+        ),
         ("/categories/1/id", json!(90), "category 90 occurs twice"),
-        ("/categories/1/name", json!("zebra"), "category name `zebra` occurs twice"),
         ("/categories", json!([]), "`categories` is empty"),
         ("/annotations", json!([]), "`annotations` is empty"),
         (
             "/annotations/0/bbox",
             json!([1, 1, 0, 2]),
-            "annotation 1 (image 4): bbox [1.0, 1.0, 0.0, 2.0] has no area",
+            "annotation 1 (image 4): bbox [1.0, 1.0, 0.0, 2.0] has no area; remove such annotations, or allow their number by \
+             `allowed_degenerate`",
         ),
         (
             "/annotations/0/bbox",
             json!([1, 1, 1, -2]),
             "annotation 1 (image 4): bbox [1.0, 1.0, 1.0, -2.0] is not a box",
         ),
-        ("/annotations/0/bbox", json!([1, 1, null, 2]), "annotations[0].bbox[2]: invalid type: null"),
-        ("/annotations/0/bbox", json!([1, 1, 2]), "annotations[0].bbox: invalid length 3"),
-        ("/annotations/0/area", json!(-1), "annotation 1 (image 4): area is -1"),
         (
-            "/annotations/0/segmentation",
-            json!([[1, 1, 2, 2]]),
-            "annotation 1 (image 4): a polygon has 2 points",
+            "/annotations/0/bbox",
+            json!([1, 1, null, 2]),
+            "annotation 1 (image 4): `bbox` contains null, expected numbers",
         ),
-        ("/annotations/0/segmentation", json!([[1, 1, 2, 2, 3, 3, 4]]), "a polygon has 7 numbers"),
+        ("/annotations/0/bbox", json!([1, 1, 2]), "annotation 1 (image 4): `bbox` has 3 numbers"),
+        ("/annotations/0/area", json!(-1), "annotation 1 (image 4): `area` is -1"),
         (
-            "/annotations/0/segmentation",
-            json!([[1, 1, 1e9, 2, 3, 3]]),
-            "a polygon has a point at 1000000000, far outside of its image",
+            "/annotations/0/iscrowd",
+            json!("maybe"),
+            "annotation 1 (image 4): `iscrowd` is \"maybe\", expected 0 or 1",
         ),
-        ("/annotations/0/segmentation", json!([1, 1, 2, 2]), "annotations[0].segmentation[0]: invalid type"),
-        ("/annotations/0/segmentation", json!("x"), "expected a list of polygons, or a mask"),
+        ("/annotations/0/area", json!("3"), "annotation 1 (image 4): `area` is \"3\", expected a number"),
+        ("/annotations/0/image_id", json!("4"), "annotation 1 is of image \"4\", which is not in `images`"),
+        ("/annotations/0/image_id", json!(null), "annotation 1: there is no `image_id`"),
         (
-            "/annotations/1/segmentation/size",
-            json!([8, 6]),
-            "annotation 2 (image 9): a mask has 8x6 pixels, its image 6x8",
+            "/annotations/0/id",
+            json!([1]),
+            "annotations[0]: `id` is a list, expected a whole number or a word",
         ),
-        ("/annotations/1/segmentation/counts", json!([0, 6]), "runs cover 6 pixels, expected 6x8 = 48"),
-        ("/annotations/1/segmentation/counts", json!("ÿ"), "annotation 2 (image 9): a mask is broken"),
-        ("/annotations/1/segmentation", json!({"size": [6, 8]}), "missing field `counts`"),
-        ("/images", json!(null), "images: invalid type: null"),
+        (
+            "/images/0/id",
+            json!("nine"),
+            "ids must be all numbers or all words to be scored, and that of the first",
+        ),
+        ("/images/0/id", json!(null), "images[0]: there is no `id`"),
+        ("/categories/0/id", json!("zebra"), "categories[0]: `id` is \"zebra\", expected a whole number"),
+        ("/categories/0/frequency", json!("x"), "categories[0]: `frequency` is \"x\""),
+        ("/annotations/0", json!([1, 4, 90]), "annotations[0]: invalid type: sequence, expected an object"),
+        ("/images", json!(null), "there is no list `images`"),
+        ("/images", json!(7), "images: invalid type: integer `7`, expected a list"),
     ] {
         let error = with(path, value);
         assert!(error.contains(words) && error.contains("a.json"), "{path}: {error}");
@@ -141,21 +152,189 @@ fn what_is_wrong_is_named() {
     without["annotations"][2].as_object_mut().unwrap().remove("bbox");
     assert!(read(&without).unwrap_err().contains("annotation 3 (image 4): has neither `bbox` nor"));
     let text = document().to_string();
-    assert!(read_with(&text[..text.len() / 2], false, 0).unwrap_err().contains("EOF while parsing"));
-    assert!(read_with(&(text + "]"), false, 0).unwrap_err().contains("trailing characters"));
-    assert!(read_with("", false, 0).unwrap_err().contains("EOF"));
+    assert!(read_with(&text[..text.len() / 2], false, 0).unwrap_err().contains("is cut off"));
+    assert!(
+        read_with(&(text + "]"), false, 0).unwrap_err().contains("more text follows the end of the document")
+    );
+    assert!(read_with("", false, 0).unwrap_err().contains("the file is empty"));
     let nan = document().to_string().replace("3.5", "NaN");
-    assert!(read_with(&nan, false, 0).unwrap_err().contains("annotations[0].area: expected value"));
+    assert!(read_with(&nan, false, 0).unwrap_err().contains("annotation 1 (image 4): `area` is NaN"));
+}
+
+/// Values are written in many ways, and mean the same.
+#[test]
+fn what_is_written_in_another_way_is_read_the_same() {
+    let digest = |index: &Index| (0..3).map(|k| objects(index, k).digest()).collect::<Vec<_>>();
+    let plain = digest(&read(&document()).unwrap());
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut document = document();
+        change(&mut document);
+        digest(&read(&document).unwrap())
+    };
+    for flag in [json!(null), json!("0"), json!(0.0), json!(false), json!("false")] {
+        assert_eq!(changed(&|d| d["annotations"][0]["iscrowd"] = flag.clone()), plain, "{flag}");
+    }
+    for flag in [json!(true), json!("1"), json!(1.0)] {
+        assert_eq!(changed(&|d| d["annotations"][1]["iscrowd"] = flag.clone()), plain, "{flag}");
+    }
+    for outline in [json!(null), json!([]), json!([[]]), json!({}), json!([[], []]), json!("")] {
+        assert_eq!(changed(&|d| d["annotations"][2]["segmentation"] = outline.clone()), plain, "{outline}");
+    }
+    assert_eq!(changed(&|d| d["annotations"][3]["bbox"] = json!([])), plain, "an empty box is absent");
+    for id in [json!("7c1d-11"), json!(1.0), json!(null), json!(-1)] {
+        assert_eq!(changed(&|d| d["annotations"][0]["id"] = id.clone()), plain, "{id}");
+    }
+    let floats = |d: &mut Value| {
+        d["images"][1]["id"] = json!(4.0);
+        d["images"][1]["width"] = json!(4.0);
+        d["annotations"][0]["category_id"] = json!(90.0);
+        d["categories"][0]["id"] = json!(90.0);
+    };
+    assert_eq!(changed(&floats), plain);
+    let text = document().to_string();
+    let marked = format!("\u{feff}{}", text.replace("\"license\":3", "\"license\":NaN"));
+    assert_ne!(marked, text);
+    assert_eq!(digest(&read_with(&marked, false, 0).unwrap()), plain);
+    let ring = json!([1, 1, 3, 1, 3, 3]);
+    let flat = changed(&|d| d["annotations"][0]["segmentation"] = ring.clone());
+    assert_eq!(
+        flat,
+        changed(&|d| d["annotations"][0]["segmentation"] = json!([ring])),
+        "a flat ring is a ring"
+    );
 }
 
 #[test]
-fn annotations_without_area_are_left_out_where_the_manifest_knows_of_them() {
+fn ids_of_images_may_be_words() {
+    let mut document = document();
+    for (k, id) in [(0, "nine"), (1, "four"), (2, "4")] {
+        document["images"][k]["id"] = json!(id);
+    }
+    for (k, id) in [(0, "four"), (1, "nine"), (2, "four"), (3, "four")] {
+        document["annotations"][k]["image_id"] = json!(id);
+    }
+    let index = read(&document).unwrap();
+    assert_eq!(objects(&index, 1).image_id, RecordId::Word("four".into()));
+    assert_eq!(objects(&index, 1).objects.len(), 3);
+    assert!(objects(&index, 2).objects.is_empty(), "the word \"4\" is another id");
+}
+
+#[test]
+fn categories_of_one_name_are_told_apart_by_their_ids() {
+    let mut document = document();
+    document["categories"][1]["name"] = json!("zebra");
+    let index = read(&document).unwrap();
+    assert_eq!(index.classes.unwrap(), ["zebra (id 7)", "zebra (id 90)"]);
+    assert_eq!(index.notes, ["2 categories are named `zebra`: they are told apart as `zebra (id …)`"]);
+}
+
+/// The reason why an outline cannot be drawn, in a document that is read all the same.
+fn flaw(outline: Value) -> String {
+    let mut document = document();
+    document["annotations"][0]["segmentation"] = outline;
+    let index = read(&document).unwrap();
+    let object = &objects(&index, 1).objects[0];
+    assert!(!object.has_mask() && object.bbox == [1., 1., 2., 2.], "{object:?}");
+    assert!(
+        index.notes[0].starts_with("outlines cannot be drawn")
+            && index.notes[0].contains("annotation 1 (image 4)")
+    );
+    match &object.segmentation {
+        Segmentation::Flawed(flaw) => flaw.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn outlines_that_cannot_be_drawn_leave_the_box_and_say_why() {
+    let runs = |size: Value, counts: Value| json!({"size": size, "counts": counts});
+    for (outline, words) in [
+        (json!([[1, 1, 2, 2]]), "no polygon of at least 3 points: the shortest has 4 numbers"),
+        (json!([1, 1, 2, 2]), "no polygon of at least 3 points"),
+        (json!([[1, 2, 3], [1, 1]]), "no polygon of at least 3 points: the shortest has 2 numbers"),
+        (json!([[1, 1, 2, 2, 3, 3, 4]]), "a polygon has 7 numbers, expected pairs of x and y"),
+        (json!([[1, 1, 1e9, 2, 3, 3]]), "a polygon has a point at 1000000000, far outside of its image"),
+        (json!([[1, 1, null, 2, 3, 3]]), "a polygon contains null, expected numbers"),
+        (json!([[1, 1, "2", 2, 3, 3]]), "a polygon contains a word, expected numbers"),
+        (json!([[[1, 1], [2, 2], [3, 1]]]), "a polygon contains a list, expected numbers"),
+        (json!([1, [1, 1, 2, 2, 3, 3]]), "mixes numbers and lists of numbers"),
+        (json!("x"), "is \"x\", expected a list of polygons, or a mask"),
+        (json!(3), "is 3, expected a list of polygons"),
+        (runs(json!([6, 8]), json!([0, 48])), "a mask has 6x8 pixels, its image 4x4"),
+        (runs(json!([4, 4]), json!([0, 6])), "a mask is broken: its runs cover 6 pixels, expected 4x4 = 16"),
+        (runs(json!([4, 4]), json!([0.5, 15.5])), "a mask is broken: 0.5 is not the length of a run"),
+        (runs(json!([4, 4]), json!("ÿ")), "a mask is broken"),
+        (runs(json!([4, 4]), json!("")), "a mask is broken"),
+        (runs(json!([4]), json!([16])), "the `size` of a mask has 1 numbers"),
+        (json!({"size": [4, 4]}), "`counts` of a mask is absent, expected runs"),
+        (json!({"counts": [16]}), "`size` of a mask is absent"),
+        (json!({"points": [1, 2]}), "`counts` of a mask is absent"),
+    ] {
+        let found = flaw(outline.clone());
+        assert!(found.contains(words), "{outline}: {found}");
+    }
+}
+
+#[test]
+fn flawed_polygons_are_left_out_and_their_objects_stay() {
+    let mut document = document();
+    let good = json!([1, 1, 3, 1, 3, 3]);
+    document["annotations"][0]["segmentation"] = json!([[2, 2], good, [1, 1, 2, 2], [1, 2, 3]]);
+    let index = read(&document).unwrap();
+    let ring = vec![vec![1., 1., 3., 1., 3., 3.]];
+    assert_eq!(objects(&index, 1).objects[0].segmentation, Segmentation::Polygons(ring));
+    let note =
+        "polygons of fewer than 3 points left out, their objects kept: 3; the first: annotation 1 (image 4)";
+    assert_eq!(index.notes, [note]);
+}
+
+#[test]
+fn every_flaw_of_a_file_is_told() {
+    let mut document = document();
+    document["annotations"][0]["bbox"] = json!([1, 1, 0, 2]);
+    document["annotations"][1]["category_id"] = json!(9);
+    document["annotations"][2]["segmentation"] = json!([[1, 2, 3]]);
+    document["images"][2]["height"] = json!(null);
+    let error = read(&document).unwrap_err();
+    for words in [
+        "a.json: 4 flaws",
+        "image 5: there is no `height`",
+        "bbox [1.0, 1.0, 0.0, 2.0] has no area",
+        "annotation 2 is of category 9",
+        "annotation 3 (image 4): has no polygon of at least 3 points",
+    ] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+#[test]
+fn annotations_without_area_stay_where_the_manifest_knows_of_them() {
     let mut document = document();
     document["annotations"][0]["bbox"] = json!([1, 1, 2, 0]);
     document["annotations"][2]["segmentation"] = json!([[1, 1, 2, 2]]);
-    assert!(read_with(&document.to_string(), false, 1).unwrap_err().contains("annotation 3"));
-    let index = read_with(&document.to_string(), false, 2).unwrap();
-    assert_eq!(objects(&index, 1).objects.len(), 1);
+    document["annotations"][3]["bbox"] = json!([1, 1, 0, 2]);
+    assert!(read_with(&document.to_string(), false, 1).unwrap_err().contains("annotation 8"));
+    let index = read_with(&document.to_string(), false, 3).unwrap();
+    let found = &objects(&index, 1).objects;
+    assert_eq!(found.len(), 3);
+    assert!(found[0].has_mask() && found[0].area == 3.5, "the outline of a flat box stays");
+    assert_eq!(found[1].segmentation, Segmentation::Degenerate);
+    assert_eq!(found[1].mask((4, 4)).unwrap().unwrap().area(), 0);
+    assert!(index.notes[0].starts_with(
+        "annotations without area are not trained on and stay in scores (`allowed_degenerate`): 3"
+    ));
+}
+
+#[test]
+fn images_that_are_left_out_are_counted() {
+    let index = read_with(&document().to_string(), true, 0).unwrap();
+    assert_eq!(index.notes, ["`drop_empty` leaves out 2 of 3 images"]);
+    let mut crowds = document();
+    for k in 0..4 {
+        crowds["annotations"][k]["iscrowd"] = json!(1);
+    }
+    let error = read_with(&crowds.to_string(), true, 0).unwrap_err();
+    assert!(error.contains("there is no image that has an object other than crowds"), "{error}");
 }
 
 /// A number that is sometimes wrong.
@@ -202,7 +381,7 @@ proptest! {
                 for entry in &index.entries {
                     let Annotation::Objects(image) = &entry.annotation else { panic!("no objects") };
                     for object in &image.objects {
-                        prop_assert!(object.label < 2 && object.bbox[2] > 0. && object.bbox[3] > 0.);
+                        prop_assert!(object.label < 2 && object.bbox[2] >= 0. && object.bbox[3] >= 0.);
                         prop_assert!(object.mask(image.size).is_ok());
                     }
                 }

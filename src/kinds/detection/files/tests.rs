@@ -15,7 +15,13 @@ fn info() -> DatasetInfo {
 }
 
 fn entry(image_id: u64) -> Entry {
-    let objects = Objects { image_id, size: (4, 6), objects: vec![], absent: vec![], not_exhaustive: vec![] };
+    let objects = Objects {
+        image_id: image_id.into(),
+        size: (4, 6),
+        objects: vec![],
+        absent: vec![],
+        not_exhaustive: vec![],
+    };
     Entry {
         id: SampleId::new(format!("{image_id}.jpg")),
         image: ImageRef::File("x".into()),
@@ -31,8 +37,8 @@ fn read_back(files: &[Value]) -> Result<Vec<Vec<Detection>>, String> {
         std::fs::write(path, file.to_string()).unwrap();
     }
     let entries = [entry(3), entry(11)];
-    let predictions = read(&paths, &entries, &info()).map_err(|e| format!("{e:#}"))?;
-    predictions.collect::<Result<_>>().map_err(|e| e.to_string())
+    let predictions = read(&paths, &entries, &info(), true).map_err(|e| format!("{e:#}"))?;
+    predictions.each.collect::<Result<_>>().map_err(|e| e.to_string())
 }
 
 #[test]
@@ -41,7 +47,13 @@ fn what_is_written_comes_back() {
     let mask = Rle::new(4, 6, vec![5, 2, 17]).unwrap();
     let detections = vec![
         Detection { label: 1, score: 0.1, bbox: [0.1, 0.2, 1.7, 3.3], mask: Some(mask), written: None },
-        Detection { label: 0, score: 0.987_654_3, bbox: [1., 1., 2., 2.], mask: None, written: None },
+        Detection {
+            label: 0,
+            score: 0.987_654_3,
+            bbox: [1., 1., 2., 2.],
+            mask: Some(Rle::new(4, 6, vec![24]).unwrap()),
+            written: None,
+        },
     ];
     let write = |names: [&str; 2]| {
         let mut writer = Box::new(ResultWriter::new(folder.path(), &info()));
@@ -69,10 +81,17 @@ fn what_is_written_comes_back() {
 fn boxes_and_masks_may_come_in_one_file_or_in_two() {
     let mask = json!({"size": [4, 6], "counts": Rle::new(4, 6, vec![5, 2, 17]).unwrap().to_coco()});
     let boxes = json!([{"image_id": 3, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5}]);
-    let masks = json!([{"image_id": 3, "category_id": 5, "segmentation": mask, "score": 0.25}]);
+    let masks = json!([{"image_id": 3, "category_id": 5, "segmentation": mask.clone(), "score": 0.25}]);
     let both = read_back(&[boxes, masks.clone()]).unwrap();
     assert_eq!((both[0][0].bbox, &both[0][0].mask), ([0., 0., 2., 2.], &None));
     assert_eq!(both[0][1].written, Some(WrittenDetection { score: 0.25, bbox: None }));
+    for key in ["bbox", "segmentation"] {
+        let row = json!({"image_id": 3, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5, "segmentation": mask});
+        let mut other = row.clone();
+        other.as_object_mut().unwrap().remove(key);
+        let error = read_back(&[json!([row, other])]).unwrap_err();
+        assert!(error.contains(&format!("row 1 has no `{key}`, and row 0 has one")), "{error}");
+    }
     let alone = read_back(&[masks]).unwrap();
     assert_eq!(alone[0][0].bbox, [1., 1., 2., 3.]);
     assert_eq!(alone[0][0].written.unwrap().bbox, Some([1., 1., 1., 2.]));
@@ -88,15 +107,67 @@ fn wrong_rows_are_named() {
     for (key, value, words) in [
         ("image_id", json!(4), "row 0 (image 4): image 4 is not in the split"),
         ("category_id", json!(6), "category 6 is not in the data set"),
-        ("score", json!(null), "[0].score: invalid type: null"),
+        (
+            "image_id",
+            json!("3"),
+            "row 0 (image \"3\"): image \"3\" is not in the split, whose ids are like 3",
+        ),
+        ("image_id", json!(3.5), "row 0: `image_id` is 3.5"),
+        ("image_id", json!(null), "row 0: there is no `image_id`"),
+        ("category_id", json!("5"), "row 0 (image 3): `category_id` is \"5\""),
+        ("score", json!(null), "row 0 (image 3): there is no `score`"),
+        ("score", json!("0.9"), "row 0 (image 3): `score` is \"0.9\", expected a number"),
         ("score", json!(1e39), "is not a finite number"),
-        ("bbox", json!([0, 0, -1, 1]), "has a negative side"),
-        ("bbox", json!([0, 0, 1]), "[0].bbox: invalid length 3"),
+        ("bbox", json!([0, 0, -1, 1]), "is not a box (x, y, width, height)"),
+        ("bbox", json!([0, 0, 1]), "row 0 (image 3): `bbox` has 3 numbers"),
+        ("bbox", json!([0, 0, "1", 1]), "`bbox` contains \"1\", expected numbers"),
         ("bbox", json!(null), "neither `bbox` nor `segmentation`"),
+        ("bbox", json!([]), "neither `bbox` nor `segmentation`"),
+        ("segmentation", json!([[0, 0, 1, 1]]), "no polygon of at least 3 points"),
+        ("segmentation", json!({"size": [4, 6], "counts": ""}), "a mask is broken"),
         ("segmentation", json!({"size": [6, 4], "counts": "0"}), "a mask has 6x4 pixels, its image 4x6"),
     ] {
         let error = row(key, value);
         assert!(error.contains(words) && error.contains("results0.json"), "{key}: {error}");
     }
     assert!(read_back(&[json!({"annotations": []})]).unwrap_err().contains("not a list of results"));
+    let positional = read_back(&[json!([[3, 5, [0, 0, 2, 2], 0.5]])]).unwrap_err();
+    assert!(positional.contains("[0]: invalid type: sequence, expected an object"), "{positional}");
+    let row = |image: u64, score: Value| json!({"image_id": image, "category_id": 5, "bbox": [0, 0, 2, 2], "score": score});
+    let error = read_back(&[json!([row(4, json!(1)), row(3, json!(1)), row(3, json!(null))])]).unwrap_err();
+    assert!(error.contains("2 flaws") && error.contains("row 0") && error.contains("row 2"), "{error}");
+}
+
+fn read_text(text: &str, masks: bool) -> Result<usize, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    std::fs::write(&path, text).unwrap();
+    let found = read(&[path], &[entry(3), entry(11)], &info(), masks).map_err(|e| format!("{e:#}"))?;
+    Ok(found.each.map(|image| image.unwrap().len()).sum())
+}
+
+#[test]
+fn the_whole_file_is_read_or_refused() {
+    let row = r#"{"image_id": 3, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5}"#;
+    for (text, words) in [
+        (format!("[{row}][{row}]"), "more text follows the end of the document: `[{"),
+        (format!("[{row}]\nNone"), "line 2, column 1: more text follows"),
+        (format!("{row}\n{row}"), "expected a list"),
+        (format!("[{row}, {{\"image_id\": 3, "), "is cut off"),
+        (String::new(), "the file is empty"),
+        ("null".into(), "there is no list of results"),
+        (format!("[{row}, {}]", row.replace("0.5", "NaN")), "row 1 (image 3): `score` is NaN"),
+    ] {
+        let error = read_text(&text, false).unwrap_err();
+        assert!(error.contains(words) && error.contains("results.json"), "{text}: {error}");
+    }
+    assert_eq!(read_text(&format!("\u{feff}[{row}, {row}]\n"), false).unwrap(), 2);
+    let unread = row.replace("}", ", \"loss\": NaN, \"segmentation\": null}");
+    assert_eq!(read_text(&format!("[{unread}]"), true).unwrap(), 1);
+    let floats = row.replace("3,", "3.0,").replace("5,", "5.0,");
+    assert_eq!(read_text(&format!("[{floats}]"), false).unwrap(), 1);
+    // Boxes are scored without a look at outlines.
+    let outlined = row.replace("}", ", \"segmentation\": {\"size\": [4, 6], \"counts\": \"\"}}");
+    assert_eq!(read_text(&format!("[{outlined}]"), false).unwrap(), 1);
+    assert!(read_text(&format!("[{outlined}]"), true).unwrap_err().contains("a mask is broken"));
 }

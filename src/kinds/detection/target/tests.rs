@@ -9,7 +9,7 @@ fn object(segmentation: Segmentation, bbox: [f64; 4]) -> Object {
 }
 
 fn entry(size: Size, objects: Vec<Object>) -> Entry {
-    let objects = Objects { image_id: 7, size, objects, absent: vec![], not_exhaustive: vec![] };
+    let objects = Objects { image_id: 7.into(), size, objects, absent: vec![], not_exhaustive: vec![] };
     Entry {
         id: SampleId::new("a.jpg"),
         image: ImageRef::File("a.jpg".into()),
