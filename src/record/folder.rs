@@ -93,7 +93,7 @@ impl StoreError {
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl RunFolder {
@@ -269,8 +269,20 @@ fn holds_a_run(path: &Path) -> Result<bool, StoreError> {
     Ok(false)
 }
 
+/// The locked file. Closing it would not be enough to free the folder: a child that is being started has a copy of every open
+/// file for a moment.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The kernel frees it at the latest when the process ends.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Acquires an `flock` on `<folder>/lock` without waiting, and writes the process id to the file for messages.
-fn lock(folder: &Path) -> Result<File, StoreError> {
+fn lock(folder: &Path) -> Result<Lock, StoreError> {
     let path = folder.join("lock");
     let mut options = File::options();
     let mut file = options
@@ -285,7 +297,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
             file.set_len(0)
                 .and_then(|()| writeln!(file, "{}", std::process::id()))
                 .map_err(StoreError::io("write", &path))?;
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let holder = match std::fs::read_to_string(&path) {
@@ -344,6 +356,18 @@ mod tests {
         writer.kill().unwrap(); // SIGKILL
         writer.wait().unwrap();
         RunFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_file_in_a_child_does_not_keep_the_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        let folder = RunFolder::create(&path).unwrap();
+        let copy = folder.lock.as_ref().unwrap().0.try_clone().unwrap();
+        assert!(RunFolder::open(&path).is_err());
+        drop(folder);
+        drop(RunFolder::open(&path).unwrap());
+        drop(copy);
     }
 
     #[test]
