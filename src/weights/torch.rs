@@ -270,8 +270,8 @@ impl<'p> View<'p> {
                 return Err(format!("made by `{module}.{name}`, which is not run"));
             }
             place = match (name, given) {
-                ("_rebuild_tensor" | "_rebuild_tensor_v2", [storage, start, shape, steps, ..]) => {
-                    return Self::new(pickle, *storage, [*start, *shape, *steps]);
+                ("_rebuild_tensor" | "_rebuild_tensor_v2", arguments @ [_, _, _, _, ..]) => {
+                    return Self::new(pickle, arguments);
                 }
                 (
                     "_rebuild_parameter"
@@ -295,15 +295,27 @@ impl<'p> View<'p> {
     /// The tensor that `callable` makes of `arguments`, for a class of tensors.
     fn rebuilt(pickle: &'p Pickle, callable: Place, arguments: Place) -> Result<Self, String> {
         match (pickle.value(callable), pickle.items(arguments)) {
-            (
-                Value::Name { module: "torch._utils", name: "_rebuild_tensor_v2" },
-                Some([storage, start, shape, steps, ..]),
-            ) => Self::new(pickle, *storage, [*start, *shape, *steps]),
+            (Value::Name { module: "torch._utils", name: "_rebuild_tensor_v2" }, Some(arguments)) => {
+                Self::new(pickle, arguments)
+            }
             _ => Err("not in the format that PyTorch writes".into()),
         }
     }
 
-    fn new(pickle: &'p Pickle, storage: Place, [start, shape, steps]: [Place; 3]) -> Result<Self, String> {
+    /// From the arguments of `_rebuild_tensor_v2`. A seventh one holds flags that change values, and is there only if one is
+    /// set.
+    fn new(pickle: &'p Pickle, arguments: &[Place]) -> Result<Self, String> {
+        let [storage, start, shape, steps, more @ ..] = arguments else {
+            return Err("not in the format that PyTorch writes".into());
+        };
+        if more.len() > 2 {
+            return Err(
+                "a negative or conjugate view, whose values are not those of the file; save it again after \
+                        `.resolve_neg().resolve_conj()`"
+                    .into(),
+            );
+        }
+        let (storage, start, shape, steps) = (*storage, *start, *shape, *steps);
         let sizes =
             |place| pickle.items(place)?.iter().map(|size| pickle.size(*size)).collect::<Option<Vec<_>>>();
         let outside = match pickle.value(storage) {

@@ -10,6 +10,7 @@ use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// `format = "csv"` of a manifest: a table with one image per line, its path below `images`.
@@ -54,14 +55,40 @@ impl Format for Csv {
         };
         let labels = labels_of(words, &names)
             .map_err(|e| DataError::file(&file, format!("labels in column `{}` are {e}", self.label)))?;
+        let notes = repeated(&rows).map_err(|flaws| DataError::flaws(&file, flaws))?;
         let entry = |((image, _), label): (&(String, String), u32)| {
             split.entry(split.listed_image(image), Annotation::Label(label))
         };
         Ok(Index {
             entries: rows.iter().zip(labels).map(entry).collect(),
             classes: Some(names),
+            notes,
             ..Index::default()
         })
+    }
+}
+
+/// A note about images that are listed more than once.
+///
+/// # Errors
+/// Images with two labels.
+fn repeated(rows: &[(String, String)]) -> Result<Vec<String>, Vec<String>> {
+    let mut label_of = HashMap::new();
+    let (mut flaws, mut repeated) = (vec![], vec![]);
+    for (image, label) in rows {
+        match label_of.insert(image, label) {
+            None => {}
+            Some(first) if first == label => repeated.push(image),
+            Some(first) => flaws.push(format!("image `{image}` has two labels, `{first}` and `{label}`")),
+        }
+    }
+    match (flaws.is_empty(), repeated.first()) {
+        (false, _) => Err(flaws),
+        (true, None) => Ok(vec![]),
+        (true, Some(first)) => Ok(vec![format!(
+            "images listed again, and counted again: {}; the first: `{first}`",
+            repeated.len()
+        )]),
     }
 }
 
@@ -92,10 +119,12 @@ impl Csv {
             false => self.columns.clone(),
         };
         let column = |name: &String| {
-            let place = columns.iter().position(|column| column == name);
-            place.ok_or_else(|| {
-                fail(format!("there is no column `{name}`; there are: {}", columns.join(", ")))
-            })
+            let places: Vec<usize> = (0..columns.len()).filter(|place| columns[*place] == *name).collect();
+            match places[..] {
+                [place] => Ok(place),
+                [] => Err(fail(format!("there is no column `{name}`; there are: {}", columns.join(", ")))),
+                _ => Err(fail(format!("{} columns are named `{name}`; rename all but one", places.len()))),
+            }
         };
         let (image, label) = (column(&self.image)?, column(&self.label)?);
         let (mut rows, mut flaws) = (vec![], vec![]);
@@ -106,6 +135,11 @@ impl Csv {
                 (Some(image), Some(label)) if record.len() == columns.len() => {
                     if image.is_empty() || label.is_empty() {
                         flaws.push(format!("line {line}: an empty image or label"));
+                    }
+                    if record.iter().any(|field| field.contains(['\n', '\r'])) {
+                        flaws.push(format!(
+                            "line {line}: a line break within a field; is a quote not closed?"
+                        ));
                     }
                     rows.push((image.to_string(), label.to_string()));
                 }
@@ -188,6 +222,14 @@ mod tests {
         let error = read(&comma, "image,label\na.jpg,\n", "").unwrap_err();
         assert!(error.contains("line 2: an empty"), "{error}");
         assert!(read(&comma, "image,label\n", "").unwrap_err().contains("no images"));
+        let error = read(&comma, "image,label\na.jpg,cat\nb.jpg,\"dog\nc.jpg,cat\n", "").unwrap_err();
+        assert!(error.contains("line 3: a line break within a field; is a quote not closed?"), "{error}");
+        let error = read(&comma, "image,label,label\na.jpg,1,2\n", "").unwrap_err();
+        assert!(error.contains("2 columns are named `label`; rename all but one"), "{error}");
+        let error = read(&comma, "image,label\na.jpg,cat\na.jpg,dog\n", "").unwrap_err();
+        assert!(error.contains("image `a.jpg` has two labels, `cat` and `dog`"), "{error}");
+        let twice = read(&comma, "image,label\na.jpg,cat\nb.jpg,dog\na.jpg,cat\n", "").unwrap();
+        assert_eq!(twice.notes, ["images listed again, and counted again: 1; the first: `a.jpg`"]);
         let error = read(&csv(&["image"], ' ', None), "a.jpg\n", "").unwrap_err();
         assert!(error.contains("no column `label`"), "{error}");
         let error = read(&csv(&["image", "label", "x"], ' ', None), "a.jpg 0\n", "").unwrap_err();

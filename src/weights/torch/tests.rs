@@ -44,10 +44,15 @@ fn dict(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
 
 /// A view of the storage `key`.
 fn tensor(kind: &str, key: &str, start: i32, shape: &[i32], strides: &[i32]) -> Vec<u8> {
+    flagged(kind, key, start, shape, strides, &[])
+}
+
+/// Like [`tensor`], with more arguments.
+fn flagged(kind: &str, key: &str, start: i32, shape: &[i32], strides: &[i32], more: &[Vec<u8>]) -> Vec<u8> {
     let id = tuple(&[text("storage"), name("torch", kind), text(key), text("cpu"), integer(0)]);
     let storage = [id, b"Q".to_vec()].concat();
     let rest = [b"\x89".to_vec(), b"}".to_vec()];
-    let arguments = [vec![storage, integer(start), sizes(shape), sizes(strides)], rest.to_vec()].concat();
+    let arguments = [&[storage, integer(start), sizes(shape), sizes(strides)][..], &rest, more].concat();
     call(name("torch._utils", "_rebuild_tensor_v2"), &arguments)
 }
 
@@ -342,6 +347,15 @@ fn views_have_the_values_that_they_show() {
     assert_eq!(values(2), [1., 3., 5.]);
     assert_eq!((values(3), values(4)), (vec![1., 0.], vec![7.]));
     assert_eq!((found[5].1.dims(), found[4].1.dtype()), (&[0, 4][..], DType::I32));
+}
+
+/// As `torch.save` writes `torch._neg_view(tensor)`: the file holds the tensor without its sign.
+#[test]
+fn negative_views_are_refused() {
+    let negative = dict(&[("neg", b"\x88".to_vec())]);
+    let tensor = flagged("FloatStorage", "0", 0, &[2], &[1], &[negative]);
+    let error = open(archive(&dict(&[("a.weight", tensor)]), &[("0", floats(&[1., 2.]))])).err().unwrap();
+    assert!(error.contains("a.weight") && error.contains("save it again after `.resolve_neg()"), "{error}");
 }
 
 #[test]
