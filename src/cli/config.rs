@@ -1,13 +1,14 @@
 //! `bench config show|schema`.
 
 use super::flags::{PlaceFlags, RequestFlags};
+use super::runs::StageName;
 use super::schemas::{SchemaName, file_schema};
 use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::Plan;
 use crate::registry::Registry;
-use crate::runs::{Resolved, index_if_there, resolve};
-use clap::{Args, Subcommand, ValueEnum};
+use crate::runs::{Resolved, index_if_there, newest_pretraining, resolve};
+use clap::{Args, Subcommand};
 
 #[derive(Args, Debug)]
 pub(super) struct ConfigArgs {
@@ -42,26 +43,17 @@ struct ShowArgs {
     place: PlaceFlags,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StageName {
-    Pretrain,
-    Transfer,
-}
-
 pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
             let ShowArgs { stage, task, dataset, request, place } = *args;
             let context = place.context()?;
             let runs = context.run_context(registry);
-            let stage = match stage {
-                StageName::Pretrain => Stage::Pretrain,
-                StageName::Transfer => Stage::Transfer,
-            };
+            let stage = Stage::from(stage);
             let mut request = request.request(task, dataset);
             if stage == Stage::Transfer && request.init.is_none() && request.config.is_none() {
                 // Showing a configuration needs no weights. The default is the newest pre-training run, if there is one.
-                let newest = runs.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
+                let newest = newest_pretraining(&runs)?;
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
             let resolved = resolve(&runs, stage, &request)?;

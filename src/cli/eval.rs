@@ -21,6 +21,9 @@ pub(super) struct EvalArgs {
     /// Evaluate these weights instead of the run's final ones
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    /// Evaluate the best weights of the run (`best.safetensors`) instead of the last ones
+    #[arg(long, conflicts_with_all = ["weights", "predictions"])]
+    best: bool,
     /// Score these files instead of weights (detection: COCO results files with boxes, masks or both; segmentation: a
     /// folder of PNGs of class ids, named like the images)
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "task", conflicts_with_all = ["run", "weights"])]
@@ -103,7 +106,15 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     let data = index(runs, &resolved)?;
     let task = data.task.context("the transfer run has no task")?;
     let manifest = resolved.manifest.as_ref().context("the transfer run has no task")?;
-    let weights = args.weights.as_deref().unwrap_or(&weights);
+    let best = folder.join("best.safetensors");
+    if args.best && !best.is_file() {
+        return Err(anyhow!(
+            "run `{run}` kept no best weights (`{}`): they are chosen if the recipe evaluates during training (--set eval_epochs=N)",
+            best.display()
+        )
+        .into());
+    }
+    let weights = if args.best { &best } else { args.weights.as_deref().unwrap_or(&weights) };
     let root = resolved.dataset.root(resolved.config.run.data.as_deref(), runs.bench_data.as_deref())?;
     announce(runs, (&manifest.name, &manifest.splits.eval, &root), &format!("weights {}", weights.display()));
     data.notes.iter().for_each(|note| runs.control.tell(Event::Note(note)));

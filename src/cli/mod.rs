@@ -3,6 +3,7 @@
 //! Exit codes: 0 if the command succeeded, 1 if a run failed or was stopped or a record does not hold, 2 if the request was wrong,
 //! 3 if records cannot be verified here.
 
+mod compare;
 mod config;
 mod convert;
 mod data;
@@ -26,6 +27,7 @@ mod recipe;
 mod reconstruct;
 mod record;
 mod run;
+mod runs;
 mod schemas;
 mod selftest;
 mod shell;
@@ -64,6 +66,10 @@ enum Command {
     Transfer(run::TransferArgs),
     /// Evaluate a finished transfer run again, or score files of predictions
     Eval(eval::EvalArgs),
+    /// List runs: state, steps, losses and scores
+    Runs(runs::RunsArgs),
+    /// Compare two runs: settings, losses and scores
+    Compare(compare::CompareArgs),
     /// Apply a trained model to your own images: draw its predictions and write them to files
     Predict(predict::PredictArgs),
     /// List, plan and run suites (files that describe many runs)
@@ -140,6 +146,8 @@ pub fn run(registry: &Registry, args: impl IntoIterator<Item = impl Into<OsStrin
         Command::Pretrain(args) => run::pretrain(registry, args),
         Command::Transfer(args) => run::transfer(registry, args),
         Command::Eval(args) => eval::eval(registry, args),
+        Command::Runs(args) => runs::runs(args),
+        Command::Compare(args) => compare::compare(args),
         Command::Predict(args) => predict::predict(registry, args),
         Command::Suite(args) => suite::suite(registry, args),
         Command::Table(args) => table::table(registry, args),

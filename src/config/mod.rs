@@ -4,6 +4,7 @@ mod attention;
 mod augment;
 mod catalogue;
 mod dvae;
+mod identity;
 mod load;
 mod model;
 mod named;
@@ -17,6 +18,7 @@ pub use attention::{AttentionConfig, GlobalBlocks, Quarters, RelativePosition, q
 pub use augment::{Erase, Interpolation, Normalize, Operation, OperationKey, View};
 pub use catalogue::{Catalogue, KnownBackbone};
 pub use dvae::{Anneal, DvaeSizes, DvaeTraining, PixelLoss};
+pub use identity::{Change, changing};
 pub use load::{ConfigError, Library, NamedFile, apply_set, parse, parse_table, read, unknown};
 pub use model::{DecoderConfig, MlpKind, ModelConfig, Pool, ResizePositions, VIT};
 pub use named::{Named, Tag, Tagged, schema_with};

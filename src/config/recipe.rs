@@ -20,8 +20,8 @@ pub struct Recipe {
     pub epochs: usize,
     /// Effective batch: images per optimiser step.
     pub batch: usize,
-    /// Images per forward pass; the effective batch is accumulated from these. When absent, the whole batch is one
-    /// forward pass.
+    /// Images per forward pass; the effective batch is accumulated from these. When absent, or larger than the batch, the whole batch
+    /// is one forward pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Stochastic depth of the last block, rising linearly from 0.
@@ -37,6 +37,11 @@ pub struct Recipe {
     /// the end.
     #[serde(default)]
     pub eval_epochs: usize,
+    /// Ends the run after this many evaluations in a row without a better primary score (early stopping). Needs `eval_epochs` and a task
+    /// with a split for choosing, because the reported split must not choose. The scores are those of the last weights; the best
+    /// ones are in `best.safetensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<usize>,
     /// Number of epochs between numbered copies of the weights (`epoch_<n>.safetensors`); none are kept when 0.
     #[serde(default)]
     pub keep_epochs: usize,
@@ -71,7 +76,7 @@ pub struct Recipe {
 impl Recipe {
     /// Images of one forward pass.
     pub fn micro_batch(&self) -> usize {
-        self.micro_batch.unwrap_or(self.batch)
+        self.micro_batch.map_or(self.batch, |micro| micro.min(self.batch))
     }
 
     /// `[transfer.head]`: how the head is trained; empty where the recipe has none.
@@ -107,6 +112,12 @@ impl Recipe {
         let micro = self.micro_batch();
         if micro == 0 || !self.batch.is_multiple_of(micro) {
             return Err(format!("batch {} is not a multiple of micro_batch {micro}", self.batch));
+        }
+        if self.early_stop.is_some() && (stage == Stage::Pretrain || self.eval_epochs == 0) {
+            return Err("early_stop needs evaluations during training: set eval_epochs, in a recipe of `[transfer]`".into());
+        }
+        if self.early_stop == Some(0) {
+            return Err("early_stop is 0, expected at least 1 evaluation".into());
         }
         let shares = [("drop_path", self.drop_path), ("ema", self.ema.unwrap_or(0.))];
         if let Some((key, value)) = shares.iter().find(|(_, value)| !(0. ..1.).contains(value)) {

@@ -7,7 +7,6 @@ use super::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Everything that determines the result of a run.
@@ -76,19 +75,12 @@ pub struct Run {
     /// Path of the data. It is not part of the run's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// Folders of `--include` in which the parts of the run were found. They are not part of the run's identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<PathBuf>,
 }
 
 impl Run {
-    /// The keys of paths of this machine, which are not part of the run's identity.
-    const PATHS: [&str; 5] =
-        ["run.data", "run.dataset_path", "run.model_path", "run.recipe_path", "run.task_path"];
-
-    /// The same run without paths of this machine.
-    #[must_use]
-    pub fn without_paths(self) -> Self {
-        Self { task_path: None, dataset_path: None, model_path: None, recipe_path: None, data: None, ..self }
-    }
-
     /// The path of the task if it was named by one, otherwise its name.
     pub fn task_source(&self) -> Option<String> {
         self.task_path.as_ref().map(|path| path.display().to_string()).or_else(|| self.task.clone())
@@ -133,68 +125,12 @@ impl RunConfig {
         Ok(self)
     }
 
-    /// Keys whose values differ from those of `other`, except paths of this machine: `run.seed`, `recipe.optim.base_lr`.
-    pub fn differences(&self, other: &Self) -> Result<Vec<String>, ConfigError> {
-        let tree = |config| toml::Table::try_from(config).map_err(|e| ConfigError::new("config.toml", e));
-        let mut found = vec![];
-        differing(&tree(self)?, &tree(other)?, "", &mut found);
-        found.retain(|key| !Run::PATHS.contains(&key.as_str()));
-        Ok(found)
-    }
-
     /// The text of `config.toml`.
     ///
     /// # Errors
     /// A value that TOML cannot express.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|e| ConfigError::new("config.toml", e))
-    }
-
-    /// blake3 of the configuration without paths of this machine ([`Run::data`] and the like), in hexadecimal.
-    pub fn hash(&self) -> Result<String, ConfigError> {
-        let identity = Self { run: self.run.clone().without_paths(), ..self.clone() };
-        Ok(blake3::hash(identity.to_toml()?.as_bytes()).to_hex().to_string())
-    }
-
-    /// The configuration as records hold it: without paths of this machine.
-    ///
-    /// # Errors
-    /// A value that JSON cannot express.
-    pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
-        let identity = Self { run: self.run.clone().without_paths(), ..self.clone() };
-        serde_json::to_value(identity).map_err(|e| ConfigError::new("config.toml", e))
-    }
-
-    /// [`RunConfig::hash`] of a configuration that a record holds ([`RunConfig::to_json`]). The layout may be one that this program
-    /// no longer reads.
-    ///
-    /// # Errors
-    /// A value that TOML cannot express.
-    pub fn hash_of(json: &serde_json::Value) -> Result<String, ConfigError> {
-        let text = toml::to_string(json).map_err(|e| ConfigError::new("`config` of a record", e))?;
-        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
-    }
-
-    /// blake3 of the model and the recipe with all overrides, in hexadecimal, if one of them was named by a path: files
-    /// of one name may differ. `None` if both are named files of the library.
-    pub fn files_hash(&self) -> Result<Option<String>, ConfigError> {
-        if self.run.model_path.is_none() && self.run.recipe_path.is_none() {
-            return Ok(None);
-        }
-        let text = |table: Result<String, _>| table.map_err(|e| ConfigError::new("config.toml", e));
-        let (model, recipe) = (text(toml::to_string(&self.model))?, text(toml::to_string(&self.recipe))?);
-        Ok(Some(blake3::hash(format!("{model}\0{recipe}").as_bytes()).to_hex().to_string()))
-    }
-
-    /// A readable and unique name of the configuration: `finetune-shapes-vit_micro8-mae_demo-s0-1a2b3c4d`.
-    pub fn id(&self) -> Result<String, ConfigError> {
-        let Run { task, dataset, model, recipe, init_label, seed, .. } = &self.run;
-        let on = task.as_ref().unwrap_or(dataset);
-        let init = match self.run.stage {
-            Stage::Pretrain if init_label == SCRATCH => String::new(),
-            _ => format!("-{init_label}"),
-        };
-        Ok(format!("{recipe}-{on}-{model}{init}-s{seed}-{}", &self.hash()?[..8]))
     }
 
     /// Checks model and recipe before any data are read.
@@ -331,20 +267,6 @@ impl Choice<'_> {
         let (model, rest): (Vec<_>, Vec<_>) = self.overrides.iter().partition(|s| s.starts_with("model."));
         let shown = if prefix.is_empty() { rest } else { model };
         format!("--set {}", shown.into_iter().map(String::as_str).collect::<Vec<_>>().join(" --set "))
-    }
-}
-
-/// The keys, each with the prefix `path`, whose values differ between the two tables.
-fn differing(a: &toml::Table, b: &toml::Table, path: &str, found: &mut Vec<String>) {
-    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    for key in keys {
-        match (a.get(key), b.get(key)) {
-            (Some(toml::Value::Table(a)), Some(toml::Value::Table(b))) => {
-                differing(a, b, &format!("{path}{key}."), found);
-            }
-            (a, b) if a != b => found.push(format!("{path}{key}")),
-            _ => {}
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::weights::{WeightFile, load_exact, save_tensors};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Where a run stands.
@@ -23,10 +23,19 @@ pub struct Progress {
     pub steps: usize,
     /// Length of the log at this point.
     pub log_bytes: u64,
-    /// Unreadable images skipped so far.
+    /// Number of unreadable images skipped so far.
     pub skipped: u64,
+    /// Ids of the images that were skipped; each counts once.
+    #[serde(default)]
+    pub skipped_images: BTreeSet<String>,
     /// Best primary score so far.
     pub best: Option<f64>,
+    /// The step after which it was reached.
+    #[serde(default)]
+    pub best_step: u64,
+    /// Evaluations since then on the split on which it was chosen.
+    #[serde(default)]
+    pub not_better: usize,
     /// Evaluations on the reported split so far.
     #[serde(default)]
     pub evaluations: u64,

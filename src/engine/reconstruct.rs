@@ -50,6 +50,7 @@ impl Pretrained {
             model_path: None,
             recipe_path: None,
             data: None,
+            include: vec![],
         };
         Ok(Self { config: RunConfig { run, model, recipe } })
     }

@@ -5,6 +5,7 @@
 //! are due. A loss that is not finite ends the run and leaves `failure.json`.
 
 mod evaluation;
+mod skips;
 
 use super::batches::{MicroBatches, Source};
 use super::checkpoint::{self, Progress};
@@ -13,10 +14,11 @@ use super::observer::{Control, Event};
 use super::step::{StepError, Trainer, TrainerInputs, Values};
 use crate::data::SampleId;
 use crate::nn::Params;
-use crate::record::{RunFolder, ScoreSpec, Scores, Status, write_atomic};
+use crate::record::{BestScore, RunFolder, ScoreSpec, Scores, Status, write_atomic};
 use crate::weights;
 use anyhow::{Result, bail};
 use serde_json::json;
+use skips::{count_skips, unreadable};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -96,6 +98,8 @@ pub struct Outcome {
     pub scores: Scores,
     /// Number of evaluations on that split, with those of earlier starts.
     pub evaluations: u64,
+    /// The best primary score, if there were evaluations.
+    pub best: Option<BestScore>,
     /// Mean losses of the last line of the log.
     pub losses: BTreeMap<String, f64>,
     /// Images trained on since the program started, and the time that they took without evaluation.
@@ -116,6 +120,7 @@ impl Outcome {
             skipped: 0,
             scores,
             evaluations: 1,
+            best: None,
             losses: BTreeMap::new(),
             images: 0,
             training: Duration::ZERO,
@@ -148,14 +153,14 @@ impl<'a, T> Training<'a, T> {
         let mut run = self.start(options)?;
         let (plan, end, control) = (self.inputs.plan, run.end, self.control);
         control.tell(Event::Started { plan: &plan, done: run.done(), end });
-        while run.done() < end && !control.stopped() {
+        while run.done() < end && !control.stopped() && !run.stops_early() {
             let (epoch, start) = plan.position(run.done());
             let left = plan.steps_per_epoch - start / plan.micro_steps();
             let mut batches = self.source.epoch(epoch as u64, start);
             for _ in 0..left.min(end - run.done()) {
                 run.step(&mut *batches)?;
                 run.after_step()?;
-                if control.stopped() {
+                if control.stopped() || run.stops_early() {
                     break;
                 }
             }
@@ -213,7 +218,7 @@ impl<T> Run<'_, '_, T> {
                     // not hide the first error.
                     let _ = self.save();
                 }
-                return Err(error.into());
+                return Err(unreadable(error));
             }
             Err(StepError::NotFinite { values, samples, lr }) => return self.fail(&values, &samples, lr),
             Err(StepError::Failed(error)) => return Err(error),
@@ -223,6 +228,9 @@ impl<T> Run<'_, '_, T> {
         self.time += began.elapsed();
         control.tell(Event::Step { done: self.done(), lr: report.lr, losses: &report.losses });
         let mut values = report.losses;
+        if values.len() > 1 && values.iter().all(|(name, _)| *name != "loss") {
+            values.insert(0, ("loss", values.iter().map(|(_, value)| value).sum()));
+        }
         values.extend(report.metrics);
         values.push(("grad_norm", report.grad_norm));
         self.progress.meter.add(&values);
@@ -303,6 +311,7 @@ impl<T> Run<'_, '_, T> {
     fn finish(mut self) -> Result<Outcome> {
         let steps = self.trainer.plan().steps;
         let status = match self.done() {
+            _ if self.stops_early() => Status::Finished,
             done if done < self.end => Status::Interrupted,
             done if done < steps => Status::Truncated,
             _ => Status::Finished,
@@ -321,6 +330,7 @@ impl<T> Run<'_, '_, T> {
             scores = scored.map_err(|error| error.context(self.unscored()))?;
             self.log.sync()?;
         }
+        let notes = self.early_end().into_iter().collect();
         let Self { progress, images, time: training, .. } = self;
         Ok(Outcome {
             status,
@@ -329,10 +339,11 @@ impl<T> Run<'_, '_, T> {
             skipped: progress.skipped,
             scores,
             evaluations: progress.evaluations,
+            best: progress.best.map(|value| BestScore { value, step: progress.best_step }),
             losses: progress.losses,
             images,
             training,
-            notes: vec![],
+            notes,
         })
     }
 
@@ -366,28 +377,4 @@ impl<T> Run<'_, '_, T> {
             path.display()
         )
     }
-}
-
-/// Logs the unreadable images of a micro-batch.
-///
-/// # Errors
-/// More than `allowed` since the start of the run.
-fn count_skips(
-    skipped: &[SampleId],
-    allowed: usize,
-    progress: &mut Progress,
-    log: &mut RunLog,
-    control: &Control,
-) -> Result<()> {
-    for id in skipped {
-        control.tell(Event::Skipped { id: id.as_str() });
-        log.line(&json!({ "step": progress.steps, "skipped": id.as_str() }))?;
-        progress.skipped += 1;
-    }
-    let count = progress.skipped;
-    if count > allowed as u64 {
-        let last = skipped.last().map(SampleId::as_str).unwrap_or_default();
-        bail!("{count} unreadable images (the last is `{last}`), allowed_skips is {allowed}");
-    }
-    Ok(())
 }

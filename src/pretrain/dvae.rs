@@ -141,6 +141,10 @@ impl PretrainObjective for DiscreteAutoencoder {
         Self::new(options, inputs.model.normalize(), image, inputs.builder())
     }
 
+    fn backbone(_: &DvaeTraining) -> bool {
+        false
+    }
+
     fn check(options: &DvaeTraining, _: &RecipeFacts) -> std::result::Result<(), String> {
         options.check()
     }

@@ -110,6 +110,11 @@ pub trait PretrainObjective: Pretraining + Sized + 'static {
         None
     }
 
+    /// Whether it trains a backbone, from which transfer runs can start; a tokenizer is none.
+    fn backbone(_options: &Self::Options) -> bool {
+        true
+    }
+
     /// How many views of an image it reads: the one of `augment` and those of `[[views]]`.
     fn views(_options: &Self::Options) -> usize {
         1
@@ -191,6 +196,8 @@ pub struct ObjectiveFacts {
     pub tokenizer: TokenizerUse,
     /// See [`PretrainObjective::target`].
     pub target: Option<ReconstructionTarget>,
+    /// See [`PretrainObjective::backbone`].
+    pub backbone: bool,
     /// See [`PretrainObjective::gmacs`].
     pub gmacs: Option<f64>,
 }

@@ -125,6 +125,7 @@ impl<O: PretrainObjective> AnyObjective for Kind<O> {
         Ok(ObjectiveFacts {
             tokenizer: O::tokenizer(&options),
             target: O::target(&options),
+            backbone: O::backbone(&options),
             gmacs: O::gmacs(&options, model),
         })
     }

@@ -173,6 +173,12 @@ impl RunFolder {
         self.path.join("state.safetensors")
     }
 
+    /// Whether a process is writing in the folder now. A folder that cannot be asked counts as free.
+    pub fn is_in_use(&self) -> bool {
+        let Ok(file) = File::open(self.path.join("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
     /// Replaces `run.json` atomically: after an error, such as a full disk, the old file is still intact.
     ///
     /// JSON cannot represent infinity and NaN, so non-finite losses and scores become notes of the record.

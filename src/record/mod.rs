@@ -2,9 +2,11 @@
 
 mod atomic;
 mod card;
+mod curve;
 mod digest;
 mod environment;
 mod folder;
+mod pairs;
 mod publish;
 mod reference;
 pub mod render;
@@ -17,13 +19,15 @@ mod today;
 
 pub use atomic::write_atomic;
 pub use card::model_card;
+pub use curve::{Curve, LossPoint, ScorePoint};
 pub use digest::{digest, file_hash, task_hash};
 pub use environment::{Build, Environment, Processor, Throughput};
 pub use folder::{RunFolder, StoreError, read_record};
+pub use pairs::{ScorePair, SeedPairs, repetitions, score_pairs, seed_pairs};
 pub use publish::{PublishError, Published, publish};
 pub use reference::{Origin, Reference};
 pub use run::{
-    DataCover, DataRecord, EvaluationRecord, InitRecord, InitTraining, RunRecord, Status, TokenizerRecord,
+    BestScore, DataCover, DataRecord, EvaluationRecord, InitRecord, InitTraining, RunRecord, Status, TokenizerRecord,
 };
 pub use score::{Better, ErrorMethod, EvaluationSample, SampleUnit, Score, ScoreSpec, Scores, Unit};
 pub use speed::{SpeedRecord, render_speed};

@@ -2,7 +2,7 @@
 
 use super::environment::{Environment, Throughput};
 use super::score::Scores;
-use crate::config::{ReconstructionTarget, Reported};
+use crate::config::{ReconstructionTarget, Reported, changing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -122,13 +122,13 @@ impl InitTraining {
 impl std::fmt::Display for InitTraining {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "from {} on {}", self.recipe, self.dataset)?;
-        self.overrides.iter().try_for_each(|set| write!(f, " {set}"))?;
+        changing(&self.overrides).iter().try_for_each(|set| write!(f, " {set}"))?;
         self.cut_short().map_or(Ok(()), |steps| write!(f, ", {steps}"))
     }
 }
 
 /// On which splits a run was scored, and its best weights were chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationRecord {
     /// Name of the split behind the scores.
@@ -141,12 +141,25 @@ pub struct EvaluationRecord {
     /// weights in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_on: Option<String>,
+    /// The best primary score on that split, and when it was reached; absent if nothing was chosen and in earlier records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestScore>,
+}
+
+/// The best primary score of the evaluations of a run. The weights that have it are in `best.safetensors`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BestScore {
+    /// The score.
+    pub value: f64,
+    /// Number of optimizer steps after which the weights had it.
+    pub step: u64,
 }
 
 impl EvaluationRecord {
     /// What a reader of reported scores should know: more than one look at the split.
     pub fn caveat(&self) -> Option<String> {
-        let Self { split, role, times, best_on } = self;
+        let Self { split, role, times, best_on, .. } = self;
         if *role != Reported::Eval || *times < 2 {
             return None;
         }
@@ -254,6 +267,11 @@ impl RunRecord {
     /// Version of the layout that this program writes. It also reads version 1, which has no configuration, no hashes of
     /// weights and files, and no description of the processor.
     pub const SCHEMA: u32 = 2;
+
+    /// The overrides that distinguish the run in tables: those of keys that can change its result.
+    pub fn variant(&self) -> Vec<String> {
+        changing(&self.overrides)
+    }
 }
 
 /// A finished transfer run, for tests.

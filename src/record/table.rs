@@ -111,7 +111,7 @@ fn measured_rows(
     }
     let mut rows: BTreeMap<RowKey, Vec<Vec<&RunRecord>>> = BTreeMap::new();
     for run in runs {
-        let mut variant = if spec.group_overrides { vec![] } else { run.overrides.clone() };
+        let mut variant = if spec.group_overrides { vec![] } else { run.variant() };
         if data[&what(run)].len() > 1 {
             variant.push(format!("data {}", short(&run.dataset_fingerprint)));
         }

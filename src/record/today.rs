@@ -198,7 +198,7 @@ fn contradictions(record: &RunRecord) -> Vec<String> {
     ];
     found.extend(fields.iter().filter(|(_, there)| !there).map(|(name, _)| format!("`{name}` is missing")));
     let Some(config) = &record.config else { return found };
-    if RunConfig::hash_of(config).ok().as_ref() != Some(config_hash) {
+    if !RunConfig::has_hash(config, config_hash).unwrap_or(false) {
         found.push("`config_hash` is not the hash of `config`".into());
     }
     let run = &config["run"];

@@ -1,6 +1,6 @@
 //! Initial weights: finds the weights that `--init` names, and checks that they fit the model.
 
-use super::RunContext;
+use super::{RunContext, newest_pretraining};
 use crate::config::{
     Catalogue, Choice, KnownBackbone, MlpKind, ModelConfig, Normalize, ReconstructionTarget, RunConfig,
     SCRATCH, Stage, VIT, read,
@@ -201,10 +201,9 @@ pub(super) fn initial(
         (Some(SCRATCH), _) | (None, Stage::Pretrain) => Ok(InitialWeights::scratch()),
         (Some(name), _) => find(context, INIT, name),
         (None, Stage::Transfer) => {
-            let newest = context.store.newest_finished(Stage::Pretrain.as_str(), |_| true)?;
-            let Some(record) = newest else {
+            let Some(record) = newest_pretraining(context)? else {
                 bail!(
-                    "which weights? There is no finished pre-training run in `{}`. Give --init scratch, a run, or a \
+                    "which weights? There is no finished pre-training of a backbone in `{}`. Give --init scratch, a run, or a \
                      weights file, or run `bench pretrain` first",
                     context.store.root().display()
                 )

@@ -9,6 +9,7 @@ mod command;
 mod device;
 mod initial;
 mod machine;
+mod peers;
 mod prepare;
 mod repeat;
 mod resolve;
@@ -18,6 +19,7 @@ pub mod verify;
 pub use command::command_line;
 pub use device::{default_dtype, open_device};
 pub use initial::{InitialWeights, NoWeights, find_weights, fitting_models};
+pub use peers::newest_pretraining;
 pub use prepare::{Data, PreparedRun, Start, index, prepare, prepare_resolved};
 pub use repeat::{resolve, resolve_config, resolve_finished};
 pub use resolve::{Awaited, Request, Resolved, resolve_for_plan, stage_of};
@@ -25,7 +27,7 @@ pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset};
-use crate::engine::{Control, Event, IndexedSplits, Outcome, RunInputs, Session, TrainOptions, Unscored};
+use crate::engine::{Control, Event, IndexedSplits, Outcome, Plan, RunInputs, Session, TrainOptions, Unscored};
 use crate::record::{
     Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
     TokenizerRecord, file_hash,
@@ -239,7 +241,7 @@ impl PreparedRun {
             weights_hash: None,
             environment: context.environment(run.dtype),
             throughput: Throughput::default(),
-            steps_planned: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_planned),
+            steps_planned: Plan::new(&config.recipe, self.data.splits.train.len()).map_or(0, |plan| plan.steps as u64),
             steps_done: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_done),
             skipped: 0,
             primary: self.data.task.as_ref().map(|task| task.primary().name.to_string()),
@@ -264,7 +266,7 @@ impl PreparedRun {
             _ => &split,
         };
         let best_on = (config.recipe.eval_epochs > 0).then(|| chosen.clone());
-        Ok(EvaluationRecord { split, role, times: 0, best_on })
+        Ok(EvaluationRecord { split, role, times: 0, best_on, best: None })
     }
 }
 
@@ -276,6 +278,7 @@ fn fill(record: &mut RunRecord, outcome: Outcome) {
     record.scores = outcome.scores;
     if let Some(evaluation) = &mut record.evaluation {
         evaluation.times = outcome.evaluations;
+        evaluation.best = outcome.best.filter(|_| evaluation.best_on.is_some());
     }
     record.losses = outcome.losses;
     record.notes.extend(outcome.notes);

@@ -166,6 +166,11 @@ pub fn prepare_resolved(
         Some(task) => task.check_batches(recipe, images)?,
         None => Plan::check(recipe, images, 1)?,
     }
+    ensure!(
+        recipe.early_stop.is_none() || !data.splits.select.is_empty() || resolved.config.run.report == Reported::Select,
+        "early_stop: this task has no split for choosing (`select` in its `[splits]`), and the reported split must not decide when \
+         training ends; add one, or remove early_stop"
+    );
     resolved.inputs(context, &data.splits).check_operations()?;
     if data.task.is_some() {
         let scored = data.splits.eval.iter().chain(data.splits.select.iter());
@@ -195,8 +200,10 @@ pub fn prepare_resolved(
             caveats.push(OTHER_FILES.into());
         }
     }
-    if !exists {
-        write_atomic(&folder.config(), resolved.config.to_toml()?.as_bytes())?;
+    let text = resolved.config.to_toml()?;
+    // A run that is continued may have other paths, and other values of settings that do not change its result.
+    if !exists || std::fs::read_to_string(folder.config()).ok().as_ref() != Some(&text) {
+        write_atomic(&folder.config(), text.as_bytes())?;
     }
     let task_hash = match &resolved.manifest {
         Some(manifest) => {

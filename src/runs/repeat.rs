@@ -1,7 +1,7 @@
 //! Resolves requests, among them those that repeat an earlier run from its configuration.
 
 use super::initial::{INIT, InitialWeights, find};
-use super::resolve::{choose, chosen_dtype, finish, tokenizer};
+use super::resolve::{choose, chosen_dtype, finish, includes, tokenizer};
 use super::{Request, Resolved, RunContext, command};
 use crate::config::{FOLDER, Run, RunConfig, SCRATCH, Stage, read};
 use crate::data::Dataset;
@@ -55,6 +55,7 @@ fn repeat(context: &RunContext, stage: Stage, request: &Request, path: &Path) ->
     if request.data.is_some() {
         config.run.data = request.data.clone();
     }
+    config.run.include = includes(context);
     let mut init = InitialWeights::scratch();
     if config.run.init != SCRATCH {
         init = find(context, INIT, &config.run.init)?;
@@ -113,6 +114,7 @@ fn by_names(context: &RunContext, config: &RunConfig) -> Option<Request> {
         dtype: Some(run.dtype),
         report: Some(run.report),
         set: run.overrides.clone(),
+        like_other_runs: false,
     };
     let models = [Some(name(&run.model_path, &run.model)), None];
     models.into_iter().map(request).find(|request| {

@@ -1,10 +1,11 @@
 //! Resolves a request to a complete configuration; all defaults are chosen here.
 
 use super::initial::{InitialWeights, can_be_awaited, find, fits, initial};
+use super::peers::peer_model;
 use super::{RunContext, command, default_dtype};
 use crate::config::{
-    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Reported, Run, RunConfig, Stage, Tune,
-    read,
+    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Reported, Run, RunConfig, SCRATCH, Stage,
+    Tune, read,
 };
 use crate::data::Dataset;
 use crate::engine::{IndexedSplits, RunInputs};
@@ -45,6 +46,9 @@ pub struct Request {
     pub report: Option<Reported>,
     /// `--set KEY=VALUE` as typed.
     pub set: Vec<String>,
+    /// Whether a transfer from random weights takes the model of the other runs of its task in the folder of runs, where the request
+    /// names none. A plan must not depend on the runs that are there.
+    pub like_other_runs: bool,
 }
 
 /// A request with all defaults filled in.
@@ -153,10 +157,16 @@ pub(super) fn choose(
         Some(config) => Some((config.run.model.clone(), config.model.clone())),
         None => init.model(&choice)?,
     };
-    let (model_name, base) = match (&request.model, trained) {
-        (Some(name), _) => (name.clone(), None),
-        (None, Some((name, model))) => (name, Some(model)),
-        (None, None) => {
+    let asks_others = request.like_other_runs && stage == Stage::Transfer && request.model.is_none();
+    let others = match (asks_others && init.source == SCRATCH, &trained) {
+        (true, None) => peer_model(context, task)?,
+        _ => None,
+    };
+    let (model_name, base) = match (&request.model, trained, &others) {
+        (Some(name), ..) => (name.clone(), None),
+        (None, Some((name, model)), _) => (name, Some(model)),
+        (None, None, Some(other)) => (other.name.clone(), None),
+        (None, None, None) => {
             (choice.recipe(stage, &recipe, ("", task))?.default_model.unwrap_or_else(|| MODEL.into()), None)
         }
     };
@@ -213,6 +223,7 @@ pub(super) fn choose(
             model_path: path_of(Some(&model_name), Some(&stem(&model_name))),
             recipe_path: path_of(Some(&recipe), Some(&stem(&recipe))),
             data: request.data.clone(),
+            include: includes(context),
             recipe: stem(&recipe),
             model: stem(&model_name),
         },
@@ -220,7 +231,8 @@ pub(super) fn choose(
         model,
     };
     if request.recipe.is_none() || request.model.is_none() {
-        notes.push(format!("model {model_name}, recipe {recipe}"));
+        let reason = others.map(|other| format!(" ({}; --model takes another)", other.reason));
+        notes.push(format!("model {model_name}{}, recipe {recipe}", reason.unwrap_or_default()));
     }
     let (warmup, epochs) = (config.recipe.schedule.warmup_epochs, config.recipe.epochs);
     if warmup > 0. && warmup >= epochs as f64 {
@@ -323,6 +335,12 @@ fn dataset(
     };
     let path = path_of(Some(&name), Some(&dataset.name));
     Ok((dataset, split, path))
+}
+
+/// The included folders, as absolute paths.
+pub(super) fn includes(context: &RunContext) -> Vec<PathBuf> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    context.library.includes().iter().map(absolute).collect()
 }
 
 /// The path in `asked`, unless it is only the name of the file.

@@ -311,7 +311,7 @@ fn a_configuration_keeps_its_hash_as_json() {
                 let config = RunConfig { recipe, model: choice.model(&model, None).unwrap(), ..some.clone() };
                 let json = config.to_json().unwrap().to_string();
                 let json: Value = serde_json::from_str(&json).unwrap();
-                assert_eq!(RunConfig::hash_of(&json).unwrap(), config.hash().unwrap(), "{model}");
+                assert!(RunConfig::has_hash(&json, &config.hash().unwrap()).unwrap(), "{model}");
                 let read: RunConfig = serde_json::from_value(json).unwrap();
                 assert_eq!(read.hash().unwrap(), config.hash().unwrap());
                 count += 1;

@@ -40,6 +40,23 @@ impl<T> Run<'_, '_, T> {
         Ok(scores)
     }
 
+    /// Whether so many evaluations in a row were not better that the recipe ends the run.
+    pub(super) fn stops_early(&self) -> bool {
+        let patience = self.training.inputs.recipe.early_stop;
+        patience.is_some_and(|patience| self.progress.not_better >= patience)
+    }
+
+    /// What is said about a run that ended before its last planned step.
+    pub(super) fn early_end(&self) -> Option<String> {
+        let (progress, steps) = (&self.progress, self.training.inputs.plan.steps);
+        (self.stops_early() && progress.steps < steps).then(|| {
+            format!(
+                "stopped early after step {} of {steps}: {} evaluations without a better score than that of step {}",
+                progress.steps, progress.not_better, progress.best_step
+            )
+        })
+    }
+
     /// Saves the current weights if their score is the best so far.
     fn keep_best(&mut self, scores: &Scores, primary: ScoreSpec) -> Result<()> {
         let value = scores.get(primary.name).map(|score| score.value);
@@ -49,9 +66,13 @@ impl<T> Run<'_, '_, T> {
         };
         if value.is_some_and(|new| self.progress.best.is_none_or(|old| better(new, old))) {
             self.progress.best = value;
+            self.progress.best_step = self.done() as u64;
+            self.progress.not_better = 0;
             if self.training.inputs.recipe.eval_epochs > 0 {
                 self.save_weights(&self.options.folder.best())?;
             }
+        } else {
+            self.progress.not_better += 1;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ pub enum Key {
     Run,
     /// The name of the task's primary score.
     Primary,
-    /// `--set` as typed, joined by spaces.
+    /// `--set` as typed, joined by spaces, without keys that do not change the result.
     Overrides,
 }
 
@@ -69,7 +69,7 @@ impl Key {
             Self::Seed => run.seed.to_string(),
             Self::Run => run.id.clone(),
             Self::Primary => run.primary.clone().unwrap_or_default(),
-            Self::Overrides => run.overrides.join(" "),
+            Self::Overrides => run.variant().join(" "),
         }
     }
 

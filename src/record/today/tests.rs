@@ -84,6 +84,7 @@ impl Project {
                 model_path: None,
                 recipe_path: None,
                 data: None,
+                include: vec![],
             },
             model: choice.model("small", None).unwrap(),
             recipe: choice.recipe(stage, recipe, ("small", "")).unwrap(),
