@@ -1,6 +1,6 @@
 //! `bench docs`: the reference of commands, configuration keys and scores, written from the program itself.
 
-mod schema;
+pub(super) mod schema;
 
 use super::flags::Include;
 use super::schemas::{SchemaName, file_schema};

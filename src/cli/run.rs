@@ -80,12 +80,12 @@ impl RunFlags {
 }
 
 pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
-    let request = args.how.complete(args.request.request(args.task, args.dataset))?;
+    let request = args.how.complete(args.request.request(args.task, args.dataset)?)?;
     run(registry, Stage::Pretrain, &request, &args.how, &args.place)
 }
 
 pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
-    let request = Request { report: args.report, ..args.request.request(args.task, None) };
+    let request = Request { report: args.report, ..args.request.request(args.task, None)? };
     let request = args.how.complete(request)?;
     run(registry, Stage::Transfer, &request, &args.how, &args.place)
 }
@@ -97,6 +97,7 @@ fn run(
     how: &RunFlags,
     flags: &PlaceFlags,
 ) -> CommandResult {
+    let flags = &request.config.as_ref().map_or(flags.clone(), |file| flags.with_includes_in(file));
     let context = flags.context()?;
     let runs = context.run_context(registry);
     let tell = |note: &str| context.screen().say(note);

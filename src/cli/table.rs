@@ -6,7 +6,7 @@ use super::{CommandResult, print, record};
 use crate::config::Library;
 use crate::record::render::{TableFormat, findings, readme, render};
 use crate::record::table::{Key, TableSpec, build_table};
-use crate::record::{Reference, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
+use crate::record::{Reference, RunFolder, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
 use crate::registry::Registry;
 use anyhow::{Context, Error, Result, ensure};
 use clap::Args;
@@ -50,7 +50,12 @@ const SPEED: &str = "benches/results";
 const SPEED_BLOCK: &str = "speed";
 
 pub(super) fn table(registry: &Registry, args: TableArgs) -> CommandResult {
-    let library = args.include.library()?;
+    let mut include = args.include.clone();
+    if !args.committed && args.check.is_none() && args.update.is_none() {
+        let store = RunStore::new(&args.runs);
+        store.ids()?.iter().for_each(|id| include.remember(&RunFolder::at(store.path(id)).config()));
+    }
+    let library = include.library()?;
     if args.list {
         return list(&library);
     }
