@@ -2,8 +2,8 @@
 
 use super::flags::{PlaceFlags, RequestFlags};
 use super::runs::StageName;
+use super::schema_page;
 use super::schemas::{SchemaName, file_schema};
-use super::docs::schema;
 use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::Plan;
@@ -89,7 +89,7 @@ fn keys(registry: &Registry, pattern: Option<&str>, file: Option<SchemaName>) ->
     let pattern = pattern.unwrap_or_default().to_lowercase();
     let mut shown = 0;
     for (file, prefix) in files {
-        for key in schema::keys(&file_schema(registry, file).to_value()) {
+        for key in schema_page::keys(&file_schema(registry, file).to_value()) {
             let path = format!("{prefix}{}", key.path);
             let fits = |text: &str| text.to_lowercase().contains(&pattern);
             if !fits(&path) && !fits(&key.meaning) {
@@ -101,7 +101,7 @@ fn keys(registry: &Registry, pattern: Option<&str>, file: Option<SchemaName>) ->
                 "–" => "no default".into(),
                 value => format!("default {value}"),
             };
-            print(format_args!("{path}  ({}; {default})", schema::without_links(&key.kind)))?;
+            print(format_args!("{path}  ({}; {default})", schema_page::without_links(&key.kind)))?;
             if !key.meaning.is_empty() {
                 print(format_args!("    {}", key.meaning))?;
             }

@@ -113,7 +113,20 @@ impl RequestFlags {
     pub(super) fn request(&self, task: Option<String>, dataset: Option<String>) -> Result<Request> {
         let set = self.settings()?;
         let Self { model, recipe, init, data, seed, dtype, config, .. } = self.clone();
-        Ok(Request { config, task, dataset, model, recipe, init, data, seed, dtype, report: None, set, like_other_runs: true })
+        Ok(Request {
+            config,
+            task,
+            dataset,
+            model,
+            recipe,
+            init,
+            data,
+            seed,
+            dtype,
+            report: None,
+            set,
+            like_other_runs: true,
+        })
     }
 
     /// `--set` as typed, and the assignments that flags stand for.

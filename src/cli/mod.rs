@@ -28,6 +28,7 @@ mod reconstruct;
 mod record;
 mod run;
 mod runs;
+mod schema_page;
 mod schemas;
 mod selftest;
 mod shell;

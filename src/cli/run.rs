@@ -146,7 +146,11 @@ fn show(record: &RunRecord) -> Result<(), OutputError> {
         0 => String::new(), // The head is fitted in one pass, without steps.
         planned => format!(", {} of {planned} steps", record.steps_done),
     };
-    print(format_args!("status  {:?}{steps}", record.status))?;
+    let status = match record.status {
+        Status::Truncated => "stopped at --max-steps".to_string(),
+        status => format!("{status:?}").to_lowercase(),
+    };
+    print(format_args!("status  {status}{steps}"))?;
     if !record.losses.is_empty() {
         let losses: Vec<String> =
             record.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -156,8 +160,22 @@ fn show(record: &RunRecord) -> Result<(), OutputError> {
         let shown = scores(&record.scores, record.primary.as_deref());
         print(format_args!("scores  {}", listed(&shown, 8)))?;
     }
+    let evaluation = record.evaluation.as_ref();
+    if let Some((best, split)) =
+        evaluation.and_then(|evaluation| evaluation.best.zip(evaluation.best_on.as_ref()))
+    {
+        let caution = match evaluation.is_some_and(|evaluation| evaluation.split == *split) {
+            true => ", the split that is reported, so it flatters",
+            false => "",
+        };
+        print(format_args!(
+            "best    {:.2} after step {} on `{split}`{caution}; best.safetensors, `bench eval {} --best`",
+            best.value, best.step, record.id
+        ))?;
+    }
     if record.skipped > 0 {
-        print(format_args!("skipped {} unreadable images", record.skipped))?;
+        let images = if record.skipped == 1 { "image" } else { "images" };
+        print(format_args!("skipped {} unreadable {images}", record.skipped))?;
     }
     let rate = match record.throughput.images_per_second {
         0. => String::new(),

@@ -53,7 +53,8 @@ pub(super) struct SpeedArgs {
 }
 
 pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
-    let place = args.request.config.as_ref().map_or(args.place.clone(), |file| args.place.with_includes_in(file));
+    let place =
+        args.request.config.as_ref().map_or(args.place.clone(), |file| args.place.with_includes_in(file));
     let context = place.context()?;
     let runs = context.run_context(registry);
     let mut request = args.request.request(args.task, args.dataset)?;

@@ -55,16 +55,21 @@ pub(super) fn suggestion(assignment: &str) -> String {
     let elsewhere = ELSEWHERE.iter().find(|(word, _)| *word == last).map(|(_, here)| vec![here.to_string()]);
     let same = || known.iter().filter(|path| last_of(path) == last).cloned().collect::<Vec<_>>();
     let near = || {
-        let distance = |path: &String| {
-            strsim::damerau_levenshtein(&last_of(path), &last).min(strsim::damerau_levenshtein(path, key))
+        let distances = |path: &String| {
+            let whole = strsim::damerau_levenshtein(path, key);
+            (strsim::damerau_levenshtein(&last_of(path), &last).min(whole), whole)
         };
-        let nearest = known.iter().map(|path| (distance(path), path)).min();
-        nearest.filter(|(distance, path)| *distance <= 1 + last_of(path).len() / 4).map(|(_, path)| vec![path.clone()])
+        let nearest = known.iter().map(|path| (distances(path), path)).min();
+        let near = nearest.filter(|((distance, _), path)| *distance <= 1 + last_of(path).len() / 4);
+        near.map(|(_, path)| vec![path.clone()])
     };
     let found = elsewhere.or_else(|| Some(same()).filter(|same| !same.is_empty())).or_else(near);
     match found {
         None => "; `bench config keys` lists all keys".into(),
-        Some(paths) => format!("; did you mean {}?", paths.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(" or ")),
+        Some(paths) => format!(
+            "; did you mean {}?",
+            paths.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(" or ")
+        ),
     }
 }
 
@@ -78,11 +83,16 @@ fn known_keys() -> BTreeSet<String> {
 }
 
 fn collect(root: &Value, schema: &Value, prefix: &str, found: &mut BTreeSet<String>) {
-    let schema = match schema.get("$ref").and_then(Value::as_str).and_then(|name| root.pointer(name.strip_prefix('#')?)) {
+    let schema = match schema
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|name| root.pointer(name.strip_prefix('#')?))
+    {
         Some(definition) => definition,
         None => schema,
     };
-    let choices = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    let choices =
+        ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
     choices.for_each(|choice| collect(root, choice, prefix, found));
     for (key, value) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let path = format!("{prefix}{key}");

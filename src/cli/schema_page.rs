@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Appends the keys that `schema` describes to `text`: those of the whole file first, then a section for each table. Returns the keys.
 pub(super) fn append(text: &mut String, schema: &Value) -> Vec<KeyRow> {
-    let mut page = Page { root: schema, text, found: vec![], waiting: VecDeque::new(), headings: BTreeMap::new() };
+    let mut page =
+        Page { root: schema, text, found: vec![], waiting: VecDeque::new(), headings: BTreeMap::new() };
     page.body("", schema, 2);
     while let Some((path, schema)) = page.waiting.pop_front() {
         page.heading(2, &path);
@@ -15,7 +16,7 @@ pub(super) fn append(text: &mut String, schema: &Value) -> Vec<KeyRow> {
 }
 
 /// A key of a file.
-pub(in crate::cli) struct KeyRow {
+pub(super) struct KeyRow {
     name: String,
     /// The key with its tables: `optim.base_lr`. The tables of a choice have the same paths.
     pub path: String,
@@ -28,7 +29,7 @@ pub(in crate::cli) struct KeyRow {
 }
 
 /// All keys that `schema` describes, in the order of its page.
-pub(in crate::cli) fn keys(schema: &Value) -> Vec<KeyRow> {
+pub(super) fn keys(schema: &Value) -> Vec<KeyRow> {
     let mut text = String::new();
     append(&mut text, schema)
 }
@@ -236,12 +237,14 @@ fn title(path: &str, parts: &[&Value]) -> String {
 }
 
 /// The words of a type without the links of its page.
-pub(in crate::cli) fn without_links(kind: &str) -> String {
+pub(super) fn without_links(kind: &str) -> String {
     let mut text = kind.replace('`', "");
     while let Some(middle) = text.find("](#") {
         let (before, after) = text.split_at(middle);
-        let (start, end) = (before.rfind('[').unwrap_or(middle), after.find(')').map_or(text.len(), |end| middle + end + 1));
-        text = format!("{}{}{}", &text[..start], text.get(start + 1..middle).unwrap_or_default(), &text[end..]);
+        let (start, end) =
+            (before.rfind('[').unwrap_or(middle), after.find(')').map_or(text.len(), |end| middle + end + 1));
+        text =
+            format!("{}{}{}", &text[..start], text.get(start + 1..middle).unwrap_or_default(), &text[end..]);
     }
     text
 }
@@ -378,7 +381,13 @@ mod tests {
         }
         assert_eq!(text.matches("## `optim`").count(), 1, "{text}");
         let keys: Vec<_> = super::keys(&schema).into_iter().map(|key| (key.path, key.default)).collect();
-        assert!(keys.contains(&("optim.lr".into(), "0.1".into())) && keys.contains(&("epochs".into(), "required".into())));
-        assert_eq!(super::without_links("array of [tables](#optim) or [integer, …]"), "array of tables or [integer, …]");
+        assert!(
+            keys.contains(&("optim.lr".into(), "0.1".into()))
+                && keys.contains(&("epochs".into(), "required".into()))
+        );
+        assert_eq!(
+            super::without_links("array of [tables](#optim) or [integer, …]"),
+            "array of tables or [integer, …]"
+        );
     }
 }
