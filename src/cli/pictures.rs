@@ -112,6 +112,7 @@ fn figure(runs: &RunContext, compared: &Compared) -> Result<Figure> {
     let mut figure = Figure {
         columns: vec!["image".into()],
         rows: entries.iter().map(|entry| Ok(vec![plain(entry)?])).collect::<Result<_>>()?,
+        names: entries.iter().map(|entry| entry.id.as_str().to_string()).collect(),
         ..Figure::default()
     };
     add_column(&mut figure, "annotation".into(), first.task.draw_annotations(&entries)?)?;

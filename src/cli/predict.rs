@@ -5,7 +5,7 @@ use super::output::duration;
 use super::{CommandResult, Failure, print};
 use crate::data::Orientation;
 use crate::data::formats::images_below;
-use crate::engine::{IndexedSplits, Pictures};
+use crate::engine::{IndexedSplits, Pictures, Predicted};
 use crate::registry::Registry;
 use crate::runs::{TrainedModel, trained};
 use crate::task::DrawOptions;
@@ -75,11 +75,12 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         eprintln!("cannot read `{}`: {reason}", file.display());
     }
     print(format_args!(
-        "{} image{} predicted in {}, {} drawn; everything is in {}",
+        "{} image{} predicted in {}, {} drawn{}; everything is in {}",
         predicted.images,
         if predicted.images == 1 { "" } else { "s" },
         duration(predicted.elapsed),
         predicted.drawn,
+        left_out(&predicted, args.threshold),
         args.out.display()
     ))?;
     match predicted.unreadable.len() {
@@ -89,6 +90,14 @@ pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
         }
         0 => Ok(()),
         n => Err(Failure::Run(anyhow!("{n} of {} images cannot be read", images.len()))),
+    }
+}
+
+/// `, 4 of them without a detection …`, where the threshold leaves pictures empty.
+fn left_out(predicted: &Predicted, threshold: f32) -> String {
+    match predicted.empty {
+        0 => String::new(),
+        empty => format!(", {empty} of them with nothing that reaches --threshold {threshold}"),
     }
 }
 

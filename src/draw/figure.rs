@@ -43,6 +43,8 @@ pub struct Figure {
     pub columns: Vec<String>,
     /// The pictures, from top to bottom and from left to right; they may differ in size.
     pub rows: Vec<Vec<RgbImage>>,
+    /// Text below each row, such as the name of its file; none if empty.
+    pub names: Vec<String>,
     /// The meaning of colors, shown below the pictures.
     pub legend: Vec<LegendEntry>,
 }
@@ -54,6 +56,7 @@ const GAP: u32 = 10;
 const TITLE: f32 = 22.;
 const HEADING: f32 = 18.;
 const LEGEND: f32 = 16.;
+const NAME: f32 = 14.;
 /// Distance of lines, as a multiple of the height of text.
 const LINE: f32 = 1.35;
 /// Minimum width of the content in pixels, so that a title has room above a narrow picture.
@@ -65,7 +68,7 @@ impl Figure {
     /// One drawing under its title, with its legend.
     pub fn single(drawing: Drawing) -> Self {
         let Drawing { picture, title, legend } = drawing;
-        Self { title, columns: vec![], rows: vec![vec![picture]], legend }
+        Self { title, columns: vec![], rows: vec![vec![picture]], names: vec![], legend }
     }
 
     /// Adds the entries of another legend that are new, without their remarks.
@@ -98,7 +101,11 @@ impl Figure {
         let heading_height = spaced(lines(heading_lines, HEADING));
         let heights: Vec<u32> =
             self.rows.iter().map(|row| row.iter().map(RgbImage::height).max().unwrap_or(0)).collect();
-        let rows = heights.iter().sum::<u32>() + GAP * (heights.len().max(1) as u32 - 1);
+        let names: Vec<Vec<String>> = (0..heights.len())
+            .map(|row| wrapped(self.names.get(row).map_or("", String::as_str), content, NAME))
+            .collect();
+        let name_heights: Vec<u32> = names.iter().map(|text| lines(text.len(), NAME)).collect();
+        let rows = heights.iter().chain(&name_heights).sum::<u32>() + GAP * (heights.len().max(1) as u32 - 1);
         let legend_lines = legend.last().map_or(0, |(line, ..)| line + 1);
         let legend_height = if legend.is_empty() { 0 } else { GAP + lines(legend_lines, LEGEND) };
         let height = 2 * MARGIN + title_height + heading_height + rows + legend_height;
@@ -115,11 +122,12 @@ impl Figure {
             write_lines(&mut paper, text, (*left, top + down), HEADING);
         }
         top += heading_height;
-        for (row, height) in self.rows.iter().zip(&heights) {
+        for (place, (row, height)) in self.rows.iter().zip(&heights).enumerate() {
             for (picture, left) in row.iter().zip(&lefts) {
                 imageops::replace(&mut paper, picture, i64::from(*left), i64::from(top));
             }
-            top += height + GAP;
+            write_lines(&mut paper, &names[place], (MARGIN, top + height + 1), NAME);
+            top += height + name_heights[place] + GAP;
         }
         for (line, left, entry) in &legend {
             let y = top + (*line as f32 * LEGEND * LINE) as u32;
@@ -233,7 +241,7 @@ mod tests {
             title: String::new(),
             columns: vec!["left".into(), "right\nof it".into()],
             rows: vec![vec![tile(200, 100), tile(250, 90)], vec![tile(200, 50)]],
-            legend: vec![],
+            ..Figure::default()
         };
         let picture = figure.draw();
         let headings = spaced((2. * HEADING * LINE).ceil() as u32);
@@ -251,6 +259,12 @@ mod tests {
         let first_line = MARGIN..MARGIN + (HEADING * LINE) as u32;
         assert!(!written(&picture, MARGIN..right, first_line.clone()), "one line stands next to its picture");
         assert!(written(&picture, right..right + 60, first_line));
+
+        let named = Figure { names: vec!["a.png".into(), "b.png".into()], ..figure.clone() }.draw();
+        let name = (NAME * LINE).ceil() as u32;
+        assert_eq!(named.height(), picture.height() + 2 * name);
+        assert!(written(&named, MARGIN..MARGIN + 60, top + 100..top + 100 + name), "below the first row");
+        assert_eq!(named.get_pixel(MARGIN, top + 100 + name + GAP).0, TILE);
 
         let entry = |color, name: &str| LegendEntry { color, name: name.into(), remark: "9 %".into() };
         let mut with_legend = figure.clone();

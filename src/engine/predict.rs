@@ -56,6 +56,8 @@ pub struct Predicted {
     pub images: usize,
     /// Pictures drawn.
     pub drawn: usize,
+    /// Pictures on which nothing of the prediction is drawn, because no score reaches the threshold.
+    pub empty: usize,
     /// Images that could not be read, with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
     /// Time from loading the weights to writing the last file.
@@ -75,7 +77,7 @@ pub(super) fn predict<T: Task>(
     let forward = Forward::new(model.backbone.as_ref(), model.head.taps(), (height, width));
     let io = task.prediction_io();
     let mut writer = io.and_then(|io| io.writer(pictures.folder));
-    let (mut images, mut drawn, mut unreadable) = (0, 0, vec![]);
+    let (mut images, mut drawn, mut empty, mut unreadable) = (0, 0, 0, vec![]);
     let total = pictures.images.len();
     let mut done = 0;
     run.control.tell(Event::Predicting { done, total });
@@ -102,7 +104,7 @@ pub(super) fn predict<T: Task>(
                     Some(io) => io.draw(&image, &prediction, &pictures.how)?,
                     None => None,
                 };
-                let pictured = drawing.is_some();
+                let pictured = drawing.as_ref().map(|drawing| !drawing.legend.is_empty());
                 if let Some(drawing) = drawing {
                     let mut png = Cursor::new(vec![]);
                     Figure::single(drawing).draw().write_to(&mut png, ImageFormat::Png)?;
@@ -114,7 +116,8 @@ pub(super) fn predict<T: Task>(
             let found: Vec<Option<_>> = found.into_par_iter().map(draw).collect::<Result<_>>()?;
             for (picture, prediction, pictured) in found.iter().flatten() {
                 images += 1;
-                drawn += usize::from(*pictured);
+                drawn += usize::from(pictured.is_some());
+                empty += usize::from(*pictured == Some(false));
                 if let Some(writer) = &mut writer {
                     writer.write(picture, prediction)?;
                 }
@@ -129,7 +132,7 @@ pub(super) fn predict<T: Task>(
     if let Some(writer) = writer {
         writer.finish()?;
     }
-    Ok(Predicted { images, drawn, unreadable, elapsed: began.elapsed() })
+    Ok(Predicted { images, drawn, empty, unreadable, elapsed: began.elapsed() })
 }
 
 /// Draws what the model predicts for each of `entries`; none if the kind draws nothing.

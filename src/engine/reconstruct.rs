@@ -101,11 +101,12 @@ pub fn reconstruct(run: &RunInputs, weights: &Path, entries: Vec<Entry>) -> Resu
         return Session::pretraining(&run)?.reconstruct(weights, entries);
     }
     let rows = LoaderSpec { batch: entries.len(), ..LoaderSpec::evaluation(&run, Arc::new(entries), false) };
-    let images = run.image_loader(rows)?.epoch(0, 0).next().context("there are no images")??.batch.images;
+    let images = run.image_loader(rows)?.epoch(0, 0).next().context("there are no images")??.batch;
+    let (images, names) = (images.images, images.ids);
     let (tokenizer, normalize) = (load_tokenizer(weights, run.device)?, model.normalize());
     let (side, [height, width]) = (tokenizer.sizes.stride(), model.image);
     let grid = (height / side, width / side);
     let tokens = Tensor::new(tokenizer.tokens(&images, &normalize, grid)?, run.device)?;
     let drawn = tokenizer.draw(&tokens, grid, (height, width), &normalize)?;
-    Ok(Some(figure_of_pairs(&images, &drawn, &normalize)?))
+    Ok(Some(figure_of_pairs((&images, &names), &drawn, &normalize)?))
 }

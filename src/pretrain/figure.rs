@@ -3,6 +3,7 @@
 
 use super::masks::PatchMask;
 use crate::config::Normalize;
+use crate::data::SampleId;
 use crate::draw::{Figure, enlarged};
 use candle_core::{Result, Tensor};
 use image::{Rgb, RgbImage};
@@ -18,11 +19,13 @@ pub struct Reconstruction {
 
 /// Minimum side of a panel in pixels; smaller images are enlarged.
 const SIDE: usize = 256;
+/// Minimum side of a patch in pixels.
+const PATCH: usize = 12;
 
-/// Draws `images` [B, C, H, W] (normalised) and their `reconstruction`, for square patches of `patch` pixels.
+/// Draws `images` [B, C, H, W] (normalised), named `names`, and their `reconstruction`, for square patches of `patch` pixels.
 /// One channel is drawn in grey; of more channels the first three are drawn.
 pub fn figure_of_reconstructions(
-    images: &Tensor,
+    (images, names): (&Tensor, &[SampleId]),
     reconstruction: &Reconstruction,
     patch: usize,
     normalize: &Normalize,
@@ -44,6 +47,8 @@ pub fn figure_of_reconstructions(
     let (original, predicted) = (values(images)?, values(prediction)?);
     let pixel = |values: &[f32], b, y, x| pixel(values, (channels, height, width), normalize, (b, y, x));
     let removed = self::pixel(&vec![0.; channels], (channels, 1, 1), normalize, (0, 0, 0));
+    // A patch is at least PATCH pixels wide.
+    let shortest = SIDE.max(height.min(width) * PATCH.div_ceil(patch));
     let row = |b: usize| {
         let mut visible = vec![false; mask.patches()];
         mask.keep()[b].iter().for_each(|id| visible[*id as usize] = true);
@@ -53,7 +58,7 @@ pub fn figure_of_reconstructions(
                 let seen = visible[(y / patch) * (width / patch) + x / patch];
                 colour(seen, pixel(&original, b, y, x), pixel(&predicted, b, y, x))
             });
-            enlarged(picture, SIDE)
+            enlarged(picture, shortest)
         };
         vec![
             panel(&|_, truth, _| truth),
@@ -66,11 +71,15 @@ pub fn figure_of_reconstructions(
     let masked = format!("input ({:.0} % masked)", 100. * share);
     let columns = ["original", &masked, "reconstruction", "with visible patches"];
     let title = "Reconstruction of masked patches".into();
-    Ok(figure(title, &columns, (0..batch).map(row).collect()))
+    Ok(figure(title, (&columns, names), (0..batch).map(row).collect()))
 }
 
-/// Draws `images` [B, C, H, W] (normalised), each next to its counterpart in `drawn`, which has the same shape.
-pub fn figure_of_pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -> Result<RgbImage> {
+/// Draws `images` [B, C, H, W] (normalised), named `names`, each next to its counterpart in `drawn`, which has the same shape.
+pub fn figure_of_pairs(
+    (images, names): (&Tensor, &[SampleId]),
+    drawn: &Tensor,
+    normalize: &Normalize,
+) -> Result<RgbImage> {
     let (batch, channels, height, width) = images.dims4()?;
     if drawn.dims() != images.dims() {
         candle_core::bail!("figure of pairs: images {:?} and {:?}", images.dims(), drawn.dims());
@@ -82,12 +91,13 @@ pub fn figure_of_pairs(images: &Tensor, drawn: &Tensor, normalize: &Normalize) -
     };
     let row = |b: usize| panels.iter().map(|values| panel(values, b)).collect();
     let title = "Reconstruction from tokens".into();
-    Ok(figure(title, &["original", "reconstruction"], (0..batch).map(row).collect()))
+    Ok(figure(title, (&["original", "reconstruction"], names), (0..batch).map(row).collect()))
 }
 
-fn figure(title: String, columns: &[&str], rows: Vec<Vec<RgbImage>>) -> RgbImage {
+fn figure(title: String, (columns, names): (&[&str], &[SampleId]), rows: Vec<Vec<RgbImage>>) -> RgbImage {
     let columns = columns.iter().map(ToString::to_string).collect();
-    Figure { title, columns, rows, legend: vec![] }.draw()
+    let names = names.iter().map(|name| name.as_str().to_string()).collect();
+    Figure { title, columns, rows, names, legend: vec![] }.draw()
 }
 
 /// The colour of pixel (image, row, column) of normalised values [B, C, H, W].
@@ -122,7 +132,7 @@ mod tests {
         let prediction = Tensor::full(3f32, (2, 1, 2, 4), &Device::Cpu)?; // clipped to white
         let mask = PatchMask::new(2, vec![vec![0], vec![1]])?;
         let reconstruction = Reconstruction { prediction, mask };
-        let picture = figure_of_reconstructions(&images, &reconstruction, 2, &normalize)?;
+        let picture = figure_of_reconstructions((&images, &[]), &reconstruction, 2, &normalize)?;
         // Panels of 512×256 pixels, ten pixels apart and sixteen from the edges, below title and headings.
         assert_eq!(picture.width(), 4 * 512 + 3 * 10 + 2 * 16);
         let top = picture.height() - 16 - 2 * 256 - 10;
@@ -135,7 +145,10 @@ mod tests {
         let dark = |x: u32, y: u32| picture.get_pixel(x, y).0.iter().all(|v| *v < 100);
         let heading = |panel: u32| (0..60).any(|x| (top - 25..top).any(|y| dark(16 + panel * 522 + x, y)));
         assert!((0..4).all(heading), "every column has a heading");
-        assert!(figure_of_reconstructions(&images.narrow(0, 0, 1)?, &reconstruction, 2, &normalize).is_err());
+        assert!(
+            figure_of_reconstructions((&images.narrow(0, 0, 1)?, &[]), &reconstruction, 2, &normalize)
+                .is_err()
+        );
         Ok(())
     }
 }

@@ -290,7 +290,8 @@ impl Pretraining for MaskedAutoencoder {
     fn draw(&self, batch: &Batch<()>) -> Result<Option<RgbImage>> {
         let mask = self.sampler.fixed(&batch.ids)?;
         let reconstruction = self.reconstruct(&batch.images, mask)?;
-        figure_of_reconstructions(&batch.images, &reconstruction, self.patch, &self.normalize).map(Some)
+        figure_of_reconstructions((&batch.images, &batch.ids), &reconstruction, self.patch, &self.normalize)
+            .map(Some)
     }
 }
 

@@ -250,7 +250,7 @@ fn masks_and_objects_of_other_orders_get_the_labels_of_the_list() {
     write("datasets/pets/dataset.toml", manifest.as_bytes());
     write("datasets/pets/classes.txt", b"cat\ndog\neel\n");
     write("pets/i/1.JPG", b"");
-    let mask = crate::data::Raster::new(1, 2, vec![0, 1]).to_png(&[0, 1]).unwrap();
+    let mask = crate::data::Raster::new(1, 2, vec![0, 1]).to_png(&[0, 1], &[]).unwrap();
     write("pets/m/1.png", &mask);
     write(
         "pets/val.json",

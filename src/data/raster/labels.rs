@@ -33,11 +33,12 @@ impl Raster {
         (self.height, self.width)
     }
 
-    /// The raster as a grey PNG whose pixels are `ids[label]`, in 8 bits where all ids fit and otherwise in 16.
+    /// The raster as a PNG whose pixels are `ids[label]`: indices of 8 bits into a palette with the color of each label where all ids fit,
+    /// and otherwise grey values of 16 bits. Labels without a color, and unused ids, are black.
     ///
     /// # Errors
     /// A label without an id, an id above 65535.
-    pub fn to_png(&self, ids: &[u32]) -> Result<Vec<u8>, String> {
+    pub fn to_png(&self, ids: &[u32], colors: &[Option<[u8; 3]>]) -> Result<Vec<u8>, String> {
         if let Some(id) = ids.iter().find(|id| **id > u32::from(u16::MAX)) {
             return Err(format!("id {id} does not fit into 16 bits"));
         }
@@ -46,7 +47,15 @@ impl Raster {
             None => Err(format!("label {label} has no id; there are {}", ids.len())),
         };
         let values: Vec<u16> = self.labels.iter().map(value).collect::<Result<_, _>>()?;
-        png::encode_grey(self.size(), &values, ids.iter().any(|id| *id > 255))
+        let most = ids.iter().max().copied().unwrap_or(0) as usize;
+        if most > usize::from(u8::MAX) {
+            return png::encode_grey(self.size(), &values);
+        }
+        let mut palette = vec![[0; 3]; most + 1];
+        for (id, color) in ids.iter().zip(colors) {
+            palette[*id as usize] = color.unwrap_or_default();
+        }
+        png::encode_indexed(self.size(), &values, &palette)
     }
 }
 

@@ -80,19 +80,37 @@ fn unpacked(row: &[u8], depth: usize, width: usize) -> impl Iterator<Item = u16>
     })
 }
 
-/// Encodes values as a grey PNG of 16 or 8 bits.
-pub(super) fn encode_grey((height, width): Size, values: &[u16], wide: bool) -> Result<Vec<u8>, String> {
-    let bytes: Vec<u8> = match wide {
-        true => values.iter().flat_map(|v| v.to_be_bytes()).collect(),
-        false => values.iter().map(|v| *v as u8).collect(),
-    };
+/// Encodes values as a grey PNG of 16 bits.
+pub(super) fn encode_grey(size: Size, values: &[u16]) -> Result<Vec<u8>, String> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+    encode(size, &bytes, |encoder| {
+        encoder.set_color(ColorType::Grayscale);
+        encoder.set_depth(BitDepth::Sixteen);
+    })
+}
+
+/// Encodes values of at most 8 bits as a PNG of indices into `palette`, red, green and blue of each. Programs that read labels read the
+/// indices, and programs that show pictures show the colors.
+pub(super) fn encode_indexed(size: Size, values: &[u16], palette: &[[u8; 3]]) -> Result<Vec<u8>, String> {
+    let bytes: Vec<u8> = values.iter().map(|v| *v as u8).collect();
+    encode(size, &bytes, |encoder| {
+        encoder.set_color(ColorType::Indexed);
+        encoder.set_depth(BitDepth::Eight);
+        encoder.set_palette(palette.concat());
+    })
+}
+
+fn encode(
+    (height, width): Size,
+    bytes: &[u8],
+    describe: impl FnOnce(&mut Encoder<&mut Vec<u8>>),
+) -> Result<Vec<u8>, String> {
     let side = |n: usize| u32::try_from(n).map_err(|e| e.to_string());
     let mut png = vec![];
     let mut encoder = Encoder::new(&mut png, side(width)?, side(height)?);
-    encoder.set_color(ColorType::Grayscale);
-    encoder.set_depth(if wide { BitDepth::Sixteen } else { BitDepth::Eight });
+    describe(&mut encoder);
     let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
-    writer.write_image_data(&bytes).map_err(|e| e.to_string())?;
+    writer.write_image_data(bytes).map_err(|e| e.to_string())?;
     writer.finish().map_err(|e| e.to_string())?;
     Ok(png)
 }

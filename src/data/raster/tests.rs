@@ -141,12 +141,12 @@ fn ade20k_names_its_numbers_beside_the_mask() {
 fn labels_are_written_as_the_ids_of_the_data_set() {
     let raster = Raster::new(2, 2, vec![0, 1, 2, 1]);
     for known in [[7, 8, 33], [7, 300, 65535]] {
-        let bytes = raster.to_png(&known).unwrap();
+        let bytes = raster.to_png(&known, &[]).unwrap();
         let pairs: Vec<(u32, u16)> = known.into_iter().zip(0..).collect();
         assert_eq!(read(&bytes, ids(&pairs)).unwrap(), raster);
     }
-    assert!(raster.to_png(&[1, 2]).unwrap_err().contains("label 2 has no id"));
-    assert!(raster.to_png(&[1, 2, 70000]).unwrap_err().contains("70000"));
+    assert!(raster.to_png(&[1, 2], &[]).unwrap_err().contains("label 2 has no id"));
+    assert!(raster.to_png(&[1, 2, 70000], &[]).unwrap_err().contains("70000"));
 }
 
 proptest! {
@@ -161,14 +161,14 @@ proptest! {
         let raster = Raster::new(height, width, labels[..height * width].to_vec());
         let known: Vec<u32> = known.into_iter().collect();
         let pairs: Vec<(u32, u16)> = known.iter().copied().zip(0..).collect();
-        let bytes = raster.to_png(&known).unwrap();
+        let bytes = raster.to_png(&known, &[]).unwrap();
         prop_assert_eq!(read(&bytes, ids(&pairs)).unwrap(), raster);
     }
 
     #[test]
     fn damage_is_an_error_or_a_raster_of_known_labels(at in 0usize..200, byte: u8, cut in 0usize..200) {
         let labels = (0..64).map(|k| k % 5).collect();
-        let mut bytes = Raster::new(8, 8, labels).to_png(&[0, 1, 2, 3, 4]).unwrap();
+        let mut bytes = Raster::new(8, 8, labels).to_png(&[0, 1, 2, 3, 4], &[]).unwrap();
         let at = at % bytes.len();
         bytes[at] = byte;
         for bytes in [&bytes[..], &bytes[..cut % bytes.len()]] {

@@ -176,7 +176,7 @@ fn mean_iou_is_that_of_numpy() {
             // Through a file, as a data set has it.
             let path = folder.path().join(format!("{i}.png"));
             let ids: Vec<u32> = (0..256).collect();
-            std::fs::write(&path, Raster::new(11, 13, truth).to_png(&ids).unwrap()).unwrap();
+            std::fs::write(&path, Raster::new(11, 13, truth).to_png(&ids, &[]).unwrap()).unwrap();
             let mask = crate::data::RasterFile { path, encoding: std::sync::Arc::new(encoding.clone()) };
             confusion
                 .count(&SampleId::new("a"), &Raster::new(11, 13, predicted), &mask.read().unwrap())

@@ -129,7 +129,7 @@ impl PredictionIo for SegmentationTask {
     }
 
     fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Raster>>> {
-        Some(Box::new(output::LabelWriter::new(folder, &self.ids)))
+        Some(Box::new(output::LabelWriter::new(folder, &self.ids, &self.classes)))
     }
 
     fn read<'a>(

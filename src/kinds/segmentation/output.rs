@@ -1,7 +1,7 @@
 //! Output of predictions: an overlay with a legend, and PNG files with the class ids of the data set.
 
 use crate::data::{Entry, Image, LabelEncoding, LabelTable, Raster, RasterFile};
-use crate::draw::{Canvas, Drawing, LegendEntry, class_colors};
+use crate::draw::{Canvas, Color, Drawing, LegendEntry, class_colors};
 use crate::record::write_atomic;
 use crate::task::{DrawOptions, PredictedImage, PredictionWriter, Predictions};
 use anyhow::{Context, Result, ensure};
@@ -54,15 +54,17 @@ pub(super) fn draw(
     })
 }
 
-/// Writes `labels/<name>.png` for each image: a grayscale PNG with the class ids of the data set's masks.
+/// Writes `labels/<name>.png` for each image: a PNG with the class ids of the data set's masks, as indices into a palette of the colors
+/// of the drawings where they fit into 8 bits.
 pub(super) struct LabelWriter {
     folder: PathBuf,
     ids: Vec<u32>,
+    colors: Vec<Option<Color>>,
 }
 
 impl LabelWriter {
-    pub(super) fn new(folder: &Path, ids: &[u32]) -> Self {
-        Self { folder: folder.to_path_buf(), ids: ids.to_vec() }
+    pub(super) fn new(folder: &Path, ids: &[u32], classes: &[String]) -> Self {
+        Self { folder: folder.to_path_buf(), ids: ids.to_vec(), colors: class_colors(classes) }
     }
 }
 
@@ -79,7 +81,7 @@ impl PredictionWriter for LabelWriter {
 
     fn write(&mut self, image: &PredictedImage, prediction: &Raster) -> Result<()> {
         let path = self.folder.join(file(image.name));
-        let png = prediction.to_png(&self.ids).map_err(anyhow::Error::msg)?;
+        let png = prediction.to_png(&self.ids, &self.colors).map_err(anyhow::Error::msg)?;
         let folder = path.parent().context("the file has no parent folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         write_atomic(&path, &png).with_context(|| format!("cannot write `{}`", path.display()))
@@ -197,7 +199,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ids = [7, 8, 11];
         let raster = Raster::new(2, 2, vec![0, 1, 2, 0]);
-        let mut writer = Box::new(LabelWriter::new(folder.path(), &ids));
+        let mut writer =
+            Box::new(LabelWriter::new(folder.path(), &ids, &["sky", "sea", "sand"].map(String::from)));
         let image = PredictedImage { path: Path::new("a/1.jpg"), name: "1", number: 1, size: (2, 2) };
         assert_eq!(
             writer.files(&["1".into(), "b/2".into()]),
@@ -205,6 +208,13 @@ mod tests {
         );
         writer.write(&image, &raster).unwrap();
         writer.finish().unwrap();
+        let shown = image::open(folder.path().join("labels/1.png")).unwrap().into_rgb8();
+        let colors: Vec<Color> = shown.pixels().map(|pixel| pixel.0).collect();
+        assert_eq!(
+            colors,
+            [color(0), color(1), color(2), color(0)],
+            "a picture of the classes for programs that show it"
+        );
         let entry = |name: &str| Entry {
             id: SampleId::new(name),
             image: ImageRef::File(name.into()),

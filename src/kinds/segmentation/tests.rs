@@ -157,7 +157,7 @@ fn losses_start_at_chance_and_ignored_pixels_count_as_the_rule_says() {
 fn a_target_is_the_mask_of_its_entry() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.png");
-    std::fs::write(&path, Raster::new(1, 2, vec![2, 0]).to_png(&[0, 1, 2]).unwrap()).unwrap();
+    std::fs::write(&path, Raster::new(1, 2, vec![2, 0]).to_png(&[0, 1, 2], &[]).unwrap()).unwrap();
     let encoding =
         crate::data::LabelEncoding::Ids(crate::data::LabelTable::new([(0, IGNORE), (1, 0), (2, 1)]).unwrap());
     let mask = RasterFile { path, encoding: std::sync::Arc::new(encoding) };
