@@ -3,7 +3,10 @@
 use super::runs::columns;
 use super::{CommandResult, print};
 use crate::config::{Change, RunConfig, read};
-use crate::record::{Curve, RunFolder, RunRecord, RunStore, ScorePair, SeedPairs, repetitions, score_pairs, seed_pairs, write_atomic};
+use crate::record::{
+    Curve, RunFolder, RunRecord, RunStore, ScorePair, SeedPairs, repetitions, score_pairs, seed_pairs,
+    write_atomic,
+};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
@@ -58,7 +61,8 @@ pub(super) fn compare(args: CompareArgs) -> CommandResult {
     let sides = [Side::open(&store, &args.first)?, Side::open(&store, &args.second)?];
     let [a, b] = &sides;
     if let Some(path) = &args.csv {
-        write_atomic(path, points(&sides).as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        write_atomic(path, points(&sides).as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     let changes = a.config.changes(&b.config)?;
     let scores = a.record.as_ref().zip(b.record.as_ref()).map(|(a, b)| score_pairs(a, b)).unwrap_or_default();
@@ -99,7 +103,10 @@ fn settings(changes: &[Change]) -> String {
     if changes.is_empty() {
         return "the two configurations are the same".into();
     }
-    let rows: Vec<_> = changes.iter().map(|change| [change.key.clone(), text(&change.values[0]), text(&change.values[1])]).collect();
+    let rows: Vec<_> = changes
+        .iter()
+        .map(|change| [change.key.clone(), text(&change.values[0]), text(&change.values[1])])
+        .collect();
     columns(&["setting", "A", "B"].map(String::from), &rows)
 }
 
@@ -107,10 +114,15 @@ fn settings(changes: &[Change]) -> String {
 fn losses([a, b]: &[Side; 2]) -> Option<String> {
     let end = |side: &Side| side.curve.losses.last().map(|point| point.epoch);
     let last = end(a)?.min(end(b)?);
-    let text = |side: &Side, epoch: f64| side.curve.at_epoch(epoch).map_or("–".into(), |point| format!("{:.4}", point.loss));
+    let text = |side: &Side, epoch: f64| {
+        side.curve.at_epoch(epoch).map_or("–".into(), |point| format!("{:.4}", point.loss))
+    };
     let mut epochs: Vec<f64> = (1..=ROWS).map(|row| last * row as f64 / ROWS as f64).collect();
-    epochs.dedup_by(|x, y| a.curve.at_epoch(*x) == a.curve.at_epoch(*y) && b.curve.at_epoch(*x) == b.curve.at_epoch(*y));
-    let mut rows: Vec<_> = epochs.iter().map(|&epoch| [format!("{epoch:.1}"), text(a, epoch), text(b, epoch)]).collect();
+    epochs.dedup_by(|x, y| {
+        a.curve.at_epoch(*x) == a.curve.at_epoch(*y) && b.curve.at_epoch(*x) == b.curve.at_epoch(*y)
+    });
+    let mut rows: Vec<_> =
+        epochs.iter().map(|&epoch| [format!("{epoch:.1}"), text(a, epoch), text(b, epoch)]).collect();
     let lowest = |side: &Side| side.curve.best().map_or("–".into(), |point| format!("{:.4}", point.loss));
     rows.push(["lowest".into(), lowest(a), lowest(b)]);
     Some(columns(&["epoch", "loss of A", "loss of B"].map(String::from), &rows))
@@ -166,9 +178,7 @@ fn points(sides: &[Side; 2]) -> String {
 
 fn as_json(sides: &[Side; 2], changes: &[Change], scores: &[ScorePair], seeds: Option<&SeedPairs>) -> Value {
     let losses = |side: &Side| {
-        let point = |point: &crate::record::LossPoint| {
-            json!({ "step": point.step, "epoch": point.epoch, "lr": point.lr, "loss": point.loss, "values": point.values })
-        };
+        let point = |point: &crate::record::LossPoint| json!({ "step": point.step, "epoch": point.epoch, "lr": point.lr, "loss": point.loss, "values": point.values });
         side.curve.losses.iter().map(point).collect::<Vec<_>>()
     };
     json!({

@@ -82,7 +82,20 @@ pub(super) struct RequestFlags {
 impl RequestFlags {
     pub(super) fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
         let Self { model, recipe, init, data, seed, dtype, set, config } = self.clone();
-        Request { config, task, dataset, model, recipe, init, data, seed, dtype, report: None, set, like_other_runs: true }
+        Request {
+            config,
+            task,
+            dataset,
+            model,
+            recipe,
+            init,
+            data,
+            seed,
+            dtype,
+            report: None,
+            set,
+            like_other_runs: true,
+        }
     }
 }
 

@@ -138,7 +138,8 @@ fn listed(folder: &RunFolder) -> Result<Listed> {
     let curve = Curve::read(&folder.log())?;
     let files = [folder.record(), folder.log(), folder.config()];
     let changed = files.iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max();
-    let changed = changed.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+    let changed =
+        changed.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
     let state = match (folder.is_in_use(), &record) {
         (true, _) => State::Running,
         (false, None) => State::Interrupted,
@@ -182,14 +183,16 @@ fn listed(folder: &RunFolder) -> Result<Listed> {
     };
     if let Some(record) = &record {
         let primary = record.primary.as_deref().and_then(|name| record.scores.get(name));
-        (listed.score, listed.stderr) = (primary.map(|score| score.value), primary.and_then(|score| score.stderr));
+        (listed.score, listed.stderr) =
+            (primary.map(|score| score.value), primary.and_then(|score| score.stderr));
         let evaluation = record.evaluation.as_ref();
         listed.best = evaluation.and_then(|evaluation| evaluation.best);
         listed.best_on = evaluation.and_then(|evaluation| evaluation.best_on.clone());
     }
     if let (State::Running, Some(name), Some(point)) = (state, &listed.score_name, curve.scores.last()) {
         let score = point.scores.get(name);
-        (listed.score, listed.stderr) = (score.map(|score| score.value), score.and_then(|score| score.stderr));
+        (listed.score, listed.stderr) =
+            (score.map(|score| score.value), score.and_then(|score| score.stderr));
     }
     Ok(listed)
 }
@@ -197,7 +200,10 @@ fn listed(folder: &RunFolder) -> Result<Listed> {
 /// `[run]` of a record without a `config.toml` beside it.
 fn of_record(record: &RunRecord) -> Result<Run> {
     let config = record.config.clone().ok_or_else(|| {
-        anyhow::anyhow!("run `{}` has neither `config.toml` nor a record that holds its configuration", record.id)
+        anyhow::anyhow!(
+            "run `{}` has neither `config.toml` nor a record that holds its configuration",
+            record.id
+        )
     })?;
     Ok(serde_json::from_value(config["run"].clone())?)
 }
@@ -243,7 +249,8 @@ fn table(runs: &[Listed]) -> String {
 /// Rows below a head, each column as wide as its widest cell. Columns in which every cell is `–` are left out.
 pub(super) fn columns<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> String {
     let shown: Vec<usize> = (0..N).filter(|&i| rows.iter().any(|row| row[i] != "–")).collect();
-    let width = |i: usize| std::iter::once(head).chain(rows).map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let width =
+        |i: usize| std::iter::once(head).chain(rows).map(|row| row[i].chars().count()).max().unwrap_or(0);
     let line = |row: &[String; N]| {
         let cells = shown.iter().map(|&i| format!("{:<width$}", row[i], width = width(i)));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_string()

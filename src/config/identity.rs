@@ -69,7 +69,9 @@ impl RunConfig {
         let overrides = |key: &str| {
             key == "run.overrides" && self.identity().run.overrides == other.identity().run.overrides
         };
-        Ok(found.filter(|key| !Run::PATHS.contains(&key.as_str()) && !changeable(key) && !overrides(key)).collect())
+        Ok(found
+            .filter(|key| !Run::PATHS.contains(&key.as_str()) && !changeable(key) && !overrides(key))
+            .collect())
     }
 
     /// Every key whose value differs from that of `other`, with both values.
@@ -116,7 +118,8 @@ impl RunConfig {
         if let Some(run) = run
             && let Some(overrides) = run.get_mut("overrides").and_then(serde_json::Value::as_array_mut)
         {
-            let typed: Vec<String> = overrides.iter().filter_map(|set| set.as_str().map(String::from)).collect();
+            let typed: Vec<String> =
+                overrides.iter().filter_map(|set| set.as_str().map(String::from)).collect();
             *overrides = changing(&typed).into_iter().map(serde_json::Value::from).collect();
             if overrides.is_empty() {
                 run.remove("overrides");
@@ -133,7 +136,8 @@ impl RunConfig {
         }
         let identity = self.identity();
         let text = |table: Result<String, _>| table.map_err(|e| ConfigError::new("config.toml", e));
-        let (model, recipe) = (text(toml::to_string(&identity.model))?, text(toml::to_string(&identity.recipe))?);
+        let (model, recipe) =
+            (text(toml::to_string(&identity.model))?, text(toml::to_string(&identity.recipe))?);
         Ok(Some(blake3::hash(format!("{model}\0{recipe}").as_bytes()).to_hex().to_string()))
     }
 
@@ -207,7 +211,10 @@ mod tests {
     #[test]
     fn evaluations_that_can_end_a_run_are_part_of_it() {
         let every = |epochs: usize| {
-            config(&format!("early_stop = 1\neval_epochs = {epochs}\n"), &format!("\"early_stop=1\", \"eval_epochs={epochs}\""))
+            config(
+                &format!("early_stop = 1\neval_epochs = {epochs}\n"),
+                &format!("\"early_stop=1\", \"eval_epochs={epochs}\""),
+            )
         };
         assert_ne!(every(1).hash().unwrap(), every(2).hash().unwrap());
         assert_eq!(every(1).differences(&every(2)).unwrap(), ["recipe.eval_epochs", "run.overrides"]);

@@ -114,7 +114,10 @@ impl Recipe {
             return Err(format!("batch {} is not a multiple of micro_batch {micro}", self.batch));
         }
         if self.early_stop.is_some() && (stage == Stage::Pretrain || self.eval_epochs == 0) {
-            return Err("early_stop needs evaluations during training: set eval_epochs, in a recipe of `[transfer]`".into());
+            return Err(
+                "early_stop needs evaluations during training: set eval_epochs, in a recipe of `[transfer]`"
+                    .into(),
+            );
         }
         if self.early_stop == Some(0) {
             return Err("early_stop is 0, expected at least 1 evaluation".into());

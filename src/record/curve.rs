@@ -61,7 +61,8 @@ impl Curve {
             let value: Value = serde_json::from_str(line).map_err(|_| wrong("not a line of a log (JSON)"))?;
             let step = value["step"].as_u64().ok_or_else(|| wrong("it has no `step`"))?;
             if let Some(scores) = value.get("scores") {
-                let scores = serde_json::from_value(scores.clone()).map_err(|_| wrong("`scores` cannot be read"))?;
+                let scores =
+                    serde_json::from_value(scores.clone()).map_err(|_| wrong("`scores` cannot be read"))?;
                 curve.scores.push(ScorePoint { step, select: value.get("split").is_some(), scores });
             } else if let Some(point) = loss_point(step, &value) {
                 curve.losses.push(point);
@@ -84,7 +85,8 @@ impl Curve {
 /// The losses of a line; `None` of a line that has none, such as one about a skipped image.
 fn loss_point(step: u64, line: &Value) -> Option<LossPoint> {
     let number = |key: &str| line.get(key).and_then(Value::as_f64);
-    let values = || line.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key, value.as_f64()?)));
+    let values =
+        || line.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key, value.as_f64()?)));
     let first = values().find(|(key, _)| !NO_LOSSES.contains(&key.as_str())).map(|(_, value)| value);
     Some(LossPoint {
         step,
@@ -132,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_named_and_an_absent_log_is_empty() {
-        let error = read("{\"step\":1,\"epoch\":1,\"lr\":1,\"a\":1}\nnonsense\n{\"step\":2}\n").unwrap_err().to_string();
+        let error = read("{\"step\":1,\"epoch\":1,\"lr\":1,\"a\":1}\nnonsense\n{\"step\":2}\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with("line 2: not a line of a log (JSON)"), "{error}");
         assert_eq!(Curve::read(Path::new("/nowhere/log.jsonl")).unwrap(), Curve::default());
         assert_eq!(read("").unwrap(), Curve::default());

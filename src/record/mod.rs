@@ -27,7 +27,8 @@ pub use pairs::{ScorePair, SeedPairs, repetitions, score_pairs, seed_pairs};
 pub use publish::{PublishError, Published, publish};
 pub use reference::{Origin, Reference};
 pub use run::{
-    BestScore, DataCover, DataRecord, EvaluationRecord, InitRecord, InitTraining, RunRecord, Status, TokenizerRecord,
+    BestScore, DataCover, DataRecord, EvaluationRecord, InitRecord, InitTraining, RunRecord, Status,
+    TokenizerRecord,
 };
 pub use score::{Better, ErrorMethod, EvaluationSample, SampleUnit, Score, ScoreSpec, Scores, Unit};
 pub use speed::{SpeedRecord, render_speed};

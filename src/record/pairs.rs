@@ -49,12 +49,16 @@ pub fn score_pairs(a: &RunRecord, b: &RunRecord) -> Vec<ScorePair> {
 pub fn repetitions<'a>(run: &RunRecord, records: &'a [RunRecord]) -> Vec<&'a RunRecord> {
     let key = |run: &RunRecord| {
         let trained = run.init.trained.as_ref().map(ToString::to_string);
-        let names = [&run.stage, &run.dataset_fingerprint, &run.model, &run.recipe, &run.init.label].map(String::clone);
+        let names = [&run.stage, &run.dataset_fingerprint, &run.model, &run.recipe, &run.init.label]
+            .map(String::clone);
         (names, run.task.clone(), run.task_version, run.variant(), trained, run.files_hash.clone())
     };
     let split = |run: &RunRecord| run.evaluation.as_ref().map(|evaluation| evaluation.split.clone());
     let wanted = (key(run), split(run));
-    records.iter().filter(|other| (key(other), split(other)) == wanted && other.status == run.status).collect()
+    records
+        .iter()
+        .filter(|other| (key(other), split(other)) == wanted && other.status == run.status)
+        .collect()
 }
 
 /// The difference of the score `name` between the repetitions of two runs, paired by seed. `None` without a common seed. Of several runs
@@ -63,7 +67,8 @@ pub fn seed_pairs(a: &[&RunRecord], b: &[&RunRecord], name: &str) -> Option<Seed
     let (mut seeds, mut differences) = (vec![], vec![]);
     for first in a {
         let second = b.iter().find(|second| second.seed == first.seed);
-        let values = second.and_then(|second| Some((first.scores.get(name)?.value, second.scores.get(name)?.value)));
+        let values =
+            second.and_then(|second| Some((first.scores.get(name)?.value, second.scores.get(name)?.value)));
         if let Some((x, y)) = values.filter(|_| !seeds.contains(&first.seed)) {
             seeds.push(first.seed);
             differences.push(y - x);

@@ -9,6 +9,7 @@ mod command;
 mod device;
 mod initial;
 mod machine;
+pub mod own;
 mod peers;
 mod prepare;
 mod repeat;
@@ -27,7 +28,9 @@ pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset};
-use crate::engine::{Control, Event, IndexedSplits, Outcome, Plan, RunInputs, Session, TrainOptions, Unscored};
+use crate::engine::{
+    Control, Event, IndexedSplits, Outcome, Plan, RunInputs, Session, TrainOptions, Unscored,
+};
 use crate::record::{
     Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
     TokenizerRecord, file_hash,
@@ -241,7 +244,8 @@ impl PreparedRun {
             weights_hash: None,
             environment: context.environment(run.dtype),
             throughput: Throughput::default(),
-            steps_planned: Plan::new(&config.recipe, self.data.splits.train.len()).map_or(0, |plan| plan.steps as u64),
+            steps_planned: Plan::new(&config.recipe, self.data.splits.train.len())
+                .map_or(0, |plan| plan.steps as u64),
             steps_done: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_done),
             skipped: 0,
             primary: self.data.task.as_ref().map(|task| task.primary().name.to_string()),

@@ -14,7 +14,8 @@ pub fn newest_pretraining(context: &RunContext) -> Result<Option<RunRecord>> {
     let config = |run: &RunRecord| read::<RunConfig>(&RunFolder::at(context.store.path(&run.id)).config());
     Ok(context.store.newest_finished(Stage::Pretrain.as_str(), |run| {
         let Ok(config) = config(run) else { return true }; // reading it again will say what is wrong
-        let facts = config.recipe.pretrain.as_ref().and_then(|table| objectives.facts(table, &config.model).ok());
+        let facts =
+            config.recipe.pretrain.as_ref().and_then(|table| objectives.facts(table, &config.model).ok());
         facts.is_none_or(|facts| facts.backbone)
     })?)
 }

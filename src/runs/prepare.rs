@@ -167,7 +167,9 @@ pub fn prepare_resolved(
         None => Plan::check(recipe, images, 1)?,
     }
     ensure!(
-        recipe.early_stop.is_none() || !data.splits.select.is_empty() || resolved.config.run.report == Reported::Select,
+        recipe.early_stop.is_none()
+            || !data.splits.select.is_empty()
+            || resolved.config.run.report == Reported::Select,
         "early_stop: this task has no split for choosing (`select` in its `[splits]`), and the reported split must not decide when \
          training ends; add one, or remove early_stop"
     );

@@ -4,8 +4,8 @@ use super::initial::{InitialWeights, can_be_awaited, find, fits, initial};
 use super::peers::peer_model;
 use super::{RunContext, command, default_dtype};
 use crate::config::{
-    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Reported, Run, RunConfig, SCRATCH, Stage,
-    Tune, read,
+    ConfigError, Dtype, FOLDER, Library, ModelConfig, Owners, Recipe, Reported, Run, RunConfig, SCRATCH,
+    Stage, Tune, read,
 };
 use crate::data::Dataset;
 use crate::engine::{IndexedSplits, RunInputs};

@@ -40,7 +40,9 @@ pub(super) fn count_skips(
         progress.skipped += 1;
         let count = progress.skipped;
         if count > allowed as u64 {
-            bail!("{count} unreadable images so far, and {allowed} are allowed; the last is `{id}`. {SKIPPING}");
+            bail!(
+                "{count} unreadable images so far, and {allowed} are allowed; the last is `{id}`. {SKIPPING}"
+            );
         }
     }
     Ok(())
@@ -63,7 +65,10 @@ mod tests {
         count(&["a.png", "b.png"]).unwrap();
         count(&["b.png", "a.png"]).unwrap();
         let error = count(&["a.png", "c.png"]).unwrap_err().to_string();
-        assert!(error.starts_with("3 unreadable images so far, and 2 are allowed; the last is `c.png`"), "{error}");
+        assert!(
+            error.starts_with("3 unreadable images so far, and 2 are allowed; the last is `c.png`"),
+            "{error}"
+        );
         assert!(error.contains("--resume --set allowed_skips=N"), "{error}");
         let text = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
         assert_eq!((progress.skipped, text.lines().count()), (3, 3));
