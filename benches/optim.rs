@@ -54,6 +54,7 @@ fn row(name: OptimName, params: &[Parameter], threads: usize) -> Result<()> {
     let optim = Optim {
         name,
         base_lr: 1e-4,
+        lr: None,
         betas: adam.then_some([0.9, 0.95]),
         eps: 1e-8,
         momentum: (!adam).then_some(0.9),

@@ -105,6 +105,11 @@ impl Registry {
         self.kinds.iter().map(|(name, kind)| (name, kind.schemas()))
     }
 
+    /// The kinds that accept `head`, the `[transfer.head]` of a recipe.
+    pub fn kinds_of_head(&self, head: &toml::Table) -> Vec<&'static str> {
+        self.kinds.iter().filter(|(_, kind)| kind.accepts(head)).map(|(name, _)| name).collect()
+    }
+
     /// The registered parts other than the kinds of task.
     pub fn components(&self) -> &Components {
         &self.components

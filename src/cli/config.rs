@@ -2,12 +2,14 @@
 
 use super::flags::{PlaceFlags, RequestFlags};
 use super::runs::StageName;
+use super::schema_page;
 use super::schemas::{SchemaName, file_schema};
 use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage};
 use crate::engine::Plan;
 use crate::registry::Registry;
 use crate::runs::{Resolved, index_if_there, newest_pretraining, resolve};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug)]
@@ -20,6 +22,14 @@ pub(super) struct ConfigArgs {
 enum ConfigCommand {
     /// Show the configuration that a command line resolves to, and how derived values are computed
     Show(Box<ShowArgs>),
+    /// List the keys of a kind of file, which --set changes in recipes and, after `model.`, in models
+    Keys {
+        /// Show only keys whose path or meaning contains this text
+        pattern: Option<String>,
+        /// Kind of file [default: recipes and models]
+        #[arg(long)]
+        file: Option<SchemaName>,
+    },
     /// Print the JSON schema of a kind of file
     Schema {
         /// Kind of file
@@ -47,10 +57,11 @@ pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show(args) => {
             let ShowArgs { stage, task, dataset, request, place } = *args;
+            let place = request.config.as_ref().map_or(place.clone(), |file| place.with_includes_in(file));
             let context = place.context()?;
             let runs = context.run_context(registry);
             let stage = Stage::from(stage);
-            let mut request = request.request(task, dataset);
+            let mut request = request.request(task, dataset)?;
             if stage == Stage::Transfer && request.init.is_none() && request.config.is_none() {
                 // Showing a configuration needs no weights. The default is the newest pre-training run, if there is one.
                 let newest = newest_pretraining(&runs)?;
@@ -61,9 +72,43 @@ pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
             print(resolved.config.to_toml()?.trim_end())?;
             print(format_args!("\n{}", arithmetic(&resolved, images)))?;
         }
+        ConfigCommand::Keys { pattern, file } => keys(registry, pattern.as_deref(), file)?,
         ConfigCommand::Schema { file } => {
             print(serde_json::to_string_pretty(&file_schema(registry, file))?)?;
         }
+    }
+    Ok(())
+}
+
+/// Prints the keys of `file` that contain `pattern`: path, type, default and meaning.
+fn keys(registry: &Registry, pattern: Option<&str>, file: Option<SchemaName>) -> CommandResult {
+    let files = match file {
+        Some(file) => vec![(file, "")],
+        None => vec![(SchemaName::Recipe, ""), (SchemaName::Model, "model.")],
+    };
+    let pattern = pattern.unwrap_or_default().to_lowercase();
+    let mut shown = 0;
+    for (file, prefix) in files {
+        for key in schema_page::keys(&file_schema(registry, file).to_value()) {
+            let path = format!("{prefix}{}", key.path);
+            let fits = |text: &str| text.to_lowercase().contains(&pattern);
+            if !fits(&path) && !fits(&key.meaning) {
+                continue;
+            }
+            shown += 1;
+            let default = match key.default.as_str() {
+                "required" => "required".to_string(),
+                "–" => "no default".into(),
+                value => format!("default {value}"),
+            };
+            print(format_args!("{path}  ({}; {default})", schema_page::without_links(&key.kind)))?;
+            if !key.meaning.is_empty() {
+                print(format_args!("    {}", key.meaning))?;
+            }
+        }
+    }
+    if shown == 0 {
+        return Err(anyhow!("no key contains `{pattern}`; `bench config keys` lists all").into());
     }
     Ok(())
 }
@@ -73,7 +118,10 @@ fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
     let RunConfig { model, recipe, run } = &resolved.config;
     let mut lines = vec!["# derived".to_string()];
     let (base, batch) = (recipe.optim.base_lr, recipe.batch);
-    lines.push(format!("# lr = base_lr * batch / 256 = {base:e} * {batch} / 256 = {:e}", recipe.lr()));
+    lines.push(match recipe.optim.lr {
+        Some(lr) => format!("# lr = {lr:e} at its peak (optim.lr), whatever base_lr and batch"),
+        None => format!("# lr = base_lr * batch / 256 = {base:e} * {batch} / 256 = {:e}", recipe.lr()),
+    });
     let micro = recipe.micro_batch();
     lines.push(format!(
         "# forward passes per step = batch / micro_batch = {batch} / {micro} = {}",

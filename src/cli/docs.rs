@@ -1,8 +1,7 @@
 //! `bench docs`: the reference of commands, configuration keys and scores, written from the program itself.
 
-mod schema;
-
 use super::flags::Include;
+use super::schema_page;
 use super::schemas::{SchemaName, file_schema};
 use super::task::without_data;
 use super::{CommandResult, print};
@@ -80,7 +79,7 @@ fn pages(registry: &Registry, program: Command, library: &Library) -> Result<Vec
             "# {title}\n\n{GENERATED}\n\nKeys of {place}. A key whose default is – may be left \
              out.\n"
         );
-        schema::append(&mut text, &serde_json::to_value(file_schema(registry, file))?);
+        schema_page::append(&mut text, &serde_json::to_value(file_schema(registry, file))?);
         pages.push((name, text));
     }
     Ok(pages)

@@ -48,7 +48,8 @@ pub(super) struct EvalArgs {
 }
 
 pub(super) fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
-    let context = args.place.context()?;
+    let place = args.run.as_ref().map_or(args.place.clone(), |run| args.place.with_includes_of(run));
+    let context = place.context()?;
     let runs = context.run_context(registry);
     let (primary, found) = match (&args.run, &args.task) {
         (Some(run), _) => weights(&runs, run, &args)?,

@@ -3,9 +3,9 @@
 use super::hub::hub_settings;
 use super::progress::Screen;
 use super::version::build;
-use crate::config::{Dtype, Library};
+use crate::config::{Dtype, Library, RunConfig, read};
 use crate::engine::Control;
-use crate::record::RunStore;
+use crate::record::{RunFolder, RunStore};
 use crate::registry::Registry;
 use crate::runs::{Request, RunContext, open_device};
 use anyhow::{Context, Result, bail};
@@ -26,6 +26,17 @@ pub(super) struct Include {
 }
 
 impl Include {
+    /// Adds the folders that the configuration `config` of a run names and that are still there.
+    pub(super) fn remember(&mut self, config: &Path) {
+        let Ok(config) = read::<RunConfig>(config) else { return }; // whoever needs it will say what is wrong
+        let same = |a: &Path, b: &Path| std::path::absolute(a).ok() == std::path::absolute(b).ok();
+        for folder in config.run.include {
+            if folder.is_dir() && !self.include.iter().any(|given| same(given, &folder)) {
+                self.include.push(folder);
+            }
+        }
+    }
+
     pub(super) fn library(&self) -> Result<Library> {
         Ok(Library::new(&self.include)?)
     }
@@ -74,15 +85,35 @@ pub(super) struct RequestFlags {
     /// Override a value of the recipe, or of the model if the key begins with `model.` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
+    /// Number of passes over the training split; short for --set epochs=N
+    #[arg(long, value_name = "N")]
+    pub(super) epochs: Option<usize>,
+    /// Images per optimiser step, over all micro-batches; short for --set batch=N
+    #[arg(long, value_name = "N")]
+    pub(super) batch_size: Option<usize>,
+    /// Peak learning rate, whatever the batch; short for --set optim.lr=X (recipes give it per 256 images: optim.base_lr)
+    #[arg(long, value_name = "X")]
+    pub(super) lr: Option<f64>,
+    /// Weight decay; short for --set optim.weight_decay=X
+    #[arg(long, value_name = "X")]
+    pub(super) weight_decay: Option<f64>,
+    /// Size of the model's input in pixels: N for a square, or HEIGHTxWIDTH; short for --set model.image=[HEIGHT,WIDTH]
+    #[arg(long, value_name = "N", value_parser = image_size)]
+    pub(super) img_size: Option<[usize; 2]>,
     /// Repeat a run from its `config.toml`; --seed and --set override it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "init", "dtype"])]
     pub(super) config: Option<PathBuf>,
 }
 
 impl RequestFlags {
-    pub(super) fn request(&self, task: Option<String>, dataset: Option<String>) -> Request {
-        let Self { model, recipe, init, data, seed, dtype, set, config } = self.clone();
-        Request {
+    /// The request that the flags describe.
+    ///
+    /// # Errors
+    /// A key that is set twice: by a flag of its own and by --set.
+    pub(super) fn request(&self, task: Option<String>, dataset: Option<String>) -> Result<Request> {
+        let set = self.settings()?;
+        let Self { model, recipe, init, data, seed, dtype, config, .. } = self.clone();
+        Ok(Request {
             config,
             task,
             dataset,
@@ -95,8 +126,40 @@ impl RequestFlags {
             report: None,
             set,
             like_other_runs: true,
-        }
+        })
     }
+
+    /// `--set` as typed, and the assignments that flags stand for.
+    fn settings(&self) -> Result<Vec<String>> {
+        let short = [
+            ("--epochs", self.epochs.map(|n| format!("epochs={n}"))),
+            ("--batch-size", self.batch_size.map(|n| format!("batch={n}"))),
+            ("--lr", self.lr.map(|lr| format!("optim.lr={lr:?}"))),
+            ("--weight-decay", self.weight_decay.map(|decay| format!("optim.weight_decay={decay:?}"))),
+            ("--img-size", self.img_size.map(|[height, width]| format!("model.image=[{height},{width}]"))),
+        ];
+        let key = |assignment: &str| assignment.split('=').next().unwrap_or_default().trim().to_string();
+        let mut set = self.set.clone();
+        for (flag, assignment) in short {
+            let Some(assignment) = assignment else { continue };
+            if let Some(other) = self.set.iter().find(|other| key(other) == key(&assignment)) {
+                bail!("{flag} and --set {other} set the same key; give one of them");
+            }
+            set.push(assignment);
+        }
+        Ok(set)
+    }
+}
+
+/// Reads `224` or `224x320` as [height, width].
+fn image_size(text: &str) -> Result<[usize; 2], String> {
+    let side = |text: &str| text.trim().parse::<usize>().ok().filter(|side| *side > 0);
+    let size = match text.split_once(['x', 'X']) {
+        Some((height, width)) => side(height).zip(side(width)),
+        None => side(text).map(|side| (side, side)),
+    };
+    let wrong = || "expected a number of pixels, as in 224, or HEIGHTxWIDTH, as in 224x320".to_string();
+    size.map(|(height, width)| [height, width]).ok_or_else(wrong)
 }
 
 /// Owns what a [`RunContext`] borrows.
@@ -122,6 +185,28 @@ impl PlaceFlags {
         given.extend((runs != Path::new("runs")).then(|| ("--runs", path(runs))));
         let given = given.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
         given.chain(offline.then(|| "--offline".into())).collect()
+    }
+
+    /// The same flags, where the folders of --include that the run `name` was started with are searched after those given. `name` is an
+    /// id, a folder, or the file of weights of a run; anything else adds none.
+    pub(super) fn with_includes_of(&self, name: &str) -> Self {
+        let path = Path::new(name);
+        let folder = match (path.is_dir(), path.is_file()) {
+            (true, _) => Some(path.to_path_buf()),
+            (_, true) => path.parent().map(Path::to_path_buf),
+            _ => RunStore::new(&self.runs).find(name).ok().map(|folder| folder.path().to_path_buf()),
+        };
+        match folder {
+            Some(folder) => self.with_includes_in(&RunFolder::at(folder).config()),
+            None => self.clone(),
+        }
+    }
+
+    /// The same flags with the folders of --include that the configuration `config` of a run names.
+    pub(super) fn with_includes_in(&self, config: &Path) -> Self {
+        let mut flags = self.clone();
+        flags.include.remember(config);
+        flags
     }
 
     pub(super) fn context(&self) -> Result<CliContext> {

@@ -29,6 +29,7 @@ mod reconstruct;
 mod record;
 mod run;
 mod runs;
+mod schema_page;
 mod schemas;
 mod selftest;
 mod shell;

@@ -48,7 +48,7 @@ pub(super) struct PredictArgs {
 }
 
 pub(super) fn predict(registry: &Registry, args: PredictArgs) -> CommandResult {
-    let context = args.place.context()?;
+    let context = args.place.with_includes_of(&args.weights).context()?;
     let runs = context.run_context(registry);
     if !(0. ..=1.).contains(&args.threshold) {
         return Err(anyhow!("--threshold {}: expected a number from 0 to 1", args.threshold).into());

@@ -41,7 +41,7 @@ pub(super) struct ReconstructArgs {
 }
 
 pub(super) fn reconstruct(registry: &Registry, args: ReconstructArgs) -> CommandResult {
-    let context = args.place.context()?;
+    let context = args.place.with_includes_of(&args.weights).context()?;
     let runs = context.run_context(registry);
     if args.out.extension().is_none_or(|end| !end.eq_ignore_ascii_case("png")) {
         return Err(

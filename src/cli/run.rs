@@ -83,12 +83,12 @@ impl RunFlags {
 }
 
 pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult {
-    let request = args.how.complete(args.request.request(args.task, args.dataset))?;
+    let request = args.how.complete(args.request.request(args.task, args.dataset)?)?;
     run(registry, Stage::Pretrain, &request, &args.how, &args.place)
 }
 
 pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
-    let request = Request { report: args.report, ..args.request.request(args.task, None) };
+    let request = Request { report: args.report, ..args.request.request(args.task, None)? };
     let mut place = args.place;
     let request = with_own_task(registry, &args.own, args.how.complete(request)?, &mut place)?;
     run(registry, Stage::Transfer, &request, &args.how, &place)
@@ -101,6 +101,7 @@ fn run(
     how: &RunFlags,
     flags: &PlaceFlags,
 ) -> CommandResult {
+    let flags = &request.config.as_ref().map_or(flags.clone(), |file| flags.with_includes_in(file));
     let context = flags.context()?;
     let runs = context.run_context(registry);
     let tell = |note: &str| context.screen().say(note);
@@ -149,7 +150,11 @@ fn show(record: &RunRecord) -> Result<(), OutputError> {
         0 => String::new(), // The head is fitted in one pass, without steps.
         planned => format!(", {} of {planned} steps", record.steps_done),
     };
-    print(format_args!("status  {:?}{steps}", record.status))?;
+    let status = match record.status {
+        Status::Truncated => "stopped at --max-steps".to_string(),
+        status => format!("{status:?}").to_lowercase(),
+    };
+    print(format_args!("status  {status}{steps}"))?;
     if !record.losses.is_empty() {
         let losses: Vec<String> =
             record.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -159,8 +164,22 @@ fn show(record: &RunRecord) -> Result<(), OutputError> {
         let shown = scores(&record.scores, record.primary.as_deref());
         print(format_args!("scores  {}", listed(&shown, 8)))?;
     }
+    let evaluation = record.evaluation.as_ref();
+    if let Some((best, split)) =
+        evaluation.and_then(|evaluation| evaluation.best.zip(evaluation.best_on.as_ref()))
+    {
+        let caution = match evaluation.is_some_and(|evaluation| evaluation.split == *split) {
+            true => ", the split that is reported, so it flatters",
+            false => "",
+        };
+        print(format_args!(
+            "best    {:.2} after step {} on `{split}`{caution}; best.safetensors, `bench eval {} --best`",
+            best.value, best.step, record.id
+        ))?;
+    }
     if record.skipped > 0 {
-        print(format_args!("skipped {} unreadable images", record.skipped))?;
+        let images = if record.skipped == 1 { "image" } else { "images" };
+        print(format_args!("skipped {} unreadable {images}", record.skipped))?;
     }
     let rate = match record.throughput.images_per_second {
         0. => String::new(),

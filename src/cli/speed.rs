@@ -53,9 +53,11 @@ pub(super) struct SpeedArgs {
 }
 
 pub(super) fn speed(registry: &Registry, args: SpeedArgs) -> CommandResult {
-    let context = args.place.context()?;
+    let place =
+        args.request.config.as_ref().map_or(args.place.clone(), |file| args.place.with_includes_in(file));
+    let context = place.context()?;
     let runs = context.run_context(registry);
-    let mut request = args.request.request(args.task, args.dataset);
+    let mut request = args.request.request(args.task, args.dataset)?;
     let stage = stage_of(&context.library, &request)?;
     if stage == Stage::Transfer && request.init.is_none() {
         request.init = Some(crate::config::SCRATCH.into()); // The speed does not depend on the initial weights.

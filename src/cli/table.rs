@@ -3,10 +3,10 @@
 use super::flags::Include;
 use super::record::with_today;
 use super::{CommandResult, print, record};
-use crate::config::Library;
+use crate::config::{Library, Stage};
 use crate::record::render::{TableFormat, findings, readme, render};
 use crate::record::table::{Key, TableSpec, build_table};
-use crate::record::{Reference, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
+use crate::record::{Reference, RunFolder, RunRecord, RunStore, SpeedRecord, render_speed, write_atomic};
 use crate::registry::Registry;
 use anyhow::{Context, Error, Result, ensure};
 use clap::Args;
@@ -50,7 +50,12 @@ const SPEED: &str = "benches/results";
 const SPEED_BLOCK: &str = "speed";
 
 pub(super) fn table(registry: &Registry, args: TableArgs) -> CommandResult {
-    let library = args.include.library()?;
+    let mut include = args.include.clone();
+    if !args.committed && args.check.is_none() && args.update.is_none() {
+        let store = RunStore::new(&args.runs);
+        store.ids()?.iter().for_each(|id| include.remember(&RunFolder::at(store.path(id)).config()));
+    }
+    let library = include.library()?;
     if args.list {
         return list(&library);
     }
@@ -92,6 +97,15 @@ pub(super) fn table(registry: &Registry, args: TableArgs) -> CommandResult {
     let spec = TableSpec::load(&library, &args.table)?;
     print(render(&build_table(&records, &Reference::all(&library)?, &spec)?, args.format).trim_end())?;
     hidden(&spec, &records).iter().for_each(|line| eprintln!("{line}"));
+    if !args.committed && !records.iter().any(|run| run.stage == Stage::Transfer.as_str()) {
+        let pretrained = records.len();
+        let runs = if pretrained == 1 { "run" } else { "runs" };
+        let others = match pretrained {
+            0 => "; `bench transfer` makes them".to_string(),
+            _ => format!(" ({pretrained} pre-training {runs}, which `bench runs` lists)"),
+        };
+        eprintln!("there are no transfer runs in `{}`{others}", args.runs.display());
+    }
     Ok(())
 }
 

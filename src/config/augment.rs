@@ -1,6 +1,6 @@
 //! Configuration of what happens to an image between decoding and the model.
 
-use super::{Tag, Tagged};
+use super::{SquareOrSize, Tag, Tagged, optional_size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,8 @@ pub struct View {
     #[serde(default = "one")]
     pub count: usize,
     /// [height, width] of these views in pixels; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     pub image: Option<[usize; 2]>,
     /// Applied in order to the decoded image.
     #[serde(default)]

@@ -5,6 +5,7 @@ mod augment;
 mod catalogue;
 mod dvae;
 mod identity;
+mod keys;
 mod load;
 mod model;
 mod named;
@@ -12,6 +13,7 @@ mod optim;
 mod owners;
 mod recipe;
 mod run;
+mod size;
 mod stage;
 
 pub use attention::{AttentionConfig, GlobalBlocks, Quarters, RelativePosition, quarters};
@@ -26,4 +28,5 @@ pub use optim::{Exempt, Optim, OptimName, Ramp, RampName, Schedule, ScheduleName
 pub use owners::{Owners, complete_operations, complete_recipe};
 pub use recipe::{ObjectiveKey, ObjectiveTable, Recipe, ReconstructionTarget, Transfer, Tune};
 pub use run::{Choice, FOLDER, Run, RunConfig, SCRATCH};
+pub use size::{SquareOrSize, optional_side, optional_size, size};
 pub use stage::{Dtype, Reported, Stage};

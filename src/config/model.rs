@@ -1,6 +1,6 @@
 //! `configs/models/<name>.toml`: a backbone and its sizes.
 
-use super::Normalize;
+use super::{Normalize, SquareOrSize, size};
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -51,6 +51,8 @@ pub const VIT: &str = "vit";
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct ModelConfig {
     /// Input height and width in pixels; multiples of the patch.
+    #[serde(deserialize_with = "size")]
+    #[schemars(with = "SquareOrSize")]
     pub image: [usize; 2],
     /// Channels of the input.
     #[serde(default = "three")]

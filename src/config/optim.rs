@@ -15,7 +15,7 @@ pub enum OptimName {
     Lars,
 }
 
-/// The optimiser. lr = base_lr · batch / 256.
+/// The optimiser. Its peak learning rate is base_lr · batch / 256, or `lr`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Optim {
@@ -23,6 +23,9 @@ pub struct Optim {
     pub name: OptimName,
     /// Learning rate at an effective batch of 256.
     pub base_lr: f64,
+    /// Peak learning rate, whatever the batch, instead of `base_lr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
     /// AdamW's β1, β2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub betas: Option<[f64; 2]>,
@@ -54,6 +57,7 @@ pub struct Optim {
 impl Optim {
     pub(super) fn check(&self) -> Result<(), String> {
         positive("optim.base_lr", self.base_lr)?;
+        positive("optim.lr", self.lr.unwrap_or(1.))?;
         positive("optim.layer_decay", self.layer_decay)?;
         if let Some(end) = self.weight_decay_end {
             if !(end.is_finite() && end >= 0.) {

@@ -2,7 +2,7 @@
 //! to the task.
 
 use super::optim::{Optim, Schedule, positive};
-use super::{AttentionConfig, Erase, Operation, Stage, Tag, Tagged, View};
+use super::{AttentionConfig, Erase, Operation, SquareOrSize, Stage, Tag, Tagged, View, optional_size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,9 +89,9 @@ impl Recipe {
         1 + self.views.iter().map(|view| view.count).sum::<usize>()
     }
 
-    /// Peak learning rate: base_lr · batch / 256.
+    /// Peak learning rate: `optim.lr`, or base_lr · batch / 256.
     pub fn lr(&self) -> f64 {
-        self.optim.base_lr * self.batch as f64 / 256.
+        self.optim.lr.unwrap_or(self.optim.base_lr * self.batch as f64 / 256.)
     }
 
     /// An invalid value; the message names its key.
@@ -194,7 +194,8 @@ pub struct Transfer {
     #[serde(default)]
     pub cached_features: bool,
     /// Input [height, width] of the backbone in this transfer; that of the model when absent. Positions are resized.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     pub image: Option<[usize; 2]>,
     /// Windows and relative positions of the backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,6 @@
 //! The resolved configuration of one run: `config.toml` of a run folder. Feeding it back reproduces the run.
 
+use super::keys::suggestion;
 use super::stage::{Dtype, Reported, Stage};
 use super::{
     ConfigError, Library, ModelConfig, NamedFile, Owners, Recipe, apply_set, complete_recipe, parse,
@@ -118,8 +119,9 @@ impl RunConfig {
             }
         }
         let origin = format!("--set {}", set.join(" --set "));
-        self.model = parse_table(model, &origin)?;
-        self.recipe = parse_table(recipe, &origin)?;
+        let edits: Vec<&String> = set.iter().collect();
+        self.model = parse_table(model, &origin).map_err(|error| suggesting(error, &edits))?;
+        self.recipe = parse_table(recipe, &origin).map_err(|error| suggesting(error, &edits))?;
         complete_recipe(owners, &mut self.recipe, &origin)?;
         self.run.overrides.extend_from_slice(set);
         Ok(self)
@@ -170,11 +172,11 @@ impl Choice<'_> {
         if edits.is_empty() {
             return Ok(model);
         }
-        for edit in edits {
+        for edit in &edits {
             apply_set(&mut tree, &edit["model.".len()..])?;
         }
         // An error can only come from `--set`.
-        self.complete_model(tree, self.origin("model."))
+        self.complete_model(tree, self.origin("model.")).map_err(|error| suggesting(error, &edits))
     }
 
     /// Parses a model strictly, and writes out the defaults of its backbone's options.
@@ -241,11 +243,11 @@ impl Choice<'_> {
         if edits.is_empty() {
             return Ok(recipe);
         }
-        for edit in edits {
+        for edit in &edits {
             apply_set(&mut tree, edit)?;
         }
         // An error can only come from `--set`.
-        let recipe = self.complete(tree, self.origin(""))?;
+        let recipe = self.complete(tree, self.origin("")).map_err(|error| suggesting(error, &edits))?;
         recipe.check(stage).map_err(|e| ConfigError::new(self.origin(""), e))?;
         Ok(recipe)
     }
@@ -268,6 +270,16 @@ impl Choice<'_> {
         let shown = if prefix.is_empty() { rest } else { model };
         format!("--set {}", shown.into_iter().map(String::as_str).collect::<Vec<_>>().join(" --set "))
     }
+}
+
+/// The error with a suggestion if it is about a key of `edits` that does not exist.
+fn suggesting(error: ConfigError, edits: &[&String]) -> ConfigError {
+    if !error.message.contains("unknown field") {
+        return error;
+    }
+    let mut hints = edits.iter().map(|edit| suggestion(edit)).filter(|hint| !hint.is_empty());
+    let hint = hints.next().unwrap_or_default();
+    ConfigError::new(&error.origin, format!("{}{hint}", error.message))
 }
 
 /// Merges `edits` into `tree`, table by table.

@@ -260,7 +260,14 @@ impl Dataset {
             let extra: Vec<&str> =
                 found.iter().filter(|class| !classes.contains(class)).map(String::as_str).collect();
             if !extra.is_empty() {
-                let message = format!("{} not among the classes of split `{trained}`", are(&extra));
+                let absent = classes.iter().filter(|class| !found.contains(class)).map(String::as_str);
+                let absent: Vec<&str> = absent.collect();
+                let only = if absent.is_empty() {
+                    String::new()
+                } else {
+                    format!("; only in `{trained}`: {}", list(absent.into_iter()))
+                };
+                let message = format!("{} not among the classes of split `{trained}`{only}", are(&extra));
                 let dataset = self.name.clone();
                 return Err(DataError::Classes { dataset, split: name.into(), message });
             }

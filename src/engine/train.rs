@@ -221,7 +221,9 @@ impl<T> Run<'_, '_, T> {
                 return Err(unreadable(error));
             }
             Err(StepError::NotFinite { values, samples, lr }) => return self.fail(&values, &samples, lr),
-            Err(StepError::Failed(error)) => return Err(error),
+            Err(StepError::Failed(error)) => {
+                return Err(error.context(format!("failed in step {}", step + 1)));
+            }
         };
         self.progress.steps += 1;
         self.images += training.inputs.plan.batch;
@@ -349,7 +351,8 @@ impl<T> Run<'_, '_, T> {
 
     /// The scores of the final weights.
     fn final_scores(&mut self) -> Result<Scores> {
-        if self.chooses_apart() {
+        // A run that stops early has just been evaluated on the split for choosing.
+        if self.chooses_apart() && !self.stops_early() {
             self.evaluate(true)?;
         }
         self.evaluate(false)
@@ -369,10 +372,10 @@ impl<T> Run<'_, '_, T> {
         let path = self.options.folder.path().join("failure.json");
         write_atomic(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
         bail!(
-            "step {}: a loss or gradient is not finite ({}) at lr {lr:.3e}; samples are in `{}`. \
+            "failed in step {}: a loss or gradient is not finite ({}) at lr {lr:.3e}; samples are in `{}`. \
              A lower learning rate or clipping may help \
              (--set optim.base_lr=…, --set clip=1.0)",
-            self.done(),
+            self.done() + 1,
             shown.join(", "),
             path.display()
         )

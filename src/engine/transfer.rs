@@ -19,6 +19,7 @@ use crate::record::{RunFolder, ScoreSpec, Scores, write_atomic};
 use crate::task::{DrawOptions, Head, Task};
 use crate::weights::{self, WeightFile, load_exact, load_initial, load_model};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -175,7 +176,10 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         let report = load_initial(backbones, &self.params, &tensors, model, grid).with_context(|| {
             format!("weights `{}` do not fit model `{}`", path.display(), run.config.run.model)
         })?;
-        let mut note = format!("{} tensors taken, {} left out", report.loaded, report.left_out.len());
+        let mut note = format!("loaded the {} tensors of the backbone", report.loaded);
+        if !report.left_out.is_empty() {
+            note += &format!("; ignored {}", ignored(&report.left_out));
+        }
         if report.new > 0 {
             note += &format!(", {} of relative positions are new", report.new);
         }
@@ -226,6 +230,17 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         let target = Arc::new(move |entry: &Entry| task.target(entry).map_err(|e| format!("{e:#}")));
         self.run.loader(spec, target)
     }
+}
+
+/// `22 tensors (decoder 20, head 2)`: tensors of a file that a backbone does not have, by the first part of their names.
+fn ignored(names: &[String]) -> String {
+    let mut parts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        *parts.entry(name.split(['.', '_']).next().unwrap_or(name)).or_default() += 1;
+    }
+    let count = format!("{} {}", names.len(), if names.len() == 1 { "tensor" } else { "tensors" });
+    let parts: Vec<String> = parts.into_iter().map(|(part, count)| format!("{part} {count}")).collect();
+    format!("{count} ({})", parts.join(", "))
 }
 
 /// Writes the scores of each class, if there are any, to the folder of the run, and returns the overall scores.

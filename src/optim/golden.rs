@@ -54,6 +54,7 @@ fn config(name: OptimName) -> Optim {
     Optim {
         name,
         base_lr: 0.02,
+        lr: None,
         betas: adam.then_some([0.9, 0.95]),
         eps: 1e-8,
         momentum: (!adam).then_some(0.9),

@@ -89,6 +89,7 @@ mod tests {
         let optim = Optim {
             name: OptimName::Adamw,
             base_lr: 1e-3,
+            lr: None,
             betas: Some([0.9, 0.999]),
             eps: 1e-8,
             momentum: None,

@@ -271,8 +271,10 @@ fn meanings(rows: &[DraftRow]) -> Vec<String> {
             "differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds",
         ),
         (
-            values(true).any(|value| value.evaluation.is_some()),
-            "eval: standard error of a difference due to the size of the evaluation split",
+            [true, false]
+                .into_iter()
+                .any(|difference| values(difference).any(|value| value.evaluation.is_some())),
+            "eval: standard error of a single run or of a difference due to the size of the evaluation split",
         ),
     ];
     texts.into_iter().filter(|(shown, _)| *shown).map(|(_, text)| text.into()).collect()

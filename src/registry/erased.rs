@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) trait AnyKind: Send + Sync {
     /// JSON schemas of the options of manifests and of the head's options in recipes.
     fn schemas(&self) -> [Schema; 2];
+    /// Whether `head` is a `[transfer.head]` of this kind.
+    fn accepts(&self, head: &toml::Table) -> bool;
     /// Parses both tables of options.
     fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()>;
     fn task(
@@ -50,6 +52,10 @@ impl<T: Task> Kind<T> {
 impl<T: Task> AnyKind for Kind<T> {
     fn schemas(&self) -> [Schema; 2] {
         [schema_for!(T::Options), schema_for!(T::HeadConfig)]
+    }
+
+    fn accepts(&self, head: &toml::Table) -> bool {
+        crate::config::parse_table::<T::HeadConfig>(head.clone(), "").is_ok()
     }
 
     fn check(&self, manifest: &Manifest, training: (&toml::Table, &str)) -> Result<()> {

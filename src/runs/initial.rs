@@ -33,6 +33,16 @@ pub enum NoWeights {
         /// Similar ids of runs, as the end of the message.
         nearest: String,
     },
+    /// A path at which nothing is.
+    #[error("{key} {name}: no such file or folder{hint}")]
+    NoFile {
+        /// The flag or argument that names the weights.
+        key: String,
+        /// What it says.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
     /// A run that has not written weights.
     #[error("run `{id}` has no weights yet (`{}`); finish it first", path.display())]
     Unwritten {
@@ -53,7 +63,8 @@ pub enum NoWeights {
 /// not answer, or a file is not there. A name that has no extension is not the name of a file.
 pub(super) fn can_be_awaited(error: &anyhow::Error) -> bool {
     match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(NoWeights::Unknown { key, name, .. }), _) => {
+        (Some(NoWeights::Unknown { .. }), _) => false,
+        (Some(NoWeights::NoFile { key, name, .. }), _) => {
             key != INIT && Path::new(name).extension().is_some()
         }
         (Some(_), _) => true,
@@ -264,6 +275,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         return Ok(InitialWeights { path: Some(path), run, ..initial });
     }
     let folder = context.store.find(name).map_err(|error| match error {
+        StoreError::Unknown { .. } if looks_like_a_path(name) => anyhow!(missing_path(key, name)),
         StoreError::Unknown { root, known, .. } => {
             let scratch = if key == INIT { "`scratch`, nor " } else { "" };
             let (key, name) = (key.into(), name.into());
@@ -279,6 +291,27 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         ensure!(usable || trained, NoWeights::Unfinished { id: record.id });
     }
     InitialWeights::of_run(context, &folder, folder.id())
+}
+
+/// Whether a name that is no run was meant as a path: it has folders, or the ending of a file.
+fn looks_like_a_path(name: &str) -> bool {
+    let endings = ["bin", "ckpt", "npz", "pkl", "pt", "pth", "safetensors"];
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    name.contains(['/', '\\'])
+        || ending.is_some_and(|ending| endings.contains(&ending.to_lowercase().as_str()))
+}
+
+/// Says that there is no file; `owner/name` may be a repository of the Hub.
+fn missing_path(key: &str, name: &str) -> NoWeights {
+    let repository = name.split('/').count() == 2
+        && !name.starts_with(['.', '/', '~'])
+        && !Path::new(name).parent().is_some_and(Path::is_dir);
+    let hint = if repository {
+        format!("; for a repository of the Hugging Face Hub write {HUB}{name}")
+    } else {
+        String::new()
+    };
+    NoWeights::NoFile { key: key.into(), name: name.into(), hint }
 }
 
 /// Compares the sizes implied by the tensors of a file with those of the model.

@@ -283,12 +283,35 @@ pub(super) fn finish(
     config.check()?;
     if let Some(manifest) = &manifest {
         manifest.split(config.run.report)?;
+        recipe_of_kind(context, &config, &manifest.kind)?;
     }
     let config = with_checked_model(context, config)?;
     if let Some(path) = &init.path {
         fits(&context.choice(&[]), path, &config.run.model, &config.model)?;
     }
     Ok(Resolved { config, recipe_origin, manifest, dataset, init, tokenizer, command, notes })
+}
+
+/// Refuses a recipe whose head belongs to another kind of task, and names recipes of this kind. Wrong options of this kind are found
+/// later, with their keys.
+fn recipe_of_kind(context: &RunContext, config: &RunConfig, kind: &str) -> Result<()> {
+    let kinds = context.registry.kinds_of_head(&config.recipe.head());
+    let known = context.registry.kinds().any(|known| known == kind);
+    if !known || kinds.is_empty() || kinds.contains(&kind) {
+        return Ok(());
+    }
+    let choice = context.choice(&[]);
+    let of_kind = |name: &String| {
+        let recipe = choice.recipe(Stage::Transfer, name, ("", "")).ok();
+        recipe.is_some_and(|recipe| context.registry.kinds_of_head(&recipe.head()) == [kind])
+    };
+    let names: Vec<String> = context.library.list("configs/transfer").into_iter().filter(of_kind).collect();
+    bail!(
+        "recipe `{}` is for {}; for {kind} use {}",
+        config.run.recipe,
+        kinds.join(" or "),
+        if names.is_empty() { "a recipe of your own".into() } else { names.join(", ") }
+    )
 }
 
 /// Fills in the options of the backbone of `config` again, because the recipe may have changed the image size.

@@ -119,7 +119,7 @@ fn a_wrong_suite_is_refused_before_anything_is_trained() {
             small,
             &["--init scrtch", "`scratch`", "a run in `runs`", "a pre-training run of this suite (mine)"],
         ),
-        ("demo", "own/nope.pth", small, &["own/nope.pth", "a file or folder"]),
+        ("demo", "own/nope.pth", small, &["own/nope.pth", "no such file or folder"]),
         (
             "demo",
             "mine",
@@ -210,10 +210,16 @@ fn one_corrupt_image_stops_the_run_unless_allowed() {
     let record = std::fs::read_to_string(sandbox.only_run("runs").join("run.json")).unwrap();
     contains(&record, &["\"failed\"", name]);
 
-    let shown = sandbox.ok(&format!("{line} --set allowed_skips=3 --runs allowed"));
-    assert!(shown.contains("unreadable images"), "{shown}");
-    let error = sandbox.fails(1, &format!("{line} --set epochs=30 --set allowed_skips=2 --runs few"));
-    contains(&error, &["unreadable images", name]);
+    contains(&sandbox.fails(1, &format!("{line} --resume")), &["--resume --set allowed_skips=N"]);
+
+    // It is the same run with another number of them, and an image counts once however often it is read.
+    let shown = sandbox.ok(&format!("{line} --resume --set allowed_skips=1"));
+    assert!(shown.contains("skipped 1 unreadable image"), "{shown}");
+    sandbox.only_run("runs");
+    std::fs::write(&names[3], b"no image").unwrap();
+    let error = sandbox.fails(1, &format!("{line} --set allowed_skips=1 --runs few"));
+    contains(&error, &["2 unreadable images", "only 1 are allowed", "--set allowed_skips=N"]);
+    std::fs::write(&names[3], std::fs::read(&names[4]).unwrap()).unwrap();
     let error = sandbox.fails(2, &format!("data check shapes --decode --data {}", data.display()));
     assert!(error.trim_end().ends_with("1 problem"), "{error}");
 }

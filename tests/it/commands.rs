@@ -6,7 +6,7 @@ use crate::program::{Sandbox, fixture, repository, small_pretrain, small_transfe
 fn pretrain_transfer_eval_table_and_picture() {
     let sandbox = Sandbox::new();
     let shown = sandbox.ok(&small_pretrain());
-    assert!(shown.contains("Finished"), "{shown}");
+    assert!(shown.contains("status  finished"), "{shown}");
 
     // Without --init the newest pre-training run is taken, with its model.
     let output = sandbox.run(&small_transfer());
@@ -150,7 +150,7 @@ fn every_objective_of_table_1_runs() {
         "--set micro_batch=2",
     ] {
         let shown = sandbox.ok(&format!("{} --max-steps 2 {extra}", small_pretrain()));
-        assert!(shown.contains("Truncated, 2 of"), "{extra}\n{shown}");
+        assert!(shown.contains("stopped at --max-steps, 2 of"), "{extra}\n{shown}");
     }
 }
 
@@ -332,7 +332,7 @@ fn a_configuration_with_another_seed_is_another_run() {
     let config = std::fs::read_to_string(sandbox.path("second/config.toml")).unwrap();
     assert!(config.contains("seed = 3") && config.contains("base_lr = 0.0001"), "{config}");
     let direct = sandbox.ok(&format!("{} --seed 3 --set optim.base_lr=1e-4 --out second", small_pretrain()));
-    assert!(direct.contains("Finished"), "the same run as by its flags: {direct}");
+    assert!(direct.contains("status  finished"), "the same run as by its flags: {direct}");
     let error = sandbox.fails(2, "pretrain --config first/config.toml --set optim.bas_lr=1 --out third");
     assert!(error.contains("bas_lr"), "{error}");
 }

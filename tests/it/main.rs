@@ -17,6 +17,7 @@ mod external_augmentation;
 mod external_backbone;
 mod external_objective;
 mod external_task;
+mod first_hour;
 mod fuzz;
 mod guides;
 mod hub;

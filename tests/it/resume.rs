@@ -119,7 +119,7 @@ fn max_steps_and_resume_go_all_the_way() {
     let line = small_pretrain();
     sandbox.ok(&format!("{line} --runs whole"));
     let shown = sandbox.ok(&format!("{line} --runs parts --max-steps 2"));
-    assert!(shown.contains("Truncated, 2 of"), "{shown}");
+    assert!(shown.contains("stopped at --max-steps, 2 of"), "{shown}");
     let error = sandbox.fails(2, &format!("{line} --runs parts"));
     assert!(error.contains("--resume"), "{error}");
     sandbox.ok(&format!("{line} --runs parts --resume"));
@@ -140,7 +140,7 @@ fn the_printed_command_goes_on() {
     let shell = format!("exec {} {command}", env!("CARGO_BIN_EXE_bench"));
     let mut shell_command = std::process::Command::new("sh");
     let output = shell_command.args(["-c", &shell]).current_dir(sandbox.folder.path()).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Finished"), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("status  finished"), "{}", stderr(&output));
 }
 
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use super::input::ModelInput;
 use super::resample::{Rect, resize};
 use super::resize::cut;
 use super::transform::{Augmentation, SampleMut, Transform};
-use crate::config::Interpolation;
+use crate::config::{Interpolation, SquareOrSize, optional_size};
 use crate::rng::Rng;
 use rand::Rng as _;
 use schemars::JsonSchema;
@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct RandomResizedCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// Area of the crop relative to the image.
     scale: [f64; 2],
@@ -124,7 +125,8 @@ impl Transform for RandomResizedCrop {
 #[serde(deny_unknown_fields)]
 pub(super) struct RandomCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// Pixels added on every side.
     #[serde(default)]

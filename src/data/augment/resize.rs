@@ -5,7 +5,7 @@ use super::error::{AugmentError, expect};
 use super::input::ModelInput;
 use super::resample::{Rect, resize};
 use super::transform::{Augmentation, SampleMut, Transform};
-use crate::config::Interpolation;
+use crate::config::{Interpolation, SquareOrSize, optional_side, optional_size};
 use crate::rng::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     #[serde(default)]
     interpolation: Interpolation,
@@ -60,7 +61,7 @@ pub(super) fn scale(sample: &mut SampleMut, to: Size, interpolation: Interpolati
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeShortOptions {
     /// Length of the shorter side in pixels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_side")]
     size: Option<usize>,
     /// Instead of `size`: the longer side of the model's input divided by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +127,8 @@ impl Transform for ResizeShort {
 #[serde(deny_unknown_fields)]
 pub(super) struct CenterCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
 }
 

@@ -8,7 +8,7 @@ use super::error::{AugmentError, range};
 use super::input::ModelInput;
 use super::resize::{cut, scale};
 use super::transform::{Augmentation, SampleMut, Transform};
-use crate::config::Interpolation;
+use crate::config::{Interpolation, SquareOrSize, optional_side, optional_size};
 use crate::rng::Rng;
 use rand::Rng as _;
 use schemars::JsonSchema;
@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeScaleOptions {
     /// [height, width]; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// Lowest and highest factor.
     scale: [f64; 2],
@@ -77,7 +78,7 @@ impl Transform for ResizeScale {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResizeLongestOptions {
     /// Length of the longer side in pixels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_side")]
     size: Option<usize>,
     #[serde(default = "bilinear")]
     interpolation: Interpolation,
@@ -125,7 +126,8 @@ impl Transform for ResizeLongest {
 #[serde(deny_unknown_fields)]
 pub(super) struct FixedSizeCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// Byte of each channel in the padding: one for all, or one per channel; the mean colour of `normalize`, which
     /// becomes 0, when absent.
@@ -178,7 +180,8 @@ impl Transform for FixedSizeCrop {
 #[serde(deny_unknown_fields)]
 pub(super) struct PadOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// See `fixed_size_crop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,7 @@ use super::input::ModelInput;
 use super::resize::scale;
 use super::scale::{bilinear, place};
 use super::transform::{Augmentation, SampleMut, Transform};
-use crate::config::Interpolation;
+use crate::config::{Interpolation, SquareOrSize, optional_size};
 use crate::rng::Rng;
 use rand::Rng as _;
 use schemars::JsonSchema;
@@ -91,7 +91,8 @@ impl Transform for ResizeWithin {
 #[serde(deny_unknown_fields)]
 pub(super) struct SceneCropOptions {
     /// [height, width] of the result; that of the model's input when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SquareOrSize>")]
     size: Option<[usize; 2]>,
     /// With 1, the first crop is taken.
     #[serde(default = "all")]

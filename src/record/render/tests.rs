@@ -76,13 +76,13 @@ fn terminal() {
     let expected = "\
 Top-1 (%) on tiny_set
 
- init            variant                           origin                    fine-tuning           linear
-──────────────────────────────────────────────────────────────────────────────────────────────────────────
- scratch                                           ours                 81.9 ± 0.1 (n=2)                –
- scratch         optim.betas=[0.9,0.95] epochs=3   ours                       81.5 [1,2]                –
- mae                                               ours                 83.6 ± 0.1 (2×1)   68.0 (1×1) [3]
- mae − scratch                                     ours            +1.7 ± 0.2 (eval 0.4)                –
- mae                                               published [4]                83.6 [5]                –
+ init            variant                           origin                    fine-tuning                     linear
+────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ scratch                                           ours                 81.9 ± 0.1 (n=2)                          –
+ scratch         optim.betas=[0.9,0.95] epochs=3   ours            81.5 (eval 0.3) [1,2]                          –
+ mae                                               ours                 83.6 ± 0.1 (2×1)   68.0 (1×1, eval 0.3) [3]
+ mae − scratch                                     ours            +1.7 ± 0.2 (eval 0.4)                          –
+ mae                                               published [4]                83.6 [5]                          –
 
  [1] built from a tree with uncommitted changes
  [2] cached features
@@ -92,7 +92,7 @@ Top-1 (%) on tiny_set
  (p×t): mean over p pre-trainings with t transfers each; ± is the standard deviation over pre-trainings
  (n=…): mean over n runs; ± is their standard deviation
  differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds
- eval: standard error of a difference due to the size of the evaluation split
+ eval: standard error of a single run or of a difference due to the size of the evaluation split
  50 % of the data.
 ";
     assert_eq!(text(TableFormat::Terminal), expected);
@@ -103,13 +103,13 @@ fn markdown() {
     let expected = "\
 **Top-1 (%) on tiny_set**
 
-| init          | variant                         | origin                 |           fine-tuning |                  linear |
-|:--------------|:--------------------------------|:-----------------------|----------------------:|------------------------:|
-| scratch       |                                 | ours                   |      81.9 ± 0.1 (n=2) |                       – |
-| scratch       | optim.betas=[0.9,0.95] epochs=3 | ours                   |   81.5 <sup>1,2</sup> |                       – |
-| mae           |                                 | ours                   |      83.6 ± 0.1 (2×1) | 68.0 (1×1) <sup>3</sup> |
-| mae − scratch |                                 | ours                   | +1.7 ± 0.2 (eval 0.4) |                       – |
-| mae           |                                 | published <sup>4</sup> |     83.6 <sup>5</sup> |                       – |
+| init          | variant                         | origin                 |                    fine-tuning |                            linear |
+|:--------------|:--------------------------------|:-----------------------|-------------------------------:|----------------------------------:|
+| scratch       |                                 | ours                   |               81.9 ± 0.1 (n=2) |                                 – |
+| scratch       | optim.betas=[0.9,0.95] epochs=3 | ours                   | 81.5 (eval 0.3) <sup>1,2</sup> |                                 – |
+| mae           |                                 | ours                   |               83.6 ± 0.1 (2×1) | 68.0 (1×1, eval 0.3) <sup>3</sup> |
+| mae − scratch |                                 | ours                   |          +1.7 ± 0.2 (eval 0.4) |                                 – |
+| mae           |                                 | published <sup>4</sup> |              83.6 <sup>5</sup> |                                 – |
 
 - <sup>1</sup> built from a tree with uncommitted changes
 - <sup>2</sup> cached features
@@ -119,7 +119,7 @@ fn markdown() {
 - (p×t): mean over p pre-trainings with t transfers each; ± is the standard deviation over pre-trainings
 - (n=…): mean over n runs; ± is their standard deviation
 - differences: mean over pairs of runs; ± is its standard error over pre-trainings and seeds
-- eval: standard error of a difference due to the size of the evaluation split
+- eval: standard error of a single run or of a difference due to the size of the evaluation split
 - 50 % of the data.
 ";
     assert_eq!(text(TableFormat::Markdown), expected);
@@ -137,7 +137,7 @@ fn csv() {
     assert_eq!(lines[2], "scratch,,ours,ours,linear,,,,,,");
     assert_eq!(
         lines[3],
-        "scratch,\"optim.betas=[0.9,0.95] epochs=3\",ours,ours,fine-tuning,81.5,,,,1,\
+        "scratch,\"optim.betas=[0.9,0.95] epochs=3\",ours,ours,fine-tuning,81.5,,0.3,,1,\
          built from a tree with uncommitted changes; cached features"
     );
     assert_eq!(
@@ -175,8 +175,8 @@ fn latex() {
 init & variant & origin & fine-tuning & linear \\
 \midrule
 scratch &  & ours & 81.9 $\pm$ 0.1 (n=2) & -- \\
-scratch & optim.betas={[}0.9,0.95] epochs=3 & ours & 81.5\textsuperscript{1,2} & -- \\
-mae &  & ours & 83.6 $\pm$ 0.1 (2$\times$1) & 68.0 (1$\times$1)\textsuperscript{3} \\
+scratch & optim.betas={[}0.9,0.95] epochs=3 & ours & 81.5 (eval 0.3)\textsuperscript{1,2} & -- \\
+mae &  & ours & 83.6 $\pm$ 0.1 (2$\times$1) & 68.0 (1$\times$1, eval 0.3)\textsuperscript{3} \\
 mae $-$ scratch &  & ours & +1.7 $\pm$ 0.2 (eval 0.4) & -- \\
 mae &  & published\textsuperscript{4} & 83.6\textsuperscript{5} & -- \\
 \bottomrule
@@ -189,7 +189,7 @@ mae &  & published\textsuperscript{4} & 83.6\textsuperscript{5} & -- \\
 \par{\footnotesize (p$\times$t): mean over p pre-trainings with t transfers each; $\pm$ is the standard deviation over pre-trainings}
 \par{\footnotesize (n=…): mean over n runs; $\pm$ is their standard deviation}
 \par{\footnotesize differences: mean over pairs of runs; $\pm$ is its standard error over pre-trainings and seeds}
-\par{\footnotesize eval: standard error of a difference due to the size of the evaluation split}
+\par{\footnotesize eval: standard error of a single run or of a difference due to the size of the evaluation split}
 \par{\footnotesize 50 \% of the data.}
 \end{table}
 ";

@@ -7,7 +7,7 @@ const ABSENT: &str = "–";
 /// Shown where there are no rows.
 pub(super) const EMPTY: &str = "No runs yet.";
 
-/// `83.6`, `83.6 ± 0.1 (n=3)`, `83.6 ± 0.1 (3×2)`, `+9.6 ± 1.2 (eval 0.9)` or `–`, without footnote marks.
+/// `83.6`, `83.6 (eval 0.9)`, `83.6 ± 0.1 (n=3)`, `83.6 ± 0.1 (3×2)`, `+9.6 ± 1.2 (eval 0.9)` or `–`, without footnote marks.
 fn number(digits: usize, row: &Row, cell: &Cell) -> String {
     let Some(value) = &cell.value else { return ABSENT.into() };
     let mut text = fixed(value.mean, digits);
@@ -18,11 +18,15 @@ fn number(digits: usize, row: &Row, cell: &Cell) -> String {
         text.push_str(&format!(" ± {}", fixed(spread, digits)));
     }
     let behind = match (row.difference, value.counts()) {
-        (true, _) => value.evaluation.map(|error| format!("eval {}", fixed(error, digits))),
+        (true, _) => None,
         (false, Some(counts)) => Some(counts),
         (false, None) => (value.n > 1).then(|| format!("n={}", value.n)),
     };
-    text.push_str(&behind.map_or(String::new(), |behind| format!(" ({behind})")));
+    let evaluation = value.evaluation.map(|error| format!("eval {}", fixed(error, digits)));
+    let behind: Vec<String> = behind.into_iter().chain(evaluation).collect();
+    if !behind.is_empty() {
+        text.push_str(&format!(" ({})", behind.join(", ")));
+    }
     text
 }
 

@@ -91,6 +91,9 @@ fn measure(runs: &[&RunRecord], column: &Column) -> Result<Draft, TableError> {
     };
     draft.runs = kept.iter().map(shown).collect();
     draft.value = statistics::estimate(&draft.runs);
+    if let ([run], Some(value)) = (draft.runs.as_slice(), &mut draft.value) {
+        value.evaluation = run.stderr;
+    }
     let inits: BTreeSet<_> = kept.iter().filter_map(|(run, _)| run.init.hash.as_ref()).collect();
     let pretrainings = draft.value.as_ref().and_then(|value| value.pretrainings).unwrap_or(inits.len());
     if inits.len() > pretrainings {

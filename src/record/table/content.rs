@@ -10,7 +10,7 @@ pub struct Estimate {
     /// Standard deviation over pre-trainings or, without pre-training, over runs; for a difference, the standard error over
     /// pre-trainings and seeds. `None` if there is only one.
     pub spread: Option<f64>,
-    /// For a difference, the standard error by the size of the evaluation split; `None` if unknown.
+    /// For a difference and for a single run, the standard error by the size of the evaluation split; `None` if unknown.
     pub evaluation: Option<f64>,
     /// Number of pre-trainings behind the runs; `None` for random initial weights and for numbers of others.
     pub pretrainings: Option<usize>,

@@ -38,16 +38,31 @@ fn init(label: &str, hash: &str) -> InitRecord {
 
 /// Each row as `keys: mean ± spread (n) eval error [notes]` of its first cell.
 fn rows(table: &Table) -> Vec<String> {
-    let cell = |cell: &Cell| {
+    let cell = |row: &Row| {
+        let cell = &row.cells[0];
         let value = cell.value.as_ref().map_or("–".into(), |v| {
             let spread = v.spread.map_or(String::new(), |s| format!(" ± {s:.2}"));
-            let evaluation = v.evaluation.map_or(String::new(), |e| format!(" eval {e:.2}"));
+            let evaluation =
+                v.evaluation.filter(|_| row.difference).map_or(String::new(), |e| format!(" eval {e:.2}"));
             format!("{:.2}{spread} ({}){evaluation}", v.mean, v.n)
         });
         let notes: Vec<_> = cell.marks.iter().map(|i| table.footnotes[i - 1].as_str()).collect();
         format!("{value} [{}]", notes.join("; "))
     };
-    table.rows.iter().map(|row| format!("{}: {}", row.keys.join(" "), cell(&row.cells[0]))).collect()
+    table.rows.iter().map(|row| format!("{}: {}", row.keys.join(" "), cell(row))).collect()
+}
+
+/// The remark about [`Estimate::evaluation`].
+const EVAL: &str =
+    "eval: standard error of a single run or of a difference due to the size of the evaluation split";
+
+#[test]
+fn the_error_of_a_single_run_is_shown() {
+    let one = build_table(&[run("a", 0, 50.)], &[], &spec(SPEC)).unwrap();
+    assert_eq!(one.rows[0].cells[0].value.as_ref().unwrap().evaluation, Some(0.5));
+    assert_eq!(one.remarks, [EVAL]);
+    let two = build_table(&[run("a", 0, 50.), run("b", 1, 52.)], &[], &spec(SPEC)).unwrap();
+    assert_eq!(two.rows[0].cells[0].value.as_ref().unwrap().evaluation, None);
 }
 
 #[test]
@@ -174,7 +189,7 @@ fn versions_of_a_task_never_mix() {
     records[2].task_version = Some(2);
     let table = build_table(&records, &[], &spec(SPEC)).unwrap();
     assert_eq!(rows(&table), ["scratch: 70.00 (1) []"]);
-    assert_eq!(table.remarks, ["task `tiny`: version 2 only; 2 runs of version 1 left out"]);
+    assert_eq!(table.remarks, ["task `tiny`: version 2 only; 2 runs of version 1 left out", EVAL]);
 }
 
 #[test]
@@ -188,7 +203,8 @@ fn runs_on_different_data_are_different_rows() {
         table.remarks,
         [
             "`tiny` was measured on different data (f1f1, f2f2): those rows do not compare",
-            "the manifest of `tiny` changed within its version (aa, bb)"
+            "the manifest of `tiny` changed within its version (aa, bb)",
+            EVAL
         ]
     );
 }

@@ -101,7 +101,8 @@ impl Facts {
             "{images} training images: batch {batch}, {epochs} epochs of {} steps, warm-up over {warmup}",
             images / batch.max(1)
         );
-        if let Some((side, anchors)) = self.detection(kind, recipe).filter(|_| open("transfer.image")) {
+        let input_is_open = open("transfer.image") && open("model.image");
+        if let Some((side, anchors)) = self.detection(kind, recipe).filter(|_| input_is_open) {
             sets.push(format!("transfer.image=[{side},{side}]"));
             said += &format!(", input {side} pixels");
             if open("transfer.head.anchor_sizes") {
@@ -218,6 +219,7 @@ mod tests {
         assert_eq!(of(128, &shares, &[])[0], "transfer.image=[112,112]");
         assert!(of(64, &shares, &[]).is_empty(), "small images are seen as they are");
         assert!(of(640, &shares, &["transfer.image=[64,64]"]).is_empty());
+        assert!(of(640, &shares, &["model.image=[64,64]"]).is_empty());
         // Objects of one size: every level has anchors of its own.
         assert_eq!(of(640, &[0.01; 5], &[])[1], "transfer.head.anchor_sizes=[4,8,12,16,20]");
     }

@@ -3,19 +3,42 @@
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Appends the keys that `schema` describes to `text`: those of the whole file first, then a section for each table.
-pub(super) fn append(text: &mut String, schema: &Value) {
-    let mut page = Page { root: schema, text, waiting: VecDeque::new(), headings: BTreeMap::new() };
+/// Appends the keys that `schema` describes to `text`: those of the whole file first, then a section for each table. Returns the keys.
+pub(super) fn append(text: &mut String, schema: &Value) -> Vec<KeyRow> {
+    let mut page =
+        Page { root: schema, text, found: vec![], waiting: VecDeque::new(), headings: BTreeMap::new() };
     page.body("", schema, 2);
     while let Some((path, schema)) = page.waiting.pop_front() {
         page.heading(2, &path);
         page.body(&path, schema, 3);
     }
+    page.found
+}
+
+/// A key of a file.
+pub(super) struct KeyRow {
+    name: String,
+    /// The key with its tables: `optim.base_lr`. The tables of a choice have the same paths.
+    pub path: String,
+    /// Its type in words; may contain links.
+    pub kind: String,
+    /// Its default as TOML, `required`, or `–`.
+    pub default: String,
+    /// What it means.
+    pub meaning: String,
+}
+
+/// All keys that `schema` describes, in the order of its page.
+pub(super) fn keys(schema: &Value) -> Vec<KeyRow> {
+    let mut text = String::new();
+    append(&mut text, schema)
 }
 
 struct Page<'a> {
     root: &'a Value,
     text: &'a mut String,
+    /// Every key that was written.
+    found: Vec<KeyRow>,
     /// Sections that are linked to and not yet written: key path and schema.
     waiting: VecDeque<(String, &'a Value)>,
     /// Key path of the section of each definition that has one.
@@ -62,6 +85,24 @@ impl<'a> Page<'a> {
     /// A table with a row for each key of `schemas`, which describe one TOML table together.
     fn keys(&mut self, path: &str, schemas: &[&'a Value]) {
         let mut rows = String::new();
+        for key in self.described(path, schemas) {
+            let default = match key.default.as_str() {
+                word @ ("required" | "–") => word.to_string(),
+                value => format!("`{value}`"),
+            };
+            let (kind, meaning) = (cell(&key.kind), cell(&key.meaning));
+            rows.push_str(&format!("| `{}` | {kind} | {default} | {meaning} |\n", key.name));
+            self.found.push(key);
+        }
+        if !rows.is_empty() {
+            self.text.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
+            self.text.push_str(&rows);
+        }
+    }
+
+    /// The keys of `schemas`, which describe one TOML table together.
+    fn described(&mut self, path: &str, schemas: &[&'a Value]) -> Vec<KeyRow> {
+        let mut rows = vec![];
         for schema in schemas {
             let required: BTreeSet<&str> = list(schema, "required").filter_map(Value::as_str).collect();
             for (key, value) in map(schema, "properties") {
@@ -69,17 +110,13 @@ impl<'a> Page<'a> {
                 let default = match value.get("default") {
                     _ if required.contains(key.as_str()) => "required".into(),
                     None | Some(Value::Null) => "–".into(),
-                    Some(default) => format!("`{}`", toml(default)),
+                    Some(default) => toml(default),
                 };
-                let kind = self.kind(&path, value);
-                let meaning = self.meaning(value);
-                rows.push_str(&format!("| `{key}` | {} | {default} | {} |\n", cell(&kind), cell(&meaning)));
+                let (kind, meaning) = (self.kind(&path, value), self.meaning(value));
+                rows.push(KeyRow { name: key.clone(), path, kind, default, meaning });
             }
         }
-        if !rows.is_empty() {
-            self.text.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
-            self.text.push_str(&rows);
-        }
+        rows
     }
 
     /// The type of a value, in words; tables get a section of their own.
@@ -197,6 +234,19 @@ fn title(path: &str, parts: &[&Value]) -> String {
     let keys = || properties().map(|(key, _)| format!("{key} = …")).collect::<BTreeSet<_>>();
     let inside = tag.unwrap_or_else(|| keys().into_iter().collect::<Vec<_>>().join(", "));
     if path.is_empty() { inside } else { format!("{path}: {inside}") }
+}
+
+/// The words of a type without the links of its page.
+pub(super) fn without_links(kind: &str) -> String {
+    let mut text = kind.replace('`', "");
+    while let Some(middle) = text.find("](#") {
+        let (before, after) = text.split_at(middle);
+        let (start, end) =
+            (before.rfind('[').unwrap_or(middle), after.find(')').map_or(text.len(), |end| middle + end + 1));
+        text =
+            format!("{}{}{}", &text[..start], text.get(start + 1..middle).unwrap_or_default(), &text[end..]);
+    }
+    text
 }
 
 fn alternatives(schema: &Value) -> Vec<&Value> {
@@ -330,5 +380,14 @@ mod tests {
             assert!(text.contains(expected), "{expected}\n---\n{text}");
         }
         assert_eq!(text.matches("## `optim`").count(), 1, "{text}");
+        let keys: Vec<_> = super::keys(&schema).into_iter().map(|key| (key.path, key.default)).collect();
+        assert!(
+            keys.contains(&("optim.lr".into(), "0.1".into()))
+                && keys.contains(&("epochs".into(), "required".into()))
+        );
+        assert_eq!(
+            super::without_links("array of [tables](#optim) or [integer, …]"),
+            "array of tables or [integer, …]"
+        );
     }
 }
