@@ -30,8 +30,7 @@ impl ConfigError {
 /// Parses TOML text that came from `origin`; the error shows the line with a caret or, for a key that is not there, names the
 /// table that lacks it.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: impl std::fmt::Display) -> Result<T, ConfigError> {
-    let shown =
-        |e: &toml::de::Error| ConfigError::new(&origin, format!("\n{}", e.to_string().trim_end()));
+    let shown = |e: &toml::de::Error| ConfigError::new(&origin, format!("\n{}", e.to_string().trim_end()));
     let document = toml::Deserializer::parse(text).map_err(|e| shown(&e))?;
     serde_path_to_error::deserialize(document).map_err(|e| match e.inner().message() {
         missing if missing.starts_with("missing field") => {

@@ -1,9 +1,10 @@
 //! The text of `dataset.toml` for a layout that was recognised.
 
+use super::super::Folds;
 use super::found::{Fit, Part, Purpose, quoted};
 
-/// Every image of this number is held out where the data have no validation split.
-pub const HELD_OUT: usize = 5;
+/// Of this many images one is held out where the data have no validation split, if classes are large enough.
+const HELD_OUT: usize = 5;
 
 /// One split of a manifest to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,13 +14,21 @@ pub struct SplitPart {
     /// Where its images are.
     pub part: Part,
     /// The folds that it keeps, if it is a part of the images of another one.
-    pub folds: Option<Vec<usize>>,
+    pub folds: Option<Folds>,
+}
+
+impl SplitPart {
+    /// Number of images without objects that the split leaves out. Splits that share images must number them alike, so that both
+    /// keep the empty ones.
+    pub fn left_out(&self, counted: &Counted) -> usize {
+        if self.purpose == Purpose::Train && self.folds.is_none() { counted.empty } else { 0 }
+    }
 }
 
 /// What the index of a split holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Number of images.
+    /// Number of images, without those that are left out.
     pub images: usize,
     /// Names of all classes, in label order.
     pub classes: Vec<String>,
@@ -29,24 +38,35 @@ pub struct Counted {
     pub empty: usize,
 }
 
-/// The splits of `fit`: those of the files and, if none is for validation, every [`HELD_OUT`]th image of the training split. A
-/// test split is never used in its place.
+/// The splits of the files of `fit`, the first of which is to train on: `train`, or all of the data.
 pub fn splits_of(fit: &Fit) -> Vec<SplitPart> {
-    let of = |purpose: Purpose| fit.parts.iter().find(|part| part.purpose == Some(purpose));
-    let whole = fit.parts.iter().find(|part| part.purpose.is_none());
-    let given = |purpose| of(purpose).map(|part| SplitPart { purpose, part: part.clone(), folds: None });
-    let held_out = |purpose, folds: Vec<usize>| {
-        let part = of(Purpose::Train).or(whole)?.clone();
-        Some(SplitPart { purpose, part, folds: Some(folds) })
+    let split = |purpose: Purpose, part: &Part| SplitPart { purpose, part: part.clone(), folds: None };
+    let whole =
+        fit.parts.iter().filter(|part| part.purpose.is_none()).map(|part| split(Purpose::Train, part));
+    let named = fit.parts.iter().filter_map(|part| Some(split(part.purpose?, part)));
+    let mut splits: Vec<SplitPart> = whole.chain(named).collect();
+    splits.sort_by_key(|split| split.purpose);
+    splits
+}
+
+/// Divides the training split if there is no split for validation: of [`HELD_OUT`] images of each class, one is held out. Where the
+/// median of `sizes`, the numbers of its images of each class, is smaller, it is one of so many. A test split is never used in
+/// its place.
+pub fn hold_out(splits: Vec<SplitPart>, mut sizes: Vec<usize>) -> Vec<SplitPart> {
+    if splits.iter().any(|split| split.purpose == Purpose::Val) {
+        return splits;
+    }
+    sizes.sort_unstable();
+    let of = sizes.get(sizes.len() / 2).map_or(HELD_OUT, |median| (*median).clamp(2, HELD_OUT));
+    let divided = |split: SplitPart| match split.purpose {
+        Purpose::Train => {
+            let keep = |keep| Some(Folds { of, keep });
+            let val = SplitPart { purpose: Purpose::Val, folds: keep(vec![of - 1]), ..split.clone() };
+            vec![SplitPart { folds: keep((0..of - 1).collect()), ..split }, val]
+        }
+        _ => vec![split],
     };
-    let (train, val) = match of(Purpose::Val) {
-        Some(_) => (given(Purpose::Train), given(Purpose::Val)),
-        None => (
-            held_out(Purpose::Train, (0..HELD_OUT - 1).collect()),
-            held_out(Purpose::Val, vec![HELD_OUT - 1]),
-        ),
-    };
-    [train, val, given(Purpose::Test)].into_iter().flatten().collect()
+    splits.into_iter().flat_map(divided).collect()
 }
 
 /// The text of `dataset.toml`, complete and with comments. `counted` has the splits in their order, if they are known; `root` is
@@ -68,33 +88,29 @@ pub fn dataset_text(name: &str, fit: &Fit, splits: &[SplitPart], counted: &[Coun
         let noun = if classes.len() == 1 { "class" } else { "classes" };
         lines.push(format!("# {} {noun}: {}{more}", classes.len(), shown.join(", ")));
     }
-    for (place, SplitPart { purpose, part, folds }) in splits.iter().enumerate() {
+    for (place, split) in splits.iter().enumerate() {
+        let SplitPart { purpose, part, folds } = split;
         let counted = counted.get(place);
         lines.push(String::new());
         let objects = counted.filter(|counted| counted.objects > 0);
         let comment = objects.map(|counted| format!("   # {} objects", counted.objects)).unwrap_or_default();
         lines.push(format!("[split.{}]{comment}", purpose.as_str()));
         lines.push(format!("images = {}", quoted(&part.images)));
-        if let Some(kept) = folds {
-            let kept = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if let Some(Folds { of, keep }) = folds {
             let comment = match purpose {
-                Purpose::Train => {
-                    format!("all but every {HELD_OUT}th image (of each class, if images have one)")
-                }
-                _ => format!("every {HELD_OUT}th image: held out, never trained on"),
+                Purpose::Train => format!("all images but 1 of {of} (of each class, if images have one)"),
+                _ => format!("1 of {of} images: held out, never trained on"),
             };
-            lines.push(format!("folds = {{ of = {HELD_OUT}, keep = [{kept}] }}   # {comment}"));
+            lines.push(format!("folds = {{ of = {of}, keep = {keep:?} }}   # {comment}"));
         }
-        // Splits that share images must number them alike, so that both keep the empty ones.
-        let empty = counted.map_or(0, |counted| counted.empty);
-        let dropped = if *purpose == Purpose::Train && folds.is_none() { empty } else { 0 };
+        let left_out = counted.map_or(0, |counted| split.left_out(counted));
         if let Some(counted) = counted {
-            lines.push(format!("count = {}", counted.images - dropped));
+            lines.push(format!("count = {}", counted.images));
         }
         lines.push(format!("[split.{}.annotations]", purpose.as_str()));
         lines.extend(part.annotations.iter().map(|(key, value)| format!("{key} = {value}")));
-        if dropped > 0 {
-            lines.push(format!("drop_empty = true   # {dropped} images without objects are not trained on"));
+        if left_out > 0 {
+            lines.push(format!("drop_empty = true   # {left_out} images without objects are not trained on"));
         }
     }
     lines.join("\n") + "\n"

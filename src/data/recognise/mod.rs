@@ -14,7 +14,7 @@ mod survey;
 mod table;
 
 pub use found::{Fit, Labelling, Part, Purpose, quoted};
-pub use manifest_text::{Counted, HELD_OUT, SplitPart, dataset_text, splits_of};
+pub use manifest_text::{Counted, SplitPart, dataset_text, hold_out, splits_of};
 
 use super::DataError;
 use class_folders::CLASS_FOLDERS;

@@ -133,6 +133,23 @@ fn without_a_validation_split_every_fifth_image_of_a_class_is_held_out() {
 }
 
 #[test]
+fn of_small_classes_a_larger_part_is_held_out() {
+    let fit = recognise(folder(&["a/1.jpg", "b/1.jpg"]).path(), None).unwrap();
+    let of = |sizes: &[usize]| {
+        let splits = hold_out(splits_of(&fit), sizes.to_vec());
+        assert_eq!(splits[0].folds.as_ref().unwrap().of, splits[1].folds.as_ref().unwrap().of);
+        let kept = splits.iter().map(|split| split.folds.as_ref().unwrap().keep.len()).collect::<Vec<_>>();
+        let of = splits[0].folds.as_ref().unwrap().of;
+        assert_eq!(kept, [of - 1, 1]);
+        of
+    };
+    assert_eq!(of(&[100, 3, 40]), 5, "the median counts, not a rare class");
+    assert_eq!((of(&[3, 3, 100]), of(&[2]), of(&[1, 1]), of(&[4, 4])), (3, 2, 2, 4));
+    let split = recognise(folder(&["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"]).path(), None).unwrap();
+    assert!(hold_out(splits_of(&split), vec![1]).iter().all(|split| split.folds.is_none()));
+}
+
+#[test]
 fn coco_files_find_their_images() {
     // As COCO: a folder of annotations, and years.
     let usual = folder(&["train2017/1.jpg", "val2017/1.jpg"]);

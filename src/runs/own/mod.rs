@@ -13,13 +13,14 @@ pub use files::{ManifestFile, Written, checked_name, name_of, write_files};
 
 use crate::config::{Choice, Stage, parse};
 use crate::data::recognise::{
-    Counted, Fit, HELD_OUT, Labelling, Purpose, SplitPart, dataset_text, recognise, splits_of,
+    Counted, Fit, Labelling, Purpose, SplitPart, dataset_text, hold_out, recognise, splits_of,
 };
 use crate::data::{Annotation, Dataset, DatasetInfo, Entry, Image, Index};
 use crate::registry::Registry;
 use crate::task::Manifest;
 use anyhow::{Context, Result};
 use defaults::Facts;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use task_text::{TaskFacts, kind_of, recipe_of, task_text};
 
@@ -54,31 +55,32 @@ impl OwnData {
     pub fn read(registry: &Registry, root: &Path, wanted: Option<Labelling>) -> Result<Self> {
         let fit = recognise(root, wanted)?;
         let root = root.canonicalize().unwrap_or(root.into());
-        let splits = splits_of(&fit);
-        let text = dataset_text(UNNAMED, &fit, &splits, &[], &root.display().to_string());
-        let formats = &registry.components().formats;
-        let dataset = Dataset::of_text(&text, &format!("{} in `{}`", fit.layout, root.display()), formats)?;
-        let mut indices = vec![];
-        let mut info = DatasetInfo::default();
-        for split in &splits {
-            let name = split.purpose.as_str();
-            let index = match split.purpose {
-                Purpose::Train => {
-                    let index = dataset.index(&root, name)?;
-                    info = dataset.info(&index);
-                    index
-                }
-                _ => {
-                    let trained = (Purpose::Train.as_str(), &info.classes[..]);
-                    dataset.index_scored(&root, name, trained)?
-                }
-            };
-            indices.push(index);
+        let named = |splits: &[SplitPart]| {
+            let text = dataset_text(UNNAMED, &fit, splits, &[], &root.display().to_string());
+            let origin = format!("{} in `{}`", fit.layout, root.display());
+            Dataset::of_text(&text, &origin, &registry.components().formats)
+        };
+        let whole = splits_of(&fit);
+        let all = named(&whole)?.index(&root, Purpose::Train.as_str())?;
+        let splits = hold_out(whole, class_sizes(&all.entries));
+        let dataset = named(&splits)?;
+        let train = match &splits.first().context("a layout has a training split")?.folds {
+            None => all,
+            Some(_) => dataset.index(&root, Purpose::Train.as_str())?,
+        };
+        let info = dataset.info(&train);
+        let mut indices = vec![train];
+        for split in splits.iter().skip(1) {
+            let trained = (Purpose::Train.as_str(), &info.classes[..]);
+            indices.push(dataset.index_scored(&root, split.purpose.as_str(), trained)?);
         }
-        let counted: Vec<Counted> = indices.iter().map(|index| counted(index, &info.classes)).collect();
-        let train = indices.first().context("a layout has a training split")?;
+        let mut counted: Vec<Counted> = indices.iter().map(|index| counted(index, &info.classes)).collect();
+        for (split, counted) in splits.iter().zip(&mut counted) {
+            counted.images -= split.left_out(counted);
+        }
+        let train = &indices[0];
         let facts = Facts {
-            images: train.entries.len(),
+            images: counted[0].images,
             sides: usual_size(&train.entries),
             masks: all_have_masks(&indices),
             object_sides: object_sides(&train.entries),
@@ -141,10 +143,11 @@ impl OwnData {
         let splits = splits.collect::<Vec<_>>().join("; ");
         let classes = format!("{classes} {}", if classes == 1 { "class" } else { "classes" });
         lines.push(format!("{classes}; {splits}"));
-        if self.splits.iter().any(|split| split.folds.is_some()) {
+        if let Some(folds) = self.splits.iter().find_map(|split| split.folds.as_ref()) {
             let each = if self.kind == "classification" { " of each class" } else { "" };
+            let of = folds.of;
             lines.push(format!(
-                "there is no validation split: every {HELD_OUT}th image{each} is held out and never trained on"
+                "there is no validation split: 1 of {of} images{each} is held out (`val`) and never trained on"
             ));
         }
         lines
@@ -161,6 +164,19 @@ impl OwnData {
             masks: self.facts.masks,
         }
     }
+}
+
+/// Numbers of images of each class that has some, or of all together if they have no class of their own.
+fn class_sizes(entries: &[Entry]) -> Vec<usize> {
+    let mut sizes: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+    for entry in entries {
+        let class = match entry.annotation {
+            Annotation::Label(label) => Some(label),
+            _ => None,
+        };
+        *sizes.entry(class).or_default() += 1;
+    }
+    sizes.into_values().collect()
 }
 
 /// What the index of a split holds, of `classes`.
