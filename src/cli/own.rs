@@ -57,7 +57,7 @@ pub(super) fn with_own_task(
     else {
         return Ok(request);
     };
-    let library = place.include.library()?;
+    let library = library(&place.include, flags.save_task.is_some())?;
     let data = OwnData::read(registry, &root, flags.kind.map(KindName::labelling))?;
     data.summary().iter().for_each(|line| eprintln!("{line}"));
     let include = &place.include.include;
@@ -106,7 +106,7 @@ pub(super) fn new_task(
     kind: Option<KindName>,
     include: &Include,
 ) -> Result<()> {
-    let (library, home) = (include.library()?, home(include));
+    let (library, home) = (library(include, true)?, home(include));
     checked_name(name, &home, &built_in(), &include.include).context("give another name")?;
     let data = OwnData::read(registry, root, kind.map(KindName::labelling))?;
     data.summary().iter().for_each(|line| eprintln!("{line}"));
@@ -120,6 +120,13 @@ pub(super) fn new_task(
 /// The folder for tasks that a user keeps.
 fn home(include: &Include) -> PathBuf {
     include.include.first().cloned().unwrap_or_else(|| ".".into())
+}
+
+/// The library of `include`. If files are to be saved, the folder for them need not exist yet.
+fn library(include: &Include, saves: bool) -> Result<Library> {
+    let home = home(include);
+    let there = |folder: &&PathBuf| !saves || folder.is_dir() || **folder != home;
+    Ok(Library::new(&include.include.iter().filter(there).cloned().collect::<Vec<_>>())?)
 }
 
 /// Names of all tasks and data sets of the program.

@@ -195,8 +195,8 @@ fn a_table_of_labels_is_classified_and_the_task_saved() {
 #[test]
 fn a_task_is_written_without_a_run_and_never_under_a_name_that_is_taken() {
     let sandbox = sandbox();
-    sandbox.ok("task new parts_new --kind detection --data parts");
-    let task = read(&sandbox, "tasks/parts_new/task.toml");
+    sandbox.ok("task new parts_new --kind detection --data parts --include mine");
+    let task = read(&sandbox, "mine/tasks/parts_new/task.toml");
     for words in [
         "kind = \"detection\"",
         "recipe = \"maskrcnn_small\"",
@@ -206,7 +206,7 @@ fn a_task_is_written_without_a_run_and_never_under_a_name_that_is_taken() {
     ] {
         assert!(task.contains(words), "{task}");
     }
-    assert!(sandbox.ok("task show parts_new --include .").contains("box_ap"));
+    assert!(sandbox.ok("task show parts_new --include mine").contains("box_ap"));
     let error = sandbox.fails(2, "task new coco --data parts");
     assert!(error.contains("of the program is called `coco`"), "{error}");
     let error = sandbox.fails(2, "task new x --data parts --kind segmentation");
@@ -221,7 +221,7 @@ fn a_task_is_written_without_a_run_and_never_under_a_name_that_is_taken() {
     let image =
         std::fs::read_dir(sandbox.path("imagenet/train/arrow")).unwrap().next().unwrap().unwrap().path();
     std::fs::copy(&image, image.with_file_name("more.png")).unwrap();
-    let (said, _) = transfer(&sandbox, "--data imagenet");
+    let (said, _) = transfer(&sandbox, "--data imagenet --seed 1");
     assert!(said.contains("task `imagenet_own` written anew, because the data have changed"), "{said}");
     copy(&sandbox, "classification/val", "other/imagenet");
     let error = sandbox.fails(2, "transfer --data other/imagenet --init scratch");

@@ -1,7 +1,7 @@
 //! The text of `dataset.toml` for a layout that was recognised.
 
 use super::super::Folds;
-use super::found::{Fit, Part, Purpose, quoted};
+use super::found::{Fit, Labelling, Part, Purpose, quoted};
 
 /// Of this many images one is held out where the data have no validation split, if classes are large enough.
 const HELD_OUT: usize = 5;
@@ -73,18 +73,20 @@ pub fn hold_out(splits: Vec<SplitPart>, mut sizes: Vec<usize>) -> Vec<SplitPart>
 /// where the data are.
 pub fn dataset_text(name: &str, fit: &Fit, splits: &[SplitPart], counted: &[Counted], root: &str) -> String {
     let mut lines = vec![
-        format!("# {}: {}.", fit.layout, fit.evidence),
+        format!("# {}: {}.", fit.layout, one_line(&fit.evidence)),
         "# Every key is explained in docs/reference/dataset.md.".to_string(),
         format!("name = {}", quoted(name)),
         "version = \"1\"".into(),
         "license = \"unknown\"            # of your data, in words".into(),
         format!("get = {}", quoted(&format!("the folder {root}, by --data"))),
     ];
+    if fit.labelling == Labelling::Classes {
+        lines.push("orientation = \"apply\"          # turned as viewers show them; \"ignore\": as PyTorch's loaders do".into());
+    }
     if let Some(classes) = counted.first().map(|split| &split.classes).filter(|classes| !classes.is_empty()) {
         const SHOWN: usize = 20;
         let more = if classes.len() > SHOWN { ", …" } else { "" };
-        let shown =
-            classes.iter().take(SHOWN).map(|class| class.replace(['\n', '\r'], " ")).collect::<Vec<_>>();
+        let shown = classes.iter().take(SHOWN).map(|class| one_line(class)).collect::<Vec<_>>();
         let noun = if classes.len() == 1 { "class" } else { "classes" };
         lines.push(format!("# {} {noun}: {}{more}", classes.len(), shown.join(", ")));
     }
@@ -114,4 +116,9 @@ pub fn dataset_text(name: &str, fit: &Fit, splits: &[SplitPart], counted: &[Coun
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// The text without line breaks, for a comment.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }

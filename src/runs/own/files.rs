@@ -102,8 +102,10 @@ pub fn write_files(folder: &Path, files: &[ManifestFile]) -> Result<Written> {
 
 /// The name of a task that is made of the folder `root`: that of the folder, in letters, digits and `_`.
 pub fn name_of(root: &Path) -> String {
-    let absolute = root.canonicalize().unwrap_or(root.into());
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // `.` and `..` have a name only when they are resolved.
+    let resolved = if root.file_name().is_none() { root.canonicalize().ok() } else { None };
+    let name =
+        resolved.as_deref().unwrap_or(root).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name = name.chars().map(plain).collect::<String>();
     match name.trim_matches('_') {
@@ -184,6 +186,8 @@ mod tests {
     fn names_of_tasks() {
         assert_eq!(name_of(Path::new("/data/My flowers (2)")), "My_flowers__2");
         assert_eq!(name_of(Path::new("/")), "data");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(name_of(Path::new(".")), name_of(&here));
         let home = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("tasks/mine")).unwrap();
