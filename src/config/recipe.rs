@@ -52,6 +52,10 @@ pub struct Recipe {
     /// Unreadable images that may be skipped before the run stops.
     #[serde(default)]
     pub allowed_skips: usize,
+    /// Pre-training: images of the split that are not trained on. Their loss, without gradients, is the score `held_out_loss`: after the
+    /// last step, and every `eval_epochs` epochs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_out: usize,
     /// `[optim]`: the optimiser and its numbers.
     pub optim: Optim,
     /// `[schedule]`: the learning rate over the run.
@@ -113,9 +117,15 @@ impl Recipe {
         if micro == 0 || !self.batch.is_multiple_of(micro) {
             return Err(format!("batch {} is not a multiple of micro_batch {micro}", self.batch));
         }
-        if self.early_stop.is_some() && (stage == Stage::Pretrain || self.eval_epochs == 0) {
+        if self.held_out > 0 && stage == Stage::Transfer {
             return Err(
-                "early_stop needs evaluations during training: set eval_epochs, in a recipe of `[transfer]`"
+                "held_out is for pre-training; a transfer is evaluated on the splits of its task".into()
+            );
+        }
+        let evaluated = self.eval_epochs > 0 && (stage == Stage::Transfer || self.held_out > 0);
+        if self.early_stop.is_some() && !evaluated {
+            return Err(
+                "early_stop needs evaluations during training: set eval_epochs, and held_out in pre-training"
                     .into(),
             );
         }
@@ -143,6 +153,10 @@ impl Recipe {
             _ => Ok(()),
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The key of `[pretrain]` that names the objective.

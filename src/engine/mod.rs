@@ -35,6 +35,7 @@ pub use model::TaskModel;
 pub use observer::{Control, Event, Observer, Silent};
 pub use plan::{Plan, PlanError};
 pub use predict::{Pictures, Predicted, draw_annotations};
+pub use pretrain::HELD_OUT_LOSS;
 pub use reconstruct::{Pretrained, reconstruct};
 pub use session::Session;
 pub use speed::{Speed, SpeedOptions};

@@ -1,20 +1,27 @@
 //! A pre-training run: builds the objective, the initial weights and the loader, and draws reconstructions.
 
+use super::observer::Event;
 use super::session::{Session, StageParts};
-use super::train::{Outcome, TrainOptions};
+use super::train::{Evaluation, Outcome, TrainOptions};
 use super::{LoaderSpec, RunInputs, Speed, SpeedOptions};
 use crate::data::Entry;
 use crate::data::loader::Loader;
+use crate::nn::Pass;
 use crate::ops::no_grad;
 use crate::pretrain::{ObjectiveInputs, Pretraining};
+use crate::record::{Better, ScoreSpec, Scores, Unit};
+use crate::rng::Rng;
 use crate::weights::{WeightFile, load_exact, load_tokenizer, metadata as keys};
-use anyhow::{Context, Result};
-use candle_core::Tensor;
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Tensor};
 use image::RgbImage;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The score of a pre-training with held-out images.
+pub const HELD_OUT_LOSS: ScoreSpec =
+    ScoreSpec { name: "held_out_loss", unit: Unit::Plain, better: Better::Lower };
 /// Number of images to which a target is fitted.
 const FIT_IMAGES: usize = 2048;
 
@@ -47,15 +54,49 @@ impl<'a> Session<'a, Box<dyn Pretraining>> {
     /// Initial weights that do not fit, and errors of the training loop.
     pub fn train(&self, options: TrainOptions) -> Result<Outcome> {
         let loader = self.run.image_loader(LoaderSpec::training(self.run))?;
+        let held_out = || self.held_out_loss();
+        let evaluation = (!self.run.splits.eval.is_empty()).then_some(Evaluation {
+            run: &held_out,
+            select: None,
+            primary: HELD_OUT_LOSS,
+        });
         let parts = StageParts {
             source: &loader,
             objective: self.model.as_ref(),
             mix: &|_, _| Ok(()),
             initialize: &|| self.initialize(&loader),
-            evaluation: None,
+            evaluation,
             metadata: &metadata(self.run)?,
         };
         self.run_loop(parts, options)
+    }
+
+    /// The mean loss of the images that the recipe holds out: as in training, but with the crops and masks of one fixed draw, with the
+    /// schedules of the last step, and without gradients. Batches count by their images.
+    fn held_out_loss(&self) -> Result<Scores> {
+        let run = self.run;
+        let entries = run.splits.eval.clone();
+        let total = entries.len();
+        let spec = LoaderSpec { entries, shuffle: false, ..LoaderSpec::training(run) };
+        let loader = run.image_loader(spec.skipping_unreadable())?;
+        let (mut sum, mut count) = (0., 0);
+        for (number, loaded) in loader.epoch(0, 0).enumerate() {
+            let batch = loaded?.batch;
+            if batch.ids.is_empty() {
+                continue;
+            }
+            let mut rng = Rng::new(run.config.run.seed, "held_out", &[number as u64]);
+            let mut pass =
+                Pass::Train { rng: &mut rng, progress: 1., epoch: run.config.recipe.epochs as f64 };
+            let loss = no_grad(|| self.model.losses(&batch, &mut pass)?.total())?;
+            sum += f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?) * batch.ids.len() as f64;
+            count += batch.ids.len();
+            run.control.tell(Event::Evaluating { done: count, total });
+        }
+        ensure!(count > 0, "none of the {total} held-out images can be read");
+        let mut scores = Scores::default();
+        scores.insert(HELD_OUT_LOSS.name, sum / count as f64, None);
+        Ok(scores)
     }
 
     /// Measures training.

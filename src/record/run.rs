@@ -235,13 +235,13 @@ pub struct RunRecord {
     /// Number of unreadable images that were skipped, as the recipe allows.
     #[serde(default)]
     pub skipped: u64,
-    /// The score that ranks runs of this task; `None` for pre-training.
+    /// The score that ranks runs of this task; `None` for pre-training without held-out images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
     /// On which splits the run was scored and weights were chosen; `None` for pre-training and in earlier records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationRecord>,
-    /// Scores on the reported split; empty for pre-training.
+    /// Scores on the reported split; in pre-training the loss of held-out images, if there are any.
     #[serde(default)]
     pub scores: Scores,
     /// Last training losses by name.

@@ -29,7 +29,7 @@ pub use trained::{TrainedModel, trained};
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};
 use crate::data::{DataError, Dataset};
 use crate::engine::{
-    Control, Event, IndexedSplits, Outcome, Plan, RunInputs, Session, TrainOptions, Unscored,
+    Control, Event, HELD_OUT_LOSS, IndexedSplits, Outcome, Plan, RunInputs, Session, TrainOptions, Unscored,
 };
 use crate::record::{
     Build, Environment, EvaluationRecord, InitRecord, RunRecord, RunStore, Scores, Status, Throughput,
@@ -248,8 +248,11 @@ impl PreparedRun {
                 .map_or(0, |plan| plan.steps as u64),
             steps_done: self.earlier.as_ref().map_or(0, |earlier| earlier.steps_done),
             skipped: 0,
-            primary: self.data.task.as_ref().map(|task| task.primary().name.to_string()),
-            evaluation: manifest.as_ref().map(|manifest| self.evaluation(manifest)).transpose()?,
+            primary: self.primary(),
+            evaluation: match manifest {
+                Some(manifest) => Some(self.evaluation(manifest)?),
+                None => self.held_out(),
+            },
             scores: Scores::default(),
             losses: Default::default(),
             status: Status::Interrupted,
@@ -257,6 +260,28 @@ impl PreparedRun {
             notes: self.caveats.clone(),
             data_notes: self.data.notes.clone(),
             marks: vec![],
+        })
+    }
+
+    /// The name of the primary score.
+    fn primary(&self) -> Option<String> {
+        match &self.data.task {
+            Some(task) => Some(task.primary().name.to_string()),
+            None => (!self.data.splits.eval.is_empty()).then(|| HELD_OUT_LOSS.name.to_string()),
+        }
+    }
+
+    /// What a pre-training with held-out images is scored on.
+    fn held_out(&self) -> Option<EvaluationRecord> {
+        let split = "held out".to_string();
+        let best_on = (self.resolved.config.recipe.eval_epochs > 0).then(|| split.clone());
+        let role = self.resolved.config.run.report;
+        (!self.data.splits.eval.is_empty()).then_some(EvaluationRecord {
+            split,
+            role,
+            times: 0,
+            best_on,
+            best: None,
         })
     }
 

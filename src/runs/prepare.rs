@@ -3,7 +3,7 @@
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
 use crate::config::{Reported, RunConfig, Stage, read};
-use crate::data::{Dataset, Index, content, readable};
+use crate::data::{Dataset, Entry, Index, content, readable};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
 use crate::registry::AnyTask;
@@ -80,7 +80,9 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
     let mut missing = Vec::from_iter(incomplete(&config.run.split, &train));
     let mut notes = remarks(&config.run.split, &train);
     let Some(manifest) = manifest else {
-        let splits = IndexedSplits { train: Arc::new(train.entries), ..IndexedSplits::default() };
+        let (entries, held_out) = hold_out(train.entries, config.recipe.held_out)?;
+        let splits =
+            IndexedSplits { train: Arc::new(entries), eval: Arc::new(held_out), ..IndexedSplits::default() };
         return Ok(Data { task: None, splits, notes, incomplete: missing });
     };
     let info = dataset.info(&train);
@@ -105,6 +107,18 @@ pub fn index(context: &RunContext, resolved: &Resolved) -> Result<Data> {
         select: scored.next().unwrap_or_default(),
     };
     Ok(Data { task: Some(task), splits, notes, incomplete: missing })
+}
+
+/// Divides the images of a pre-training into those that are trained on and `count` that are held out, at equal distances in the order of
+/// the split.
+fn hold_out(entries: Vec<Entry>, count: usize) -> Result<(Vec<Entry>, Vec<Entry>)> {
+    let images = entries.len();
+    ensure!(count < images.max(1), "held_out is {count}, but the split has only {images} images");
+    let is_held_out = |place: usize| place * count / images != (place + 1) * count / images;
+    let (held_out, trained): (Vec<_>, Vec<_>) =
+        entries.into_iter().enumerate().partition(|(place, _)| is_held_out(*place));
+    let plain = |entries: Vec<(usize, Entry)>| entries.into_iter().map(|(_, entry)| entry).collect();
+    Ok((plain(trained), plain(held_out)))
 }
 
 /// Resolves and checks a request, and locks the folder of the run. Writes `config.toml`.
@@ -168,6 +182,7 @@ pub fn prepare_resolved(
     }
     ensure!(
         recipe.early_stop.is_none()
+            || data.task.is_none()
             || !data.splits.select.is_empty()
             || resolved.config.run.report == Reported::Select,
         "early_stop: this task has no split for choosing (`select` in its `[splits]`), and the reported split must not decide when \

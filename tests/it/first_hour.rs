@@ -207,3 +207,34 @@ fn mistakes_are_explained() {
     contains(&stderr(&shown), &["loaded the ", "tensors of the backbone; ignored ", "(decoder "]);
     contains(&String::from_utf8_lossy(&shown.stdout), &["status  stopped at --max-steps"]);
 }
+
+#[test]
+fn a_pretraining_reports_the_loss_of_images_that_it_holds_out() {
+    let sandbox = Sandbox::new();
+    let line = format!("{} --set batch=2 --set held_out=2 --set eval_epochs=1", small_pretrain());
+    let shown = sandbox.ok(&line);
+    contains(&shown, &["scores  held_out_loss ", "best ", "on `held out`"]);
+    let folder = sandbox.only_run("runs");
+    let record = json(&std::fs::read_to_string(folder.join("run.json")).unwrap());
+    let score = record["scores"]["held_out_loss"]["value"].as_f64().unwrap();
+    assert!(score > 0.5 && score < 3., "{score}");
+    assert_eq!(record["evaluation"]["times"], 3);
+    let log = std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("held_out_loss")).count(), 3);
+    assert!(folder.join("best.safetensors").is_file());
+    // The images are not trained on, and another number of them is another run.
+    let images = std::fs::read_dir(format!("{}/pretrain/images", fixture("shapes"))).unwrap().count() as u64;
+    assert_eq!(record["steps_planned"], 3 * ((images - 2) / 2));
+    assert_eq!(
+        sandbox.ok(&format!("{line} --runs again")).lines().nth(3),
+        shown.lines().nth(3),
+        "the same draw of masks"
+    );
+    let error = sandbox.fails(2, &format!("{line} --set held_out={images}"));
+    contains(&error, &["held_out is", "images"]);
+    let stopped = sandbox.ok(&format!("{line} --epochs 30 --lr 1e-30 --set early_stop=2 --runs early")
+        .replace("--set epochs=3 ", ""));
+    contains(&stopped, &["finished, ", "best "]);
+    let record = json(&std::fs::read_to_string(sandbox.only_run("early").join("run.json")).unwrap());
+    contains(&record["notes"].to_string(), &["stopped early"]);
+}
