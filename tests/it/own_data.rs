@@ -225,6 +225,9 @@ fn a_task_is_written_without_a_run_and_never_under_a_name_that_is_taken() {
     assert!(said.contains("task `imagenet_own` written anew, because the data have changed"), "{said}");
     copy(&sandbox, "classification/val", "other/imagenet");
     let error = sandbox.fails(2, "transfer --data other/imagenet --init scratch");
+    assert!(error.contains("too few images to hold some out"), "{error}");
+    copy(&sandbox, "classification/train", "other/imagenet");
+    let error = sandbox.fails(2, "transfer --data other/imagenet --init scratch");
     assert!(error.contains("was made of another folder") && error.contains("--save-task"), "{error}");
 }
 

@@ -64,7 +64,9 @@ pub(super) fn look(survey: &Survey) -> Result<Search, DataError> {
     let (candidates, mut notes) = json_files(survey)?;
     if candidates.is_empty() {
         let crowd = notes.pop().map_or(String::new(), |note| format!("; {note}"));
-        return Ok(Search::Absent(format!("no .json file beside or above the images{crowd}")));
+        return Ok(Search::Absent(format!(
+            "no .json file in the folder, in `annotations` or in folders of splits{crowd}"
+        )));
     }
     let (mut files, mut reasons) = (vec![], vec![]);
     for path in candidates {
@@ -140,8 +142,11 @@ fn json_files(survey: &Survey) -> Result<(Vec<String>, Vec<String>), DataError> 
 /// The reason why it is not in COCO's layout.
 fn summary(survey: &Survey, path: &str) -> Result<CocoFile, String> {
     let bytes = std::fs::read(survey.path(path)).map_err(|e| format!("cannot be read: {e}"))?;
-    let NamedFields(Summary { images, annotations, categories }) =
-        parse::<NamedFields<Summary>>(bytes).map_err(|flaw| format!("is not in COCO's layout: {flaw}"))?;
+    let NamedFields(Summary { images, annotations, categories }) = parse::<NamedFields<Summary>>(bytes)
+        .map_err(|flaw| match flaw.starts_with("line ") {
+            true => format!("is damaged: {flaw}"),
+            false => "is not in COCO's layout".to_string(),
+        })?;
     let missing = [
         ("images", images.0.as_ref().is_none_or(Vec::is_empty)),
         ("annotations", annotations.0.as_ref().is_none_or(Vec::is_empty)),

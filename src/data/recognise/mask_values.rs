@@ -1,13 +1,14 @@
 //! What the values of masks mean: ids or colours, how many classes, which pixels are ignored, and what the classes are called.
 
 use super::super::classes::names_in;
+use super::super::formats::has_image_extension;
 use super::super::raster::{StoredValues, decode};
 use super::super::text::read_text;
 use super::found::quoted;
 use super::survey::{Survey, below};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Number of masks that are read, evenly among all.
 const READ: usize = 1000;
@@ -21,6 +22,9 @@ const NAME_FILES: [&str; 6] =
     ["classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "names.txt", "classes.names"];
 /// Names of tables of class names and colours.
 const COLOUR_FILES: [&str; 3] = ["class_dict.csv", "classes.csv", "label_colors.csv"];
+
+/// Keys and values of the table `annotations`, in TOML.
+type Keys = Vec<(&'static str, String)>;
 
 /// The values of masks.
 #[derive(Default)]
@@ -38,7 +42,7 @@ pub(super) fn annotation_keys(
     survey: &Survey,
     homes: &[&str],
     masks: &[&PathBuf],
-) -> Result<(Vec<(&'static str, String)>, Vec<String>), String> {
+) -> Result<(Keys, Vec<String>), String> {
     let sample: Vec<&&PathBuf> = masks.iter().step_by(masks.len().div_ceil(READ).max(1)).collect();
     let values = sample.par_iter().map(|file| values_of(file)).collect::<Result<Vec<_>, _>>()?;
     let mut all = Values::default();
@@ -86,11 +90,7 @@ fn values_of(file: &PathBuf) -> Result<Values, String> {
 }
 
 /// Keys for masks of these ids. `names` are those of a file, with its name.
-fn of_ids(
-    ids: &BTreeSet<u16>,
-    names: Option<(String, Vec<String>)>,
-    notes: &mut Vec<String>,
-) -> Vec<(&'static str, String)> {
+fn of_ids(ids: &BTreeSet<u16>, names: Option<(String, Vec<String>)>, notes: &mut Vec<String>) -> Keys {
     let void = ids.len() > 2 && ids.contains(&VOID);
     let classes: Vec<u16> = ids.iter().copied().filter(|id| !(void && *id == VOID)).collect();
     let count = usize::from(classes.last().copied().unwrap_or(0)) + 1;
@@ -133,12 +133,7 @@ fn of_ids(
 }
 
 /// Keys for masks of these colours.
-fn of_colours(
-    colours: &BTreeSet<[u8; 3]>,
-    survey: &Survey,
-    homes: &[&str],
-    notes: &mut Vec<String>,
-) -> Vec<(&'static str, String)> {
+fn of_colours(colours: &BTreeSet<[u8; 3]>, survey: &Survey, homes: &[&str], notes: &mut Vec<String>) -> Keys {
     let table = colour_table(survey, homes).filter(|(file, table)| {
         let fits = colours.iter().all(|colour| table.iter().any(|(_, other)| other == colour));
         notes.push(match fits {
@@ -178,7 +173,10 @@ fn files(survey: &Survey, homes: &[&str], names: &[&str]) -> Vec<String> {
 fn names_file(survey: &Survey, homes: &[&str]) -> Option<(String, Vec<String>)> {
     files(survey, homes, &NAME_FILES).into_iter().find_map(|file| {
         let names = names_in(&read_text(&survey.path(&file)).ok()?, '\t').ok()?;
-        Some((file, names))
+        // A list of images is none of classes.
+        let lists_images =
+            |name: &String| name.split_whitespace().any(|word| has_image_extension(Path::new(word)));
+        (!names.iter().any(lists_images)).then_some((file, names))
     })
 }
 

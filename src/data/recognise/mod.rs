@@ -153,6 +153,9 @@ fn unknown(
             ));
         }
     }
+    if !top.images.is_empty() {
+        lines.push("`bench pretrain --data` needs no labels".into());
+    }
     lines.push("other layouts need two files, which docs/guides/transfer.md describes".into());
     Ok(lines.join("\n"))
 }

@@ -259,7 +259,7 @@ fn label_column(names: &[String], image: usize) -> Result<usize, String> {
     }
     let called =
         |wanted: &&str| others.iter().copied().find(|place| names[*place].eq_ignore_ascii_case(wanted));
-    LABEL_NAMES.iter().find_map(|wanted| called(&wanted)).ok_or_else(|| match others.is_empty() {
+    LABEL_NAMES.iter().find_map(called).ok_or_else(|| match others.is_empty() {
         true => "has a column of images and none of labels".into(),
         false => {
             let listed: Vec<String> = others.iter().map(|place| format!("`{}`", names[*place])).collect();

@@ -212,9 +212,7 @@ fn coco_files_that_do_not_fit_are_named() {
             .contains("none of the images that `train.json` lists was found, the first is `elsewhere.jpg`")
     );
     write(&root, "train.json", b"{\"images\": [");
-    assert!(
-        fails(&root, None).contains("`train.json` is not in COCO's layout: line 1, column 12: the file ends")
-    );
+    assert!(fails(&root, None).contains("`train.json` is damaged: line 1, column 12: the file ends"));
     write(&root, "train.json", b"[1, 2]");
     assert!(fails(&root, None).contains("`train.json` is not in COCO's layout"));
     write(&root, "train.json", b"{\"images\": [{\"id\": 1}]}");
@@ -233,7 +231,8 @@ fn masks(pairs: &[(&str, &str)], values: &[u8]) -> TempDir {
 
 #[test]
 fn images_and_masks_in_the_usual_places() {
-    let cases: [(&[(&str, &str)], &[(&str, &str)], &str); 7] = [
+    type Names = &'static [(&'static str, &'static str)];
+    let cases: [(Names, Names, &str); 7] = [
         (
             &[("images/1.jpg", "masks/1.png")],
             &[("all", "images")],
@@ -304,6 +303,8 @@ fn values_of_masks_tell_classes() {
     let root = masks(&[("images/1.jpg", "masks/1.png")], &[0, 1, 2]);
     write(&root, "classes.txt", b"sky\nroad\ncar\nbird\n");
     assert!(found(&root).2.ends_with("names=[\"sky\", \"road\", \"car\", \"bird\"]"));
+    write(&root, "classes.txt", b"1.jpg 0\n2.jpg 1\n3.jpg 2\n");
+    assert!(found(&root).2.ends_with("names=[\"class_0\", \"class_1\", \"class_2\"]"), "a list of images");
     write(&root, "classes.txt", b"sky\nroad\n");
     assert!(found(&root).2.ends_with("names=[\"class_0\", \"class_1\", \"class_2\"]"));
     let notes = recognise(root.path(), None).unwrap().notes.join("\n");
@@ -416,9 +417,10 @@ fn folders_of_no_layout_say_what_they_hold_and_what_is_known() {
         "4 images (1.jpg, 2.jpg, 3.jpg and 1 more), 1 other file (notes.txt)",
         "class folders (classification): the folder has no folders with images",
         "table of labels (classification): no .csv or .tsv file",
-        "COCO files (detection): no .json file",
+        "COCO files (detection): no .json file in the folder, in `annotations`",
         "images and masks (segmentation): no folders such as `images` and `masks`",
         "looks like <class>/*.jpg",
+        "`bench pretrain --data` needs no labels",
     ] {
         assert!(images.contains(words), "{images}");
     }

@@ -18,7 +18,7 @@ use crate::data::recognise::{
 use crate::data::{Annotation, Dataset, DatasetInfo, Entry, Image, Index};
 use crate::registry::Registry;
 use crate::task::Manifest;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use defaults::Facts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,18 @@ impl OwnData {
         };
         let whole = splits_of(&fit);
         let all = named(&whole)?.index(&root, Purpose::Train.as_str())?;
-        let splits = hold_out(whole, class_sizes(&all.entries));
+        let sizes = class_sizes(&all.entries);
+        let held_out = |splits: &[SplitPart]| {
+            splits.first().and_then(|split| split.folds.as_ref()).map(|folds| folds.of)
+        };
+        let splits = hold_out(whole, sizes.clone());
+        if let Some(of) = held_out(&splits) {
+            ensure!(
+                sizes.iter().any(|size| *size >= of),
+                "{}: there is no validation split, and too few images to hold some out; put some into a folder `val`",
+                root.display()
+            );
+        }
         let dataset = named(&splits)?;
         let train = match &splits.first().context("a layout has a training split")?.folds {
             None => all,
