@@ -49,7 +49,7 @@ pub fn splits_of(fit: &Fit) -> Vec<SplitPart> {
     splits
 }
 
-/// Divides the training split if there is no split for validation: of [`HELD_OUT`] images of each class, one is held out. Where the
+/// Divides the training split if there is no split for validation: of five images of each class, one is held out. Where the
 /// median of `sizes`, the numbers of its images of each class, is smaller, it is one of so many. A test split is never used in
 /// its place.
 pub fn hold_out(splits: Vec<SplitPart>, mut sizes: Vec<usize>) -> Vec<SplitPart> {

@@ -153,7 +153,7 @@ fn pair(survey: &Survey, folders: Folders) -> Result<Pairing, String> {
     let (home, masks_home) = (survey.path(&folders.images), survey.path(&folders.masks));
     let below = |folder: &Path| image_files_below(folder).map(|(files, _)| files).map_err(|e| e.to_string());
     let files = below(&home).map_err(|_| format!("there are no images in `{}`", folders.images))?;
-    let masks = below(&masks_home).map_err(|_| format!("there are no masks in `{}`", folders.masks))?;
+    let masks = below(&masks_home).map_err(|_| without_masks(survey, &folders.masks))?;
     let png: Vec<&PathBuf> = masks.iter().filter(|file| ending(file).eq_ignore_ascii_case(".png")).collect();
     if png.is_empty() {
         let other = masks.first().map_or(String::new(), |file| ending(file));
@@ -206,6 +206,22 @@ fn pair(survey: &Survey, folders: Folders) -> Result<Pairing, String> {
     let masks =
         images.iter().filter_map(|image| mask_of(image, &suffix)).filter(|mask| mask.is_file()).collect();
     Ok(Pairing { folders, suffix, images: images.len(), masks })
+}
+
+/// What is wrong with a folder of annotations that has no masks.
+fn without_masks(survey: &Survey, folder: &str) -> String {
+    let files = survey.list(folder).map(|listing| listing.files).unwrap_or_default();
+    let has = |wanted: &str| files.iter().any(|name| name.to_lowercase().ends_with(wanted));
+    let hint = match (has(".txt"), has(".xml")) {
+        (true, _) => {
+            ", but text files; boxes in the layout of YOLO are not read: convert them to COCO's JSON"
+        }
+        (_, true) => {
+            ", but XML files; boxes in the layout of Pascal VOC are not read: convert them to COCO's JSON"
+        }
+        _ => "",
+    };
+    format!("there are no masks in `{folder}`{hint}")
 }
 
 /// The endings by which the names of the masks of `image` may differ from its own: what follows the beginning that both have.

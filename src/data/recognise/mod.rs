@@ -1,7 +1,7 @@
 //! Recognises how the images of a folder are labelled, by the layouts that people have: class folders, tables of labels, COCO
 //! files, images with masks. The result is the text of a manifest, which is then read like any other.
 //!
-//! To add a layout: a file of its own with a function that returns [`Search`], a line in [`recognise`], and one in
+//! To add a layout: a file of its own with a function that looks for it, a line where all layouts are looked for, and one in
 //! [`LAYOUTS`].
 
 mod class_folders;

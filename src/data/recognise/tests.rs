@@ -72,10 +72,14 @@ fn fails(root: &TempDir, wanted: Option<Labelling>) -> String {
 /// Images of every split, as the loader of manifests lists them.
 fn listed(root: &TempDir) -> Vec<(String, Vec<String>)> {
     let fit = recognise(root.path(), None).unwrap();
-    let splits = splits_of(&fit);
-    let text = dataset_text("made", &fit, &splits, &[], "here");
-    let dataset =
-        Dataset::of_text(&text, "test", &Formats::builtin()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let dataset = |splits: &[SplitPart]| {
+        let text = dataset_text("made", &fit, splits, &[], "here");
+        Dataset::of_text(&text, "test", &Formats::builtin()).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    };
+    let whole = splits_of(&fit);
+    let images = dataset(&whole).index(root.path(), "train").unwrap().entries.len();
+    let splits = hold_out(whole, vec![images]);
+    let dataset = dataset(&splits);
     let images = |split: &SplitPart| {
         let name = split.purpose.as_str();
         let index = dataset.index(root.path(), name).unwrap();
@@ -283,6 +287,16 @@ fn images_and_masks_in_the_usual_places() {
     let root = masks(&[("images/1.jpg", "masks/1.png")], &[0, 1]);
     write(&root, "images/2.jpg", b"");
     assert!(fails(&root, None).contains("1 of 2 images have a mask"));
+    let root = folder(&["images/train/1.jpg", "labels/train/1.txt"]);
+    assert!(
+        fails(&root, None)
+            .contains("no masks in `labels/train`, but text files; boxes in the layout of YOLO")
+    );
+    let root = folder(&["JPEGImages/1.jpg", "Annotations/1.xml"]);
+    assert!(
+        fails(&root, None)
+            .contains("no masks in `Annotations`, but XML files; boxes in the layout of Pascal VOC")
+    );
     let root = folder(&["images/1.jpg", "masks/1.jpg"]);
     assert!(fails(&root, None).contains("the masks in `masks` are .jpg files, but only a PNG"));
 }

@@ -22,13 +22,10 @@ use anyhow::{Context, Result, ensure};
 use defaults::Facts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use task_text::{TaskFacts, kind_of, recipe_of, task_text};
+use task_text::{TaskFacts, has_test, kind_of, recipe_of, task_text};
 
 /// Number of images whose sizes are looked at.
 const SIZES: usize = 200;
-
-/// The name of a data set before it has one.
-const UNNAMED: &str = "own";
 
 /// A folder of labelled images, understood.
 pub struct OwnData {
@@ -55,25 +52,22 @@ impl OwnData {
     pub fn read(registry: &Registry, root: &Path, wanted: Option<Labelling>) -> Result<Self> {
         let fit = recognise(root, wanted)?;
         let root = root.canonicalize().unwrap_or(root.into());
+        let name = name_of(&root);
         let named = |splits: &[SplitPart]| {
-            let text = dataset_text(UNNAMED, &fit, splits, &[], &root.display().to_string());
+            let text = dataset_text(&name, &fit, splits, &[], &root.display().to_string());
             let origin = format!("{} in `{}`", fit.layout, root.display());
             Dataset::of_text(&text, &origin, &registry.components().formats)
         };
         let whole = splits_of(&fit);
         let all = named(&whole)?.index(&root, Purpose::Train.as_str())?;
         let sizes = class_sizes(&all.entries);
-        let held_out = |splits: &[SplitPart]| {
-            splits.first().and_then(|split| split.folds.as_ref()).map(|folds| folds.of)
-        };
         let splits = hold_out(whole, sizes.clone());
-        if let Some(of) = held_out(&splits) {
-            ensure!(
-                sizes.iter().any(|size| *size >= of),
-                "{}: there is no validation split, and too few images to hold some out; put some into a folder `val`",
-                root.display()
-            );
-        }
+        let folds = splits.first().and_then(|split| split.folds.as_ref());
+        ensure!(
+            folds.is_none_or(|folds| sizes.iter().any(|size| *size >= folds.of)),
+            "{}: there is no validation split, and too few images to hold some out; put some into a folder `val`",
+            root.display()
+        );
         let dataset = named(&splits)?;
         let train = match &splits.first().context("a layout has a training split")?.folds {
             None => all,
@@ -144,7 +138,7 @@ impl OwnData {
         let splits = self.splits.iter().zip(&self.counted).map(|(split, counted)| {
             let objects =
                 if counted.objects > 0 { format!(", {} objects", counted.objects) } else { String::new() };
-            let role = match (split.purpose, self.task_facts("").has_test()) {
+            let role = match (split.purpose, has_test(&self.splits)) {
                 (Purpose::Train, _) => "",
                 (Purpose::Val, true) => " to choose by",
                 _ => " to score",

@@ -21,15 +21,15 @@ pub(super) struct TaskFacts<'a> {
 }
 
 impl TaskFacts<'_> {
-    /// Whether there is a split that is only reported.
-    pub fn has_test(&self) -> bool {
-        self.splits.iter().any(|split| split.purpose == Purpose::Test)
-    }
-
     fn images(&self, purpose: Purpose) -> usize {
         let splits = self.splits.iter().zip(self.counted);
         splits.filter(|(split, _)| split.purpose == purpose).map(|(_, counted)| counted.images).sum()
     }
+}
+
+/// Whether there is a split that is only reported.
+pub(super) fn has_test(splits: &[SplitPart]) -> bool {
+    splits.iter().any(|split| split.purpose == Purpose::Test)
 }
 
 /// The kind of task for images that are labelled in this way.
@@ -58,7 +58,7 @@ pub(super) fn recipe_of(labelling: Labelling, images: usize) -> &'static str {
 pub(super) fn task_text(facts: &TaskFacts, sets: &[String]) -> String {
     let TaskFacts { name, labelling, recipe, .. } = facts;
     let kind = kind_of(*labelling);
-    let eval = if facts.has_test() { Purpose::Test } else { Purpose::Val };
+    let eval = if has_test(facts.splits) { Purpose::Test } else { Purpose::Val };
     let primary = match labelling {
         Labelling::Classes => "top1",
         Labelling::Objects => "box_ap",
@@ -86,7 +86,7 @@ pub(super) fn task_text(facts: &TaskFacts, sets: &[String]) -> String {
         "[splits]".into(),
         "train = \"train\"".into(),
     ];
-    if facts.has_test() {
+    if has_test(facts.splits) {
         lines.push("select = \"val\"   # to choose by: --report select; the best weights of a run".into());
     }
     lines.push(format!("eval = {}", quoted(eval.as_str())));
