@@ -54,7 +54,7 @@ impl Folds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Annotation, ImageRef, SampleId};
+    use crate::data::{Annotation, Dataset, Formats, ImageRef, SampleId};
 
     fn entries(annotations: &[Annotation]) -> Vec<Entry> {
         let entry = |(k, annotation): (usize, &Annotation)| Entry {
@@ -90,5 +90,13 @@ mod tests {
         assert!(error(5, &[]).contains("at least one fold"));
         assert!(error(5, &[1, 1]).contains("each once"));
         assert!(Folds { of: 2, keep: vec![1] }.check().is_ok());
+    }
+
+    #[test]
+    fn a_manifest_with_wrong_folds_names_the_split() {
+        let text = "name = \"a\"\nversion = \"1\"\nlicense = \"x\"\n[split.train]\nimages = \".\"\n\
+                    folds = { of = 1, keep = [0] }\n";
+        let error = Dataset::of_text(text, "a.toml", &Formats::empty()).unwrap_err().to_string();
+        assert!(error.contains("a.toml: `split.train`: `folds.of` is 1"), "{error}");
     }
 }

@@ -13,6 +13,8 @@ pub(super) const TABLE: &str = "table of labels";
 
 /// Rows whose images are searched for.
 const SAMPLED: usize = 50;
+/// Fields of a row that a message shows.
+const SHOWN: usize = 4;
 /// Names of columns of labels, in lower case, the likeliest first.
 const LABEL_NAMES: [&str; 14] = [
     "label",
@@ -244,7 +246,15 @@ fn image_column(
     });
     Err(match bare.and_then(|column| names.get(column)) {
         Some(name) => format!("names images without the ending of their files in column `{name}`; add it"),
-        None => "names no file that is there".into(),
+        None => {
+            let first: Vec<String> = rows
+                .first()
+                .into_iter()
+                .flat_map(|row| row.iter().take(SHOWN))
+                .map(|field| format!("`{field}`"))
+                .collect();
+            format!("names no file of this folder; the first row has {}", first.join(", "))
+        }
     })
 }
 

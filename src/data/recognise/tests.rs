@@ -373,7 +373,11 @@ fn tables_of_labels() {
             "file,label,split\n1.jpg,x,train\n2.jpg,y,val\n",
             "has the column `split`: write a table for each split",
         ),
-        ("a,b\nx,y\n", "names no file that is there"),
+        ("a,b\nx,y\n", "names no file of this folder; the first row has `x`, `y`"),
+        (
+            "file,label\n/home/me/1.jpg,y\n",
+            "names no file of this folder; the first row has `/home/me/1.jpg`, `y`",
+        ),
         ("file,label\n", "a header and no rows"),
         ("", "is empty"),
     ] {
