@@ -210,6 +210,11 @@ impl AnyTask {
         self.task.fits()
     }
 
+    /// Smallest number of images in a forward pass of training.
+    pub fn least_batch(&self) -> usize {
+        self.task.least_batch()
+    }
+
     /// Checks the batches of `recipe` for a training split of `images` images. A head that is fitted has no batches to fill.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod model;
 mod outcome;
 mod output;
 mod overall;
+mod own;
 mod pictures;
 mod predict;
 mod progress;

@@ -2,6 +2,7 @@
 
 use super::flags::{PlaceFlags, RequestFlags, catch_ctrl_c};
 use super::output::duration;
+use super::own::{OwnFlags, with_own_task};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, OutputError, print};
 use crate::config::{Reported, Stage};
@@ -31,12 +32,14 @@ pub(super) struct PretrainArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct TransferArgs {
-    /// Name (`bench task list`) or path of the task
-    #[arg(long, required_unless_present_any = ["config", "resume"], conflicts_with = "config")]
+    /// Name (`bench task list`) or path of the task [default: with --data alone, a task made of that folder of labelled images]
+    #[arg(long, required_unless_present_any = ["config", "resume", "data"], conflicts_with = "config")]
     task: Option<String>,
     /// Split to score: `eval`, or `select` to choose hyper-parameters without a look at `eval` [default: eval, or that of --config]
     #[arg(long, value_name = "SPLIT")]
     report: Option<Reported>,
+    #[command(flatten)]
+    own: OwnFlags,
     #[command(flatten)]
     request: RequestFlags,
     #[command(flatten)]
@@ -86,8 +89,9 @@ pub(super) fn pretrain(registry: &Registry, args: PretrainArgs) -> CommandResult
 
 pub(super) fn transfer(registry: &Registry, args: TransferArgs) -> CommandResult {
     let request = Request { report: args.report, ..args.request.request(args.task, None)? };
-    let request = args.how.complete(request)?;
-    run(registry, Stage::Transfer, &request, &args.how, &args.place)
+    let mut place = args.place;
+    let request = with_own_task(registry, &args.own, args.how.complete(request)?, &mut place)?;
+    run(registry, Stage::Transfer, &request, &args.how, &place)
 }
 
 fn run(

@@ -1,6 +1,7 @@
-//! `bench task list|show|check`.
+//! `bench task list|show|check|new`.
 
 use super::flags::{Include, bench_data};
+use super::own::{KindName, new_task};
 use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
 use crate::data::{Dataset, DatasetInfo, Index, readable};
@@ -9,6 +10,7 @@ use crate::registry::{AnyTask, Registry, manifest};
 use crate::task::Manifest;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 pub(super) struct TaskArgs {
@@ -35,6 +37,22 @@ enum TaskCommand {
         /// Check all tasks, and all models, recipes, suites, tables and data sets
         #[arg(long, conflicts_with = "task")]
         all: bool,
+        /// Root folder of the data set [default: $BENCH_DATA/<data set>]
+        #[arg(long, value_name = "DIR", conflicts_with = "all")]
+        data: Option<PathBuf>,
+        #[command(flatten)]
+        include: Include,
+    },
+    /// Write the two files of a task for a folder of labelled images: `tasks/NAME/task.toml`, `datasets/NAME/dataset.toml`, in the first --include or here
+    New {
+        /// Name of the task and of its data set
+        name: String,
+        /// Folder of the labelled images
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// How the images are labelled, where that can be understood in several ways
+        #[arg(long)]
+        kind: Option<KindName>,
         #[command(flatten)]
         include: Include,
     },
@@ -44,7 +62,8 @@ pub(super) fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
     match args.command {
         TaskCommand::List(include) => list(registry, &include.library()?)?,
         TaskCommand::Show { task, include } => show(registry, &include.library()?, &task)?,
-        TaskCommand::Check { task, include, .. } => {
+        TaskCommand::New { name, data, kind, include } => new_task(registry, &name, &data, kind, &include)?,
+        TaskCommand::Check { task, data, include, .. } => {
             let library = include.library()?;
             let names = match task {
                 Some(name) => vec![name],
@@ -54,7 +73,7 @@ pub(super) fn task(registry: &Registry, args: TaskArgs) -> CommandResult {
                 }
             };
             for name in names {
-                print(check(registry, &library, &name)?)?;
+                print(check(registry, &library, &name, data.as_deref())?)?;
             }
         }
     }
@@ -96,7 +115,7 @@ fn show(registry: &Registry, library: &Library, name: &str) -> Result<()> {
 const CHANNELS: usize = 3;
 
 /// Checks one task; returns a line that describes the result.
-fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
+fn check(registry: &Registry, library: &Library, name: &str, data: Option<&Path>) -> Result<String> {
     let task_manifest = manifest(library, registry.components(), name)?;
     let name = &task_manifest.name;
     let context = || format!("task `{name}`");
@@ -119,7 +138,7 @@ fn check(registry: &Registry, library: &Library, name: &str) -> Result<String> {
         );
     }
     let choice = Choice { library, owners: registry.components(), overrides: &[] };
-    let root = dataset.root(None, bench_data().as_deref());
+    let root = dataset.root(data, bench_data().as_deref());
     // The recipe's part for this task may name classes, which are known only if the data is available.
     let part = if root.is_ok() { name } else { "" };
     let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, ("", part)).with_context(context)?;

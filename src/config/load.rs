@@ -27,9 +27,19 @@ impl ConfigError {
     }
 }
 
-/// Parses TOML text that came from `origin`; the error shows the line with a caret.
+/// Parses TOML text that came from `origin`; the error shows the line with a caret or, for a key that is not there, names the
+/// table that lacks it.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: impl std::fmt::Display) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|e| ConfigError::new(origin, format!("\n{}", e.to_string().trim_end())))
+    let shown = |e: &toml::de::Error| ConfigError::new(&origin, format!("\n{}", e.to_string().trim_end()));
+    let document = toml::Deserializer::parse(text).map_err(|e| shown(&e))?;
+    serde_path_to_error::deserialize(document).map_err(|e| match e.inner().message() {
+        missing if missing.starts_with("missing field") => {
+            let table = e.path().to_string();
+            let place = if table == "." { String::new() } else { format!("`{table}`: ") };
+            ConfigError::new(&origin, format!("{place}{missing}"))
+        }
+        _ => shown(e.inner()),
+    })
 }
 
 /// Converts an edited tree into a typed struct; the error names the path of the key.
@@ -241,6 +251,33 @@ mod tests {
         let error = apply_set(&mut tree, "optim.name.deep=1").unwrap_err().to_string();
         assert!(error.contains("`name` is a value"), "{error}");
         assert!(apply_set(&mut tree, "no-equals").is_err());
+    }
+
+    #[test]
+    fn a_missing_key_is_named_with_its_table_and_other_faults_with_their_line() {
+        #[derive(serde::Deserialize, Debug)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            #[allow(dead_code)]
+            table: Table,
+        }
+        #[derive(serde::Deserialize, Debug)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[allow(dead_code)]
+            number: usize,
+        }
+        let error = |text: &str| parse::<File>(text, "a.toml").unwrap_err().to_string();
+        assert_eq!(error(""), "a.toml: missing field `table`");
+        assert_eq!(error("\n\n[table]\n"), "a.toml: `table`: missing field `number`");
+        for (text, place) in [
+            ("[table]\nnumber = \"x\"", "line 2, column 10"),
+            ("[table]\nnumber = 1\nother = 2", "line 3, column 1"),
+            ("[table]\nnumber = 1\nnumber = 2", "line 3, column 1"),
+            ("table = {", "line 1, column 10"),
+        ] {
+            assert!(error(text).contains(place), "{}", error(text));
+        }
     }
 
     #[test]

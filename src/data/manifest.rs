@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod folds;
 mod split;
 
+pub use folds::Folds;
 pub use split::{Sequences, Split};
 
 /// A parsed `dataset.toml`.
@@ -139,6 +141,8 @@ impl Dataset {
         }
         (dataset.origin, dataset.formats) = (origin, formats.clone());
         for (name, split) in &dataset.splits {
+            let folds = split.folds.as_ref().map_or(Ok(()), Folds::check);
+            folds.map_err(|e| ConfigError::new(&dataset.origin, format!("`split.{name}`: {e}")))?;
             let Some(annotations) = &split.annotations else { continue };
             let key = annotations_key(name);
             let format = formats.parse(annotations, &dataset.origin, &key)?;
@@ -146,6 +150,15 @@ impl Dataset {
             format.check(dataset.class_names()).map_err(wrong)?;
         }
         Ok(dataset)
+    }
+
+    /// The data set of a manifest that is not in a file yet: `text`, which `origin` names in messages. It has no file of classes.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::load`].
+    pub fn of_text(text: &str, origin: &str, formats: &Formats) -> Result<Self, DataError> {
+        let beside = |file: &str| Err(ConfigError::new(file, "there is no such file"));
+        Self::read(text, origin.into(), formats, beside)
     }
 
     /// The images below `path`, without labels: a data set of one split, `train`.
@@ -224,6 +237,9 @@ impl Dataset {
         let fail = |message| DataError::Classes { dataset: self.name.clone(), split: name.into(), message };
         self.match_classes(&mut index).map_err(fail)?;
         split.keep(self.sequences.as_ref(), &mut index.entries).map_err(fail)?;
+        if let Some(names) = self.class_names.as_ref().or(index.classes.as_ref()) {
+            index.notes.extend(without_images(&index.entries, names));
+        }
         Ok(index)
     }
 
@@ -298,7 +314,6 @@ impl Dataset {
                 names.len()
             ));
         }
-        index.notes.extend(without_images(&index.entries, names));
         Ok(())
     }
 

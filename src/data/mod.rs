@@ -24,6 +24,7 @@ mod pixel_map;
 pub(crate) mod prefetch;
 mod raster;
 mod readable;
+pub mod recognise;
 mod rle;
 mod sample;
 pub mod shapes;
@@ -42,7 +43,7 @@ pub use index::{
     Segmentation,
 };
 pub use json::RecordId;
-pub use manifest::{Dataset, DatasetInfo, Sequences, Split};
+pub use manifest::{Dataset, DatasetInfo, Folds, Sequences, Split};
 pub use orientation::Orientation;
 pub use raster::{IGNORE, LabelEncoding, LabelTable, Raster, RasterFile};
 pub use readable::readable;

@@ -9,6 +9,7 @@ mod command;
 mod device;
 mod initial;
 mod machine;
+pub mod own;
 mod peers;
 mod prepare;
 mod repeat;

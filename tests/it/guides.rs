@@ -15,11 +15,25 @@ fn every_command_of_the_guides_runs() {
         ("shapes/pretrain/images", "../photos"),
         ("shapes/classification/train", "flowers/train"),
         ("shapes/classification/val", "flowers/test"),
-        ("shapes", "parts"),
-        ("shapes", "regions"),
+        ("shapes/train/images", "birds"),
+        ("shapes/annotations", "parts/annotations"),
+        ("shapes/train/images", "parts/train/images"),
+        ("shapes/val/images", "parts/val/images"),
+        ("shapes/train/images", "regions/images/train"),
+        ("shapes/val/images", "regions/images/val"),
+        ("shapes/semantic/train", "regions/masks/train"),
+        ("shapes/semantic/val", "regions/masks/val"),
     ] {
         copy(&sandbox.path("data").join(from), &sandbox.path("data").join(to));
     }
+    let mut birds: Vec<_> = std::fs::read_dir(sandbox.path("data/birds")).unwrap().collect();
+    birds.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    let row = |(k, entry): (usize, std::io::Result<std::fs::DirEntry>)| {
+        let label = if k % 2 == 0 { "arrow" } else { "wren" };
+        format!("{},{label}\n", entry.unwrap().file_name().to_string_lossy())
+    };
+    let rows: String = birds.into_iter().enumerate().map(row).collect();
+    sandbox.write("data/birds/labels.csv", &format!("file,label\n{rows}"));
     for guide in GUIDES {
         let path = repository().join(format!("docs/guides/{guide}.md"));
         let mut data = None;

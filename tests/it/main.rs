@@ -22,6 +22,7 @@ mod fuzz;
 mod guides;
 mod hub;
 mod key_mappings;
+mod own_data;
 mod paths;
 mod program;
 mod provenance;

@@ -130,7 +130,8 @@ fn dangles(path: &Path) -> bool {
     path.is_symlink() && path.metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn has_image_extension(path: &Path) -> bool {
+/// Whether the name of a file is that of an image.
+pub(in crate::data) fn has_image_extension(path: &Path) -> bool {
     path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 

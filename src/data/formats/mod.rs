@@ -24,7 +24,7 @@ pub use image_folder::{ImageFolder, image_files_below, images_below};
 pub use png_masks::{PixelEncoding, PngMasks};
 pub use registry::Formats;
 
-pub(super) use image_folder::unlabelled;
+pub(super) use image_folder::{has_image_extension, unlabelled};
 
 #[cfg(test)]
 mod tests;

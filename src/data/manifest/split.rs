@@ -1,5 +1,6 @@
 //! [`Split`]: where the images of a split are, how they are annotated, and which of them it keeps.
 
+use super::folds::Folds;
 use crate::data::Entry;
 use crate::data::classes::{keep_per_class, list};
 use crate::data::formats::Annotations;
@@ -20,6 +21,10 @@ pub struct Split {
     /// Keeps only the images of these sequences, as `sequences` of the manifest tells them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Vec<String>>,
+    /// Keeps only some of several equal parts, for data without a validation split: `{ of = 5, keep = [0, 1, 2, 3] }` for
+    /// training, `{ of = 5, keep = [4] }` for validation. The two splits need the same other keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<Folds>,
     /// Leaves out this many entries per class, the first ones of the index: those that another split keeps by `per_class`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_per_class: Option<usize>,
@@ -43,6 +48,7 @@ impl Split {
             images: images.into(),
             count: None,
             sequences: None,
+            folds: None,
             skip_per_class: None,
             per_class: None,
             entries: None,
@@ -69,6 +75,9 @@ impl Split {
                 return Err(format!("has no image of the sequence `{missing}`; there are {found}"));
             }
             entries.retain(|entry| kept.contains(&of(entry)));
+        }
+        if let Some(folds) = &self.folds {
+            folds.keep(entries);
         }
         if self.per_class.is_some() || self.skip_per_class.is_some() {
             let first = self.skip_per_class.unwrap_or(0);
