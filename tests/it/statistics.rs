@@ -32,11 +32,12 @@ fn mean_and_variances(runs: &[Run]) -> (f64, [(f64, f64); 3]) {
     (mean, [pretraining, seed, both].map(variance))
 }
 
-/// What a cell must show: mean, ±, and what stands in brackets.
+/// What a cell must show: mean, ±, and in brackets the number of runs and the error by the size of the evaluation split.
 struct Expected {
     mean: f64,
     error: Option<f64>,
-    behind: Option<String>,
+    runs: Option<String>,
+    evaluation: Option<f64>,
     one_pretraining: bool,
 }
 
@@ -49,17 +50,29 @@ fn runs(records: &[&RunRecord], score: &str) -> Vec<Run> {
     records.iter().map(|run| (pretraining(run), run.seed, run.scores.0[score].value)).collect()
 }
 
-fn expected_mean(records: &[&RunRecord], score: &str) -> Expected {
+/// The mean of the runs' errors by the size of the evaluation split; none if an error takes `frames` of videos as independent.
+fn evaluation_error(records: &[&RunRecord], score: &str, frames: bool) -> Option<f64> {
+    let independent = |run: &&RunRecord| {
+        let score = run.scores.0[score];
+        let sequence = score.sample.is_some_and(|sample| sample.unit == SampleUnit::Sequence);
+        score.stderr.filter(|_| sequence || !frames)
+    };
+    let errors: Option<Vec<f64>> = records.iter().map(independent).collect();
+    errors.map(|errors| errors.iter().sum::<f64>() / errors.len() as f64)
+}
+
+fn expected_mean(records: &[&RunRecord], score: &str, frames: bool) -> Expected {
     let runs = runs(records, score);
     let (mean, [pretraining, seed, both]) = mean_and_variances(&runs);
     let trained = runs[0].0.is_some();
     let (variance, groups) = if trained { pretraining } else { seed };
-    let behind = match trained {
+    let counts = match trained {
         true => Some(format!("{groups}×{}", both.1 / groups)),
         false => (groups > 1.).then(|| format!("n={groups}")),
     };
     let error = (groups > 1.).then(|| (variance * groups).sqrt());
-    Expected { mean, error, behind, one_pretraining: trained && groups == 1. }
+    let evaluation = if records.len() == 1 { evaluation_error(records, score, frames) } else { None };
+    Expected { mean, error, runs: counts, evaluation, one_pretraining: trained && groups == 1. }
 }
 
 /// Mean and standard error of pairs of runs, and the error that the evaluation split implies.
@@ -78,41 +91,46 @@ fn expected_difference(of: &[&RunRecord], minus: &[&RunRecord], score: &str, fra
         (true, true, true) => Some((pretraining.0 + seed.0 - both.0).max(pretraining.0).max(seed.0)),
         _ => None,
     };
-    let evaluation = |records: &[&RunRecord]| {
-        let independent = |run: &&RunRecord| {
-            let score = run.scores.0[score];
-            let sequence = score.sample.is_some_and(|sample| sample.unit == SampleUnit::Sequence);
-            score.stderr.filter(|_| sequence || !frames)
-        };
-        let errors: Option<Vec<f64>> = records.iter().map(independent).collect();
-        errors.map(|errors| errors.iter().sum::<f64>() / errors.len() as f64)
-    };
-    let evaluation = evaluation(of).zip(evaluation(minus)).map(|(a, b)| a.hypot(b));
+    let evaluation = evaluation_error(of, score, frames).zip(evaluation_error(minus, score, frames));
     Expected {
         mean,
         error: variance.map(f64::sqrt),
-        behind: evaluation.map(|error| format!("eval {error}")),
+        runs: None,
+        evaluation: evaluation.map(|(a, b)| a.hypot(b)),
         one_pretraining: trained && pretraining.1 == 1.,
     }
 }
 
-/// `+10.8 ± 0.6 (eval 2.0) <sup>1</sup>` as its parts: mean, ±, brackets, numbers of footnotes.
-fn parts(cell: &str) -> (f64, Option<f64>, Option<String>, Vec<usize>) {
+/// The parts of a cell such as `10.8 ± 0.6 (2×1, eval 2.0) <sup>1</sup>`.
+struct Parts {
+    mean: f64,
+    error: Option<f64>,
+    runs: Option<String>,
+    evaluation: Option<f64>,
+    footnotes: Vec<usize>,
+}
+
+fn parts(cell: &str) -> Parts {
     let number = |text: &str| text.trim().replace('−', "-").parse::<f64>().unwrap();
     let (cell, marks) = match cell.split_once("<sup>") {
         Some((cell, marks)) => (cell, marks.split_once("</sup>").unwrap().0),
         None => (cell, ""),
     };
-    let (numbers, behind) = match cell.split_once('(') {
-        Some((numbers, behind)) => (numbers, Some(behind.trim().trim_end_matches(')').to_string())),
-        None => (cell, None),
-    };
+    let (numbers, brackets) = cell.split_once('(').unwrap_or((cell, ""));
+    let brackets = brackets.trim().trim_end_matches(')');
+    let (mut runs, mut evaluation) = (None, None);
+    for part in brackets.split(", ").filter(|part| !part.is_empty()) {
+        match part.strip_prefix("eval ") {
+            Some(error) => evaluation = Some(number(error)),
+            None => runs = Some(part.to_string()),
+        }
+    }
     let (mean, error) = match numbers.split_once('±') {
         Some((mean, error)) => (mean, Some(number(error))),
         None => (numbers, None),
     };
     let marks = marks.split(',').filter(|mark| !mark.is_empty()).map(|mark| mark.parse().unwrap());
-    (number(mean), error, behind, marks.collect())
+    Parts { mean: number(mean), error, runs, evaluation, footnotes: marks.collect() }
 }
 
 /// What is wrong with a cell.
@@ -123,25 +141,27 @@ fn compare(
     footnotes: &[String],
     half: f64,
 ) -> Vec<String> {
-    let (mean, error, behind, marks) = parts(cell);
+    let found = parts(cell);
     let close = |a: f64, b: f64| (a - b).abs() <= half + 1e-9;
+    let same = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        (Some(a), Some(b)) => close(a, b),
+        (a, b) => a == b,
+    };
     let mut faults = vec![];
-    if !close(mean, expected.mean) {
+    if !close(found.mean, expected.mean) {
         faults.push(format!("the mean is {}", expected.mean));
     }
-    match (error, expected.error) {
-        (Some(found), Some(right)) if close(found, right) => {}
-        (None, None) => {}
-        (_, right) => faults.push(format!("± is {right:?}")),
+    if !same(found.error, expected.error) {
+        faults.push(format!("± is {:?}", expected.error));
     }
-    let eval = |text: &Option<String>| text.as_ref()?.strip_prefix("eval ")?.parse::<f64>().ok();
-    match (eval(&behind), eval(&expected.behind)) {
-        (Some(found), Some(right)) if close(found, right) => {}
-        _ if behind == expected.behind => {}
-        _ => faults.push(format!("behind it stands {:?}", expected.behind)),
+    if found.runs != expected.runs {
+        faults.push(format!("the runs are {:?}", expected.runs));
+    }
+    if !same(found.evaluation, expected.evaluation) {
+        faults.push(format!("the error by the evaluation split is {:?}", expected.evaluation));
     }
     let says = |mark: &usize| footnotes.get(mark - 1).is_some_and(|note| note == "one pre-training");
-    if difference && expected.one_pretraining != marks.iter().any(says) {
+    if difference && expected.one_pretraining != found.footnotes.iter().any(says) {
         faults.push(format!("says that there is one pre-training: {}", !expected.one_pretraining));
     }
     faults
@@ -194,13 +214,18 @@ fn examine(document: &str, records: &[RunRecord]) -> (Vec<String>, usize) {
                     records.iter().filter(wanted).collect::<Vec<&RunRecord>>()
                 };
                 let score = column.score.as_deref().unwrap();
+                let frames = |run: &RunRecord| {
+                    let manifest = library.text(&format!("datasets/{}/dataset.toml", run.dataset));
+                    manifest.unwrap().0.contains("\nsequences = ")
+                };
                 let expected = match request {
-                    None => expected_mean(&of(None), score),
+                    None => {
+                        let runs = of(None);
+                        expected_mean(&runs, score, frames(runs[0]))
+                    }
                     Some(difference) => {
                         let (a, b) = (of(Some(&difference.of)), of(Some(&difference.minus)));
-                        let (text, _) =
-                            library.text(&format!("datasets/{}/dataset.toml", a[0].dataset)).unwrap();
-                        expected_difference(&a, &b, score, text.contains("\nsequences = "))
+                        expected_difference(&a, &b, score, frames(a[0]))
                     }
                 };
                 let half = 0.5 * 0.1f64.powi(spec.decimals as i32);
@@ -252,7 +277,7 @@ fn a_wrong_digit_and_a_silent_pretraining_are_found() {
     assert_eq!((mean, pretrainings), (54., 2.));
     assert!((by_pretraining - 9.).abs() < 1e-12, "of 51 and 57: (6/√2)² / 2");
     let expected =
-        Expected { mean: 4.26, error: None, behind: Some("eval 1.04".into()), one_pretraining: true };
+        Expected { mean: 4.26, error: None, runs: None, evaluation: Some(1.04), one_pretraining: true };
     let notes = ["one pre-training".to_string()];
     let faults = |cell: &str| compare(cell, &expected, true, &notes, 0.05).len();
     assert_eq!(faults("+4.3 (eval 1.0) <sup>1</sup>"), 0);
@@ -261,4 +286,9 @@ fn a_wrong_digit_and_a_silent_pretraining_are_found() {
     assert_eq!(faults("+4.3 ± 0.2 (eval 1.0) <sup>1</sup>"), 1, "one pre-training has no ±");
     assert_eq!(faults("+4.3 (eval 1.0)"), 1, "it does not say so");
     assert_eq!(faults("−4.3"), 3);
+    let single = Expected { runs: Some("1×1".into()), ..expected };
+    let faults = |cell: &str| compare(cell, &single, false, &notes, 0.05).len();
+    assert_eq!(faults("4.3 (1×1, eval 1.0)"), 0);
+    assert_eq!(faults("4.3 (2×1, eval 1.0)"), 1);
+    assert_eq!(faults("4.3 (1×1)"), 1, "it hides the error");
 }
