@@ -306,7 +306,8 @@ fn a_run_tells_what_its_weights_do_not() -> Result<()> {
 #[test]
 fn a_converted_classifier_keeps_its_classes_and_predicts() -> Result<()> {
     let sandbox = Sandbox::new();
-    sandbox.ok(&format!("{} --model vit_tiny_test --init scratch", small_transfer()));
+    let pool = "--set transfer.head.pool=cls"; // transformers has no other
+    sandbox.ok(&format!("{} --model vit_tiny_test --init scratch {pool}", small_transfer()));
     let run = sandbox.only_run("runs");
     let images = format!("{}/val/images", fixture("shapes"));
     let predicted = |weights: &str, out: &str| -> Result<Vec<(String, String)>> {
