@@ -4,14 +4,17 @@ use super::flags::{PlaceFlags, catch_ctrl_c};
 use super::progress::{listed, scores};
 use super::{CommandResult, Failure, print};
 use crate::config::{Reported, RunConfig, Stage, read};
+use crate::data::Entry;
 use crate::engine::{Evaluated, Event};
+use crate::metrics::{Findings, Report};
 use crate::record::ScoreSpec;
 use crate::registry::Registry;
 use crate::runs::{RunContext, find_weights, index, resolve_finished};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
@@ -40,6 +43,10 @@ pub(super) struct EvalArgs {
     /// Also print the scores of each class
     #[arg(long)]
     by_class: bool,
+    /// Write tables and pictures that explain the scores to this folder (classification: confusion matrix, scores of
+    /// classes, calibration, every prediction, the surest errors)
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Print JSON with all digits
     #[arg(long)]
     json: bool,
@@ -51,18 +58,24 @@ pub(super) fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
     let place = args.run.as_ref().map_or(args.place.clone(), |run| args.place.with_includes_of(run));
     let context = place.context()?;
     let runs = context.run_context(registry);
-    let (primary, found) = match (&args.run, &args.task) {
+    if let Some(folder) = &args.report {
+        unused(folder)?;
+    }
+    let (primary, entries, found) = match (&args.run, &args.task) {
         (Some(run), _) => weights(&runs, run, &args)?,
         (None, Some(task)) => files(&runs, task, &args)?,
         (None, None) => return Err(anyhow!("name a run, or give --predictions and --task").into()),
     };
     context.screen().clear();
-    let Evaluated { scores: found, by_class, images, predicting, scoring } = &found;
+    let Evaluated { findings, images, predicting, scoring } = &found;
+    let Findings { scores: found, by_class, report } = findings;
+    let written = write_report(&args, report.as_deref(), &entries)?;
     if args.json {
         let text = json!({
             "images": images,
             "scores": found,
             "by_class": by_class,
+            "report": report.as_ref().map(|report| report.values()),
             "predicting_seconds": predicting.as_secs_f64(),
             "scoring_seconds": scoring.as_secs_f64(),
         });
@@ -85,11 +98,43 @@ pub(super) fn eval(registry: &Registry, args: EvalArgs) -> CommandResult {
             print(format_args!("{class:<24} {}", scores.join(", ")))?;
         }
     }
+    if let Some(report) = report {
+        report.summary().into_iter().try_for_each(print)?;
+    }
+    if let Some(folder) = written {
+        print(format_args!("report in {}", folder.display()))?;
+    }
     Ok(())
 }
 
+/// Refuses a folder that already holds something.
+fn unused(folder: &Path) -> Result<()> {
+    let empty = !folder.exists() || std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_none());
+    ensure!(empty, "--report {}: the folder is not empty; name another one", folder.display());
+    Ok(())
+}
+
+/// Writes the report to the folder of `--report`, and returns that folder.
+fn write_report<'a>(
+    args: &'a EvalArgs,
+    report: Option<&dyn Report>,
+    entries: &[Entry],
+) -> Result<Option<&'a Path>, Failure> {
+    let Some(folder) = args.report.as_deref() else { return Ok(None) };
+    let Some(report) = report else {
+        eprintln!("tasks of this kind have no report");
+        return Ok(None);
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    report.write(folder, entries).map_err(Failure::Run)?;
+    Ok(Some(folder))
+}
+
+/// The primary score, the entries that were evaluated, and what was found.
+type Scored = (ScoreSpec, Arc<Vec<Entry>>, Evaluated);
+
 /// Evaluates the weights of a run.
-fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
+fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<Scored, Failure> {
     let weights = find_weights(runs, "run", run)?;
     let folder = weights.parent().context("the weights file has no folder")?;
     let config_file = folder.join("config.toml");
@@ -121,11 +166,12 @@ fn weights(runs: &RunContext, run: &str, args: &EvalArgs) -> Result<(ScoreSpec, 
     data.notes.iter().for_each(|note| runs.control.tell(Event::Note(note)));
     catch_ctrl_c()?;
     let inputs = runs.inputs(&resolved.config, &data.splits, &manifest.eval);
-    Ok((task.primary(), task.evaluate(&inputs, weights).map_err(Failure::Run)?))
+    let found = task.evaluate(&inputs, weights).map_err(Failure::Run)?;
+    Ok((task.primary(), data.splits.eval.clone(), found))
 }
 
 /// Scores predictions in files.
-fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, Evaluated), Failure> {
+fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<Scored, Failure> {
     let manifest = runs.manifest(task)?;
     if let Some(missing) = args.predictions.iter().find(|file| !file.exists()) {
         return Err(anyhow!("--predictions {}: there is no such file or folder", missing.display()).into());
@@ -146,7 +192,8 @@ fn files(runs: &RunContext, task: &str, args: &EvalArgs) -> Result<(ScoreSpec, E
         runs.control.tell(Event::Note(&format!("split `{split}`: {note}")));
     }
     catch_ctrl_c()?;
-    Ok((task.primary(), task.score_files(&args.predictions, &index.entries, &runs.control)?))
+    let found = task.score_files(&args.predictions, &index.entries, &runs.control)?;
+    Ok((task.primary(), index.entries.into(), found))
 }
 
 /// Reports what is evaluated, and on which data.

@@ -61,14 +61,28 @@ const NAME: f32 = 14.;
 const LINE: f32 = 1.35;
 /// Minimum width of the content in pixels, so that a title has room above a narrow picture.
 const NARROWEST: u32 = 320;
-const PAPER: Rgb<u8> = Rgb([255; 3]);
-const TEXT: Rgb<u8> = Rgb([25; 3]);
+pub(super) const PAPER: Rgb<u8> = Rgb([255; 3]);
+pub(super) const TEXT: Rgb<u8> = Rgb([25; 3]);
 
 impl Figure {
     /// One drawing under its title, with its legend.
     pub fn single(drawing: Drawing) -> Self {
         let Drawing { picture, title, legend } = drawing;
         Self { title, columns: vec![], rows: vec![vec![picture]], names: vec![], legend }
+    }
+
+    /// A picture with lines of text below it, `width` pixels wide, to stand beside others in a row. Each line is broken where
+    /// it would be wider, and cut after two lines.
+    pub fn tile(picture: RgbImage, lines: &[&str], width: u32) -> RgbImage {
+        let text: Vec<String> =
+            lines.iter().flat_map(|line| wrapped(line, width, NAME).into_iter().take(2)).collect();
+        let left = width.saturating_sub(picture.width()) / 2;
+        let top = width.saturating_sub(picture.height()) / 2;
+        let height = width + GAP / 2 + (text.len() as f32 * NAME * LINE).ceil() as u32;
+        let mut paper = RgbImage::from_pixel(width, height, PAPER);
+        imageops::replace(&mut paper, &picture, i64::from(left), i64::from(top));
+        write_lines(&mut paper, &text, (0, width + GAP / 2), NAME);
+        paper
     }
 
     /// Adds the entries of another legend that are new, without their remarks.

@@ -4,8 +4,10 @@
 //! `src/draw/font`; characters that it lacks are shown as boxes.
 
 mod figure;
+mod heatmap;
 
 pub use figure::{Drawing, Figure, LegendEntry};
+pub use heatmap::Heatmap;
 
 use crate::data::{Image, Size};
 use ab_glyph::FontRef;
@@ -72,6 +74,21 @@ pub fn enlarged(picture: RgbImage, shortest: usize) -> RgbImage {
         1 => picture,
         factor => resize(&picture, width * factor, height * factor, FilterType::CatmullRom),
     }
+}
+
+/// An image of 1 or 3 channels, resized so that its longer side has `side` pixels.
+///
+/// # Errors
+/// Another number of channels.
+pub fn fitted(image: &Image, side: u32) -> Result<RgbImage, String> {
+    let Image { height, width, data, .. } = image.with_channels(3)?;
+    let (height, width) = (height as u32, width as u32);
+    let picture = RgbImage::from_raw(width, height, data);
+    let picture = picture.ok_or("the number of pixels does not match the size")?;
+    let longer = height.max(width).max(1);
+    let scaled = |length: u32| ((length * side + longer / 2) / longer).max(1);
+    // Averages where it makes the picture smaller, as it must.
+    Ok(resize(&picture, scaled(width), scaled(height), FilterType::CatmullRom))
 }
 
 /// An image to draw on. Coordinates and sizes refer to the original image, even if the drawing is enlarged.

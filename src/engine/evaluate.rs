@@ -3,7 +3,7 @@
 use super::observer::{Control, Event};
 use crate::data::loader::Loader;
 use crate::data::{Batch, Entry, SampleId, Size};
-use crate::metrics::{ClassScores, Metric};
+use crate::metrics::{Findings, Metric};
 use crate::models::Backbone;
 use crate::ops::no_grad;
 use crate::record::Scores;
@@ -15,10 +15,8 @@ use std::time::{Duration, Instant};
 /// The scores of an evaluation, and the time that it took.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
-    /// The scores that the kind of task declares.
-    pub scores: Scores,
-    /// Scores of each class, if the kind reports any.
-    pub by_class: ClassScores,
+    /// Scores, scores of each class, and what explains them.
+    pub findings: Findings,
     /// Number of images.
     pub images: usize,
     /// Time for reading images and predicting, or for reading predictions from files.
@@ -124,11 +122,11 @@ impl<'a, T: Task> Scorer<'a, T> {
 
     fn finish(self) -> Result<Evaluated> {
         let began = Instant::now();
-        let (scores, by_class) = self.metric.finish_by_class()?;
-        declared(self.task, &scores)?;
+        let findings = self.metric.finish_in_full()?;
+        declared(self.task, &findings.scores)?;
         let scoring = self.scoring + began.elapsed();
         let predicting = self.began.elapsed().saturating_sub(scoring);
-        Ok(Evaluated { scores, by_class, images: self.images, predicting, scoring })
+        Ok(Evaluated { findings, images: self.images, predicting, scoring })
     }
 }
 
@@ -139,7 +137,7 @@ pub fn perfect<T: Task>(task: &T, entries: &[Entry]) -> Result<Scores> {
         let target = task.target(entry)?;
         scorer.update(&entry.id, task.perfect(&target), &target)?;
     }
-    Ok(scorer.finish()?.scores)
+    Ok(scorer.finish()?.findings.scores)
 }
 
 /// Checks that `scores` are exactly those that the kind declares.

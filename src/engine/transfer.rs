@@ -12,6 +12,7 @@ use super::{LoaderSpec, Plan, RunInputs, Speed, SpeedOptions, TaskModel};
 use crate::data::loader::Loader;
 use crate::data::{DatasetInfo, Entry};
 use crate::draw::Drawing;
+use crate::metrics::Findings;
 use crate::nn::{Params, Pass};
 use crate::ops::no_grad;
 use crate::pretrain::Objective;
@@ -72,13 +73,13 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
             weights::save(&folder.weights(), &self.params, &metadata)?;
             let unscored = || Unscored { weights: folder.weights(), steps: 0 };
             let found = self.evaluate().with_context(unscored)?;
-            let mut outcome = Outcome::fitted(save_by_class(found, folder)?);
+            let mut outcome = Outcome::fitted(save_findings(found, folder, &run.splits.eval)?);
             outcome.notes.extend(label);
             return Ok(outcome);
         }
         let plan = self.plan()?;
-        let run_evaluation = || save_by_class(self.evaluate()?, folder);
-        let choose = || -> Result<Scores> { Ok(self.evaluate_on(&run.splits.select)?.scores) };
+        let run_evaluation = || save_findings(self.evaluate()?, folder, &run.splits.eval);
+        let choose = || -> Result<Scores> { Ok(self.evaluate_on(&run.splits.select)?.findings.scores) };
         let select: Option<&dyn Fn() -> Result<Scores>> =
             if run.splits.select.is_empty() { None } else { Some(&choose) };
         let task = &self.model.task;
@@ -243,14 +244,22 @@ fn ignored(names: &[String]) -> String {
     format!("{count} ({})", parts.join(", "))
 }
 
-/// Writes the scores of each class, if there are any, to the folder of the run, and returns the overall scores.
-fn save_by_class(found: Evaluated, folder: &RunFolder) -> Result<Scores> {
-    if !found.by_class.0.is_empty() {
-        let text = serde_json::to_string_pretty(&found.by_class)? + "\n";
+/// Writes the scores of each class and the report, if the kind has any, to the folder of the run, and returns the overall
+/// scores. `entries` are those that were evaluated.
+fn save_findings(found: Evaluated, folder: &RunFolder, entries: &[Entry]) -> Result<Scores> {
+    let Findings { scores, by_class, report } = found.findings;
+    let context = |path: &Path| format!("cannot write `{}`", path.display());
+    if !by_class.0.is_empty() {
+        let text = serde_json::to_string_pretty(&by_class)? + "\n";
         let path = folder.by_class();
-        write_atomic(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        write_atomic(&path, text.as_bytes()).with_context(|| context(&path))?;
     }
-    Ok(found.scores)
+    if let Some(report) = report {
+        let path = folder.report();
+        std::fs::create_dir_all(&path).with_context(|| context(&path))?;
+        report.write(&path, entries)?;
+    }
+    Ok(scores)
 }
 
 /// Warns that batch norms see one micro-batch at a time where a batch is accumulated from several.

@@ -2,13 +2,17 @@
 
 pub mod accuracy;
 pub mod bootstrap;
+pub mod classification;
 pub mod coco;
 pub mod confusion;
 
-use crate::data::SampleId;
+use crate::data::{Entry, SampleId};
 use crate::record::Scores;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Per-class scores: class name -> score name -> value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,6 +24,33 @@ impl ClassScores {
     pub fn insert(&mut self, class: &str, score: &str, value: f64) {
         self.0.entry(class.into()).or_default().insert(score.into(), value);
     }
+}
+
+/// What a metric reports on the predictions of a split.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// The scores that the kind of task declares.
+    pub scores: Scores,
+    /// Scores of each class, if the kind has any.
+    pub by_class: ClassScores,
+    /// What explains the scores, if the kind reports it.
+    pub report: Option<Arc<dyn Report>>,
+}
+
+/// What explains the scores of a split, such as a confusion matrix: a summary for the screen, values for programs, and files.
+pub trait Report: Debug + Send + Sync {
+    /// The most important findings, one per line, for the screen.
+    fn summary(&self) -> Vec<String>;
+
+    /// The findings for other programs, as part of `bench eval --json`.
+    fn values(&self) -> serde_json::Value;
+
+    /// Writes tables and pictures to `folder`, which exists, replaces older ones, and returns their paths. `entries` are those
+    /// of the evaluated split.
+    ///
+    /// # Errors
+    /// A file that cannot be written, and an image that cannot be read.
+    fn write(&self, folder: &Path, entries: &[Entry]) -> anyhow::Result<Vec<PathBuf>>;
 }
 
 /// Why scores cannot be computed.
@@ -62,12 +93,11 @@ pub trait Metric: Send {
     /// Predictions that give no scores, for example because there are none.
     fn finish(self: Box<Self>) -> Result<Scores, MetricError>;
 
-    /// Computes the scores and per-class scores, which are written to the run folder. By default there are no per-class
-    /// scores.
+    /// Computes the scores, per-class scores and a report. By default there are only scores.
     ///
     /// # Errors
     /// The errors of [`Metric::finish`].
-    fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
-        Ok((self.finish()?, ClassScores::default()))
+    fn finish_in_full(self: Box<Self>) -> Result<Findings, MetricError> {
+        Ok(Findings { scores: self.finish()?, by_class: ClassScores::default(), report: None })
     }
 }

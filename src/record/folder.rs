@@ -168,6 +168,10 @@ impl RunFolder {
     pub fn by_class(&self) -> PathBuf {
         self.path.join("by_class.json")
     }
+    /// Path of the folder of tables and pictures that explain the scores, which only some kinds of task have.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report")
+    }
     /// Path of the optimizer state and the position in training, for resuming.
     pub fn state(&self) -> PathBuf {
         self.path.join("state.safetensors")

@@ -9,9 +9,10 @@ use super::mapped::renamed;
 use super::rope::ROPE_PERIODS;
 use super::sincos;
 use super::transformers::{CheckpointHints, HfConfig};
-use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, save_tensors};
+use super::{Contents, InferredVit, WeightFile, WeightFileError, WeightSaveError, metadata, save_tensors};
 use crate::nn::is_relative_position;
 use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -129,15 +130,45 @@ pub fn convert_weights(
     }
     let mut new = renamed_for(program, &contents, &guess, tensors).map_err(fail)?;
     new.left_out.extend(file.unread().iter().cloned());
-    save_tensors(out, &new.tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+    if let Some(folder) = out.parent() {
+        let write = |source| ConvertError::Write { path: folder.into(), source };
+        std::fs::create_dir_all(folder).map_err(write)?;
+    }
+    save_tensors(out, &new.tensors, &kept_metadata(&file))?;
     if let Some(config) = &config {
         new.notes.extend(assumed);
         let image = model.as_ref().map(|model| model.image);
-        let text = format!("{:#}\n", details.described(&contents, &guess, image, &new.tensors));
+        let mut described = details.described(&contents, &guess, image, &new.tensors);
+        name_classes(&mut described, &file);
+        let text = format!("{described:#}\n");
         std::fs::write(config, text)
             .map_err(|source| ConvertError::Write { path: config.clone(), source })?;
     }
     Ok(Converted { tensors: new.tensors.len(), left_out: new.left_out, notes: new.notes, config })
+}
+
+/// Metadata of the new file: its framework, which transformers requires, and what the source says about its model, its task and
+/// its classes, so that the new file can be trained further and can predict.
+fn kept_metadata(source: &WeightFile) -> BTreeMap<String, String> {
+    let kept = [metadata::MODEL_NAME, metadata::MODEL, metadata::CONFIG, metadata::DATASET];
+    let kept =
+        kept.into_iter().filter_map(|key| Some((key.to_string(), source.metadata().get(key)?.clone())));
+    kept.chain([("format".to_string(), "pt".to_string())]).collect()
+}
+
+/// Puts the names of the classes that `source` states into the `config.json` of transformers.
+fn name_classes(config: &mut Value, source: &WeightFile) {
+    let dataset = source.metadata().get(metadata::DATASET);
+    let dataset = dataset.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let names = dataset.as_ref().and_then(|dataset| dataset["classes"].as_array());
+    let Some(names) =
+        names.filter(|names| config["id2label"].as_object().is_some_and(|ids| ids.len() == names.len()))
+    else {
+        return;
+    };
+    config["id2label"] = names.iter().enumerate().map(|(k, name)| (k.to_string(), name.clone())).collect();
+    let named = |(k, name): (usize, &Value)| Some((name.as_str()?.to_string(), Value::from(k)));
+    config["label2id"] = names.iter().enumerate().filter_map(named).collect();
 }
 
 /// Checks that no file would be overwritten; returns the path of `config.json` if `program` needs one.

@@ -170,7 +170,13 @@ fn a_classifier_names_what_it_sees() {
     sandbox.ok(&format!("predict --weights {} --out seen {images}", run.display()));
     let table = std::fs::read_to_string(sandbox.path("seen/labels.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 11 * 5, "{table}");
-    assert!(table.starts_with("image,rank,label,class,share\n20000001,1,"), "{table}");
+    assert!(table.starts_with("image,rank,label,class,probability\n20000001,1,"), "{table}");
+    let probabilities = std::fs::read_to_string(sandbox.path("seen/probabilities.csv")).unwrap();
+    assert_eq!(probabilities.lines().count(), 1 + 11);
+    for line in probabilities.lines().skip(1) {
+        let sum: f64 = line.split(',').skip(1).map(|value| value.parse::<f64>().unwrap()).sum();
+        assert!((sum - 1.).abs() < 1e-5, "{line}");
+    }
     assert!(image::open(sandbox.path("seen/20000011.png")).is_ok());
 }
 

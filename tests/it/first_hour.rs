@@ -238,3 +238,42 @@ fn a_pretraining_reports_the_loss_of_images_that_it_holds_out() {
     let record = json(&std::fs::read_to_string(sandbox.only_run("early").join("run.json")).unwrap());
     contains(&record["notes"].to_string(), &["stopped early"]);
 }
+
+#[test]
+fn a_classifier_explains_its_accuracy() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{} --model vit_tiny_test --init scratch", small_transfer()));
+    let run = sandbox.only_run("runs");
+    let files = |folder: &std::path::Path| {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let expected = [
+        "by_class.csv",
+        "calibration.csv",
+        "confusion.csv",
+        "confusion.png",
+        "errors.png",
+        "predictions.csv",
+    ];
+    assert_eq!(files(&run.join("report")), expected);
+    assert!(run.join("by_class.json").is_file());
+    let found = json(&sandbox.ok(&format!("eval {} --json", run.display())));
+    let confusion = found["report"]["confusion"].as_array().unwrap();
+    let counts =
+        |row: &Value| row.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum::<u64>();
+    assert_eq!(confusion.iter().map(counts).sum::<u64>(), found["images"].as_u64().unwrap());
+    let right: u64 = confusion.iter().enumerate().map(|(class, row)| row[class].as_u64().unwrap()).sum();
+    let top1 = 100. * right as f64 / found["images"].as_f64().unwrap();
+    assert!((top1 - found["scores"]["top1"]["value"].as_f64().unwrap()).abs() < 1e-9, "{found}");
+
+    let said = sandbox.ok(&format!("eval {} --split train --report seen", run.display()));
+    contains(&said, &["mean accuracy of the classes", "expected calibration error", "report in seen"]);
+    assert_eq!(files(&sandbox.path("seen")), expected);
+    let again = sandbox.fails(2, &format!("eval {} --report seen", run.display()));
+    contains(&again, &["--report seen: the folder is not empty"]);
+}

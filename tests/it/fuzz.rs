@@ -273,7 +273,7 @@ fn results() -> Target {
         std::fs::write(&path, bytes).unwrap();
         let control = Control { stop: &AtomicBool::new(false), observer: &Silent };
         if let Ok(found) = task.score_files(std::slice::from_ref(&path), &entries, &control) {
-            let value = |name: &str| found.scores.get(name).unwrap().value;
+            let value = |name: &str| found.findings.scores.get(name).unwrap().value;
             for (boxes, masks) in [("box_ap", "mask_ap"), ("box_ar_100", "mask_ar_100")] {
                 let (boxes, masks) = (value(boxes), value(masks));
                 let within = |score: &f64| (0. ..=100.).contains(score);

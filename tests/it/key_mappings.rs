@@ -1,7 +1,7 @@
 //! Weight files of transformers (`scripts/golden/dialects.py`): models compute the same as there, and are exported with the
 //! same tensor names.
 
-use crate::program::{Sandbox, repository, small_pretrain};
+use crate::program::{Sandbox, fixture, repository, small_pretrain, small_transfer};
 use anyhow::Result;
 use bench::config::{DvaeSizes, ModelConfig};
 use bench::models::dvae::{Encoder, Tokenizer};
@@ -300,6 +300,33 @@ fn a_run_tells_what_its_weights_do_not() -> Result<()> {
     std::fs::remove_file(sandbox.path("config.json"))?;
     let error = sandbox.fails(2, &line);
     assert!(error.contains("mask_ratio: 0.75 was requested, but the run of the weights says 0.5"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_converted_classifier_keeps_its_classes_and_predicts() -> Result<()> {
+    let sandbox = Sandbox::new();
+    let pool = "--set transfer.head.pool=cls"; // transformers has no other
+    sandbox.ok(&format!("{} --model vit_tiny_test --init scratch {pool}", small_transfer()));
+    let run = sandbox.only_run("runs");
+    let images = format!("{}/val/images", fixture("shapes"));
+    let predicted = |weights: &str, out: &str| -> Result<Vec<(String, String)>> {
+        sandbox.ok(&format!("predict --weights {weights} --out {out} {images}"));
+        let table = std::fs::read_to_string(sandbox.path(&format!("{out}/labels.csv")))?;
+        let best = table.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+        Ok(best.filter(|row| row[1] == "1").map(|row| (row[0].to_string(), row[3].to_string())).collect())
+    };
+    let expected = predicted(&run.display().to_string(), "seen")?;
+    assert_eq!(expected.len(), 11);
+    for to in ["fair", "timm", "hf"] {
+        sandbox.ok(&format!("convert {} --to {to} --out {to}/model.safetensors", run.display()));
+        assert_eq!(predicted(&format!("{to}/model.safetensors"), &format!("seen_{to}"))?, expected, "{to}");
+    }
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("hf/config.json"))?)?;
+    let first = config["id2label"]["0"].as_str().unwrap();
+    assert!(!first.starts_with("LABEL"), "{config}");
+    assert_eq!(config["label2id"][first], 0);
     Ok(())
 }
 

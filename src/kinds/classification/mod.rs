@@ -8,6 +8,7 @@ mod config;
 mod head;
 mod knn;
 mod output;
+mod report;
 mod target;
 
 pub use config::{ClassificationHeadConfig, ClassificationOptions, Classifier};
@@ -18,7 +19,9 @@ use crate::config::Pool;
 use crate::data::augment::mix_batch;
 use crate::data::{Annotation, Batch, DatasetInfo, Entry, Image, SampleId};
 use crate::draw::Drawing;
-use crate::metrics::{Metric, MetricError, accuracy::Accuracy};
+use crate::metrics::accuracy::Accuracy;
+use crate::metrics::classification::{ClassificationReport, ScoreKind};
+use crate::metrics::{Findings, Metric, MetricError};
 use crate::models::BackboneSpec;
 use crate::record::{ScoreSpec, Scores};
 use crate::rng::Rng;
@@ -26,6 +29,7 @@ use crate::task::{DrawOptions, PredictionIo, PredictionWriter, Task};
 use anyhow::{Result, bail, ensure};
 use candle_nn::VarBuilder;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A classification task.
 #[derive(Clone, Debug)]
@@ -89,11 +93,14 @@ impl Task for ClassificationTask {
     }
 
     fn metric(&self) -> Box<dyn Metric<Target = ClassTarget, Prediction = Vec<f32>>> {
-        Box::new(LabelAccuracy(Accuracy::new(self.classes.len())))
+        Box::new(LabelMetric {
+            accuracy: Accuracy::new(self.classes.len()),
+            report: ClassificationReport::new(&self.classes, self.score_kind()),
+        })
     }
 
     fn fits(&self) -> bool {
-        self.votes()
+        self.score_kind() == ScoreKind::Votes
     }
 
     fn least_batch(&self) -> usize {
@@ -126,25 +133,30 @@ impl PredictionIo for ClassificationTask {
     type Prediction = Vec<f32>;
 
     fn draw(&self, image: &Image, scores: &Vec<f32>, _: &DrawOptions) -> Result<Option<Drawing>> {
-        output::draw(image, scores, self.votes(), &self.classes).map(Some)
+        output::draw(image, scores, self.score_kind(), &self.classes).map(Some)
     }
 
     fn writer(&self, folder: &Path) -> Option<Box<dyn PredictionWriter<Prediction = Vec<f32>>>> {
-        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.votes())))
+        Some(Box::new(output::LabelWriter::new(folder, &self.classes, self.score_kind())))
     }
 }
 
 impl ClassificationTask {
-    /// Whether scores are votes of neighbours instead of logits.
-    fn votes(&self) -> bool {
-        self.config.classifier == Classifier::Knn
+    fn score_kind(&self) -> ScoreKind {
+        match self.config.classifier {
+            Classifier::Knn => ScoreKind::Votes,
+            Classifier::Linear | Classifier::Probe => ScoreKind::Logits,
+        }
     }
 }
 
-/// [`Accuracy`] for the targets of this kind.
-struct LabelAccuracy(Accuracy);
+/// [`Accuracy`] and [`ClassificationReport`] for the targets of this kind.
+struct LabelMetric {
+    accuracy: Accuracy,
+    report: ClassificationReport,
+}
 
-impl Metric for LabelAccuracy {
+impl Metric for LabelMetric {
     type Target = ClassTarget;
     type Prediction = Vec<f32>;
 
@@ -154,11 +166,19 @@ impl Metric for LabelAccuracy {
         prediction: Vec<f32>,
         target: &ClassTarget,
     ) -> Result<(), MetricError> {
-        self.0.update(id, prediction, &target.label())
+        let label = target.label();
+        self.report.add(id, &prediction, label as usize);
+        self.accuracy.update(id, prediction, &label)
     }
 
     fn finish(self: Box<Self>) -> Result<Scores, MetricError> {
-        Box::new(self.0).finish()
+        Box::new(self.accuracy).finish()
+    }
+
+    fn finish_in_full(self: Box<Self>) -> Result<Findings, MetricError> {
+        let Self { accuracy, report } = *self;
+        let scores = Box::new(accuracy).finish()?;
+        Ok(Findings { scores, by_class: report.by_class(), report: Some(Arc::new(report)) })
     }
 }
 

@@ -6,7 +6,7 @@ use super::{CocoMetric, DetectionTarget, Protocol, files};
 use crate::data::formats::CocoJson;
 use crate::data::{DatasetInfo, Entry, Format, SplitSource};
 use crate::metrics::coco::{CocoScorer, Detection};
-use crate::metrics::{ClassScores, Metric};
+use crate::metrics::{ClassScores, Findings, Metric};
 use crate::record::Scores;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -95,7 +95,8 @@ fn score_as(
         let target = DetectionTarget::new(entry, info.classes.len()).unwrap();
         metric.update(&entry.id, prediction, &target).unwrap();
     }
-    metric.finish_by_class().unwrap()
+    let Findings { scores, by_class, .. } = metric.finish_in_full().unwrap();
+    (scores, by_class)
 }
 
 fn value(scores: &Scores, name: &str) -> f64 {

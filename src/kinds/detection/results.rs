@@ -3,7 +3,7 @@
 use super::target::DetectionTarget;
 use crate::data::{DatasetInfo, Object, SampleId, xyxy};
 use crate::metrics::coco::{CocoScorer, Detection, Protocol};
-use crate::metrics::{ClassScores, Metric, MetricError};
+use crate::metrics::{Findings, Metric, MetricError};
 use crate::record::Scores;
 
 /// The scores of COCO and LVIS for the targets of this kind.
@@ -33,8 +33,9 @@ impl Metric for CocoMetric {
         Ok(self.0.finish()?.0)
     }
 
-    fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
-        self.0.finish()
+    fn finish_in_full(self: Box<Self>) -> Result<Findings, MetricError> {
+        let (scores, by_class) = self.0.finish()?;
+        Ok(Findings { scores, by_class, report: None })
     }
 }
 

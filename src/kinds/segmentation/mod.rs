@@ -21,7 +21,7 @@ pub use target::SegmentationTarget;
 use crate::data::{Annotation, DatasetInfo, Entry, IGNORE, Image, Raster, SampleId, Sequences};
 use crate::draw::Drawing;
 use crate::metrics::confusion::{Confusion, SCORES};
-use crate::metrics::{ClassScores, Metric, MetricError};
+use crate::metrics::{ClassScores, Findings, Metric, MetricError};
 use crate::models::BackboneSpec;
 use crate::nn::NormKind;
 use crate::record::{ScoreSpec, Scores};
@@ -164,16 +164,16 @@ impl Metric for SourceConfusion {
         Box::new(self.counts).finish()
     }
 
-    fn finish_by_class(self: Box<Self>) -> Result<(Scores, ClassScores), MetricError> {
-        let mut scores = ClassScores::default();
+    fn finish_in_full(self: Box<Self>) -> Result<Findings, MetricError> {
+        let mut by_class = ClassScores::default();
         for (class, counts) in self.classes.iter().zip(self.counts.total()) {
             for (score, value) in [("iou", counts.iou()), ("acc", counts.accuracy())] {
                 if let Some(value) = value {
-                    scores.insert(class, score, 100. * value);
+                    by_class.insert(class, score, 100. * value);
                 }
             }
         }
-        Ok((Box::new(self.counts).finish()?, scores))
+        Ok(Findings { scores: Box::new(self.counts).finish()?, by_class, report: None })
     }
 }
 
