@@ -235,7 +235,7 @@ pub enum Segmentation {
 #[serde(deny_unknown_fields)]
 pub struct Category {
     /// Its id in the file, which result files use.
-    pub id: u64,
+    pub id: RecordId,
     /// Frequency of the class in training images (LVIS).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<Frequency>,

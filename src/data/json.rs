@@ -37,8 +37,8 @@ pub(crate) fn parse<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, String
         let path = error.path().to_string();
         let inner = error.into_inner();
         match inner.classify() {
-            Category::Data if path == "." => inner.to_string(),
-            Category::Data => format!("{path}: {inner}"),
+            Category::Data if path == "." => worded("the document", &inner),
+            Category::Data => worded(&format!("`{path}`"), &inner),
             _ => syntax(&inner, text),
         }
     })?;
@@ -55,6 +55,25 @@ pub(crate) fn parse<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, String
     Ok(document)
 }
 
+/// What is wrong with the value called `name`, which has another structure than it should.
+fn worded(name: &str, error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let expected = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    let Some((found, expected)) = expected.and_then(|message| message.split_once(", expected ")) else {
+        let twice = message.strip_prefix("duplicate field ").map(|key| format!("the key {key} occurs twice"));
+        return format!("{name}: {}", twice.unwrap_or_else(|| message.to_string()));
+    };
+    let found = match found.split_once(' ') {
+        Some(("integer" | "boolean" | "string", value)) => value.trim_matches('`'),
+        Some(("floating", value)) => value.trim_start_matches("point ").trim_matches('`'),
+        _ if found == "sequence" => "a list",
+        _ if found == "map" => "an object",
+        _ => found,
+    };
+    format!("{name} is {found}, expected {expected}")
+}
+
 /// What is wrong with text that is not JSON.
 fn syntax(error: &serde_json::Error, text: &[u8]) -> String {
     let (line, column) = (error.line(), error.column());
@@ -64,7 +83,10 @@ fn syntax(error: &serde_json::Error, text: &[u8]) -> String {
         );
     }
     let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
+    let message = match message.split(" at line ").next().unwrap_or_default() {
+        "expected ident" => "expected a value",
+        message => message,
+    };
     let rest = quoted(place(text, line, column));
     format!("line {line}, column {column}: not JSON: {message}, found `{rest}`")
 }
@@ -241,9 +263,11 @@ mod tests {
             ),
             ("{}\nNone", "line 2, column 1: more text follows the end of the document: `None`"),
             ("{\"a\": [1, 2", "line 1, column 11: the file ends in the middle of the document"),
-            ("{\"a\": nope}", "line 1, column 8: not JSON: expected ident"),
+            ("{\"a\": nope}", "line 1, column 8: not JSON: expected a value"),
             (" \n", "the file is empty"),
-            ("[1, [2]]", "invalid type: sequence, expected an object with named fields"),
+            ("[1, [2]]", "the document is a list, expected an object with named fields"),
+            ("7", "the document is 7, expected an object with named fields"),
+            ("{\"a\": 1, \"a\": 2}", "the document: the key `a` occurs twice"),
         ] {
             let error = pair(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
@@ -254,10 +278,6 @@ mod tests {
         assert!(records("null").unwrap().required("b", &mut flaws).is_empty());
         assert!(records("[]").unwrap().required("c", &mut flaws).is_empty());
         assert_eq!(flaws, ["there is no list `b`", "`c` is empty"]);
-        assert!(
-            records("[{}, [1, [2]]]")
-                .unwrap_err()
-                .starts_with("[1]: invalid type: sequence, expected an object")
-        );
+        assert!(records("[{}, [1, [2]]]").unwrap_err().starts_with("`[1]` is a list, expected an object"));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::classes::{are, label, labels_of, list, names_in, without_images};
 use super::formats::{Formats, SplitSource, unlabelled};
-use super::{Annotation, Category, DataError, DenseMapFile, Entry, ImageRef, Index, Orientation};
+use super::{Annotation, Category, DataError, DenseMapFile, Entry, ImageRef, Index, Orientation, RecordId};
 use crate::config::{ConfigError, Library, parse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -293,9 +293,10 @@ impl Dataset {
             index.relabel(&labels);
             if !index.categories.is_empty() {
                 // A class that the file lacks gets an id that the file does not use.
-                let unused = index.categories.iter().map(|category| category.id + 1).max().unwrap_or(0);
-                let mut categories: Vec<Category> = (0..names.len() as u64)
-                    .map(|label| Category { id: unused.saturating_add(label), frequency: None })
+                let largest = index.categories.iter().filter_map(|category| category.id.number()).max();
+                let unused = largest.map_or(0, |id| id + 1);
+                let mut categories: Vec<Category> = (0..names.len() as i128)
+                    .map(|label| Category { id: RecordId::Number(unused + label), frequency: None })
                     .collect();
                 for (label, category) in labels.iter().zip(std::mem::take(&mut index.categories)) {
                     categories[*label as usize] = category;

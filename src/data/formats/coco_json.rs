@@ -17,12 +17,12 @@ pub(crate) use annotation::to_box;
 pub(crate) use outline::{Outline, ReadOutline};
 
 use super::super::json::{NamedFields, Records, parse};
-use super::super::{Annotation, Category, DataError, Index, Objects, Orientation};
+use super::super::{Annotation, Category, DataError, ImageRef, Index, Objects, Orientation};
 use super::format::{Format, SplitSource};
 use annotation::{AnnotationRecord, Found};
 use classes::{CategoryRecord, Classes};
 use counts::Counts;
-use images::{ImageRecord, Images};
+use images::{ImageRecord, Images, Measure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -70,8 +70,13 @@ impl Format for CocoJson {
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
+        let measure = |name: &str| {
+            let image = ImageRef::Upright(split.listed_image(name));
+            let header = image.header().ok_or("it is no file")?;
+            header.map(|(size, _)| size).map_err(|e| e.to_string())
+        };
         let Content { images, classes, categories, notes } =
-            self.read(text).map_err(|flaws| DataError::flaws(&file, flaws))?;
+            self.read_measuring(text, &measure).map_err(|flaws| DataError::flaws(&file, flaws))?;
         if images.is_empty() {
             let why = if self.drop_empty { " that has an object other than crowds" } else { "" };
             return Err(DataError::file(&file, format!("there is no image{why}")));
@@ -98,24 +103,29 @@ pub struct Content {
 }
 
 impl CocoJson {
-    /// Reads the bytes of a file.
+    /// Reads the bytes of a file, which must state the sizes of its images.
     ///
     /// # Errors
     /// Every flaw with its place.
     pub fn read(&self, text: Vec<u8>) -> Result<Content, Vec<String>> {
+        self.read_measuring(text, &|_| Err("the images are not at hand".into()))
+    }
+
+    /// Reads the bytes of a file; `measure` is asked for the sizes of images for which it states none.
+    fn read_measuring(&self, text: Vec<u8>, measure: Measure) -> Result<Content, Vec<String>> {
         let NamedFields(document) = parse::<NamedFields<Document>>(text).map_err(|flaw| vec![flaw])?;
         let mut flaws = vec![];
-        let content = self.objects(document, &mut flaws);
+        let content = self.objects(document, measure, &mut flaws);
         if flaws.is_empty() { Ok(content) } else { Err(flaws) }
     }
 
-    fn objects(&self, document: Document, flaws: &mut Vec<String>) -> Content {
+    fn objects(&self, document: Document, measure: Measure, flaws: &mut Vec<String>) -> Content {
         let records = document.images.required("images", flaws);
         let annotations = document.annotations.required("annotations", flaws);
         let mut classes = Classes::read(&document.categories.required("categories", flaws), flaws);
         let mut images = Images::default();
-        for (place, record) in records.iter().enumerate() {
-            images.add(place, record, &classes, flaws);
+        for place in 0..records.len() {
+            images.add(place, &records, &classes, measure, flaws);
         }
         let mut counts = Counts::default();
         let mut ids = HashSet::with_capacity(annotations.len());
@@ -133,6 +143,7 @@ impl CocoJson {
             flaws.append(&mut counts.flawed);
         }
         let mut notes = std::mem::take(&mut classes.notes);
+        notes.extend(images.notes());
         notes.extend(counts.notes());
         let mut images = images.found;
         if self.drop_empty {

@@ -85,11 +85,12 @@ fn labelled(document: Document) -> Result<(Vec<Labelled>, Vec<String>), Vec<Stri
     let mut categories: BTreeMap<RecordId, String> = BTreeMap::new();
     for (place, category) in document.categories.required("categories", &mut flaws).iter().enumerate() {
         match category.read() {
-            Ok((id, name)) => {
-                if categories.insert(id.clone(), name).is_some() {
-                    flaws.push(format!("category {id} occurs twice"));
+            Ok((id, name)) => match categories.insert(id.clone(), name.clone()) {
+                Some(other) if other != name => {
+                    flaws.push(format!("category {id} occurs twice, with different names"));
                 }
-            }
+                _ => {}
+            },
             Err(flaw) => flaws.push(format!("categories[{place}]: {flaw}")),
         }
     }

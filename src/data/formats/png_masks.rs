@@ -82,7 +82,7 @@ impl Format for PngMasks {
             let mask = RasterFile { path, encoding: encoding.clone() };
             split.entry(image, Annotation::Raster(mask))
         };
-        let category = |id| Category { id: u64::from(id), frequency: None };
+        let category = |id| Category { id: u64::from(id).into(), frequency: None };
         Ok(Index {
             entries: pairs.into_iter().map(entry).collect(),
             classes: Some(names.to_vec()),

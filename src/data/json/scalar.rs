@@ -2,7 +2,7 @@
 
 use super::{skip_list, skip_object, word_of};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +22,51 @@ impl RecordId {
             Self::Number(number) => (*number as u64).to_le_bytes().to_vec(),
             Self::Word(word) => word.as_bytes().to_vec(),
         }
+    }
+}
+
+impl RecordId {
+    /// The same digits as a number instead of a word, or the other way round; `None` for words of other text.
+    pub(crate) fn respelled(&self) -> Option<Self> {
+        match self {
+            Self::Number(number) => Some(Self::Word(number.to_string().into())),
+            Self::Word(word) => {
+                let number: i128 = word.parse().ok()?;
+                (number.to_string() == **word).then_some(Self::Number(number))
+            }
+        }
+    }
+
+    /// The number, if it is one.
+    pub(crate) fn number(&self) -> Option<i128> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Word(_) => None,
+        }
+    }
+
+    /// Whether both are numbers, or both words.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// As it stands in a file: a number or a string.
+impl Serialize for RecordId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => number.serialize(serializer),
+            Self::Word(word) => serializer.serialize_str(word),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = Scalar::deserialize(deserializer)?
+            .id()
+            .map_err(|flaw| D::Error::custom(format!("an id {flaw}")))?;
+        id.ok_or_else(|| D::Error::custom("an id is absent"))
     }
 }
 

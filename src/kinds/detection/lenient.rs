@@ -167,9 +167,17 @@ fn wrong_results_are_refused_or_make_no_difference() {
     let (truths, text) = (truths().to_string(), results().to_string());
     let right = scores(&truths, &text).unwrap();
     for (change, text) in changed(&results()) {
-        if let Ok(found) = scores(&truths, &text) {
-            assert_eq!(found, right, "{change}");
-        }
+        let Ok(found) = scores(&truths, &text) else { continue };
+        // A result of a category that the data set does not have is left out, as in pycocotools.
+        let expected = match change.split_once("/category_id = ") {
+            Some((row, category)) if !["2", "5"].contains(&category) => {
+                let mut others = results();
+                others.as_array_mut().unwrap().remove(row.trim_start_matches('/').parse().unwrap());
+                scores(&truths, &others.to_string()).unwrap()
+            }
+            _ => right.clone(),
+        };
+        assert_eq!(found, expected, "{change}");
     }
     // A file that is cut anywhere, or continues, is not a shorter file.
     for cut in 1..text.len() {

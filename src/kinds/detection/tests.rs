@@ -18,7 +18,7 @@ const SIDE: usize = 32;
 
 fn info() -> DatasetInfo {
     let classes: Vec<String> = ["cat", "dog"].map(String::from).to_vec();
-    let categories = (1..=2).map(|id| Category { id, frequency: None }).collect();
+    let categories = (1..=2).map(|id| Category { id: u64::into(id), frequency: None }).collect();
     DatasetInfo { name: "made".into(), classes, categories, ..DatasetInfo::default() }
 }
 

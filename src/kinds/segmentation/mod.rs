@@ -66,8 +66,12 @@ impl Task for SegmentationTask {
         );
         options.check().map_err(anyhow::Error::msg)?;
         config.check(&classes)?;
-        let listed: Vec<u32> =
-            dataset.categories.iter().filter_map(|category| u32::try_from(category.id).ok()).collect();
+        let listed: Vec<u32> = dataset
+            .categories
+            .iter()
+            .filter_map(|category| category.id.number())
+            .filter_map(|id| u32::try_from(id).ok())
+            .collect();
         let ids = if listed.len() == classes.len() { listed } else { (0..classes.len() as u32).collect() };
         Ok(Self { options, config, classes, sequences: dataset.sequences.clone(), ids })
     }

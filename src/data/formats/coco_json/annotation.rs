@@ -61,7 +61,7 @@ impl AnnotationRecord {
         let Some(at) = images.place_of.get(&image) else {
             return Err(format!("{name} is of image {image}, which is not in `images`"));
         };
-        let category = self.category_id.whole().map_err(|flaw| format!("{name}: `category_id` {flaw}"))?;
+        let category = self.category_id.id().map_err(|flaw| format!("{name}: `category_id` {flaw}"))?;
         let category = category.ok_or_else(|| format!("{name}: there is no `category_id`"))?;
         let Some(label) = classes.label_of.get(&category) else {
             return Err(format!("{name} is of category {category}, which is not in `categories`"));

@@ -1,13 +1,13 @@
 //! [`Images`]: the entries of `images`, to which annotations refer.
 
-use super::super::super::Objects;
 use super::super::super::json::{NumberList, RecordId, Scalar};
+use super::super::super::{Objects, Size};
 use super::classes::Classes;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 
 /// An entry of `images` as it is written.
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 pub(super) struct ImageRecord {
     #[serde(default)]
     id: Scalar,
@@ -32,18 +32,29 @@ pub(super) struct Images {
     pub found: Vec<(String, Objects)>,
     /// Places in `found` by id.
     pub place_of: HashMap<RecordId, usize>,
+    /// Number of records that repeat an earlier one.
+    pub repeated: usize,
+    /// Number of images without a stated size, which were measured.
+    pub measured: usize,
+    /// Places of their records by id.
+    record_of: HashMap<RecordId, usize>,
     names: HashSet<String>,
 }
 
+/// (height, width) of an image by its file name, as it is shown; an error says why it cannot be measured.
+pub(super) type Measure<'a> = &'a dyn Fn(&str) -> Result<Size, String>;
+
 impl Images {
-    /// Adds the record at `place` of `images`, or its flaw.
+    /// Adds the record at `place` of `records`, or its flaw. `measure` is asked for sizes that the record does not state.
     pub(super) fn add(
         &mut self,
         place: usize,
-        record: &ImageRecord,
+        records: &[ImageRecord],
         classes: &Classes,
+        measure: Measure,
         flaws: &mut Vec<String>,
     ) {
+        let record = &records[place];
         let id = match record.id.id() {
             Ok(Some(id)) => id,
             Ok(None) => return flaws.push(format!("images[{place}]: there is no `id`")),
@@ -51,14 +62,17 @@ impl Images {
         };
         // An image with another flaw is an image all the same: its annotations are not of an unknown one.
         if self.place_of.contains_key(&id) {
-            return flaws.push(format!("image {id} occurs twice"));
+            if self.record_of.get(&id).is_some_and(|first| records[*first] == *record) {
+                self.repeated += 1;
+                return;
+            }
+            return flaws.push(format!("image {id} occurs twice, with different values"));
         }
         self.place_of.insert(id.clone(), self.found.len());
+        self.record_of.insert(id.clone(), place);
         let mut read = || {
             let first = self.found.first().map(|(_, objects)| &objects.image_id);
-            if let Some(first) =
-                first.filter(|first| std::mem::discriminant(*first) != std::mem::discriminant(&id))
-            {
+            if let Some(first) = first.filter(|first| !first.is_like(&id)) {
                 return Err(format!(
                     "ids must be all numbers or all words to be scored, and that of the first image is {first}"
                 ));
@@ -69,11 +83,18 @@ impl Images {
                 return Err(format!("file `{name}` occurs twice"));
             }
             let side = |name: &str, value: &Scalar| match value.whole() {
-                Ok(Some(side)) => Ok(side as usize),
-                Ok(None) => Err(format!("there is no `{name}`")),
+                Ok(side) => Ok(side.filter(|side| *side > 0).map(|side| side as usize)),
                 Err(flaw) => Err(format!("`{name}` {flaw}")),
             };
-            let size = (side("height", &record.height)?, side("width", &record.width)?);
+            let size = match (side("height", &record.height)?, side("width", &record.width)?) {
+                (Some(height), Some(width)) => (height, width),
+                _ => {
+                    self.measured += 1;
+                    measure(&name).map_err(|why| {
+                        format!("`{name}` has no `width` and `height`, and cannot be measured: {why}")
+                    })?
+                }
+            };
             if size.0.checked_mul(size.1).is_none_or(|pixels| pixels == 0 || u32::try_from(pixels).is_err()) {
                 return Err(format!("`{name}` has {}x{} pixels", size.0, size.1));
             }
@@ -88,6 +109,20 @@ impl Images {
             (String::new(), Objects { image_id: id.clone(), size: (0, 0), objects, absent, not_exhaustive })
         });
         self.found.push(found);
+    }
+}
+
+impl Images {
+    /// What was left out or measured, with counts.
+    pub(super) fn notes(&self) -> Vec<String> {
+        [
+            (self.repeated, "images that are listed twice with the same values are read once"),
+            (self.measured, "images without `width` and `height` are measured"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{what}: {count}"))
+        .collect()
     }
 }
 

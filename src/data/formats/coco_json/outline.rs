@@ -107,9 +107,20 @@ fn runs(stated: &[f64], counts: RunLengths, image: Size) -> Result<Rle, String> 
             Some(odd) => Err(format!("{odd} is not the length of a run")),
             None => Rle::new(height, width, counts.into_iter().map(|count| count as u32).collect()),
         },
-        RunLengths::Compressed(counts) => Rle::from_coco(&counts, height, width),
+        RunLengths::Compressed(counts) => Rle::from_coco(&bare(&counts), height, width),
     };
     rle.map_err(|e| format!("a mask is broken: {e}"))
+}
+
+/// Compressed run lengths without what programs add to them and no run contains: white space, also inside of wrapped lines,
+/// and the quotes of `b'…'`, as which Python prints bytes, with its escape of the backslash.
+fn bare(counts: &str) -> String {
+    let text: String = counts.split_whitespace().collect();
+    let quoted = |quote: char| text.strip_prefix('b')?.strip_prefix(quote)?.strip_suffix(quote);
+    match quoted('\'').or_else(|| quoted('"')) {
+        Some(inner) => inner.replace("\\\\", "\\"),
+        None => text,
+    }
 }
 
 impl<'de> Deserialize<'de> for Outline {
@@ -170,6 +181,10 @@ impl<'de> Visitor<'de> for OutlineVisitor {
                 Part::Odd(Scalar::Absent) => wrong = wrong.or(Some(Scalar::Nested("null"))),
                 Part::Odd(odd) => wrong = wrong.or(Some(odd)),
             }
+        }
+        // A ring may be written as a list of points.
+        if rings.len() >= LEAST / 2 && rings.iter().all(|point: &Vec<f64>| point.len() == 2) {
+            rings = vec![rings.concat()];
         }
         Ok(match (wrong, rings.is_empty(), flat.is_empty()) {
             (Some(odd), ..) => Outline::Wrong(format!("a polygon contains {odd}, expected numbers")),

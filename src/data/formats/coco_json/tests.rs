@@ -58,8 +58,8 @@ fn everything_is_read() {
     let ids: Vec<&str> = index.entries.iter().map(|e| e.id.as_str()).collect();
     assert_eq!(ids, ["images/b.jpg", "images/val2017/a.jpg", "images/c.jpg"]);
     assert_eq!(index.classes.as_deref().unwrap(), ["ant", "zebra"]);
-    let rare = Category { id: 90, frequency: Some(Frequency::Rare) };
-    assert_eq!(index.categories, [Category { id: 7, frequency: None }, rare]);
+    let rare = Category { id: 90.into(), frequency: Some(Frequency::Rare) };
+    assert_eq!(index.categories, [Category { id: 7.into(), frequency: None }, rare]);
     let crowd = &objects(&index, 0).objects[0];
     assert!(crowd.crowd && crowd.area == 6., "{crowd:?}");
     let image = objects(&index, 1);
@@ -92,7 +92,7 @@ fn what_is_wrong_is_named() {
         ("/images/1/id", json!(9), "image 9 occurs twice"),
         ("/images/2/file_name", json!("b.jpg"), "image 5: file `b.jpg` occurs twice"),
         ("/images/2/file_name", json!(null), "image 5: has neither `file_name` nor `coco_url`"),
-        ("/images/2/width", json!(0), "image 5: `c.jpg` has 4x0 pixels"),
+        ("/images/2/width", json!(0), "image 5: `c.jpg` has no `width` and `height`, and cannot be measured"),
         ("/images/2/width", json!(-1), "image 5: `width` is -1, expected a whole number of at least 0"),
         (
             "/images/1/neg_category_ids",
@@ -139,11 +139,16 @@ fn what_is_wrong_is_named() {
             "ids must be all numbers or all words to be scored, and that of the first",
         ),
         ("/images/0/id", json!(null), "images[0]: there is no `id`"),
-        ("/categories/0/id", json!("zebra"), "categories[0]: `id` is \"zebra\", expected a whole number"),
+        (
+            "/categories/0/id",
+            json!("zebra"),
+            "ids of categories must be all numbers or all words to be scored: 7, \"zebra\"",
+        ),
+        ("/categories/0/id", json!([1]), "categories[0]: `id` is a list, expected a whole number or a word"),
         ("/categories/0/frequency", json!("x"), "categories[0]: `frequency` is \"x\""),
-        ("/annotations/0", json!([1, 4, 90]), "annotations[0]: invalid type: sequence, expected an object"),
+        ("/annotations/0", json!([1, 4, 90]), "`annotations[0]` is a list, expected an object"),
         ("/images", json!(null), "there is no list `images`"),
-        ("/images", json!(7), "images: invalid type: integer `7`, expected a list"),
+        ("/images", json!(7), "`images` is 7, expected a list"),
     ] {
         let error = with(path, value);
         assert!(error.contains(words) && error.contains("a.json"), "{path}: {error}");
@@ -202,6 +207,91 @@ fn what_is_written_in_another_way_is_read_the_same() {
         changed(&|d| d["annotations"][0]["segmentation"] = json!([ring])),
         "a flat ring is a ring"
     );
+}
+
+#[test]
+fn ids_of_categories_may_be_words_or_negative() {
+    for ids in [[json!("n01"), json!("a02")], [json!(-1), json!(-5)]] {
+        let mut document = document();
+        for (k, id) in ids.iter().enumerate() {
+            document["categories"][k]["id"] = id.clone();
+        }
+        document["images"][1].as_object_mut().unwrap().retain(|key, _| !key.contains("category_ids"));
+        for (k, category) in [(0, 0), (1, 1), (2, 1), (3, 1)] {
+            document["annotations"][k]["category_id"] = ids[category].clone();
+        }
+        let index = read(&document).unwrap();
+        assert_eq!(index.classes.as_deref().unwrap(), ["ant", "zebra"], "{ids:?}");
+        assert_eq!(serde_json::to_value(&index.categories[0].id).unwrap(), ids[1]);
+        let labels: Vec<u32> = objects(&index, 1).objects.iter().map(|object| object.label).collect();
+        assert_eq!(labels, [1, 0, 0]);
+    }
+}
+
+#[test]
+fn what_is_listed_twice_is_read_once() {
+    let mut document = document();
+    for list in ["images", "categories"] {
+        let first = document[list][0].clone();
+        document[list].as_array_mut().unwrap().push(first);
+    }
+    document["categories"][1].as_object_mut().unwrap().remove("name");
+    let index = read(&document).unwrap();
+    assert_eq!((index.entries.len(), index.classes.unwrap()), (3, vec!["7".into(), "zebra".into()]));
+    assert_eq!(
+        index.notes,
+        [
+            "categories that are listed twice are read once: 1",
+            "categories without a name are named by their ids: 1; the first: 7",
+            "images that are listed twice with the same values are read once: 1"
+        ]
+    );
+    document["categories"][2]["name"] = json!("horse");
+    document["images"][3]["width"] = json!(9);
+    let error = read(&document).unwrap_err();
+    assert!(error.contains("category 90 occurs twice, with different names"), "{error}");
+    assert!(error.contains("image 9 occurs twice, with different values"), "{error}");
+}
+
+#[test]
+fn images_without_a_size_are_measured() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("images/c.jpg");
+    std::fs::create_dir(root.path().join("images")).unwrap();
+    image::RgbImage::new(7, 5).save_with_format(&file, image::ImageFormat::Png).unwrap();
+    let split = SplitSource { root: root.path(), images: Path::new("images"), class_names: None };
+    let format = CocoJson { file: "a.json".into(), drop_empty: false, allowed_degenerate: 0 };
+    for width in [json!(null), json!(0)] {
+        let mut document = document();
+        document["images"][2]["width"] = width;
+        std::fs::write(root.path().join("a.json"), document.to_string()).unwrap();
+        let index = format.index(&split).unwrap();
+        assert_eq!(objects(&index, 2).size, (5, 7));
+        assert_eq!(index.notes, ["images without `width` and `height` are measured: 1"]);
+    }
+}
+
+#[test]
+fn outlines_are_written_in_several_ways() {
+    let of = |outline: Value| {
+        let mut document = document();
+        document["annotations"][0]["segmentation"] = outline;
+        let index = read(&document).unwrap();
+        objects(&index, 1).objects[0].mask((4, 4)).unwrap().unwrap()
+    };
+    let ring = of(json!([[1, 1, 3, 1, 3, 3]]));
+    assert_eq!(of(json!([[1, 1], [3, 1], [3, 3]])), ring, "a list of points");
+    let counts = hotcoco_string(&[4, 8, 4]);
+    let rle = of(json!({"size": [4, 4], "counts": counts}));
+    let (first, rest) = counts.split_at(1);
+    for other in [
+        format!("b'{counts}'"),
+        format!("b\"{counts}\""),
+        format!("{counts}\n"),
+        format!("{first}\n  {rest}"),
+    ] {
+        assert_eq!(of(json!({"size": [4, 4], "counts": other})), rle, "{other:?}");
+    }
 }
 
 #[test]

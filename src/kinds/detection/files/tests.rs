@@ -1,12 +1,13 @@
 //! What is written comes back; what is wrong is named.
 
 use super::*;
-use crate::data::{ImageRef, SampleId};
+use crate::data::{Annotation, Entry, ImageRef, Objects, Rle, SampleId};
+use crate::metrics::coco::WrittenDetection;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 fn info() -> DatasetInfo {
-    let category = |id| Category { id, frequency: None };
+    let category = |id: u64| Category { id: id.into(), frequency: None };
     DatasetInfo {
         classes: vec!["a".into(), "b".into()],
         categories: vec![category(5), category(90)],
@@ -106,15 +107,23 @@ fn wrong_rows_are_named() {
     };
     for (key, value, words) in [
         ("image_id", json!(4), "row 0 (image 4): image 4 is not in the split"),
-        ("category_id", json!(6), "category 6 is not in the data set"),
+        (
+            "category_id",
+            json!(6),
+            "no result is of a category of the data set: `category_id` is 6, and the data set has 5 (a), 90 (b)",
+        ),
         (
             "image_id",
-            json!("3"),
-            "row 0 (image \"3\"): image \"3\" is not in the split, whose ids are like 3",
+            json!("x"),
+            "row 0 (image \"x\"): image \"x\" is not in the split, whose ids are like 3",
         ),
         ("image_id", json!(3.5), "row 0: `image_id` is 3.5"),
         ("image_id", json!(null), "row 0: there is no `image_id`"),
-        ("category_id", json!("5"), "row 0 (image 3): `category_id` is \"5\""),
+        (
+            "category_id",
+            json!("5"),
+            "row 0 (image 3): `category_id` is \"5\", and the data set has ids like 5",
+        ),
         ("score", json!(null), "row 0 (image 3): there is no `score`"),
         ("score", json!("0.9"), "row 0 (image 3): `score` is \"0.9\", expected a number"),
         ("score", json!(1e39), "is not a finite number"),
@@ -130,9 +139,16 @@ fn wrong_rows_are_named() {
         let error = row(key, value);
         assert!(error.contains(words) && error.contains("results0.json"), "{key}: {error}");
     }
-    assert!(read_back(&[json!({"annotations": []})]).unwrap_err().contains("not a list of results"));
+    for (file, words) in [
+        (json!({"images": []}), "an object without a list of results"),
+        (json!({"annotations": [], "results": []}), "two lists of results, `annotations` and `results`"),
+        (json!(7), "the document is 7, expected a list of results"),
+    ] {
+        let error = read_back(&[file]).unwrap_err();
+        assert!(error.contains("not a list of results") && error.contains(words), "{error}");
+    }
     let positional = read_back(&[json!([[3, 5, [0, 0, 2, 2], 0.5]])]).unwrap_err();
-    assert!(positional.contains("[0]: invalid type: sequence, expected an object"), "{positional}");
+    assert!(positional.contains("`[0]` is a list, expected an object"), "{positional}");
     let row = |image: u64, score: Value| json!({"image_id": image, "category_id": 5, "bbox": [0, 0, 2, 2], "score": score});
     let error = read_back(&[json!([row(4, json!(1)), row(3, json!(1)), row(3, json!(null))])]).unwrap_err();
     assert!(error.contains("2 flaws") && error.contains("row 0") && error.contains("row 2"), "{error}");
@@ -152,7 +168,7 @@ fn the_whole_file_is_read_or_refused() {
     for (text, words) in [
         (format!("[{row}][{row}]"), "more text follows the end of the document: `[{"),
         (format!("[{row}]\nNone"), "line 2, column 1: more text follows"),
-        (format!("{row}\n{row}"), "expected a list"),
+        (format!("{row}\n{row}"), "an object without a list of results"),
         (format!("[{row}, {{\"image_id\": 3, "), "is cut off"),
         (String::new(), "the file is empty"),
         ("null".into(), "there is no list of results"),
@@ -170,4 +186,48 @@ fn the_whole_file_is_read_or_refused() {
     let outlined = row.replace("}", ", \"segmentation\": {\"size\": [4, 6], \"counts\": \"\"}}");
     assert_eq!(read_text(&format!("[{outlined}]"), false).unwrap(), 1);
     assert!(read_text(&format!("[{outlined}]"), true).unwrap_err().contains("a mask is broken"));
+}
+
+/// Number of detections of each image, and what is said of a file.
+fn notes(file: &Value) -> (Vec<usize>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.json");
+    std::fs::write(&path, file.to_string()).unwrap();
+    let found = read(&[path], &[entry(3), entry(11)], &info(), false).unwrap();
+    let counts = found.each.map(|image| image.unwrap().len()).collect();
+    let words = |note: &String| note.split_once(": ").unwrap().1.to_string();
+    (counts, found.notes.iter().map(words).collect())
+}
+
+#[test]
+fn what_may_surprise_is_said() {
+    let row = |image: Value, category: u64, bbox: [f64; 4]| json!({"image_id": image, "category_id": category, "bbox": bbox, "score": 0.5});
+    let (inside, pixels) = ([0.25, 0.25, 0.5, 0.75], [1., 1., 2., 2.]);
+    let said = |file: Value| {
+        let (counts, notes) = notes(&file);
+        (counts, notes.into_iter().next().unwrap_or_default())
+    };
+    assert_eq!(said(json!([row(json!(3), 5, pixels)])), (vec![1, 0], String::new()));
+    assert_eq!(said(json!([])), (vec![0, 0], "the file has no results, so nothing is detected".into()));
+    let (counts, note) = said(json!([row(json!(3), 5, inside), row(json!(11), 5, inside)]));
+    assert!(counts == [1, 1] && note.starts_with("all boxes lie within 0 to 1"), "{note}");
+    assert_eq!(said(json!([row(json!(3), 5, inside), row(json!(3), 5, pixels)])).1, "");
+    let (counts, note) =
+        said(json!([row(json!(3), 5, pixels), row(json!(3), 6, pixels), row(json!(3), 7, pixels)]));
+    assert_eq!(counts, [1, 0]);
+    assert_eq!(
+        note,
+        "2 of 3 results are left out: the data set does not have their 2 categories; the first: 6"
+    );
+    let (counts, note) = said(json!({"info": {}, "annotations": [row(json!(3), 5, pixels)]}));
+    assert!(counts == [1, 0] && note == "the results are those under `annotations`", "{note}");
+    let (counts, note) = said(json!([row(json!("3"), 5, pixels), row(json!("11"), 5, pixels)]));
+    assert!(counts == [1, 1] && note.starts_with("ids of images are numbers here and words"), "{note}");
+}
+
+#[test]
+fn one_id_of_another_spelling_is_a_mistake() {
+    let row = |image: Value| json!({"image_id": image, "category_id": 5, "bbox": [0, 0, 2, 2], "score": 0.5});
+    let error = read_back(&[json!([row(json!(3)), row(json!("11"))])]).unwrap_err();
+    assert!(error.contains("row 1 (image \"11\"): image \"11\" is not in the split"), "{error}");
 }
