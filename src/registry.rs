@@ -4,7 +4,7 @@
 mod erased;
 
 use crate::components::Components;
-use crate::config::{ConfigError, Library, Named, Recipe, complete_operations};
+use crate::config::{ConfigError, Library, ModelConfig, Named, Operation, Recipe, complete_operations};
 use crate::data::augment::Augmentation;
 use crate::data::{DatasetInfo, Entry, Format};
 use crate::draw::Drawing;
@@ -203,6 +203,21 @@ impl AnyTask {
     /// Entries that cannot be scored as the options of the manifest say.
     pub fn check(&self, split: &str, entries: &[Entry]) -> Result<()> {
         self.task.check(split, entries)
+    }
+
+    /// Checks that the evaluation protocol of the manifest prepares images for `model` as the task needs them, on the sizes of
+    /// `entries` or, if there are none, on usual ones.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the protocol, and an example of one that works.
+    pub fn check_protocol(
+        &self,
+        protocol: &[Operation],
+        components: &Components,
+        model: &ModelConfig,
+        entries: &[Entry],
+    ) -> Result<()> {
+        self.task.check_protocol(protocol, components, model, entries)
     }
 
     /// Whether the head is fitted in one pass, without steps.

@@ -106,6 +106,17 @@ pub trait Task: Sized + Send + Sync + 'static {
         false
     }
 
+    /// Whether evaluation must show the model the whole of every image, because a task predicts what is anywhere in it and
+    /// cannot find what a crop leaves out. False by default.
+    fn needs_whole_images(&self) -> bool {
+        false
+    }
+
+    /// An evaluation protocol that works, as in a manifest, for messages.
+    fn usual_protocol(&self) -> &'static str {
+        "eval = [{ op = \"resize\" }]"
+    }
+
     /// Drawing, writing and reading of predictions. `None` by default: the kind supports none of them.
     fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Self::Prediction>> {
         None

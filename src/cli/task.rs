@@ -4,9 +4,10 @@ use super::flags::{Include, bench_data};
 use super::own::{KindName, new_task};
 use super::{CommandResult, print};
 use crate::config::{Choice, Library, Stage};
-use crate::data::{Dataset, DatasetInfo, Index, readable};
+use crate::data::{Dataset, DatasetInfo, Entry, Index, readable};
 use crate::record::{Reference, Score};
 use crate::registry::{AnyTask, Registry, manifest};
+use crate::runs::DEFAULT_MODEL;
 use crate::task::Manifest;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
@@ -143,8 +144,13 @@ fn check(registry: &Registry, library: &Library, name: &str, data: Option<&Path>
     let part = if root.is_ok() { name } else { "" };
     let recipe = choice.recipe(Stage::Transfer, &task_manifest.recipe, ("", part)).with_context(context)?;
     let training = recipe.head();
+    let model = recipe.default_model.as_deref().unwrap_or(DEFAULT_MODEL);
+    let model = choice.model(model, None).with_context(context)?;
+    let protocol = |task: &AnyTask, entries: &[Entry]| {
+        task.check_protocol(&task_manifest.eval, registry.components(), &model, entries)
+    };
     let Ok(root) = root else {
-        without_data(registry, library, &task_manifest)?;
+        protocol(&without_data(registry, library, &task_manifest)?, &[])?;
         return Ok(format!(
             "{name}: manifest, recipe and options are valid (data not found, annotations not checked)"
         ));
@@ -169,6 +175,7 @@ fn check(registry: &Registry, library: &Library, name: &str, data: Option<&Path>
         evaluated = evaluated.or(Some(index));
     }
     let index = evaluated.with_context(context)?;
+    protocol(&task, &index.entries)?;
     let scores = task.perfect(&index.entries).with_context(context)?;
     let best: Option<Score> = scores.get(&task_manifest.primary);
     let Some(best) = best else { bail!("task `{name}`: no primary score") };

@@ -81,6 +81,17 @@ impl ImageRef {
         }))
     }
 
+    /// (height, width) as it is decoded, by the header of its file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn size(&self) -> Result<Size, String> {
+        match self.header() {
+            Some(header) => header.map(|(size, _)| size).map_err(|e| e.to_string()),
+            None => self.decode(1).map(|image| image.size()),
+        }
+    }
+
     /// Why an image of another size than its annotation may be one that EXIF data turn, and what to do; empty if they
     /// do not exchange its sides.
     pub(super) fn remark_on_size(&self) -> String {

@@ -1,6 +1,7 @@
 //! Kinds and tasks without their types, behind the names of the registry.
 
-use crate::config::ConfigError;
+use crate::components::Components;
+use crate::config::{ConfigError, ModelConfig, Operation};
 use crate::data::{DatasetInfo, Entry};
 use crate::draw::Drawing;
 use crate::engine::{
@@ -79,6 +80,13 @@ impl<T: Task> AnyKind for Kind<T> {
 pub(super) trait ErasedTask: Send + Sync {
     fn scores(&self) -> Vec<ScoreSpec>;
     fn check(&self, split: &str, entries: &[Entry]) -> Result<()>;
+    fn check_protocol(
+        &self,
+        protocol: &[Operation],
+        components: &Components,
+        model: &ModelConfig,
+        entries: &[Entry],
+    ) -> Result<()>;
     fn fits(&self) -> bool;
     fn least_batch(&self) -> usize;
     fn train(&self, primary: ScoreSpec, run: &RunInputs, options: TrainOptions) -> Result<Outcome>;
@@ -113,6 +121,17 @@ impl<T: Task> ErasedTask for Erased<T> {
         let (task, dataset) = (&self.name, &self.info.name);
         let place = || format!("tasks/{task}/task.toml, data set `{dataset}`, split `{split}`");
         self.task.check(entries).with_context(place)
+    }
+
+    fn check_protocol(
+        &self,
+        protocol: &[Operation],
+        components: &Components,
+        model: &ModelConfig,
+        entries: &[Entry],
+    ) -> Result<()> {
+        engine::check_protocol(self.task.as_ref(), protocol, components, model, entries)
+            .with_context(|| format!("tasks/{}/task.toml", self.name))
     }
 
     fn fits(&self) -> bool {

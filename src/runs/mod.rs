@@ -23,7 +23,7 @@ pub use initial::{InitialWeights, NoWeights, find_weights, fitting_models};
 pub use peers::newest_pretraining;
 pub use prepare::{Data, PreparedRun, Start, index, prepare, prepare_resolved};
 pub use repeat::{resolve, resolve_config, resolve_finished};
-pub use resolve::{Awaited, Request, Resolved, resolve_for_plan, stage_of};
+pub use resolve::{Awaited, DEFAULT_MODEL, Request, Resolved, resolve_for_plan, stage_of};
 pub use trained::{TrainedModel, trained};
 
 use crate::config::{Choice, Dtype, Library, Operation, RunConfig};

@@ -189,7 +189,9 @@ pub fn prepare_resolved(
          training ends; add one, or remove early_stop"
     );
     resolved.inputs(context, &data.splits).check_operations()?;
-    if data.task.is_some() {
+    if let (Some(task), Some(manifest)) = (&data.task, &resolved.manifest) {
+        let (components, model) = (context.registry.components(), &resolved.config.model);
+        task.check_protocol(&manifest.eval, components, model, &data.splits.eval)?;
         let scored = data.splits.eval.iter().chain(data.splits.select.iter());
         readable(scored, resolved.config.model.channels).map_err(anyhow::Error::msg)?;
     }

@@ -19,7 +19,7 @@ const DATASET: &str = "imagenet";
 /// Recipe for pre-training when the request names none.
 const PRETRAIN_RECIPE: &str = "mae_800";
 /// Model when neither the request, the recipe nor the initial weights name one.
-const MODEL: &str = "vit_b16";
+pub const DEFAULT_MODEL: &str = "vit_b16";
 
 /// A request for a run, from the flags of the command line or from an entry of a suite.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -166,9 +166,10 @@ pub(super) fn choose(
         (Some(name), ..) => (name.clone(), None),
         (None, Some((name, model)), _) => (name, Some(model)),
         (None, None, Some(other)) => (other.name.clone(), None),
-        (None, None, None) => {
-            (choice.recipe(stage, &recipe, ("", task))?.default_model.unwrap_or_else(|| MODEL.into()), None)
-        }
+        (None, None, None) => (
+            choice.recipe(stage, &recipe, ("", task))?.default_model.unwrap_or_else(|| DEFAULT_MODEL.into()),
+            None,
+        ),
     };
     let mut model = choice.model(&model_name, base.as_ref())?;
     let recipe_config = choice.recipe(stage, &recipe, (&stem(&model_name), task))?;

@@ -25,6 +25,7 @@ mod key_mappings;
 mod own_data;
 mod paths;
 mod program;
+mod protocols;
 mod provenance;
 mod published;
 mod records;

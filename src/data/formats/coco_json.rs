@@ -71,9 +71,11 @@ impl Format for CocoJson {
         let file = split.root.join(&self.file);
         let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
         let measure = |name: &str| {
-            let image = ImageRef::Upright(split.listed_image(name));
-            let header = image.header().ok_or("it is no file")?;
-            header.map(|(size, _)| size).map_err(|e| e.to_string())
+            let path = split.listed_image(name);
+            if !path.exists() {
+                return Err(format!("`{}` is not there", path.display()));
+            }
+            ImageRef::Upright(path).size()
         };
         let Content { images, classes, categories, notes } =
             self.read_measuring(text, &measure).map_err(|flaws| DataError::flaws(&file, flaws))?;

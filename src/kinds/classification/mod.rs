@@ -110,6 +110,10 @@ impl Task for ClassificationTask {
         }
     }
 
+    fn usual_protocol(&self) -> &'static str {
+        "eval = [{ op = \"resize_short\", crop_ratio = 0.875 }, { op = \"center_crop\" }]"
+    }
+
     fn mix(&self, batch: &mut Batch<ClassTarget>, rng: &mut Rng) -> candle_core::Result<()> {
         let Some(mix) = &self.config.mix else { return Ok(()) };
         let labels: Vec<u32> = batch.targets.iter().map(ClassTarget::label).collect();

@@ -136,6 +136,14 @@ impl Task for DetectionTask {
         Box::new(CocoMetric::new(&self.info, self.options.protocol, self.options.masks))
     }
 
+    fn needs_whole_images(&self) -> bool {
+        true
+    }
+
+    fn usual_protocol(&self) -> &'static str {
+        "eval = [{ op = \"resize_longest\" }, { op = \"pad\" }]"
+    }
+
     fn prediction_io(&self) -> Option<&dyn PredictionIo<Prediction = Vec<Detection>>> {
         Some(self)
     }

@@ -112,6 +112,16 @@ impl Task for SegmentationTask {
         self.options.stride.is_some()
     }
 
+    fn needs_whole_images(&self) -> bool {
+        true
+    }
+
+    fn usual_protocol(&self) -> &'static str {
+        "eval = [{ op = \"resize\", interpolation = \"bilinear\" }], which scales whole images to the input of the model, or \
+         `stride = 0.6667` in `[options]` for sliding windows over images of any size, with `eval = []` or \
+         `eval = [{ op = \"resize_within\" }]`"
+    }
+
     /// The annotation, with the first class at ignored pixels.
     fn perfect(&self, target: &SegmentationTarget) -> Raster {
         let source = target.source();

@@ -388,7 +388,7 @@ fn every_flaw_of_a_file_is_told() {
     let error = read(&document).unwrap_err();
     for words in [
         "a.json: 4 flaws",
-        "image 5: there is no `height`",
+        "image 5: `c.jpg` has no `width` and `height`, and cannot be measured: `",
         "bbox [1.0, 1.0, 0.0, 2.0] has no area",
         "annotation 2 is of category 9",
         "annotation 3 (image 4): has no polygon of at least 3 points",
