@@ -9,8 +9,8 @@ use crate::data::augment::Augmentation;
 use crate::data::{DatasetInfo, Entry, Format};
 use crate::draw::Drawing;
 use crate::engine::{
-    Control, Evaluated, Outcome, Pictures, Plan, PlanError, Predicted, RunInputs, Speed, SpeedOptions,
-    TrainOptions,
+    Control, Evaluated, Outcome, Pictures, Plan, PlanError, Predicted, Rehearsal, RunInputs, Speed,
+    SpeedOptions, TrainOptions,
 };
 use crate::kinds;
 use crate::models::BackboneKind;
@@ -289,6 +289,14 @@ impl AnyTask {
     /// Every file that [`AnyTask::predict`] would write.
     pub fn files(&self, pictures: &Pictures) -> Vec<PathBuf> {
         self.task.files(pictures)
+    }
+
+    /// Rehearses a run: a few steps, and the evaluation of a few images.
+    ///
+    /// # Errors
+    /// See [`Session`](crate::engine::Session).
+    pub fn rehearse(&self, run: &RunInputs, options: SpeedOptions) -> Result<Rehearsal> {
+        self.task.rehearse(run, options)
     }
 
     /// Measures training.

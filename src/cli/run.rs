@@ -8,7 +8,7 @@ use super::{CommandResult, Failure, OutputError, print};
 use crate::config::{Reported, Stage};
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
-use crate::runs::{Request, Start, command_line, prepare};
+use crate::runs::{Estimate, Memory, Request, Start, command_line, dry_run, prepare};
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,9 @@ struct RunFlags {
     /// Stop after N steps; the schedule remains that of the whole recipe, and --resume continues it
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
+    /// Make all checks of the run, estimate its time and memory from a few steps, and stop; nothing is written
+    #[arg(long, conflicts_with_all = ["max_steps", "resume"])]
+    dry_run: bool,
     /// Continue an interrupted run; with --out alone, the run in that folder
     #[arg(long)]
     resume: bool,
@@ -105,6 +108,12 @@ fn run(
     let context = flags.context()?;
     let runs = context.run_context(registry);
     let tell = |note: &str| context.screen().say(note);
+    if how.dry_run {
+        catch_ctrl_c()?;
+        let estimate = dry_run(&runs, stage, request, &tell)?;
+        context.screen().clear();
+        return Ok(show_estimate(&estimate)?);
+    }
     let prepared = match prepare(&runs, stage, request, how.out.as_deref(), how.resume, &tell)? {
         Start::Done(record) => {
             tell("this run is already finished; nothing to do");
@@ -141,6 +150,57 @@ fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &PlaceFl
     arguments.extend(max_steps.into_iter().flat_map(|most| ["--max-steps".into(), most.to_string()]));
     arguments.extend(flags.arguments());
     command_line(arguments)
+}
+
+/// Prints what a run will take to standard output.
+fn show_estimate(estimate: &Estimate) -> Result<(), OutputError> {
+    let size = |bytes: u64| match bytes {
+        0..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    };
+    print(format_args!("all checks passed; nothing was written"))?;
+    match &estimate.plan {
+        Some(plan) => print(format_args!(
+            "steps   {} of {} images (micro-batches of {}), {:.3} s each: {} of training",
+            plan.steps,
+            plan.batch,
+            plan.micro_batch,
+            estimate.step.as_secs_f64(),
+            duration(estimate.training)
+        ))?,
+        None => print(format_args!("steps   none: the head is fitted in one pass over the images"))?,
+    }
+    if estimate.evaluations > 0 {
+        let each = match estimate.evaluation {
+            Some(each) => format!("{} each", duration(each)),
+            None => "not measured".into(),
+        };
+        print(format_args!("scores  evaluated {} times, {each}", estimate.evaluations))?;
+    }
+    print(format_args!("time    {}", duration(estimate.total())))?;
+    match estimate.memory {
+        None => print(format_args!("memory  not estimated on this device"))?,
+        Some(Memory { peak, machine, fitting: None }) => {
+            print(format_args!("memory  {} at its peak, of {}", size(peak), size(machine)))?;
+        }
+        Some(Memory { peak, machine, fitting: Some(0) }) => print(format_args!(
+            "memory  {} at its peak, more than the {} here; no micro_batch fits: take a smaller model or image",
+            size(peak),
+            size(machine)
+        ))?,
+        Some(Memory { peak, machine, fitting: Some(images) }) => print(format_args!(
+            "memory  {} at its peak, more than the {} here; it fits with --set micro_batch={images}, for which the time \
+             is estimated",
+            size(peak),
+            size(machine)
+        ))?,
+    }
+    let [weights, state] = estimate.disk;
+    print(format_args!(
+        "disk    {} for the weights, {} more until the run is finished",
+        size(weights),
+        size(state)
+    ))
 }
 
 /// Prints a summary of the run to standard output.

@@ -126,7 +126,7 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
         self.evaluate_on(&self.run.splits.eval)
     }
 
-    fn evaluate_on(&self, entries: &Arc<Vec<Entry>>) -> Result<Evaluated> {
+    pub(super) fn evaluate_on(&self, entries: &Arc<Vec<Entry>>) -> Result<Evaluated> {
         let loader = self.eval_loader(entries.clone())?;
         let [height, width] = self.run.config.model.image;
         let TaskModel { task, backbone, head } = &self.model;

@@ -5,8 +5,8 @@ use crate::config::{ConfigError, ModelConfig, Operation};
 use crate::data::{DatasetInfo, Entry};
 use crate::draw::Drawing;
 use crate::engine::{
-    self, Control, Evaluated, Outcome, Pictures, Predicted, RunInputs, Session, Speed, SpeedOptions,
-    TrainOptions,
+    self, Control, Evaluated, Outcome, Pictures, Predicted, Rehearsal, RunInputs, Session, Speed,
+    SpeedOptions, TrainOptions,
 };
 use crate::record::{ScoreSpec, Scores};
 use crate::task::{DrawOptions, Manifest, Task};
@@ -103,6 +103,7 @@ pub(super) trait ErasedTask: Send + Sync {
     fn draw_annotations(&self, entries: &[Entry]) -> Result<Vec<Drawing>>;
     fn files(&self, pictures: &Pictures) -> Vec<PathBuf>;
     fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed>;
+    fn rehearse(&self, run: &RunInputs, options: SpeedOptions) -> Result<Rehearsal>;
     fn perfect(&self, entries: &[Entry]) -> Result<Scores>;
 }
 
@@ -179,6 +180,10 @@ impl<T: Task> ErasedTask for Erased<T> {
 
     fn speed(&self, run: &RunInputs, options: SpeedOptions) -> Result<Speed> {
         Session::transfer(&self.task, run)?.speed(options)
+    }
+
+    fn rehearse(&self, run: &RunInputs, options: SpeedOptions) -> Result<Rehearsal> {
+        Session::transfer(&self.task, run)?.rehearse(options)
     }
 
     fn perfect(&self, entries: &[Entry]) -> Result<Scores> {

@@ -1,4 +1,4 @@
-//! The processor of this machine, as records describe it.
+//! The processor of this machine, as records describe it, and its memory.
 
 use crate::record::Processor;
 
@@ -72,9 +72,30 @@ fn cpu() -> Processor {
     unknown(std::env::consts::ARCH)
 }
 
+/// Bytes of memory that this process can have in all: what it has and what the system, or the control group of the process,
+/// still gives. `None` where the system does not say.
+pub(super) fn memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let kilobytes = |text: &str, key: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim_start_matches(':').split_whitespace().next()?.parse().ok().map(|kb: u64| kb << 10)
+    };
+    let free = kilobytes(&read("/proc/meminfo")?, "MemAvailable")?;
+    let own = kilobytes(&read("/proc/self/status")?, "VmRSS")?;
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit = limits.iter().find_map(|path| read(path)?.trim().parse::<u64>().ok());
+    Some((free + own).min(limit.unwrap_or(u64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_has_some_memory() {
+        assert!(memory().unwrap() > 64 << 20);
+    }
 
     #[test]
     fn the_processor_has_a_name_and_a_family() {

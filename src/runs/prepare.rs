@@ -2,7 +2,7 @@
 //! checks have passed.
 
 use super::{Request, Resolved, RunContext, index_if_there, resolve};
-use crate::config::{Reported, RunConfig, Stage, read};
+use crate::config::{Recipe, Reported, RunConfig, Stage, read};
 use crate::data::{Dataset, Entry, Index, content, readable};
 use crate::engine::{IndexedSplits, Plan};
 use crate::record::{DataRecord, InitTraining, RunFolder, RunRecord, Status, task_hash, write_atomic};
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Number of keys that a message about another run lists.
 const DIFFERENCES: usize = 5;
+
+/// The share of the images that an epoch may leave over without a remark is one in this number.
+const MOST_DROPPED: usize = 10;
 
 /// Caveat of a run that was resumed after files of its data set had changed.
 const OTHER_FILES: &str = "resumed after images or masks had changed: its first steps saw other files";
@@ -169,32 +172,7 @@ pub fn prepare_resolved(
         }
         return Ok(Start::Done(Box::new(record)));
     }
-    let data = index(context, &resolved)?;
-    let cut_short = resolved.init.trained.as_ref().and_then(InitTraining::cut_short);
-    let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
-    let mut caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
-    data.notes.iter().chain(&caveats).for_each(|note| tell(note));
-    // The training loop would also fail, but only after the folder is locked.
-    let (recipe, images) = (&resolved.config.recipe, data.splits.train.len());
-    match &data.task {
-        Some(task) => task.check_batches(recipe, images)?,
-        None => Plan::check(recipe, images, 1)?,
-    }
-    ensure!(
-        recipe.early_stop.is_none()
-            || data.task.is_none()
-            || !data.splits.select.is_empty()
-            || resolved.config.run.report == Reported::Select,
-        "early_stop: this task has no split for choosing (`select` in its `[splits]`), and the reported split must not decide when \
-         training ends; add one, or remove early_stop"
-    );
-    resolved.inputs(context, &data.splits).check_operations()?;
-    if let (Some(task), Some(manifest)) = (&data.task, &resolved.manifest) {
-        let (components, model) = (context.registry.components(), &resolved.config.model);
-        task.check_protocol(&manifest.eval, components, model, &data.splits.eval)?;
-        let scored = data.splits.eval.iter().chain(data.splits.select.iter());
-        readable(scored, resolved.config.model.channels).map_err(anyhow::Error::msg)?;
-    }
+    let (data, mut caveats) = check(context, &resolved, tell)?;
     let exists = path.join("config.toml").is_file();
     let folder = match (exists, resume) {
         (true, true) => RunFolder::open(&path)?,
@@ -243,6 +221,71 @@ pub fn prepare_resolved(
         earlier,
         caveats,
     })))
+}
+
+/// Indexes the data of a request and makes every check that needs no folder; returns the data, and what the record has to say of
+/// the run.
+///
+/// # Errors
+/// Everything for which the run could not start, or not end.
+pub(super) fn check(
+    context: &RunContext,
+    resolved: &Resolved,
+    tell: &dyn Fn(&str),
+) -> Result<(Data, Vec<String>)> {
+    let data = index(context, resolved)?;
+    let cut_short = resolved.init.trained.as_ref().and_then(InitTraining::cut_short);
+    let cut_short = cut_short.map(|steps| format!("initial weights: {steps}"));
+    let caveats: Vec<String> = data.incomplete.iter().cloned().chain(cut_short).collect();
+    data.notes.iter().chain(&caveats).for_each(|note| tell(note));
+    // The training loop would also fail, but only after the folder is locked.
+    let (recipe, images) = (&resolved.config.recipe, data.splits.train.len());
+    match &data.task {
+        Some(task) => task.check_batches(recipe, images)?,
+        None => Plan::check(recipe, images, 1)?,
+    }
+    ensure!(
+        recipe.early_stop.is_none()
+            || data.task.is_none()
+            || !data.splits.select.is_empty()
+            || resolved.config.run.report == Reported::Select,
+        "early_stop: this task has no split for choosing (`select` in its `[splits]`), and the reported split must not decide when \
+         training ends; add one, or remove early_stop"
+    );
+    if data.task.as_ref().is_none_or(|task| !task.fits()) {
+        remarks_on_plan(recipe, images).iter().for_each(|remark| tell(remark));
+    }
+    resolved.inputs(context, &data.splits).check_operations()?;
+    if let (Some(task), Some(manifest)) = (&data.task, &resolved.manifest) {
+        let (components, model) = (context.registry.components(), &resolved.config.model);
+        task.check_protocol(&manifest.eval, components, model, &data.splits.eval)?;
+        let scored = data.splits.eval.iter().chain(data.splits.select.iter());
+        readable(scored, resolved.config.model.channels).map_err(anyhow::Error::msg)?;
+    }
+    Ok((data, caveats))
+}
+
+/// What a plan leaves unused, of which the user should know.
+fn remarks_on_plan(recipe: &Recipe, images: usize) -> Vec<String> {
+    let Ok(plan) = Plan::new(recipe, images) else { return vec![] };
+    let mut remarks = vec![];
+    let dropped = images - plan.steps_per_epoch * plan.batch;
+    if dropped * MOST_DROPPED > images {
+        let steps = if plan.steps_per_epoch == 1 { "step".to_string() } else { "steps".into() };
+        remarks.push(format!(
+            "{images} images at batch {}: {} {steps} an epoch, {dropped} images left over (others in each epoch); a smaller \
+             --batch-size uses more of them",
+            plan.batch, plan.steps_per_epoch
+        ));
+    }
+    let warmup = recipe.schedule.warmup_epochs;
+    if warmup > 0. && warmup >= recipe.epochs as f64 {
+        remarks.push(format!(
+            "the learning rate never reaches its peak: schedule.warmup_epochs is {warmup}, and the run has {} epochs",
+            recipe.epochs
+        ));
+    }
+    remarks
 }
 
 /// What a record states of the images and annotations of a run.
