@@ -8,7 +8,7 @@ use super::{CommandResult, Failure, OutputError, print};
 use crate::config::{Reported, Stage};
 use crate::record::{RunFolder, RunRecord, Status};
 use crate::registry::Registry;
-use crate::runs::{Estimate, Memory, Request, Start, command_line, dry_run, prepare};
+use crate::runs::{MemoryEstimate, Request, RunEstimate, Start, command_line, dry_run, prepare};
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ fn resume(folder: &Path, stage: Stage, max_steps: Option<usize>, flags: &PlaceFl
 }
 
 /// Prints what a run will take to standard output.
-fn show_estimate(estimate: &Estimate) -> Result<(), OutputError> {
+fn show_estimate(estimate: &RunEstimate) -> Result<(), OutputError> {
     let size = |bytes: u64| match bytes {
         0..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
@@ -180,15 +180,15 @@ fn show_estimate(estimate: &Estimate) -> Result<(), OutputError> {
     print(format_args!("time    {}", duration(estimate.total())))?;
     match estimate.memory {
         None => print(format_args!("memory  not estimated on this device"))?,
-        Some(Memory { peak, machine, fitting: None }) => {
+        Some(MemoryEstimate { peak, machine, fitting: None }) => {
             print(format_args!("memory  {} at its peak, of {}", size(peak), size(machine)))?;
         }
-        Some(Memory { peak, machine, fitting: Some(0) }) => print(format_args!(
+        Some(MemoryEstimate { peak, machine, fitting: Some(0) }) => print(format_args!(
             "memory  {} at its peak, more than the {} here; no micro_batch fits: take a smaller model or image",
             size(peak),
             size(machine)
         ))?,
-        Some(Memory { peak, machine, fitting: Some(images) }) => print(format_args!(
+        Some(MemoryEstimate { peak, machine, fitting: Some(images) }) => print(format_args!(
             "memory  {} at its peak, more than the {} here; it fits with --set micro_batch={images}, for which the time \
              is estimated",
             size(peak),

@@ -15,6 +15,9 @@ const HEADERS: usize = 4096;
 const SIZES: usize = 12;
 /// (height, width) of images that are tried if the data are not at hand.
 const USUAL: [Size; 3] = [(480, 640), (640, 480), (300, 900)];
+/// (height, width) of an image of noise, and number of random streams with which an operation is tried on it.
+const NOISE: Size = (60, 90);
+const STREAMS: u64 = 8;
 /// Pixels at a border of the model's input by which rounding may cut an image.
 const ROUNDING: f64 = 1.;
 
@@ -35,8 +38,7 @@ pub fn check_protocol<T: Task>(
     let trial = Trial { protocol, components, model };
     trial.pipeline(protocol.len())?;
     let mut flaws = vec![];
-    let random = protocol.iter().filter(|operation| components.augmentations.is_random(operation));
-    for operation in random {
+    for operation in trial.random() {
         flaws.push(format!(
             "`{}` draws random numbers, so that scores would differ from one evaluation to the next",
             operation.name
@@ -81,7 +83,8 @@ pub fn check_protocol<T: Task>(
     }
 }
 
-/// The protocol, applied to blank images.
+/// The protocol, applied to images without content.
+#[derive(Clone, Copy)]
 struct Trial<'a> {
     protocol: &'a [Operation],
     components: &'a Components,
@@ -97,6 +100,28 @@ impl Trial<'_> {
         let pipeline =
             Pipeline::new(augmentations, operations, None, &normalize, model.image, model.channels)?;
         Ok(pipeline.of_any_size())
+    }
+
+    /// The operations whose result depends on random numbers.
+    fn random(&self) -> Vec<&Operation> {
+        let (height, width) = NOISE;
+        let noise = |channels: usize| {
+            let bytes = (0..height * width * channels).map(|k| (k.wrapping_mul(2_654_435_761) >> 11) as u8);
+            Image::new(height, width, channels, bytes.collect())
+        };
+        let alone = |operation: &&Operation| {
+            let trial = Trial { protocol: std::slice::from_ref(*operation), ..*self };
+            let Ok(pipeline) = trial.pipeline(1) else { return false };
+            let result = |stream: u64| {
+                let sample = Sample::new(SampleId::new("noise"), noise(self.model.channels), ());
+                let prepared = pipeline.prepare(sample, &mut Rng::new(0, "protocol", &[stream]));
+                prepared.ok().map(|prepared| (prepared.pixels, prepared.source_transform))
+            };
+            let first = result(0);
+            (1..STREAMS).any(|stream| result(stream) != first)
+        };
+        let may = |operation: &&Operation| self.components.augmentations.is_random(operation);
+        self.protocol.iter().filter(may).filter(alone).collect()
     }
 
     /// Where an image of this size is after the first `count` operations.

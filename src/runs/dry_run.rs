@@ -14,7 +14,7 @@ const FILLED: f64 = 0.9;
 
 /// What a run will take.
 #[derive(Clone, Debug)]
-pub struct Estimate {
+pub struct RunEstimate {
     /// Steps and batches; `None` for a head that is fitted in one pass.
     pub plan: Option<Plan>,
     /// Time of a step.
@@ -26,12 +26,12 @@ pub struct Estimate {
     /// Time of one evaluation, if it could be measured.
     pub evaluation: Option<Duration>,
     /// Memory of the process; `None` on other devices than the CPU, or where the system does not say.
-    pub memory: Option<Memory>,
+    pub memory: Option<MemoryEstimate>,
     /// Bytes of the final weights, and of the state that an unfinished run keeps to be resumed.
     pub disk: [u64; 2],
 }
 
-impl Estimate {
+impl RunEstimate {
     /// Time of the whole run.
     pub fn total(&self) -> Duration {
         self.training + self.evaluation.unwrap_or_default() * self.evaluations as u32
@@ -40,7 +40,7 @@ impl Estimate {
 
 /// Peak memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// Bytes at the peak: measured in a few steps, or estimated from smaller batches if they would not fit.
     pub peak: u64,
     /// Bytes that the process can have.
@@ -58,7 +58,7 @@ pub fn dry_run(
     stage: Stage,
     request: &Request,
     tell: &dyn Fn(&str),
-) -> Result<Estimate> {
+) -> Result<RunEstimate> {
     let resolved = resolve(context, stage, request)?;
     resolved.notes.iter().for_each(|note| tell(note));
     let (data, _) = check(context, &resolved, tell)?;
@@ -84,7 +84,8 @@ pub fn dry_run(
         if expected > FILLED * machine as f64 {
             let most = ((FILLED * machine as f64 - base) / each).floor().max(0.) as usize;
             let fitting = (least..=most).rev().find(|images| recipe.batch.is_multiple_of(*images));
-            slope = Some(Memory { peak: expected as u64, machine, fitting: Some(fitting.unwrap_or(0)) });
+            slope =
+                Some(MemoryEstimate { peak: expected as u64, machine, fitting: Some(fitting.unwrap_or(0)) });
         }
     }
     let tried = match slope.and_then(|memory| memory.fitting) {
@@ -96,7 +97,8 @@ pub fn dry_run(
     let Rehearsal { speed, evaluation, parameters: [all, trained] } =
         rehearse(context, &resolved, &data, batch, tried, SECONDS)?;
     let peak = bytes();
-    let memory = slope.or(machine.map(|machine| Memory { peak: peak as u64, machine, fitting: None }));
+    let memory =
+        slope.or(machine.map(|machine| MemoryEstimate { peak: peak as u64, machine, fitting: None }));
     let images = data.splits.train.len();
     let scored = data.splits.eval.len() as u32;
     let evaluations = match recipe.eval_epochs {
@@ -115,7 +117,7 @@ pub fn dry_run(
     let steps = plan.map_or(1, |plan| plan.steps.max(1));
     // Adam keeps two averages of each trained parameter.
     let disk = [all as u64, (all + 2 * trained) as u64];
-    Ok(Estimate {
+    Ok(RunEstimate {
         plan,
         step: training.div_f64(steps as f64),
         training,

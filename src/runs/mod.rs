@@ -20,7 +20,7 @@ pub mod verify;
 
 pub use command::command_line;
 pub use device::{default_dtype, open_device};
-pub use dry_run::{Estimate, Memory, dry_run};
+pub use dry_run::{MemoryEstimate, RunEstimate, dry_run};
 pub use initial::{InitialWeights, NoWeights, find_weights, fitting_models};
 pub use peers::newest_pretraining;
 pub use prepare::{Data, PreparedRun, Start, index, prepare, prepare_resolved};

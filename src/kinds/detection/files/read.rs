@@ -51,7 +51,7 @@ struct Found {
 /// # Errors
 /// Files in another format or with more than one list, images that are not among `entries`, files of which no row has a category
 /// of the data set, masks of another size than their image, and other invalid rows; the error names the file and every such row.
-pub(in crate::kinds::detection) fn read<'a>(
+pub(crate) fn read<'a>(
     files: &[PathBuf],
     entries: &[Entry],
     info: &DatasetInfo,
