@@ -159,7 +159,7 @@ fn damaged_files_are_refused_by_name() {
         ("bad_half.jpg", "truncated"),
         ("bad_progressive.jpg", "truncated"),
         ("bad_half.png", "truncated"),
-        ("bad_text.jpg", "is a web page, and not an image of a known format"),
+        ("bad_text.jpg", "and not an image of a known format"),
         ("absent.jpg", "No such file"),
     ] {
         let error = Image::open(Path::new(&format!("{FOLDER}/decode/{file}")), 3).unwrap_err().to_string();

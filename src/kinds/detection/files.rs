@@ -7,6 +7,7 @@ use crate::data::{
     Annotation, Category, DataError, DatasetInfo, Entry, Object, Objects, RecordId, Rle, Segmentation, Xywh,
     xywh, xyxy,
 };
+use crate::files;
 use crate::metrics::coco::{Detection, WrittenDetection};
 use crate::record::write_atomic;
 use crate::task::{PredictedImage, PredictionWriter, Predictions};
@@ -148,7 +149,9 @@ pub(super) fn read<'a>(
     let mut detections: Vec<Vec<Detection>> = entries.iter().map(|_| vec![]).collect();
     let mut boxes = false;
     for file in files {
-        let text = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        let text = files::read(file)
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("cannot read `{}`", file.display()))?;
         let rows: Records<Found> = parse(text)
             .map_err(anyhow::Error::msg)
             .with_context(|| format!("`{}` is not a list of results in COCO's format", file.display()))?;
