@@ -122,6 +122,7 @@ fn what_is_written_for_timm_has_its_names_and_shapes() -> Result<()> {
         ("deit3.safetensors", "deit3.safetensors", 1),
         ("deit3_fair.pth", "deit3.safetensors", 1),
         ("augreg.npz", "vit.safetensors", 0),
+        ("augreg_compressed.npz", "vit.safetensors", 0),
     ] {
         let out = folder.path().join(file).with_extension("timm.safetensors");
         let done = convert_weights(&golden(file), Program::Timm, &out, &heads())?;
