@@ -56,6 +56,7 @@ fn classifiers_compute_what_timm_computes() -> Result<()> {
         ("deit3_fair.pth", "deit3", LAYER_SCALE, false),
         ("beit.safetensors", "beit", BEIT, true),
         ("augreg.npz", "vit", "", false),
+        ("augreg_compressed.npz", "vit", "", false),
         ("moco_v3_linear.pth", "vit", "", false),
     ] {
         let found = logits(&golden(file), &model(more), mean)?;
