@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 pub mod draw;
 pub mod engine;
+mod files;
 pub mod kinds;
 pub mod metrics;
 pub mod models;

@@ -323,6 +323,23 @@ def others(rng):
             print(f"no {format}: {error!r}")
 
 
+def more_tiffs(rng):
+    """Variants of TIFF that Pillow writes with libtiff."""
+    rgb = Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) // 16 * 16)
+    grey = rgb.convert("L")
+    wide = Image.fromarray(rng.integers(0, 65536, (HEIGHT, WIDTH), np.uint16))
+    kinds = [("rgb", rgb), ("grey", grey), ("rgba", rgb.convert("RGBA")), ("la", grey.convert("LA")), ("rgbx", rgb.convert("RGBX")),
+             ("cmyk", rgb.convert("CMYK"))]
+    for name, image in [*kinds, ("wide", wide)]:
+        yield f"more_{name}.tif", encoded(image, "TIFF", compression=None)
+        for compression in ("tiff_lzw", "tiff_adobe_deflate"):
+            yield f"more_{name}_{compression}_predicted.tif", encoded(image, "TIFF", compression=compression, tiffinfo={317: 2})
+    for name, image in kinds[:2]:
+        yield f"more_{name}_big.tif", encoded(image, "TIFF", big_tiff=True)
+    for compression in ("lzma", "zstd"):
+        yield f"more_rgb_{compression}.tif", encoded(rgb, "TIFF", compression=compression)
+
+
 def read(data):
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -339,7 +356,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=root / "tests" / "golden")
     tensors = {}
     rng = np.random.default_rng(0)
-    for make in (pngs, tiffs, bmps, webps, others):
+    for make in (pngs, tiffs, bmps, webps, others, more_tiffs):
         for name, data in make(rng):
             assert f"file.{name}" not in tensors, name
             tensors[f"file.{name}"] = np.frombuffer(data, np.uint8)

@@ -10,6 +10,7 @@ and their relatives are published, and what timm computes.
   deit3_fair.pth        the same as facebookresearch/deit names it
   beit.safetensors      Beit, fine-tuned: mean pooling, a table per block
   augreg.npz            vit in the names and layouts of google-research/vision_transformer, which timm reads
+  augreg_compressed.npz the same, as numpy.savez_compressed writes it
   moco_v3.pth           vit in the container of facebookresearch/moco-v3: base and momentum encoder, predictor
   moco_v3_linear.pth    vit as its linear probe is published
   dino.pth              vit in the full checkpoint of facebookresearch/dino: student, teacher, arguments
@@ -107,6 +108,7 @@ def main():
 
     vit = states["vit"]
     np.savez(out / "augreg.npz", **jax_names(vit, SIZES["num_heads"]))
+    np.savez_compressed(out / "augreg_compressed.npz", **jax_names(vit, SIZES["num_heads"]))
     reader = VisionTransformer(**SIZES).eval()
     reader.load_pretrained(out / "augreg.npz")
     assert torch.equal(reader(images), expected["vit.logits"]), "timm reads what was written"

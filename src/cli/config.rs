@@ -6,6 +6,7 @@ use super::schema_page;
 use super::schemas::{SchemaName, file_schema};
 use super::{CommandResult, print};
 use crate::config::{RunConfig, Stage};
+use crate::data::DatasetInfo;
 use crate::engine::Plan;
 use crate::registry::Registry;
 use crate::runs::{Resolved, index_if_there, newest_pretraining, resolve};
@@ -68,9 +69,14 @@ pub(super) fn config(registry: &Registry, args: ConfigArgs) -> CommandResult {
                 request.init = Some(newest.map_or(crate::config::SCRATCH.into(), |record| record.id));
             }
             let resolved = resolve(&runs, stage, &request)?;
-            let images = index_if_there(&runs, &resolved)?.ok().map(|data| data.splits.train.len());
+            let data = index_if_there(&runs, &resolved)?.ok();
+            let images = data.as_ref().map(|data| data.splits.train.len());
+            let fits = match data.and_then(|data| data.task) {
+                Some(task) => task.fits(),
+                None => fits_without_data(registry, &resolved),
+            };
             print(resolved.config.to_toml()?.trim_end())?;
-            print(format_args!("\n{}", arithmetic(&resolved, images)))?;
+            print(format_args!("\n{}", arithmetic(&resolved, images, fits)))?;
         }
         ConfigCommand::Keys { pattern, file } => keys(registry, pattern.as_deref(), file)?,
         ConfigCommand::Schema { file } => {
@@ -113,10 +119,35 @@ fn keys(registry: &Registry, pattern: Option<&str>, file: Option<SchemaName>) ->
     Ok(())
 }
 
-/// Derived values and how they are computed, as TOML comments.
-fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
+/// Whether the head of a task whose data are not there is fitted in one pass. Two made-up classes stand for those of its data.
+fn fits_without_data(registry: &Registry, resolved: &Resolved) -> bool {
+    let Some(manifest) = &resolved.manifest else { return false };
+    let classes = vec!["a".to_string(), "b".into()];
+    let info = DatasetInfo { name: resolved.dataset.name.clone(), classes, ..DatasetInfo::default() };
+    let training = resolved.config.recipe.head();
+    let task = registry.task(manifest, (&training, &resolved.recipe_origin), &info);
+    task.is_ok_and(|task| task.fits())
+}
+
+/// Derived values and how they are computed, as TOML comments; `fits` says that there are no steps.
+fn arithmetic(resolved: &Resolved, images: Option<usize>, fits: bool) -> String {
     let RunConfig { model, recipe, run } = &resolved.config;
     let mut lines = vec!["# derived".to_string()];
+    let (h, w) = model.grid();
+    let patches = format!("# patches = {h} * {w} = {}", h * w);
+    let id = resolved.config.id().map(|id| format!("# run id = {id}"));
+    let declared = resolved.dataset.splits.get(&run.split).and_then(|split| split.count);
+    let images = images.or(declared);
+    if fits {
+        let all = images.map_or("all".to_string(), |images| images.to_string());
+        lines.push(format!(
+            "# the head is fitted in one pass over {all} images of split `{}`, without steps",
+            run.split
+        ));
+        lines.push(patches);
+        lines.extend(id.ok());
+        return lines.join("\n");
+    }
     let (base, batch) = (recipe.optim.base_lr, recipe.batch);
     lines.push(match recipe.optim.lr {
         Some(lr) => format!("# lr = {lr:e} at its peak (optim.lr), whatever base_lr and batch"),
@@ -127,10 +158,8 @@ fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
         "# forward passes per step = batch / micro_batch = {batch} / {micro} = {}",
         batch / micro
     ));
-    let (h, w) = model.grid();
-    lines.push(format!("# patches = {h} * {w} = {}", h * w));
-    let declared = resolved.dataset.splits.get(&run.split).and_then(|split| split.count);
-    match images.or(declared) {
+    lines.push(patches);
+    match images {
         None => lines
             .push("# steps: unknown, because the data was not found and its manifest states no count".into()),
         Some(images) => match Plan::new(recipe, images) {
@@ -148,8 +177,6 @@ fn arithmetic(resolved: &Resolved, images: Option<usize>) -> String {
             }
         },
     }
-    if let Ok(id) = resolved.config.id() {
-        lines.push(format!("# run id = {id}"));
-    }
+    lines.extend(id.ok());
     lines.join("\n")
 }

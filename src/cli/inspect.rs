@@ -103,6 +103,12 @@ pub(super) fn inspect(registry: &Registry, args: InspectArgs) -> CommandResult {
         let more = if more == 0 { String::new() } else { format!(" and {more} more (--json has all)") };
         print(format_args!("not read    {}{more}", shown.join(", ")))?;
     }
+    for tensor in found.unusable.iter().take(SHOWN) {
+        print(format_args!("unusable    {tensor}"))?;
+    }
+    if let Some(more) = found.unusable.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        print(format_args!("unusable    and {more} more (--json has all)"))?;
+    }
     if !found.strangers.is_empty() {
         print(format_args!("not run     {}", found.strangers.join(", ")))?;
     }
@@ -127,7 +133,7 @@ pub(super) fn file_of(name: &str, runs: &Path) -> Result<PathBuf> {
         let found = weights_in(path).with_context(|| format!("`{place}`: {}", weight_files(path)))?;
         return Ok(with_state_dict(&found, key));
     }
-    if path.is_file() {
+    if path.is_file() || path.is_symlink() {
         return Ok(with_state_dict(path, key));
     }
     let run = RunStore::new(runs).find(name);

@@ -10,6 +10,7 @@
 
 use super::orientation::Turn;
 use super::{Size, decode};
+use crate::files;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -77,8 +78,7 @@ impl Image {
     }
 
     fn read(path: &Path, decode: impl Fn(&[u8]) -> Result<Self, String>) -> Result<Self, DecodeError> {
-        std::fs::read(path)
-            .map_err(|e| e.to_string())
+        files::read(path)
             .and_then(|bytes| decode(&bytes))
             .map_err(|reason| DecodeError { path: path.into(), reason })
     }
@@ -95,8 +95,9 @@ impl Image {
     pub(super) fn header_of(path: &Path) -> Result<(Size, Turn), DecodeError> {
         let fail = |reason: String| DecodeError { path: path.into(), reason };
         let mut bytes = vec![];
-        let mut file = File::open(path).map_err(|e| fail(e.to_string()))?;
-        file.by_ref().take(HEADER).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+        let unread = |e: std::io::Error| fail(files::reason(path, &e));
+        let mut file = File::open(path).map_err(unread)?;
+        file.by_ref().take(HEADER).read_to_end(&mut bytes).map_err(unread)?;
         // The metadata of a JPEG are before its size. Other formats may have them at their end.
         let size = match decode::Kind::of(&bytes) {
             Ok(decode::Kind::Jpeg) => decode::size(&bytes).ok(),
@@ -105,7 +106,7 @@ impl Image {
         let size = match size {
             Some(size) => size,
             None => {
-                file.read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+                file.read_to_end(&mut bytes).map_err(unread)?;
                 decode::size(&bytes).map_err(fail)?
             }
         };

@@ -10,11 +10,12 @@ mod scalar;
 pub use scalar::RecordId;
 pub(crate) use scalar::{Coordinate, NumberList, Scalar};
 
-use super::text::without_mark;
+use crate::files;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Number of characters of a file that a message quotes.
@@ -26,9 +27,15 @@ const QUOTED: usize = 24;
 /// A message that says what is wrong, and where: line and column of text that is not JSON, or the path of keys to a value of
 /// another structure than `T`.
 pub(crate) fn parse<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, String> {
-    let skipped = bytes.len() - without_mark(&bytes)?.len();
+    let mark = match files::utf8(&bytes)? {
+        Cow::Borrowed(text) => bytes.len() - text.len(),
+        Cow::Owned(text) => {
+            bytes = text.into_bytes();
+            0
+        }
+    };
     quote_words(&mut bytes);
-    let text = &bytes[skipped..];
+    let text = &bytes[mark..];
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err("the file is empty".into());
     }
@@ -251,7 +258,9 @@ mod tests {
             assert_eq!(error, format!("is {word}, expected a number"));
             assert_eq!(found.b.numbers().unwrap_err(), format!("contains {word}, expected numbers"));
         }
-        assert!(parse::<Scalar>(b"\xff\xfe{\0}\0".to_vec()).unwrap_err().contains("UTF-16"));
+        let wide: Vec<u8> = "\u{feff}{\"a\": \"ñ\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(parse::<Pair>(wide).unwrap().a, Scalar::Word("ñ".into()), "UTF-16 with its mark");
+        assert!(parse::<Pair>(b"<html>".to_vec()).unwrap_err().contains("a web page"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::classes::{are, label, labels_of, list, names_in, without_images};
 use super::formats::{Formats, SplitSource, unlabelled};
 use super::{Annotation, Category, DataError, DenseMapFile, Entry, ImageRef, Index, Orientation, RecordId};
 use crate::config::{ConfigError, Library, parse};
+use crate::files;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -110,8 +111,9 @@ impl Dataset {
             return Err(library.unknown("data set", name, "datasets").into());
         }
         let read = |file: &Path| {
-            let text = std::fs::read_to_string(file).map_err(|e| ConfigError::new(file.display(), e))?;
-            Ok((text, file.display().to_string()))
+            let bytes = files::read(file).map_err(|e| ConfigError::new(file.display(), e))?;
+            let text = files::utf8(&bytes).map_err(|e| ConfigError::new(file.display(), e))?;
+            Ok((text.into_owned(), file.display().to_string()))
         };
         let (text, origin) = read(&file)?;
         Self::read(&text, origin, formats, |beside| read(&file.with_file_name(beside)))

@@ -178,8 +178,10 @@ impl<'a, T: Task> Session<'a, TaskModel<T>> {
             format!("weights `{}` do not fit model `{}`", path.display(), run.config.run.model)
         })?;
         let mut note = format!("loaded the {} tensors of the backbone", report.loaded);
-        if !report.left_out.is_empty() {
-            note += &format!("; ignored {}", ignored(&report.left_out));
+        let unusable = file.unusable().iter().map(|tensor| tensor.name.clone());
+        let left_out: Vec<String> = report.left_out.iter().cloned().chain(unusable).collect();
+        if !left_out.is_empty() {
+            note += &format!("; ignored {}", ignored(&left_out));
         }
         if report.new > 0 {
             note += &format!(", {} of relative positions are new", report.new);

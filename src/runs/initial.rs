@@ -259,7 +259,7 @@ pub(super) fn find(context: &RunContext, key: &str, name: &str) -> Result<Initia
         let label = path.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
         return Ok(InitialWeights { path: Some(weights), ..InitialWeights::labelled(name.into(), label) });
     }
-    if path.is_file() {
+    if path.is_file() || path.is_symlink() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('.', "_");
         let stem = key_of_dict.map_or(stem.clone(), |key| format!("{stem}_{}", key.replace('.', "_")));
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();

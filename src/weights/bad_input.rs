@@ -91,7 +91,7 @@ fn headers_that_do_not_add_up_are_refused() {
     for dtype in ["BOOL", "F8_E8M0", "F8_E5M2"] {
         let header = one(&format!(r#"{{"dtype":"{dtype}","shape":[4],"data_offsets":[0,4]}}"#));
         let error = refused(file(&header, 4));
-        assert!(error.contains(&format!("tensor `a` has the unsupported type {dtype}")), "{error}");
+        assert!(error.contains(&format!("tensor `a`: the unsupported type {dtype}")), "{error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`WeightEntry`]: name, shape and type of a tensor, and where its values lie in a file.
 
 use candle_core::DType;
+use serde::Serialize;
 use std::ops::Range;
 
 /// Name, shape and type of a tensor in a file.
@@ -85,5 +86,52 @@ pub(super) struct Checksum {
     pub crc32: u32,
 }
 
-/// The tensors of a file and the checksums of its parts.
-pub(super) type Located = (Vec<Stored>, Vec<Checksum>);
+/// Number of tensors of no use that an error names.
+const SHOWN: usize = 3;
+
+/// A tensor that a file holds in a form that is not read: the values of no other tensor depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unusable {
+    /// Its name in the state dict.
+    pub name: String,
+    /// Why it is not read, and what to do about it.
+    pub reason: String,
+    /// Whether it lies beside the model, so that it can be ignored.
+    pub beside: bool,
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`: {}", self.name, self.reason)
+    }
+}
+
+impl Unusable {
+    /// The tensor `name`, which lies beside the model if its name says so.
+    pub(super) fn new(name: String, reason: String) -> Self {
+        let beside = lies_beside(&name.replace('/', "."));
+        Self { name, reason, beside }
+    }
+
+    /// Names and reasons of the first of `tensors`, and how many more there are.
+    pub(super) fn listed(tensors: &[Self]) -> String {
+        let first: Vec<String> =
+            tensors.iter().take(SHOWN).map(|tensor| format!("tensor {tensor}")).collect();
+        match tensors.len() - first.len() {
+            0 => first.join("; "),
+            more => format!("{}; and {more} more", first.join("; ")),
+        }
+    }
+}
+
+/// What is found in a file.
+#[derive(Default)]
+pub(super) struct Located {
+    pub stored: Vec<Stored>,
+    /// Checksums of the parts that hold their values.
+    pub checksums: Vec<Checksum>,
+    /// Tensors that are not read, with their names in the file.
+    pub unusable: Vec<Unusable>,
+    /// What was unpacked, for [`Content`](super::content::Content).
+    pub unpacked: Vec<u8>,
+}

@@ -2,13 +2,14 @@
 //! against its length before memory is allocated for them.
 
 use super::content::{Content, from_latin1, gathered};
-use super::entry::{Checksum, Stored, WeightEntry};
+use super::entry::{Checksum, Located, Stored, Unusable, WeightEntry};
 use super::error::WeightFileError;
 use super::finite::NotFinite;
 use super::mapped::MappedTensors;
+use super::parsed::Parsed;
 use super::state_dicts::{KEY, Reading, StateDicts, split_state_dict};
-use super::torch::{self, TorchFile};
-use super::{metadata, npz, numpy_pickle, safetensors_header, shards};
+use super::unmerged::unmerged;
+use super::{metadata, shards};
 use crate::config::{ConfigError, ModelConfig, parse};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,10 @@ pub struct WeightFile {
     places: Vec<Option<usize>>,
     /// Tensors that are not read, by their names in the file.
     unread: Vec<String>,
+    /// Tensors that are of no use.
+    unusable: Vec<Unusable>,
+    /// What the file is, if it holds weights in parts, which are no model as they are.
+    unmerged: Option<&'static str>,
     /// Key of the state dict that is read; empty if it is the file as a whole.
     key: String,
     /// Keys of other models in the file.
@@ -39,27 +44,6 @@ pub struct WeightFile {
     strangers: Vec<String>,
     mapped: Option<MappedTensors>,
     metadata: BTreeMap<String, String>,
-}
-
-/// What [`WeightFile::of`] reads from a file.
-struct Parsed {
-    format: &'static str,
-    stored: Vec<Stored>,
-    checksums: Vec<Checksum>,
-    shards: Vec<WeightFile>,
-    metadata: BTreeMap<String, String>,
-    strangers: Vec<String>,
-    /// The state dicts and the chosen one; `None` if the tensors are read as they are.
-    dicts: Option<(StateDicts, usize)>,
-}
-
-impl Parsed {
-    /// Takes what a file of PyTorch or another pickle holds.
-    fn hold(&mut self, format: &'static str, found: TorchFile) {
-        (self.format, self.strangers) = (format, found.strangers);
-        (self.stored, self.checksums) = found.located;
-        self.dicts = Some((found.dicts, found.chosen));
-    }
 }
 
 impl WeightFile {
@@ -92,44 +76,24 @@ impl WeightFile {
     /// # Errors
     /// The errors of [`Self::open`].
     pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, WeightFileError> {
-        Self::of(path, Content::Held(bytes), Reading::Model(None))?.with_our_names()
+        Self::of(path, Content::held(bytes), Reading::Model(None))?.with_our_names()
     }
 
     fn of(path: &Path, content: Content, reading: Reading) -> Result<Self, WeightFileError> {
         let fail = |reason: String| WeightFileError { path: path.into(), reason };
-        let unreadable = |e: String| fail(format!("PyTorch or NumPy zip file cannot be read: {e}"));
-        let mut parsed = Parsed {
-            format: "safetensors",
-            stored: vec![],
-            checksums: vec![],
-            shards: vec![],
-            metadata: BTreeMap::new(),
-            strangers: vec![],
-            dicts: None,
-        };
-        let choose = |dicts: &StateDicts| reading.choose(dicts);
         let name = path.to_string_lossy();
         let place = Path::new(split_state_dict(&name).0);
-        if shards::is_index(place) {
-            parsed.shards = Self::open_shards(place, &content)?;
-            parsed.format = parsed.shards.first().map_or("safetensors", |shard| shard.format);
-        } else if content.starts_with(b"PK\x03\x04") {
-            match npz::parse(&content).map_err(unreadable)? {
-                Some((stored, sums)) => {
-                    (parsed.format, parsed.stored, parsed.checksums) = ("npz", stored, sums);
-                }
-                None => parsed.hold("pth", torch::parse(&content, choose).map_err(fail)?),
-            }
-        } else if content.get(8) == Some(&b'{') {
-            let found = safetensors_header::parse(&content);
-            (parsed.stored, parsed.metadata) =
-                found.map_err(|e| fail(format!("truncated or corrupt safetensors file: {e}")))?;
-        } else if content.starts_with(&[0x80]) {
-            parsed.hold("pkl", numpy_pickle::parse(&content, choose).map_err(fail)?);
-        } else {
-            return Err(fail("neither a .safetensors nor a PyTorch zip file, nor an .npz or .pkl".into()));
+        let mut parsed = match shards::is_index(place) {
+            true => Parsed::default(),
+            false => Parsed::of(&content, |dicts| reading.choose(dicts)).map_err(fail)?,
+        };
+        let shards = if shards::is_index(place) { Self::open_shards(place, &content)? } else { vec![] };
+        if let Some(first) = shards.first() {
+            parsed.format = first.format;
         }
-        Self::chosen(path, content, parsed, &reading)
+        let mut content = content;
+        content.add_unpacked(std::mem::take(&mut parsed.located.unpacked));
+        Self::chosen(path, content, parsed, shards, &reading)
     }
 
     /// Chooses the state dict of the file.
@@ -137,10 +101,13 @@ impl WeightFile {
         path: &Path,
         content: Content,
         parsed: Parsed,
+        shards: Vec<Self>,
         reading: &Reading,
     ) -> Result<Self, WeightFileError> {
         let fail = |reason: String| WeightFileError { path: path.into(), reason };
-        let Parsed { format, stored, checksums, shards, metadata, strangers, dicts } = parsed;
+        let Parsed { format, located, metadata, strangers, dicts } = parsed;
+        let Located { stored, checksums, mut unusable, .. } = located;
+        unusable.extend(shards.iter().flat_map(|shard| shard.unusable.iter().cloned()));
         let own = stored.iter().map(|stored| &stored.entry);
         let all: Vec<&WeightEntry> = own.chain(shards.iter().flat_map(|shard| &shard.entries)).collect();
         let mut seen = BTreeSet::new();
@@ -148,16 +115,27 @@ impl WeightFile {
             return Err(fail(format!("two tensors are called `{}`", twice.name)));
         }
         if all.is_empty() {
-            return Err(fail("no tensors found".into()));
+            return Err(fail(match unusable.as_slice() {
+                [] => "no tensors found".into(),
+                some => format!("no usable tensors found: {}", Unusable::listed(some)),
+            }));
         }
         let as_is = matches!(reading, Reading::AsIs);
         let dicts = match dicts {
             Some(dicts) => Some(dicts),
             None if as_is => None,
             None => {
-                let names = all.iter().map(|entry| entry.name.clone()).collect();
-                let dicts = StateDicts::new(vec![(String::new(), names)]);
+                let names =
+                    all.iter().map(|entry| &entry.name).chain(unusable.iter().map(|tensor| &tensor.name));
+                let mut dicts = StateDicts::new(vec![(String::new(), names.cloned().collect())]);
                 let chosen = reading.choose(&dicts).map_err(fail)?;
+                let places: Vec<usize> = (all.len()..all.len() + unusable.len()).collect();
+                for (tensor, name) in unusable.iter_mut().zip(dicts.forget(chosen, &places)) {
+                    *tensor = match name {
+                        Some(name) => Unusable::new(name, tensor.reason.clone()),
+                        None => Unusable { beside: true, ..tensor.clone() },
+                    };
+                }
                 Some((dicts, chosen))
             }
         };
@@ -191,6 +169,8 @@ impl WeightFile {
             entries,
             places,
             unread,
+            unusable,
+            unmerged: None,
             key,
             others,
             strangers,
@@ -205,7 +185,7 @@ impl WeightFile {
         let mut opened = Vec::new();
         for shard in shards::parse(path, text).map_err(fail)? {
             let file = Self::open_as_is(&shard.path)?;
-            shard.compare(&file.entries).map_err(fail)?;
+            shard.compare(&file.entries, &file.unusable).map_err(fail)?;
             opened.push(file);
         }
         Ok(opened)
@@ -213,7 +193,18 @@ impl WeightFile {
 
     /// Applies the key mapping of the program that wrote the file, if it uses other names.
     fn with_our_names(mut self) -> Result<Self, WeightFileError> {
-        self.mapped = MappedTensors::of(&self.entries).map_err(|reason| self.fail(reason))?;
+        self.unmerged = unmerged(self.entries.iter().map(|entry| entry.name.as_str()));
+        self.mapped = match MappedTensors::of(&self.entries) {
+            _ if self.unmerged.is_some() => None,
+            Ok(mapped) => mapped,
+            // A tensor that is of no use is missing: reading the file names it.
+            Err(_) if self.unusable.iter().any(|tensor| !tensor.beside) => None,
+            Err(reason) => return Err(self.fail(reason)),
+        };
+        if let Some(mapped) = &self.mapped {
+            let unusable = self.unusable.iter_mut();
+            unusable.for_each(|tensor| tensor.beside |= mapped.ignores(&tensor.name));
+        }
         self.unread.extend(self.mapped.iter().flat_map(|mapped| mapped.unread().iter().cloned()));
         Ok(self)
     }
@@ -247,6 +238,17 @@ impl WeightFile {
     /// second encoder, indices).
     pub fn unread(&self) -> &[String] {
         &self.unread
+    }
+
+    /// What the file is, and what to do about it, if it holds weights in parts: with an adapter, a mask, a norm or scales, from
+    /// which the weights of the model would have to be computed.
+    pub fn unmerged(&self) -> Option<&'static str> {
+        self.unmerged
+    }
+
+    /// Tensors that are in a form which is not read: quantized, sparse, complex, objects.
+    pub fn unusable(&self) -> &[Unusable] {
+        &self.unusable
     }
 
     /// Key of the state dict that is read, such as `model`; empty if the file holds one at its top.
@@ -291,8 +293,17 @@ impl WeightFile {
     /// Reads all tensors, with the names used here, in file order and with the types of the file.
     ///
     /// # Errors
-    /// Names a tensor that is damaged.
+    /// Names a tensor that is damaged, and those of no use that do not lie beside the model.
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, WeightFileError> {
+        if let Some(what) = self.unmerged {
+            return Err(self.fail(format!("this is {what}")));
+        }
+        let needed: Vec<Unusable> = self.unusable.iter().filter(|tensor| !tensor.beside).cloned().collect();
+        if !needed.is_empty() {
+            return Err(
+                self.fail(format!("the model may need what cannot be used: {}", Unusable::listed(&needed)))
+            );
+        }
         let stored = self.unmapped(device)?.into_iter().zip(&self.places);
         let named = |((_, tensor), place): ((String, Tensor), &Option<usize>)| {
             place.map(|place| (self.entries[place].name.clone(), tensor))
@@ -337,7 +348,7 @@ impl WeightFile {
     /// Compares the checksums of the file with its bytes.
     fn check(&self) -> Result<(), WeightFileError> {
         for Checksum { bytes, crc32 } in &self.checksums {
-            if crc32fast::hash(&self.content[bytes.clone()]) != *crc32 {
+            if crc32fast::hash(self.content.at(bytes.clone())) != *crc32 {
                 let of =
                     |stored: &&Stored| bytes.start <= stored.bytes.start && stored.bytes.end <= bytes.end;
                 let name = self.stored.iter().find(of).map_or("", |stored| &stored.entry.name);
@@ -355,7 +366,7 @@ impl WeightFile {
 
     fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightFileError> {
         let Stored { entry: WeightEntry { name, shape, dtype }, bytes: range, strides, latin1 } = stored;
-        let mut bytes = Cow::Borrowed(&self.content[range.clone()]);
+        let mut bytes = Cow::Borrowed(self.content.at(range.clone()));
         if *latin1 {
             bytes = from_latin1(&bytes).into();
         }

@@ -1,6 +1,6 @@
 //! [`inspect_weights`]: what a weight file holds, judging by the names and shapes of its tensors.
 
-use super::entry::WeightEntry;
+use super::entry::{Unusable, WeightEntry};
 use super::error::WeightFileError;
 use super::file::WeightFile;
 use super::finite::NotFinite;
@@ -233,6 +233,9 @@ pub struct Inspection {
     /// Names of tensors that are ignored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+    /// Tensors in a form that is not read. One that does not lie beside the model keeps the file from being used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<Unusable>,
     /// Key of the state dict that is read; empty if the file holds one at its top.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub state_dict: String,
@@ -267,8 +270,9 @@ impl Inspection {
     /// Names a tensor that is damaged.
     pub fn of(file: &WeightFile) -> Result<Self, WeightFileError> {
         let entries = file.entries();
-        let contents = Contents::of(entries);
+        let contents = file.unmerged().map_or_else(|| Contents::of(entries), Contents::Unread);
         let uses = match contents {
+            _ if file.unusable().iter().any(|tensor| !tensor.beside) => vec![],
             Contents::Encoder => vec!["initialize transfer"],
             Contents::EncoderAndDecoder => vec!["initialize transfer", "reconstruct images"],
             Contents::Classifier => vec!["evaluate", "initialize transfer (without its head)"],
@@ -293,6 +297,7 @@ impl Inspection {
             contents,
             tensors: entries.len(),
             unread: file.unread().to_vec(),
+            unusable: file.unusable().to_vec(),
             state_dict: file.state_dict().into(),
             other_state_dicts: file.other_state_dicts().to_vec(),
             strangers: file.strangers().to_vec(),

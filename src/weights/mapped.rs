@@ -26,7 +26,9 @@ enum Source {
 /// Tensors with the names used here, each made of one or more tensors of the file.
 #[derive(Debug)]
 pub(super) struct MappedTensors {
-    title: &'static str,
+    mapping: &'static KeyMapping,
+    /// What is before the names of the program in the file.
+    prefix: &'static str,
     entries: Vec<WeightEntry>,
     /// For each of `entries`, what it is made of.
     sources: Vec<Source>,
@@ -48,7 +50,7 @@ impl MappedTensors {
         let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         let fits =
             |mapping: &'static KeyMapping| Some((mapping, mapping.prefix(&|name| names.contains(name))?));
-        let found: Vec<(&KeyMapping, &str)> = ALL.iter().filter_map(fits).collect();
+        let found: Vec<(&'static KeyMapping, &'static str)> = ALL.iter().filter_map(fits).collect();
         match found.as_slice() {
             [] if lacks_class_alone(entries) => Self::new(&DEIT_III, "", entries).map(Some),
             [] => Ok(None),
@@ -60,15 +62,26 @@ impl MappedTensors {
         }
     }
 
-    fn new(mapping: &KeyMapping, prefix: &str, entries: &[WeightEntry]) -> std::result::Result<Self, String> {
+    fn new(
+        mapping: &'static KeyMapping,
+        prefix: &'static str,
+        entries: &[WeightEntry],
+    ) -> std::result::Result<Self, String> {
         let title = mapping.title;
-        let (mut taken, mut unread): (Vec<(String, Vec<Place>)>, _) = (Vec::new(), Vec::new());
+        let mut taken: Vec<(String, Vec<Place>)> = Vec::new();
+        let mut mapped = Self {
+            mapping,
+            prefix,
+            entries: vec![],
+            sources: vec![],
+            unread: vec![],
+            distilled: false,
+            frequencies: None,
+        };
         for (i, entry) in entries.iter().enumerate() {
             let Some((name, part)) = mapping.ours(prefix, &entry.name) else {
-                if mapping.ignores(prefix, &entry.name)
-                    || lies_beside(&entry.name) && !mapping.owns(&entry.name)
-                {
-                    unread.push(entry.name.clone());
+                if mapped.ignores(&entry.name) {
+                    mapped.unread.push(entry.name.clone());
                     continue;
                 }
                 return Err(format!("`{}` is not a known tensor of {title}", entry.name));
@@ -78,8 +91,6 @@ impl MappedTensors {
                 None => taken.push((name, vec![(part, i)])),
             }
         }
-        let mut mapped =
-            Self { title, entries: vec![], sources: vec![], unread, distilled: false, frequencies: None };
         for (name, mut parts) in taken {
             parts.sort_unstable();
             let whole = match parts.as_slice() {
@@ -156,9 +167,14 @@ impl MappedTensors {
         }
     }
 
+    /// Whether the program has the tensor `name` of the file beside the model, so that it is ignored.
+    pub(crate) fn ignores(&self, name: &str) -> bool {
+        self.mapping.ignores(self.prefix, name) || lies_beside(name) && !self.mapping.owns(name)
+    }
+
     /// Name of the program that wrote the file.
     pub(crate) fn title(&self) -> &'static str {
-        self.title
+        self.mapping.title
     }
 
     /// Tensors of the file that are ignored, by their names in the file.

@@ -13,6 +13,8 @@ pub(super) const MOST_BYTES: usize = 1 << 26;
 /// Maximum number of values in a pickle.
 const MOST_VALUES: usize = 1 << 22;
 
+const CUT_OFF: &str = "the pickle ends early: the file is cut off or damaged; get it again";
+
 /// Index of a value in its pickle.
 pub(super) type Place = usize;
 
@@ -339,7 +341,7 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or("the pickle ends early")?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(CUT_OFF)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -356,7 +358,7 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Result<&'a str, String> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n').ok_or("the pickle ends early")?;
+        let end = self.rest.iter().position(|byte| *byte == b'\n').ok_or(CUT_OFF)?;
         let line = self.take(end)?;
         self.take(1)?;
         text(line)

@@ -4,7 +4,8 @@
 //! An index such as `model.safetensors.index.json` maps every tensor to its file under `weight_map`. The files must lie in the
 //! folder of the index and hold exactly the tensors that the index lists for them.
 
-use super::entry::WeightEntry;
+use super::entry::{Unusable, WeightEntry};
+use crate::files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -63,8 +64,11 @@ struct Index {
 
 impl Index {
     fn parse(text: &[u8]) -> Result<Self, String> {
-        let index: Self =
-            serde_json::from_slice(text).map_err(|e| format!("not an index of tensors: {e}"))?;
+        let text = files::utf8(text)?;
+        let index: Self = serde_json::from_str(&text).map_err(|e| match e.is_eof() {
+            true => "the index is empty or cut off; get it again".to_string(),
+            false => format!("not an index of tensors: {e}"),
+        })?;
         let plain = |name: &Path| matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
         if let Some(name) = index.weight_map.values().find(|name| !plain(name) || is_index(name)) {
             return Err(format!("`{}` is not a file beside the index", name.display()));
@@ -88,15 +92,25 @@ pub(super) struct Shard {
 /// The files that the index `path` with the content `text` lists, sorted by name.
 ///
 /// # Errors
-/// Text that is not an index, or that lists files in other folders.
+/// Text that is not an index, or that lists files in other folders or files that are not there.
 pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vec<Shard>, String> {
     let index = Index::parse(text)?;
+    let files = index.files();
+    let missing = files.iter().filter(|name| !path.with_file_name(name).exists());
+    let missing: Vec<String> = missing.map(|name| name.display().to_string()).collect();
+    if let [first, rest @ ..] = missing.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+        return Err(format!(
+            "`{first}`, which the index lists{more}, is not there; put all {} files of the model beside the index",
+            files.len()
+        ));
+    }
     let shard = |name: &PathBuf| {
         let told = index.weight_map.iter().filter(|(_, file)| *file == name);
         let tensors = told.map(|(tensor, _)| tensor.clone()).collect();
         Shard { path: path.with_file_name(name), name: name.clone(), tensors }
     };
-    Ok(index.files().into_iter().map(shard).collect())
+    Ok(files.into_iter().map(shard).collect())
 }
 
 impl Shard {
@@ -104,8 +118,10 @@ impl Shard {
     ///
     /// # Errors
     /// Names a tensor that the file lacks, or holds in addition.
-    pub(crate) fn compare(&self, entries: &[WeightEntry]) -> Result<(), String> {
-        let held: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    pub(crate) fn compare(&self, entries: &[WeightEntry], unusable: &[Unusable]) -> Result<(), String> {
+        let entries = entries.iter().map(|entry| entry.name.as_str());
+        let held: BTreeSet<&str> =
+            entries.chain(unusable.iter().map(|tensor| tensor.name.as_str())).collect();
         let told: BTreeSet<&str> = self.tensors.iter().map(String::as_str).collect();
         let Some(tensor) = told.symmetric_difference(&held).next() else { return Ok(()) };
         let what = if held.contains(tensor) { "holds" } else { "lacks" };

@@ -196,6 +196,15 @@ impl StateDicts {
         self.groups[*group].iter().map(|name| name.strip_prefix(prefix).map(String::from)).collect()
     }
 
+    /// Forgets the tensors at these places, which are sorted, of the group of the state dict `chosen`. Their names in the state
+    /// dict; `None` for tensors beside it.
+    pub(crate) fn forget(&mut self, chosen: usize, places: &[usize]) -> Vec<Option<String>> {
+        let names = self.names(chosen);
+        let group = &mut self.groups[self.all[chosen].group];
+        places.iter().rev().for_each(|place| drop(group.remove(*place)));
+        places.iter().map(|place| names[*place].clone()).collect()
+    }
+
     /// Keys of the other models in the file, which may be chosen instead.
     pub(crate) fn others(&self, chosen: usize) -> Vec<String> {
         let like = |dict: &&StateDict| dict.known == self.all[chosen].known && !dict.key.is_empty();

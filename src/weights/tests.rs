@@ -364,7 +364,7 @@ fn broken_files_are_named() -> Result<()> {
         ("old.pth", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M"[..], "legacy format"),
         ("old.pkl", &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"[..], "pickle cannot be read"),
         ("readme.pth", &b"hello, this is text"[..], "neither a .safetensors nor"),
-        ("nothing", &b""[..], "neither a .safetensors nor"),
+        ("nothing", &b""[..], "the file is empty"),
         ("empty.safetensors", &empty[..], "no tensors found"),
     ] {
         let error = WeightFile::open(&write(name, bytes)?).err().expect(name).to_string();

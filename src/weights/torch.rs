@@ -5,18 +5,14 @@
 
 use super::archive::Archive;
 use super::entry::{Checksum, Located, Stored, WeightEntry};
+use super::numpy_array::{self, is_array};
 use super::pickle::{MOST_BYTES, Pickle, Place, Value};
+use super::search::{Search, locate};
 use super::state_dicts::StateDicts;
 use candle_core::DType;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Maximum nesting depth of modules.
-const MOST_LEVELS: usize = 64;
-/// Maximum number of modules in a file; a shared module counts each time.
-const MOST_MODULES: usize = 100_000;
-/// Maximum nesting depth of state dicts in dictionaries and objects.
-const DEEPEST: usize = 5;
 /// Number of keys that an error shows.
 const SHOWN: usize = 8;
 
@@ -62,24 +58,37 @@ pub(super) fn parse(
         return Err(unreadable(format!("{} files `data.pkl` in the archive, expected 1", pickles.len())));
     };
     let folder = name.strip_suffix("data.pkl").unwrap_or_default();
-    let pickle = archive.read(name, MOST_BYTES).map_err(unreadable)?;
+    let (place, bytes) = archive.read(name, MOST_BYTES).map_err(unreadable)?;
     let order = format!("{folder}byteorder");
-    if archive.names.contains(&order) && archive.read(&order, MOST_BYTES).map_err(unreadable)? == b"big" {
+    if archive.names.contains(&order) && archive.read(&order, MOST_BYTES).map_err(unreadable)?.1 == b"big" {
         return Err(unreadable("its values are big-endian".into()));
     }
-    let pickle = Pickle::parse(&pickle).map_err(unreadable)?;
-    let mut search = Search::new(&pickle, is_tensor);
+    let pickle = Pickle::parse(&bytes).map_err(unreadable)?;
+    let mut search =
+        Search::new(&pickle, |pickle, place| is_tensor(pickle, place) || is_array(pickle, place));
     search.visit(pickle.root(), "", 0).map_err(unreadable)?;
     let (found, strangers) = (search.found, pickle.strangers());
     if found.is_empty() {
         return Err(format!("no tensors found: {}", content(&pickle, &strangers)));
     }
-    let dicts = StateDicts::of_members(&found);
+    let mut dicts = StateDicts::of_members(&found);
     let chosen = choose(&dicts)?;
-    let group = dicts.group(chosen);
     let mut parts = Parts { archive, folder, pickle: &pickle, found: BTreeMap::new() };
-    let stored = parts.tensors(&found[group].1).map_err(unreadable)?;
-    let located = (stored, parts.found.into_values().collect());
+    let (mut located, mut arrays) = (Located::default(), Vec::new());
+    let members = &found[dicts.group(chosen)].1;
+    let read = |name: &str, at: Place| {
+        if is_tensor(&pickle, at) {
+            return parts.tensor(name, at);
+        }
+        let array = numpy_array::stored(&pickle, at, name, &bytes);
+        arrays.extend(array.clone().ok());
+        let moved = |range: Range<usize>| place.start + range.start..place.start + range.end;
+        Ok(array.map(|array| Stored { bytes: moved(array.bytes), ..array }))
+    };
+    locate(members, &mut located, (&mut dicts, chosen), read).map_err(unreadable)?;
+    numpy_array::refuse_shared(&arrays, bytes.len()).map_err(unreadable)?;
+    located.checksums = parts.found.into_values().collect();
+    located.unpacked = parts.archive.into_unpacked();
     Ok(TorchFile { located, chosen, dicts, strangers })
 }
 
@@ -101,61 +110,6 @@ pub(super) fn content(pickle: &Pickle, strangers: &[String]) -> String {
     }
 }
 
-/// Members of a state dict: their names and places.
-pub(super) type Members = Vec<(String, Place)>;
-
-/// The search for state dicts.
-pub(super) struct Search<'p> {
-    pickle: &'p Pickle<'p>,
-    /// Whether the value at a place is a tensor.
-    is_tensor: fn(&Pickle, Place) -> bool,
-    /// Places that were visited: a dictionary may be shared.
-    seen: BTreeSet<Place>,
-    modules: usize,
-    /// State dicts with their keys, joined by points.
-    pub found: Vec<(String, Members)>,
-}
-
-impl<'p> Search<'p> {
-    /// A search in `pickle` for the values that `is_tensor` accepts.
-    pub(crate) fn new(pickle: &'p Pickle<'p>, is_tensor: fn(&Pickle, Place) -> bool) -> Self {
-        Self { pickle, is_tensor, seen: BTreeSet::new(), modules: 0, found: vec![] }
-    }
-
-    /// Finds the state dicts at and below `place`, whose key is `key`.
-    pub(crate) fn visit(&mut self, place: Place, key: &str, level: usize) -> Result<(), String> {
-        if level > DEEPEST || !self.seen.insert(place) {
-            return Ok(());
-        }
-        let pickle = self.pickle;
-        let state = match pickle.value(place) {
-            Value::Call { state: Some(state), .. } => pickle.named(*state).unwrap_or_default(),
-            _ => vec![],
-        };
-        let members = pickle.named(place).unwrap_or_default();
-        if state.iter().any(|(name, _)| *name == "_parameters" || *name == "_modules") {
-            let mut tensors = Vec::new();
-            walk(pickle, place, "", 0, &mut self.modules, &mut tensors)?;
-            tensors.retain(|(_, place)| (self.is_tensor)(pickle, *place));
-            if !tensors.is_empty() {
-                self.found.push((key.into(), tensors));
-            }
-            return Ok(());
-        }
-        let (tensors, others): (Vec<_>, Vec<_>) =
-            members.into_iter().chain(state).partition(|(_, place)| (self.is_tensor)(pickle, *place));
-        if !tensors.is_empty() {
-            let tensors = tensors.into_iter().map(|(name, place)| (name.to_string(), place)).collect();
-            self.found.push((key.into(), tensors));
-        }
-        for (name, place) in others {
-            let below = if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
-            self.visit(place, &below, level + 1)?;
-        }
-        Ok(())
-    }
-}
-
 /// An archive while its tensors are located.
 struct Parts<'a, 'p> {
     archive: Archive<'a>,
@@ -166,12 +120,12 @@ struct Parts<'a, 'p> {
 }
 
 impl<'p> Parts<'_, 'p> {
-    fn tensors(&mut self, members: &[(String, Place)]) -> Result<Vec<Stored>, String> {
-        let stored = |(name, place): &(String, Place)| {
-            let view = View::of(self.pickle, *place).map_err(|e| format!("tensor `{name}`: {e}"))?;
-            self.place(name, &view).map_err(|e| format!("tensor `{name}`: {e}"))
-        };
-        members.iter().map(stored).collect()
+    /// The tensor at `place` of the pickle, or the reason why it is of no use.
+    fn tensor(&mut self, name: &str, place: Place) -> Result<Result<Stored, String>, String> {
+        match View::of(self.pickle, place) {
+            Ok(view) => self.place(name, &view).map(Ok),
+            Err(reason) => Ok(Err(reason)),
+        }
     }
 
     fn place(&mut self, name: &str, view: &View<'p>) -> Result<Stored, String> {
@@ -206,34 +160,6 @@ impl<'p> Parts<'_, 'p> {
         let part = self.archive.part(&format!("{}data/{key}", self.folder))?;
         Ok(self.found.entry(key).or_insert(part).bytes.clone())
     }
-}
-
-/// Collects the parameters and buffers of a module and its submodules.
-fn walk(
-    pickle: &Pickle,
-    place: Place,
-    prefix: &str,
-    level: usize,
-    modules: &mut usize,
-    found: &mut Vec<(String, Place)>,
-) -> Result<(), String> {
-    *modules += 1;
-    if level > MOST_LEVELS || *modules > MOST_MODULES {
-        return Err(format!(
-            "modules are nested more than {MOST_LEVELS} deep, or there are more than {MOST_MODULES}"
-        ));
-    }
-    let Value::Call { state: Some(state), .. } = pickle.value(place) else { return Ok(()) };
-    for (key, members) in pickle.named(*state).unwrap_or_default() {
-        for (name, member) in pickle.named(members).unwrap_or_default() {
-            match key {
-                "_parameters" | "_buffers" => found.push((format!("{prefix}{name}"), member)),
-                "_modules" => walk(pickle, member, &format!("{prefix}{name}."), level + 1, modules, found)?,
-                _ => {}
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A tensor as the pickle describes it: a view of a storage.
@@ -286,6 +212,15 @@ impl<'p> View<'p> {
                     "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_parameter" | "_rebuild_from_type_v2",
                     _,
                 ) => break,
+                ("_rebuild_qtensor", _) => {
+                    return Err("a quantized tensor, which is not read; save it after `.dequantize()`".into());
+                }
+                ("_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor", _) => {
+                    return Err("a sparse tensor, which is not read; save it after `.to_dense()`".into());
+                }
+                ("_rebuild_meta_tensor_no_storage", _) => {
+                    return Err("a tensor without values (of the device `meta`)".into());
+                }
                 _ => return Err(format!("made by `{module}.{name}`, which is not supported")),
             };
         }
@@ -331,10 +266,12 @@ impl<'p> View<'p> {
         if shape.len() != steps.len() {
             return Err(format!("{} dimensions and {} strides", shape.len(), steps.len()));
         }
-        let (_, dtype) = STORAGES
-            .iter()
-            .find(|(name, _)| *name == kind)
-            .ok_or(format!("a {kind}, which is not supported"))?;
+        let (_, dtype) = STORAGES.iter().find(|(name, _)| *name == kind).ok_or_else(|| {
+            match kind.starts_with("Complex") {
+                true => format!("a {kind}: complex numbers, which weights are not"),
+                false => format!("a {kind}, which is not supported; save it after `.float()`"),
+            }
+        })?;
         Ok(Self { key, dtype: *dtype, start, shape, steps })
     }
 

@@ -3,6 +3,7 @@
 
 use super::{Contents, InferredVit, WeightFileError};
 use crate::config::{ModelConfig, ReconstructionTarget, RunConfig, read};
+use crate::files;
 use crate::pretrain::{MaeOptions, MaskedAutoencoder, PretrainObjective};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -57,7 +58,8 @@ impl HfConfig {
             return Ok(None);
         }
         let fail = |reason: String| WeightFileError { path: path.clone(), reason };
-        let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+        let bytes = files::read(&path).map_err(fail)?;
+        let text = files::utf8(&bytes).map_err(fail)?;
         let mut value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
         if let Some(backbone) = value.get_mut("backbone_config") {
             value = backbone.take(); // the backbone of a UperNet

@@ -31,20 +31,21 @@ const fn row(
 const TABLE: &[Row] = &[
     row("process", &[], &[]),
     row("rng", &[], &[]),
+    row("files", &[], &[]),
     row("config", &[], &[]),
     row("ops", &[], &[]),
     row("record", &["config"], &[]),
-    row("data", &["record", "config"], &[]),
+    row("data", &["record", "config", "files"], &[]),
     row("draw", &["data"], &[]),
     row("metrics", &["data", "record"], &[]),
     row("nn", &["ops"], &[]),
     row("optim", &["nn", "ops", "config"], &[]),
     row("models", &["nn", "ops", "config"], &[]),
     row("pretrain", &["data", "draw", "models", "nn", "ops", "optim", "config"], &[]),
-    row("weights", &["pretrain", "models", "nn", "record", "config"], &[]),
+    row("weights", &["pretrain", "models", "nn", "record", "config", "files"], &[]),
     row("task", &["data", "draw", "metrics", "models", "nn", "record", "config"], &[]),
     row("components", &["config", "data", "models", "pretrain"], &[]),
-    row("kinds", &["ops"], &["task"]),
+    row("kinds", &["ops", "files"], &["task"]),
     row("engine", &[], &["task", "components", "optim", "weights"]),
     row("registry", &[], &["engine", "kinds", "task", "record"]),
     row("runs", &[], &["registry"]),
@@ -176,7 +177,7 @@ use super::super::kinds as others;
     let unknown = forbidden_imports(&Source::new("extra.rs", "use crate::data;"));
     assert_eq!(unknown, ["src/extra.rs: module `extra` is not in the import table"]);
     let glob = forbidden_imports(&Source::new("data/mod.rs", "use crate::*;"));
-    assert_eq!(glob, ["src/data/mod.rs:1: `data` imports `*`; allowed: config, record, rng"]);
+    assert_eq!(glob, ["src/data/mod.rs:1: `data` imports `*`; allowed: config, files, record, rng"]);
 }
 
 #[test]

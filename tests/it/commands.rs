@@ -186,6 +186,17 @@ fn lists_and_descriptions() {
     assert!(sandbox.ok("model show vit_b16 --set image=[224,448]").contains("image = [224, 448]"));
     let config = sandbox.ok("config show pretrain --dataset imagenet --recipe mae_1600 --model vit_l16");
     assert!(config.contains("1.5e-4 * 4096 / 256 = 2.4e-3"), "{config}");
+    // With its data, and without.
+    for (task, images) in [("shapes_classification", "images of split"), ("imagenet", "images of split")] {
+        let shown = sandbox
+            .ok(&format!("config show transfer --task {task} --recipe knn --model vit_b16 --init scratch"));
+        assert!(shown.contains("# the head is fitted in one pass over") && shown.contains(images), "{shown}");
+        for absent in
+            ["# lr =", "forward passes per step", "steps per epoch", "images seen", "fewer than the batch"]
+        {
+            assert!(!shown.contains(absent), "{shown}");
+        }
+    }
     let config = sandbox.ok("config show transfer --task imagenet --model vit_l16 --init scratch");
     assert!(config.contains("epochs = 50") && config.contains("layer_decay = 0.75"), "{config}");
     for file in ["model", "recipe", "task", "dataset", "suite", "table", "run"] {

@@ -135,6 +135,11 @@ fn protocol_2() -> Vec<u8> {
         .to_vec()
 }
 
+/// A file of PyTorch with this pickle and no storages.
+fn with_pickle(pickle: &[u8]) -> Vec<u8> {
+    with(&[("archive/data.pkl".into(), vec![])], "data.pkl", pickle)
+}
+
 /// Names and shapes, translated and loaded into a small ViT.
 fn names() -> Target {
     let files = [
@@ -236,7 +241,8 @@ fn annotations() -> Target {
         }
         Err(flaws) => assert!(!flaws.is_empty()),
     };
-    target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec()], read)
+    let wide = format!("\u{feff}{seed}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    target("annotations", vec![seed.as_bytes().to_vec(), odd.as_bytes().to_vec(), wide], read)
 }
 
 /// Lists of results for two images, scored as boxes and masks: what is accepted has scores from 0 to 100, or -1 for masks if
@@ -335,6 +341,9 @@ fn targets() -> Vec<Target> {
         target("archive", vec![golden("mae_nested.pth"), golden("dialects/timm/augreg.npz")], |bytes| {
             weights(bytes.to_vec())
         }),
+        target("compressed", vec![golden("dialects/timm/augreg_compressed.npz")], |bytes| {
+            weights(bytes.to_vec())
+        }),
         target(
             "big_vision",
             vec![format("big_vision.npz"), format("siglip.npz"), format("sincos.npz")],
@@ -347,6 +356,7 @@ fn targets() -> Vec<Target> {
         arrays("dialects/formats/big_vision_scan.npz", "encoderblock/MlpBlock_0/Dense_0/kernel.npy"),
         pickles("mae_nested.pth"),
         pickles("dvae_encoder.pkl"),
+        target("numpy member", vec![protocol_2()], |bytes| weights(with_pickle(bytes))),
         names(),
         prefixes(),
         indices(),
@@ -456,7 +466,9 @@ fn seeds_are_read_whole() {
         |list: &Vec<u8>| WeightFile::parse(Path::new("list"), listed(list)).map(|file| file.entries().len());
     assert!(lists.iter().all(|list| read(list).unwrap() > 0), "names");
     assert!(WeightFile::parse(Path::new("archive"), golden("mae_nested.pth")).is_ok());
-    assert_eq!(WeightFile::parse(Path::new("numpy"), protocol_2()).unwrap().entries().len(), 1);
+    let entries = |bytes: Vec<u8>| WeightFile::parse(Path::new("some"), bytes).unwrap().entries().len();
+    assert_eq!((entries(protocol_2()), entries(with_pickle(&protocol_2()))), (1, 1));
+    assert!(entries(golden("dialects/timm/augreg_compressed.npz")) > 10);
     let members = members(golden("dvae_encoder.pkl"));
     let (_, pickle) = members.iter().find(|(name, _)| name.ends_with("data.pkl")).unwrap();
     assert!(WeightFile::parse(Path::new("pickle"), with(&members, "data.pkl", pickle)).is_ok());

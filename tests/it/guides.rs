@@ -5,7 +5,7 @@ use crate::program::{Sandbox, repository, stderr};
 use std::path::Path;
 
 /// In the order in which they build on each other.
-const GUIDES: [&str; 5] = ["pretrain", "transfer", "dense", "record", "reproduce"];
+const GUIDES: [&str; 6] = ["pretrain", "transfer", "dense", "large_runs", "record", "reproduce"];
 
 #[test]
 fn every_command_of_the_guides_runs() {

@@ -56,6 +56,7 @@ fn classifiers_compute_what_timm_computes() -> Result<()> {
         ("deit3_fair.pth", "deit3", LAYER_SCALE, false),
         ("beit.safetensors", "beit", BEIT, true),
         ("augreg.npz", "vit", "", false),
+        ("augreg_compressed.npz", "vit", "", false),
         ("moco_v3_linear.pth", "vit", "", false),
     ] {
         let found = logits(&golden(file), &model(more), mean)?;
@@ -122,6 +123,7 @@ fn what_is_written_for_timm_has_its_names_and_shapes() -> Result<()> {
         ("deit3.safetensors", "deit3.safetensors", 1),
         ("deit3_fair.pth", "deit3.safetensors", 1),
         ("augreg.npz", "vit.safetensors", 0),
+        ("augreg_compressed.npz", "vit.safetensors", 0),
     ] {
         let out = folder.path().join(file).with_extension("timm.safetensors");
         let done = convert_weights(&golden(file), Program::Timm, &out, &heads())?;

@@ -86,3 +86,98 @@ fn prefixes_counters_and_averages_are_told_and_read() -> Result<()> {
     assert!(error.contains("no state dict `swa`") && error.contains("`ema_model.module`"), "{error}");
     Ok(())
 }
+
+#[test]
+fn weights_in_parts_are_named_with_the_remedy_and_refused() -> Result<()> {
+    let (sandbox, transfer) = sandbox();
+    let hidden = "blocks.0.mlp.fc1";
+    for (file, extra, words) in [
+        ("lora", vec![format!("{hidden}.lora_A.default.weight")], "merge_and_unload"),
+        ("pruned", vec![format!("{hidden}.weight_orig"), format!("{hidden}.weight_mask")], "prune.remove"),
+        ("norm", vec![format!("{hidden}.weight_g"), format!("{hidden}.weight_v")], "remove_weight_norm"),
+        ("quantized", vec![format!("{hidden}.weight.absmax")], "dequantize"),
+    ] {
+        for part in ["", "model."] {
+            let named = |(name, tensor): (String, Tensor)| (format!("{part}{name}"), tensor);
+            let mut tensors: HashMap<String, Tensor> = backbone()?.into_iter().map(named).collect();
+            for name in &extra {
+                tensors.insert(format!("{part}{name}"), Tensor::zeros(4, DType::F32, &Device::Cpu)?);
+            }
+            candle_core::safetensors::save(&tensors, sandbox.path("parts.safetensors"))?;
+            let shown = sandbox.ok("inspect parts.safetensors");
+            assert!(shown.contains(words) && shown.contains("usable to   nothing"), "{shown}");
+            let error = sandbox.fails(1, &format!("{transfer} --init parts.safetensors --out {file}"));
+            assert!(error.contains(words) && error.contains("parts.safetensors"), "{error}");
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a file of weights is said in plain words, with the remedy.
+#[test]
+fn files_that_are_no_weights_or_are_cut_off_are_named() -> Result<()> {
+    let (sandbox, _) = sandbox();
+    let inspect = |name: &str, bytes: &[u8], words: &str| {
+        std::fs::write(sandbox.path(name), bytes).unwrap();
+        let error = sandbox.fails(2, &format!("inspect {name}"));
+        assert!(error.contains(name) && error.contains(words), "{error}\nlacks: {words}");
+        for foreign in
+            ["os error", "EOF", "invalid Zip archive", "MetadataIncompleteBuffer", "failed to fill"]
+        {
+            assert!(!error.contains(foreign), "{error}");
+        }
+    };
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+    for name in ["a.safetensors", "a.pth", "a.npz", "a.pkl"] {
+        inspect(name, pointer, "`git lfs pull`");
+        inspect(name, b"<!DOCTYPE html><html></html>", "a web page");
+        inspect(name, b"\x1f\x8b\x08\0\0\0\0\0\0\0", "`gunzip`");
+        inspect(name, b"", "the file is empty");
+        inspect(name, b"\x89HDF\r\n\x1a\n and more", "an HDF5 file");
+    }
+    for (name, words) in [
+        ("vit.safetensors", ["cut off", "cut off"]),
+        ("deit.pth", ["cut off", "cut off"]),
+        ("augreg.npz", ["cut off", "cut off"]),
+        ("augreg_compressed.npz", ["cut off", "cut off"]),
+    ] {
+        let bytes = std::fs::read(timm(name))?;
+        inspect(&format!("half_{name}"), &bytes[..bytes.len() / 2], words[0]);
+        inspect(&format!("end_{name}"), &bytes[..bytes.len() - 7], words[1]);
+    }
+    let folder = repository().join("tests/golden/dialects/formats");
+    let pickle = std::fs::read(folder.join("vitdet.pkl"))?;
+    inspect("half.pkl", &pickle[..pickle.len() / 2], "cut off");
+    // An index whose second file is missing, or is a pointer.
+    let map = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+    let one =
+        |name: &str| HashMap::from([(name.to_string(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap())]);
+    std::fs::create_dir(sandbox.path("sharded"))?;
+    candle_core::safetensors::save(&one("a"), sandbox.path("sharded/model-1.safetensors"))?;
+    sandbox.write("sharded/model.safetensors.index.json", map);
+    let error = sandbox.fails(2, "inspect sharded");
+    for words in
+        ["model.safetensors.index.json", "`model-2.safetensors`, which the index lists", "is not there"]
+    {
+        assert!(error.contains(words), "{error}\nlacks: {words}");
+    }
+    std::fs::write(sandbox.path("sharded/model-2.safetensors"), pointer)?;
+    let error = sandbox.fails(2, "inspect sharded");
+    assert!(error.contains("model-2.safetensors") && error.contains("`git lfs pull`"), "{error}");
+    sandbox.write("sharded/model.safetensors.index.json", "{\"weight_map\": {\"a\": \"mod");
+    let error = sandbox.fails(2, "inspect sharded");
+    assert!(error.contains("index.json") && error.contains("cut off"), "{error}");
+    Ok(())
+}
+
+#[test]
+#[cfg(unix)]
+fn links_that_lead_nowhere_are_named() {
+    let (sandbox, _) = sandbox();
+    std::os::unix::fs::symlink("round.safetensors", sandbox.path("round.safetensors")).unwrap();
+    std::os::unix::fs::symlink("gone.safetensors", sandbox.path("dangling.safetensors")).unwrap();
+    for (name, words) in [("round", "leads back to itself"), ("dangling", "a link to `gone.safetensors`")] {
+        let error = sandbox.fails(2, &format!("inspect {name}.safetensors"));
+        assert!(error.contains(words) && error.contains(name), "{error}");
+    }
+}

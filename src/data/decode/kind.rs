@@ -1,5 +1,6 @@
 //! [`Kind`]: the format of an image file, by its content.
 
+use crate::files;
 use ::image::ImageFormat;
 
 /// A format that is read.
@@ -13,7 +14,7 @@ pub(in crate::data) enum Kind {
 }
 
 /// Formats that are not read, by how their files begin at a place.
-const OTHERS: [(&str, usize, &[u8]); 22] = [
+const OTHERS: [(&str, usize, &[u8]); 19] = [
     ("a GIF", 0, b"GIF8"),
     ("a HEIC photograph", 4, b"ftypheic"),
     ("a HEIC photograph", 4, b"ftypheix"),
@@ -31,15 +32,8 @@ const OTHERS: [(&str, usize, &[u8]); 22] = [
     ("a PNM image (PPM, PGM or PBM)", 0, b"P5"),
     ("a PNM image (PPM, PGM or PBM)", 0, b"P6"),
     ("a Photoshop file", 0, b"8BPS"),
-    ("a NumPy array", 0, b"\x93NUMPY"),
     ("a BigTIFF", 0, b"II+\0"),
     ("a BigTIFF", 0, b"MM\0+"),
-    (
-        "a pointer to a file of Git LFS, which is not here (`git lfs pull` gets it)",
-        0,
-        b"version https://git-lfs",
-    ),
-    ("a PDF document", 0, b"%PDF"),
 ];
 
 impl Kind {
@@ -66,17 +60,8 @@ impl Kind {
             return Err("the file is empty".into());
         }
         let known = "JPEG, PNG, WebP, BMP and TIFF are read";
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim_start().to_lowercase();
-        let markup = [
-            ("<!doctype html", "a web page"),
-            ("<html", "a web page"),
-            ("<svg", "an SVG drawing"),
-            ("<?xml", "an XML file"),
-        ];
         let other = OTHERS.iter().find(|(_, at, magic)| starts(*at, magic)).map(|(name, ..)| *name);
-        let other =
-            other.or_else(|| markup.iter().find(|(tag, _)| text.starts_with(tag)).map(|(_, name)| *name));
-        Err(match other {
+        Err(match other.or_else(|| files::mistaken(bytes)) {
             Some(name) => format!("is {name}, and not an image of a known format; {known}"),
             None => format!("is not an image of a known format; {known}"),
         })

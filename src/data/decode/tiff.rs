@@ -57,7 +57,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     if samples > 1 && number(&mut reader, Tag::PlanarConfiguration, 1) != 1 {
         return Err(Kind::Tiff.not_supported("colours in separate planes"));
     }
-    let (all, channels) = match color.map_err(in_words)? {
+    let color = color.map_err(in_words)?;
+    // The decoder would take the differences of pixels for those of pixels without their extra channels.
+    if usize::from(color.num_samples()) != samples && number(&mut reader, Tag::Predictor, 1) != 1 {
+        return Err(Kind::Tiff.not_supported("a predictor (differences of pixels) and an extra channel"));
+    }
+    let (all, channels) = match color {
         ColorType::Gray(1 | 8) => (1, 1),
         ColorType::Gray(16) if meaning == 1 => (1, 1),
         ColorType::RGB(8 | 16) => (3, 3),

@@ -4,6 +4,7 @@ use super::super::pixel_map::check_size;
 use super::super::raster::{self, StoredPixels, StoredValues};
 use super::super::{DataError, Size};
 use super::npy;
+use crate::files;
 use std::path::PathBuf;
 
 /// Marks pixels that have no value. It is NaN, which does not equal itself: test with `is_nan`.
@@ -57,7 +58,7 @@ impl DenseMapFile {
     /// that does not fit into 32 bits. Each error names the file.
     pub fn read(&self) -> Result<DenseMap, DataError> {
         let fail = |message: String| DataError::file(&self.path, message);
-        let bytes = std::fs::read(&self.path).map_err(|e| fail(e.to_string()))?;
+        let bytes = files::read(&self.path).map_err(fail)?;
         let ((height, width), stored) = decode(&bytes).map_err(fail)?;
         let mut values = Vec::with_capacity(stored.len());
         for (at, number) in stored.into_iter().enumerate() {

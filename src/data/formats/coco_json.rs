@@ -19,6 +19,7 @@ pub(crate) use outline::{Outline, ReadOutline};
 use super::super::json::{NamedFields, Records, parse};
 use super::super::{Annotation, Category, DataError, ImageRef, Index, Objects, Orientation};
 use super::format::{Format, SplitSource};
+use crate::files;
 use annotation::{AnnotationRecord, Found};
 use classes::{CategoryRecord, Classes};
 use counts::Counts;
@@ -69,7 +70,7 @@ impl Format for CocoJson {
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);
-        let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
+        let text = files::read(&file).map_err(|e| DataError::file(&file, e))?;
         let measure = |name: &str| {
             let path = split.listed_image(name);
             if !path.exists() {

@@ -6,6 +6,7 @@
 use super::super::json::{NamedFields, RecordId, Records, Scalar, parse};
 use super::super::{Annotation, DataError, Index};
 use super::format::{Format, SplitSource};
+use crate::files;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -58,7 +59,7 @@ impl Format for CocoLabels {
 
     fn index(&self, split: &SplitSource) -> Result<Index, DataError> {
         let file = split.root.join(&self.file);
-        let text = std::fs::read(&file).map_err(|e| DataError::file(&file, e))?;
+        let text = files::read(&file).map_err(|e| DataError::file(&file, e))?;
         let NamedFields(document) = parse(text).map_err(|e| DataError::file(&file, e))?;
         let (labels, classes) = labelled(document).map_err(|flaws| DataError::flaws(&file, flaws))?;
         let entry =

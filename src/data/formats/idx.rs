@@ -5,6 +5,7 @@
 
 use super::super::{Annotation, DataError, Entry, Image, ImageRef, Index, SampleId};
 use super::format::{Format, SplitSource};
+use crate::files;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -53,7 +54,7 @@ fn read(root: &Path, file: &Path) -> Result<(PathBuf, Vec<usize>, Vec<u8>), Data
         path.set_extension(""); // unpacked by its user
     }
     let fail = |message: String| DataError::file(&path, message);
-    let mut bytes = std::fs::read(&path).map_err(|e| fail(e.to_string()))?;
+    let mut bytes = files::read(&path).map_err(fail)?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = vec![];
         flate2::read::MultiGzDecoder::new(bytes.as_slice())

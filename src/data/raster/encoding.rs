@@ -1,6 +1,7 @@
 //! The meaning of the values of a mask: ids, colours, or the encoding of the full ADE20K release.
 
 use super::png::{StoredPixels, StoredValues};
+use crate::files;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -161,7 +162,7 @@ impl LabelEncoding {
 fn numbered(classes: &BTreeMap<String, u16>, mask: &Path) -> Result<BTreeMap<u32, u16>, String> {
     let beside = with_ending(mask, "_seg.png", ".json").ok_or("its name does not end with `_seg.png`")?;
     let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", beside.display());
-    let bytes = std::fs::read(&beside).map_err(|e| fail(&e))?;
+    let bytes = files::read(&beside).map_err(|e| fail(&e))?;
     // Names are ASCII; comments of annotators are in any encoding.
     let text = String::from_utf8_lossy(&bytes);
     let document: Document =

@@ -4,6 +4,7 @@ use super::super::pixel_map::{PixelValues, check_size};
 use super::super::{DataError, Size};
 use super::encoding::{IGNORE, LabelEncoding};
 use super::png;
+use crate::files;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ impl RasterFile {
     /// the error names the file.
     pub fn read(&self) -> Result<Raster, DataError> {
         let fail = |message: String| DataError::file(&self.path, message);
-        let bytes = std::fs::read(&self.path).map_err(|e| fail(e.to_string()))?;
+        let bytes = files::read(&self.path).map_err(fail)?;
         let stored = png::decode(&bytes).map_err(fail)?;
         let labels = self.encoding.labels(&stored, &self.path).map_err(fail)?;
         Ok(Raster::new(stored.height, stored.width, labels))

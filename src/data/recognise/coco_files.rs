@@ -5,6 +5,7 @@ use super::super::DataError;
 use super::super::json::{NamedFields, Records, Scalar, parse};
 use super::found::{Fit, Labelling, Part, Purpose, Search, check_purposes, quoted};
 use super::survey::{Survey, below, means_masks};
+use crate::files;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -141,10 +142,11 @@ fn json_files(survey: &Survey) -> Result<(Vec<String>, Vec<String>), DataError> 
 /// # Errors
 /// The reason why it is not in COCO's layout.
 fn summary(survey: &Survey, path: &str) -> Result<CocoFile, String> {
-    let bytes = std::fs::read(survey.path(path)).map_err(|e| format!("cannot be read: {e}"))?;
+    let bytes = files::read(&survey.path(path)).map_err(|e| format!("cannot be read: {e}"))?;
     let NamedFields(Summary { images, annotations, categories }) = parse::<NamedFields<Summary>>(bytes)
         .map_err(|flaw| match flaw.starts_with("line ") {
             true => format!("is damaged: {flaw}"),
+            false if flaw.starts_with("the file is ") => format!("cannot be read: {flaw}"),
             false => "is not in COCO's layout".to_string(),
         })?;
     let missing = [

@@ -6,6 +6,7 @@ use super::super::raster::{StoredValues, decode};
 use super::super::text::read_text;
 use super::found::quoted;
 use super::survey::{Survey, below};
+use crate::files;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,7 @@ pub(super) fn annotation_keys(
 /// The values of a mask.
 fn values_of(file: &PathBuf) -> Result<Values, String> {
     let fail = |e: String| format!("mask `{}` {e}", file.display());
-    let bytes = std::fs::read(file).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    let bytes = files::read(file).map_err(|e| fail(format!("cannot be read: {e}")))?;
     let mut found = Values::default();
     match decode(&bytes).map_err(fail)?.pixels {
         StoredValues::Numbers(ids) => found.ids.extend(ids),

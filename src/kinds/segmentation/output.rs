@@ -115,8 +115,17 @@ pub(super) fn read<'a>(
     let labels = LabelTable::new(ids.iter().copied().zip(0..)).map_err(anyhow::Error::msg)?;
     let encoding = Arc::new(LabelEncoding::Ids(labels));
     let notes = others(&folder, &names)?;
+    let missing = names.iter().filter(|name| !folder.join(format!("{name}.png")).exists()).count();
     let read = move |entry: &Entry| {
         let path = folder.join(format!("{}.png", stem(entry)?));
+        ensure!(
+            path.exists(),
+            "`{}` has no prediction: there is no `{}` ({missing} of {} PNGs are missing); predict all images of the split, \
+             or name each PNG after its image",
+            entry.id,
+            path.display(),
+            entries.len()
+        );
         Ok(RasterFile { path, encoding: encoding.clone() }.read()?)
     };
     Ok(Predictions { each: Box::new(entries.iter().map(read)), notes })
@@ -225,7 +234,8 @@ mod tests {
         let mut found = read(&labels, &entries, &ids).unwrap();
         assert_eq!(found.notes, [""; 0]);
         assert_eq!(found.each.next().unwrap().unwrap(), raster);
-        assert!(found.each.next().unwrap().unwrap_err().to_string().contains("2.png"));
+        let error = found.each.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("2.png` (1 of 2 PNGs are missing)"), "{error}");
         for other in ["3.png", "10.PNG", "notes.txt"] {
             std::fs::write(labels[0].join(other), "").unwrap();
         }

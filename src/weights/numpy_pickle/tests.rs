@@ -131,7 +131,7 @@ fn arrays_that_are_not_what_they_say_are_named() {
         (call(name("numpy._core.numeric", "_frombuffer"), &axes), "not in a format that NumPy writes"),
     ] {
         let error = open(file(array)).err().unwrap();
-        assert!(error.contains("array `weight`") && error.contains(reason), "{error}\nlacks: {reason}");
+        assert!(error.contains("tensor `weight`") && error.contains(reason), "{error}\nlacks: {reason}");
         assert!(error.contains("some.pkl"), "{error}");
     }
     let again = |i: u8| [text(&format!("weight{i}")), b"h\x00".to_vec()].concat();

@@ -3,7 +3,7 @@
 use crate::config::{ModelConfig, parse};
 use crate::models::{BackboneUsage, Vit};
 use crate::nn::Params;
-use crate::weights::{WeightFile, load_backbone, with_state_dict};
+use crate::weights::{Contents, Inspection, WeightFile, load_backbone, with_state_dict};
 use candle_core::{DType, Device, Tensor};
 use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
@@ -453,4 +453,77 @@ fn a_flipped_bit_of_a_tensor_is_found() {
     bytes[at + 5] ^= 1;
     let error = open(bytes).unwrap().read(&Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("tensor `weight` is damaged"), "{error}");
+}
+
+/// An array of NumPy, as pickles of protocol 3 hold it.
+fn array(kind: &str, shape: &[i32], values: &[u8]) -> Vec<u8> {
+    let (no, yes) = (b"\x89".to_vec(), b"\x88".to_vec());
+    let bytes = |bytes: &[u8]| [b"B", (bytes.len() as u32).to_le_bytes().as_slice(), bytes].concat();
+    let none = || b"N".to_vec();
+    let order = [integer(3), text("<"), none(), none(), none(), integer(-1), integer(-1), integer(0)];
+    let dtype = [call(name("numpy", "dtype"), &[text(kind), no.clone(), yes]), tuple(&order), b"b".to_vec()];
+    let made = [name("numpy", "ndarray"), sizes(&[0]), bytes(b"b")];
+    let state = tuple(&[integer(1), sizes(shape), dtype.concat(), no, bytes(values)]);
+    [call(name("numpy.core.multiarray", "_reconstruct"), &made), state, b"b".to_vec()].concat()
+}
+
+/// The file of a small ViT with one more member, or with another in place of one.
+fn with_member(name: &str, member: &[u8]) -> WeightFile {
+    let mut all = members("", "0");
+    all.retain(|(other, _)| other != name);
+    all.push((name.into(), member.to_vec()));
+    let pickle = dict(&all.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+    open(archive(&dict(&[("model", pickle)]), &[("0", storage(7.))])).unwrap()
+}
+
+#[test]
+fn a_tensor_of_no_use_is_reported_and_refuses_only_a_model_that_may_need_it() {
+    let made = |function: &str| call(name("torch._utils", function), &[integer(1)]);
+    for (member, reason) in [
+        (made("_rebuild_qtensor"), "`.dequantize()`"),
+        (made("_rebuild_sparse_tensor"), "`.to_dense()`"),
+        (made("_rebuild_meta_tensor_no_storage"), "without values"),
+        (tensor("ComplexFloatStorage", "0", 0, &[2], &[1]), "complex numbers"),
+        (tensor("CharStorage", "0", 0, &[2], &[1]), "CharStorage"),
+        (array("c8", &[1], &[0; 8]), "type `c8`"),
+        (array("O8", &[1], &[0; 8]), "type `O8`"),
+    ] {
+        let beside = with_member("head.scale", &member);
+        assert_eq!(first_value(&beside), 7.);
+        assert!(beside.unusable()[0].reason.contains(reason), "{}", beside.unusable()[0]);
+        // One that nobody here knows, and one of the model.
+        for name in ["blocks.0.extra", "blocks.0.mlp.fc1.weight"] {
+            let file = with_member(name, &member);
+            let found = Inspection::of(&file).unwrap();
+            assert_eq!((found.unusable.len(), found.uses.len(), found.contents), (1, 0, Contents::Encoder));
+            let error = file.read(&Device::Cpu).unwrap_err().to_string();
+            assert!(error.contains(&format!("tensor `{name}`")) && error.contains(reason), "{error}");
+        }
+    }
+    // With the names of another program, in a part of a tensor of ours.
+    let names = ["cls_token", "layers.0.ln1.weight", "layers.0.ffn.layers.0.0.weight"];
+    let plain = names.map(|name| (name, tensor("FloatStorage", "0", 0, &[2], &[1])));
+    let quantized = [
+        ("layers.0.attn.attn.in_proj_bias", made("_rebuild_qtensor")),
+        ("head.fc", made("_rebuild_qtensor")),
+    ];
+    let file = open(archive(&dict(&[&plain[..], &quantized].concat()), &[("0", storage(7.))])).unwrap();
+    assert_eq!(file.unusable().iter().map(|tensor| tensor.beside).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn arrays_of_numpy_are_members_of_a_state_dict() {
+    let width = shapes().into_iter().find(|(name, _)| name == "cls_token").unwrap().1[2];
+    let values: Vec<f32> = (0..width).map(|i| 40. + i as f32).collect();
+    let file = with_member("cls_token", &array("f4", &[1, 1, width as i32], &floats(&values)));
+    assert_eq!((first_value(&file), file.unusable().len()), (40., 0));
+    let error = open(archive(&dict(&[("a", array("f4", &[3], &floats(&[1., 2.])))]), &[])).err().unwrap();
+    assert!(error.contains("tensor `a`") && error.contains("does not fit 8 bytes"), "{error}");
+    // The same values twenty times are no large file.
+    let first = [array("u1", &[2000], &[7; 2000]), b"q\x00".to_vec()].concat();
+    let again: Vec<(String, Vec<u8>)> = (1..20).map(|i| (format!("a{i}"), b"h\x00".to_vec())).collect();
+    let mut all = vec![("a0", first)];
+    all.extend(again.iter().map(|(name, member)| (name.as_str(), member.clone())));
+    let error = open(archive(&dict(&all), &[])).err().unwrap();
+    assert!(error.contains("share their values"), "{error}");
 }

@@ -68,7 +68,9 @@ pub(crate) fn read<'a>(
     let mut detections: Vec<Vec<Detection>> = entries.iter().map(|_| vec![]).collect();
     let (mut boxes, mut notes) = (false, vec![]);
     for file in files {
-        let text = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        let text = crate::files::read(file)
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("cannot read `{}`", file.display()))?;
         let ResultFile { rows, key } = parse(text)
             .map_err(anyhow::Error::msg)
             .with_context(|| format!("`{}` is not a list of results in COCO's format", file.display()))?;
