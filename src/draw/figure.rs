@@ -71,11 +71,14 @@ impl Figure {
         Self { title, columns: vec![], rows: vec![vec![picture]], names: vec![], legend }
     }
 
-    /// A picture with lines of text below it, `width` pixels wide, to stand beside others in a row. Each line is broken where
-    /// it would be wider, and cut after two lines.
+    /// A picture with lines of text below it, `width` pixels wide, to stand beside others in a row. Each line is broken at
+    /// spaces where it would be wider, and cut after two lines; of a long word, such as a path, the end is shown.
     pub fn tile(picture: RgbImage, lines: &[&str], width: u32) -> RgbImage {
-        let text: Vec<String> =
-            lines.iter().flat_map(|line| wrapped(line, width, NAME).into_iter().take(2)).collect();
+        let text: Vec<String> = lines
+            .iter()
+            .flat_map(|line| wrapped(line, width, NAME).into_iter().take(2))
+            .map(|line| end(&line, width))
+            .collect();
         let left = width.saturating_sub(picture.width()) / 2;
         let top = width.saturating_sub(picture.height()) / 2;
         let height = width + GAP / 2 + (text.len() as f32 * NAME * LINE).ceil() as u32;
@@ -215,6 +218,15 @@ fn widest_word(text: &str, size: f32) -> u32 {
     text.split_whitespace().map(|word| text_width(word, size)).max().unwrap_or(0)
 }
 
+/// The end of a line, after `…` if all of it would be wider than `width` pixels.
+fn end(line: &str, width: u32) -> String {
+    if text_width(line, NAME) <= width {
+        return line.to_string();
+    }
+    let ends = line.char_indices().skip(1).map(|(at, _)| format!("…{}", &line[at..]));
+    ends.into_iter().find(|text| text_width(text, NAME) <= width).unwrap_or_default()
+}
+
 /// Breaks `text` at `\n`, and at spaces where a line would be wider than `width` pixels.
 fn wrapped(text: &str, width: u32, size: f32) -> Vec<String> {
     let mut lines: Vec<String> = vec![];
@@ -314,6 +326,14 @@ mod tests {
         long.legend = names.collect();
         let placed = long.placed_legend(NARROWEST);
         assert!(placed.last().unwrap().0 > 5 && placed.iter().all(|(_, left, _)| *left < NARROWEST));
+    }
+
+    #[test]
+    fn of_a_long_path_the_end_is_shown() {
+        assert_eq!(end("a/b.png", 200), "a/b.png");
+        let cut = end("classification/validation/pentagon/20001005.png", 200);
+        assert!(cut.starts_with('…') && cut.ends_with("/20001005.png"), "{cut}");
+        assert!(text_width(&cut, NAME) <= 200);
     }
 
     #[test]
