@@ -320,6 +320,7 @@ pub(super) fn fits(choice: &Choice, path: &Path, name: &str, model: &ModelConfig
         return Ok(());
     }
     let file = WeightFile::open(path)?;
+    file.check_usable()?;
     let Some(guess) = InferredVit::of(file.entries()) else { return Ok(()) }; // loading reports them
     // Patches of another size are resized.
     let found = [guess.width, guess.depth, guess.channels, guess.registers];

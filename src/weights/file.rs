@@ -197,8 +197,7 @@ impl WeightFile {
         self.mapped = match MappedTensors::of(&self.entries) {
             _ if self.unmerged.is_some() => None,
             Ok(mapped) => mapped,
-            // A tensor that is of no use is missing: reading the file names it.
-            Err(_) if self.unusable.iter().any(|tensor| !tensor.beside) => None,
+            Err(_) if self.unusable.iter().any(|tensor| !tensor.beside) => None, // reading names it
             Err(reason) => return Err(self.fail(reason)),
         };
         if let Some(mapped) = &self.mapped {
@@ -240,8 +239,7 @@ impl WeightFile {
         &self.unread
     }
 
-    /// What the file is, and what to do about it, if it holds weights in parts: with an adapter, a mask, a norm or scales, from
-    /// which the weights of the model would have to be computed.
+    /// What the file is, and what to do about it, if it holds parts from which the weights would have to be computed.
     pub fn unmerged(&self) -> Option<&'static str> {
         self.unmerged
     }
@@ -290,20 +288,27 @@ impl WeightFile {
         self.metadata.get(metadata::MODEL).map(|text| parse(text, self.path.display())).transpose()
     }
 
+    /// Checks that no tensor that a model may need is in parts, or in a form that is not read.
+    ///
+    /// # Errors
+    /// Says what the file is, or names the tensors that are of no use and do not lie beside the model.
+    pub fn check_usable(&self) -> Result<(), WeightFileError> {
+        let needed: Vec<Unusable> = self.unusable.iter().filter(|tensor| !tensor.beside).cloned().collect();
+        match (self.unmerged, needed.as_slice()) {
+            (Some(what), _) => Err(self.fail(format!("this is {what}"))),
+            (_, []) => Ok(()),
+            (_, some) => {
+                Err(self.fail(format!("a model may need what is of no use: {}", Unusable::listed(some))))
+            }
+        }
+    }
+
     /// Reads all tensors, with the names used here, in file order and with the types of the file.
     ///
     /// # Errors
-    /// Names a tensor that is damaged, and those of no use that do not lie beside the model.
+    /// Names a tensor that is damaged; the errors of [`Self::check_usable`].
     pub fn read(&self, device: &Device) -> Result<Vec<(String, Tensor)>, WeightFileError> {
-        if let Some(what) = self.unmerged {
-            return Err(self.fail(format!("this is {what}")));
-        }
-        let needed: Vec<Unusable> = self.unusable.iter().filter(|tensor| !tensor.beside).cloned().collect();
-        if !needed.is_empty() {
-            return Err(
-                self.fail(format!("the model may need what cannot be used: {}", Unusable::listed(&needed)))
-            );
-        }
+        self.check_usable()?;
         let stored = self.unmapped(device)?.into_iter().zip(&self.places);
         let named = |((_, tensor), place): ((String, Tensor), &Option<usize>)| {
             place.map(|place| (self.entries[place].name.clone(), tensor))

@@ -106,7 +106,7 @@ fn weights_in_parts_are_named_with_the_remedy_and_refused() -> Result<()> {
             candle_core::safetensors::save(&tensors, sandbox.path("parts.safetensors"))?;
             let shown = sandbox.ok("inspect parts.safetensors");
             assert!(shown.contains(words) && shown.contains("usable to   nothing"), "{shown}");
-            let error = sandbox.fails(1, &format!("{transfer} --init parts.safetensors --out {file}"));
+            let error = sandbox.fails(2, &format!("{transfer} --init parts.safetensors --out {file}"));
             assert!(error.contains(words) && error.contains("parts.safetensors"), "{error}");
         }
     }
