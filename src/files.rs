@@ -69,7 +69,7 @@ pub(crate) fn reason(path: &Path, error: &Error) -> String {
             Some(target) => {
                 format!("No such file: it is a link to `{}`, which does not exist", target.display())
             }
-            None => "No such file".into(),
+            None => format!("No such file{}", near(path)),
         },
         ErrorKind::PermissionDenied => {
             "it may not be read (permission denied): `ls -l` shows its rights, and \
@@ -84,6 +84,32 @@ pub(crate) fn reason(path: &Path, error: &Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Most entries of a folder among which a similar name is looked for.
+const MOST_NAMES: usize = 20_000;
+
+/// For a message on a file that is not there: a file beside it whose name differs in upper and lower case, or by an ending;
+/// empty without one.
+pub(crate) fn near(path: &Path) -> String {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return String::new();
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Ok(files) = std::fs::read_dir(folder) else { return String::new() };
+    let stem = |name: &str| Path::new(name).file_stem().and_then(|stem| stem.to_str()).map(str::to_lowercase);
+    let (wanted, whole) = (stem(name), name.to_lowercase());
+    let mut other = None;
+    for file in files.take(MOST_NAMES).flatten() {
+        let Ok(found) = file.file_name().into_string() else { continue };
+        if found.to_lowercase() == whole {
+            return format!("; there is `{found}`, in other case");
+        }
+        if stem(&found) == wanted || stem(&found).as_deref() == Some(&whole) {
+            other = Some(found);
+        }
+    }
+    other.map_or(String::new(), |found| format!("; there is `{found}`, with another ending"))
 }
 
 /// `bytes` as UTF-8 without a byte-order mark. Text that begins with a mark of UTF-16 or UTF-32, as programs on Windows save
@@ -189,6 +215,18 @@ mod tests {
         tape[257..262].copy_from_slice(b"ustar");
         assert!(mistaken(&tape).unwrap().contains("tar archive"));
         assert_eq!(mistaken(b"plain,text\n"), None);
+    }
+
+    #[test]
+    fn a_file_of_a_similar_name_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let near = |name: &str| near(&folder.path().join(name));
+        std::fs::write(folder.path().join("a1.jpg"), "").unwrap();
+        assert_eq!(near("a1.JPG"), "; there is `a1.jpg`, in other case");
+        assert_eq!(near("a1.png"), "; there is `a1.jpg`, with another ending");
+        assert_eq!(near("A1"), "; there is `a1.jpg`, with another ending");
+        assert_eq!(near("a1.jpg.jpg"), "; there is `a1.jpg`, with another ending");
+        assert_eq!((near("b.jpg"), near("none/a1.jpg")), (String::new(), String::new()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod objects;
 
 use super::classes::label;
 use super::{Annotation, Dataset, Entry, IGNORE, IgnoredFiles, Size, Split, TurnedFiles};
+use crate::files;
 use objects::ObjectReport;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,7 +224,7 @@ impl Dataset {
                 Err(error) => Some(error),
             },
             Some(path) if (named || path.is_symlink()) && !path.is_file() => {
-                Some(format!("`{}` is not there", path.display()))
+                Some(format!("`{}` is not there{}", path.display(), files::near(path)))
             }
             // Reading the header is enough.
             Some(_) if matches!(entry.annotation, Annotation::Objects(_)) => match entry.image.header()? {

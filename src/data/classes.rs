@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const SHOWN: usize = 5;
 
 /// The class names in a file of one class per line, in label order. A name ends at the first `delimiter` or with the line; a
-/// number after it must be the label.
+/// number after it must be the label. If every line begins with the number of its class, the name is what follows.
 pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, String> {
     let mut names = vec![];
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(names) = numbered(text) {
+        return unique(names);
+    }
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, rest) = line.split_once(delimiter).unwrap_or((line, ""));
         if let Ok(label) = rest.trim().parse::<usize>()
@@ -20,6 +23,23 @@ pub(super) fn names_in(text: &str, delimiter: char) -> Result<Vec<String>, Strin
         }
         names.push(name.to_string());
     }
+    unique(names)
+}
+
+/// The names of a list in which every line begins with the number of its class, from 0: `0 cat`, `1: dog`.
+fn numbered(text: &str) -> Option<Vec<String>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let name = |(label, line): (usize, &str)| {
+        let (number, rest) = line.split_once([' ', '\t', ',', ':', ';'])?;
+        let name = rest.trim_start_matches([' ', '\t', ',', ':', ';']);
+        (number.parse() == Ok(label) && !name.is_empty()).then(|| name.to_string())
+    };
+    let names: Vec<String> = lines.enumerate().map(name).collect::<Option<_>>()?;
+    (!names.is_empty() && names.iter().any(|name| name.parse::<f64>().is_err())).then_some(names)
+}
+
+/// `names`, each of which occurs once.
+fn unique(names: Vec<String>) -> Result<Vec<String>, String> {
     let mut seen = BTreeSet::new();
     match names.iter().find(|name| !seen.insert(name.as_str())) {
         Some(twice) => Err(format!("class `{twice}` occurs twice")),
@@ -56,7 +76,10 @@ pub(super) fn labels_of<'a>(
         return Ok(labels);
     }
     let unknown = words.filter(|word| !by_name.contains_key(word)).collect::<BTreeSet<_>>();
-    Err(format!("not among the {} classes: {}", names.len(), list(unknown.iter().copied())))
+    let near = |word: &&str| names.iter().find(|name| name.to_lowercase() == word.to_lowercase());
+    let hint =
+        unknown.iter().find_map(near).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    Err(format!("not among the {} classes: {}{hint}", names.len(), list(unknown.iter().copied())))
 }
 
 /// `` `a`, `b` are `` or `` `a` is ``, for a message.
@@ -127,6 +150,15 @@ mod tests {
         assert_eq!(names_in("n1\ttench, fish\nn0\tgoldfish", '\t').unwrap(), ["n1", "n0"]);
         assert_eq!(names_in("/a/attic 0\n/b/bar 1\n", ' ').unwrap(), ["/a/attic", "/b/bar"]);
         assert!(names_in("/a/attic 1\n", ' ').unwrap_err().contains("number 1, expected 0"));
+        for text in
+            ["0 cat\n1 black dog\n", "0: cat\n1: black dog", "0,cat\n1,black dog\n", "0\tcat\n1\tblack dog"]
+        {
+            assert_eq!(names_in(text, ',').unwrap(), ["cat", "black dog"], "{text}");
+        }
+        assert_eq!(
+            names_in("0 1\n1 2\n", ' ').unwrap_err(),
+            "class `0` has number 1, expected 0 in this line"
+        );
         assert!(names_in("cat\ncat", '\t').unwrap_err().contains("`cat` occurs twice"));
     }
 
@@ -144,6 +176,7 @@ mod tests {
         // Names first: these count from 1.
         assert_eq!(labels(&["1", "2"], &["1", "2"]).unwrap(), [0, 1]);
         assert!(labels(&["1", "2"], &["a", "b"]).unwrap_err().contains("2 classes: `1`, `2`"));
+        assert!(labels(&["a", "B"], &["a", "b"]).unwrap_err().ends_with("classes: `B`; did you mean `b`?"));
         assert!(labels(&["a", "0"], &["a", "b"]).unwrap_err().contains("classes: `0`"));
         let many: Vec<String> = (0..9).map(|k| format!("x{k}")).collect();
         let error = labels_of(many.iter().map(String::as_str), &[]).unwrap_err();

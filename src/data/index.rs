@@ -182,6 +182,9 @@ impl Objects {
         let ((h, w), (height, width)) = (decoded, self.size);
         match decoded == self.size {
             true => Ok(()),
+            false if (w, h) == (height, width) => Err(format!(
+                "the image has {h}x{w} pixels, but its annotation says {height}x{width}: height and width are exchanged"
+            )),
             false => Err(format!("the image has {h}x{w} pixels, but its annotation says {height}x{width}")),
         }
     }

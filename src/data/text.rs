@@ -5,13 +5,15 @@ use crate::files;
 use std::borrow::Cow;
 use std::path::Path;
 
-/// The text of a file, without a byte-order mark.
+/// The text of a file, without a byte-order mark. Lines that end with a carriage return alone end with a line feed instead.
 ///
 /// # Errors
 /// A file that cannot be read or is not text; the error names it.
 pub(super) fn read_text(file: &Path) -> Result<String, DataError> {
     let bytes = files::read(file).map_err(|e| DataError::file(file, e))?;
-    files::utf8(&bytes).map(Cow::into_owned).map_err(|e| DataError::file(file, e))
+    let text = files::utf8(&bytes).map(Cow::into_owned).map_err(|e| DataError::file(file, e))?;
+    // Old Macintosh programs end lines so.
+    Ok(if text.contains('\n') { text } else { text.replace('\r', "\n") })
 }
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod tests {
         };
         assert_eq!(read("\u{feff}Ñandú\r\n".as_bytes()).unwrap(), "Ñandú\r\n");
         assert_eq!(read(b"").unwrap(), "");
+        assert_eq!(read(b"a\rb\r").unwrap(), "a\nb\n");
         assert_eq!(read(b"\xff\xfea\0").unwrap(), "a");
         assert!(read(b"a\0b\0").unwrap_err().contains("a.txt: the file is UTF-16"));
         let error = read(b"a\nb\xf1b\n").unwrap_err();

@@ -6,8 +6,9 @@
 
 use super::super::classes::{distinct, labels_of, names_in};
 use super::super::text::read_text;
-use super::super::{Annotation, DataError, Index};
+use super::super::{Annotation, DataError, Entry, Index};
 use super::format::{Format, SplitSource};
+use super::image_folder::has_image_extension;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -55,28 +56,24 @@ impl Format for Csv {
         };
         let labels = labels_of(words, &names)
             .map_err(|e| DataError::file(&file, format!("labels in column `{}` are {e}", self.label)))?;
-        let notes = repeated(&rows).map_err(|flaws| DataError::flaws(&file, flaws))?;
         let entry = |((image, _), label): (&(String, String), u32)| {
             split.entry(split.listed_image(image), Annotation::Label(label))
         };
-        Ok(Index {
-            entries: rows.iter().zip(labels).map(entry).collect(),
-            classes: Some(names),
-            notes,
-            ..Index::default()
-        })
+        let entries: Vec<Entry> = rows.iter().zip(labels).map(entry).collect();
+        let notes = repeated(&rows, &entries).map_err(|flaws| DataError::flaws(&file, flaws))?;
+        Ok(Index { entries, classes: Some(names), notes, ..Index::default() })
     }
 }
 
-/// A note about images that are listed more than once.
+/// A note about images that are listed more than once, in whatever spelling of their paths.
 ///
 /// # Errors
 /// Images with two labels.
-fn repeated(rows: &[(String, String)]) -> Result<Vec<String>, Vec<String>> {
+fn repeated(rows: &[(String, String)], entries: &[Entry]) -> Result<Vec<String>, Vec<String>> {
     let mut label_of = HashMap::new();
     let (mut flaws, mut repeated) = (vec![], vec![]);
-    for (image, label) in rows {
-        match label_of.insert(image, label) {
+    for ((image, label), entry) in rows.iter().zip(entries) {
+        match label_of.insert(&entry.id, label) {
             None => {}
             Some(first) if first == label => repeated.push(image),
             Some(first) => flaws.push(format!("image `{image}` has two labels, `{first}` and `{label}`")),
@@ -101,6 +98,30 @@ impl Csv {
         byte.ok_or_else(|| format!("delimiter `{delimiter}` is not an ASCII character"))
     }
 
+    /// Why there is no column `name` among `columns`, and what to do; empty if that is not clear.
+    fn advice(&self, name: &str, columns: &[String]) -> String {
+        if let Some(near) = columns.iter().find(|column| column.eq_ignore_ascii_case(name)) {
+            return format!("; did you mean `{near}`?");
+        }
+        let separators = [(',', ","), (';', ";"), ('\t', "\\t"), (' ', " ")];
+        let other = separators.iter().find(|(other, _)| {
+            *other != self.delimiter.unwrap_or(COMMA) && columns.len() == 1 && columns[0].contains(*other)
+        });
+        if let Some((_, written)) = other {
+            return format!(
+                "; its fields are separated otherwise: `delimiter = \"{written}\"` in `annotations`"
+            );
+        }
+        if self.columns.is_empty() && columns.iter().any(|column| has_image_extension(Path::new(column))) {
+            let count = columns.len();
+            return format!(
+                "; the file seems to have no header line: name its {count} columns in `annotations`, such as \
+                 `columns = [\"image\", \"label\"]`"
+            );
+        }
+        String::new()
+    }
+
     /// Image and label of each line.
     fn rows(&self, file: &Path) -> Result<Vec<(String, String)>, DataError> {
         let fail = |message: String| DataError::file(file, message);
@@ -122,7 +143,11 @@ impl Csv {
             let places: Vec<usize> = (0..columns.len()).filter(|place| columns[*place] == *name).collect();
             match places[..] {
                 [place] => Ok(place),
-                [] => Err(fail(format!("there is no column `{name}`; there are: {}", columns.join(", ")))),
+                [] => Err(fail(format!(
+                    "there is no column `{name}`; there are: {}{}",
+                    columns.join(", "),
+                    self.advice(name, &columns)
+                ))),
                 _ => Err(fail(format!("{} columns are named `{name}`; rename all but one", places.len()))),
             }
         };
@@ -135,6 +160,12 @@ impl Csv {
                 (Some(image), Some(label)) if record.len() == columns.len() => {
                     if image.is_empty() || label.is_empty() {
                         flaws.push(format!("line {line}: an empty image or label"));
+                    }
+                    if image.starts_with("http://") || image.starts_with("https://") {
+                        flaws.push(format!(
+                            "line {line}: `{image}` is an address, and files are read here: download the images, and list \
+                             their names"
+                        ));
                     }
                     if record.iter().any(|field| field.contains(['\n', '\r'])) {
                         flaws.push(format!(
@@ -212,6 +243,20 @@ mod tests {
         let comma = csv(&[], ',', None);
         let error = read(&comma, "picture,label\na.jpg,1\n", "").unwrap_err();
         assert!(error.contains("no column `image`; there are: picture, label"), "{error}");
+        for (text, words) in [
+            ("Image,label\na.jpg,1\n", "there are: Image, label; did you mean `Image`?"),
+            ("image;label\na.jpg;1\n", "its fields are separated otherwise: `delimiter = \";\"`"),
+            ("image\tlabel\na.jpg\t1\n", "`delimiter = \"\\t\"`"),
+            ("a.JPG,1\nb.jpg,2\n", "no header line: name its 2 columns in `annotations`"),
+            ("image,label\nhttps://x.org/a.jpg,1\n", "line 2: `https://x.org/a.jpg` is an address"),
+        ] {
+            let error = read(&comma, text, "").unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        let error = read(&comma, "image,label\na.jpg,cat\n./a.jpg,dog\n", "").unwrap_err();
+        assert!(error.contains("image `./a.jpg` has two labels"), "{error}");
+        let old = read(&comma, "image,label\ra.jpg,cat\rb.jpg,dog\r", "").unwrap();
+        assert_eq!(old.entries.len(), 2, "lines of old Macintosh programs");
         let error = read(&comma, "image,label\na.jpg,1\nb.jpg\n", "").unwrap_err();
         assert!(error.contains("line 3 has 1 fields, expected 2"), "{error}");
         let error = read(&comma, "image,label\na.jpg\nb.jpg,\nc.jpg,1\nd.jpg,1,2\n", "").unwrap_err();

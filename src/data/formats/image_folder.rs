@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// File name extensions of images, in upper or lower case, of all formats that can be decoded.
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jfif", "png", "bmp", "tif", "tiff", "webp"];
+const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "tif", "tiff", "webp"];
 
 /// `format = "image_folder"` of a manifest: each folder in `images` is a class.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

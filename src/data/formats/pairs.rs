@@ -5,6 +5,8 @@ use super::super::text::read_text;
 use super::super::{DataError, IgnoredFiles};
 use super::format::SplitSource;
 use super::image_folder::image_files_below;
+use crate::files;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Where images and their maps are.
@@ -58,11 +60,26 @@ impl Pairs<'_> {
         let text = read_text(&file)?;
         let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
         let ending = &self.suffix[0];
-        let images: Vec<PathBuf> =
-            names.map(|name| in_any_case(split.listed_image(&format!("{name}{ending}")), ending)).collect();
-        let absent = images.iter().filter(|image| !image.is_file());
-        let flaws: Vec<String> =
-            absent.map(|image| format!("names `{}`, which does not exist", image.display())).collect();
+        let (mut images, mut flaws, mut seen) = (vec![], vec![], HashSet::new());
+        for name in names {
+            // A name may also be listed with its ending.
+            let ends = name.to_lowercase().ends_with(&ending.to_lowercase());
+            let listed = if ends { name.to_string() } else { format!("{name}{ending}") };
+            let image = in_any_case(split.listed_image(&listed), ending);
+            if !image.is_file() {
+                let advice = match name.split_whitespace().count() {
+                    1 => files::near(&split.listed_image(name)),
+                    _ => format!(
+                        "; a line of this list is the name of one image without its ending, and its {} is found by that name",
+                        self.what
+                    ),
+                };
+                flaws.push(format!("names `{}`, which does not exist{advice}", image.display()));
+            } else if !seen.insert(image.clone()) {
+                flaws.push(format!("names `{name}` twice, which would count twice; remove one"));
+            }
+            images.push(image);
+        }
         match (flaws.is_empty(), images.is_empty()) {
             (false, _) => Err(DataError::flaws(&file, flaws)),
             (_, true) => Err(DataError::file(&file, "the list is empty")),

@@ -62,6 +62,22 @@ fn a_list_chooses_images() {
     std::fs::write(root.path().join("val.txt"), "2\n4\n").unwrap();
     let error = read(root.path(), &listed).unwrap_err();
     assert!(error.contains("val.txt") && error.contains("4_img.png"), "{error}");
+    for (list, words) in [
+        ("2\n./2\n", "names `./2` twice"),
+        ("2_img.jpg\n", "there is `2_img.png`, with another ending"),
+        (
+            "im/val/2_img.png gt/2_ids.png\n",
+            "a line of this list is the name of one image without its ending",
+        ),
+    ] {
+        std::fs::write(root.path().join("val.txt"), list).unwrap();
+        let error = read(root.path(), &listed).unwrap_err();
+        assert!(error.contains(words), "{list}: {error}");
+    }
+    for list in ["2_img.png\n", "2\r"] {
+        std::fs::write(root.path().join("val.txt"), list).unwrap();
+        assert_eq!(pairs(&read(root.path(), &listed).unwrap()).len(), 1, "{list}");
+    }
     assert!(read(root.path(), &masks("list = \"test.txt\"")).unwrap_err().contains("test.txt"));
 }
 
