@@ -71,7 +71,7 @@ pub(super) fn annotation_keys(
 }
 
 /// The values of a mask.
-fn values_of(file: &PathBuf) -> Result<Values, String> {
+fn values_of(file: &Path) -> Result<Values, String> {
     let fail = |e: String| format!("mask `{}` {e}", file.display());
     let bytes = files::read(file).map_err(|e| fail(format!("cannot be read: {e}")))?;
     let mut found = Values::default();
