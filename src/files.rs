@@ -105,7 +105,9 @@ pub(crate) fn near(path: &Path) -> String {
         if found.to_lowercase() == whole {
             return format!("; there is `{found}`, in other case");
         }
-        if stem(&found) == wanted || stem(&found).as_deref() == Some(&whole) {
+        let found_stem = stem(&found);
+        let same = found_stem == wanted || found_stem.as_deref() == Some(&whole);
+        if same || wanted.as_deref() == Some(&found.to_lowercase()) {
             other = Some(found);
         }
     }

@@ -147,7 +147,10 @@ mod tests {
             assert!(all.iter().all(|words| problem.contains(words)), "{problem}");
         }
         let (report, ..) = coco("1.png", (14, 9), "");
-        assert!(report.problems[0].ends_with("its annotation says 14x9"), "{report}");
+        assert!(
+            report.problems[0].ends_with("its annotation says 14x9: height and width are exchanged"),
+            "{report}"
+        );
     }
 
     #[test]

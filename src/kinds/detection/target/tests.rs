@@ -127,7 +127,10 @@ fn what_does_not_fit_is_told() {
     let label = Entry { annotation: Annotation::Label(0), ..entry((4, 4), vec![]) };
     assert!(DetectionTarget::new(&label, 1).unwrap_err().to_string().contains("has no objects"));
     let error = target((4, 5), vec![]).fits((5, 4)).unwrap_err();
-    assert_eq!(error, "the image has 5x4 pixels, but its annotation says 4x5");
+    assert_eq!(
+        error,
+        "the image has 5x4 pixels, but its annotation says 4x5: height and width are exchanged"
+    );
 }
 
 /// One of the moves that images make: flips, crops with scaling that may reach outside, turns.
