@@ -113,14 +113,20 @@ fn runs(stated: &[f64], counts: RunLengths, image: Size) -> Result<Rle, String> 
 }
 
 /// Compressed run lengths without what programs add to them and no run contains: white space, also inside of wrapped lines,
-/// and the quotes of `b'…'`, as which Python prints bytes, with its escape of the backslash.
+/// and the quotes of `b'…'`, as which Python prints bytes, with its escapes of the backslash and the line feed.
 fn bare(counts: &str) -> String {
     let text: String = counts.split_whitespace().collect();
     let quoted = |quote: char| text.strip_prefix('b')?.strip_prefix(quote)?.strip_suffix(quote);
-    match quoted('\'').or_else(|| quoted('"')) {
-        Some(inner) => inner.replace("\\\\", "\\"),
-        None => text,
+    let Some(inner) = quoted('\'').or_else(|| quoted('"')) else { return text };
+    let mut rest = inner.chars();
+    let mut found = String::with_capacity(inner.len());
+    while let Some(letter) = rest.next() {
+        match letter {
+            '\\' => found.extend(rest.next().filter(|escaped| *escaped != 'n')),
+            other => found.push(other),
+        }
     }
+    found
 }
 
 impl<'de> Deserialize<'de> for Outline {

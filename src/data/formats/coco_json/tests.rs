@@ -286,6 +286,7 @@ fn outlines_are_written_in_several_ways() {
     let (first, rest) = counts.split_at(1);
     for other in [
         format!("b'{counts}'"),
+        format!("b'{counts}\\n'"),
         format!("b\"{counts}\""),
         format!("{counts}\n"),
         format!("{first}\n  {rest}"),
