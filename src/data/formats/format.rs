@@ -69,12 +69,15 @@ impl SplitSource<'_> {
 
     /// The path of an image that a file lists as `listed`: below the images of the split, also when it begins with a slash.
     ///
-    /// Where there is no such file, `\` separates folders as on Windows, and a name may also repeat the folder of the images.
+    /// A path of the machine into that folder is that path. Where there is no such file, `\` separates folders as on Windows, and a name may also repeat the folder of the images.
     pub fn listed_image(&self, listed: &str) -> PathBuf {
         let below = |folder: &Path, name: &str| -> PathBuf {
             folder.join(name.trim_start_matches('/')).components().collect()
         };
         let (folder, slashed) = (self.folder(), listed.replace('\\', "/"));
+        if Path::new(listed).starts_with(&folder) && Path::new(listed).is_absolute() {
+            return listed.into();
+        }
         let raw = below(&folder, listed);
         let from_root = below(self.root, &slashed);
         let repeats = folder != below(self.root, "") && from_root.starts_with(&folder);

@@ -161,3 +161,13 @@ fn options_are_written_as_they_are_read() {
     let text = "format = \"dense_maps\"\nmaps = \"d\"\nsuffix = [\"a\", \"b\"]\nscale = 1.0\n";
     assert_eq!(toml::to_string(&completed).unwrap(), text);
 }
+
+#[test]
+fn a_listed_path_of_the_machine_into_the_folder_is_that_path() {
+    let root = tempfile::tempdir().unwrap();
+    let split = SplitSource { root: root.path(), images: Path::new("train"), class_names: None };
+    let file = root.path().join("train/b/a.jpg");
+    for listed in [file.to_str().unwrap(), "b/a.jpg", "/b/a.jpg", "./b/a.jpg"] {
+        assert_eq!(split.listed_image(listed), file, "{listed}");
+    }
+}
