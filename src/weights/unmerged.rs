@@ -59,7 +59,7 @@ const PAIRS: [([&str; 2], &str); 3] = [
 pub(super) fn unmerged<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let names: BTreeSet<&str> = names.filter(|name| !lies_beside(name)).collect();
     let has = |word: &&str| names.iter().any(|name| name.split('.').any(|part| part == *word));
-    let kind = KINDS.iter().find(|(words, _)| words.iter().any(|word| has(word)));
+    let kind = KINDS.iter().find(|(words, _)| words.iter().any(&has));
     let pair = |[first, second]: [&str; 2]| {
         names.iter().any(|name| {
             let start = name.strip_suffix(first);

@@ -71,6 +71,7 @@ fn run(sandbox: &Sandbox, line: &str, guide: &str, data: &mut Option<String>) {
     let words =
         line.strip_prefix("bench ").unwrap_or_else(|| panic!("{guide}: `{line}` is no command of bench"));
     let short = match words.split_once(' ') {
+        Some((_, rest)) if rest.contains("--dry-run") || rest.contains("--max-steps") => "",
         Some(("pretrain" | "transfer", rest)) if rest.contains("--resume") => " --max-steps 2",
         Some(("pretrain" | "transfer", _)) => " --max-steps 1 --set batch=4",
         _ => "",

@@ -82,7 +82,7 @@ fn confusions_and_errors_by_hand() {
 fn votes_are_shared_and_an_image_without_votes_is_an_error() {
     let none = f32::NEG_INFINITY;
     let found = report(ScoreKind::Votes, &[(&[3., 1., none], 0), (&[none; 3], 0), (&[1., none, none], 2)]);
-    let [first, second, third] = &found.images()[..] else { panic!("three images") };
+    let [first, second, third] = found.images() else { panic!("three images") };
     assert_eq!((first.predicted, first.is_right()), (Some(0), true));
     assert!((first.confidence - 0.75).abs() < 1e-12 && (first.probability - 0.75).abs() < 1e-12);
     assert_eq!((second.predicted, second.confidence, second.is_right()), (None, 0., false));

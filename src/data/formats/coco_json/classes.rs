@@ -36,7 +36,7 @@ impl Classes {
         let (mut repeated, mut nameless) = (0, vec![]);
         for (place, record) in found.iter().enumerate() {
             match record.read() {
-                Ok((id, (name, frequency))) => {
+                Ok((id, name, frequency)) => {
                     let class = (name.unwrap_or_else(|| plain(&id)), frequency);
                     match by_id.get(&id) {
                         Some(other) if *other == class => repeated += 1,
@@ -53,12 +53,12 @@ impl Classes {
                 Err(flaw) => flaws.push(format!("categories[{place}]: {flaw}")),
             }
         }
-        if let Some((first, other)) = by_id.keys().next().zip(by_id.keys().next_back()) {
-            if !first.is_like(other) {
-                flaws.push(format!(
-                    "ids of categories must be all numbers or all words to be scored: {first}, {other}"
-                ));
-            }
+        if let Some((first, other)) = by_id.keys().next().zip(by_id.keys().next_back())
+            && !first.is_like(other)
+        {
+            flaws.push(format!(
+                "ids of categories must be all numbers or all words to be scored: {first}, {other}"
+            ));
         }
         let mut count: BTreeMap<&str, usize> = BTreeMap::new();
         by_id.values().for_each(|(name, _)| *count.entry(name).or_default() += 1);
@@ -111,7 +111,7 @@ fn plain(id: &RecordId) -> String {
 
 impl CategoryRecord {
     /// Id, name, if there is one, and frequency.
-    fn read(&self) -> Result<(RecordId, (Option<String>, Option<Frequency>)), String> {
+    fn read(&self) -> Result<(RecordId, Option<String>, Option<Frequency>), String> {
         let id = self.id.id().map_err(|flaw| format!("`id` {flaw}"))?.ok_or("there is no `id`")?;
         let name = match &self.name {
             Scalar::Whole(number) => Some(number.to_string()),
@@ -124,6 +124,6 @@ impl CategoryRecord {
             Some("f") => Some(Frequency::Frequent),
             Some(other) => return Err(format!("`frequency` is \"{other}\", expected \"r\", \"c\" or \"f\"")),
         };
-        Ok((id, (name, frequency)))
+        Ok((id, name, frequency))
     }
 }
