@@ -253,7 +253,7 @@ pub(super) fn check(
          training ends; add one, or remove early_stop"
     );
     if data.task.as_ref().is_none_or(|task| !task.fits()) {
-        remarks_on_plan(recipe, images).iter().for_each(|remark| tell(remark));
+        left_over(recipe, images).iter().for_each(|remark| tell(remark));
     }
     resolved.inputs(context, &data.splits).check_operations()?;
     if let (Some(task), Some(manifest)) = (&data.task, &resolved.manifest) {
@@ -265,27 +265,19 @@ pub(super) fn check(
     Ok((data, caveats))
 }
 
-/// What a plan leaves unused, of which the user should know.
-fn remarks_on_plan(recipe: &Recipe, images: usize) -> Vec<String> {
-    let Ok(plan) = Plan::new(recipe, images) else { return vec![] };
-    let mut remarks = vec![];
+/// How many images an epoch leaves over, if they are many.
+fn left_over(recipe: &Recipe, images: usize) -> Option<String> {
+    let plan = Plan::new(recipe, images).ok()?;
     let dropped = images - plan.steps_per_epoch * plan.batch;
-    if dropped * MOST_DROPPED > images {
-        let steps = if plan.steps_per_epoch == 1 { "step".to_string() } else { "steps".into() };
-        remarks.push(format!(
+    let steps = if plan.steps_per_epoch == 1 { "step" } else { "steps" };
+    let remark = || {
+        format!(
             "{images} images at batch {}: {} {steps} an epoch, {dropped} images left over (others in each epoch); a smaller \
              --batch-size uses more of them",
             plan.batch, plan.steps_per_epoch
-        ));
-    }
-    let warmup = recipe.schedule.warmup_epochs;
-    if warmup > 0. && warmup >= recipe.epochs as f64 {
-        remarks.push(format!(
-            "the learning rate never reaches its peak: schedule.warmup_epochs is {warmup}, and the run has {} epochs",
-            recipe.epochs
-        ));
-    }
-    remarks
+        )
+    };
+    (dropped * MOST_DROPPED > images).then(remark)
 }
 
 /// What a record states of the images and annotations of a run.

@@ -277,3 +277,13 @@ fn a_classifier_explains_its_accuracy() {
     let again = sandbox.fails(2, &format!("eval {} --report seen", run.display()));
     contains(&again, &["--report seen: the folder is not empty"]);
 }
+
+#[test]
+fn a_run_says_how_many_images_an_epoch_leaves_over() {
+    let sandbox = Sandbox::new();
+    let line = format!("{} --model vit_tiny_test --init scratch --max-steps 1", small_transfer());
+    let said = stderr(&sandbox.run(&line.replace("batch=5", "batch=7")));
+    contains(&said, &["10 images at batch 7: 1 step an epoch, 3 images left over"]);
+    let said = stderr(&sandbox.run(&line));
+    assert!(!said.contains("left over"), "{said}");
+}
