@@ -8,7 +8,7 @@ use anyhow::Result;
 use std::time::Duration;
 
 /// Approximate duration of each of the three measurements of speed in seconds; at least three steps are made in each.
-const SECONDS: f64 = 2.;
+const SECONDS: f64 = 5.;
 /// The share of the memory of the machine that a run may fill by the estimate from small batches, before it is tried.
 const FILLED: f64 = 0.9;
 
@@ -41,7 +41,8 @@ impl RunEstimate {
 /// Peak memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Bytes at the peak: measured in a few steps, or estimated from smaller batches if they would not fit.
+    /// Bytes at the peak: measured in a few steps, with the file of a state, which is put together in memory; or estimated from
+    /// smaller batches if they would not fit.
     pub peak: u64,
     /// Bytes that the process can have.
     pub machine: u64,
@@ -96,9 +97,10 @@ pub fn dry_run(
     let batch = recipe.batch.min(2 * tried);
     let Rehearsal { speed, evaluation, parameters: [all, trained] } =
         rehearse(context, &resolved, &data, batch, tried, SECONDS)?;
-    let peak = bytes();
-    let memory =
-        slope.or(machine.map(|machine| MemoryEstimate { peak: peak as u64, machine, fitting: None }));
+    // Adam keeps two averages of each trained parameter. The file of a state is put together in memory before it is written.
+    let disk = [all as u64, (all + 2 * trained) as u64];
+    let peak = bytes() as u64 + disk[1];
+    let memory = slope.or(machine.map(|machine| MemoryEstimate { peak, machine, fitting: None }));
     let images = data.splits.train.len();
     let scored = data.splits.eval.len() as u32;
     let evaluations = match recipe.eval_epochs {
@@ -115,8 +117,6 @@ pub fn dry_run(
         _ => Duration::ZERO,
     };
     let steps = plan.map_or(1, |plan| plan.steps.max(1));
-    // Adam keeps two averages of each trained parameter.
-    let disk = [all as u64, (all + 2 * trained) as u64];
     Ok(RunEstimate {
         plan,
         step: training.div_f64(steps as f64),
