@@ -95,6 +95,10 @@ pub fn dry_run(
     };
     // Two forward passes per step are enough to see what accumulation costs.
     let batch = recipe.batch.min(2 * tried);
+    // A detector that has hardly been trained finds the most objects, so that its evaluation takes the most memory.
+    if data.task.is_some() {
+        rehearse(context, &resolved, &data, batch, tried, 0.)?;
+    }
     let Rehearsal { speed, evaluation, parameters: [all, trained] } =
         rehearse(context, &resolved, &data, batch, tried, SECONDS)?;
     // Adam keeps two averages of each trained parameter. The file of a state is put together in memory before it is written.
